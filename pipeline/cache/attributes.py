@@ -1,0 +1,54 @@
+"""The store's root ``zarr.json``: its attributes hold everything that is not an array."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache.durable import write_durably
+from pipeline.cache.fingerprint import digest
+from pipeline.cache.schema import require_version
+from pipeline.errors import CacheError
+
+ROOT_METADATA = "zarr.json"
+SEAL = "attributes_sha256"
+"""Attribute with the digest of all others: no other file records the root's own content."""
+GET_ANOTHER = "fetch it with `dvc pull`, or make it with `dvc repro cache_teacher`"
+
+
+def write_attributes(store: Path, attributes: Mapping[str, Any]) -> None:
+    """Write the root group's metadata, sealed by a digest of ``attributes``."""
+    sealed = {**attributes, SEAL: digest(attributes)}
+    document = {"zarr_format": 3, "node_type": "group", "attributes": sealed}
+    write_durably(store / ROOT_METADATA, json.dumps(document, indent=2, allow_nan=False).encode())
+
+
+def read_attributes(store: Path) -> dict[str, Any]:
+    """Read the attributes of a store of this format version, finished or not.
+
+    Raises:
+        CacheError: Nothing is there, something else is there, the store is of another version, or its
+            attributes are damaged.
+    """
+    attributes = _parse_attributes(store)
+    require_version(attributes["schema"])
+    seal = attributes.pop(SEAL, None)
+    if seal != digest(attributes):
+        raise CacheError(f"{store / ROOT_METADATA} is damaged: its checksum differs; {GET_ANOTHER}")
+    return attributes
+
+
+def _parse_attributes(store: Path) -> dict[str, Any]:
+    path = store / ROOT_METADATA
+    if not store.exists():
+        raise CacheError(f"expected a store at {store}, but there is nothing; {GET_ANOTHER}")
+    if not store.is_dir():
+        raise CacheError(f"expected the folder of a store at {store}, but it is a file; {GET_ANOTHER}")
+    if not path.is_file():
+        raise CacheError(f"expected a store at {store}, but it has no {ROOT_METADATA}; {GET_ANOTHER}")
+    try:
+        attributes: dict[str, Any] = json.loads(path.read_bytes())["attributes"]
+        attributes["schema"]["format_version"]
+    except (ValueError, KeyError, TypeError):
+        raise CacheError(f"{path} is damaged, or not of a store of teacher outputs; {GET_ANOTHER}") from None
+    return attributes

@@ -1,0 +1,66 @@
+"""Completion records: what a partition's writer leaves last, and so what proves that it finished."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache.durable import FileDigest, write_durably
+from pipeline.cache.partition import PartitionStatistics
+
+RECORDS_FOLDER = "partitions"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionRecord:
+    """A finished partition.
+
+    Attributes:
+        partition: Its index.
+        shards: Digest of each of its shard files, by path inside the store; no file without rows.
+        statistics: Of its content.
+    """
+
+    partition: int
+    shards: Mapping[str, FileDigest]
+    statistics: PartitionStatistics
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "partition": self.partition,
+            "shards": {path: shard.to_json() for path, shard in sorted(self.shards.items())},
+            "statistics": self.statistics.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "PartitionRecord":
+        return cls(
+            partition=document["partition"],
+            shards={path: FileDigest.from_json(shard) for path, shard in document["shards"].items()},
+            statistics=PartitionStatistics.from_json(document["statistics"]),
+        )
+
+
+def record_path(scratch: Path, partition: int) -> Path:
+    return scratch / RECORDS_FOLDER / f"p{partition:05d}.json"
+
+
+def write_record(scratch: Path, record: PartitionRecord) -> None:
+    content = json.dumps(record.to_json(), indent=2)
+    write_durably(record_path(scratch, record.partition), content.encode())
+
+
+def read_record(scratch: Path, partition: int) -> PartitionRecord | None:
+    """The record of a partition, or ``None`` if there is no usable one: it then counts as unfinished."""
+    path = record_path(scratch, partition)
+    if not path.is_file():
+        return None
+    try:
+        return PartitionRecord.from_json(json.loads(path.read_bytes()))
+    except (ValueError, KeyError, TypeError):
+        logger.warning("%s is not readable: partition %d counts as unfinished", path, partition)
+        return None

@@ -1,0 +1,147 @@
+"""Files that survive a kill: written whole or not at all, hashed, moved by rename, locked."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CacheError
+
+PARTIAL_SUFFIX = ".partial"
+LOCK_SUFFIX = ".__lock"
+LOCK_FILE = "lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileDigest:
+    """Size in bytes and sha256 (hex) of a file."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of_bytes(cls, content: bytes) -> "FileDigest":
+        return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def of_file(cls, path: Path) -> "FileDigest":
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(size=os.fstat(file.fileno()).st_size, sha256=sha256)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "FileDigest":
+        return cls(size=document["size"], sha256=document["sha256"])
+
+    def size_problem(self, path: Path) -> str | None:
+        """What is wrong with the file at ``path`` without reading it, or ``None``."""
+        if not path.is_file():
+            return "the file is missing"
+        size = path.stat().st_size
+        return None if size == self.size else f"expected {self.size} bytes, but got {size}"
+
+    def problem(self, path: Path) -> str | None:
+        """What is wrong with the file at ``path``, read whole, or ``None``."""
+        wrong_size = self.size_problem(path)
+        if wrong_size:
+            return wrong_size
+        same = FileDigest.of_file(path).sha256 == self.sha256
+        return None if same else f"the content differs from its sha256 {self.sha256[:12]}"
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that a kill or a power cut leaves the old one, the new one, or none.
+
+    The temporary name is unique, so that two writers of the same file never share one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    _fsync(path.parent)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Force every file and folder below ``folder``, and itself, to the disk."""
+    for path in folder.rglob("*"):
+        _fsync(path)
+    _fsync(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed writers left: a folder with them would not be the same to the byte."""
+    for path in list(folder.rglob("*")):
+        if path.name.endswith((PARTIAL_SUFFIX, LOCK_SUFFIX)):
+            path.unlink()
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def move_into_place(folder: Path, target: Path) -> None:
+    """Replace ``target`` by ``folder`` with one rename, also from another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove(target)
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_into_place(folder, target)
+    _fsync(target.parent)
+
+
+@contextmanager
+def lock_scratch(scratch: Path) -> Iterator[None]:
+    """Hold ``scratch`` for one run; the kernel lets go of it when the process dies, however it dies.
+
+    Raises:
+        CacheError: Another run holds it.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / LOCK_FILE
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CacheError(
+                f"another run is writing to {scratch}; wait for it to end, or stop it, then run again"
+            ) from None
+        # The run that held the lock may have finished, and removed the folder, since `path` was opened.
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise CacheError(f"another run has just finished with {scratch}; run again")
+        yield
+
+
+def _copy_into_place(folder: Path, target: Path) -> None:
+    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    remove(partial)
+    shutil.copytree(folder, partial)
+    fsync_tree(partial)
+    partial.rename(target)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

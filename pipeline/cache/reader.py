@@ -1,0 +1,175 @@
+"""Reading a finished store: by key, one view at a time, from any process; without importing zarr."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache import schema as layout
+from pipeline.cache.attributes import GET_ANOTHER, read_attributes
+from pipeline.cache.completion import PartitionRecord
+from pipeline.cache.durable import FileDigest
+from pipeline.cache.records import KeptPoints, PlannedView, StoredView, ViewKey
+from pipeline.cache.schema import StoreSchema, sharded_specs, table_specs
+from pipeline.cache.shards import ShardedRows, read_table
+from pipeline.cache.table import geometry_from_row
+from pipeline.codec.steps import edge_steps
+from pipeline.codec.weights import dequantize_weights
+from pipeline.errors import CacheError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """A file of a finished store, as recorded when it was written.
+
+    Attributes:
+        name: Path inside the store.
+        partition: Its partition, or ``None`` for a table or for metadata.
+        digest: Its size and hash.
+    """
+
+    name: str
+    partition: int | None
+    digest: FileDigest
+
+
+def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
+    """Every file that a finished store must have, but for the root's own metadata."""
+    for name, document in attributes["files"].items():
+        yield FileRecord(name=name, partition=None, digest=FileDigest.from_json(document))
+    for document in attributes["partitions"]:
+        record = PartitionRecord.from_json(document)
+        for name, shard in record.shards.items():
+            yield FileRecord(name=name, partition=record.partition, digest=shard)
+
+
+def read_finished(store: Path) -> dict[str, Any]:
+    """The attributes of a finished store.
+
+    Raises:
+        CacheError: There is no store, or it is unfinished, of another version, or damaged.
+    """
+    attributes = read_attributes(store)
+    if "partitions" not in attributes:
+        raise CacheError(f"{store} was never finished; run `dvc repro cache_teacher` to complete it")
+    return attributes
+
+
+class TargetStore:
+    """A finished store. Make one with ``TargetStore.open``.
+
+    It holds the tables in memory and no open file, so that it may be used before and after a fork; when
+    pickled it is only its path, and opens again where it is unpickled.
+    """
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
+        self.path = path
+        self.schema = StoreSchema.from_json(attributes["schema"])
+        self.statistics: Mapping[str, Any] = attributes["statistics"]
+        tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
+        self._image_id, self._view = tables[layout.IMAGE_ID], tables[layout.VIEW]
+        self._geometry, self._extent = tables[layout.GEOMETRY], tables[layout.EXTENT]
+        self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
+        self._rows = {spec.path: ShardedRows(path, spec) for spec in sharded_specs(self.schema)}
+
+    @classmethod
+    def open(cls, path: Path) -> "TargetStore":
+        """Open a store, once its tables have proved whole and its shards present.
+
+        Raises:
+            CacheError: There is no store, or it is unfinished, of another version, incomplete or damaged.
+        """
+        path = path.absolute()
+        attributes = read_finished(path)
+        for file in recorded_files(attributes):
+            # Shards are checked chunk by chunk as they are read; a table, once here.
+            check = file.digest.problem if file.partition is None else file.digest.size_problem
+            problem = check(path / file.name)
+            if problem:
+                raise CacheError(f"the store at {path} is damaged: {file.name}: {problem}; {GET_ANOTHER}")
+        return cls(path, attributes)
+
+    def __reduce__(self) -> tuple[Callable[[Path], "TargetStore"], tuple[Path]]:
+        return TargetStore.open, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._image_id)
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        return self.schema.fingerprint
+
+    @property
+    def keys(self) -> tuple[ViewKey, ...]:
+        """The keys of all views, ascending; made anew at each call."""
+        pairs = zip(self._image_id.tolist(), self._view.tolist(), strict=True)
+        return tuple(ViewKey(image_id, view) for image_id, view in pairs)
+
+    def views_of(self, image_id: int) -> tuple[int, ...]:
+        """The numbers of the stored views of an image, ascending; empty if there is none."""
+        rows = self._rows_of(image_id)
+        return tuple(self._view[rows.start : rows.stop].tolist())
+
+    def planned(self, key: ViewKey) -> PlannedView:
+        """A view as planned, its weights as stored.
+
+        Raises:
+            CacheError: The view is not stored, or its partition is damaged.
+        """
+        row = self._row(key)
+        return self._planned(key, row, self._region(row))
+
+    def read(self, key: ViewKey) -> StoredView:
+        """A view with its codes.
+
+        Raises:
+            CacheError: The view is not stored, or its partition is damaged.
+        """
+        row = self._row(key)
+        points, count, main, main_count, _, _ = self._extent[row].tolist()
+        region = self._region(row)
+        planned = self._planned(key, row, region)
+        return StoredView(
+            planned=planned,
+            edge_codes=self._rows[layout.EDGE_CODES].read(points, count),
+            edge_steps=edge_steps(self.schema.precision, region[:, 3], planned.points.main_region),
+            cls_codes=self._rows[layout.CLS_CODES].read(main, main_count),
+            cls_step=self.schema.precision.cls_step,
+        )
+
+    def _rows_of(self, image_id: int) -> range:
+        first, end = self._image_id.searchsorted((image_id, image_id + 1)).tolist()
+        return range(first, end)
+
+    def _row(self, key: ViewKey) -> int:
+        rows = self._rows_of(key.image_id)
+        views: list[int] = self._view[rows.start : rows.stop].tolist()
+        if key.view not in views:
+            raise CacheError(
+                f"expected a view of image_id={key.image_id} in {views}, but got view={key.view} "
+                f"(store {self.path})"
+            )
+        return rows.start + views.index(key.view)
+
+    def _region(self, row: int) -> NDArray[np.int32]:
+        """(P, 4) rows of ``points/region``."""
+        return self._rows[layout.REGION].read(int(self._extent[row, 0]), int(self._extent[row, 1]))
+
+    def _planned(self, key: ViewKey, row: int, region: NDArray[np.int32]) -> PlannedView:
+        first, count = self._extent[row, 4:].tolist()
+        boxes = slice(first, first + count)
+        return PlannedView(
+            key=key,
+            geometry=geometry_from_row(self._geometry[row].tolist()),
+            boxes_xyxy=self._boxes[boxes],
+            labels=self._labels[boxes].astype(np.int64),
+            points=KeptPoints(
+                level=region[:, 0],
+                position=region[:, 1],
+                main_gt=region[:, 2],
+                valuable_weight=dequantize_weights(region[:, 3], self.schema.precision.weight_scale),
+            ),
+        )

@@ -1,0 +1,238 @@
+"""Writing a store in three phases: ``init``, ``write_partition`` (independent, repeatable), ``finalise``.
+
+The phases meet only in a scratch folder, so that partitions may be written by any process in any order:
+
+    scratch/store.zarr              the store that grows; moved to its place by ``finalise``
+    scratch/partitions/p00012.json  a completion record, written last, once per partition
+    scratch/lock                    held by ``durable.lock_scratch`` while a run is on
+
+The three phases are the pattern of bio2zarr (``bio2zarr/vcz.py``).
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.cache.arrays import create_arrays, encode_shard
+from pipeline.cache.attributes import ROOT_METADATA, read_attributes, write_attributes
+from pipeline.cache.completion import RECORDS_FOLDER, PartitionRecord, read_record, record_path, write_record
+from pipeline.cache.durable import (
+    PARTIAL_SUFFIX,
+    FileDigest,
+    fsync_tree,
+    move_into_place,
+    remove,
+    remove_leftovers,
+    write_durably,
+)
+from pipeline.cache.fingerprint import first_difference
+from pipeline.cache.partition import PartitionStatistics, quantize_partition, store_statistics
+from pipeline.cache.records import PlannedView, SoftTargets
+from pipeline.cache.schema import EXTENT, IMAGE_ID, VIEW, ArraySpec, StoreSchema, chunk_key, sharded_specs
+from pipeline.cache.table import ViewTable, counts_row
+from pipeline.errors import CacheError
+
+STORE_FOLDER = "store.zarr"
+MOST_LISTED = 20
+
+
+def init(scratch: Path, schema: StoreSchema, table: ViewTable) -> None:
+    """Write the metadata, the empty arrays and the tables, or resume what an earlier run began.
+
+    Args:
+        scratch: Made if needed; hold it with ``durable.lock_scratch`` during the whole run.
+        schema: See ``table.plan_schema``.
+        table: All views of the store.
+
+    Raises:
+        CacheError: ``scratch`` holds the beginning of another store.
+    """
+    store = scratch / STORE_FOLDER
+    attributes = _plan_attributes(schema, table)
+    if store.exists():
+        _require_same_plan(scratch, read_attributes(store), attributes)
+        return
+    # Records without a store are of an earlier one: they must not vouch for this one's shards.
+    remove(scratch / RECORDS_FOLDER)
+    partial = scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
+    remove(partial)
+    create_arrays(partial, schema, table.arrays(schema))
+    write_attributes(partial, attributes)
+    fsync_tree(partial)
+    partial.rename(store)
+
+
+def write_partition(
+    scratch: Path, index: int, views: Sequence[PlannedView], targets: Sequence[SoftTargets]
+) -> PartitionRecord:
+    """Quantise and write one partition: its shard files, then its completion record.
+
+    Args:
+        scratch: As given to ``init``.
+        index: Of the partition; its views are ``schema.partition_views(index)``.
+        views: The views of the partition, as planned.
+        targets: The teacher's outputs, one per view.
+
+    Raises:
+        CacheError: ``init`` has not run, or the views are not the planned ones.
+        ValueError: A target has the wrong shape or is not finite (with the view's key as a note).
+    """
+    store = scratch / STORE_FOLDER
+    schema = read_schema(scratch)
+    _require_planned(store, schema, index, views)
+    rows = quantize_partition(schema, views, targets)
+    # The old record, if any, must not outlive the shards that it describes.
+    record_path(scratch, index).unlink(missing_ok=True)
+    shards: dict[str, FileDigest] = {}
+    for spec in sharded_specs(schema):
+        shards |= _write_shard(store, spec, index, rows.arrays[spec.path])
+    record = PartitionRecord(partition=index, shards=shards, statistics=rows.statistics)
+    write_record(scratch, record)
+    return record
+
+
+def read_schema(scratch: Path) -> StoreSchema:
+    """The schema that ``init`` wrote.
+
+    Raises:
+        CacheError: There is none.
+    """
+    return StoreSchema.from_json(read_attributes(scratch / STORE_FOLDER)["schema"])
+
+
+def finished_partitions(scratch: Path) -> set[int]:
+    """Partitions that need no more work: their record is there, and their files have the recorded size."""
+    return {
+        record.partition
+        for index in range(read_schema(scratch).partitions)
+        if (record := read_record(scratch, index)) and _sizes_match(scratch / STORE_FOLDER, record)
+    }
+
+
+def finalise(scratch: Path, output: Path) -> None:
+    """Check that every partition is there and whole, complete the attributes, move the store to ``output``.
+
+    Replaces ``output`` and removes ``scratch``.
+
+    Raises:
+        CacheError: Partitions are missing or damaged; their next ``write_partition`` mends that.
+    """
+    store = scratch / STORE_FOLDER
+    schema = read_schema(scratch)
+    records = _complete_records(scratch, schema)
+    remove_leftovers(store)
+    write_attributes(store, _final_attributes(store, schema, records))
+    move_into_place(store, output)
+    shutil.rmtree(scratch)
+
+
+def _plan_attributes(schema: StoreSchema, table: ViewTable) -> dict[str, Any]:
+    return {
+        "title": "Teacher outputs for localization distillation",
+        "schema": schema.to_json(),
+        "quantizer": schema.precision.formula,
+        "table_sha256": table.digest(),
+    }
+
+
+def _plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that ``init`` wrote, also from a store whose ``finalise`` was killed half-way."""
+    return {name: attributes[name] for name in ("title", "schema", "quantizer", "table_sha256")}
+
+
+def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[PartitionRecord]) -> dict[str, Any]:
+    """The plan's attributes, the statistics, and the digests of all files but the root's metadata."""
+    shards = {path for record in records for path in record.shards}
+    paths = {path.relative_to(store).as_posix(): path for path in store.rglob("*") if path.is_file()}
+    others = {name: FileDigest.of_file(paths[name]) for name in sorted(set(paths) - shards - {ROOT_METADATA})}
+    stored_bytes = sum(shard.size for record in records for shard in record.shards.values())
+    stored_bytes += sum(other.size for other in others.values())
+    total = PartitionStatistics.total(record.statistics for record in records)
+    return {
+        **_plan_of(read_attributes(store)),
+        "statistics": store_statistics(schema, total, stored_bytes),
+        "files": {name: other.to_json() for name, other in others.items()},
+        "partitions": [record.to_json() for record in records],
+    }
+
+
+def _require_same_plan(scratch: Path, begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    # Both ways: a field that only the begun store has makes it another one, too.
+    begun = _plan_of(begun)
+    found = first_difference(begun, wanted) or first_difference(wanted, begun)
+    if found:
+        raise CacheError(
+            f"{scratch} holds the beginning of another store: {found[0]} differs ({found[1]}, {found[2]}); "
+            "remove that folder, or choose another"
+        )
+
+
+def _require_planned(store: Path, schema: StoreSchema, index: int, views: Sequence[PlannedView]) -> None:
+    """Compare keys and counts with the plan: the offsets of all later views depend on them."""
+    if not 0 <= index < schema.partitions:
+        raise CacheError(f"expected a partition in 0..{schema.partitions - 1}, but got {index}")
+    root = zarr.open_group(store, mode="r")
+    rows = schema.partition_views(index)
+    image_ids, numbers, extents = (_rows(root, path, rows) for path in (IMAGE_ID, VIEW, EXTENT))
+    planned = [
+        (int(image_id), int(view), *map(int, extent[1::2]))
+        for image_id, view, extent in zip(image_ids, numbers, extents, strict=True)
+    ]
+    given = [(*view.key, *counts_row(view)) for view in views]
+    if given != planned:
+        wrong = next((pair for pair in zip(planned, given, strict=False) if pair[0] != pair[1]), None)
+        raise CacheError(
+            f"partition {index}: expected the {len(planned)} planned views, but got {len(given)}; first "
+            f"difference in (image_id, view, points, main points, boxes), planned and given: {wrong}"
+        )
+
+
+def _rows(root: zarr.Group, path: str, rows: slice) -> NDArray[Any]:
+    array = root[path]
+    assert isinstance(array, zarr.Array), f"{path} is not an array"
+    return np.asarray(array[rows])
+
+
+def _write_shard(store: Path, spec: ArraySpec, index: int, rows: NDArray[Any]) -> dict[str, FileDigest]:
+    if not len(rows):
+        return {}
+    name = f"{spec.path}/{chunk_key(index, 2)}"
+    content = encode_shard(spec, rows)
+    write_durably(store / name, content)
+    return {name: FileDigest.of_bytes(content)}
+
+
+def _sizes_match(store: Path, record: PartitionRecord) -> bool:
+    return not any(shard.size_problem(store / name) for name, shard in record.shards.items())
+
+
+def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecord]:
+    """Every partition's record, in order, once each of its files has proved to match."""
+    found = {index: read_record(scratch, index) for index in range(schema.partitions)}
+    records = [record for record in found.values() if record]
+    missing = [index for index, record in found.items() if not record]
+    if missing:
+        raise CacheError(_not_whole("missing", missing, schema))
+    damaged = [record.partition for record in records if _is_damaged(scratch / STORE_FOLDER, record)]
+    for index in damaged:
+        record_path(scratch, index).unlink()
+    if damaged:
+        raise CacheError(_not_whole("damaged", damaged, schema))
+    return records
+
+
+def _is_damaged(store: Path, record: PartitionRecord) -> bool:
+    return any(shard.problem(store / name) for name, shard in record.shards.items())
+
+
+def _not_whole(problem: str, indices: Sequence[int], schema: StoreSchema) -> str:
+    listed = ", ".join(map(str, indices[:MOST_LISTED])) + (", ..." if len(indices) > MOST_LISTED else "")
+    return (
+        f"expected {schema.partitions} partitions, but {len(indices)} are {problem}: {listed}; "
+        "run the stage again: it writes only those"
+    )

@@ -1,0 +1,1 @@
+"""Values <-> integer codes: pure functions on numpy arrays, one codec per module."""

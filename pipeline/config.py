@@ -1,0 +1,107 @@
+"""From a section of ``params.yaml`` to a frozen dataclass, with errors that name file, section and key.
+
+There are no defaults in code: DVC tracks the file, not Python.
+"""
+
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from pipeline.errors import ConfigError
+
+T = TypeVar("T")
+
+PARAMS = Path("params.yaml")
+
+
+def load_section(cls: type[T], section: str, path: Path = PARAMS) -> T:
+    """Read a section, such as ``students.ld``, of a parameter file into ``cls``.
+
+    Raises:
+        ConfigError: the file is missing or not YAML; a key is missing, unknown, or of the wrong type;
+            the dataclass refuses a value.
+    """
+    value = read_params(path)
+    for part in section.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise ConfigError(f"{path}: expected a section {section!r}, but {part!r} is not there")
+        value = value[part]
+    return structure(cls, value, f"{path}: {section}")
+
+
+def read_params(path: Path = PARAMS) -> Any:
+    """The whole parameter file as plain values."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: expected a parameter file, but there is none") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{path}: expected YAML, but it cannot be read: {' '.join(str(error).split())}"
+        ) from error
+
+
+def structure(cls: type[T], value: object, where: str) -> T:
+    """Build the dataclass ``cls`` from a mapping, checking keys and types all the way down."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, but got {value!r}")
+    hints = get_type_hints(cls)
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    missing = [name for name in names if name not in value]
+    unknown = [key for key in value if key not in names]
+    if missing:
+        raise ConfigError(f"{where}: missing key {missing[0]!r}")
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; expected {', '.join(names)}")
+    converted = {name: _convert(hints[name], value[name], f"{where}.{name}") for name in names}
+    try:
+        return cls(**converted)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Check one value against its type; YAML's lists become tuples, its integers may be floats."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_optional(arguments, value, where)
+    if is_dataclass(hint):
+        return structure(hint, value, where)  # type: ignore[arg-type]
+    if origin is Literal:
+        return _require(value in arguments, value, where, f"one of {', '.join(map(repr, arguments))}")
+    if origin is tuple:
+        return _convert_tuple(arguments, value, where)
+    if hint is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(_require(number, value, where, "a number"))
+    if hint is int:
+        return _require(isinstance(value, int) and not isinstance(value, bool), value, where, "an integer")
+    return _require(isinstance(value, hint), value, where, _NAMES.get(hint, hint.__name__))
+
+
+_NAMES = {str: "a text", bool: "true or false"}
+
+
+def _convert_optional(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    """``X | None``: the only unions that a parameter may have."""
+    (inner,) = (argument for argument in arguments if argument is not type(None))
+    return None if value is None else _convert(inner, value, where)
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    items = _require(isinstance(value, list | tuple), value, where, "a list")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    _require(len(items) == len(arguments), value, where, f"a list of {len(arguments)}")
+    pairs = zip(arguments, items, strict=True)
+    return tuple(_convert(argument, item, f"{where}[{i}]") for i, (argument, item) in enumerate(pairs))
+
+
+def _require(condition: bool, value: Any, where: str, expected: str) -> Any:  # noqa: FBT001
+    if not condition:
+        raise ConfigError(f"{where}: expected {expected}, but got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Datasets in COCO layout: where their images and annotations come from."""

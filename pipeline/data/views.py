@@ -1,0 +1,104 @@
+"""Views: deterministic augmentations of an image, and which of them a student sees when.
+
+Geometry follows mmdetection's ``Resize(keep_ratio=True)``, ``RandomFlip`` and ``Pad(size_divisor=32)``.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+
+PAD_MULTIPLE = 32
+"""Each view is padded by itself to a multiple of this, px."""
+
+Boxes = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """Enumerated views: every scale with every flip."""
+
+    scales: tuple[tuple[int, int], ...]
+    """``(long, short)`` edges in px that a view must fit into, ratio kept."""
+    flips: tuple[bool, ...]
+    """Whether a view is mirrored horizontally."""
+
+    def __post_init__(self) -> None:
+        if not self.scales or not self.flips:
+            raise ConfigError("expected at least one scale and one flip")
+        for scale in self.scales:
+            if not 0 < scale[1] <= scale[0]:
+                raise ConfigError(f"scales: expected (long, short) with long >= short > 0, but got {scale}")
+
+    @property
+    def numbers(self) -> range:
+        """Numbers of the views that every image has."""
+        return range(len(self.scales) * len(self.flips))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewGeometry:
+    """One deterministic augmentation of one image; sizes are ``(height, width)`` px."""
+
+    original_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+    padded_hw: tuple[int, int]
+    flip: bool
+
+
+def fit_size(original_hw: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+    """Size of an image resized, ratio kept, to fit into ``(long, short)``; it may be enlarged."""
+    height, width = original_hw
+    factor = min(scale[0] / max(height, width), scale[1] / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
+def pad_size(size_hw: tuple[int, int]) -> tuple[int, int]:
+    """Size rounded up to multiples of ``PAD_MULTIPLE``."""
+    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in size_hw)
+    return height, width
+
+
+def enumerate_views(original_hw: tuple[int, int], config: ViewsConfig) -> list[ViewGeometry]:
+    """All views of an image; a view's number is its index in this list."""
+    views = []
+    for scale in config.scales:
+        resized = fit_size(original_hw, scale)
+        for flip in config.flips:
+            views.append(
+                ViewGeometry(
+                    original_hw=original_hw, resized_hw=resized, padded_hw=pad_size(resized), flip=flip
+                )
+            )
+    return views
+
+
+def scale_factors(geometry: ViewGeometry) -> NDArray[np.float32]:
+    """View px over original px for x1, y1, x2, y2: ``(4,)``."""
+    vertical, horizontal = (
+        new / old for new, old in zip(geometry.resized_hw, geometry.original_hw, strict=True)
+    )
+    return np.array([horizontal, vertical, horizontal, vertical], np.float32)
+
+
+def transform_boxes(boxes_xyxy: Boxes, geometry: ViewGeometry) -> Boxes:
+    """Boxes ``(G, 4)`` of the original image in view coordinates, clipped to the view's content."""
+    height, width = geometry.resized_hw
+    limits = np.asarray([width, height, width, height], np.float32)
+    scaled: Boxes = np.clip(boxes_xyxy * scale_factors(geometry), np.float32(0), limits)
+    if not geometry.flip:
+        return scaled
+    flipped = scaled.copy()
+    flipped[:, 0] = width - scaled[:, 2]
+    flipped[:, 2] = width - scaled[:, 0]
+    return flipped
+
+
+def choose_view(seed: int, epoch: int, image_id: int, views: Sequence[int]) -> int:
+    """The view of an image that an epoch trains on: a function of the key, never of the loader's order."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{image_id}".encode(), digest_size=8).digest()
+    return views[int.from_bytes(digest, "little") % len(views)]

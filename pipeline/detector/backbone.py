@@ -1,0 +1,118 @@
+"""torchvision backbones that return C3, C4 and C5, with torchvision's own parameter names."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torchvision.models.mobilenetv3 import MobileNetV3, mobilenet_v3_small
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import deform_conv2d
+
+Features = tuple[Tensor, Tensor, Tensor]
+
+RESNET_LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
+    "resnet10": (BasicBlock, [1, 1, 1, 1]),
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+    "resnext101_32x4d": (Bottleneck, [3, 4, 23, 3]),
+}
+
+MOBILENET_TAPS = (3, 8, 12)
+"""Modules of ``MobileNetV3.features`` after which strides 8, 16 and 32 are taken."""
+
+
+class DeformableConv(nn.Module):
+    """3x3 deformable convolution without modulation (Dai et al., ICCV 2017), named as mmdetection's.
+
+    Offsets are ordered (y, x) for each tap, taps row-major; they start at zero.
+    """
+
+    def __init__(self, replaced: nn.Conv2d) -> None:
+        super().__init__()
+        stride, kernel = replaced.stride[0], replaced.kernel_size[0]
+        self.stride = (stride, stride)
+        self.padding = (kernel // 2, kernel // 2)
+        self.weight = nn.Parameter(replaced.weight.detach().clone())
+        self.conv_offset = nn.Conv2d(replaced.in_channels, 2 * kernel**2, kernel, stride, padding=kernel // 2)
+        nn.init.zeros_(self.conv_offset.weight)
+        nn.init.zeros_(self.conv_offset.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``Tensor[B, C, H, W]`` to ``Tensor[B, C', H', W']``."""
+        offset = self.conv_offset(x)
+        return deform_conv2d(x, offset, self.weight, stride=self.stride, padding=self.padding)
+
+
+class ResNetBackbone(ResNet):
+    """torchvision's ResNet without its classifier.
+
+    A bottleneck has its stride in the 3x3 convolution: mmdetection's ``pytorch`` style.
+    """
+
+    def __init__(self, name: str, dcn_stages: Sequence[int]) -> None:
+        block, layers = RESNET_LAYERS[name]
+        groups, width = (32, 4) if name.startswith("resnext") else (1, 64)
+        super().__init__(block, layers, groups=groups, width_per_group=width)
+        del self.avgpool, self.fc
+        for stage in dcn_stages:
+            for residual in getattr(self, f"layer{stage - 1}"):
+                residual.conv2 = DeformableConv(residual.conv2)
+
+    def forward(self, x: Tensor) -> Features:  # type: ignore[override]
+        """Images ``Tensor[B, 3, H, W]`` to C3, C4, C5."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        c3 = self.layer2(self.layer1(x))
+        c4 = self.layer3(c3)
+        return c3, c4, self.layer4(c4)
+
+    def stem_and_stages(self) -> list[list[nn.Module]]:
+        """Modules in the order in which ``frozen_stages`` counts them: stem, stage 1, stage 2, ..."""
+        return [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
+
+
+class MobileNetBackbone(nn.Module):
+    """torchvision's MobileNetV3-small features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        network: MobileNetV3 = mobilenet_v3_small()
+        self.features = network.features
+
+    def forward(self, x: Tensor) -> Features:
+        """Images ``Tensor[B, 3, H, W]`` to C3, C4, C5."""
+        taps = []
+        for index, module in enumerate(self.features):
+            x = module(x)
+            if index in MOBILENET_TAPS:
+                taps.append(x)
+        c3, c4, c5 = taps
+        return c3, c4, c5
+
+    def stem_and_stages(self) -> list[list[nn.Module]]:
+        """Stem, then every feature module as a stage."""
+        return [[module] for module in self.features]
+
+
+def build_backbone(name: str, dcn_stages: Sequence[int]) -> ResNetBackbone | MobileNetBackbone:
+    """A randomly initialised backbone."""
+    if name in RESNET_LAYERS:
+        return ResNetBackbone(name, dcn_stages)
+    return MobileNetBackbone()
+
+
+def freeze_stages(backbone: ResNetBackbone | MobileNetBackbone, stages: int) -> None:
+    """Stop gradients of the stem and the first ``stages`` stages; negative freezes nothing.
+
+    mmdetection ``ResNet._freeze_stages``: the published recipes use 1 (stem and first stage).
+    """
+    for modules in backbone.stem_and_stages()[: stages + 1]:
+        for module in modules:
+            module.requires_grad_(requires_grad=False)
+
+
+def set_norms_to_eval(module: nn.Module) -> None:
+    """Use running statistics in every BatchNorm (``norm_eval`` of the published recipes)."""
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.eval()

@@ -1,0 +1,70 @@
+"""What defines a detector's weights: its architecture."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+BACKBONE_CHANNELS: dict[str, tuple[int, int, int]] = {
+    "mobilenet_v3_small": (24, 48, 576),
+    "resnet10": (128, 256, 512),
+    "resnet18": (128, 256, 512),
+    "resnet34": (128, 256, 512),
+    "resnet50": (512, 1024, 2048),
+    "resnet101": (512, 1024, 2048),
+    "resnext101_32x4d": (512, 1024, 2048),
+}
+"""Channels of C3, C4 and C5 (strides 8, 16, 32) of every backbone."""
+
+FIRST_STRIDE = 8
+BACKBONE_LEVELS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """Architecture of a GFL detector."""
+
+    backbone: str
+    """A key of ``BACKBONE_CHANNELS``."""
+    dcn_stages: tuple[int, ...]
+    """Stages (2-5, as in "c3-c5") whose 3x3 convolutions are deformable."""
+    channels: int
+    """Width of neck and head (256 in the paper)."""
+    levels: int
+    """Pyramid levels from stride 8 on (5 in the paper: strides 8-128)."""
+    stacked_convs: int
+    """Convolutions in each tower of the head (4 in the paper)."""
+    norm_groups: int
+    """Groups of the head's GroupNorm (32 in the paper)."""
+    reg_max: int
+    """Last bin of an edge distribution, in strides (16 in the paper)."""
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONE_CHANNELS:
+            known = ", ".join(BACKBONE_CHANNELS)
+            raise ConfigError(f"backbone: expected one of {known}, but got {self.backbone!r}")
+        if not BACKBONE_LEVELS <= self.levels <= BACKBONE_LEVELS + 2:
+            raise ConfigError(f"levels: expected 3 to 5, but got {self.levels}")
+        if self.channels % self.norm_groups:
+            raise ConfigError(
+                f"channels: expected a multiple of norm_groups={self.norm_groups}, but got {self.channels}"
+            )
+        if self.dcn_stages and not self.backbone.startswith("resn"):
+            raise ConfigError(
+                f"dcn_stages: only ResNets can be deformable, but backbone is {self.backbone!r}"
+            )
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the levels, px."""
+        return tuple(FIRST_STRIDE * 2**level for level in range(self.levels))
+
+    @property
+    def bins(self) -> int:
+        """Entries of an edge distribution."""
+        return self.reg_max + 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a description beside the weights and for fingerprints."""
+        return {**asdict(self), "dcn_stages": list(self.dcn_stages)}

@@ -1,0 +1,89 @@
+"""The detector as a whole, and its files: one safetensors file and a description beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.detector.backbone import build_backbone
+from pipeline.detector.config import BACKBONE_CHANNELS, DetectorConfig
+from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
+from pipeline.detector.neck import FeaturePyramid
+from pipeline.errors import TeacherError
+
+
+class GFL(nn.Module):
+    """Generalized Focal Loss detector (NeurIPS 2020) with mmdetection's module names."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone, config.dcn_stages)
+        self.neck = FeaturePyramid(BACKBONE_CHANNELS[config.backbone], config.channels, config.levels)
+        self.bbox_head = GFLHead(config)
+
+    def forward(self, images: Tensor) -> RawOutputs:
+        """Normalised images ``Tensor[B, 3, H, W]`` to raw outputs."""
+        return flatten_levels(self.bbox_head(self.neck(self.backbone(images))))
+
+
+def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:
+    """Write ``path`` (safetensors) and ``path`` with suffix ``.json``: architecture and ``description``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+    text = json.dumps({"architecture": model.config.to_json(), **description}, indent=2, sort_keys=True)
+    path.with_suffix(".json").write_text(text + "\n")
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The description beside a weights file."""
+    described = path.with_suffix(".json")
+    if not described.is_file():
+        raise TeacherError(
+            f"{described}: expected the description that belongs to {path.name}, but there is none"
+        )
+    description: dict[str, Any] = json.loads(described.read_text())
+    return description
+
+
+def load_detector(path: Path) -> GFL:
+    """Build the detector described beside ``path`` and load its weights strictly.
+
+    Raises:
+        TeacherError: the file is missing, is not safetensors, or does not fit its description.
+    """
+    architecture = read_description(path)["architecture"]
+    config = DetectorConfig(**{**architecture, "dcn_stages": tuple(architecture["dcn_stages"])})
+    model = GFL(config)
+    load_weights(model, path)
+    return model
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a safetensors file strictly: every key used once, none left over, shapes equal."""
+    try:
+        state = load_file(path)
+    except FileNotFoundError as error:
+        raise TeacherError(f"{path}: expected a weights file, but there is none") from error
+    except SafetensorError as error:
+        raise TeacherError(f"{path}: expected a safetensors file, but it cannot be read ({error})") from error
+    problem = first_mismatch({key: tuple(value.shape) for key, value in model.state_dict().items()}, state)
+    if problem:
+        raise TeacherError(f"{path}: the weights do not fit the architecture: {problem}")
+    model.load_state_dict(state)
+
+
+def first_mismatch(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor]) -> str | None:
+    """The first key that is missing, left over or of another shape, in words; ``None`` if all fit."""
+    for key, shape in expected.items():
+        if key not in state:
+            return f"key {key!r} is missing"
+        if tuple(state[key].shape) != shape:
+            return f"key {key!r} has shape {tuple(state[key].shape)}, expected {shape}"
+    for key in state:
+        if key not in expected:
+            return f"key {key!r} is left over"
+    return None

@@ -1,0 +1,21 @@
+"""Errors that a user can cause: a message says what was expected, what came, where, and what to do next."""
+
+
+class PipelineError(Exception):
+    """Base of every error that is shown as one clear line, without a traceback."""
+
+
+class ConfigError(PipelineError):
+    """``params.yaml`` (or a recipe) lacks a key, has an unknown one, or a value out of range."""
+
+
+class DatasetError(PipelineError):
+    """A dataset's folder, annotation file or image cannot be used."""
+
+
+class TeacherError(PipelineError):
+    """A teacher's weights or outputs cannot be used."""
+
+
+class CacheError(PipelineError):
+    """A store is incomplete, damaged, of another version or of another fingerprint."""

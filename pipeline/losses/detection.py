@@ -1,0 +1,107 @@
+"""Losses of Generalized Focal Loss detectors.
+
+Source: Li et al., "Generalized Focal Loss", NeurIPS 2020; mmdetection ``losses/gfocal_loss.py`` and
+``losses/iou_loss.py``.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.regions.overlap import EPSILON, box_areas
+
+QFL_BETA = 2.0
+"""Exponent of the quality focal loss's modulating factor (``beta`` of the GFL configurations)."""
+
+
+def quality_focal_loss(cls_logits: Tensor, quality: Tensor) -> Tensor:
+    """Quality focal loss ``|y - sigmoid(x)|^beta * BCE(x, y)``, summed over the classes.
+
+    Args:
+        cls_logits: ``Tensor[P, C]`` before the sigmoid.
+        quality: ``Tensor[P, C]``: IoU of prediction and target at the target's class, 0 elsewhere.
+
+    Returns:
+        ``Tensor[P]``.
+    """
+    cross_entropy = functional.binary_cross_entropy_with_logits(cls_logits, quality, reduction="none")
+    modulation = (quality - cls_logits.sigmoid()).abs().pow(QFL_BETA)
+    return (cross_entropy * modulation).sum(dim=-1)
+
+
+def distribution_focal_loss(edge_logits: Tensor, distances: Tensor) -> Tensor:
+    """Distribution focal loss: cross entropy to the two bins next to the target, linearly shared.
+
+    Args:
+        edge_logits: ``Tensor[..., bins]``.
+        distances: ``Tensor[...]`` in strides, in ``[0, bins - 1)``.
+
+    Returns:
+        ``Tensor[...]``.
+    """
+    left = distances.long()
+    fraction = distances - left
+    log_probabilities = edge_logits.log_softmax(dim=-1)
+    left_term = log_probabilities.gather(-1, left[..., None]).squeeze(-1)
+    right_term = log_probabilities.gather(-1, left[..., None] + 1).squeeze(-1)
+    return -(left_term * (1 - fraction) + right_term * fraction)
+
+
+def aligned_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """IoU ``Tensor[P]`` of two ``Tensor[P, 4]``, row by row; any unit."""
+    intersection, union = _intersection_union(boxes1_xyxy, boxes2_xyxy)
+    return intersection / union
+
+
+def giou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
+    """``1 - GIoU`` (Rezatofighi et al., CVPR 2019) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``."""
+    intersection, union = _intersection_union(predicted_xyxy, target_xyxy)
+    enclosing = _enclosing_wh(predicted_xyxy, target_xyxy).prod(dim=-1).clamp(min=EPSILON)
+    return 1 - (intersection / union - (enclosing - union) / enclosing)
+
+
+def diou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
+    """``1 - DIoU`` (Zheng et al., AAAI 2020) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``."""
+    return 1 - aligned_iou(predicted_xyxy, target_xyxy) + _centre_term(predicted_xyxy, target_xyxy)
+
+
+def ciou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
+    """``1 - CIoU`` (Zheng et al., AAAI 2020) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``.
+
+    The aspect term is ``v^2 / (1 - IoU + v)``; unlike the reference it is 0, not NaN, where the boxes
+    are equal.
+    """
+    iou = aligned_iou(predicted_xyxy, target_xyxy)
+    aspect = 4 / math.pi**2 * (_aspect_angle(target_xyxy) - _aspect_angle(predicted_xyxy)).square()
+    denominator = 1 - iou + aspect
+    penalty = torch.where(denominator > 0, aspect.square() / denominator.where(denominator > 0, 1), 0)
+    return 1 - iou + _centre_term(predicted_xyxy, target_xyxy) + penalty
+
+
+def _intersection_union(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    upper_left = torch.maximum(boxes1_xyxy[:, :2], boxes2_xyxy[:, :2])
+    lower_right = torch.minimum(boxes1_xyxy[:, 2:], boxes2_xyxy[:, 2:])
+    intersection = (lower_right - upper_left).clamp(min=0).prod(dim=-1)
+    union = box_areas(boxes1_xyxy) + box_areas(boxes2_xyxy) - intersection
+    return intersection, union.clamp(min=EPSILON)
+
+
+def _enclosing_wh(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    upper_left = torch.minimum(boxes1_xyxy[:, :2], boxes2_xyxy[:, :2])
+    lower_right = torch.maximum(boxes1_xyxy[:, 2:], boxes2_xyxy[:, 2:])
+    return (lower_right - upper_left).clamp(min=0)
+
+
+def _centre_term(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """Squared distance of the centres over the squared diagonal of the enclosing box."""
+    centres = boxes2_xyxy[:, :2] + boxes2_xyxy[:, 2:] - boxes1_xyxy[:, :2] - boxes1_xyxy[:, 2:]
+    diagonal = _enclosing_wh(boxes1_xyxy, boxes2_xyxy).square().sum(dim=-1) + EPSILON
+    return centres.square().sum(dim=-1) / 4 / diagonal
+
+
+def _aspect_angle(boxes_xyxy: Tensor) -> Tensor:
+    width = boxes_xyxy[:, 2] - boxes_xyxy[:, 0]
+    height = boxes_xyxy[:, 3] - boxes_xyxy[:, 1] + EPSILON
+    return torch.atan(width / height)

@@ -1,0 +1,76 @@
+"""From an image's annotations to its planned views: everything that is known before a teacher runs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
+from pipeline.data.manifest import GroundTruth, ImageRecord, Manifest, training_boxes
+from pipeline.data.views import ViewGeometry, ViewsConfig, enumerate_views, transform_boxes
+from pipeline.errors import ConfigError
+from pipeline.regions.overlap import VlrOverlap
+from pipeline.regions.valuable import find_regions
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionsConfig:
+    """Which points distillation reads."""
+
+    overlap: VlrOverlap
+    """``released`` as in the LD repository (the published numbers), ``diou`` as in the paper."""
+    lower_fraction: float
+    """The valuable region starts at this fraction of ATSS's threshold (0.25)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lower_fraction <= 1:
+            raise ConfigError(f"lower_fraction: expected 0 to 1, but got {self.lower_fraction}")
+
+
+def plan_view(
+    key: ViewKey,
+    geometry: ViewGeometry,
+    truth: GroundTruth,
+    strides: Sequence[int],
+    regions: RegionsConfig,
+) -> PlannedView:
+    """Boxes of one view and the points that distillation reads there."""
+    boxes = transform_boxes(truth.boxes_xyxy, geometry)
+    found = find_regions(
+        geometry.padded_hw, strides, torch.from_numpy(boxes), regions.overlap, regions.lower_fraction
+    )
+    points = KeptPoints(
+        level=found.level.numpy(),
+        position=found.position.numpy(),
+        main_gt=found.main_gt.numpy(),
+        valuable_weight=found.valuable_weight.numpy(),
+    )
+    return PlannedView(key=key, geometry=geometry, boxes_xyxy=boxes, labels=truth.labels, points=points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewPlan:
+    """All views of a split, as a function: nothing is computed until it is asked for."""
+
+    manifest: Manifest
+    strides: tuple[int, ...]
+    views: ViewsConfig
+    regions: RegionsConfig
+
+    def keys(self) -> list[ViewKey]:
+        """All views, ascending."""
+        return [
+            ViewKey(record.image_id, view) for record in self.manifest.images for view in self.views.numbers
+        ]
+
+    def plan(self, record: ImageRecord, view: int) -> PlannedView:
+        """One view of one image."""
+        geometry = enumerate_views((record.height, record.width), self.views)[view]
+        truth = training_boxes(record, self.manifest.labels)
+        return plan_view(ViewKey(record.image_id, view), geometry, truth, self.strides, self.regions)
+
+    def __iter__(self) -> Iterator[PlannedView]:
+        """Every planned view, in the order of :meth:`keys`."""
+        for record in self.manifest.images:
+            for view in self.views.numbers:
+                yield self.plan(record, view)

@@ -1,0 +1,103 @@
+"""The valuable localization region (VLR), and the points that a store keeps.
+
+Source: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022;
+repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.regions.atss import Assignment, assign_atss
+from pipeline.regions.grid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
+from pipeline.regions.overlap import VlrOverlap, pairwise_iou, pairwise_vlr_overlap
+
+VLR_LOWER_FRACTION = 0.25
+"""The region starts at this fraction of ATSS's threshold (``gamma`` of the paper)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewRegions:
+    """Points of one view that training reads: main region, valuable region, or both.
+
+    ``P`` points in ascending (level, position) order.
+    """
+
+    level: Tensor
+    """``LongTensor[P]``."""
+    position: Tensor
+    """``LongTensor[P]``: row-major cell of the level's grid."""
+    main_gt: Tensor
+    """``LongTensor[P]``: index of the ground-truth box in the main region; -1 outside it."""
+    valuable_weight: Tensor
+    """``Tensor[P]``: VLR weight, an IoU; 0 outside the valuable region."""
+
+
+def valuable_weights(
+    anchors_xyxy: Tensor,
+    boxes_xyxy: Tensor,
+    thresholds: Tensor,
+    overlap: VlrOverlap,
+    lower_fraction: float = VLR_LOWER_FRACTION,
+) -> Tensor:
+    """VLR weights: the largest IoU over the boxes whose region holds the cell, 0 where there is none.
+
+    A cell is in the region of a box if ``lower_fraction * t <= D < t``, with ATSS's threshold ``t`` of
+    the box and ``D`` of :func:`pairwise_vlr_overlap`. A cell can be in the main region too.
+
+    Args:
+        anchors_xyxy: ``Tensor[N, 4]`` px.
+        boxes_xyxy: ``Tensor[G, 4]`` px.
+        thresholds: ``Tensor[G]``.
+        overlap: which ``D``.
+        lower_fraction: where the region starts.
+
+    Returns:
+        ``Tensor[N]`` in [0, 1].
+    """
+    if boxes_xyxy.shape[0] == 0:
+        return anchors_xyxy.new_zeros(anchors_xyxy.shape[0])
+    distance = pairwise_vlr_overlap(anchors_xyxy, boxes_xyxy, overlap)
+    inside = (distance >= lower_fraction * thresholds) & (distance < thresholds)
+    return torch.where(inside, pairwise_iou(anchors_xyxy, boxes_xyxy), 0.0).amax(dim=1)
+
+
+def find_regions(
+    padded_hw: Size,
+    strides: Sequence[int],
+    boxes_xyxy: Tensor,
+    overlap: VlrOverlap,
+    lower_fraction: float = VLR_LOWER_FRACTION,
+) -> ViewRegions:
+    """Both regions of a view, from its geometry and its boxes alone: no teacher is needed.
+
+    Args:
+        padded_hw: size of the view after its own padding, px; its grid has only valid cells.
+        strides: of the levels, px.
+        boxes_xyxy: ``Tensor[G, 4]`` in view coordinates, px.
+        overlap: definition of the valuable region.
+        lower_fraction: where the valuable region starts, as a fraction of ATSS's threshold.
+    """
+    sizes = level_sizes(padded_hw, strides)
+    lengths = level_lengths(sizes)
+    points, point_strides = pyramid_points(sizes, strides, boxes_xyxy.device)
+    anchors = square_anchors(points, point_strides)
+    assignment = assign_atss(anchors, lengths, boxes_xyxy)
+    weights = valuable_weights(anchors, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
+    return _keep(assignment, weights, lengths)
+
+
+def _keep(assignment: Assignment, weights: Tensor, lengths: Sequence[int]) -> ViewRegions:
+    """Select the positions in either region and split their flat index into level and position."""
+    kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
+    ends = torch.tensor(lengths, device=kept.device).cumsum(0)
+    level = torch.searchsorted(ends, kept, right=True)
+    starts = ends - torch.tensor(lengths, device=kept.device)
+    return ViewRegions(
+        level=level,
+        position=kept - starts[level],
+        main_gt=assignment.gt_index[kept],
+        valuable_weight=weights[kept],
+    )

@@ -1,0 +1,122 @@
+"""The distillation terms of a batch: weights and normalisation, once and visibly.
+
+Source: repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py`` (``loss_single``).
+
+The reference divides ``loss_ld`` and ``loss_ld_vlr`` by nothing that grows with the batch: they are sums
+over one GPU's images, so they grow with the images per GPU, of which the published runs have 2. Here they
+are means over the images times 2 (:data:`REFERENCE_IMAGES`): equal to the reference at its batch, and the
+same for any other. Unlike there, the class KD on the valuable region does not exist (the reference
+multiplies it by zero).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.detector.head import RawOutputs
+from pipeline.errors import ConfigError
+from pipeline.losses.distillation import kd_divergence
+from pipeline.training.batches import BatchSoftTargets, BatchTargets
+from pipeline.training.criterion import MainPoints
+
+REFERENCE_IMAGES = 2
+"""Images per GPU of the published runs, over which the reference sums."""
+
+VALUABLE_DIVISOR = 4.0
+"""The reference divides the VLR term by 16 and the main term by 4, both summed over the 4 edges."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """Weights and temperatures; a term of weight 0 is not computed, and all 0 is a plain student."""
+
+    ld_weight: float
+    """Localization distillation on the main region (0.25 in the paper's recipes)."""
+    vlr_weight: float
+    """Localization distillation on the valuable region (0.25)."""
+    ld_temperature: float
+    """Of both (10)."""
+    kd_weight: float
+    """Class distillation on the main region (10; averaged over the classes, so mind their number)."""
+    kd_temperature: float
+    """Of the class distillation (2)."""
+
+    def __post_init__(self) -> None:
+        for name in ("ld_weight", "vlr_weight", "kd_weight"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected 0 or more, but got {getattr(self, name)}")
+        for name in ("ld_temperature", "kd_temperature"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}: expected more than 0, but got {getattr(self, name)}")
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether any term needs the teacher's outputs."""
+        return max(self.ld_weight, self.vlr_weight, self.kd_weight) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationLosses:
+    """Unreduced distillation losses, loss weights not applied."""
+
+    ld: Tensor
+    """``Tensor[M]``: KL of the edges, mean over the edges, times the student's own score."""
+    vlr: Tensor
+    """``Tensor[P]``: KL of the edges, mean over the edges, times VLR weight over 4; 0 outside the region."""
+    kd: Tensor
+    """``Tensor[M]``: KL of the classes."""
+    main_level: Tensor
+    """``LongTensor[M]``: level of each main-region point."""
+    images: int
+
+    def reduce(self, config: DistillationConfig) -> dict[str, Tensor]:
+        """The weighted and normalised terms, 0-d each."""
+        per_image = REFERENCE_IMAGES / self.images
+        return {
+            "loss_ld": config.ld_weight * self.ld.sum() * per_image,
+            "loss_ld_vlr": config.vlr_weight * self.vlr.sum() * per_image,
+            "loss_kd": config.kd_weight * mean_per_level(self.kd, self.main_level).sum(),
+        }
+
+
+def mean_per_level(values: Tensor, level: Tensor) -> Tensor:
+    """Means of ``Tensor[M]`` over the points of each level: ``Tensor[levels]``, 0 for a level without points.
+
+    The reference averages class KD level by level and then sums the levels.
+    """
+    levels = int(level.max()) + 1 if level.numel() else 0
+    sums = values.new_zeros(levels).index_add(0, level, values)
+    counts = torch.bincount(level, minlength=levels)
+    return sums / counts.clamp(min=1)
+
+
+def distillation_losses(
+    raw: RawOutputs,
+    targets: BatchTargets,
+    soft: BatchSoftTargets,
+    main: MainPoints,
+    config: DistillationConfig,
+) -> DistillationLosses:
+    """Distillation losses of a batch; terms of weight 0 are left out (empty)."""
+    teacher_edges = soft.edge_logits()
+    temperature = config.ld_temperature
+    none = raw.edge_logits.new_zeros(0, dtype=torch.float32)
+    ld, vlr, kd = none, none, none
+    if config.ld_weight:
+        ld = (
+            kd_divergence(main.edge_logits, teacher_edges[targets.main], temperature).mean(dim=1) * main.score
+        )
+    if config.vlr_weight:
+        student_edges = raw.edge_logits[targets.image, targets.index].float()
+        divergence = kd_divergence(student_edges, teacher_edges, temperature).mean(dim=1)
+        vlr = divergence * targets.valuable_weight / VALUABLE_DIVISOR
+    if config.kd_weight:
+        kd = kd_divergence(main.cls_logits, soft.cls_logits(), config.kd_temperature)
+    return DistillationLosses(
+        ld=ld,
+        vlr=vlr,
+        kd=kd,
+        main_level=targets.level[targets.main] if config.kd_weight else targets.level[:0],
+        images=targets.valid.shape[0],
+    )

@@ -1,0 +1,61 @@
+"""A student's targets from a store, and the handshake that the store is the right one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipeline.cache.fingerprint import require
+from pipeline.cache.reader import TargetStore
+from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.data.images import PREPROCESSING
+from pipeline.data.manifest import Manifest
+from pipeline.detector.config import DetectorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTargets:
+    """Targets of views as a store holds them; soft targets only if asked for."""
+
+    store: TargetStore
+    with_teacher: bool
+    """Whether the teacher's outputs are read; a plain student needs the regions alone."""
+
+    @cached_property
+    def _image_ids(self) -> list[int]:
+        return sorted({key.image_id for key in self.store.keys})
+
+    def image_ids(self) -> Sequence[int]:
+        """Images of the store, ascending."""
+        return self._image_ids
+
+    def views_of(self, image_id: int) -> Sequence[int]:
+        """Views of an image that the store holds."""
+        return self.store.views_of(image_id)
+
+    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+        """Read one view."""
+        if not self.with_teacher:
+            return self.store.planned(key), None
+        stored = self.store.read(key)
+        return stored.planned, stored
+
+
+def student_needs(detector: DetectorConfig, manifest: Manifest) -> dict[str, Any]:
+    """The fields of a store's fingerprint that a student depends on."""
+    return {
+        "annotations": manifest.annotations_sha256,
+        "classes": [category.category_id for category in manifest.categories],
+        "geometry": {"strides": list(detector.strides), "bins": detector.bins},
+        "images": manifest.images_sha256,
+        "preprocessing": PREPROCESSING,
+    }
+
+
+def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manifest: Manifest) -> None:
+    """Refuse a store that was made for another grid, other bins, classes, images or pixels.
+
+    Raises:
+        CacheError: names the field and both values.
+    """
+    require(fingerprint, student_needs(detector, manifest))

@@ -1,0 +1,69 @@
+"""Training a teacher where no published checkpoint fits: an ordinary GFL training run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.detector.backbone import freeze_stages
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import GFL
+from pipeline.planning import ViewPlan
+from pipeline.training.batches import Batch
+from pipeline.training.config import TrainConfig
+from pipeline.training.criterion import DetectionCriterion, gather_main
+from pipeline.training.dataset import Loader
+from pipeline.training.loop import LossRow, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationTargets:
+    """Targets computed from the annotations as training goes, as every framework does."""
+
+    plan: ViewPlan
+
+    def image_ids(self) -> Sequence[int]:
+        """Images that are trained on, ascending."""
+        return [record.image_id for record in self.plan.manifest.images]
+
+    def views_of(self, image_id: int) -> Sequence[int]:  # noqa: ARG002
+        """Every image has the same views."""
+        return self.plan.views.numbers
+
+    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+        """Plan the view; there are no soft targets."""
+        return self.plan.plan(self.plan.manifest.by_id[key.image_id], key.view), None
+
+
+def train_teacher(
+    detector: DetectorConfig,
+    plan: ViewPlan,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    workers: int,
+) -> tuple[GFL, list[LossRow]]:
+    """Train a detector from random weights; returns it with its loss curve."""
+    torch.manual_seed(config.seed)
+    model = GFL(detector).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    freeze_stages(model.backbone, config.frozen_stages)
+    criterion = DetectionCriterion(detector.strides)
+
+    def losses_of(batch: Batch) -> dict[str, Tensor]:
+        raw = model(batch.images)
+        return criterion(raw, batch.targets, gather_main(raw, batch.targets)).reduce()
+
+    loader = Loader(
+        manifest=plan.manifest,
+        source=AnnotationTargets(plan=plan),
+        strides=detector.strides,
+        batch_size=config.schedule.batch_size,
+        seed=config.seed,
+        workers=workers,
+    )
+    curve = train(
+        model, losses_of, loader, config.schedule, device=device, norm_eval=config.norm_eval, label="teacher"
+    )
+    return model, curve

@@ -1,0 +1,171 @@
+"""From single views to a batch: padding, and the place of every kept point in the batch's grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.cache.records import PlannedView, StoredView
+from pipeline.data.images import batch_images
+from pipeline.regions.grid import Size, level_lengths, level_sizes, valid_cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDevice:
+    """A dataclass of tensors that moves as a whole."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same with every tensor on ``device``."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {
+            name: t.to(device, non_blocking=True) for name, t in tensors.items() if isinstance(t, Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTargets(OnDevice):
+    """What the annotations decide for a batch of ``B`` images with ``N`` positions each.
+
+    ``P`` kept points, image after image; ``M`` of them are in the main region.
+    """
+
+    sizes: tuple[Size, ...]
+    """Cells of every level of the *batch's* grid."""
+    valid: Tensor
+    """``BoolTensor[B, N]``: cells inside each image's own padding."""
+    image: Tensor
+    """``LongTensor[P]``: place of the point's image in the batch."""
+    index: Tensor
+    """``LongTensor[P]``: flat position in the batch's grid."""
+    level: Tensor
+    """``LongTensor[P]``."""
+    main: Tensor
+    """``BoolTensor[P]``: the point is in the main region."""
+    boxes_xyxy: Tensor
+    """``Tensor[M, 4]`` px: the box that each main-region point is positive for."""
+    labels: Tensor
+    """``LongTensor[M]``."""
+    valuable_weight: Tensor
+    """``Tensor[P]``: VLR weight; 0 outside the valuable region."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSoftTargets(OnDevice):
+    """What the teacher said at a batch's points: integer codes, or float logits if their step is 0."""
+
+    edge_codes: Tensor
+    """``Tensor[P, 4 * bins]``."""
+    edge_steps: Tensor
+    """``Tensor[P]``: logit = -code * step; 0 marks logits that are stored as they are."""
+    cls_codes: Tensor
+    """``Tensor[M, C]``."""
+    cls_step: float
+    """Logit = code * step; 0 marks logits that are stored as they are."""
+
+    def edge_logits(self) -> Tensor:
+        """``Tensor[P, 4, bins]`` float32, up to a constant per edge."""
+        steps = self.edge_steps[:, None]
+        logits = torch.where(steps > 0, self.edge_codes * -steps, self.edge_codes.float())
+        return logits.reshape(len(logits), 4, -1)
+
+    def cls_logits(self) -> Tensor:
+        """``Tensor[M, C]`` float32."""
+        return self.cls_codes.float() * (self.cls_step or 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One view as it leaves the data loader's worker."""
+
+    pixels: Tensor
+    """``ByteTensor[3, H, W]``, resized and flipped, not padded."""
+    planned: PlannedView
+    stored: StoredView | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One step's input."""
+
+    images: Tensor
+    """``Tensor[B, 3, H, W]``, normalised and padded."""
+    targets: BatchTargets
+    soft: BatchSoftTargets | None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on ``device``."""
+        return Batch(
+            images=self.images.to(device, non_blocking=True, memory_format=torch.channels_last),
+            targets=self.targets.to(device),
+            soft=self.soft.to(device) if self.soft else None,
+        )
+
+    def pin_memory(self) -> "Batch":
+        """Called by the loader for CUDA: only the images are large enough to matter."""
+        return replace(self, images=self.images.pin_memory())
+
+
+def collate(examples: Sequence[Example], strides: Sequence[int]) -> Batch:
+    """Pad a batch and place its points; soft targets only if every example has them."""
+    planned = [example.planned for example in examples]
+    images = batch_images([e.pixels for e in examples], [p.geometry.padded_hw for p in planned])
+    stored = [example.stored for example in examples if example.stored is not None]
+    return Batch(
+        images=images,
+        targets=batch_targets(planned, (images.shape[-2], images.shape[-1]), strides),
+        soft=batch_soft_targets(stored) if len(stored) == len(examples) else None,
+    )
+
+
+def batch_targets(planned: Sequence[PlannedView], batch_hw: Size, strides: Sequence[int]) -> BatchTargets:
+    """Place the points of every view in the grid of a batch of ``batch_hw`` px."""
+    sizes = tuple(level_sizes(batch_hw, strides))
+    counts = [len(view.points) for view in planned]
+    main_gt = [view.points.main_gt for view in planned]
+    boxes = [view.boxes_xyxy[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
+    labels = [view.labels[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
+    return BatchTargets(
+        sizes=sizes,
+        valid=torch.stack([valid_cells(sizes, strides, view.geometry.padded_hw) for view in planned]),
+        image=torch.arange(len(planned)).repeat_interleave(torch.tensor(counts)),
+        index=_joined([batch_positions(view, sizes, strides) for view in planned], np.int64),
+        level=_joined([view.points.level for view in planned], np.int64),
+        main=_joined([gt >= 0 for gt in main_gt], np.bool_),
+        boxes_xyxy=_joined(boxes, np.float32),
+        labels=_joined(labels, np.int64),
+        valuable_weight=_joined([view.points.valuable_weight for view in planned], np.float32),
+    )
+
+
+def batch_positions(view: PlannedView, sizes: Sequence[Size], strides: Sequence[int]) -> NDArray[np.int64]:
+    """Flat positions ``(P,)`` of a view's points in a batch's wider grid."""
+    own_widths = np.asarray([width for _, width in level_sizes(view.geometry.padded_hw, strides)])
+    widths = np.asarray([width for _, width in sizes])
+    starts = np.concatenate([[0], np.cumsum(level_lengths(sizes))[:-1]])
+    level, position = view.points.level, view.points.position
+    row, column = np.divmod(position.astype(np.int64), own_widths[level])
+    return np.asarray(starts[level] + row * widths[level] + column, np.int64)
+
+
+def batch_soft_targets(stored: Sequence[StoredView]) -> BatchSoftTargets:
+    """Concatenate codes; they stay integers until they are on the device."""
+    steps = [_steps(view) for view in stored]
+    return BatchSoftTargets(
+        edge_codes=_joined([view.edge_codes for view in stored], stored[0].edge_codes.dtype),
+        edge_steps=_joined(steps, np.float32),
+        cls_codes=_joined([view.cls_codes for view in stored], stored[0].cls_codes.dtype),
+        cls_step=stored[0].cls_step or 0.0,
+    )
+
+
+def _steps(view: StoredView) -> NDArray[np.float32]:
+    return np.zeros(len(view.edge_codes), np.float32) if view.edge_steps is None else view.edge_steps
+
+
+def _joined(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic] | np.dtype[np.generic]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(dtype, copy=False))

@@ -1,0 +1,132 @@
+"""The detection losses of a batch: weights and normalisation, once and visibly.
+
+Source: mmdetection ``dense_heads/gfl_head.py``. Differs on purpose: ``loss_bbox`` and ``loss_dfl`` are 0,
+not NaN, for a batch without positives.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pipeline.detector.boxes import decode_boxes, encode_distances
+from pipeline.detector.head import Integral, RawOutputs
+from pipeline.losses.detection import (
+    aligned_iou,
+    distribution_focal_loss,
+    giou_loss,
+    quality_focal_loss,
+)
+from pipeline.regions.grid import pyramid_points
+from pipeline.training.batches import BatchTargets
+
+CLS_WEIGHT = 1.0
+BOX_WEIGHT = 2.0
+DFL_WEIGHT = 0.25
+"""Loss weights of the GFL configurations."""
+
+TARGET_MARGIN = 0.1
+"""Regression targets are clipped to ``reg_max`` minus this, strides (``bbox2distance`` of the reference)."""
+
+WEIGHT_SUM_EPSILON = 1e-6
+"""Added to the sum of the box weights (LD head of the reference)."""
+
+BoxLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainPoints:
+    """Student outputs at the ``M`` points of the main region, gathered once for all losses."""
+
+    edge_logits: Tensor
+    """``Tensor[M, 4, bins]``."""
+    cls_logits: Tensor
+    """``Tensor[M, C]``."""
+    score: Tensor
+    """``Tensor[M]``: best class score, without gradient: the weight of the point's box losses."""
+
+
+def gather_main(raw: RawOutputs, targets: BatchTargets) -> MainPoints:
+    """Outputs at the main region."""
+    image, index = targets.image[targets.main], targets.index[targets.main]
+    cls_logits = raw.cls_logits[image, index].float()
+    return MainPoints(
+        edge_logits=raw.edge_logits[image, index].float(),
+        cls_logits=cls_logits,
+        score=cls_logits.detach().sigmoid().amax(dim=1),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionLosses:
+    """Unreduced detection losses: per position and per main-region point, loss weights not applied."""
+
+    cls: Tensor
+    """``Tensor[B, N]`` quality focal loss, 0 at invalid cells."""
+    box: Tensor
+    """``Tensor[M]`` box loss times score."""
+    dfl: Tensor
+    """``Tensor[M]`` distribution focal loss, mean over the edges, times score."""
+    positives: Tensor
+    """0-d: sum over the images of their positives, at least 1 each: normaliser of ``cls``."""
+    weight_sum: Tensor
+    """0-d: sum of the scores over the main region: normaliser of ``box`` and ``dfl``."""
+
+    def reduce(self) -> dict[str, Tensor]:
+        """The three weighted and normalised terms, 0-d each."""
+        weight_sum = self.weight_sum + WEIGHT_SUM_EPSILON
+        return {
+            "loss_cls": CLS_WEIGHT * self.cls.sum() / self.positives,
+            "loss_bbox": BOX_WEIGHT * self.box.sum() / weight_sum,
+            "loss_dfl": DFL_WEIGHT * self.dfl.sum() / weight_sum,
+        }
+
+
+@dataclass(frozen=True)
+class DetectionCriterion:
+    """GFL's losses for a pyramid of ``strides``."""
+
+    strides: tuple[int, ...]
+    box_loss: BoxLoss = field(default=giou_loss)
+
+    def __call__(self, raw: RawOutputs, targets: BatchTargets, main: MainPoints) -> DetectionLosses:
+        """Losses of a batch."""
+        points, point_strides = pyramid_points(raw.sizes, self.strides, raw.cls_logits.device)
+        index = targets.index[targets.main]
+        # In units of the level's stride, as distances are.
+        centres = points[index] / point_strides[index, None]
+        goals = targets.boxes_xyxy / point_strides[index, None]
+        predicted = decode_boxes(centres, _integral(main.edge_logits))
+        quality = aligned_iou(predicted.detach(), goals)
+        return DetectionLosses(
+            cls=self._quality_focal(raw, targets, quality),
+            box=self.box_loss(predicted, goals) * main.score,
+            dfl=_mean_dfl(main.edge_logits, centres, goals) * main.score,
+            positives=_count_positives(targets),
+            weight_sum=main.score.sum(),
+        )
+
+    @staticmethod
+    def _quality_focal(raw: RawOutputs, targets: BatchTargets, quality: Tensor) -> Tensor:
+        goal = torch.zeros_like(raw.cls_logits, dtype=torch.float32)
+        goal[targets.image[targets.main], targets.index[targets.main], targets.labels] = quality
+        return quality_focal_loss(raw.cls_logits.float(), goal) * targets.valid
+
+
+def _integral(edge_logits: Tensor) -> Tensor:
+    return Integral(edge_logits.shape[-1] - 1).to(edge_logits.device)(edge_logits)  # type: ignore[no-any-return]
+
+
+def _mean_dfl(edge_logits: Tensor, centres: Tensor, goals: Tensor) -> Tensor:
+    """Distribution focal loss of each point, mean over its edges: ``Tensor[M]``."""
+    limit = edge_logits.shape[-1] - 1 - TARGET_MARGIN
+    return distribution_focal_loss(edge_logits, encode_distances(centres, goals, limit)).mean(dim=1)
+
+
+def _count_positives(targets: BatchTargets) -> Tensor:
+    """Positives of the batch; an image without any counts 1, as in the reference."""
+    images = targets.valid.shape[0]
+    per_image = torch.zeros(images, device=targets.valid.device)
+    per_image.index_add_(0, targets.image[targets.main], torch.ones_like(targets.labels, dtype=torch.float32))
+    return per_image.clamp(min=1).sum()

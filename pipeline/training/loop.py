@@ -1,0 +1,126 @@
+"""The training loop: the same for a teacher, a plain student and a distilled one."""
+
+import csv
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.detector.backbone import set_norms_to_eval
+from pipeline.detector.gfl import GFL
+from pipeline.errors import PipelineError
+from pipeline.progress import progress_bar
+from pipeline.training.batches import Batch
+from pipeline.training.dataset import Loader
+from pipeline.training.schedule import ScheduleConfig, build_optimizer, rate_factor
+
+LOG_EVERY_STEPS = 20
+"""Rows of the loss curve are means over this many steps."""
+
+StepLosses = Callable[[Batch], dict[str, Tensor]]
+"""Weighted loss terms (0-d) of one batch; their sum is what is minimised."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRow:
+    """One row of the loss curve."""
+
+    step: int
+    terms: dict[str, float]
+
+
+def train(
+    model: GFL,
+    losses_of: StepLosses,
+    loader: Loader,
+    schedule: ScheduleConfig,
+    *,
+    device: torch.device,
+    norm_eval: bool,
+    label: str,
+) -> list[LossRow]:
+    """Train ``model`` in place and return the curve of its loss terms.
+
+    Raises:
+        PipelineError: the loss is not finite; the message names step and terms.
+    """
+    optimizer = build_optimizer(model, schedule)
+    steps = len(loader)
+    factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, schedule))
+    curve = _Curve()
+    with progress_bar(schedule.epochs * steps, label, "step") as bar:
+        for epoch in range(schedule.epochs):
+            _set_training(model, norm_eval=norm_eval)
+            for batch in loader.epoch(epoch):
+                terms = losses_of(batch.to(device))
+                loss = torch.stack(list(terms.values())).sum()
+                _require_finite(loss, terms, curve.step)
+                _update(model, optimizer, loss, schedule.max_grad_norm)
+                factor.step()
+                curve.add(terms)
+                bar.update()
+            bar.set_postfix(epoch=epoch + 1, loss=f"{curve.latest():.3f}")
+    return curve.rows
+
+
+def _set_training(model: GFL, *, norm_eval: bool) -> None:
+    model.train()
+    if norm_eval:
+        set_norms_to_eval(model)
+
+
+def _require_finite(loss: Tensor, terms: dict[str, Tensor], step: int) -> None:
+    if not torch.isfinite(loss):
+        shown = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())
+        raise PipelineError(
+            f"step {step}: expected a finite loss, but got {shown}; try a lower learning_rate"
+        )
+
+
+def _update(model: GFL, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float | None) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if max_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    optimizer.step()
+
+
+class _Curve:
+    """Means of the loss terms over ``LOG_EVERY_STEPS`` steps."""
+
+    def __init__(self) -> None:
+        self.rows: list[LossRow] = []
+        self.step = 0
+        self._pending: list[dict[str, Tensor]] = []
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Record a step; values stay on the device until a row is complete."""
+        self.step += 1
+        self._pending.append({name: value.detach() for name, value in terms.items()})
+        if len(self._pending) == LOG_EVERY_STEPS:
+            names = self._pending[0]
+            means = {name: torch.stack([row[name] for row in self._pending]).mean().item() for name in names}
+            self.rows.append(LossRow(step=self.step, terms=means))
+            self._pending.clear()
+
+    def latest(self) -> float:
+        """Sum of the newest row's terms."""
+        return sum(self.rows[-1].terms.values()) if self.rows else math.nan
+
+
+def write_curve(rows: list[LossRow], path: Path) -> None:
+    """Write the loss curve as CSV: one column a term."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = list(rows[0].terms) if rows else []
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", *names, "loss"])
+        for row in rows:
+            values = [row.terms[name] for name in names]
+            writer.writerow([row.step, *(f"{value:.6g}" for value in (*values, sum(values)))])

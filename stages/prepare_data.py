@@ -1,0 +1,92 @@
+"""Render ``shapes`` or read a COCO-layout dataset, and write the manifests of its two splits."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.config import load_section
+from pipeline.data.coco import read_coco
+from pipeline.data.manifest import Manifest, keep_trainable, write_manifest
+from pipeline.data.shapes import ShapesConfig, write_dataset
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.progress import show_progress
+from stages.runtime import run_stage
+
+MANIFESTS = Path("data/manifest")
+RENDERED = Path("data/rendered")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """One split of a COCO-layout dataset."""
+
+    annotations: str
+    """Annotation file under the root."""
+    images: str
+    """Folder of the images under the root."""
+    limit: int | None
+    """Take only the first images (by id); null takes all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoConfig:
+    """A dataset in COCO's layout, read where it lies."""
+
+    root: str
+    train: SplitConfig
+    val: SplitConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareDataConfig:
+    """Section ``prepare_data``: exactly one of ``shapes`` and ``coco``."""
+
+    source: str
+    """File or folder that DVC watches: the renderer, or the folder of the annotations."""
+    keep_empty_images: bool
+    """Train on images without objects, too."""
+    shapes: ShapesConfig | None
+    coco: CocoConfig | None
+
+    def __post_init__(self) -> None:
+        if (self.shapes is None) == (self.coco is None):
+            raise ConfigError("expected exactly one of shapes and coco; set the other to null")
+
+
+SHAPES_SPLITS = {
+    split: SplitConfig(annotations=f"annotations/instances_{split}.json", images=split, limit=None)
+    for split in ("train", "val")
+}
+
+
+def main() -> None:
+    """Run the stage."""
+    config = load_section(PrepareDataConfig, "prepare_data")
+    RENDERED.mkdir(parents=True, exist_ok=True)
+    if config.shapes:
+        write_dataset(config.shapes, RENDERED, lambda items: show_progress(items, len(list(items)), "render"))
+        root, splits = str(RENDERED), SHAPES_SPLITS
+    else:
+        assert config.coco is not None
+        (RENDERED / "README.txt").write_text("The images of this dataset lie where params.yaml says.\n")
+        root, splits = config.coco.root, {"train": config.coco.train, "val": config.coco.val}
+    train = keep_trainable(_read(root, splits["train"]), keep_empty=config.keep_empty_images)
+    if not train.images:
+        raise DatasetError(
+            f"{root}/{splits['train'].annotations}: expected images to train on, but there are none"
+        )
+    write_manifest(train, MANIFESTS / "train.json")
+    write_manifest(_read(root, splits["val"]), MANIFESTS / "val.json")
+
+
+def _read(root: str, split: SplitConfig) -> Manifest:
+    if not Path(root).is_dir():
+        raise DatasetError(f"{root}: expected the folder of a dataset, but there is none")
+    manifest = read_coco(Path(root) / split.annotations, root, split.images)
+    missing = next((r for r in manifest.images[: split.limit] if not manifest.image_path(r).is_file()), None)
+    if missing:
+        raise DatasetError(f"{manifest.image_path(missing)}: expected an image that the annotations name")
+    return replace(manifest, images=manifest.images[: split.limit])
+
+
+if __name__ == "__main__":
+    run_stage(main)

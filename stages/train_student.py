@@ -1,0 +1,33 @@
+"""Train one student from the store; the teacher is not needed."""
+
+import argparse
+from pathlib import Path
+
+from pipeline.cache.reader import TargetStore
+from pipeline.config import load_section
+from pipeline.data.images import PREPROCESSING
+from pipeline.data.manifest import read_manifest
+from pipeline.detector.gfl import save_detector
+from pipeline.student.train import StudentConfig, train_student
+from pipeline.training.loop import write_curve
+from stages.runtime import device, run_stage, timed, workers
+
+
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="a key of the section students in params.yaml")
+    name = parser.parse_args().name
+    config = load_section(StudentConfig, f"students.{name}")
+    manifest = read_manifest(Path("data/manifest/train.json"))
+    store = TargetStore.open(Path("cache/targets.zarr"))
+    output = Path("students") / name
+    schedule = config.train.schedule
+    with timed(output / "timing.json", epochs=schedule.epochs, images=len(manifest.images)):
+        model, curve = train_student(config, store, manifest, device=device(), workers=workers(), label=name)
+    save_detector(model, output / "model" / "student.safetensors", {"preprocessing": PREPROCESSING})
+    write_curve(curve, output / "loss.csv")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,54 @@
+"""Check every file of the store, and compare a sample of it with the live teacher."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.cache.reader import TargetStore
+from pipeline.cache.verify import verify
+from pipeline.config import load_section
+from pipeline.data.manifest import read_manifest
+from pipeline.detector.gfl import load_detector
+from pipeline.errors import CacheError
+from pipeline.planning import ViewPlan
+from pipeline.teacher.cache_views import CacheConfig
+from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
+from pipeline.teacher.soft_targets import Teacher
+from stages.runtime import device, run_stage, write_json
+
+STORE = Path("cache/targets.zarr")
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the stage."""
+    config = load_section(FidelityConfig, "verify_cache")
+    cached = load_section(CacheConfig, "cache_teacher")
+    problems = verify(STORE, lambda _done, _total: None)
+    if problems:
+        first = problems[0]
+        raise CacheError(
+            f"{STORE}: {len(problems)} damaged files, the first is {first.file}: {first.message}"
+        )
+    store = TargetStore.open(STORE)
+    manifest = read_manifest(Path("data/manifest/train.json"))
+    model = load_detector(Path("teacher/model/teacher.safetensors"))
+    plan = ViewPlan(
+        manifest=manifest, strides=model.config.strides, views=cached.views, regions=cached.regions
+    )
+    teacher = Teacher(model=model, manifest=manifest, batch_size=cached.batch_size, device=device())
+    fidelity = measure_fidelity(store, plan, teacher, config, sample_keys(store, config))
+    logger.info(
+        "fidelity over %d views: KL %.2g, LD loss off by %.2g, gradient by %.2g",
+        fidelity.views,
+        fidelity.kl_mean,
+        fidelity.loss_error,
+        fidelity.gradient_error,
+    )
+    write_json(Path("cache/fidelity.json"), asdict(fidelity))
+    require_bounds(fidelity, config)
+
+
+if __name__ == "__main__":
+    run_stage(main)

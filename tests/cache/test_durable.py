@@ -1,0 +1,122 @@
+import multiprocessing
+import os
+import signal
+from errno import EXDEV
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from pipeline.cache.durable import (
+    LOCK_FILE,
+    FileDigest,
+    lock_scratch,
+    move_into_place,
+    remove,
+    remove_leftovers,
+    write_durably,
+)
+from pipeline.errors import CacheError
+
+
+def _hold(scratch: Path, ready: Connection) -> None:
+    with lock_scratch(scratch):
+        ready.send("held")
+        signal.pause()
+
+
+def test_a_second_run_at_once_is_refused_until_the_first_dies(tmp_path: Path) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path, theirs))
+    process.start()
+    assert ours.recv() == "held"
+    with pytest.raises(CacheError, match=f"another run is writing to {tmp_path}"), lock_scratch(tmp_path):
+        pass
+    process.kill()
+    process.join()
+    with lock_scratch(tmp_path):
+        pass
+
+
+def test_a_lock_can_be_taken_again_once_released(tmp_path: Path) -> None:
+    for _ in range(2):
+        with lock_scratch(tmp_path / "scratch"):
+            assert (tmp_path / "scratch" / LOCK_FILE).exists()
+
+
+def test_a_lock_on_a_folder_that_was_removed_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run finishes, and removes its folder, between our opening and our locking of the file."""
+    monkeypatch.setattr("fcntl.flock", lambda *_: (tmp_path / LOCK_FILE).unlink())
+    with pytest.raises(CacheError, match="run again"), lock_scratch(tmp_path):
+        pass
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder" / "file"
+    write_durably(path, b"old")
+
+    def fail(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(KeyboardInterrupt):
+            write_durably(path, b"new")
+    assert path.read_bytes() == b"old"
+    remove_leftovers(tmp_path)
+    assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+
+def test_digest_says_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    expected = FileDigest.of_bytes(b"abc")
+    assert expected.sha256.startswith("ba7816bf"), "FIPS 180-2, appendix B.1"
+    assert expected.problem(path) == "the file is missing"
+    path.write_bytes(b"ab")
+    assert expected.problem(path) == "expected 3 bytes, but got 2"
+    path.write_bytes(b"abd")
+    assert "differs" in str(expected.problem(path))
+    assert expected.size_problem(path) is None
+    path.write_bytes(b"abc")
+    assert expected.problem(path) is None
+    assert FileDigest.of_file(path) == FileDigest.from_json(expected.to_json()) == expected
+
+
+def test_remove_takes_files_links_folders_and_nothing(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "folder/inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    for name in ("file", "folder", "link", "nothing"):
+        remove(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def _is_renamed_only_inside(folder: Path, error: int) -> object:
+    rename = Path.rename
+
+    def across(self: Path, target: Path) -> Path:
+        if self.parent != folder:
+            raise OSError(error, "another file system")
+        return rename(self, target)
+
+    return across
+
+
+def test_a_folder_moves_to_another_file_system_by_a_copy_and_a_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here/store").mkdir(parents=True)
+    (tmp_path / "here/store/file").write_bytes(b"abc")
+    target = tmp_path / "there/store"
+    monkeypatch.setattr(Path, "rename", _is_renamed_only_inside(target.parent, EXDEV))
+    move_into_place(tmp_path / "here/store", target)
+    assert (target / "file").read_bytes() == b"abc"
+    assert [path.name for path in target.parent.iterdir()] == ["store"]
+
+
+def test_any_other_error_of_a_move_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        move_into_place(tmp_path / "nothing", tmp_path / "target")

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.codec.edges import dequantize_edges, quantize_edges
+
+TEMPERATURE = 10.0
+
+
+def logits(points: int, bins: int = 17, spread: float = 4.0) -> NDArray[np.float32]:
+    return np.random.default_rng(points).normal(0, spread, (points, 4, bins)).astype(np.float32)
+
+
+def softmax(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    powers = np.exp(values.astype(np.float64) / TEMPERATURE)
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def centred(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values - values.max(axis=-1, keepdims=True)
+
+
+def test_error_is_at_most_half_a_step_where_not_clipped() -> None:
+    values = logits(200)
+    steps = np.random.default_rng(0).choice([0.1, 0.2, 0.4], 200).astype(np.float32)
+    quantized = quantize_edges(values, steps)
+    error = np.abs(dequantize_edges(quantized.codes, steps) - centred(values))
+    assert quantized.clipped == 0
+    assert (error <= steps[:, None, None] / 2 + 1e-5).all()
+    assert quantized.codes.dtype == np.uint8
+    assert quantized.codes.shape == (200, 4 * 17)
+
+
+def test_centring_leaves_the_softened_distribution_as_it_is() -> None:
+    """With a step so fine that only centring is left of the quantiser."""
+    values = logits(50, spread=0.02)
+    steps = np.full(50, 1e-3, np.float32)
+    decoded = dequantize_edges(quantize_edges(values, steps).codes, steps)
+    np.testing.assert_allclose(softmax(decoded), softmax(values), atol=1e-5)
+
+
+def test_a_constant_per_edge_changes_no_code() -> None:
+    values = np.round(logits(20), 2)
+    shifted = values + np.arange(80, dtype=np.float32).reshape(20, 4, 1)
+    steps = np.full(20, 0.25, np.float32)
+    difference = quantize_edges(values, steps).codes.astype(int) - quantize_edges(shifted, steps).codes
+    assert np.abs(difference).max() <= 1, "float32 rounding of the shift may tip a code by one"
+
+
+def test_the_deepest_bins_saturate_and_are_counted() -> None:
+    values = np.zeros((1, 4, 3), np.float32)
+    values[0, 0] = [0.0, -25.5, -26.0]
+    values[0, 1] = [100.0, 0.0, 90.0]
+    quantized = quantize_edges(values, np.array([0.1], np.float32))
+    assert quantized.codes[0, :6].tolist() == [0, 255, 255, 0, 255, 100]
+    assert quantized.clipped == 2
+
+
+def test_lossless_is_exact() -> None:
+    values = logits(30)
+    quantized = quantize_edges(values, None)
+    assert quantized.clipped == 0
+    np.testing.assert_array_equal(dequantize_edges(quantized.codes, None), values)
+
+
+@pytest.mark.parametrize("steps", [np.empty(0, np.float32), None])
+def test_no_points(steps: NDArray[np.float32] | None) -> None:
+    quantized = quantize_edges(np.empty((0, 4, 17), np.float32), steps)
+    assert quantized.codes.shape == (0, 68)
+    assert dequantize_edges(quantized.codes, steps).shape == (0, 4, 17)
+
+
+def test_a_point_alone_has_the_codes_it_has_in_a_batch() -> None:
+    values, steps = logits(10), np.linspace(0.1, 0.4, 10, dtype=np.float32)
+    alone = [quantize_edges(values[i : i + 1], steps[i : i + 1]).codes for i in range(10)]
+    np.testing.assert_array_equal(np.concatenate(alone), quantize_edges(values, steps).codes)
+
+
+@pytest.mark.parametrize("steps", [np.full(2, 0.1, np.float32), None])
+def test_non_finite_logits_are_counted(steps: NDArray[np.float32] | None) -> None:
+    values = logits(2)
+    values[0, 1, 2], values[1, 0, 0] = np.nan, -np.inf
+    with pytest.raises(ValueError, match="2 of 136"):
+        quantize_edges(values, steps)

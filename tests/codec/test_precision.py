@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from pipeline.codec.precision import Precision
+from pipeline.errors import ConfigError
+
+QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.05)
+LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)
+
+
+@pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS])
+def test_json_round_trip(precision: Precision) -> None:
+    assert Precision.from_json(json.loads(json.dumps(precision.to_json()))) == precision
+
+
+@pytest.mark.parametrize(("edge_step", "cls_step"), [(None, 0.1), (0.1, None)])
+def test_only_one_lossless_step_is_refused(edge_step: float | None, cls_step: float | None) -> None:
+    with pytest.raises(ConfigError, match="both"):
+        Precision(edge_step=edge_step, edge_step_cap=1.0, cls_step=cls_step)
+
+
+@pytest.mark.parametrize("bad", [0, -0.1, float("nan"), float("inf"), True, "0.1"])
+@pytest.mark.parametrize("name", ["edge_step", "edge_step_cap", "cls_step"])
+def test_a_value_out_of_range_is_refused_by_name(name: str, bad: float) -> None:
+    values = {**QUANTIZED.to_json(), name: bad}
+    with pytest.raises(ConfigError, match=name):
+        Precision.from_json(values)
+
+
+def test_unknown_or_missing_keys_are_refused() -> None:
+    with pytest.raises(ConfigError, match="edge_step_cap"):
+        Precision.from_json({"edge_step": 0.1, "cls_step": 0.1})
+
+
+def test_weight_scale_depends_on_losslessness() -> None:
+    assert QUANTIZED.weight_scale == 65535
+    assert LOSSLESS.weight_scale == 2**24
+
+
+def test_formula_names_the_numbers_a_plain_reader_needs() -> None:
+    for number in ("0.1", "0.05", "4.0", "65535"):
+        assert number in QUANTIZED.formula
+    assert "float32" in LOSSLESS.formula
