@@ -26,9 +26,12 @@ CATEGORIES: tuple[tuple[int, str], ...] = ((1, "ellipse"), (3, "rectangle"), (4,
 
 # All pixel sizes below are for a long edge of 96 and scale with it.
 REFERENCE_LONG_EDGE = 96
-MIN_OBJECT_PX = 9.0
+MIN_OBJECT_PX = 14.0
 MAX_OBJECT_SHARE = 0.75  # of the long edge
-BLUR_PX = (0.6, 5.0)
+BLUR_PX = (0.6, 6.0)
+TINTS = ((0.85, 0.25, 0.2), (0.2, 0.7, 0.3), (0.2, 0.35, 0.9), (0.95, 0.8, 0.2))
+"""What the surfaces of a class lean to: what an object is shows better than where it ends, as in photos."""
+TINT_SHARE = (0.3, 0.9)  # of the tint in a surface, the rest being what lies under it: faint to clear
 MIN_BOX_PX = 4.0  # of a clipped box; does not scale, it is what a detector can still resolve
 MIN_VISIBLE_SHARE = 0.45  # of the pixels of an object that lie inside the image
 EMPTY_SHARE = 0.04
@@ -487,6 +490,16 @@ def _contrasting(rng: RandomState, under: Colour, contrast: float) -> Colour:
     return red, green, blue
 
 
+def _tinted(rng: RandomState, category: int, under: Colour) -> tuple[Colour, float]:
+    """Draw a surface's colour, between what lies under it and the tint of its class, and their contrast."""
+    share = _uniform(rng, *TINT_SHARE)
+    red, green, blue = (
+        min(max(share * tint * _uniform(rng, 0.8, 1.2) + (1.0 - share) * value, 0.0), 1.0)
+        for tint, value in zip(TINTS[category], under, strict=True)
+    )
+    return (red, green, blue), 0.5 * share
+
+
 def _textured(rng: RandomState, scene: Scene, window: Window, base: Colour, contrast: float) -> Floats:
     """Colours ``(h, w, 3)`` of a surface: flat (a quarter), stripes, checker or blotches about ``base``."""
     kind = _pick(rng, 4)
@@ -609,7 +622,7 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     box = outline_box(outline, scene.width, scene.height)
     if box is None or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_PX:
         return False
-    layer = _object_layer(rng, scene, outline, centre)
+    layer = _object_layer(rng, scene, category, outline, centre)
     inside = np.zeros((scene.height, scene.width), dtype=np.bool_)
     inside[layer.window.pixels] = layer.alpha > 0.5
     pixels = int(np.count_nonzero(inside))
@@ -621,7 +634,7 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     return True
 
 
-def _object_layer(rng: RandomState, scene: Scene, outline: Outline, centre: Point) -> Layer:
+def _object_layer(rng: RandomState, scene: Scene, category: int, outline: Outline, centre: Point) -> Layer:
     widest = BLUR_PX[1] * scene.scale
     window = scene.window(outline_extent(outline), widest)
     assert window is not None, "an object with a box lies inside the image"
@@ -630,8 +643,7 @@ def _object_layer(rng: RandomState, scene: Scene, outline: Outline, centre: Poin
     # a thin object keeps an opaque core; no edge is sharper than a pixel can show
     drawn = _uniform(rng, BLUR_PX[0], BLUR_PX[1]) * scene.scale
     blur = max(min(drawn, 1.6 * depth), BLUR_PX[0])
-    contrast = _log_uniform(rng, 0.1, 0.5)
-    base = _contrasting(rng, scene.colour_at(centre), contrast)
+    base, contrast = _tinted(rng, category, scene.colour_at(centre))
     colour = _textured(rng, scene, window, base, contrast)
     return Layer(window=window, alpha=edge_alpha(distance, blur), colour=colour)
 
@@ -685,9 +697,9 @@ def render_image(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[
     width, height = _image_size(rng, config.long_edge)
     scale = config.long_edge / REFERENCE_LONG_EDGE
     scene = Scene(_background(rng, width, height, scale), scale)
-    _scatter(rng, scene, (0.35, 0.25, 0.25, 0.15), 3 + _pick(rng, 8))
+    _scatter(rng, scene, (0.35, 0.25, 0.25, 0.15), 2 + _pick(rng, 6))
     _populate(rng, scene)
-    _scatter(rng, scene, (0.45, 0.25, 0.3, 0.0), 1 + _pick(rng, 5))
+    _scatter(rng, scene, (0.45, 0.25, 0.3, 0.0), _pick(rng, 4))
     return _expose(rng, scene.canvas), [_labelled(placed) for placed in scene.objects]
 
 

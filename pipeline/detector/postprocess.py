@@ -49,14 +49,14 @@ def postprocess(
     results = []
     for index, image_hw in enumerate(images_hw):
         scores = raw.cls_logits[index].float().sigmoid()
-        kept = _best_positions(scores, lengths)
+        kept = best_positions(scores, lengths)
         distances = integral(raw.edge_logits[index, kept]) * point_strides[kept, None]
         boxes = clip_boxes(decode_boxes(points[kept], distances), image_hw)
         results.append(select_detections(boxes / scale_factors[index].to(boxes), scores[kept]))
     return results
 
 
-def _best_positions(scores: Tensor, lengths: list[int]) -> Tensor:
+def best_positions(scores: Tensor, lengths: list[int]) -> Tensor:
     """Indices of the ``PRE_NMS_TOP`` best positions of every level."""
     kept = []
     start = 0

@@ -39,7 +39,7 @@ def pairwise_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
 
 
 def centre_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """``d^2 / c^2`` of DIoU, ``Tensor[N, G]``: squared distance of centres over squared enclosing diagonal."""
+    """``d^2 / c^2`` of DIoU: squared centre distance over squared enclosing diagonal, ``Tensor[N, G]``."""
     upper_left = torch.minimum(boxes1_xyxy[:, None, :2], boxes2_xyxy[None, :, :2])
     lower_right = torch.maximum(boxes1_xyxy[:, None, 2:], boxes2_xyxy[None, :, 2:])
     diagonal = (lower_right - upper_left).square().sum(-1)

@@ -18,7 +18,7 @@ from pipeline.detector.head import RawOutputs
 from pipeline.errors import ConfigError
 from pipeline.losses.distillation import kd_divergence
 from pipeline.training.batches import BatchSoftTargets, BatchTargets
-from pipeline.training.criterion import MainPoints
+from pipeline.training.criterion import MainPoints, Normalisers
 
 REFERENCE_IMAGES = 2
 """Images per GPU of the published runs, over which the reference sums."""
@@ -68,27 +68,19 @@ class DistillationLosses:
     """``Tensor[M]``: KL of the classes."""
     main_level: Tensor
     """``LongTensor[M]``: level of each main-region point."""
-    images: int
 
-    def reduce(self, config: DistillationConfig) -> dict[str, Tensor]:
-        """The weighted and normalised terms, 0-d each."""
-        per_image = REFERENCE_IMAGES / self.images
+    def reduce(self, config: DistillationConfig, normalisers: Normalisers) -> dict[str, Tensor]:
+        """The weighted and normalised terms, 0-d each.
+
+        The reference averages class KD level by level and then sums the levels.
+        """
+        per_image = REFERENCE_IMAGES / normalisers.images
+        per_level = 1 / normalisers.main_per_level[self.main_level]
         return {
             "loss_ld": config.ld_weight * self.ld.sum() * per_image,
             "loss_ld_vlr": config.vlr_weight * self.vlr.sum() * per_image,
-            "loss_kd": config.kd_weight * mean_per_level(self.kd, self.main_level).sum(),
+            "loss_kd": config.kd_weight * (self.kd * per_level).sum(),
         }
-
-
-def mean_per_level(values: Tensor, level: Tensor) -> Tensor:
-    """Means of ``Tensor[M]`` over the points of each level: ``Tensor[levels]``, 0 for a level without points.
-
-    The reference averages class KD level by level and then sums the levels.
-    """
-    levels = int(level.max()) + 1 if level.numel() else 0
-    sums = values.new_zeros(levels).index_add(0, level, values)
-    counts = torch.bincount(level, minlength=levels)
-    return sums / counts.clamp(min=1)
 
 
 def distillation_losses(
@@ -118,5 +110,4 @@ def distillation_losses(
         vlr=vlr,
         kd=kd,
         main_level=targets.level[targets.main] if config.kd_weight else targets.level[:0],
-        images=targets.valid.shape[0],
     )

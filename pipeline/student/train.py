@@ -14,7 +14,7 @@ from pipeline.student.distillation import DistillationConfig, distillation_losse
 from pipeline.student.source import StoredTargets, require_fit
 from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
-from pipeline.training.criterion import DetectionCriterion, gather_main
+from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
 from pipeline.training.dataset import Loader
 from pipeline.training.loop import LossRow, StepLosses, train
 
@@ -75,10 +75,11 @@ def student_losses(model: GFL, config: StudentConfig) -> StepLosses:
     def losses_of(batch: Batch) -> dict[str, Tensor]:
         raw = model(batch.images)
         main = gather_main(raw, batch.targets)
-        terms = criterion(raw, batch.targets, main).reduce()
+        normalisers = Normalisers.of_batch(batch.targets, main)
+        terms = criterion(raw, batch.targets, main).reduce(normalisers)
         if batch.soft is not None:
             losses = distillation_losses(raw, batch.targets, batch.soft, main, config.loss)
-            terms |= losses.reduce(config.loss)
+            terms |= losses.reduce(config.loss, normalisers)
         return terms
 
     return losses_of

@@ -13,7 +13,7 @@ from pipeline.detector.gfl import GFL
 from pipeline.planning import ViewPlan
 from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
-from pipeline.training.criterion import DetectionCriterion, gather_main
+from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
 from pipeline.training.dataset import Loader
 from pipeline.training.loop import LossRow, train
 
@@ -53,7 +53,8 @@ def train_teacher(
 
     def losses_of(batch: Batch) -> dict[str, Tensor]:
         raw = model(batch.images)
-        return criterion(raw, batch.targets, gather_main(raw, batch.targets)).reduce()
+        main = gather_main(raw, batch.targets)
+        return criterion(raw, batch.targets, main).reduce(Normalisers.of_batch(batch.targets, main))
 
     loader = Loader(
         manifest=plan.manifest,

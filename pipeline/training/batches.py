@@ -71,7 +71,7 @@ class BatchSoftTargets(OnDevice):
         """``Tensor[P, 4, bins]`` float32, up to a constant per edge."""
         steps = self.edge_steps[:, None]
         logits = torch.where(steps > 0, self.edge_codes * -steps, self.edge_codes.float())
-        return logits.reshape(len(logits), 4, -1)
+        return logits.reshape(len(logits), 4, logits.shape[1] // 4)
 
     def cls_logits(self) -> Tensor:
         """``Tensor[M, C]`` float32."""

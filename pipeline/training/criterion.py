@@ -6,6 +6,7 @@ not NaN, for a batch without positives.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -59,6 +60,40 @@ def gather_main(raw: RawOutputs, targets: BatchTargets) -> MainPoints:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Normalisers:
+    """What the losses of a batch are divided by: all of it known before any loss, none of it with gradient.
+
+    Where processes share a batch and average their gradients, each divides by the *mean* of the processes'
+    normalisers; the average is then the gradient of the whole batch.
+    """
+
+    images: Tensor
+    """0-d."""
+    positives: Tensor
+    """0-d: sum over the images of their positives, at least 1 each, as in the reference."""
+    weight_sum: Tensor
+    """0-d: sum of the scores over the main region."""
+    main_per_level: Tensor
+    """``Tensor[levels]``: points of the main region."""
+
+    @classmethod
+    def of_batch(cls, targets: BatchTargets, main: MainPoints) -> Self:
+        """Normalisers of one process's batch."""
+        images = targets.valid.shape[0]
+        return cls(
+            images=main.score.new_full((), images),
+            positives=_counts(targets.image[targets.main], images, main.score).clamp(min=1).sum(),
+            weight_sum=main.score.sum(),
+            main_per_level=_counts(targets.level[targets.main], len(targets.sizes), main.score),
+        )
+
+
+def _counts(values: Tensor, length: int, like: Tensor) -> Tensor:
+    """How often each of ``0 ... length - 1`` occurs: ``Tensor[length]`` with the type of ``like``."""
+    return like.new_zeros(length).index_add_(0, values, like.new_ones(values.shape))
+
+
+@dataclass(frozen=True, kw_only=True)
 class DetectionLosses:
     """Unreduced detection losses: per position and per main-region point, loss weights not applied."""
 
@@ -68,16 +103,12 @@ class DetectionLosses:
     """``Tensor[M]`` box loss times score."""
     dfl: Tensor
     """``Tensor[M]`` distribution focal loss, mean over the edges, times score."""
-    positives: Tensor
-    """0-d: sum over the images of their positives, at least 1 each: normaliser of ``cls``."""
-    weight_sum: Tensor
-    """0-d: sum of the scores over the main region: normaliser of ``box`` and ``dfl``."""
 
-    def reduce(self) -> dict[str, Tensor]:
+    def reduce(self, normalisers: Normalisers) -> dict[str, Tensor]:
         """The three weighted and normalised terms, 0-d each."""
-        weight_sum = self.weight_sum + WEIGHT_SUM_EPSILON
+        weight_sum = normalisers.weight_sum + WEIGHT_SUM_EPSILON
         return {
-            "loss_cls": CLS_WEIGHT * self.cls.sum() / self.positives,
+            "loss_cls": CLS_WEIGHT * self.cls.sum() / normalisers.positives,
             "loss_bbox": BOX_WEIGHT * self.box.sum() / weight_sum,
             "loss_dfl": DFL_WEIGHT * self.dfl.sum() / weight_sum,
         }
@@ -103,8 +134,6 @@ class DetectionCriterion:
             cls=self._quality_focal(raw, targets, quality),
             box=self.box_loss(predicted, goals) * main.score,
             dfl=_mean_dfl(main.edge_logits, centres, goals) * main.score,
-            positives=_count_positives(targets),
-            weight_sum=main.score.sum(),
         )
 
     @staticmethod
@@ -122,11 +151,3 @@ def _mean_dfl(edge_logits: Tensor, centres: Tensor, goals: Tensor) -> Tensor:
     """Distribution focal loss of each point, mean over its edges: ``Tensor[M]``."""
     limit = edge_logits.shape[-1] - 1 - TARGET_MARGIN
     return distribution_focal_loss(edge_logits, encode_distances(centres, goals, limit)).mean(dim=1)
-
-
-def _count_positives(targets: BatchTargets) -> Tensor:
-    """Positives of the batch; an image without any counts 1, as in the reference."""
-    images = targets.valid.shape[0]
-    per_image = torch.zeros(images, device=targets.valid.device)
-    per_image.index_add_(0, targets.image[targets.main], torch.ones_like(targets.labels, dtype=torch.float32))
-    return per_image.clamp(min=1).sum()

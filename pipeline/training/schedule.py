@@ -45,7 +45,9 @@ class ScheduleConfig:
 
 def rate_factor(step: int, steps_per_epoch: int, config: ScheduleConfig) -> float:
     """Learning rate of a step as a fraction of the base rate: linear warm-up, then the decay."""
-    warmup = min(1.0, WARMUP_START + (1 - WARMUP_START) * step / max(1, config.warmup_steps))
+    warmup = 1.0
+    if step < config.warmup_steps:
+        warmup = WARMUP_START + (1 - WARMUP_START) * step / config.warmup_steps
     if config.decay == "cosine":
         return warmup * (1 + math.cos(math.pi * step / (config.epochs * steps_per_epoch))) / 2
     passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)

@@ -1,0 +1,131 @@
+"""All that the page shows, read and measured once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.cache.fingerprint import digest
+from pipeline.cache.reader import TargetStore
+from pipeline.cache.schema import FORMAT_VERSION, StoreSchema
+from pipeline.config import structure
+from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import GFL, load_detector
+from pipeline.report.lessons import (
+    Closeness,
+    Lesson,
+    SampledView,
+    choose_lessons,
+    lessons_of,
+    measure_closeness,
+    sample_views,
+)
+from pipeline.report.runs import Pair, Run, choose_pair, read_json, read_students, read_teacher
+from pipeline.report.statistics import StoreStatistics, measure_store
+from pipeline.report.strips import Gallery, choose_images, make_gallery, read_shown
+from pipeline.student.train import StudentConfig
+
+MOST_SHOWN = 4
+"""Students whose detections are drawn."""
+
+STRIP_PX = 270.0
+"""Long edge of a picture in the gallery, as shown."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """Everything behind the page.
+
+    Attributes:
+        teacher: The teacher's results.
+        students: Theirs, in the order of ``params.yaml``.
+        pair: The plain and the distilled student that are looked at closely.
+        train: Manifest of the training split.
+        val: Manifest of the validation split.
+        schema: The store's layout and origin.
+        fingerprint: Digest of what the store was made from.
+        format_version: Of the store.
+        statistics: What it holds.
+        cache_timing: ``seconds`` and ``views`` of the stage that wrote it.
+        fidelity: What ``verify_cache`` measured.
+        gallery: Validation images as everyone sees them.
+        views: Sampled stored views with what the pair says there.
+        lessons: Objects whose edge distributions are shown.
+        closeness: Distance of the pair's distributions from the teacher's.
+    """
+
+    teacher: Run
+    students: Sequence[Run]
+    pair: Pair
+    train: Manifest
+    val: Manifest
+    schema: StoreSchema
+    fingerprint: str
+    format_version: int
+    statistics: StoreStatistics
+    cache_timing: Mapping[str, Any]
+    fidelity: Mapping[str, Any]
+    gallery: Gallery
+    views: Sequence[SampledView]
+    lessons: Sequence[Lesson]
+    closeness: Sequence[Closeness]
+
+
+def collect(root: Path, students: Mapping[str, StudentConfig], device: torch.device) -> Report:
+    """Read all results below ``root`` and measure what no earlier stage did.
+
+    Raises:
+        ReportError: A result is missing.
+        CacheError: The store is missing, unfinished or damaged.
+        DatasetError: A manifest or an image is missing.
+        TeacherError: A student's weights are missing.
+    """
+    store = TargetStore.open(root / "cache/targets.zarr")
+    train, val = (read_manifest(root / f"data/manifest/{split}.json") for split in ("train", "val"))
+    architecture = store.fingerprint["teacher"]["architecture"]
+    teacher = read_teacher(root, structure(DetectorConfig, architecture, "the store's fingerprint"))
+    runs = read_students(root, students)
+    pair = choose_pair(runs)
+    views = sample_views(store, train, _load(root, pair), device)
+    return Report(
+        teacher=teacher,
+        students=runs,
+        pair=pair,
+        train=train,
+        val=val,
+        schema=store.schema,
+        fingerprint=digest(store.fingerprint),
+        format_version=FORMAT_VERSION,
+        statistics=measure_store(store.path, store.schema),
+        cache_timing=read_json(root / "cache/timing.json"),
+        fidelity=read_json(root / "cache/fidelity.json"),
+        gallery=_gallery(root, val, [teacher, *shown_students(runs, pair)]),
+        views=views,
+        lessons=choose_lessons([lesson for view in views for lesson in lessons_of(view)]),
+        closeness=[measure_closeness(views, run.name) for run in pair.runs] if views else [],
+    )
+
+
+def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:
+    """At most ``MOST_SHOWN`` students, the pair among them, in their order."""
+    preferred = [*pair.runs, *(run for run in students if run not in pair.runs)][:MOST_SHOWN]
+    return [run for run in students if run in preferred]
+
+
+def _load(root: Path, pair: Pair) -> dict[str, GFL]:
+    return {
+        run.name: load_detector(root / "students" / run.name / "model" / "student.safetensors")
+        for run in pair.runs
+    }
+
+
+def _gallery(root: Path, val: Manifest, runs: Sequence[Run]) -> Gallery:
+    records = choose_images(val)
+    image_ids = [record.image_id for record in records]
+    detections = {
+        run.name: read_shown(root / "evaluation" / run.name / "detections.json", image_ids) for run in runs
+    }
+    return make_gallery(val, records, detections, STRIP_PX)

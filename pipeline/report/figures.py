@@ -1,0 +1,340 @@
+"""Charts as inline SVG: matplotlib figures, one function each; text stays text, so the page sets its font."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from itertools import pairwise
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from pipeline.report.lessons import Lesson
+from pipeline.report.runs import Curve
+from pipeline.report.statistics import StoreStatistics
+
+PX_PER_INCH = 72
+"""Of matplotlib's SVG: one unit of the view box is one CSS pixel."""
+
+INK, MUTED, HAIRLINE, TRUTH = "#22262e", "#6b7280", "#d8dce3", "#1f7a4d"
+
+STYLE: Final[Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ld-pipeline",
+    "font.size": 11.0,
+    "text.color": INK,
+    "axes.edgecolor": HAIRLINE,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8.0,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#eceef2",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.7,
+    "lines.solid_joinstyle": "round",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 10.0,
+    "ytick.labelsize": 10.0,
+    "xtick.major.size": 0.0,
+    "ytick.major.size": 0.0,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+EDGE_NAMES = ("left", "top", "right", "bottom")
+
+NEAR_DISTANCE = 2
+"""Bins that an axis shows beyond all that is worth showing."""
+
+SHOWN_PROBABILITY = 0.01
+"""A bin of less probability in every distribution may be left out at the right."""
+
+SPREAD_OF_LOG_SCALE = 30.0
+"""Ratio of the largest to the smallest value from which a loss is drawn on a logarithmic axis."""
+
+MOST_COLUMNS = 4
+
+TENTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
+
+PANEL_GAP = 0.05
+"""Space between panels, of their mean size."""
+
+HEADROOM = 1.15
+"""Top of an axis over its largest value: room for a note."""
+
+
+Dash = str | tuple[float, Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """How one detector is drawn everywhere."""
+
+    name: str
+    colour: str
+    dash: Dash
+    """matplotlib's line style."""
+
+
+def draw(width: float, height: float, plot: Callable[[Figure], None]) -> str:
+    """Draw on a new figure of ``width`` x ``height`` px and return its ``<svg>`` element."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width / PX_PER_INCH, height / PX_PER_INCH), layout="constrained")
+        plot(figure)
+        text = StringIO()
+        figure.savefig(
+            text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    return inline_svg(text.getvalue())
+
+
+def spread_panels(figure: Figure) -> None:
+    """Set panels so far apart that the numbers below them do not meet."""
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine), "see draw"
+    engine.set(wspace=PANEL_GAP, hspace=PANEL_GAP)
+
+
+def inline_svg(document: str) -> str:
+    """The ``<svg>`` element of a document, as wide as its place; groups lose their ids, which repeat."""
+    element = document[document.index("<svg") :]
+    element = re.sub(r'<g id="[^"]*"', "<g", element)
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r' xmlns(:xlink)?="[^"]*"', "", element, count=2)
+    element = element.replace("xlink:href", "href")
+    return re.sub(r'<svg width="([\d.]+)pt" height="[\d.]+pt"', r'<svg class="chart"', element, count=1)
+
+
+def precision_recall_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Sequence[Line]) -> str:
+    """A panel for every IoU threshold.
+
+    Args:
+        curves: By name of the detector, then by threshold.
+        lines: In drawing order.
+    """
+    thresholds = list(dict.fromkeys(iou for by_iou in curves.values() for iou in by_iou))
+
+    def plot(figure: Figure) -> None:
+        panels = figure.subplots(1, len(thresholds), sharey=True, squeeze=False)[0]
+        for axes, iou in zip(panels, thresholds, strict=True):
+            shown = {line.name: curves[line.name][iou] for line in lines if iou in curves[line.name]}
+            _precision_recall(axes, shown, lines)
+            axes.set_title(f"precision at IoU \N{GREATER-THAN OR EQUAL TO} {iou}")
+            axes.set_xlabel("recall")
+        spread_panels(figure)
+
+    return draw(1120, 330, plot)
+
+
+def _precision_recall(axes: Axes, curves: Mapping[str, Curve], lines: Sequence[Line]) -> None:
+    means = {name: float(np.mean(curve.y)) if curve.y else 0.0 for name, curve in curves.items()}
+    # A good detector fills the upper right corner, a weak one the lower left.
+    low = np.mean(list(means.values())) > 0.5
+    for place, line in enumerate(line for line in lines if line.name in curves):
+        curve = curves[line.name]
+        axes.plot(curve.x, curve.y, color=line.colour, linestyle=line.dash)
+        rank = len(curves) - 1 - place if low else -1 - place
+        axes.annotate(
+            f"{line.name}  {100 * means[line.name]:.1f}",
+            (0.03, 0.04) if low else (0.98, 1.0),
+            xycoords="axes fraction",
+            xytext=(0, 15 * rank),
+            textcoords="offset points",
+            ha="left" if low else "right",
+            color=line.colour,
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=TENTHS, yticks=TENTHS)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+
+
+def loss_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Sequence[Line]) -> str | None:
+    """A panel for every loss term; ``None`` if no run was long enough for a point."""
+    terms = list(dict.fromkeys(term for by_term in curves.values() for term in by_term))
+    if not terms:
+        return None
+    ordered = [*(term for term in terms if term != "loss"), *(term for term in terms if term == "loss")]
+    columns = min(MOST_COLUMNS, len(ordered))
+    rows = -(-len(ordered) // columns)
+
+    def plot(figure: Figure) -> None:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, term in zip(panels, ordered, strict=False):
+            _loss_term(axes, term, curves, lines)
+        for axes in panels[len(ordered) :]:
+            axes.set_axis_off()
+        spread_panels(figure)
+
+    return draw(1120, 215 * rows, plot)
+
+
+def _loss_term(
+    axes: Axes, term: str, curves: Mapping[str, Mapping[str, Curve]], lines: Sequence[Line]
+) -> None:
+    values: list[float] = []
+    for line in lines:
+        curve = curves[line.name].get(term)
+        if curve:
+            values += curve.y
+            axes.plot(curve.x, curve.y, color=line.colour, linestyle=line.dash, linewidth=1.4)
+    positive = [value for value in values if value > 0]
+    if len(positive) == len(values) and max(positive) > SPREAD_OF_LOG_SCALE * min(positive):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_title("total" if term == "loss" else term.removeprefix("loss_"))
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
+
+
+def edges_chart(lesson: Lesson, lines: Sequence[Line], teacher: Line) -> str:
+    """The four edge distributions of one object; bars are the teacher, lines the students."""
+    last = last_shown_bin(lesson)
+
+    def plot(figure: Figure) -> None:
+        panels = figure.subplots(1, len(EDGE_NAMES), sharey=True)
+        for edge, axes in enumerate(panels):
+            _edge(axes, lesson, edge, last, lines, teacher)
+        said = np.stack([lesson.teacher, *lesson.students.values()])
+        panels[0].set_ylim(0, HEADROOM * said.max())
+        spread_panels(figure)
+
+    return draw(900, 150, plot)
+
+
+def last_shown_bin(lesson: Lesson) -> int:
+    """Where the axes end: after the last bin that anyone finds likely, and after the truth."""
+    said = np.stack([lesson.teacher, *lesson.students.values()])
+    likely = np.flatnonzero((said > SHOWN_PROBABILITY).any(axis=(0, 1)))
+    last = max(int(likely.max(initial=0)), int(np.ceil(lesson.target.max())))
+    return int(min(last + NEAR_DISTANCE, lesson.teacher.shape[-1] - 1))
+
+
+def _edge(axes: Axes, lesson: Lesson, edge: int, last: int, lines: Sequence[Line], teacher: Line) -> None:
+    bins = np.arange(lesson.teacher.shape[-1])
+    axes.bar(bins, lesson.teacher[edge], width=0.86, color=teacher.colour, alpha=0.28, linewidth=0)
+    for line in lines:
+        axes.plot(
+            bins,
+            lesson.students[line.name][edge],
+            color=line.colour,
+            marker="o",
+            markersize=2.6,
+            linewidth=1.3,
+        )
+    axes.axvline(float(lesson.target[edge]), color=TRUTH, linewidth=1.4, linestyle=(0, (4, 2)))
+    axes.set_title(EDGE_NAMES[edge])
+    note = f"H {lesson.entropy[edge]:.2f}"
+    axes.text(0.985, 0.98, note, transform=axes.transAxes, ha="right", va="top", color=MUTED, fontsize=10)
+    axes.set_xlim(-0.7, last + 0.7)
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+    axes.grid(visible=False, axis="x")
+
+
+def entropy_chart(statistics: StoreStatistics, strides: Sequence[int], colours: tuple[str, str]) -> str:
+    """Entropy of the teacher's edge distributions: a panel a level, shares of each region's edges.
+
+    Args:
+        statistics: Of the store.
+        strides: Of the levels, px.
+        colours: Of the valuable and of the main region.
+    """
+    shown = [level for level in range(len(strides)) if statistics.entropy[level].any()]
+
+    def plot(figure: Figure) -> None:
+        panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
+        for axes, level in zip(panels, shown, strict=False):
+            _entropy_of_level(axes, statistics, level, colours)
+            axes.set_title(f"P{level + 3}, stride {strides[level]}")
+        spread_panels(figure)
+
+    return draw(1120, 250, plot)
+
+
+def _entropy_of_level(axes: Axes, statistics: StoreStatistics, level: int, colours: tuple[str, str]) -> None:
+    for counts, colour in zip(statistics.entropy[level], colours, strict=True):
+        if counts.any():
+            share = 100 * counts / counts.sum()
+            axes.stairs(share, statistics.entropy_edges, color=colour, fill=True, alpha=0.22, linewidth=0)
+            axes.stairs(share, statistics.entropy_edges, color=colour, linewidth=1.4)
+    axes.set(xlim=(0, statistics.entropy_edges[-1]), ylim=(0, None))
+    axes.set_xlabel("entropy, nats")
+    axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(decimals=0))
+
+
+def box_points_chart(statistics: StoreStatistics, colour: str) -> str:
+    """Main-region points of an object over its size: median and quartiles, above the number of objects."""
+    bounds = size_bounds(statistics.box_sides)
+    labels = [f"{low:.0f}\N{EN DASH}{high:.0f}" for low, high in pairwise(bounds)]
+    place = np.digitize(statistics.box_sides, bounds[1:-1])
+    groups = [statistics.box_points[place == index] for index in range(len(labels))]
+
+    def plot(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        for x, group in enumerate(groups):
+            if len(group):
+                low, middle, high = np.percentile(group, (25, 50, 75))
+                upper.vlines(x, low, high, color=colour, linewidth=7, alpha=0.3)
+                upper.plot(x, middle, "o", color=colour, markersize=5)
+        upper.set(ylim=(0, None), title="main-region points of an object")
+        lower.bar(range(len(groups)), [len(group) for group in groups], width=0.6, color="#c3c9d4")
+        lower.set(title="objects in all views", xlabel="object size: square root of its area, px")
+        lower.set_xticks(range(len(labels)), labels)
+        lower.yaxis.set_major_locator(mpl.ticker.MaxNLocator(2, integer=True))
+        for axes in (upper, lower):
+            axes.grid(visible=False, axis="x")
+
+    return draw(540, 330, plot)
+
+
+def size_bounds(sides: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bounds in px that part objects by size, a factor of sqrt(2) apart, at most nine groups."""
+    positive = sides[sides > 0]
+    if not positive.size:
+        return np.array([0.0, 1.0])
+    low, high = np.floor(2 * np.log2(positive.min())), np.ceil(2 * np.log2(positive.max()))
+    step = max(1.0, np.ceil((high - low) / 9))
+    return np.asarray(2 ** (np.arange(low, max(high, low + 1) + step, step) / 2))
+
+
+def view_points_chart(statistics: StoreStatistics, colours: tuple[str, str]) -> str:
+    """How many points a view keeps: histograms of main-region points and of all kept points."""
+
+    def plot(figure: Figure) -> None:
+        panels = figure.subplots(2, 1)
+        series = (
+            ("main-region points of a view", statistics.view_main, colours[1]),
+            ("all kept points of a view", statistics.view_points, colours[0]),
+        )
+        for axes, (title, counts, colour) in zip(panels, series, strict=True):
+            axes.hist(
+                counts, bins=np.linspace(0, max(1, counts.max(initial=1)), 31), color=colour, alpha=0.55
+            )
+            middle = float(np.median(counts)) if len(counts) else 0.0
+            axes.axvline(middle, color=INK, linewidth=1)
+            axes.annotate(
+                f"median {middle:.0f}",
+                (middle, 0.95),
+                xycoords=("data", "axes fraction"),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="top",
+                color=INK,
+                fontsize=10,
+            )
+            axes.set(title=title, xlim=(0, None))
+            axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3, integer=True))
+            axes.grid(visible=False, axis="x")
+
+    return draw(540, 330, plot)

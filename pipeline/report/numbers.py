@@ -1,0 +1,90 @@
+"""Numbers as a reader wants them: few digits, a unit, a dash for what is unknown."""
+
+MISSING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+THIN_SPACE = "\N{NARROW NO-BREAK SPACE}"
+SPACE = "\N{NO-BREAK SPACE}"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def percent(value: float | None) -> str:
+    """Average precision: one decimal."""
+    return MISSING if value is None else f"{value:.1f}"
+
+
+def signed(value: float | None, decimals: int = 1) -> str:
+    """A difference, with its sign; what rounds to zero has none."""
+    if value is None:
+        return MISSING
+    text = f"{abs(value):.{decimals}f}"
+    if not float(text):
+        return text
+    return f"{'+' if value > 0 else MINUS}{text}"
+
+
+def direction(value: float | None) -> str:
+    """Whether a difference is a gain: ``better``, ``worse`` or ``same``."""
+    shown = 0.0 if value is None else round(value, 1)
+    return "better" if shown > 0 else "worse" if shown < 0 else "same"
+
+
+def count(value: float) -> str:
+    """A whole number in groups of three digits."""
+    return f"{value:,.0f}".replace(",", THIN_SPACE)
+
+
+def significant(value: float | None, digits: int = 2) -> str:
+    """A small number to ``digits`` significant digits."""
+    if value is None:
+        return MISSING
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+    if not exponent:
+        return mantissa.replace("-", MINUS)
+    power = str(int(exponent)).translate(SUPERSCRIPTS)
+    return f"{mantissa.replace('-', MINUS)}\N{MULTIPLICATION SIGN}10{power}"
+
+
+def size(value: float) -> str:
+    """Bytes, in powers of 1,000, three digits."""
+    units = ("B", "KB", "MB", "GB", "TB")
+    power = 0
+    while value >= 999.5 and power < len(units) - 1:
+        value, power = value / 1000, power + 1
+    decimals = 0 if value >= 100 or not power else 1 if value >= 10 else 2
+    return f"{value:.{decimals}f}{SPACE}{units[power]}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time in its two largest units."""
+    if seconds is None:
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.{1 if seconds < 10 else 0}f}{SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{SPACE}min {rest}{SPACE}s"
+    return f"{minutes // 60}{SPACE}h {minutes % 60}{SPACE}min"
+
+
+def millions(value: int) -> str:
+    """A number of parameters."""
+    return f"{value / 1e6:.2f}{SPACE}M" if value < 10e6 else f"{value / 1e6:.1f}{SPACE}M"
+
+
+def fold(value: float) -> str:
+    """How many times."""
+    return f"{value:.{0 if value >= 10 else 2}f}\N{MULTIPLICATION SIGN}"
+
+
+FILTERS = {
+    "percent": percent,
+    "signed": signed,
+    "direction": direction,
+    "count": count,
+    "significant": significant,
+    "size": size,
+    "duration": duration,
+    "millions": millions,
+    "fold": fold,
+}
+"""The template's filters."""

@@ -1,0 +1,214 @@
+"""What the evaluated detectors left behind: numbers, curves and detections, read into frozen dataclasses."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import GFL
+from pipeline.errors import PipelineError
+from pipeline.student.train import StudentConfig
+
+TEACHER = "teacher"
+"""Name of the teacher among the metrics; no student may take it."""
+
+Role = Literal["teacher", "plain", "distilled"]
+"""A plain student is one whose distillation weights are all zero."""
+
+
+class ReportError(PipelineError):
+    """A result that the report shows is missing, or is not what the stage before it writes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Points of one line."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One trained and evaluated detector.
+
+    Attributes:
+        name: As in ``students`` of ``params.yaml``, or ``TEACHER``.
+        role: What it learned from.
+        detector: Its architecture.
+        student: Its section of ``params.yaml``; ``None`` for the teacher.
+        metrics: Percent by name (``AP``, ``AP50``, ...); ``None`` where there is no such object.
+        per_class: AP in percent by name of the category.
+        precision_recall: Precision over recall by IoU threshold (``"0.50"``, ...).
+        losses: Every loss term over the training step.
+        timing: ``seconds`` and what else its training stage recorded.
+    """
+
+    name: str
+    role: Role
+    detector: DetectorConfig
+    student: StudentConfig | None
+    metrics: Mapping[str, float | None]
+    per_class: Mapping[str, float | None]
+    precision_recall: Mapping[str, Curve]
+    losses: Mapping[str, Curve]
+    timing: Mapping[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        """Learned numbers of the detector."""
+        return count_parameters(self.detector)
+
+
+def read_teacher(root: Path, detector: DetectorConfig) -> Run:
+    """The teacher's results; its architecture is told by the store.
+
+    Raises:
+        ReportError: A file is missing.
+    """
+    return _read_run(root, TEACHER, "teacher", detector, None)
+
+
+def read_students(root: Path, students: Mapping[str, StudentConfig]) -> list[Run]:
+    """The students' results, in the order of ``params.yaml``.
+
+    Raises:
+        ReportError: A file is missing, or a student has the teacher's name.
+    """
+    if TEACHER in students:
+        raise ReportError(f"students: expected other names than {TEACHER!r}, whose metrics it would replace")
+    return [
+        _read_run(
+            root, name, "distilled" if student.loss.reads_teacher else "plain", student.detector, student
+        )
+        for name, student in students.items()
+    ]
+
+
+def _read_run(
+    root: Path, name: str, role: Role, detector: DetectorConfig, student: StudentConfig | None
+) -> Run:
+    trained = root / TEACHER if student is None else root / "students" / name
+    metrics = read_json(root / "metrics" / f"{name}.json")
+    per_class = metrics.pop("per_class")
+    return Run(
+        name=name,
+        role=role,
+        detector=detector,
+        student=student,
+        metrics=_finite(metrics),
+        per_class=_finite(per_class),
+        precision_recall=read_precision_recall(root / "evaluation" / name / "precision_recall.csv"),
+        losses=read_losses(trained / "loss.csv"),
+        timing=read_json(trained / "timing.json"),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A mapping that another stage wrote.
+
+    Raises:
+        ReportError: There is no such file.
+    """
+    document: dict[str, Any] = json.loads(_read(path))
+    return document
+
+
+def read_precision_recall(path: Path) -> dict[str, Curve]:
+    """Curves by IoU threshold, from rows of ``recall, precision, iou``."""
+    rows = list(csv.DictReader(_read(path).splitlines()))
+    thresholds = dict.fromkeys(row["iou"] for row in rows)
+    return {
+        threshold: Curve(
+            x=tuple(float(row["recall"]) for row in rows if row["iou"] == threshold),
+            y=tuple(float(row["precision"]) for row in rows if row["iou"] == threshold),
+        )
+        for threshold in thresholds
+    }
+
+
+def read_losses(path: Path) -> dict[str, Curve]:
+    """Curves by loss term, from rows of ``step`` and one column a term; none if the run was too short."""
+    rows = list(csv.DictReader(_read(path).splitlines()))
+    steps = tuple(float(row["step"]) for row in rows)
+    terms = [name for name in (rows[0] if rows else {}) if name != "step"]
+    return {name: Curve(x=steps, y=tuple(float(row[name]) for row in rows)) for name in terms}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError as error:
+        raise ReportError(f"{path}: expected a result of an earlier stage; run `dvc repro`") from error
+
+
+def _finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """A number that is not finite says as little as a missing one."""
+    return {
+        name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()
+    }
+
+
+def count_parameters(detector: DetectorConfig) -> int:
+    """Learned numbers of an architecture, from a skeleton without values."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GFL(detector).parameters())
+
+
+def baseline_of(run: Run, students: Sequence[Run]) -> Run | None:
+    """The plain student that differs from a distilled one in its loss alone; ``None`` if there is none."""
+    if run.role != "distilled" or run.student is None:
+        return None
+    mine = (run.student.detector, run.student.train)
+    return next(
+        (
+            other
+            for other in students
+            if other.role == "plain"
+            and other.student
+            and (other.student.detector, other.student.train) == mine
+        ),
+        None,
+    )
+
+
+def difference(run: Run, baseline: Run | None, metric: str) -> float | None:
+    """``metric`` of a run minus that of its baseline, in points; ``None`` if either is unknown."""
+    if baseline is None:
+        return None
+    mine, other = run.metrics.get(metric), baseline.metrics.get(metric)
+    return None if mine is None or other is None else mine - other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The two students that the page looks at closely; either may not exist."""
+
+    plain: Run | None
+    distilled: Run | None
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those that exist, the plain one first."""
+        return [run for run in (self.plain, self.distilled) if run]
+
+
+def choose_pair(students: Sequence[Run]) -> Pair:
+    """The distilled student of the highest AP, one with a baseline before one without, and its baseline."""
+    distilled = [run for run in students if run.role == "distilled"]
+    plain = [run for run in students if run.role == "plain"]
+    if not distilled:
+        return Pair(plain=max(plain, key=_rank, default=None), distilled=None)
+    best = max(distilled, key=lambda run: (baseline_of(run, students) is not None, _rank(run)))
+    return Pair(plain=baseline_of(best, students) or max(plain, key=_rank, default=None), distilled=best)
+
+
+def _rank(run: Run) -> float:
+    value = run.metrics.get("AP")
+    return -math.inf if value is None else value

@@ -1,0 +1,171 @@
+"""The page's sentences and headline numbers: each follows from what was measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.report.collect import Report
+from pipeline.report.numbers import count, direction, duration, fold, percent, signed, significant, size
+from pipeline.report.runs import Run, baseline_of, difference
+from pipeline.report.statistics import dense_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One headline number."""
+
+    label: str
+    value: str
+    note: str
+    tone: str
+    """CSS class: a role, or ``store``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakEven:
+    """The teacher's time, once for the store or again for every student.
+
+    Attributes:
+        rate: Views a second of the stage that wrote the store.
+        online: Teacher time, seconds, that one distilled student would spend, by name.
+        epochs: Epochs of the first student after which the store has paid for itself.
+        saved: Teacher time that the distilled students saved so far, seconds; negative before that.
+    """
+
+    rate: float
+    online: dict[str, float]
+    epochs: float
+    saved: float
+
+
+def measure_break_even(report: Report) -> BreakEven | None:
+    """From measured times alone; ``None`` if no student was distilled or nothing took time."""
+    distilled = [run for run in report.students if run.role == "distilled"]
+    seconds, views = float(report.cache_timing["seconds"]), int(report.cache_timing["views"])
+    if not distilled or not seconds or not views:
+        return None
+    rate = views / seconds
+    online = {run.name: run.timing["epochs"] * run.timing["images"] / rate for run in distilled}
+    return BreakEven(
+        rate=rate,
+        online=online,
+        epochs=views / max(1, distilled[0].timing["images"]),
+        saved=sum(online.values()) - seconds,
+    )
+
+
+def claim(report: Report) -> str:
+    """What one sees, in one sentence."""
+    plain, distilled = report.pair.plain, report.pair.distilled
+    if distilled is None:
+        return "No student of this run was distilled: the store is there, and nobody has read it yet."
+    gain = difference(distilled, baseline_of(distilled, report.students), "AP")
+    reached = f"the student {quoted(distilled.name)} reaches {percent(distilled.metrics.get('AP'))} AP"
+    if gain is None or plain is None:
+        return (
+            f"Trained from cached teacher outputs, {reached}; no plain student of the same kind was trained."
+        )
+    without = percent(plain.metrics.get("AP"))
+    same = f"the same {plain.detector.backbone} trained without distillation ({without})"
+    match direction(gain):
+        case "better":
+            verdict = f"{signed(gain)} points over {same}"
+        case "worse":
+            verdict = f"in this run, {signed(gain)} points against {same}"
+        case _:
+            verdict = f"in this run, no more than {same}"
+    return f"Trained from cached teacher outputs, {reached}: {verdict}."
+
+
+def quoted(name: str) -> str:
+    """A name within a sentence."""
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}"
+
+
+def tiles(report: Report) -> list[Tile]:
+    """The headline numbers: detectors first, then the store."""
+    runs = [report.teacher, *report.pair.runs]
+    return [*(_run_tile(run, report) for run in runs), *_store_tiles(report)]
+
+
+def _run_tile(run: Run, report: Report) -> Tile:
+    gain = difference(run, baseline_of(run, report.students), "AP")
+    note = (
+        run.detector.backbone
+        if gain is None
+        else f"{signed(gain)} AP over {_name(baseline_of(run, report.students))}"
+    )
+    label = "teacher AP" if run.role == "teacher" else f"{run.name} AP"
+    return Tile(label=label, value=percent(run.metrics.get("AP")), note=note, tone=run.role)
+
+
+def _name(run: Run | None) -> str:
+    return run.name if run else ""
+
+
+def _store_tiles(report: Report) -> list[Tile]:
+    totals = report.statistics.totals
+    dense = dense_bytes_per_view(report)
+    fidelity = report.fidelity
+    return [
+        Tile(
+            label="store",
+            value=size(totals["bytes"]),
+            note=f"{count(totals['views'])} views of {count(len(report.train.images))} images",
+            tone="store",
+        ),
+        Tile(
+            label="bytes per view",
+            value=size(totals["bytes_per_view"]),
+            note=f"1/{dense / totals['bytes_per_view']:.0f} of {size(dense)} dense float32"
+            if totals["bytes_per_view"]
+            else "the store is empty",
+            tone="store",
+        ),
+        Tile(
+            label="fidelity: error of the LD loss",
+            value=f"{100 * fidelity['loss_error']:.2f}\N{NARROW NO-BREAK SPACE}%",
+            note=f"mean KL {significant(fidelity['kl_mean'])} nats from the live teacher",
+            tone="store",
+        ),
+    ]
+
+
+def dense_bytes_per_view(report: Report) -> float:
+    """What one view would take with all logits at all positions, float32."""
+    positions = report.statistics.view_positions
+    if not len(positions):
+        return 0.0
+    return dense_bytes(int(positions.sum()), report.schema.bins, report.schema.num_classes) / len(positions)
+
+
+def describe_break_even(report: Report) -> str:
+    """What the store costs and saves, in words."""
+    even = measure_break_even(report)
+    if even is None:
+        return "No student was distilled, so there is no teacher time to compare with."
+    cost = duration(float(report.cache_timing["seconds"]))
+    online = ", ".join(f"{duration(seconds)} for {name}" for name, seconds in even.online.items())
+    saved = (
+        f"So far {duration(even.saved)} of teacher time is saved, and every further student saves its own."
+        if even.saved > 0
+        else "So far it has not been paid back; every further student brings it closer."
+    )
+    return (
+        f"Writing the store took {cost}, once. With the teacher in the training loop, its forward passes "
+        f"at the same rate would cost {online}: the store is paid for after "
+        f"{significant(even.epochs, 3)} epochs of the first student. {saved}"
+    )
+
+
+def describe_training_times(students: Sequence[Run]) -> str:
+    """Measured training times of those that differ in their loss alone."""
+    texts = []
+    for run in students:
+        baseline = baseline_of(run, students)
+        if baseline and baseline.timing["seconds"]:
+            mine, other = run.timing["seconds"], baseline.timing["seconds"]
+            texts.append(
+                f"{run.name} trained in {duration(mine)}, {baseline.name} in {duration(other)} "
+                f"({fold(mine / other)})"
+            )
+    return "; ".join(texts) + "." if texts else ""

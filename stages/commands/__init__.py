@@ -1,0 +1,1 @@
+"""The console script ``ldp``: everything that is not a stage, one module a sub-command."""

@@ -1,0 +1,136 @@
+"""``ldp seeds``: train students from the store with several seeds, and compare them."""
+
+import argparse
+import json
+import logging
+import statistics
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache.fingerprint import digest
+from pipeline.cache.reader import TargetStore
+from pipeline.config import load_section
+from pipeline.data.manifest import read_manifest
+from pipeline.errors import ConfigError
+from pipeline.evaluation.coco_ap import SUMMARY, evaluate
+from pipeline.evaluation.detect import detect
+from pipeline.progress import show_progress
+from pipeline.student.train import StudentConfig, train_student
+from stages.evaluate import EvaluateConfig
+from stages.runtime import device, workers, write_json
+
+FINISHED = Path("scratch/seeds")
+"""One file a finished run, so that a killed comparison goes on where it stopped."""
+
+logger = logging.getLogger(__name__)
+
+Summary = dict[str, float | None]
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the sub-command."""
+    parser = commands.add_parser(
+        "seeds",
+        help="train students from the store with several seeds and print the gain over the first",
+        description="Trains each student with each seed from cache/targets.zarr (the teacher is not needed), "
+        "evaluates it, and prints the mean gain over the first student with its standard error. Finished "
+        "runs are kept in scratch/seeds and not repeated.",
+    )
+    add = parser.add_argument
+    add("students", nargs="*", default=["plain", "ld"], help="names in params.yaml; default: plain ld")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    add("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the sub-command."""
+    if len(arguments.students) < 2:
+        raise ConfigError(f"ldp seeds: expected two students or more, but got {arguments.students}")
+    summaries = {
+        name: [_summary(name, seed) for seed in arguments.seeds] for name in dict.fromkeys(arguments.students)
+    }
+    figures = compare(summaries)
+    logger.info("%s", render_table(summaries, arguments.seeds, figures))
+    if arguments.json:
+        write_json(arguments.json, {"seeds": arguments.seeds, "summaries": summaries, "gains": figures})
+
+
+def _summary(name: str, seed: int) -> Summary:
+    """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
+    config = load_section(StudentConfig, f"students.{name}")
+    config = replace(config, train=replace(config.train, seed=seed))
+    evaluation = load_section(EvaluateConfig, "evaluate")
+    store = TargetStore.open(Path("cache/targets.zarr"))
+    key = digest({"student": asdict(config), "store": store.fingerprint, "evaluate": asdict(evaluation)})
+    finished = FINISHED / f"{key[:24]}.json"
+    if not finished.is_file():
+        summary = _train_and_evaluate(config, evaluation, store, name)
+        write_json(finished, {"student": name, "seed": seed, **summary})
+    kept = json.loads(finished.read_text())
+    return {metric: kept[metric] for metric in SUMMARY}
+
+
+def _train_and_evaluate(
+    config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
+) -> dict[str, Any]:
+    label = f"{name} seed {config.train.seed}"
+    model, _ = train_student(
+        config,
+        store,
+        read_manifest(Path("data/manifest/train.json")),
+        device=device(),
+        workers=workers(),
+        label=label,
+    )
+    manifest = read_manifest(Path("data/manifest/val.json"))
+    results = detect(
+        model,
+        manifest,
+        evaluation.scale,
+        batch_size=evaluation.batch_size,
+        device=device(),
+        progress=lambda batches, total: show_progress(batches, total, f"evaluate {label}"),
+    )
+    return dict(evaluate(manifest, results, evaluation.area_edges).summary)
+
+
+def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Gains over the first student, paired by seed.
+
+    Returns:
+        For every other student and every metric: ``mean`` gain and its ``standard_error`` (0 for one seed).
+    """
+    first, *others = summaries
+    gains: dict[str, dict[str, dict[str, float]]] = {}
+    for name in others:
+        gains[name] = {}
+        for metric in SUMMARY:
+            pairs = zip(summaries[first], summaries[name], strict=True)
+            differences = [(b[metric] or 0.0) - (a[metric] or 0.0) for a, b in pairs]
+            spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
+            gains[name][metric] = {
+                "mean": statistics.fmean(differences),
+                "standard_error": spread / len(differences) ** 0.5,
+            }
+    return gains
+
+
+def render_table(
+    summaries: dict[str, list[Summary]], seeds: list[int], gains: dict[str, dict[str, dict[str, float]]]
+) -> str:
+    """The comparison as a Markdown table."""
+    lines = ["| student | seed | " + " | ".join(SUMMARY) + " |", "|---|---|" + "---|" * len(SUMMARY)]
+    for name, rows in summaries.items():
+        for seed, row in zip(seeds, rows, strict=True):
+            cells = " | ".join(_cell(row[metric]) for metric in SUMMARY)
+            lines.append(f"| {name} | {seed} | {cells} |")
+    for name, figures in gains.items():
+        shown = (f"{gain['mean']:+.2f} ± {gain['standard_error']:.2f}" for gain in figures.values())
+        lines.append(f"| gain of {name} | mean ± s.e. | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,106 @@
+"""COCO annotation files: the real ones are read, the wrong ones are named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.data.coco import read_coco
+from pipeline.data.manifest import keep_trainable, read_manifest, training_boxes, write_manifest
+from pipeline.errors import DatasetError
+
+
+def coco(**changes: Any) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "categories": [{"id": 7, "name": "b"}, {"id": 2, "name": "a"}],
+        "images": [
+            {"id": 9, "file_name": "nine.jpg", "height": 40, "width": 60},
+            {"id": 3, "file_name": "sub/three.jpg", "height": 50, "width": 50},
+            {"id": 5, "file_name": "small.jpg", "height": 31, "width": 50},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 9, "category_id": 7, "bbox": [1, 2, 10, 20], "area": 150.0, "iscrowd": 0},
+            {"id": 2, "image_id": 9, "category_id": 2, "bbox": [0, 0, 60, 40], "area": 99.0, "iscrowd": 1},
+            {"id": 3, "image_id": 9, "category_id": 2, "bbox": [5, 5, 0.5, 9], "area": 4.5, "iscrowd": 0},
+            {"id": 4, "image_id": 9, "category_id": 2, "bbox": [70, 5, 9, 9], "area": 81.0, "iscrowd": 0},
+            {"id": 5, "image_id": 5, "category_id": 2, "bbox": [1, 1, 9, 9], "area": 81.0, "iscrowd": 0},
+        ],
+    }
+    return content | changes
+
+
+def written(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "instances.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_images_and_categories_are_ordered_by_id(tmp_path: Path) -> None:
+    manifest = read_coco(written(tmp_path, coco()), "root", "images")
+    assert [record.image_id for record in manifest.images] == [3, 5, 9]
+    assert manifest.labels == {2: 0, 7: 1}
+    assert manifest.image_path(manifest.images[0]) == Path("root/images/sub/three.jpg")
+
+
+def test_trained_on_are_boxes_that_are_no_crowd_and_have_a_size_inside_the_image(tmp_path: Path) -> None:
+    manifest = read_coco(written(tmp_path, coco()), "root", "images")
+    truth = training_boxes(manifest.by_id[9], manifest.labels)
+    np.testing.assert_array_equal(truth.boxes_xyxy, np.float32([[1, 2, 11, 22]]))
+    np.testing.assert_array_equal(truth.labels, [1])
+
+
+def test_small_images_are_not_trained_on_and_empty_ones_only_if_asked_for(tmp_path: Path) -> None:
+    manifest = read_coco(written(tmp_path, coco()), "root", "images")
+    with_empty = keep_trainable(manifest, keep_empty=True)
+    assert [record.image_id for record in with_empty.images] == [3, 9]
+    assert [record.image_id for record in keep_trainable(manifest, keep_empty=False).images] == [9]
+
+
+def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    manifest = read_coco(written(tmp_path, coco()), "root", "images")
+    write_manifest(manifest, tmp_path / "m" / "train.json")
+    assert read_manifest(tmp_path / "m" / "train.json") == manifest
+
+
+def test_a_missing_manifest_names_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="run the stage prepare_data first"):
+        read_manifest(tmp_path / "train.json")
+
+
+def image(**changes: Any) -> list[dict[str, Any]]:
+    return [{"id": 9, "file_name": "a.jpg", "height": 9, "width": 9} | changes]
+
+
+def box(**changes: Any) -> list[dict[str, Any]]:
+    return [{"id": 1, "image_id": 9, "category_id": 7, "bbox": [1, 2, 3, 4]} | changes]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "expected COCO detection JSON, but it is not JSON"),
+        ([], "expected COCO detection JSON, but got a list"),
+        ({"images": []}, "with a list 'categories', but there is none"),
+        (coco(images=image(height="9")), r"images\[0\].height: expected int, but got '9'"),
+        (coco(images=[3]), r"images\[0\].id: expected int, but got 3"),
+        (coco(images=image() * 2, annotations=[]), "image id 9 is used twice"),
+        (coco(images=image(file_name="../a.jpg"), annotations=[]), "a path inside the image folder"),
+        (coco(images=image(file_name="/etc/a.jpg"), annotations=[]), "a path inside the image folder"),
+        (coco(annotations=box(image_id=8)), "annotation 1: image_id 8 is not in images"),
+        (coco(annotations=box(category_id=8)), "annotation 1: category_id 8 is not in categories"),
+        (coco(annotations=box(bbox=[1, 2, 3])), "expected bbox as 4 finite numbers"),
+        (coco(annotations=box(bbox=[1, 2, 3, float("nan")])), "expected bbox as 4 finite numbers"),
+        (coco(annotations=box() * 2), "annotation id 1 is used twice"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(DatasetError, match=message) as caught:
+        read_coco(written(tmp_path, content), "root", "images")
+    assert "instances.json" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none\.json: expected an annotation file"):
+        read_coco(tmp_path / "none.json", "root", "images")

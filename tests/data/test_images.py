@@ -1,0 +1,64 @@
+"""Images: every kind that COCO has, and clear words for those that cannot be read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.data.images import MEAN_RGB, STD_RGB, batch_images, read_image, resize_image
+from pipeline.errors import DatasetError
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new(mode, (20, 10), 200 if mode == "L" else None).save(path)
+    assert read_image(path, (10, 20)).shape == (3, 10, 20)
+
+
+def test_a_greyscale_image_has_equal_channels(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20)).save(path)
+    pixels = read_image(path, (10, 20))
+    assert torch.equal(pixels[0], pixels[2])
+    assert pixels[0, 3, 4] == 64
+
+
+def test_unreadable_images_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(DatasetError, match=r"text\.jpg: expected an image, but it cannot be read"):
+        read_image(tmp_path / "text.jpg", (1, 1))
+    with pytest.raises(DatasetError, match=r"none\.jpg: expected an image, but there is none"):
+        read_image(tmp_path / "none.jpg", (1, 1))
+
+
+def test_a_truncated_image_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.effect_noise((64, 64), 90).save(path)
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(DatasetError, match=r"cut\.jpg: expected an image, but it cannot be read"):
+        read_image(path, (64, 64))
+
+
+def test_another_size_than_annotated_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match=r"expected an image of \(height, width\) = \(20, 10\), but got"):
+        read_image(tmp_path / "a.png", (20, 10))
+
+
+def test_halving_averages_two_by_two_pixels() -> None:
+    """Bilinear with half-pixel centres: at half size each sample lies between four pixels."""
+    pixels = torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4).expand(3, 4, 4) * 10
+    assert resize_image(pixels, (2, 2))[0].tolist() == [[25, 45], [105, 125]]
+
+
+def test_a_batch_is_normalised_inside_and_zero_outside() -> None:
+    images = [torch.full((3, 20, 40), 100, dtype=torch.uint8), torch.zeros(3, 32, 32, dtype=torch.uint8)]
+    batch = batch_images(images, [(32, 64), (32, 32)])
+    assert batch.shape == (2, 3, 32, 64)
+    assert batch[0, 1, 5, 5].item() == pytest.approx((100 - MEAN_RGB[1]) / STD_RGB[1])
+    assert batch[0, :, 20:].abs().max() == 0
+    assert batch[0, :, :, 40:].abs().max() == 0
+    assert batch[1, :, :, 32:].abs().max() == 0

@@ -1,0 +1,59 @@
+"""Detections of recorded head outputs."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from golden_data import STRIDES, Arrays, cases, image_count, load, raw_outputs, size_of
+from torch import Tensor
+
+from pipeline.detector.postprocess import SCORE_THRESHOLD, Detections, best_positions, postprocess
+from pipeline.regions.grid import level_lengths
+
+BOX_TOLERANCE = {"rtol": 1e-6, "atol": 1e-4}
+SCORE_TOLERANCE = {"rtol": 0, "atol": 1e-6}
+
+every_case = pytest.mark.parametrize("path", cases("post/*.npz"))
+
+
+@cache
+def recorded(path: Path) -> Arrays:
+    return load(path)
+
+
+def detect(data: Arrays, scale_factors: Tensor) -> list[Detections]:
+    images_hw = [size_of(hw) for hw in data["img_hw"]]
+    return postprocess(raw_outputs(data, "cls", "reg"), STRIDES, images_hw, scale_factors)
+
+
+def assert_detections(data: Arrays, found: list[Detections], name: str) -> None:
+    assert len(found) == image_count(data)
+    for image, detections in enumerate(found):
+        expected = data[f"{name}_{image}"]
+        assert torch.equal(detections.labels, data[f"labels_{image}"])
+        torch.testing.assert_close(detections.boxes_xyxy, expected[:, :4], **BOX_TOLERANCE)
+        torch.testing.assert_close(detections.scores, expected[:, 4], **SCORE_TOLERANCE)
+
+
+@every_case
+def test_detections_in_original_pixels(path: Path) -> None:
+    data = recorded(path)
+    assert_detections(data, detect(data, data["scale_factor"]), "dets_rescaled")
+
+
+@every_case
+def test_detections_in_network_pixels(path: Path) -> None:
+    data = recorded(path)
+    assert_detections(data, detect(data, torch.ones_like(data["scale_factor"])), "dets_network")
+
+
+@every_case
+def test_candidates(path: Path) -> None:
+    data = recorded(path)
+    raw = raw_outputs(data, "cls", "reg")
+    for image in range(image_count(data)):
+        scores = raw.cls_logits[image].sigmoid()
+        kept = best_positions(scores, level_lengths(raw.sizes))
+        assert len(kept) == data[f"num_boxes_after_pre_topk_{image}"]
+        assert (scores[kept] > SCORE_THRESHOLD).sum() == data[f"num_candidates_{image}"]

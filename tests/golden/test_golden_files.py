@@ -1,0 +1,43 @@
+"""The recorded set itself: complete, and of a kind that the tests beside this one know."""
+
+import json
+
+import numpy as np
+import pytest
+from golden_data import FOLDER, cases
+
+KINDS = (
+    "anchors.npz",
+    "functions.npz",
+    "geometry.npz",
+    "e2e.npz",
+    "assign/*.npz",
+    "loss/*.npz",
+    "model/images.npz",
+    "model/out_*.npz",
+    "post/*.npz",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_case_is_there(kind: str) -> None:
+    assert cases(kind)
+
+
+def test_every_file_is_of_a_kind_that_is_tested() -> None:
+    known = {path for kind in KINDS for path in FOLDER.glob(kind)}
+    assert set(FOLDER.rglob("*.npz")) == known
+
+
+def test_a_kind_without_files_fails_loudly() -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected golden files nothing/\*\.npz, but there are none"):
+        cases("nothing/*.npz")
+
+
+def test_arrays_are_those_of_the_manifest() -> None:
+    manifest = json.loads((FOLDER / "MANIFEST.json").read_text())
+    assert set(manifest) == {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.npz")}
+    for name, expected in manifest.items():
+        with np.load(FOLDER / name) as arrays:
+            found = {key: [str(arrays[key].dtype), list(arrays[key].shape)] for key in arrays.files}
+        assert found == expected, name

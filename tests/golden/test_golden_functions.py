@@ -1,0 +1,159 @@
+"""Elementary functions: losses and their gradients, integral, distances, overlaps.
+
+``im_loss_weight2`` is left out (see ``golden_data``).
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from golden_data import FOLDER, load
+from torch import Tensor
+
+from pipeline.detector.boxes import clip_boxes, decode_boxes, encode_distances
+from pipeline.detector.head import Integral
+from pipeline.losses.detection import (
+    aligned_iou,
+    ciou_loss,
+    diou_loss,
+    distribution_focal_loss,
+    giou_loss,
+    quality_focal_loss,
+)
+from pipeline.losses.distillation import kd_divergence
+from pipeline.regions.overlap import pairwise_iof, pairwise_iou, pairwise_vlr_overlap
+from pipeline.training.criterion import BOX_WEIGHT, DFL_WEIGHT
+
+DATA = load(FOLDER / "functions.npz")
+REG_MAX = 16
+LOSS_TOLERANCE = {"rtol": 2e-5, "atol": 1e-6}
+GRADIENT_TOLERANCE = {"rtol": 1e-4, "atol": 2e-6}
+TIED_BOX_ROWS = 5
+"""Rows whose minima and maxima tie: their sub-gradients depend on the implementation."""
+
+BOX_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
+
+
+def loss_and_gradient(loss: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-element losses, and the gradient of their sum."""
+    at = at.clone().requires_grad_()
+    values = loss(at)
+    (gradient,) = torch.autograd.grad(values.sum(), at)
+    return values.detach(), gradient
+
+
+def assert_loss(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, **LOSS_TOLERANCE)
+
+
+def assert_gradient(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, **GRADIENT_TOLERANCE)
+
+
+def test_quality_focal_loss() -> None:
+    logits, label = DATA["qfl_pred"], DATA["qfl_label"]
+    positive = label < logits.shape[1]
+    quality = torch.zeros_like(logits)
+    quality[positive, label[positive]] = DATA["qfl_score"][positive]
+    found, gradient = loss_and_gradient(lambda x: quality_focal_loss(x, quality), logits)
+    assert_loss(found, DATA["qfl_loss_none"])
+    assert_gradient(gradient, DATA["qfl_grad_of_sum"])
+    assert_loss((found * DATA["qfl_weight"]).sum() / DATA["qfl_avg_factor"], DATA["qfl_loss_weighted"])
+    assert_loss(found.mean(), DATA["qfl_loss_mean"])
+
+
+def test_distribution_focal_loss() -> None:
+    found, gradient = loss_and_gradient(
+        lambda x: DFL_WEIGHT * distribution_focal_loss(x, DATA["dfl_target"]), DATA["dfl_pred"]
+    )
+    assert_loss(found, DATA["dfl_loss_none"])
+    assert_gradient(gradient, DATA["dfl_grad_of_sum"])
+    assert_loss((found * DATA["dfl_weight"]).sum() / 4, DATA["dfl_loss_weighted_avg4"])
+
+
+@pytest.mark.parametrize("name", BOX_LOSSES)
+def test_box_loss(name: str) -> None:
+    found, gradient = loss_and_gradient(
+        lambda x: BOX_WEIGHT * BOX_LOSSES[name](x, DATA["box_target"]), DATA["box_pred"]
+    )
+    expected = DATA[f"{name}_loss_none"]
+    defined = ~expected.isnan()
+    assert_loss(found[defined], expected[defined])
+    # Where the reference divides 0 by 0 the boxes are equal (note N4): the loss is 0 and differentiable.
+    assert_loss(found[~defined], torch.zeros_like(found[~defined]))
+    assert gradient.isfinite().all()
+    finite = DATA[f"{name}_grad_finite"].bool()
+    weighted = (found * DATA["box_weight"])[finite].sum()
+    assert_loss(weighted, DATA[f"{name}_loss_weighted_avg1_finite_rows"])
+    finite[:TIED_BOX_ROWS] = False
+    assert_gradient(gradient[finite], DATA[f"{name}_grad_of_sum"][finite])
+
+
+@pytest.mark.parametrize("temperature", [1, 2, 10])
+@pytest.mark.parametrize("name", ["ld", "kd"])
+def test_kd_divergence(name: str, temperature: int) -> None:
+    found, gradient = loss_and_gradient(
+        lambda x: kd_divergence(x, DATA[f"{name}_teacher"], temperature), DATA[f"{name}_pred"]
+    )
+    prefix = f"{name}_T{temperature}"
+    assert_loss(found, DATA[f"{prefix}_loss_none"])
+    assert_gradient(gradient, DATA[f"{prefix}_grad_of_sum"])
+    assert_loss((found * DATA[f"{name}_weight"]).sum() / 4, DATA[f"{prefix}_loss_weighted_avg4"])
+
+
+def test_integral() -> None:
+    rows = len(DATA["integral_in"])
+    integral = Integral(REG_MAX)
+    found, gradient = loss_and_gradient(lambda x: integral(x.reshape(rows, 4, -1)), DATA["integral_in"])
+    assert_loss(found, DATA["integral_out"])
+    assert_gradient(gradient, DATA["integral_grad_of_sum"])
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("nomax", None), ("max16", REG_MAX - 0.1), ("max16_eps05", REG_MAX - 0.5)]
+)
+def test_encoded_distances(name: str, limit: float | None) -> None:
+    found = encode_distances(DATA["dist_points"], DATA["dist_boxes"], limit)
+    torch.testing.assert_close(found, DATA[f"bbox2distance_{name}"])
+
+
+def test_decoded_boxes() -> None:
+    boxes = decode_boxes(DATA["dist_points"], DATA["dist_in"])
+    torch.testing.assert_close(boxes, DATA["distance2bbox_plain"])
+    clipped = clip_boxes(boxes, tuple(DATA["dist_max_shape_hw"].tolist()))
+    torch.testing.assert_close(clipped, DATA["distance2bbox_clipped"])
+    expected = DATA["distance2bbox_batched_clipped"]
+    batched = boxes[: expected.shape[0] * expected.shape[1]].reshape(expected.shape)
+    for image, image_hw in enumerate(DATA["dist_batched_max_shapes_hw"].tolist()):
+        torch.testing.assert_close(clip_boxes(batched[image], tuple(image_hw)), expected[image])
+
+
+def pairwise_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """GIoU of all pairs, from the loss of aligned ones."""
+    shape = (len(boxes1), len(boxes2), 4)
+    first, second = boxes1[:, None].expand(shape), boxes2[None].expand(shape)
+    return 1 - giou_loss(first.reshape(-1, 4), second.reshape(-1, 4)).reshape(shape[:2])
+
+
+def released_overlap(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    return pairwise_vlr_overlap(boxes1, boxes2, "released")
+
+
+OVERLAPS = {
+    "iou": pairwise_iou,
+    "iof": pairwise_iof,
+    "giou": pairwise_giou,
+    "diou": released_overlap,
+}
+"""``diou`` of the reference has the first box's area where the union belongs (note N2)."""
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_overlaps(name: str) -> None:
+    assert_loss(OVERLAPS[name](DATA["ov_boxes1"], DATA["ov_boxes2"]), DATA[f"ov_{name}_matrix"])
+    aligned = OVERLAPS[name](DATA["box_pred"], DATA["box_target"]).diagonal()
+    assert_loss(aligned, DATA[f"ov_{name}_aligned"])
+
+
+def test_aligned_iou() -> None:
+    assert_loss(aligned_iou(DATA["box_pred"], DATA["box_target"]), DATA["ov_iou_aligned"])

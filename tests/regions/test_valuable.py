@@ -1,0 +1,119 @@
+import pytest
+import torch
+
+from pipeline.regions.atss import assign_atss
+from pipeline.regions.grid import level_lengths, level_sizes, pyramid_points, square_anchors
+from pipeline.regions.overlap import VlrOverlap, pairwise_vlr_overlap
+from pipeline.regions.valuable import find_regions, valuable_weights
+
+STRIDES = (8, 16)
+ANCHOR = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+
+
+def weight_of(box: list[float], threshold: float, overlap: VlrOverlap) -> float:
+    return valuable_weights(ANCHOR, torch.tensor([box]), torch.tensor([threshold]), overlap).item()
+
+
+def test_the_two_definitions_by_hand() -> None:
+    """The anchor is the upper half of the box.
+
+    Intersection 100, anchor 100, union 200; centres 5 px apart, enclosing diagonal^2 = 10^2 + 20^2:
+    ``released`` = 100 / 100 - 25 / 500, ``diou`` = 100 / 200 - 25 / 500.
+    """
+    box = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+    assert pairwise_vlr_overlap(ANCHOR, box, "released").item() == pytest.approx(0.95)
+    assert pairwise_vlr_overlap(ANCHOR, box, "diou").item() == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "released", "diou"),
+    [
+        pytest.param(0.4, 0.0, 0.0, id="both above"),
+        pytest.param(0.5, 0.0, 0.5, id="0.125 <= 0.45 < 0.5 <= 0.95"),
+        pytest.param(1.0, 0.5, 0.5, id="0.25 <= 0.45 < 0.95 < 1"),
+        pytest.param(2.0, 0.5, 0.0, id="0.45 < 0.5 <= 0.95 < 2"),
+        pytest.param(4.0, 0.0, 0.0, id="both below"),
+    ],
+)
+def test_region_of_the_upper_half_of_a_box(threshold: float, released: float, diou: float) -> None:
+    """Inside, the weight is the true IoU (0.5) under either definition."""
+    box = [0.0, 0.0, 10.0, 20.0]
+    assert weight_of(box, threshold, "released") == pytest.approx(released)
+    assert weight_of(box, threshold, "diou") == pytest.approx(diou)
+
+
+def test_a_small_anchor_deep_in_a_large_box_is_valuable_only_as_released() -> None:
+    """``released`` = 1 - 4050 / 20000 = 0.7975; ``diou`` = 0.01 - 0.2025 < 0; IoU = 100 / 10000."""
+    box = [0.0, 0.0, 100.0, 100.0]
+    assert weight_of(box, 0.8, "released") == pytest.approx(0.01)
+    assert weight_of(box, 0.8, "diou") == 0
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [
+        pytest.param(0.5, 0.0, id="D = t is outside"),
+        pytest.param(0.5000001, 0.5, id="D just below t is inside"),
+        pytest.param(2.0, 0.5, id="D = t / 4 is inside"),
+        pytest.param(2.000001, 0.0, id="D just below t / 4 is outside"),
+    ],
+)
+@pytest.mark.parametrize("overlap", ["released", "diou"])
+def test_bounds(threshold: float, expected: float, overlap: VlrOverlap) -> None:
+    """Concentric, half of the anchor covered: D = 128 / 256 = 0.5 exactly under either definition."""
+    anchor, box = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([[4.0, 0.0, 12.0, 16.0]])
+    assert valuable_weights(anchor, box, torch.tensor([threshold]), overlap).item() == expected
+
+
+def test_weight_is_the_largest_iou_over_the_boxes_whose_region_holds_the_cell() -> None:
+    """IoUs 1, 0.5 and 0.25 at D = 1, 0.45 and 0.25 - 9 / 68; only the first box's region ends below its D."""
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 20.0], [0.0, 0.0, 10.0, 40.0]])
+    thresholds = torch.tensor([0.9, 0.9, 0.3])
+    assert valuable_weights(ANCHOR, boxes, thresholds, "diou").item() == pytest.approx(0.5)
+    assert valuable_weights(ANCHOR, boxes[[0, 2]], thresholds[[0, 2]], "diou").item() == pytest.approx(0.25)
+
+
+def test_lower_fraction_moves_the_start() -> None:
+    anchor, box = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([[4.0, 0.0, 12.0, 16.0]])
+    threshold = torch.tensor([0.8])
+    assert valuable_weights(anchor, box, threshold, "diou", 0.625).item() == 0.5
+    assert valuable_weights(anchor, box, threshold, "diou", 0.63).item() == 0
+
+
+def test_an_unknown_definition_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected 'released' or 'diou', but got 'giou'"):
+        weight_of([0.0, 0.0, 10.0, 10.0], 0.5, "giou")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("overlap", ["released", "diou"])
+def test_kept_points_are_both_regions_in_ascending_order(overlap: VlrOverlap) -> None:
+    boxes = torch.tensor([[10.0, 12.0, 70.0, 80.0], [40.0, 30.0, 60.0, 52.0]])
+    found = find_regions((96, 128), STRIDES, boxes, overlap)
+    sizes = level_sizes((96, 128), STRIDES)
+    lengths = level_lengths(sizes)
+    anchors = square_anchors(*pyramid_points(sizes, STRIDES))
+    assignment = assign_atss(anchors, lengths, boxes)
+    weights = valuable_weights(anchors, boxes, assignment.thresholds, overlap)
+    flat = found.position + torch.tensor([0, lengths[0]])[found.level]
+    assert torch.equal(flat, torch.nonzero((assignment.gt_index >= 0) | (weights > 0)).squeeze(1))
+    assert torch.equal(found.main_gt, assignment.gt_index[flat])
+    assert torch.equal(found.valuable_weight, weights[flat])
+    assert len(set(found.level.tolist())) == 2
+
+
+def test_the_definitions_keep_different_levels_of_the_same_image() -> None:
+    """A box of 240 px: the 64 px anchors of stride 8 have an IoU of at most 64^2 / 240^2 = 0.071.
+
+    The nine candidates of stride 16 have 128^2 / 240^2 = 0.284, so the threshold is 0.18 + 0.11 and the
+    region starts at 0.072. Over the anchor's own area, anchors that the box's border cuts reach that.
+    """
+    boxes = torch.tensor([[8.0, 8.0, 248.0, 248.0]])
+    released = find_regions((256, 256), STRIDES, boxes, "released")
+    diou = find_regions((256, 256), STRIDES, boxes, "diou")
+    assert set(released.level.tolist()) == {0, 1}
+    assert set(diou.level.tolist()) == {1}
+
+
+def test_without_boxes_no_point_is_kept() -> None:
+    found = find_regions((96, 128), STRIDES, torch.zeros(0, 4), "released")
+    assert [len(values) for values in (found.level, found.position, found.main_gt)] == [0, 0, 0]

@@ -1,0 +1,104 @@
+"""Distillation terms of a batch: what they read, whom they teach, and that a plain student needs none."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from batch_cases import BINS, CLASSES, STRIDES, random_outputs, three_views
+
+from pipeline.detector.head import RawOutputs
+from pipeline.errors import ConfigError
+from pipeline.losses.distillation import kd_divergence
+from pipeline.student.distillation import DistillationConfig, distillation_losses
+from pipeline.training.batches import BatchSoftTargets, BatchTargets, batch_targets
+from pipeline.training.criterion import Normalisers, gather_main
+
+FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=10, kd_temperature=2)
+
+
+def case() -> tuple[RawOutputs, BatchTargets, BatchSoftTargets]:
+    targets = batch_targets(three_views(), (96, 96), STRIDES)
+    generator = torch.Generator().manual_seed(1)
+    soft = BatchSoftTargets(
+        edge_codes=torch.randn(len(targets.index), 4 * BINS, generator=generator),
+        edge_steps=torch.zeros(len(targets.index)),
+        cls_codes=torch.randn(int(targets.main.sum()), CLASSES, generator=generator),
+        cls_step=0.0,
+    )
+    return random_outputs(3, (96, 96)), targets, soft
+
+
+def terms_of(config: DistillationConfig) -> tuple[RawOutputs, BatchTargets, dict[str, torch.Tensor]]:
+    raw, targets, soft = case()
+    main = gather_main(raw, targets)
+    losses = distillation_losses(raw, targets, soft, main, config)
+    return raw, targets, losses.reduce(config, Normalisers.of_batch(targets, main))
+
+
+def test_terms_are_the_sums_of_the_definition() -> None:
+    """Written out point by point, as the paper's text has it."""
+    raw, targets, soft = case()
+    ld = vlr = 0.0
+    for p in range(len(targets.index)):
+        image, index = targets.image[p], targets.index[p]
+        edges = kd_divergence(raw.edge_logits[image, index], soft.edge_logits()[p], 10.0).sum().item()
+        vlr += targets.valuable_weight[p].item() * edges / 16
+        if targets.main[p]:
+            ld += raw.cls_logits[image, index].sigmoid().max().item() * edges / 4
+    _, _, terms = terms_of(FULL)
+    assert terms["loss_ld"].item() == pytest.approx(0.25 * ld * 2 / 3, rel=1e-4)
+    assert terms["loss_ld_vlr"].item() == pytest.approx(0.25 * vlr * 2 / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "region"),
+    [({"vlr_weight": 0.0, "kd_weight": 0.0}, "main"), ({"ld_weight": 0.0, "kd_weight": 0.0}, "valuable")],
+)
+def test_a_term_teaches_its_region_alone(weights: dict[str, float], region: str) -> None:
+    raw, targets, terms = terms_of(replace(FULL, **weights))
+    sum(terms.values()).backward()
+    kept = targets.main if region == "main" else targets.valuable_weight > 0
+    expected = torch.zeros(raw.edge_logits.shape[:2], dtype=torch.bool)
+    expected[targets.image[kept], targets.index[kept]] = True
+    assert torch.equal(raw.edge_logits.grad.abs().sum(dim=(2, 3)) > 0, expected)
+
+
+def test_class_terms_teach_classes_and_edge_terms_teach_edges() -> None:
+    raw, _, terms = terms_of(replace(FULL, ld_weight=0.0, vlr_weight=0.0))
+    terms["loss_kd"].backward()
+    assert raw.edge_logits.grad is None
+    assert raw.cls_logits.grad.abs().sum() > 0
+
+
+def test_a_term_of_weight_zero_is_zero() -> None:
+    _, _, terms = terms_of(replace(FULL, ld_weight=0.0, vlr_weight=0.0, kd_weight=0.0))
+    assert all(value == 0 for value in terms.values())
+
+
+def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn() -> None:
+    raw, targets, soft = case()
+    taught = replace(
+        soft,
+        edge_codes=raw.edge_logits[targets.image, targets.index].detach().flatten(1),
+        cls_codes=gather_main(raw, targets).cls_logits.detach(),
+    )
+    main = gather_main(raw, targets)
+    normalisers = Normalisers.of_batch(targets, main)
+    terms = distillation_losses(raw, targets, taught, main, FULL).reduce(FULL, normalisers)
+    assert sum(terms.values()).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_class_distillation_is_averaged_level_by_level() -> None:
+    raw, targets, soft = case()
+    main = gather_main(raw, targets)
+    divergence = kd_divergence(main.cls_logits, soft.cls_logits(), 2.0)
+    levels = targets.level[targets.main]
+    expected = sum(10 * divergence[levels == level].mean().item() for level in levels.unique())
+    _, _, terms = terms_of(FULL)
+    assert terms["loss_kd"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"ld_weight": -1.0}, {"kd_temperature": 0.0}])
+def test_impossible_weights_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        replace(FULL, **change)

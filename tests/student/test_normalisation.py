@@ -1,0 +1,232 @@
+"""The distillation terms' normalisation: the reference's at its batch, and the same gradient at any other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.detector.head import RawOutputs
+from pipeline.regions.grid import level_lengths, level_sizes
+from pipeline.student.distillation import (
+    REFERENCE_IMAGES,
+    DistillationConfig,
+    DistillationLosses,
+    distillation_losses,
+)
+from pipeline.training.batches import BatchSoftTargets, BatchTargets
+from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
+
+STRIDES = (8, 16, 32)
+SIZES = tuple(level_sizes((64, 64), STRIDES))
+POSITIONS = sum(level_lengths(SIZES))
+BINS, CLASSES, FEATURES = 5, 3, 6
+IMAGES, SHARD_IMAGES = 16, 2
+CONFIG = DistillationConfig(
+    ld_weight=0.25, vlr_weight=0.25, ld_temperature=10.0, kd_weight=10.0, kd_temperature=2.0
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One process's part of a batch."""
+
+    features: Tensor
+    """``Tensor[B, N, FEATURES]``: what the stand-in network makes its logits from."""
+    targets: BatchTargets
+    soft: BatchSoftTargets
+
+
+def make_shard(seed: int, *, empty: bool) -> Shard:
+    """Random points and boxes; an image in four has no point, and in an ``empty`` shard none has any."""
+    rng = np.random.default_rng(seed)
+    images = SHARD_IMAGES
+    counts = rng.integers(5, 25, images) * (rng.random(images) > 0.25) * (not empty)
+    index = np.concatenate([np.sort(rng.choice(POSITIONS, count, replace=False)) for count in counts])
+    main = rng.random(len(index)) < 0.4
+    ends = np.cumsum(level_lengths(SIZES))
+    corners = rng.uniform(0, 40, (main.sum(), 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(4, 40, corners.shape)], axis=1)
+    targets = BatchTargets(
+        sizes=SIZES,
+        valid=torch.from_numpy(rng.random((images, POSITIONS)) < 0.9),
+        image=torch.arange(images).repeat_interleave(torch.from_numpy(counts)),
+        index=torch.from_numpy(index),
+        level=torch.from_numpy(np.searchsorted(ends, index, side="right")),
+        main=torch.from_numpy(main),
+        boxes_xyxy=torch.from_numpy(boxes).float(),
+        labels=torch.from_numpy(rng.integers(0, CLASSES, main.sum())),
+        valuable_weight=torch.from_numpy(rng.random(len(index))).float(),
+    )
+    soft = BatchSoftTargets(
+        edge_codes=torch.from_numpy(rng.normal(0, 3, (len(index), 4 * BINS))).float(),
+        edge_steps=torch.zeros(len(index)),
+        cls_codes=torch.from_numpy(rng.normal(-2, 2, (main.sum(), CLASSES))).float(),
+        cls_step=0.0,
+    )
+    features = torch.from_numpy(rng.normal(size=(images, POSITIONS, FEATURES))).float()
+    return Shard(features=features, targets=targets, soft=soft)
+
+
+def joined(shards: Sequence[Shard]) -> Shard:
+    """The batch that the shards are parts of."""
+    first = np.cumsum([0, *(len(shard.features) for shard in shards)])
+    joint = {
+        field.name: torch.cat([getattr(shard.targets, field.name) for shard in shards])
+        for field in fields(BatchTargets)
+        if field.name not in ("sizes", "image")
+    }
+    image = torch.cat([shard.targets.image + int(start) for shard, start in zip(shards, first, strict=False)])
+    soft = {
+        name: torch.cat([getattr(shard.soft, name) for shard in shards])
+        for name in ("edge_codes", "edge_steps", "cls_codes")
+    }
+    return Shard(
+        features=torch.cat([shard.features for shard in shards]),
+        targets=BatchTargets(sizes=SIZES, image=image, **joint),
+        soft=BatchSoftTargets(cls_step=0.0, **soft),
+    )
+
+
+def make_network() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(FEATURES, CLASSES + 4 * BINS)
+
+
+def forward(network: nn.Linear, shard: Shard) -> RawOutputs:
+    cls_logits, edge_logits = network(shard.features).split([CLASSES, 4 * BINS], dim=-1)
+    return RawOutputs(
+        cls_logits=cls_logits, edge_logits=edge_logits.unflatten(-1, (4, BINS)), sizes=shard.targets.sizes
+    )
+
+
+def normalisers_of(network: nn.Linear, shard: Shard) -> Normalisers:
+    main = gather_main(forward(network, shard), shard.targets)
+    return Normalisers.of_batch(shard.targets, main)
+
+
+def mean_of(parts: Sequence[Normalisers]) -> Normalisers:
+    """What an all-reduce with the mean gives every process."""
+    names = [field.name for field in fields(Normalisers)]
+    return Normalisers(
+        **{name: torch.stack([getattr(part, name) for part in parts]).mean(dim=0) for name in names}
+    )
+
+
+def gradients(network: nn.Linear, shard: Shard, normalisers: Normalisers) -> dict[str, Tensor]:
+    """Gradient of every loss term by the network's weights."""
+    raw = forward(network, shard)
+    main = gather_main(raw, shard.targets)
+    terms = DetectionCriterion(STRIDES)(raw, shard.targets, main).reduce(normalisers)
+    losses = distillation_losses(raw, shard.targets, shard.soft, main, CONFIG)
+    terms |= losses.reduce(CONFIG, normalisers)
+    return {
+        name: torch.autograd.grad(term, network.weight, retain_graph=True, materialize_grads=True)[0]
+        for name, term in terms.items()
+    }
+
+
+def averaged(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What DistributedDataParallel makes of the processes' gradients."""
+    return {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
+
+
+@pytest.fixture(scope="module")
+def shards() -> list[Shard]:
+    return [make_shard(seed, empty=seed == 4) for seed in range(IMAGES // SHARD_IMAGES)]
+
+
+def test_shards_cover_the_special_cases(shards: list[Shard]) -> None:
+    network = make_network()
+    counts = torch.stack([normalisers_of(network, shard).main_per_level for shard in shards])
+    assert (counts.sum(dim=1) == 0).sum() == 1, "expected one shard without positives"
+    assert ((counts == 0) & (counts.sum(dim=1, keepdim=True) > 0)).any(), "expected a level without any"
+
+
+def test_gradient_of_a_batch_is_the_average_of_its_shards(shards: list[Shard]) -> None:
+    network = make_network()
+    whole = joined(shards)
+    expected = gradients(network, whole, normalisers_of(network, whole))
+    shared = mean_of([normalisers_of(network, shard) for shard in shards])
+    found = averaged([gradients(network, shard, shared) for shard in shards])
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 0, name
+        torch.testing.assert_close(
+            found[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item(), msg=name
+        )
+
+
+def test_shards_need_the_normalisers_of_the_whole_batch(shards: list[Shard]) -> None:
+    network = make_network()
+    whole = joined(shards)
+    expected = gradients(network, whole, normalisers_of(network, whole))
+    found = averaged([gradients(network, shard, normalisers_of(network, shard)) for shard in shards])
+    for name in ("loss_cls", "loss_bbox", "loss_dfl", "loss_kd"):
+        assert (found[name] - expected[name]).abs().max() > 0.01 * expected[name].abs().max(), name
+
+
+def test_localization_terms_need_none_of_it(shards: list[Shard]) -> None:
+    """They are means over images, so equal shards average to the whole without any exchange."""
+    network = make_network()
+    whole = joined(shards)
+    expected = gradients(network, whole, normalisers_of(network, whole))
+    found = averaged([gradients(network, shard, normalisers_of(network, shard)) for shard in shards])
+    for name in ("loss_ld", "loss_ld_vlr"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+def hand_made_losses() -> DistillationLosses:
+    return DistillationLosses(
+        ld=torch.tensor([1.0, 2.0, 5.0]),
+        vlr=torch.tensor([0.5, 1.5, 0.0, 2.0]),
+        kd=torch.tensor([1.0, 3.0, 5.0]),
+        main_level=torch.tensor([0, 0, 2]),
+    )
+
+
+def normalisers_for(images: int) -> Normalisers:
+    return Normalisers(
+        images=torch.tensor(float(images)),
+        positives=torch.tensor(3.0),
+        weight_sum=torch.tensor(1.0),
+        main_per_level=torch.tensor([2.0, 0.0, 1.0]),
+    )
+
+
+def test_equals_the_reference_at_its_batch() -> None:
+    """``0.25 * 8`` and ``0.25 * 4``: plain sums; ``10 * ((1 + 3) / 2 + 5 / 1)``: means over each level."""
+    terms = hand_made_losses().reduce(CONFIG, normalisers_for(REFERENCE_IMAGES))
+    assert {name: value.item() for name, value in terms.items()} == {
+        "loss_ld": 2.0,
+        "loss_ld_vlr": 1.0,
+        "loss_kd": 70.0,
+    }
+
+
+@pytest.mark.parametrize("images", [1, 4, 16])
+def test_localization_terms_are_means_over_the_images(images: int) -> None:
+    losses = hand_made_losses()
+    terms = losses.reduce(CONFIG, normalisers_for(images))
+    assert terms["loss_ld"].item() == pytest.approx(2.0 * 2 / images)
+    assert terms["loss_ld_vlr"].item() == pytest.approx(1.0 * 2 / images)
+    assert terms["loss_kd"].item() == 70.0
+
+
+def test_an_image_without_positives_counts_one(shards: list[Shard]) -> None:
+    whole = joined(shards)
+    image = whole.targets.image[whole.targets.main]
+    expected = sum(max(1, int((image == number).sum())) for number in range(IMAGES))
+    normalisers = normalisers_of(make_network(), whole)
+    assert normalisers.positives == expected
+    assert normalisers.images == IMAGES
+    assert normalisers.main_per_level.tolist() == [
+        int((whole.targets.level[whole.targets.main] == level).sum()) for level in range(len(STRIDES))
+    ]
+
+
+def test_normalisers_have_no_gradient(shards: list[Shard]) -> None:
+    normalisers = normalisers_of(make_network(), joined(shards))
+    assert not any(getattr(normalisers, field.name).requires_grad for field in fields(Normalisers))

@@ -1,0 +1,161 @@
+"""Training from a store: reproducible, plain students unmoved by the teacher, cached = online."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
+
+from pipeline.cache.reader import TargetStore
+from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.codec.precision import Precision
+from pipeline.detector.gfl import GFL
+from pipeline.errors import PipelineError
+from pipeline.planning import ViewPlan
+from pipeline.student.distillation import DistillationConfig
+from pipeline.student.train import StudentConfig, student_losses, train_student
+from pipeline.teacher.cache_views import write_store
+from pipeline.teacher.soft_targets import Teacher
+from pipeline.training.config import TrainConfig
+from pipeline.training.dataset import Loader
+from pipeline.training.loop import train
+from pipeline.training.schedule import ScheduleConfig
+
+PLAIN = DistillationConfig(ld_weight=0, vlr_weight=0, ld_temperature=10, kd_weight=0, kd_temperature=2)
+FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=0.5, kd_temperature=2)
+IMAGES = 8
+
+
+def student(loss: DistillationConfig, epochs: int = 1) -> StudentConfig:
+    schedule = ScheduleConfig(
+        epochs=epochs,
+        batch_size=2,
+        optimizer="sgd",
+        learning_rate=0.01,
+        weight_decay=1e-4,
+        warmup_steps=4,
+        decay="cosine",
+        milestones=(),
+        max_grad_norm=10.0,
+    )
+    train_config = TrainConfig(seed=0, frozen_stages=-1, norm_eval=False, schedule=schedule)
+    return StudentConfig(detector=DETECTOR, train=train_config, loss=loss)
+
+
+def store_of(folder: Path, precision: Precision, teacher_seed: int = 0) -> TargetStore:
+    plan = small_plan(folder, IMAGES)
+    output = folder / f"{'lossless' if precision.lossless else 'quantized'}_{teacher_seed}.zarr"
+    write_store(
+        small_store_plan(plan, precision, f"w{teacher_seed}"),
+        plan,
+        small_teacher(plan.manifest, teacher_seed),
+        scratch_root=folder,
+        output=output,
+        progress=lambda items, _total, _label: items,
+    )
+    return TargetStore.open(output)
+
+
+def trained(config: StudentConfig, store: TargetStore, plan: ViewPlan) -> GFL:
+    cpu = torch.device("cpu")
+    return train_student(config, store, plan.manifest, device=cpu, workers=0, label="test")[0]
+
+
+def same_weights(first: GFL, second: GFL) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_same_student_twice_has_the_same_weights(tmp_path: Path) -> None:
+    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    assert same_weights(trained(student(FULL), store, plan), trained(student(FULL), store, plan))
+
+
+def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, IMAGES)
+    one, other = (store_of(tmp_path, QUANTIZED, seed) for seed in (0, 1))
+    assert same_weights(trained(student(PLAIN), one, plan), trained(student(PLAIN), other, plan))
+    assert not same_weights(trained(student(FULL), one, plan), trained(student(FULL), other, plan))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineTargets:
+    """The teacher in the loop: the oracle that a lossless store must equal."""
+
+    plan: ViewPlan
+    teacher: Teacher
+
+    def image_ids(self) -> Sequence[int]:
+        return [record.image_id for record in self.plan.manifest.images]
+
+    def views_of(self, image_id: int) -> Sequence[int]:  # noqa: ARG002
+        return self.plan.views.numbers
+
+    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+        planned = self.plan.plan(self.plan.manifest.by_id[key.image_id], key.view)
+        (soft,) = self.teacher.run([planned])
+        stored = StoredView(
+            planned=planned,
+            edge_codes=soft.edge_logits.reshape(len(soft.edge_logits), 4 * DETECTOR.bins),
+            edge_steps=None,
+            cls_codes=soft.cls_logits,
+            cls_step=None,
+        )
+        return planned, stored
+
+
+def trained_online(config: StudentConfig, plan: ViewPlan) -> GFL:
+    teacher = replace(small_teacher(plan.manifest), batch_size=1)
+    torch.manual_seed(config.train.seed)
+    model = GFL(config.detector).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = Loader(
+        manifest=plan.manifest,
+        source=OnlineTargets(plan=plan, teacher=teacher),
+        strides=config.detector.strides,
+        batch_size=config.train.schedule.batch_size,
+        seed=config.train.seed,
+        workers=0,
+    )
+    losses, schedule = student_losses(model, config), config.train.schedule
+    train(model, losses, loader, schedule, device=torch.device("cpu"), norm_eval=False, label="online")
+    return model
+
+
+def relative_difference(first: GFL, second: GFL) -> float:
+    """Norm of the difference of all parameters over their norm."""
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    difference = sum((a - b).double().square().sum() for a, b in pairs)
+    return float((difference / sum(a.double().square().sum() for a, _ in pairs)).sqrt())
+
+
+def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_in_the_loop(
+    tmp_path: Path,
+) -> None:
+    plan = small_plan(tmp_path, IMAGES)
+    config = student(FULL, epochs=5)
+    cached = trained(config, store_of(tmp_path, LOSSLESS), plan)
+    online = trained_online(config, plan)
+    assert relative_difference(cached, online) < 1e-6
+    quantized = trained(config, store_of(tmp_path, QUANTIZED), plan)
+    assert 1e-6 < relative_difference(quantized, online) < 1e-2
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_terms(tmp_path: Path) -> None:
+    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    config = student(FULL, epochs=9)
+    too_fast = replace(config.train.schedule, learning_rate=1e9, max_grad_norm=None, warmup_steps=0)
+    broken = replace(config, train=replace(config.train, schedule=too_fast))
+    with pytest.raises(PipelineError, match=r"step \d+: expected a finite loss, but got .*loss_cls="):
+        trained(broken, store, plan)
+
+
+def test_targets_are_read_for_the_view_that_is_shown(tmp_path: Path) -> None:
+    """The pixels of an example and its boxes are those of one and the same view."""
+    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    for key in store.keys:
+        live = plan.plan(plan.manifest.by_id[key.image_id], key.view)
+        assert store.planned(key).geometry == live.geometry
+        np.testing.assert_array_equal(store.planned(key).boxes_xyxy, live.boxes_xyxy)

@@ -1,0 +1,72 @@
+"""A few rendered images, their plan, and a small random teacher."""
+
+from pathlib import Path
+
+import torch
+
+from pipeline.codec.precision import Precision
+from pipeline.data.coco import read_coco
+from pipeline.data.manifest import Manifest
+from pipeline.data.shapes import ShapesConfig, write_dataset
+from pipeline.data.views import ViewsConfig
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import GFL
+from pipeline.planning import RegionsConfig, ViewPlan
+from pipeline.teacher.cache_views import CacheConfig, StorePlan, plan_store
+from pipeline.teacher.fingerprint import store_fingerprint
+from pipeline.teacher.soft_targets import Teacher
+
+DETECTOR = DetectorConfig(
+    backbone="mobilenet_v3_small",
+    dcn_stages=(),
+    channels=16,
+    levels=3,
+    stacked_convs=1,
+    norm_groups=4,
+    reg_max=16,
+    num_classes=4,
+)
+LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)
+QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
+
+
+def small_manifest(folder: Path, images: int = 5) -> Manifest:
+    root = folder / "shapes"
+    if not root.exists():
+        config = ShapesConfig(seed=5, train_images=images, val_images=2, long_edge=64)
+        write_dataset(config, root, lambda items: items)
+    return read_coco(root / "annotations/instances_train.json", str(root), "train")
+
+
+def small_plan(folder: Path, images: int = 5) -> ViewPlan:
+    return ViewPlan(
+        manifest=small_manifest(folder, images),
+        strides=DETECTOR.strides,
+        views=ViewsConfig(scales=((64, 64),), flips=(False, True)),
+        regions=RegionsConfig(overlap="released", lower_fraction=0.25),
+    )
+
+
+def small_teacher(manifest: Manifest, seed: int = 0) -> Teacher:
+    torch.manual_seed(seed)
+    model = GFL(DETECTOR)
+    # Random heads say almost nothing; louder ones make distributions that differ.
+    with torch.no_grad():
+        model.bbox_head.gfl_reg.weight.mul_(60)
+        model.bbox_head.gfl_cls.weight.mul_(60)
+    return Teacher(model=model, manifest=manifest, batch_size=3, device=torch.device("cpu"))
+
+
+def small_store_plan(plan: ViewPlan, precision: Precision, weights: str = "w") -> StorePlan:
+    config = CacheConfig(
+        views=plan.views, regions=plan.regions, precision=precision, views_per_partition=4, batch_size=3
+    )
+    return plan_store(
+        plan,
+        config,
+        num_classes=DETECTOR.num_classes,
+        bins=DETECTOR.bins,
+        fingerprint=store_fingerprint(plan, DETECTOR, weights, precision, config.batch_size),
+        provenance={},
+        progress=lambda items, _total, _label: items,
+    )
