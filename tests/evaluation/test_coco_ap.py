@@ -1,0 +1,82 @@
+"""Average precision where it can be said beforehand."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest
+from pipeline.errors import ConfigError
+from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
+
+EDGES = (32.0, 96.0)
+BOXES = {1: (10.0, 10.0, 20.0, 20.0), 2: (5.0, 5.0, 50.0, 50.0)}
+
+
+def manifest() -> Manifest:
+    """Two images with one object each: a small `a` and a medium `b`; nobody has a `c`."""
+    records = tuple(
+        ImageRecord(
+            image_id=image_id,
+            file_name=f"{image_id}.png",
+            height=100,
+            width=100,
+            annotations=(
+                Annotation(
+                    annotation_id=image_id,
+                    category_id=image_id,
+                    box_xywh=box,
+                    area=box[2] * box[3],
+                    iscrowd=False,
+                ),
+            ),
+        )
+        for image_id, box in BOXES.items()
+    )
+    categories = tuple(Category(category_id=i, name=name) for i, name in ((1, "a"), (2, "b"), (5, "c")))
+    return Manifest(root="r", folder="f", annotations_sha256="", categories=categories, images=records)
+
+
+def found(image_id: int, shift: float = 0.0, score: float = 0.9) -> dict[str, object]:
+    x, y, width, height = BOXES[image_id]
+    box = [x + shift, y, width, height]
+    return {"image_id": image_id, "category_id": image_id, "bbox": box, "score": score}
+
+
+def test_perfect_detections_have_100() -> None:
+    evaluation = evaluate(manifest(), [found(1), found(2)], EDGES)
+    assert evaluation.summary["AP"] == pytest.approx(100)
+    assert evaluation.per_class == {"a": pytest.approx(100), "b": pytest.approx(100), "c": None}
+    assert evaluation.summary["APl"] is None
+
+
+def test_no_detections_have_0() -> None:
+    assert evaluate(manifest(), [], EDGES).summary["AP"] == 0
+
+
+def test_one_of_two_objects_found_is_half() -> None:
+    evaluation = evaluate(manifest(), [found(1)], EDGES)
+    assert evaluation.summary["AP"] == pytest.approx(50)
+    assert (evaluation.summary["APs"], evaluation.summary["APm"]) == (pytest.approx(100), 0)
+
+
+def test_a_shifted_box_counts_up_to_its_iou() -> None:
+    """Shifted by 10 of 50 px: IoU 40 / 60 = 0.67, so right at 0.50 ... 0.65, 4 of the 10 thresholds."""
+    evaluation = evaluate(manifest(), [found(1), found(2, shift=10)], EDGES)
+    assert evaluation.per_class["b"] == pytest.approx(40)
+    assert evaluation.summary["AP75"] == pytest.approx(50)
+
+
+def test_area_edges_decide_who_is_small() -> None:
+    evaluation = evaluate(manifest(), [found(1), found(2)], (10.0, 40.0))
+    assert evaluation.summary["APs"] is None
+    assert (evaluation.summary["APm"], evaluation.summary["APl"]) == (pytest.approx(100), pytest.approx(100))
+    with pytest.raises(ConfigError, match="area_edges"):
+        evaluate(manifest(), [], (40.0, 10.0))
+
+
+def test_curves_have_a_row_for_every_recall_and_threshold(tmp_path: Path) -> None:
+    write_precision_recall(evaluate(manifest(), [found(1)], EDGES), tmp_path / "pr.csv")
+    rows = (tmp_path / "pr.csv").read_text().splitlines()
+    assert rows[0] == "recall,precision,iou"
+    assert len(rows) == 1 + 3 * 101
+    assert "0.00,0.5000,0.50" in rows
