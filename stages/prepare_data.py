@@ -6,9 +6,9 @@ from pathlib import Path
 from pipeline.config import load_section
 from pipeline.data.coco import read_coco
 from pipeline.data.manifest import Manifest, keep_trainable, write_manifest
-from pipeline.data.shapes import ShapesConfig, write_dataset
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.progress import show_progress
+from pipeline.shapes.dataset import ShapesConfig, write_dataset
 from stages.runtime import run_stage
 
 MANIFESTS = Path("data/manifest")

@@ -7,11 +7,11 @@ import torch
 from pipeline.codec.precision import Precision
 from pipeline.data.coco import read_coco
 from pipeline.data.manifest import Manifest
-from pipeline.data.shapes import ShapesConfig, write_dataset
 from pipeline.data.views import ViewsConfig
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.planning import RegionsConfig, ViewPlan
+from pipeline.shapes.dataset import ShapesConfig, write_dataset
 from pipeline.teacher.cache_views import CacheConfig, StorePlan, plan_store
 from pipeline.teacher.fingerprint import store_fingerprint
 from pipeline.teacher.soft_targets import Teacher

@@ -15,6 +15,7 @@ LAYERS: dict[str, int] = {
     "pipeline.config": 1,
     "pipeline.progress": 1,
     "pipeline.codec": 1,
+    "pipeline.shapes": 1,
     "pipeline.data": 1,
     "pipeline.regions": 1,
     "pipeline.losses": 2,

@@ -31,8 +31,8 @@ from pipeline.student.train import StudentConfig
 MOST_SHOWN = 4
 """Students whose detections are drawn."""
 
-STRIP_PX = 270.0
-"""Long edge of a picture in the gallery, as shown."""
+GALLERY_PX, GAP_PX = 1082.0, 16.0
+"""Width of the gallery and space between its pictures, as shown."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,4 +128,5 @@ def _gallery(root: Path, val: Manifest, runs: Sequence[Run]) -> Gallery:
     detections = {
         run.name: read_shown(root / "evaluation" / run.name / "detections.json", image_ids) for run in runs
     }
-    return make_gallery(val, records, detections, STRIP_PX)
+    columns = len(runs) + 1
+    return make_gallery(val, records, detections, (GALLERY_PX + GAP_PX) / columns - GAP_PX)

@@ -65,6 +65,20 @@ SPREAD_OF_LOG_SCALE = 30.0
 
 MOST_COLUMNS = 4
 
+TERM_NAMES = {
+    "loss_cls": "class (QFL)",
+    "loss_bbox": "box (GIoU)",
+    "loss_dfl": "edge distributions (DFL)",
+    "loss_ld": "LD, main region",
+    "loss_ld_vlr": "LD, valuable region",
+    "loss_kd": "class KD, main region",
+    "loss": "total",
+}
+"""Loss terms in words; an unknown one keeps its name."""
+
+CORNER = (0.7, 0.75)
+"""Recall and precision from which on a curve is in the way of notes in the upper right corner."""
+
 TENTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 PANEL_GAP = 0.05
@@ -107,10 +121,13 @@ def spread_panels(figure: Figure) -> None:
 
 
 def inline_svg(document: str) -> str:
-    """The ``<svg>`` element of a document, as wide as its place; groups lose their ids, which repeat."""
+    """The ``<svg>`` element of a document, as wide as its place.
+
+    Groups lose their ids, which repeat, and the style sheet goes: it would rule the whole page.
+    """
     element = document[document.index("<svg") :]
     element = re.sub(r'<g id="[^"]*"', "<g", element)
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r"<(metadata|style)\b.*?</\1>", "", element, flags=re.DOTALL)
     element = re.sub(r' xmlns(:xlink)?="[^"]*"', "", element, count=2)
     element = element.replace("xlink:href", "href")
     return re.sub(r'<svg width="([\d.]+)pt" height="[\d.]+pt"', r'<svg class="chart"', element, count=1)
@@ -139,8 +156,10 @@ def precision_recall_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Seq
 
 def _precision_recall(axes: Axes, curves: Mapping[str, Curve], lines: Sequence[Line]) -> None:
     means = {name: float(np.mean(curve.y)) if curve.y else 0.0 for name, curve in curves.items()}
-    # A good detector fills the upper right corner, a weak one the lower left.
-    low = np.mean(list(means.values())) > 0.5
+    # The notes stand in the upper right corner, unless a curve does.
+    low = any(
+        max(curve.y[round(CORNER[0] * len(curve.y)) :], default=0) > CORNER[1] for curve in curves.values()
+    )
     for place, line in enumerate(line for line in lines if line.name in curves):
         curve = curves[line.name]
         axes.plot(curve.x, curve.y, color=line.colour, linestyle=line.dash)
@@ -193,7 +212,7 @@ def _loss_term(
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
-    axes.set_title("total" if term == "loss" else term.removeprefix("loss_"))
+    axes.set_title(TERM_NAMES.get(term, term))
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
 
 
@@ -257,9 +276,17 @@ def entropy_chart(statistics: StoreStatistics, strides: Sequence[int], colours: 
         for axes, level in zip(panels, shown, strict=False):
             _entropy_of_level(axes, statistics, level, colours)
             axes.set_title(f"P{level + 3}, stride {strides[level]}")
+        panels[0].set_ylim(0, HEADROOM * largest_share(statistics))
         spread_panels(figure)
 
     return draw(1120, 250, plot)
+
+
+def largest_share(statistics: StoreStatistics) -> float:
+    """The highest column of any entropy histogram, percent."""
+    counts = statistics.entropy
+    shares = 100 * counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+    return float(shares.max(initial=1))
 
 
 def _entropy_of_level(axes: Axes, statistics: StoreStatistics, level: int, colours: tuple[str, str]) -> None:
@@ -268,7 +295,7 @@ def _entropy_of_level(axes: Axes, statistics: StoreStatistics, level: int, colou
             share = 100 * counts / counts.sum()
             axes.stairs(share, statistics.entropy_edges, color=colour, fill=True, alpha=0.22, linewidth=0)
             axes.stairs(share, statistics.entropy_edges, color=colour, linewidth=1.4)
-    axes.set(xlim=(0, statistics.entropy_edges[-1]), ylim=(0, None))
+    axes.set_xlim(0, statistics.entropy_edges[-1])
     axes.set_xlabel("entropy, nats")
     axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(decimals=0))
 
@@ -287,7 +314,8 @@ def box_points_chart(statistics: StoreStatistics, colour: str) -> str:
                 low, middle, high = np.percentile(group, (25, 50, 75))
                 upper.vlines(x, low, high, color=colour, linewidth=7, alpha=0.3)
                 upper.plot(x, middle, "o", color=colour, markersize=5)
-        upper.set(ylim=(0, None), title="main-region points of an object")
+        upper.set_title("main-region points of an object")
+        upper.set_ylim(0, HEADROOM * max([1.0, *(np.percentile(group, 75) for group in groups if len(group))]))
         lower.bar(range(len(groups)), [len(group) for group in groups], width=0.6, color="#c3c9d4")
         lower.set(title="objects in all views", xlabel="object size: square root of its area, px")
         lower.set_xticks(range(len(labels)), labels)
@@ -323,17 +351,7 @@ def view_points_chart(statistics: StoreStatistics, colours: tuple[str, str]) -> 
             )
             middle = float(np.median(counts)) if len(counts) else 0.0
             axes.axvline(middle, color=INK, linewidth=1)
-            axes.annotate(
-                f"median {middle:.0f}",
-                (middle, 0.95),
-                xycoords=("data", "axes fraction"),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="top",
-                color=INK,
-                fontsize=10,
-            )
-            axes.set(title=title, xlim=(0, None))
+            axes.set(title=f"{title}: median {middle:.0f}", xlim=(0, None))
             axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3, integer=True))
             axes.grid(visible=False, axis="x")
 

@@ -141,5 +141,5 @@ def squares_path(xy: NDArray[np.float32], side: float) -> str:
 
 
 def dots_path(xy: NDArray[np.float32]) -> str:
-    """SVG path of points (P, 2): lines of almost no length, which a round line cap draws as dots."""
-    return "".join(f"M{x:.1f},{y:.1f}h.01" for x, y in xy.tolist())
+    """SVG path of points (P, 2): lines of no length, which a round line cap draws as dots."""
+    return "".join(f"M{x:.1f},{y:.1f}h0" for x, y in xy.tolist())

@@ -122,9 +122,9 @@ def _store_tiles(report: Report) -> list[Tile]:
             tone="store",
         ),
         Tile(
-            label="fidelity: error of the LD loss",
+            label="fidelity of the store",
             value=f"{100 * fidelity['loss_error']:.2f}\N{NARROW NO-BREAK SPACE}%",
-            note=f"mean KL {significant(fidelity['kl_mean'])} nats from the live teacher",
+            note=f"error of the LD loss; mean KL {significant(fidelity['kl_mean'])} nats",
             tone="store",
         ),
     ]

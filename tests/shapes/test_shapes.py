@@ -12,20 +12,10 @@ from numpy.random import RandomState
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pipeline.data.shapes import (
-    CATEGORIES,
-    MIN_BOX_PX,
-    MIN_VISIBLE_SHARE,
-    ShapesConfig,
-    edge_alpha,
-    move_outline,
-    outline_box,
-    outline_distance,
-    random_outline,
-    render_image,
-    write_dataset,
-)
 from pipeline.errors import ConfigError
+from pipeline.shapes.dataset import CATEGORIES, MIN_BOX_PX, ShapesConfig, render_image, write_dataset
+from pipeline.shapes.outlines import edge_alpha, move_outline, outline_box, outline_distance, random_outline
+from pipeline.shapes.scene import MIN_VISIBLE_SHARE
 
 # of the dataset of `small`; another value means that every cached teacher and store of `shapes` is void
 PINNED_SHA256 = "da44c895aee481b0e54332c150bc829d07a94ce5958ec5b4d68a714173fd5fb6"

@@ -1,0 +1,1 @@
+"""``shapes``: the embedded dataset, procedural and in COCO layout, whose difficulty is localization."""
