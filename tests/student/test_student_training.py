@@ -128,7 +128,7 @@ def relative_difference(first: GFL, second: GFL) -> float:
     """Norm of the difference of all parameters over their norm."""
     pairs = list(zip(first.parameters(), second.parameters(), strict=True))
     difference = sum((a - b).double().square().sum() for a, b in pairs)
-    return float((difference / sum(a.double().square().sum() for a, _ in pairs)).sqrt())
+    return float((difference / sum(a.double().square().sum() for a, _ in pairs)).sqrt().detach())
 
 
 def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_in_the_loop(

@@ -1,0 +1,140 @@
+"""A tiny project as the stages leave it behind, with an untrained teacher that only the store remembers."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pipeline.data.shapes import ShapesConfig, write_dataset
+
+from pipeline.cache.records import PlannedView, SoftTargets
+from pipeline.cache.table import ViewTable, plan_schema
+from pipeline.cache.writer import finalise, init, write_partition
+from pipeline.codec.precision import Precision
+from pipeline.config import structure
+from pipeline.data.coco import read_coco
+from pipeline.data.manifest import Manifest, write_manifest
+from pipeline.data.views import ViewsConfig
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import GFL, save_detector
+from pipeline.planning import RegionsConfig, ViewPlan
+from pipeline.report.runs import Curve, Role, Run
+from pipeline.student.train import StudentConfig
+from pipeline.teacher.fidelity import FidelityConfig
+from pipeline.teacher.fingerprint import store_fingerprint
+
+PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+BOUNDS = structure(FidelityConfig, PARAMS["verify_cache"], "verify_cache")
+DETECTOR = structure(DetectorConfig, PARAMS["students"]["plain"]["detector"], "detector")
+PRECISION = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
+NO_LOSS = {
+    "ld_weight": 0.0,
+    "vlr_weight": 0.0,
+    "ld_temperature": 10.0,
+    "kd_weight": 0.0,
+    "kd_temperature": 2.0,
+}
+LD_LOSS = {**NO_LOSS, "ld_weight": 0.25, "vlr_weight": 0.25}
+
+
+def student(loss: Mapping[str, float], seed: int = 0) -> StudentConfig:
+    section = json.loads(json.dumps(PARAMS["students"]["plain"]))
+    section["train"]["seed"] = seed
+    return structure(StudentConfig, {**section, "loss": loss}, "student")
+
+
+def run_of(name: str, config: StudentConfig | None, ap: float | None) -> Run:
+    """A run with nothing but an AP."""
+    role: Role = "teacher" if config is None else "distilled" if config.loss.reads_teacher else "plain"
+    return Run(
+        name=name,
+        role=role,
+        detector=DETECTOR,
+        student=config,
+        metrics={"AP": ap},
+        per_class={},
+        precision_recall={"0.50": Curve(x=(0.0, 1.0), y=(1.0, 0.0))},
+        losses={},
+        timing={"seconds": 1.0, "epochs": 2, "images": 10, "device": "cpu"},
+    )
+
+
+def write_project(root: Path, students: Mapping[str, StudentConfig], metrics: Mapping[str, Any]) -> None:
+    """Everything that the report reads, below ``root``; nothing was detected, and no loss curve has a row."""
+    train = _write_data(root)
+    _write_store(root, train)
+    _write_json(root / "cache/timing.json", {"seconds": 2.0, "device": "cpu", "views": 2 * len(train.images)})
+    fidelity = {"views": 2, "points": 9, "equal_regions": True, "kl_mean": 1e-5, "kl_max": 1e-4}
+    errors = {"loss_error": 0.001, "gradient_error": 0.02, "gradient_cosine": 0.999}
+    _write_json(root / "cache/fidelity.json", {**fidelity, **errors})
+    _write_results(root, "teacher", root / "teacher", metrics)
+    for name, config in students.items():
+        _write_results(root, name, root / "students" / name, metrics)
+        save_detector(GFL(config.detector), root / "students" / name / "model" / "student.safetensors", {})
+
+
+def _write_data(root: Path) -> Manifest:
+    rendered = root / "data/rendered"
+    write_dataset(
+        ShapesConfig(seed=1, train_images=5, val_images=4, long_edge=96), rendered, lambda items: items
+    )
+    for split in ("train", "val"):
+        manifest = read_coco(rendered / f"annotations/instances_{split}.json", str(rendered), split)
+        write_manifest(manifest, root / f"data/manifest/{split}.json")
+    return read_coco(rendered / "annotations/instances_train.json", str(rendered), "train")
+
+
+def _write_store(root: Path, train: Manifest) -> None:
+    plan = ViewPlan(
+        manifest=train,
+        strides=DETECTOR.strides,
+        views=ViewsConfig(scales=((96, 96),), flips=(False, True)),
+        regions=RegionsConfig(overlap="released", lower_fraction=0.25),
+    )
+    views = list(plan)
+    table = ViewTable.from_views(views)
+    schema = plan_schema(
+        table,
+        bins=DETECTOR.bins,
+        num_classes=DETECTOR.num_classes,
+        strides=DETECTOR.strides,
+        precision=PRECISION,
+        views_per_partition=4,
+        fingerprint=store_fingerprint(plan, DETECTOR, "0" * 64, PRECISION, 4),
+        provenance={"teacher": "random numbers"},
+        chunk_rows=8,
+    )
+    scratch = root / "scratch"
+    init(scratch, schema, table)
+    for index in range(schema.partitions):
+        rows = views[schema.partition_views(index)]
+        write_partition(scratch, index, rows, [_targets(view) for view in rows])
+    (root / "cache").mkdir()
+    finalise(scratch, root / "cache/targets.zarr")
+
+
+def _targets(view: PlannedView) -> SoftTargets:
+    rng = np.random.default_rng([view.key.image_id, view.key.view])
+    points, main = len(view.points), view.points.main_count
+    return SoftTargets(
+        edge_logits=rng.normal(0, 2, (points, 4, DETECTOR.bins)).astype(np.float32),
+        cls_logits=rng.normal(-3, 2, (main, DETECTOR.num_classes)).astype(np.float32),
+    )
+
+
+def _write_results(root: Path, name: str, trained: Path, metrics: Mapping[str, Any]) -> None:
+    _write_json(root / f"metrics/{name}.json", metrics)
+    evaluation = root / "evaluation" / name
+    evaluation.mkdir(parents=True)
+    (evaluation / "detections.json").write_text("[]\n")
+    rows = [f"{recall:.2f},0.0000,{iou}" for iou in ("0.50", "0.90") for recall in (0.0, 0.5, 1.0)]
+    (evaluation / "precision_recall.csv").write_text("\n".join(["recall,precision,iou", *rows]) + "\n")
+    _write_json(trained / "timing.json", {"seconds": 3.0, "device": "cpu", "epochs": 1, "images": 5})
+    (trained / "loss.csv").write_text("step,loss\n")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))

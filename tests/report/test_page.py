@@ -1,0 +1,195 @@
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from report_cases import BOUNDS, LD_LOSS, NO_LOSS, run_of, student, write_project
+
+from pipeline.report.collect import Report, collect, shown_students
+from pipeline.report.figures import inline_svg
+from pipeline.report.numbers import count, direction, duration, signed, significant, size
+from pipeline.report.page import detector_lines, render
+from pipeline.report.runs import choose_pair
+from pipeline.report.summary import claim, measure_break_even, tiles
+from pipeline.student.train import StudentConfig
+
+NULL_METRICS = {
+    **dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl")),
+    "per_class": dict.fromkeys(("ellipse", "rectangle", "triangle", "cross")),
+}
+AREA_EDGES = (16.0, 40.0)
+
+CASES: dict[str, dict[str, StudentConfig]] = {
+    "pair": {"plain": student(NO_LOSS), "ld": student(LD_LOSS)},
+    "only_plain": {"plain": student(NO_LOSS)},
+    "only_distilled": {"ld": student(LD_LOSS), "ld_2": student(LD_LOSS, seed=1)},
+}
+
+
+class Outline(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def collect_case(root: Path, students: Mapping[str, StudentConfig]) -> Report:
+    write_project(root, students, NULL_METRICS)
+    return collect(root, students, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module", params=CASES)
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return collect_case(tmp_path_factory.mktemp(request.param), CASES[request.param])
+
+
+@pytest.fixture(scope="module")
+def page(report: Report) -> str:
+    return render(report, BOUNDS, AREA_EDGES)
+
+
+def test_page_needs_no_other_file(page: str) -> None:
+    outline = Outline(page)
+    assert outline.links
+    assert all(link.startswith(("#", "data:image/")) for link in outline.links)
+    assert not outline.tags["script"]
+    assert not outline.tags["link"]
+    assert not outline.tags["iframe"]
+    assert "@import" not in page
+    assert "url(http" not in page
+
+
+def test_every_reference_has_one_target(page: str) -> None:
+    outline = Outline(page)
+    assert max(Counter(outline.ids).values()) == 1
+    assert {link[1:] for link in outline.links if link.startswith("#")} <= set(outline.ids)
+
+
+def test_unknown_metrics_are_dashes(page: str) -> None:
+    text = Outline(page).text
+    assert "\N{EN DASH}" in text
+    for word in ("None", "nan", "NaN", "inf "):
+        assert word not in text
+
+
+def test_page_says_what_is_not_there(page: str) -> None:
+    text = Outline(page).text
+    assert "No loss curve" in text
+    assert "no detection" in text
+
+
+def test_page_is_the_same_each_time(report: Report, page: str) -> None:
+    assert render(report, BOUNDS, AREA_EDGES) == page
+
+
+def test_page_shows_every_student(report: Report, page: str) -> None:
+    text = Outline(page).text
+    assert all(run.name in text for run in report.students)
+
+
+def test_names_are_escaped(report: Report) -> None:
+    named = replace(report, students=[replace(run, name=f"<b>{run.name}") for run in report.students])
+    assert "<b>ld" not in render(replace(named, pair=choose_pair([])), BOUNDS, AREA_EDGES)
+
+
+def test_page_of_a_store_without_views_to_show(report: Report) -> None:
+    page = render(replace(report, views=[], lessons=[], closeness=[]), BOUNDS, AREA_EDGES)
+    assert "None of the sampled views" in Outline(page).text
+
+
+def claim_of(report: Report, plain: float | None, distilled: float | None) -> str:
+    students = [run_of("plain", student(NO_LOSS), plain), run_of("ld", student(LD_LOSS), distilled)]
+    return claim(replace(report, students=students, pair=choose_pair(students)))
+
+
+def test_claim_follows_the_numbers(report: Report) -> None:
+    assert "+2.5 points over" in claim_of(report, 20.0, 22.5)
+    assert "in this run, \N{MINUS SIGN}2.5 points against" in claim_of(report, 22.5, 20.0)
+    assert "no more than" in claim_of(report, 20.0, 20.04)
+    assert "\N{EN DASH} AP" in claim_of(report, 20.0, None)
+
+
+def test_break_even_by_hand(report: Report) -> None:
+    students = [run_of("ld", student(LD_LOSS), 1.0), run_of("plain", student(NO_LOSS), 1.0)]
+    even = measure_break_even(
+        replace(report, students=students, cache_timing={"seconds": 4.0, "views": 20, "device": "cpu"})
+    )
+    # 5 views a second; 2 epochs of 10 images are 20 forward passes: as long as the store took.
+    assert even is not None
+    assert (even.rate, even.online, even.epochs, even.saved) == (5.0, {"ld": 4.0}, 2.0, 0.0)
+
+
+def test_no_break_even_without_a_distilled_student(report: Report) -> None:
+    students = [run_of("plain", student(NO_LOSS), 1.0)]
+    assert measure_break_even(replace(report, students=students)) is None
+
+
+def test_tiles_are_teacher_pair_and_store(report: Report) -> None:
+    assert [tile.tone for tile in tiles(report)] == [
+        "teacher",
+        *(run.role for run in report.pair.runs),
+        "store",
+        "store",
+        "store",
+    ]
+
+
+def test_many_students_are_told_apart_and_few_are_drawn() -> None:
+    runs = [run_of("plain", student(NO_LOSS), 1.0)]
+    runs += [run_of(f"ld_{number}", student(LD_LOSS), float(number)) for number in range(9)]
+    lines = detector_lines(runs)
+    assert len({(line.colour, line.dash) for line in lines}) == len(runs)
+    drawn = [run.name for run in shown_students(runs, choose_pair(runs))]
+    assert drawn == ["plain", "ld_0", "ld_1", "ld_8"]
+
+
+def test_chart_brings_no_style_sheet_and_no_repeated_id() -> None:
+    document = (
+        '<?xml version="1.0"?>\n<svg xmlns:xlink="x" width="10pt" height="5pt" viewBox="0 0 10 5" xmlns="y">'
+        '<metadata>m</metadata><defs><style type="text/css">*{a: b}</style></defs><g id="axes_1"/></svg>'
+    )
+    assert inline_svg(document) == '<svg class="chart" viewBox="0 0 10 5"><defs></defs><g/></svg>'
+
+
+def test_numbers_read_well() -> None:
+    assert [size(value) for value in (999, 1000, 12_345, 2.6e12)] == [
+        "999\N{NO-BREAK SPACE}B",
+        "1.00\N{NO-BREAK SPACE}KB",
+        "12.3\N{NO-BREAK SPACE}KB",
+        "2.60\N{NO-BREAK SPACE}TB",
+    ]
+    assert [signed(value) for value in (0.04, -0.04, 1.25, -1.25, None)] == [
+        "0.0",
+        "0.0",
+        "+1.2",
+        "\N{MINUS SIGN}1.2",
+        "\N{EN DASH}",
+    ]
+    assert [direction(value) for value in (0.04, 0.1, -0.1, None)] == ["same", "better", "worse", "same"]
+    assert count(1234567) == "1\N{NARROW NO-BREAK SPACE}234\N{NARROW NO-BREAK SPACE}567"
+    assert significant(1.94e-5) == "1.9\N{MULTIPLICATION SIGN}10⁻⁵"
+    assert [duration(value).replace("\N{NO-BREAK SPACE}", " ") for value in (4.01, 59.6, 3599, 7300)] == [
+        "4.0 s",
+        "60 s",
+        "59 min 59 s",
+        "2 h 2 min",
+    ]
