@@ -19,6 +19,7 @@ from pipeline.teacher.soft_targets import Teacher
 DETECTOR = DetectorConfig(
     backbone="mobilenet_v3_small",
     dcn_stages=(),
+    dcn_modulated=False,
     channels=16,
     levels=3,
     stacked_convs=1,
@@ -33,7 +34,7 @@ QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
 def small_manifest(folder: Path, images: int = 5) -> Manifest:
     root = folder / "shapes"
     if not root.exists():
-        config = ShapesConfig(seed=5, train_images=images, val_images=2, long_edge=64)
+        config = ShapesConfig(seed=5, train_images=images, val_images=2, long_edge=64, annotation_noise=0.1)
         write_dataset(config, root, lambda items: items)
     return read_coco(root / "annotations/instances_train.json", str(root), "train")
 

@@ -23,25 +23,31 @@ MOBILENET_TAPS = (3, 8, 12)
 
 
 class DeformableConv(nn.Module):
-    """3x3 deformable convolution without modulation (Dai et al., ICCV 2017), named as mmdetection's.
+    """3x3 deformable convolution, named as mmdetection's.
 
-    Offsets are ordered (y, x) for each tap, taps row-major; they start at zero.
+    v1 (Dai et al., ICCV 2017), or ``modulated``, v2 (Zhu et al., CVPR 2019), with a mask for each tap.
+    Offsets are ordered (y, x) for each tap, taps row-major; they and the masks' logits start at zero.
     """
 
-    def __init__(self, replaced: nn.Conv2d) -> None:
+    def __init__(self, replaced: nn.Conv2d, *, modulated: bool) -> None:
         super().__init__()
+        self.modulated = modulated
         stride, kernel = replaced.stride[0], replaced.kernel_size[0]
         self.stride = (stride, stride)
         self.padding = (kernel // 2, kernel // 2)
         self.weight = nn.Parameter(replaced.weight.detach().clone())
-        self.conv_offset = nn.Conv2d(replaced.in_channels, 2 * kernel**2, kernel, stride, padding=kernel // 2)
+        outputs = (3 if modulated else 2) * kernel**2
+        self.conv_offset = nn.Conv2d(replaced.in_channels, outputs, kernel, stride, padding=kernel // 2)
         nn.init.zeros_(self.conv_offset.weight)
         nn.init.zeros_(self.conv_offset.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """``Tensor[B, C, H, W]`` to ``Tensor[B, C', H', W']``."""
-        offset = self.conv_offset(x)
-        return deform_conv2d(x, offset, self.weight, stride=self.stride, padding=self.padding)
+        offset, mask = self.conv_offset(x), None
+        if self.modulated:
+            offset, mask = offset.split([2 * offset.shape[1] // 3, offset.shape[1] // 3], dim=1)
+            mask = mask.sigmoid()
+        return deform_conv2d(x, offset, self.weight, stride=self.stride, padding=self.padding, mask=mask)
 
 
 class ResNetBackbone(ResNet):
@@ -50,14 +56,14 @@ class ResNetBackbone(ResNet):
     A bottleneck has its stride in the 3x3 convolution: mmdetection's ``pytorch`` style.
     """
 
-    def __init__(self, name: str, dcn_stages: Sequence[int]) -> None:
+    def __init__(self, name: str, dcn_stages: Sequence[int], *, dcn_modulated: bool) -> None:
         block, layers = RESNET_LAYERS[name]
         groups, width = (32, 4) if name.startswith("resnext") else (1, 64)
         super().__init__(block, layers, groups=groups, width_per_group=width)
         del self.avgpool, self.fc
         for stage in dcn_stages:
             for residual in getattr(self, f"layer{stage - 1}"):
-                residual.conv2 = DeformableConv(residual.conv2)
+                residual.conv2 = DeformableConv(residual.conv2, modulated=dcn_modulated)
 
     def forward(self, x: Tensor) -> Features:  # type: ignore[override]
         """Images ``Tensor[B, 3, H, W]`` to C3, C4, C5."""
@@ -94,10 +100,12 @@ class MobileNetBackbone(nn.Module):
         return [[module] for module in self.features]
 
 
-def build_backbone(name: str, dcn_stages: Sequence[int]) -> ResNetBackbone | MobileNetBackbone:
+def build_backbone(
+    name: str, dcn_stages: Sequence[int], *, dcn_modulated: bool
+) -> ResNetBackbone | MobileNetBackbone:
     """A randomly initialised backbone."""
     if name in RESNET_LAYERS:
-        return ResNetBackbone(name, dcn_stages)
+        return ResNetBackbone(name, dcn_stages, dcn_modulated=dcn_modulated)
     return MobileNetBackbone()
 
 

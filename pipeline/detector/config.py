@@ -28,6 +28,8 @@ class DetectorConfig:
     """A key of ``BACKBONE_CHANNELS``."""
     dcn_stages: tuple[int, ...]
     """Stages (2-5, as in "c3-c5") whose 3x3 convolutions are deformable."""
+    dcn_modulated: bool
+    """Deformable convolutions v2 (with masks) instead of v1, which the published R-101-DCN has."""
     channels: int
     """Width of neck and head (256 in the paper)."""
     levels: int

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pipeline.config import structure
 from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import BACKBONE_CHANNELS, DetectorConfig
 from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
@@ -21,7 +22,7 @@ class GFL(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.dcn_stages)
+        self.backbone = build_backbone(config.backbone, config.dcn_stages, dcn_modulated=config.dcn_modulated)
         self.neck = FeaturePyramid(BACKBONE_CHANNELS[config.backbone], config.channels, config.levels)
         self.bbox_head = GFLHead(config)
 
@@ -55,9 +56,8 @@ def load_detector(path: Path) -> GFL:
     Raises:
         TeacherError: the file is missing, is not safetensors, or does not fit its description.
     """
-    architecture = read_description(path)["architecture"]
-    config = DetectorConfig(**{**architecture, "dcn_stages": tuple(architecture["dcn_stages"])})
-    model = GFL(config)
+    described = path.with_suffix(".json")
+    model = GFL(structure(DetectorConfig, read_description(path).get("architecture"), str(described)))
     load_weights(model, path)
     return model
 

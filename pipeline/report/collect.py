@@ -28,7 +28,7 @@ from pipeline.report.statistics import StoreStatistics, measure_store
 from pipeline.report.strips import Gallery, choose_images, make_gallery, read_shown
 from pipeline.student.train import StudentConfig
 
-MOST_SHOWN = 4
+MOST_SHOWN = 3
 """Students whose detections are drawn."""
 
 GALLERY_PX, GAP_PX = 1082.0, 16.0

@@ -25,15 +25,14 @@ INK, MUTED, HAIRLINE, TRUTH = "#22262e", "#6b7280", "#d8dce3", "#1f7a4d"
 
 STYLE: Final[Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "ld-pipeline",
-    "font.size": 11.0,
+    "font.size": 12.0,
     "text.color": INK,
     "axes.edgecolor": HAIRLINE,
     "axes.labelcolor": MUTED,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 11.5,
+    "axes.titlesize": 12.5,
     "axes.titlelocation": "left",
     "axes.titlepad": 8.0,
     "axes.grid": True,
@@ -44,8 +43,8 @@ STYLE: Final[Any] = {
     "lines.solid_joinstyle": "round",
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelsize": 10.0,
-    "ytick.labelsize": 10.0,
+    "xtick.labelsize": 11.0,
+    "ytick.labelsize": 11.0,
     "xtick.major.size": 0.0,
     "ytick.major.size": 0.0,
     "figure.facecolor": "none",
@@ -81,6 +80,9 @@ CORNER = (0.7, 0.75)
 
 TENTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
+COUNT_BINS = 30
+"""Most columns of a histogram of counts."""
+
 PANEL_GAP = 0.05
 """Space between panels, of their mean size."""
 
@@ -101,9 +103,12 @@ class Line:
     """matplotlib's line style."""
 
 
-def draw(width: float, height: float, plot: Callable[[Figure], None]) -> str:
-    """Draw on a new figure of ``width`` x ``height`` px and return its ``<svg>`` element."""
-    with mpl.rc_context(STYLE):
+def draw(name: str, width: float, height: float, plot: Callable[[Figure], None]) -> str:
+    """Draw on a new figure of ``width`` x ``height`` px and return its ``<svg>`` element.
+
+    The ids in it derive from the chart's ``name`` and content: the same each time, and no other chart's.
+    """
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(width / PX_PER_INCH, height / PX_PER_INCH), layout="constrained")
         plot(figure)
         text = StringIO()
@@ -151,7 +156,7 @@ def precision_recall_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Seq
             axes.set_xlabel("recall")
         spread_panels(figure)
 
-    return draw(1120, 330, plot)
+    return draw("precision_recall", 1120, 330, plot)
 
 
 def _precision_recall(axes: Axes, curves: Mapping[str, Curve], lines: Sequence[Line]) -> None:
@@ -168,7 +173,7 @@ def _precision_recall(axes: Axes, curves: Mapping[str, Curve], lines: Sequence[L
             f"{line.name}  {100 * means[line.name]:.1f}",
             (0.03, 0.04) if low else (0.98, 1.0),
             xycoords="axes fraction",
-            xytext=(0, 15 * rank),
+            xytext=(0, 16 * rank),
             textcoords="offset points",
             ha="left" if low else "right",
             color=line.colour,
@@ -195,7 +200,7 @@ def loss_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Sequence[Line])
             axes.set_axis_off()
         spread_panels(figure)
 
-    return draw(1120, 215 * rows, plot)
+    return draw("losses", 1120, 215 * rows, plot)
 
 
 def _loss_term(
@@ -228,7 +233,7 @@ def edges_chart(lesson: Lesson, lines: Sequence[Line], teacher: Line) -> str:
         panels[0].set_ylim(0, HEADROOM * said.max())
         spread_panels(figure)
 
-    return draw(900, 150, plot)
+    return draw(f"edges {lesson.key}", 900, 150, plot)
 
 
 def last_shown_bin(lesson: Lesson) -> int:
@@ -254,7 +259,7 @@ def _edge(axes: Axes, lesson: Lesson, edge: int, last: int, lines: Sequence[Line
     axes.axvline(float(lesson.target[edge]), color=TRUTH, linewidth=1.4, linestyle=(0, (4, 2)))
     axes.set_title(EDGE_NAMES[edge])
     note = f"H {lesson.entropy[edge]:.2f}"
-    axes.text(0.985, 0.98, note, transform=axes.transAxes, ha="right", va="top", color=MUTED, fontsize=10)
+    axes.text(0.985, 0.98, note, transform=axes.transAxes, ha="right", va="top", color=MUTED, fontsize=11)
     axes.set_xlim(-0.7, last + 0.7)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
@@ -279,7 +284,7 @@ def entropy_chart(statistics: StoreStatistics, strides: Sequence[int], colours: 
         panels[0].set_ylim(0, HEADROOM * largest_share(statistics))
         spread_panels(figure)
 
-    return draw(1120, 250, plot)
+    return draw("entropy", 1120, 250, plot)
 
 
 def largest_share(statistics: StoreStatistics) -> float:
@@ -315,7 +320,8 @@ def box_points_chart(statistics: StoreStatistics, colour: str) -> str:
                 upper.vlines(x, low, high, color=colour, linewidth=7, alpha=0.3)
                 upper.plot(x, middle, "o", color=colour, markersize=5)
         upper.set_title("main-region points of an object")
-        upper.set_ylim(0, HEADROOM * max([1.0, *(np.percentile(group, 75) for group in groups if len(group))]))
+        quartiles = [float(np.percentile(group, 75)) for group in groups if len(group)]
+        upper.set_ylim(0, HEADROOM * max(quartiles, default=1.0) or 1.0)
         lower.bar(range(len(groups)), [len(group) for group in groups], width=0.6, color="#c3c9d4")
         lower.set(title="objects in all views", xlabel="object size: square root of its area, px")
         lower.set_xticks(range(len(labels)), labels)
@@ -323,7 +329,7 @@ def box_points_chart(statistics: StoreStatistics, colour: str) -> str:
         for axes in (upper, lower):
             axes.grid(visible=False, axis="x")
 
-    return draw(540, 330, plot)
+    return draw("box_points", 540, 330, plot)
 
 
 def size_bounds(sides: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -346,13 +352,18 @@ def view_points_chart(statistics: StoreStatistics, colours: tuple[str, str]) -> 
             ("all kept points of a view", statistics.view_points, colours[0]),
         )
         for axes, (title, counts, colour) in zip(panels, series, strict=True):
-            axes.hist(
-                counts, bins=np.linspace(0, max(1, counts.max(initial=1)), 31), color=colour, alpha=0.55
-            )
+            axes.hist(counts, bins=count_bounds(counts), color=colour, alpha=0.55)
             middle = float(np.median(counts)) if len(counts) else 0.0
             axes.axvline(middle, color=INK, linewidth=1)
             axes.set(title=f"{title}: median {middle:.0f}", xlim=(0, None))
             axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3, integer=True))
             axes.grid(visible=False, axis="x")
 
-    return draw(540, 330, plot)
+    return draw("view_points", 540, 330, plot)
+
+
+def count_bounds(counts: NDArray[np.int64]) -> list[float]:
+    """Bounds of at most ``COUNT_BINS`` columns that hold equally many whole numbers each."""
+    most = int(counts.max(initial=1))
+    width = -(-(most + 1) // COUNT_BINS)
+    return [bound - 0.5 for bound in range(0, most + width + 1, width)]

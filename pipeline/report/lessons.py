@@ -98,9 +98,13 @@ class Closeness:
 
 
 def spread_keys(keys: Sequence[ViewKey], count: int) -> list[ViewKey]:
-    """At most ``count`` keys, evenly spread, at most one view of an image."""
-    picked = [keys[round(place)] for place in np.linspace(0, len(keys) - 1, count)] if keys else []
-    return list({key.image_id: key for key in picked}.values())
+    """A view of each of at most ``count`` evenly spread images, taking the views of an image in turn."""
+    by_image: dict[int, list[ViewKey]] = {}
+    for key in keys:
+        by_image.setdefault(key.image_id, []).append(key)
+    images = list(by_image.values())
+    places = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
+    return [images[place][turn % len(images[place])] for turn, place in enumerate(places)]
 
 
 def sample_views(

@@ -33,6 +33,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}".replace(",", THIN_SPACE)
 
 
+def mean(value: float) -> str:
+    """A mean of counts: one decimal as long as that says something."""
+    return f"{value:.1f}" if value < 100 else count(value)
+
+
 def significant(value: float | None, digits: int = 2) -> str:
     """A small number to ``digits`` significant digits."""
     if value is None:
@@ -63,7 +68,8 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes}{SPACE}min {rest}{SPACE}s"
-    return f"{minutes // 60}{SPACE}h {minutes % 60}{SPACE}min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}{SPACE}h {minutes}{SPACE}min"
 
 
 def millions(value: int) -> str:

@@ -93,7 +93,7 @@ def render(report: Report, bounds: FidelityConfig, area_edges: tuple[float, floa
     environment.filters.update(FILTERS)
     return environment.get_template(TEMPLATE.name).render(
         report=report,
-        bounds=bounds,
+        temperature=_temperature(report, bounds),
         area_edges=area_edges,
         metrics=tables.METRICS,
         **_words(report),
@@ -103,12 +103,18 @@ def render(report: Report, bounds: FidelityConfig, area_edges: tuple[float, floa
     )
 
 
+def _temperature(report: Report, bounds: FidelityConfig) -> float:
+    """At which the distilled student is trained; without one, at which the store was checked."""
+    distilled = report.pair.distilled
+    return distilled.student.loss.ld_temperature if distilled and distilled.student else bounds.temperature
+
+
 def _words(report: Report) -> dict[str, Any]:
     return {
         "claim": summary.claim(report),
         "tiles": summary.tiles(report),
         "break_even": summary.describe_break_even(report),
-        "training_times": summary.describe_training_times(report.students),
+        "training_times": summary.describe_training_times(report),
         "positions": _mean(report.statistics.view_positions),
         "unassigned": int(np.count_nonzero(report.statistics.box_points == 0)),
     }

@@ -16,6 +16,9 @@ REGION_VIEWS = 4
 BOXES = (2, 4)
 """Smallest and largest number of objects of a view that is preferred."""
 
+HAIR = 0.5
+"""Half the space between cells, shown px."""
+
 WEIGHT_STEPS = 6
 """Shades of the valuable region."""
 
@@ -135,9 +138,9 @@ def shade_opacity(step: int) -> float:
 
 def squares_path(xy: NDArray[np.float32], side: float) -> str:
     """SVG path of squares around points (P, 2), a hair apart from each other."""
-    half = side / 2 - 0.5
-    length = f"{2 * half:.1f}"
-    return "".join(f"M{x - half:.1f},{y - half:.1f}h{length}v{length}h-{length}z" for x, y in xy.tolist())
+    half = side / 2 - min(HAIR, 0.05 * side)
+    length = f"{2 * half:.2f}"
+    return "".join(f"M{x - half:.2f},{y - half:.2f}h{length}v{length}h-{length}z" for x, y in xy.tolist())
 
 
 def dots_path(xy: NDArray[np.float32]) -> str:

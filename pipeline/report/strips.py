@@ -57,7 +57,7 @@ class Strip:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """All strips, and the colours of the classes in them by name."""
+    """All strips, and the colours that classes have in all of them, by name; none if there are too many."""
 
     strips: Sequence[Strip]
     colours: Mapping[str, str]
@@ -92,6 +92,22 @@ def shown_detections(results: Sequence[Result]) -> list[Result]:
     return confident or ordered[:FALLBACK_DETECTIONS]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Classes:
+    """How the classes of one strip are drawn."""
+
+    names: Mapping[int, str]
+    colours: Mapping[int, str]
+    explained: frozenset[int]
+    """Classes whose colour the page explains elsewhere: by a legend, or by the ground truth beside."""
+
+    def label(self, result: Result) -> str:
+        """The score, and the class where its colour alone would not tell it."""
+        score = f"{result['score']:.2f}"
+        category: int = result["category_id"]
+        return score if category in self.explained else f"{self.names[category]} {score}"
+
+
 def make_gallery(
     manifest: Manifest,
     records: Sequence[ImageRecord],
@@ -100,6 +116,8 @@ def make_gallery(
 ) -> Gallery:
     """Strips of ``records``, pictures ``shown`` px wide.
 
+    Classes have the same colours in all strips if there are enough colours; else in each strip its own.
+
     Args:
         manifest: Of the validation split.
         records: See :func:`choose_images`.
@@ -107,69 +125,63 @@ def make_gallery(
         shown: Long edge of a picture, px.
     """
     names = {category.category_id: category.name for category in manifest.categories}
-    categories = {annotation.category_id for record in records for annotation in _objects(record)}
-    for by_image in detections.values():
-        categories |= {result["category_id"] for results in by_image.values() for result in results}
-    colours = class_colours(categories)
-    strips = [
-        _strip(
-            manifest,
-            record,
-            {name: by_image[record.image_id] for name, by_image in detections.items()},
-            colours,
-            names,
-            shown,
-        )
-        for record in records
+    by_record = [
+        {name: by_image[record.image_id] for name, by_image in detections.items()} for record in records
     ]
-    return Gallery(strips=strips, colours={names[category]: colour for category, colour in colours.items()})
+    categories = [_categories(record, found) for record, found in zip(records, by_record, strict=True)]
+    shared = class_colours(set().union(*categories))
+    legend = shared if len(shared) <= len(PALETTE) else {}
+    strips = []
+    for record, found, mine in zip(records, by_record, categories, strict=True):
+        true = frozenset(annotation.category_id for annotation in _objects(record))
+        classes = _Classes(
+            names=names,
+            colours=legend or class_colours(mine),
+            explained=frozenset(legend) or true,
+        )
+        strips.append(_strip(manifest, record, found, classes, shown))
+    return Gallery(strips=strips, colours={names[category]: colour for category, colour in legend.items()})
+
+
+def _categories(record: ImageRecord, found: Mapping[str, Sequence[Result]]) -> set[int]:
+    """All classes that are drawn in one strip."""
+    categories = {annotation.category_id for annotation in _objects(record)}
+    return categories | {result["category_id"] for results in found.values() for result in results}
 
 
 def _strip(
     manifest: Manifest,
     record: ImageRecord,
-    detections: Mapping[str, Sequence[Result]],
-    colours: Mapping[int, str],
-    names: Mapping[int, str],
+    found: Mapping[str, Sequence[Result]],
+    classes: _Classes,
     shown: float,
 ) -> Strip:
     pixels = read_image(manifest.image_path(record), (record.height, record.width))
     picture = embed_picture(pixels, shown)
-    panels = [_truth_panel(record, picture, colours, names)]
-    panels += [
-        _detections_panel(name, record, results, picture, colours, names)
-        for name, results in detections.items()
-    ]
+    panels = [_truth_panel(record, picture, classes)]
+    panels += [_found_panel(name, record, results, picture, classes) for name, results in found.items()]
     return Strip(image_id=record.image_id, picture=picture, panels=panels)
 
 
-def _truth_panel(
-    record: ImageRecord, picture: Picture, colours: Mapping[int, str], names: Mapping[int, str]
-) -> Panel:
+def _truth_panel(record: ImageRecord, picture: Picture, classes: _Classes) -> Panel:
     objects = _objects(record)
     marks = place_marks(
         [annotation.box_xywh for annotation in objects],
-        [colours[annotation.category_id] for annotation in objects],
-        [names[annotation.category_id] for annotation in objects],
+        [classes.colours[annotation.category_id] for annotation in objects],
+        [classes.names[annotation.category_id] for annotation in objects],
         picture,
     )
-    return Panel(title="ground truth", marks=marks, truth=[], caption=f"{len(objects)} objects")
+    plural = "" if len(objects) == 1 else "s"
+    return Panel(title="ground truth", marks=marks, truth=[], caption=f"{len(objects)} object{plural}")
 
 
-def _detections_panel(
-    title: str,
-    record: ImageRecord,
-    results: Sequence[Result],
-    picture: Picture,
-    colours: Mapping[int, str],
-    names: Mapping[int, str],
+def _found_panel(
+    title: str, record: ImageRecord, results: Sequence[Result], picture: Picture, classes: _Classes
 ) -> Panel:
-    # Colours repeat among many classes: then a label needs the name, too.
-    prefixes = names if len(colours) > len(PALETTE) else dict.fromkeys(names, "")
     marks = place_marks(
         [result["bbox"] for result in results],
-        [colours[result["category_id"]] for result in results],
-        [f"{prefixes[result['category_id']]} {result['score']:.2f}".strip() for result in results],
+        [classes.colours[result["category_id"]] for result in results],
+        [classes.label(result) for result in results],
         picture,
     )
     truth = [_scaled(annotation.box_xywh, picture.scale) for annotation in _objects(record)]

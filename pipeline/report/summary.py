@@ -1,6 +1,5 @@
 """The page's sentences and headline numbers: each follows from what was measured."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.report.collect import Report
@@ -144,7 +143,8 @@ def describe_break_even(report: Report) -> str:
     if even is None:
         return "No student was distilled, so there is no teacher time to compare with."
     cost = duration(float(report.cache_timing["seconds"]))
-    online = ", ".join(f"{duration(seconds)} for {name}" for name, seconds in even.online.items())
+    whom = next(iter(even.online)) if len(even.online) == 1 else f"{len(even.online)} distilled students"
+    online = f"{duration(sum(even.online.values()))} for {whom}"
     saved = (
         f"So far {duration(even.saved)} of teacher time is saved, and every further student saves its own."
         if even.saved > 0
@@ -157,15 +157,12 @@ def describe_break_even(report: Report) -> str:
     )
 
 
-def describe_training_times(students: Sequence[Run]) -> str:
-    """Measured training times of those that differ in their loss alone."""
-    texts = []
-    for run in students:
-        baseline = baseline_of(run, students)
-        if baseline and baseline.timing["seconds"]:
-            mine, other = run.timing["seconds"], baseline.timing["seconds"]
-            texts.append(
-                f"{run.name} trained in {duration(mine)}, {baseline.name} in {duration(other)} "
-                f"({fold(mine / other)})"
-            )
-    return "; ".join(texts) + "." if texts else ""
+def describe_training_times(report: Report) -> str:
+    """Measured training times of the pair, if it differs in its loss alone."""
+    run = report.pair.distilled
+    baseline = baseline_of(run, report.students) if run else None
+    if run is None or baseline is None or not baseline.timing["seconds"]:
+        return ""
+    mine, other = run.timing["seconds"], baseline.timing["seconds"]
+    times = f"{run.name} trained in {duration(mine)}, {baseline.name} in {duration(other)}"
+    return f"{times} ({fold(mine / other)})."

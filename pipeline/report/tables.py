@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.data.manifest import ImageRecord
 from pipeline.report.collect import Report
-from pipeline.report.numbers import MISSING, count, duration, significant, size
+from pipeline.report.numbers import MISSING, count, duration, mean, significant, size
 from pipeline.report.runs import Role, Run, baseline_of, difference
 from pipeline.report.statistics import FLOAT32_BYTES, dense_bytes, kept_bytes
 from pipeline.teacher.fidelity import FidelityConfig
@@ -164,10 +165,10 @@ def store_facts(report: Report) -> list[tuple[str, str]]:
     return [
         ("views", count(totals["views"])),
         ("ground-truth boxes in them", count(totals["boxes"])),
-        ("kept points per view", f"{totals['points'] / views:.1f}"),
-        ("of them main region", f"{totals['main_points'] / views:.1f}"),
-        ("of them valuable region", f"{totals['valuable_points'] / views:.1f}"),
-        ("in both regions", f"{both / views:.1f}"),
+        ("kept points per view", mean(totals["points"] / views)),
+        ("of them main region", mean(totals["main_points"] / views)),
+        ("of them valuable region", mean(totals["valuable_points"] / views)),
+        ("of them in both", mean(both / views)),
         (
             "share of all positions kept",
             _share(totals["points"], int(report.statistics.view_positions.sum())),
@@ -222,7 +223,6 @@ def level_rows(report: Report) -> list[tuple[str, int, int]]:
 def provenance(report: Report) -> list[tuple[str, Mapping[str, str]]]:
     """What the numbers were made from, in groups."""
     made = report.schema.fingerprint
-    regions, views, precision = made["regions"], made["views"], made["precision"]
     return [
         (
             "Store",
@@ -233,23 +233,7 @@ def provenance(report: Report) -> list[tuple[str, Mapping[str, str]]]:
                 **{name: str(value) for name, value in report.schema.provenance.items()},
             },
         ),
-        (
-            "Regions and views",
-            {
-                "overlap": regions["overlap"],
-                "lower fraction": f"{regions['lower_fraction']:g}",
-                "ATSS candidates per level": str(regions["atss_top_k"]),
-                "anchor side": f"{regions['anchor_scale']} strides",
-                "scales": ", ".join(
-                    f"{long} \N{MULTIPLICATION SIGN} {short}" for long, short in views["scales"]
-                ),
-                "flips": ", ".join("flipped" if flip else "as it is" for flip in views["flips"]),
-                "edge step": _step(precision["edge_step"]),
-                "edge step, largest factor": f"{precision['edge_step_cap']:g}",
-                "class step": _step(precision["cls_step"]),
-            },
-        ),
-        ("Students", {run.name: _training(run) for run in report.students}),
+        ("Regions and views", _regions_and_views(made)),
         (
             "Dataset",
             {
@@ -260,7 +244,24 @@ def provenance(report: Report) -> list[tuple[str, Mapping[str, str]]]:
                 "annotations, sha256": report.train.annotations_sha256,
             },
         ),
+        ("Students", {run.name: _training(run) for run in report.students}),
     ]
+
+
+def _regions_and_views(made: Mapping[str, Any]) -> dict[str, str]:
+    """What a store's fingerprint says about points, augmentations and precision."""
+    regions, views, precision = made["regions"], made["views"], made["precision"]
+    return {
+        "overlap": regions["overlap"],
+        "lower fraction": f"{regions['lower_fraction']:g}",
+        "ATSS candidates per level": str(regions["atss_top_k"]),
+        "anchor side": f"{regions['anchor_scale']} strides",
+        "scales": ", ".join(f"{long} \N{MULTIPLICATION SIGN} {short}" for long, short in views["scales"]),
+        "flips": ", ".join("flipped" if flip else "as it is" for flip in views["flips"]),
+        "edge step": _step(precision["edge_step"]),
+        "edge step, largest factor": f"{precision['edge_step_cap']:g}",
+        "class step": _step(precision["cls_step"]),
+    }
 
 
 def _step(step: float | None) -> str:

@@ -10,7 +10,7 @@ exactly, one per call so that no compiler fuses two, and scalar ``math`` results
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,11 @@ EMPTY_SHARE = 0.04
 COUNT_WEIGHTS = (0.16, 0.27, 0.25, 0.16, 0.10, 0.06)  # of 1, 2, ... objects
 PLACEMENT_TRIES = 8
 FIRST_VAL_ID = 1_000_001
+MAX_ANNOTATION_NOISE = 0.25
+ANNOTATION_STREAM = 1  # third seed of the numbers that annotations draw; pixels have two
 IDS_PER_IMAGE = 10  # annotation ids reserved for one image; more than the largest number of objects
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +61,15 @@ class ShapesConfig:
         train_images: number of images in ``train``.
         val_images: number of images in ``val``.
         long_edge: pixels, even; the short edge is the same or about 5/6 of it, even too.
+        annotation_noise: how far an edge of a box in ``train`` lies from the truth at most, as a share of
+            the box's side, 0 to 0.25: people do not draw exact boxes. ``val`` is exact.
     """
 
     seed: int
     train_images: int
     val_images: int
     long_edge: int
+    annotation_noise: float
 
     def __post_init__(self) -> None:
         """Raise ``ConfigError`` for a value out of range."""
@@ -72,8 +79,13 @@ class ShapesConfig:
             "val_images": (1, FIRST_VAL_ID - 1),
             "long_edge": (32, 2048),
         }
-        for field in fields(self):
-            _check_integer(field.name, getattr(self, field.name), limits[field.name])
+        for name, bounds in limits.items():
+            _check_integer(name, getattr(self, name), bounds)
+        if not 0 <= self.annotation_noise <= MAX_ANNOTATION_NOISE:
+            raise ConfigError(
+                f"shapes.annotation_noise: expected 0 to {MAX_ANNOTATION_NOISE}, "
+                f"but got {self.annotation_noise!r}"
+            )
         if self.long_edge % 2:
             raise ConfigError(
                 f"shapes.long_edge: expected an even number of pixels, but got {self.long_edge}"
@@ -98,7 +110,7 @@ class ShapeObject:
     """
 
     category_id: int
-    box_xyxy: tuple[float, float, float, float]
+    box_xyxy: Box
     visible_share: float
 
 
@@ -218,6 +230,28 @@ def _labelled(placed: Placed) -> ShapeObject:
     )
 
 
+def annotate(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
+    """An image and its objects as somebody annotates them: in ``train`` with imprecise boxes.
+
+    Every edge moves by its own share of the box's side and stays inside the image.
+    """
+    pixels, shapes = render_image(config, split, index)
+    if split != "train":
+        return pixels, shapes
+    rng = RandomState([config.seed, image_id_of(split, index), ANNOTATION_STREAM])
+    height, width, _ = pixels.shape
+    drawn = [_imprecise(rng, shape.box_xyxy, config.annotation_noise) for shape in shapes]
+    boxes = [(max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)) for x1, y1, x2, y2 in drawn]
+    return pixels, [replace(shape, box_xyxy=box) for shape, box in zip(shapes, boxes, strict=True)]
+
+
+def _imprecise(rng: RandomState, box_xyxy: Box, noise: float) -> Box:
+    x1, y1, x2, y2 = box_xyxy
+    reach = (noise * (x2 - x1), noise * (y2 - y1)) * 2
+    left, top, right, bottom = (uniform(rng, -limit, limit) for limit in reach)
+    return x1 + left, y1 + top, x2 + right, y2 + bottom
+
+
 def _annotation(image_id: int, number: int, shape: ShapeObject) -> dict[str, Any]:
     x1, y1, x2, y2 = (round(value, 2) for value in shape.box_xyxy)
     width, height = round(x2 - x1, 2), round(y2 - y1, 2)
@@ -239,7 +273,7 @@ def _write_split(config: ShapesConfig, root: Path, split: str, indices: Iterable
     annotations: list[dict[str, Any]] = []
     for index in indices:
         image_id = image_id_of(split, index)
-        pixels, shapes = render_image(config, split, index)
+        pixels, shapes = annotate(config, split, index)
         # BMP, not PNG: with compress_level=0 too, where stored blocks are cut differs between zlib builds and
         # buffer sizes (seen above 64 KiB: Pillow with zlib-ng cut every 33 kB, Python's zlib every 65 kB)
         file_name = f"{image_id:012d}.bmp"

@@ -39,6 +39,7 @@ def detector_config(architecture: str, num_classes: int) -> DetectorConfig:
     family, depth, first, last = match.groups()
     return DetectorConfig(
         backbone=BACKBONES[family] + depth,
+        dcn_modulated=False,
         dcn_stages=tuple(range(int(first), int(last) + 1)) if first else (),
         channels=256,
         levels=5,

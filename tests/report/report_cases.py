@@ -1,5 +1,6 @@
 """A tiny project as the stages leave it behind, with an untrained teacher that only the store remembers."""
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pipeline.data.shapes import ShapesConfig, write_dataset
+from PIL import Image
 
 from pipeline.cache.records import PlannedView, SoftTargets
 from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.cache.writer import finalise, init, write_partition
 from pipeline.codec.precision import Precision
 from pipeline.config import structure
-from pipeline.data.coco import read_coco
-from pipeline.data.manifest import Manifest, write_manifest
+from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest, write_manifest
 from pipeline.data.views import ViewsConfig
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, save_detector
@@ -27,8 +27,10 @@ from pipeline.teacher.fingerprint import store_fingerprint
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 BOUNDS = structure(FidelityConfig, PARAMS["verify_cache"], "verify_cache")
-DETECTOR = structure(DetectorConfig, PARAMS["students"]["plain"]["detector"], "detector")
+STUDENT = next(iter(PARAMS["students"].values()))
+DETECTOR = structure(DetectorConfig, STUDENT["detector"], "detector")
 PRECISION = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
+CLASSES = ("ellipse", "rectangle", "triangle", "cross")
 NO_LOSS = {
     "ld_weight": 0.0,
     "vlr_weight": 0.0,
@@ -40,7 +42,7 @@ LD_LOSS = {**NO_LOSS, "ld_weight": 0.25, "vlr_weight": 0.25}
 
 
 def student(loss: Mapping[str, float], seed: int = 0) -> StudentConfig:
-    section = json.loads(json.dumps(PARAMS["students"]["plain"]))
+    section = copy.deepcopy(STUDENT)
     section["train"]["seed"] = seed
     return structure(StudentConfig, {**section, "loss": loss}, "student")
 
@@ -76,14 +78,46 @@ def write_project(root: Path, students: Mapping[str, StudentConfig], metrics: Ma
 
 
 def _write_data(root: Path) -> Manifest:
-    rendered = root / "data/rendered"
-    write_dataset(
-        ShapesConfig(seed=1, train_images=5, val_images=4, long_edge=96), rendered, lambda items: items
+    """Two splits of noise, 96 x 80 px; the training split."""
+    train, val = (_write_split(root, split, images) for split, images in (("train", 5), ("val", 4)))
+    write_manifest(val, root / "data/manifest/val.json")
+    write_manifest(train, root / "data/manifest/train.json")
+    return train
+
+
+def _write_split(root: Path, split: str, images: int) -> Manifest:
+    rng = np.random.default_rng(images)
+    folder = root / "data/rendered" / split
+    folder.mkdir(parents=True)
+    for image_id in range(images):
+        noise = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{image_id}.png")
+    return Manifest(
+        root=str(root / "data/rendered"),
+        folder=split,
+        annotations_sha256="0" * 64,
+        categories=tuple(Category(category_id=number + 1, name=name) for number, name in enumerate(CLASSES)),
+        # The first image is empty.
+        images=tuple(_record(rng, image_id, objects=image_id) for image_id in range(images)),
     )
-    for split in ("train", "val"):
-        manifest = read_coco(rendered / f"annotations/instances_{split}.json", str(rendered), split)
-        write_manifest(manifest, root / f"data/manifest/{split}.json")
-    return read_coco(rendered / "annotations/instances_train.json", str(rendered), "train")
+
+
+def _record(rng: np.random.Generator, image_id: int, objects: int) -> ImageRecord:
+    annotations = []
+    for number in range(objects):
+        x, y, width, height = (int(value) for value in rng.integers((0, 0, 20, 20), (50, 40, 46, 40)))
+        annotations.append(
+            Annotation(
+                annotation_id=100 * image_id + number,
+                category_id=int(rng.integers(1, len(CLASSES) + 1)),
+                box_xywh=(x, y, width, height),
+                area=width * height,
+                iscrowd=False,
+            )
+        )
+    return ImageRecord(
+        image_id=image_id, file_name=f"{image_id}.png", height=80, width=96, annotations=tuple(annotations)
+    )
 
 
 def _write_store(root: Path, train: Manifest) -> None:

@@ -24,7 +24,7 @@ FINE = 4  # samples per pixel edge of the box oracle: at one, sharp tips fall be
 
 
 def small(**changes: Any) -> ShapesConfig:
-    values = {"seed": 3, "train_images": 6, "val_images": 3, "long_edge": 96}
+    values = {"seed": 3, "train_images": 6, "val_images": 3, "long_edge": 96, "annotation_noise": 0.1}
     return ShapesConfig(**(values | changes))
 
 
