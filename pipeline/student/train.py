@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pipeline.cache.reader import TargetStore
 from pipeline.data.manifest import Manifest
-from pipeline.detector.backbone import freeze_stages
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.student.distillation import DistillationConfig, distillation_losses
@@ -16,7 +15,7 @@ from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
 from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
 from pipeline.training.dataset import Loader
-from pipeline.training.loop import LossRow, StepLosses, train
+from pipeline.training.loop import LossRow, StepLosses, build_for_training, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +45,7 @@ def train_student(
         CacheError: the store does not fit the student or the dataset.
     """
     require_fit(store.fingerprint, config.detector, manifest)
-    torch.manual_seed(config.train.seed)
-    model = GFL(config.detector).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    freeze_stages(model.backbone, config.train.frozen_stages)
+    model = build_for_training(config.detector, config.train, device)
     loader = Loader(
         manifest=manifest,
         source=StoredTargets(store=store, with_teacher=config.loss.reads_teacher),

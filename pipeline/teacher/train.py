@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from pipeline.cache.records import PlannedView, StoredView, ViewKey
-from pipeline.detector.backbone import freeze_stages
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.planning import ViewPlan
@@ -15,7 +14,7 @@ from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
 from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
 from pipeline.training.dataset import Loader
-from pipeline.training.loop import LossRow, train
+from pipeline.training.loop import LossRow, build_for_training, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +45,7 @@ def train_teacher(
     workers: int,
 ) -> tuple[GFL, list[LossRow]]:
     """Train a detector from random weights; returns it with its loss curve."""
-    torch.manual_seed(config.seed)
-    model = GFL(detector).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    freeze_stages(model.backbone, config.frozen_stages)
+    model = build_for_training(detector, config, device)
     criterion = DetectionCriterion(detector.strides)
 
     def losses_of(batch: Batch) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ class TrainConfig:
 
     seed: int
     """Of the initial weights, the order of the images and the choice of views."""
+    pretrained: bool
+    """The backbone starts from torchvision's ImageNet weights."""
     frozen_stages: int
     """Stem and this many stages get no gradient; -1 freezes nothing (no pretrained weights)."""
     norm_eval: bool

@@ -10,11 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.detector.backbone import set_norms_to_eval
+from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
+from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
+from pipeline.detector.pretrained import load_imagenet
 from pipeline.errors import PipelineError
 from pipeline.progress import progress_bar
 from pipeline.training.batches import Batch
+from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import Loader
 from pipeline.training.schedule import ScheduleConfig, build_optimizer, rate_factor
 
@@ -25,6 +28,16 @@ StepLosses = Callable[[Batch], dict[str, Tensor]]
 """Weighted loss terms (0-d) of one batch; their sum is what is minimised."""
 
 logger = logging.getLogger(__name__)
+
+
+def build_for_training(detector: DetectorConfig, config: TrainConfig, device: torch.device) -> GFL:
+    """A detector before its first step: seeded, pretrained and frozen as asked for."""
+    torch.manual_seed(config.seed)
+    model = GFL(detector)
+    if config.pretrained:
+        load_imagenet(model.backbone, detector.backbone)
+    freeze_stages(model.backbone, config.frozen_stages)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Checkpoints of the reference: recognised, mapped key by key; refused if they do not fit or would run code."""
+"""Checkpoints of the reference: recognised, mapped key by key; refused if they misfit or would run code."""
 
 import pickle
 from collections import OrderedDict

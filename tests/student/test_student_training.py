@@ -41,7 +41,7 @@ def student(loss: DistillationConfig, epochs: int = 1) -> StudentConfig:
         milestones=(),
         max_grad_norm=10.0,
     )
-    train_config = TrainConfig(seed=0, frozen_stages=-1, norm_eval=False, schedule=schedule)
+    train_config = TrainConfig(seed=0, pretrained=False, frozen_stages=-1, norm_eval=False, schedule=schedule)
     return StudentConfig(detector=DETECTOR, train=train_config, loss=loss)
 
 

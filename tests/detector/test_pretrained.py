@@ -1,0 +1,42 @@
+"""ImageNet weights: from the cache they load strictly; a machine without network gets one clear sentence."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torchvision.models import ResNet18_Weights, resnet18
+
+from pipeline.detector.backbone import build_backbone
+from pipeline.detector.pretrained import load_imagenet
+from pipeline.errors import TeacherError
+
+
+def test_a_classifiers_weights_become_a_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = resnet18()
+    monkeypatch.setattr(
+        ResNet18_Weights, "get_state_dict", lambda *_args, **_kwargs: dict(classifier.state_dict())
+    )
+    backbone = build_backbone("resnet18", (), dcn_modulated=False)
+    load_imagenet(backbone, "resnet18")
+    assert torch.equal(backbone.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
+
+
+def test_without_network_the_file_and_its_place_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_args: object, **_kwargs: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(
+        TeacherError, match=r"expected ImageNet weights, but .*resnet18.* cannot be fetched"
+    ) as caught:
+        load_imagenet(build_backbone("resnet18", (), dcn_modulated=False), "resnet18")
+    assert f"put that file at {tmp_path}/checkpoints/resnet18" in str(caught.value)
+
+
+def test_a_backbone_without_imagenet_weights_is_named() -> None:
+    with pytest.raises(TeacherError, match="backbone resnet10: torchvision has no ImageNet weights"):
+        load_imagenet(build_backbone("resnet10", (), dcn_modulated=False), "resnet10")
