@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -108,13 +109,17 @@ def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, dict[str
         gains[name] = {}
         for metric in SUMMARY:
             pairs = zip(summaries[first], summaries[name], strict=True)
-            differences = [(b[metric] or 0.0) - (a[metric] or 0.0) for a, b in pairs]
-            spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
-            gains[name][metric] = {
-                "mean": statistics.fmean(differences),
-                "standard_error": spread / len(differences) ** 0.5,
-            }
+            both = [(before[metric], after[metric]) for before, after in pairs]
+            gains[name][metric] = _mean_gain([b - a for a, b in both if a is not None and b is not None])
     return gains
+
+
+def _mean_gain(differences: list[float]) -> dict[str, float]:
+    """Mean and its standard error; not-a-number where no object of that size was there to be found."""
+    if not differences:
+        return {"mean": math.nan, "standard_error": math.nan}
+    spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
+    return {"mean": statistics.fmean(differences), "standard_error": spread / len(differences) ** 0.5}
 
 
 def render_table(

@@ -109,9 +109,7 @@ def test_an_unreadable_image_and_a_class_count_that_does_not_fit(folder: Path) -
     assert_one_line(run_stage(folder, "stages.prepare_teacher"), "000000000001.bmp: expected an image")
     change(folder, lambda params: params["prepare_teacher"]["detector"].update(num_classes=5))
     result = run_stage(folder, "stages.prepare_teacher")
-    assert_one_line(
-        result, "num_classes: expected the dataset's 4 classes, but got 5"
-    )
+    assert_one_line(result, "num_classes: expected the dataset's 4 classes, but got 5")
 
 
 def test_a_teachers_weights_that_do_not_fit(folder: Path) -> None:
