@@ -13,7 +13,7 @@ from pipeline.cache.schema import FORMAT_VERSION, StoreSchema
 from pipeline.config import structure
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL, load_detector
+from pipeline.detector.gfl import GFL, load_detector, read_description
 from pipeline.report.lessons import (
     Closeness,
     Lesson,
@@ -81,12 +81,11 @@ def collect(root: Path, students: Mapping[str, StudentConfig], device: torch.dev
         ReportError: A result is missing.
         CacheError: The store is missing, unfinished or damaged.
         DatasetError: A manifest or an image is missing.
-        TeacherError: A student's weights are missing.
+        TeacherError: A student's weights or the teacher's description is missing.
     """
     store = TargetStore.open(root / "cache/targets.zarr")
     train, val = (read_manifest(root / f"data/manifest/{split}.json") for split in ("train", "val"))
-    architecture = store.fingerprint["teacher"]["architecture"]
-    teacher = read_teacher(root, structure(DetectorConfig, architecture, "the store's fingerprint"))
+    teacher = read_teacher(root, read_architecture(root / "teacher" / "model" / "teacher.safetensors"))
     runs = read_students(root, students)
     pair = choose_pair(runs)
     views = sample_views(store, train, _load(root, pair), device)
@@ -107,6 +106,17 @@ def collect(root: Path, students: Mapping[str, StudentConfig], device: torch.dev
         lessons=choose_lessons([lesson for view in views for lesson in lessons_of(view)]),
         closeness=[measure_closeness(views, run.name) for run in pair.runs] if views else [],
     )
+
+
+def read_architecture(weights: Path) -> DetectorConfig:
+    """What the description beside a weights file says; the weights themselves are not read.
+
+    Raises:
+        TeacherError: There is no description.
+        ConfigError: It is not of a detector.
+    """
+    described = str(weights.with_suffix(".json"))
+    return structure(DetectorConfig, read_description(weights).get("architecture"), described)
 
 
 def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:

@@ -184,8 +184,10 @@ def _precision_recall(axes: Axes, curves: Mapping[str, Curve], lines: Sequence[L
 
 
 def loss_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Sequence[Line]) -> str | None:
-    """A panel for every loss term; ``None`` if no run was long enough for a point."""
-    terms = list(dict.fromkeys(term for by_term in curves.values() for term in by_term))
+    """A panel for every loss term that is not 0 throughout; ``None`` if no run was long enough for a point."""
+    terms = list(
+        dict.fromkeys(term for by_term in curves.values() for term, curve in by_term.items() if any(curve.y))
+    )
     if not terms:
         return None
     ordered = [*(term for term in terms if term != "loss"), *(term for term in terms if term == "loss")]

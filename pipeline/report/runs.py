@@ -67,7 +67,7 @@ class Run:
 
 
 def read_teacher(root: Path, detector: DetectorConfig) -> Run:
-    """The teacher's results; its architecture is told by the store.
+    """The teacher's results.
 
     Raises:
         ReportError: A file is missing.

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import math
 import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ FINISHED = Path("scratch/seeds")
 logger = logging.getLogger(__name__)
 
 Summary = dict[str, float | None]
+Gain = dict[str, float | None]
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -97,14 +97,14 @@ def _train_and_evaluate(
     return dict(evaluate(manifest, results, evaluation.area_edges).summary)
 
 
-def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, dict[str, float]]]:
+def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, Gain]]:
     """Gains over the first student, paired by seed.
 
     Returns:
         For every other student and every metric: ``mean`` gain and its ``standard_error`` (0 for one seed).
     """
     first, *others = summaries
-    gains: dict[str, dict[str, dict[str, float]]] = {}
+    gains: dict[str, dict[str, Gain]] = {}
     for name in others:
         gains[name] = {}
         for metric in SUMMARY:
@@ -114,16 +114,16 @@ def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, dict[str
     return gains
 
 
-def _mean_gain(differences: list[float]) -> dict[str, float]:
-    """Mean and its standard error; not-a-number where no object of that size was there to be found."""
+def _mean_gain(differences: list[float]) -> Gain:
+    """Mean and its standard error; ``None`` where no object of that size was there to be found."""
     if not differences:
-        return {"mean": math.nan, "standard_error": math.nan}
+        return {"mean": None, "standard_error": None}
     spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
     return {"mean": statistics.fmean(differences), "standard_error": spread / len(differences) ** 0.5}
 
 
 def render_table(
-    summaries: dict[str, list[Summary]], seeds: list[int], gains: dict[str, dict[str, dict[str, float]]]
+    summaries: dict[str, list[Summary]], seeds: list[int], gains: dict[str, dict[str, Gain]]
 ) -> str:
     """The comparison as a Markdown table."""
     lines = ["| student | seed | " + " | ".join(SUMMARY) + " |", "|---|---|" + "---|" * len(SUMMARY)]
@@ -132,10 +132,15 @@ def render_table(
             cells = " | ".join(_cell(row[metric]) for metric in SUMMARY)
             lines.append(f"| {name} | {seed} | {cells} |")
     for name, figures in gains.items():
-        shown = (f"{gain['mean']:+.2f} ± {gain['standard_error']:.2f}" for gain in figures.values())
-        lines.append(f"| gain of {name} | mean ± s.e. | {' | '.join(shown)} |")
+        cells = " | ".join(map(_gain_cell, figures.values()))
+        lines.append(f"| gain of {name} | mean ± s.e. | {cells} |")
     return "\n".join(lines)
 
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _gain_cell(gain: Gain) -> str:
+    mean, error = gain["mean"], gain["standard_error"]
+    return "-" if mean is None or error is None else f"{mean:+.2f} ± {error:.2f}"

@@ -72,6 +72,7 @@ def write_project(root: Path, students: Mapping[str, StudentConfig], metrics: Ma
     errors = {"loss_error": 0.001, "gradient_error": 0.02, "gradient_cosine": 0.999}
     _write_json(root / "cache/fidelity.json", {**fidelity, **errors})
     _write_results(root, "teacher", root / "teacher", metrics)
+    _write_json(root / "teacher/model/teacher.json", {"architecture": DETECTOR.to_json()})
     for name, config in students.items():
         _write_results(root, name, root / "students" / name, metrics)
         save_detector(GFL(config.detector), root / "students" / name / "model" / "student.safetensors", {})

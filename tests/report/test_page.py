@@ -11,10 +11,10 @@ import torch
 from report_cases import BOUNDS, LD_LOSS, NO_LOSS, run_of, student, write_project
 
 from pipeline.report.collect import Report, collect, shown_students
-from pipeline.report.figures import count_bounds, inline_svg, size_bounds
+from pipeline.report.figures import count_bounds, inline_svg, loss_chart, size_bounds
 from pipeline.report.numbers import count, direction, duration, signed, significant, size
 from pipeline.report.page import detector_lines, render
-from pipeline.report.runs import choose_pair
+from pipeline.report.runs import Curve, choose_pair
 from pipeline.report.summary import claim, measure_break_even, tiles
 from pipeline.student.train import StudentConfig
 
@@ -207,3 +207,13 @@ def test_size_groups_hold_every_object() -> None:
         bounds = size_bounds(np.array(sides))
         assert len(bounds) >= 2
         assert all(bounds[0] <= side <= bounds[-1] for side in sides if side)
+
+
+def test_loss_of_weight_zero_has_no_panel() -> None:
+    lines = detector_lines([run_of("ld", student(LD_LOSS), 1.0)])
+    curves = {"loss_ld": Curve(x=(20.0, 40.0), y=(2.0, 1.0)), "loss_kd": Curve(x=(20.0, 40.0), y=(0.0, 0.0))}
+    chart = loss_chart({"ld": curves}, lines)
+    assert chart is not None
+    assert "LD, main region" in chart
+    assert "KD" not in chart
+    assert loss_chart({"ld": {}}, lines) is None

@@ -20,6 +20,8 @@ def test_gains_are_paired_by_seed() -> None:
 def test_one_seed_has_no_spread_and_missing_sizes_count_nothing() -> None:
     gains = compare({"plain": rows(10), "ld": [{**rows(12)[0], "APl": None}]})
     assert gains["ld"]["AP"] == {"mean": 2.0, "standard_error": 0.0}
+    assert gains["ld"]["APl"] == {"mean": None, "standard_error": None}
+    assert render_table({"plain": rows(10), "ld": rows(12)}, [0], gains).endswith("+2.00 ± 0.00 | - |")
 
 
 def test_the_table_has_a_row_for_every_run_and_every_gain() -> None:
