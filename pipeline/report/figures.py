@@ -184,7 +184,7 @@ def _precision_recall(axes: Axes, curves: Mapping[str, Curve], lines: Sequence[L
 
 
 def loss_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Sequence[Line]) -> str | None:
-    """A panel for every loss term that is not 0 throughout; ``None`` if no run was long enough for a point."""
+    """A panel for every loss term that is not always 0; ``None`` if no run was long enough for a point."""
     terms = list(
         dict.fromkeys(term for by_term in curves.values() for term, curve in by_term.items() if any(curve.y))
     )
