@@ -8,7 +8,7 @@ from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import save_detector
-from pipeline.student.train import StudentConfig, train_student
+from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.loop import write_curve
 from stages.runtime import device, run_stage, timed, workers
 
@@ -24,7 +24,8 @@ def main() -> None:
     output = Path("students") / name
     schedule = config.train.schedule
     with timed(output / "timing.json", epochs=schedule.epochs, images=len(manifest.images)):
-        model, curve = train_student(config, store, manifest, device=device(), workers=workers(), label=name)
+        source = stored_targets(config, store, manifest)
+        model, curve = train_student(config, source, manifest, device=device(), workers=workers(), label=name)
     save_detector(model, output / "model" / "student.safetensors", {"preprocessing": PREPROCESSING})
     write_curve(curve, output / "loss.csv")
 

@@ -14,8 +14,8 @@ from pipeline.student.source import StoredTargets, require_fit
 from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
 from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
-from pipeline.training.dataset import Loader
-from pipeline.training.loop import LossRow, StepLosses, build_for_training, train
+from pipeline.training.dataset import Loader, TargetSource
+from pipeline.training.loop import LOG_EVERY_STEPS, LossRow, StepLosses, build_for_training, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,28 +27,46 @@ class StudentConfig:
     loss: DistillationConfig
 
 
-def train_student(
-    config: StudentConfig,
-    store: TargetStore,
-    manifest: Manifest,
-    *,
-    device: torch.device,
-    workers: int,
-    label: str,
-) -> tuple[GFL, list[LossRow]]:
-    """Train a student; assignment and soft targets come from the store.
-
-    Returns:
-        The student and its loss curve.
+def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoredTargets:
+    """A student's targets from a store that fits it.
 
     Raises:
         CacheError: the store does not fit the student or the dataset.
     """
     require_fit(store.fingerprint, config.detector, manifest)
+    return StoredTargets(store=store, with_teacher=config.loss.reads_teacher)
+
+
+def train_student(
+    config: StudentConfig,
+    source: TargetSource,
+    manifest: Manifest,
+    *,
+    device: torch.device,
+    workers: int,
+    label: str,
+    steps: int | None = None,
+    log_every: int = LOG_EVERY_STEPS,
+) -> tuple[GFL, list[LossRow]]:
+    """Train a student; assignment and soft targets come from ``source``.
+
+    Args:
+        config: of the student.
+        source: :func:`stored_targets`, or the teacher in the loop for comparison.
+        manifest: of the training images.
+        device: to train on.
+        workers: processes that decode images.
+        label: shown beside the progress.
+        steps: stop after so many; the schedule's own number if not given.
+        log_every: steps that a row of the loss curve is the mean of.
+
+    Returns:
+        The student and its loss curve.
+    """
     model = build_for_training(config.detector, config.train, device)
     loader = Loader(
         manifest=manifest,
-        source=StoredTargets(store=store, with_teacher=config.loss.reads_teacher),
+        source=source,
         strides=config.detector.strides,
         batch_size=config.train.schedule.batch_size,
         seed=config.train.seed,
@@ -62,6 +80,8 @@ def train_student(
         device=device,
         norm_eval=config.train.norm_eval,
         label=label,
+        steps=steps,
+        log_every=log_every,
     )
 
 

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -57,20 +58,25 @@ def train(
     device: torch.device,
     norm_eval: bool,
     label: str,
+    steps: int | None = None,
+    log_every: int = LOG_EVERY_STEPS,
 ) -> list[LossRow]:
     """Train ``model`` in place and return the curve of its loss terms.
+
+    ``steps`` stops before the schedule's end; the learning rate is that of the whole schedule all the same.
 
     Raises:
         PipelineError: the loss is not finite; the message names step and terms.
     """
     optimizer = build_optimizer(model, schedule)
-    steps = len(loader)
-    factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, schedule))
-    curve = _Curve()
-    with progress_bar(schedule.epochs * steps, label, "step") as bar:
+    per_epoch = len(loader)
+    factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, per_epoch, schedule))
+    curve = _Curve(log_every)
+    total = min(steps or math.inf, schedule.epochs * per_epoch)
+    with progress_bar(int(total), label, "step") as bar:
         for epoch in range(schedule.epochs):
             _set_training(model, norm_eval=norm_eval)
-            for batch in loader.epoch(epoch):
+            for batch in islice(loader.epoch(epoch), int(total) - curve.step):
                 terms = losses_of(batch.to(device))
                 loss = torch.stack(list(terms.values())).sum()
                 _require_finite(loss, terms, curve.step)
@@ -78,7 +84,7 @@ def train(
                 factor.step()
                 curve.add(terms)
                 bar.update()
-            bar.set_postfix(epoch=epoch + 1, loss=f"{curve.latest():.3f}")
+            bar.set_postfix({"epoch": str(epoch + 1), **curve.latest()})
     return curve.rows
 
 
@@ -105,26 +111,27 @@ def _update(model: GFL, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad
 
 
 class _Curve:
-    """Means of the loss terms over ``LOG_EVERY_STEPS`` steps."""
+    """Means of the loss terms over a few steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
         self.rows: list[LossRow] = []
         self.step = 0
+        self._every = every
         self._pending: list[dict[str, Tensor]] = []
 
     def add(self, terms: dict[str, Tensor]) -> None:
         """Record a step; values stay on the device until a row is complete."""
         self.step += 1
         self._pending.append({name: value.detach() for name, value in terms.items()})
-        if len(self._pending) == LOG_EVERY_STEPS:
+        if len(self._pending) == self._every:
             names = self._pending[0]
             means = {name: torch.stack([row[name] for row in self._pending]).mean().item() for name in names}
             self.rows.append(LossRow(step=self.step, terms=means))
             self._pending.clear()
 
-    def latest(self) -> float:
-        """Sum of the newest row's terms."""
-        return sum(self.rows[-1].terms.values()) if self.rows else math.nan
+    def latest(self) -> dict[str, str]:
+        """Sum of the newest row's terms, once there is a row."""
+        return {"loss": f"{sum(self.rows[-1].terms.values()):.3f}"} if self.rows else {}
 
 
 def write_curve(rows: list[LossRow], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from stages.commands import seeds, teacher
+from stages.commands import online, seeds, teacher
 from stages.runtime import run_stage
 
 
@@ -13,6 +13,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     seeds.add_command(commands)
+    online.add_command(commands)
     teacher.add_command(commands)
     arguments = parser.parse_args()
     run_stage(lambda: arguments.run(arguments))

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.detect import detect
 from pipeline.progress import show_progress
-from pipeline.student.train import StudentConfig, train_student
+from pipeline.student.train import StudentConfig, stored_targets, train_student
 from stages.evaluate import EvaluateConfig
 from stages.runtime import device, workers, write_json
 
@@ -77,10 +77,11 @@ def _train_and_evaluate(
     config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
 ) -> dict[str, Any]:
     label = f"{name} seed {config.train.seed}"
+    train_manifest = read_manifest(Path("data/manifest/train.json"))
     model, _ = train_student(
         config,
-        store,
-        read_manifest(Path("data/manifest/train.json")),
+        stored_targets(config, store, train_manifest),
+        train_manifest,
         device=device(),
         workers=workers(),
         label=label,

@@ -1,7 +1,6 @@
 """Training from a store: reproducible, plain students unmoved by the teacher, cached = online."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,21 @@ import torch
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
 from pipeline.codec.precision import Precision
 from pipeline.detector.gfl import GFL
 from pipeline.errors import PipelineError
 from pipeline.planning import ViewPlan
 from pipeline.student.distillation import DistillationConfig
-from pipeline.student.train import StudentConfig, student_losses, train_student
+from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.teacher.cache_views import write_store
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.teacher.online import OnlineTargets
 from pipeline.training.config import TrainConfig
-from pipeline.training.dataset import Loader
-from pipeline.training.loop import train
 from pipeline.training.schedule import ScheduleConfig
 
 PLAIN = DistillationConfig(ld_weight=0, vlr_weight=0, ld_temperature=10, kd_weight=0, kd_temperature=2)
 FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=0.5, kd_temperature=2)
 IMAGES = 8
+CPU = torch.device("cpu")
 
 
 def student(loss: DistillationConfig, epochs: int = 1) -> StudentConfig:
@@ -60,8 +57,8 @@ def store_of(folder: Path, precision: Precision, teacher_seed: int = 0) -> Targe
 
 
 def trained(config: StudentConfig, store: TargetStore, plan: ViewPlan) -> GFL:
-    cpu = torch.device("cpu")
-    return train_student(config, store, plan.manifest, device=cpu, workers=0, label="test")[0]
+    source = stored_targets(config, store, plan.manifest)
+    return train_student(config, source, plan.manifest, device=CPU, workers=0, label="test")[0]
 
 
 def same_weights(first: GFL, second: GFL) -> bool:
@@ -81,47 +78,10 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path
     assert not same_weights(trained(student(FULL), one, plan), trained(student(FULL), other, plan))
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnlineTargets:
-    """The teacher in the loop: the oracle that a lossless store must equal."""
-
-    plan: ViewPlan
-    teacher: Teacher
-
-    def image_ids(self) -> Sequence[int]:
-        return [record.image_id for record in self.plan.manifest.images]
-
-    def views_of(self, image_id: int) -> Sequence[int]:  # noqa: ARG002
-        return self.plan.views.numbers
-
-    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
-        planned = self.plan.plan(self.plan.manifest.by_id[key.image_id], key.view)
-        (soft,) = self.teacher.run([planned])
-        stored = StoredView(
-            planned=planned,
-            edge_codes=soft.edge_logits.reshape(len(soft.edge_logits), 4 * DETECTOR.bins),
-            edge_steps=None,
-            cls_codes=soft.cls_logits,
-            cls_step=None,
-        )
-        return planned, stored
-
-
 def trained_online(config: StudentConfig, plan: ViewPlan) -> GFL:
     teacher = replace(small_teacher(plan.manifest), batch_size=1)
-    torch.manual_seed(config.train.seed)
-    model = GFL(config.detector).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = Loader(
-        manifest=plan.manifest,
-        source=OnlineTargets(plan=plan, teacher=teacher),
-        strides=config.detector.strides,
-        batch_size=config.train.schedule.batch_size,
-        seed=config.train.seed,
-        workers=0,
-    )
-    losses, schedule = student_losses(model, config), config.train.schedule
-    train(model, losses, loader, schedule, device=torch.device("cpu"), norm_eval=False, label="online")
-    return model
+    source = OnlineTargets(plan=plan, teacher=teacher)
+    return train_student(config, source, plan.manifest, device=CPU, workers=0, label="online")[0]
 
 
 def relative_difference(first: GFL, second: GFL) -> float:

@@ -1,0 +1,41 @@
+"""The teacher in the training loop: what the store replaces, kept to compare with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.planning import ViewPlan
+from pipeline.teacher.soft_targets import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineTargets:
+    """Targets that are computed for every view of every epoch: regions anew, the teacher run again.
+
+    Each view runs by itself, with its own padding, as a store of ``batch_size: 1`` holds it.
+    """
+
+    plan: ViewPlan
+    teacher: Teacher
+
+    def image_ids(self) -> Sequence[int]:
+        """Images that are trained on, ascending."""
+        return [record.image_id for record in self.plan.manifest.images]
+
+    def views_of(self, image_id: int) -> Sequence[int]:  # noqa: ARG002
+        """Every image has the same views."""
+        return self.plan.views.numbers
+
+    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+        """Plan the view and run the teacher on it."""
+        planned = self.plan.plan(self.plan.manifest.by_id[key.image_id], key.view)
+        (soft,) = self.teacher.run([planned])
+        points, edges, bins = soft.edge_logits.shape
+        stored = StoredView(
+            planned=planned,
+            edge_codes=soft.edge_logits.reshape(points, edges * bins),
+            edge_steps=None,
+            cls_codes=soft.cls_logits,
+            cls_step=None,
+        )
+        return planned, stored
