@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -72,11 +71,11 @@ def train(
     per_epoch = len(loader)
     factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, per_epoch, schedule))
     curve = _Curve(log_every)
-    total = min(steps or math.inf, schedule.epochs * per_epoch)
-    with progress_bar(int(total), label, "step") as bar:
-        for epoch in range(schedule.epochs):
+    total = schedule.epochs * per_epoch if steps is None else min(steps, schedule.epochs * per_epoch)
+    with progress_bar(total, label, "step") as bar:
+        for epoch in range(-(-total // per_epoch)):
             _set_training(model, norm_eval=norm_eval)
-            for batch in islice(loader.epoch(epoch), int(total) - curve.step):
+            for batch in islice(loader.epoch(epoch), total - curve.step):
                 terms = losses_of(batch.to(device))
                 loss = torch.stack(list(terms.values())).sum()
                 _require_finite(loss, terms, curve.step)

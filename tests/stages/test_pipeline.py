@@ -88,6 +88,14 @@ def test_a_second_writer_of_the_store_makes_the_same_bytes(clone: Path) -> None:
     assert before == {p.relative_to(store): p.read_bytes() for p in store.rglob("*") if p.is_file()}
 
 
+def test_the_store_trains_as_the_teacher_in_the_loop_does(clone: Path) -> None:
+    """The command `ldp online`; the smoke recipe's store is quantised, so weights agree roughly."""
+    ldp = str(Path(sys.executable).with_name("ldp"))
+    run(clone, ldp, "online", "ld", "--steps", "3", "--json", "online.json")
+    figures = json.loads((clone / "online.json").read_text())
+    assert 0 < figures["weights, relative difference after the last step"] < 1e-2
+
+
 def test_students_train_without_the_teachers_files(clone: Path) -> None:
     (clone / "teacher").rename(clone / "elsewhere")
     try:

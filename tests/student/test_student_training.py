@@ -103,6 +103,16 @@ def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_
     assert 1e-6 < relative_difference(quantized, online) < 1e-2
 
 
+def test_a_short_run_takes_its_steps_and_no_more(tmp_path: Path) -> None:
+    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    config = student(FULL, epochs=3)
+    source = stored_targets(config, store, plan.manifest)
+    _, curve = train_student(
+        config, source, plan.manifest, device=CPU, workers=0, label="short", steps=5, log_every=1
+    )
+    assert [row.step for row in curve] == [1, 2, 3, 4, 5]
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_terms(tmp_path: Path) -> None:
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     config = student(FULL, epochs=9)
