@@ -27,7 +27,9 @@ def run_stage(main: Callable[[], None]) -> None:
     logging.basicConfig(level=os.environ.get("LDP_LOG", "INFO"), format="%(message)s", stream=sys.stderr)
     try:
         main()
-    except PipelineError as error:
+    except (PipelineError, OSError) as error:
+        # A full disk or a missing permission names its file; LDP_LOG=DEBUG shows where it happened.
+        logging.getLogger(__name__).debug("where it happened:", exc_info=True)
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

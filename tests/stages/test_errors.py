@@ -84,6 +84,12 @@ def test_a_missing_image(folder: Path) -> None:
     assert_one_line(run_stage(folder, "stages.prepare_data"), "dataset/images/a.jpg: expected an image")
 
 
+def test_an_output_that_cannot_be_written(folder: Path) -> None:
+    (folder / "data").write_text("a file where a folder should be")
+    assert_one_line(run_stage(folder, "stages.prepare_data"), "data")
+    assert "Traceback" in run_stage(folder, "stages.prepare_data", LDP_LOG="DEBUG")[1]
+
+
 def test_an_unknown_parameter(folder: Path) -> None:
     change(folder, lambda params: params["prepare_data"].update(colour=3))
     assert_one_line(run_stage(folder, "stages.prepare_data"), "params.yaml: prepare_data", "'colour'")
