@@ -24,8 +24,8 @@ from pipeline.errors import ConfigError, PipelineError
 
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage: an error that a user can cause is one line and exit code 1."""
-    logging.basicConfig(level=os.environ.get("LDP_LOG", "INFO"), format="%(message)s", stream=sys.stderr)
     try:
+        logging.basicConfig(level=log_level(), format="%(message)s", stream=sys.stderr)
         main()
     except (PipelineError, OSError) as error:
         # A full disk or a missing permission names its file; LDP_LOG=DEBUG shows where it happened.
@@ -33,6 +33,14 @@ def run_stage(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def log_level() -> str:
+    """How much is logged."""
+    name = os.environ.get("LDP_LOG", "INFO").upper()
+    if name not in logging.getLevelNamesMapping():
+        raise ConfigError(f"LDP_LOG: expected a log level such as INFO or DEBUG, but got {name!r}")
+    return name
 
 
 def device() -> torch.device:

@@ -109,6 +109,10 @@ def test_an_impossible_device(folder: Path) -> None:
     assert_one_line(result, "LDP_DEVICE", "'abacus'")
 
 
+def test_an_unknown_log_level(folder: Path) -> None:
+    assert_one_line(run_stage(folder, "stages.prepare_data", LDP_LOG="loud"), "LDP_LOG", "'LOUD'")
+
+
 def test_an_unreadable_image_and_a_class_count_that_does_not_fit(folder: Path) -> None:
     assert run_stage(folder, "stages.prepare_data")[0] == 0
     (folder / "data/rendered/train/000000000001.bmp").write_bytes(b"BM no image")

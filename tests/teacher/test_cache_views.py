@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
+from pipeline.cache import writer
 from pipeline.cache.reader import TargetStore
+from pipeline.cache.records import SoftTargets
+from pipeline.codec.precision import Precision
 from pipeline.errors import CacheError
 from pipeline.student.source import require_fit
-from pipeline.teacher.cache_views import StorePlan, expected_bytes, require_disk, write_store
+from pipeline.teacher.cache_views import StorePlan, expected_bytes, partition_views, require_disk, write_store
 from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
 
 
@@ -67,6 +70,28 @@ def test_a_store_is_planned_to_the_row_before_the_teacher_runs(tmp_path: Path) -
     assert planned.table.counts[:, 0].tolist() == [len(view.points) for view in plan]
     store = TargetStore.open(write(tmp_path, planned))
     assert store.statistics["points"] == planned.table.counts[:, 0].sum()
+
+
+@pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS], ids=["quantized", "lossless"])
+def test_a_store_never_takes_more_than_its_plan_says(tmp_path: Path, precision: Precision) -> None:
+    """Even of outputs that nothing can compress. Shard indices and headers are counted apart."""
+    plan = small_plan(tmp_path)
+    planned = small_store_plan(plan, precision)
+    rng = np.random.default_rng(0)
+    writer.init(tmp_path / "scratch", planned.schema, planned.table)
+    written = 0
+    for index in range(planned.schema.partitions):
+        views = partition_views(planned, plan, index)
+        noise = [
+            SoftTargets(
+                edge_logits=rng.uniform(-25, 0, (len(v.points), 4, DETECTOR.bins)).astype(np.float32),
+                cls_logits=rng.uniform(-3000, 3000, (v.points.main_count, 4)).astype(np.float32),
+            )
+            for v in views
+        ]
+        shards = writer.write_partition(tmp_path / "scratch", index, views, noise).shards.values()
+        written += sum(shard.size - 64 for shard in shards)
+    assert written <= expected_bytes(planned)
 
 
 def test_a_store_that_cannot_fit_is_refused_before_the_teacher_runs(
