@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.cache.records import KeptPoints, PlannedView, SoftTargets
 from pipeline.cache.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
 from pipeline.codec.classes import quantize_classes
-from pipeline.codec.edges import EDGES, quantize_edges
+from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
 from pipeline.codec.precision import Precision
 from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import quantize_weights
@@ -85,11 +85,12 @@ def quantize_partition(
 
 def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_bytes: int) -> dict[str, Any]:
     """What the store's attributes say about its content."""
+    edge_codes = total.points * edge_columns(schema.bins, lossless=schema.precision.lossless)
     weight = total.valuable_weight_codes / schema.precision.weight_scale
     return {
         **total.to_json(),
         "mean_valuable_weight": _ratio(weight, total.valuable_points),
-        "edge_clipped_fraction": _ratio(total.edge_codes_clipped, total.points * EDGES * schema.bins),
+        "edge_clipped_fraction": _ratio(total.edge_codes_clipped, edge_codes),
         "cls_clipped_fraction": _ratio(total.cls_codes_clipped, total.main_points * schema.num_classes),
         "points_per_view": _ratio(total.points, total.views),
         "bytes": stored_bytes,

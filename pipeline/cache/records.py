@@ -112,14 +112,14 @@ class StoredView:
 
     Attributes:
         planned: The view, with its weights dequantised.
-        edge_codes: (P, 4 * bins) uint8; float32 logits if the store is lossless.
-        edge_steps: (P,) float32, ``edge_logit = -edge_code * edge_step``; ``None`` if lossless.
+        edge_codes: (P, 4 * (bins - 1)) int16; (P, 4 * bins) float32 logits if the store is lossless.
+        edge_steps: (P,) float32, the steps of ``dequantize_edges``; ``None`` if lossless.
         cls_codes: (M, C) int16; float32 logits if the store is lossless.
         cls_step: ``cls_logit = cls_code * cls_step``; ``None`` if lossless.
     """
 
     planned: PlannedView
-    edge_codes: NDArray[np.uint8] | NDArray[np.float32]
+    edge_codes: NDArray[np.int16] | NDArray[np.float32]
     edge_steps: NDArray[np.float32] | None
     cls_codes: NDArray[np.int16] | NDArray[np.float32]
     cls_step: float | None

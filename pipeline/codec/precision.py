@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 
-QUANTIZED_WEIGHT_SCALE = 2**16 - 1
-"""Codes per unit of weight when quantised: an IoU to 1.5e-5."""
+QUANTIZED_WEIGHT_SCALE = 2**10 - 1
+"""Codes per unit of weight when quantised: an IoU to 5e-4, which adds 0.2 % to the gradient where the logits'
+quantiser adds 2 %, and takes half the bytes of 16 bits."""
 LOSSLESS_WEIGHT_SCALE = 2**24
 """Codes per unit of weight when lossless: the spacing of float32 just below 1."""
 
@@ -18,7 +19,7 @@ class Precision:
     """The quantiser's steps, in logits; no step at all means float32 as it is.
 
     Attributes:
-        edge_step: Step of the edge logits of a main-region point, or ``None``.
+        edge_step: Step of the edge logits' cosine transform at a main-region point, or ``None``.
         edge_step_cap: Largest factor (>= 1) by which a low weight may coarsen ``edge_step``.
         cls_step: Step of the class logits, or ``None``; ``None`` exactly when ``edge_step`` is.
 
@@ -60,9 +61,10 @@ class Precision:
             return f"{weights} edge_codes and cls_codes are float32 logits as they are."
         return (
             f"{weights} cls_logit = cls_code * {self.cls_step}. "
-            "edge_logit = -edge_code * step, up to a constant per edge, which softmax ignores. "
+            "edge_logit[i] = sum over j = 1..bins-1 of (edge_code[j-1] - 128) * step * sqrt(2/bins) * "
+            "cos(pi*j*(2*i+1)/(2*bins)), up to a constant per edge, which softmax ignores. "
             f"step = {self.edge_step} where main_gt >= 0, else {self.edge_step} * 2**(k/2), "
-            f"k = round(-log2(valuable_weight)) limited so that 2**(k/2) <= {self.edge_step_cap}."
+            f"k = round(1 - log2(valuable_weight)) limited so that 2**(k/2) <= {self.edge_step_cap}."
         )
 
     def to_json(self) -> dict[str, float | None]:

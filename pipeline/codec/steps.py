@@ -2,8 +2,10 @@
 
 The error that a point brings into the LD loss is proportional to its weight ``w`` and grows with the
 square of its step, while its bits grow with ``-log2(step)``. Minimising the sum of errors at a given
-number of bits makes ``w * step**2`` equal everywhere: ``step ~ 1 / sqrt(w)``. Rounded to powers of
-``sqrt(2)``, a step is one small integer ``k``, which both the writer and the reader derive from the
+number of bits makes ``w * step**2`` equal everywhere: ``step ~ 1 / sqrt(w)``. In the LD loss a valuable
+point weighs a quarter of its VLR weight, and a main-region point the student's score, which is about a half
+where it matters: relative to the main region a valuable point counts half its VLR weight. Rounded to powers
+of ``sqrt(2)``, a step is one small integer ``k``, which both the writer and the reader derive from the
 *integer* weight code by integer comparisons, so that no machine's ``log2`` can make them disagree.
 """
 
@@ -17,7 +19,7 @@ from pipeline.codec.precision import Precision
 
 
 def step_exponents(precision: Precision, weight_codes: NDArray[np.integer]) -> NDArray[np.int64]:
-    """``k = round(-log2(weight))`` limited to ``0..2*log2(edge_step_cap)``.
+    """``k = round(-log2(weight / 2))`` limited to ``0..2*log2(edge_step_cap)``.
 
     Args:
         precision: Gives the scale of the codes and the cap.
@@ -69,9 +71,9 @@ def _step_table(edge_step: float, largest: int) -> NDArray[np.float32]:
 def _code_thresholds(precision: Precision) -> NDArray[np.int64]:
     """Ascending codes ``T_j``, one per j = largest..1, with ``k >= j`` exactly when ``code <= T_j``.
 
-    ``-log2(code / scale) >= j - 1/2`` means ``code**2 <= 2 * scale**2 / 4**j``: an integer square root.
-    No tie is possible, because ``2**(1/2 - j)`` is irrational.
+    ``1 - log2(code / scale) >= j - 1/2`` means ``code**2 <= 8 * scale**2 / 4**j``: an integer square root.
+    No tie is possible, because ``2**(3/2 - j)`` is irrational.
     """
-    doubled_square = 2 * precision.weight_scale**2
+    square = 8 * precision.weight_scale**2
     exponents = range(_largest_exponent(precision), 0, -1)
-    return np.array([math.isqrt(doubled_square // 4**j) for j in exponents], dtype=np.int64)
+    return np.array([math.isqrt(square // 4**j) for j in exponents], dtype=np.int64)

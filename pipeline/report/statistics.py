@@ -28,7 +28,7 @@ ENTROPY_BINS = 40
 FLOAT32_BYTES = 4
 
 BLOCK_CHUNKS = 64
-"""Inner chunks that dask holds at once: 32,768 points, 2 MB of codes."""
+"""Inner chunks that dask holds at once: 32,768 points, 4 MB of codes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,12 +137,12 @@ def entropy_histogram(
 
 
 def edge_entropies(
-    codes: NDArray[np.uint8] | NDArray[np.float32], region: NDArray[np.int32], precision: Precision
+    codes: NDArray[np.int16] | NDArray[np.float32], region: NDArray[np.int32], precision: Precision
 ) -> NDArray[np.float64]:
     """Entropy, nats, of the stored edge distributions at temperature 1.
 
     Args:
-        codes: (P, 4 * bins).
+        codes: (P, 4 * (bins - 1)), or (P, 4 * bins) if lossless.
         region: (P, 4) rows of ``points/region``.
         precision: The quantiser's steps.
 

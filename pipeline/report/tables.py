@@ -176,7 +176,7 @@ def store_facts(report: Report) -> list[tuple[str, str]]:
         ("bytes per view", size(totals["bytes_per_view"])),
         ("bytes per point", f"{totals['bytes'] / points:.1f}"),
         ("bits per stored edge logit", _edge_bits(report)),
-        ("edge codes clipped", _share(totals["edge_codes_clipped"], points * 4 * report.schema.bins)),
+        ("edge codes clipped", f"{100 * totals['edge_clipped_fraction']:.2g} %"),
         ("class codes clipped", f"{100 * totals['cls_clipped_fraction']:.2g} %"),
         ("time to write, teacher included", f"{duration(seconds)} on {timing['device']}"),
         ("views per second", f"{timing['views'] / seconds:.1f}" if seconds else MISSING),

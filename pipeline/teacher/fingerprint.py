@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.cache.schema import FORMAT_VERSION
 from pipeline.codec.precision import Precision
 from pipeline.data.images import PREPROCESSING
 from pipeline.detector.config import DetectorConfig
@@ -18,6 +19,7 @@ def store_fingerprint(
 ) -> dict[str, Any]:
     """The fingerprint of a store, as nested plain values."""
     return {
+        "format_version": FORMAT_VERSION,
         "annotations": plan.manifest.annotations_sha256,
         "classes": [category.category_id for category in plan.manifest.categories],
         "images": plan.manifest.images_sha256,

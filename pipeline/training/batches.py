@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.cache.records import PlannedView, StoredView
+from pipeline.codec.edges import CODE_OF_ZERO, EDGES, cosine_basis
 from pipeline.data.images import batch_images
 from pipeline.regions.grid import Size, level_lengths, level_sizes, valid_cells
 
@@ -59,23 +61,32 @@ class BatchSoftTargets(OnDevice):
     """What the teacher said at a batch's points: integer codes, or float logits if their step is 0."""
 
     edge_codes: Tensor
-    """``Tensor[P, 4 * bins]``."""
+    """``ShortTensor[P, 4 * (bins - 1)]`` codes, or ``Tensor[P, 4 * bins]`` logits as they are."""
     edge_steps: Tensor
-    """``Tensor[P]``: logit = -code * step; 0 marks logits that are stored as they are."""
+    """``Tensor[P]``: see ``codec.edges``; 0 where logits are stored as they are."""
     cls_codes: Tensor
     """``Tensor[M, C]``."""
     cls_step: float
     """Logit = code * step; 0 marks logits that are stored as they are."""
 
     def edge_logits(self) -> Tensor:
-        """``Tensor[P, 4, bins]`` float32, up to a constant per edge."""
-        steps = self.edge_steps[:, None]
-        logits = torch.where(steps > 0, self.edge_codes * -steps, self.edge_codes.float())
-        return logits.reshape(len(logits), 4, logits.shape[1] // 4)
+        """``Tensor[P, 4, bins]`` float32, up to a constant per edge: ``dequantize_edges`` on the device."""
+        codes = self.edge_codes
+        values = codes.float().reshape(len(codes), EDGES, codes.shape[1] // EDGES)
+        if codes.is_floating_point():
+            return values
+        coefficients = (values - CODE_OF_ZERO) * self.edge_steps[:, None, None]
+        return coefficients @ _basis(values.shape[-1] + 1, values.device)
 
     def cls_logits(self) -> Tensor:
         """``Tensor[M, C]`` float32."""
         return self.cls_codes.float() * (self.cls_step or 1.0)
+
+
+@cache
+def _basis(bins: int, device: torch.device) -> Tensor:
+    """``Tensor[bins - 1, bins]``, copied to each device once."""
+    return torch.from_numpy(cosine_basis(bins).astype(np.float32)).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,22 @@
-"""Stores that earlier releases wrote stay here, and must be read for ever: one per ``format_version``."""
+"""A tiny store of every ``format_version`` stays here: the current one is read for ever, others say what to do."""
 
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import ViewKey
 from pipeline.cache.verify import verify
 from pipeline.data.views import ViewGeometry
+from pipeline.errors import CacheError
+
+STORES = Path(__file__).parent
 
 
-def test_format_1_is_read() -> None:
-    """Values as they were given to the writer, by hand; every logit is a multiple of its step."""
-    path = Path(__file__).parent / "format_1.zarr"
+def test_format_2_is_read() -> None:
+    """Values as they were given to the writer, by hand, in steps of 0.01 and more."""
+    path = STORES / "format_2.zarr"
     assert verify(path, lambda _done, _total: None) == []
     store = TargetStore.open(path)
     assert store.keys == (ViewKey(139, 1), ViewKey(285, 0))
@@ -24,13 +30,21 @@ def test_format_1_is_read() -> None:
     assert points.level.tolist() == [0, 0, 1]
     assert points.position.tolist() == [7, 9, 3]
     assert points.main_gt.tolist() == [-1, 0, -1]
-    assert (points.valuable_weight * 65535).round().tolist() == [16384, 0, 655]
-    assert view.edge_logits().tolist() == [
-        [[-2, 0], [0, 0], [0, 0], [0, 0]],
-        [[0, 0], [0, -1], [0, 0], [0, 0]],
-        [[0, 0], [0, 0], [0, 0], [0, -4]],
-    ]
+    assert (points.valuable_weight * 1023).round().tolist() == [256, 0, 10]
+    given = np.zeros((3, 4, 3))
+    given[0, 0], given[1, 1], given[2, 3] = [-2, 0, 1], [0, -1, 4], [0.5, 0, -8]
+    centred = given - given.mean(axis=-1, keepdims=True)
+    np.testing.assert_allclose(view.edge_logits(), centred, atol=0.06)
+    np.testing.assert_allclose(view.edge_logits()[1], centred[1], atol=0.0075)
     assert view.edge_steps is not None
-    assert view.edge_steps.tolist() == [0.5, 0.25, 1.0]
+    np.testing.assert_allclose(view.edge_steps, [0.01 * 2**1.5, 0.01, 0.08], rtol=1e-6)
     assert view.cls_logits().tolist() == [[-1.5, 0.25, 2]]
     assert len(store.read(ViewKey(285, 0)).planned.points) == 0
+
+
+def test_format_1_which_was_never_released_is_refused_with_what_to_do() -> None:
+    """It coded the logits themselves, below the largest of their edge."""
+    with pytest.raises(
+        CacheError, match="expected a store of format_version 2, but got 1; make the store again"
+    ):
+        TargetStore.open(STORES / "format_1.zarr")

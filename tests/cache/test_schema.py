@@ -39,7 +39,7 @@ def test_a_partition_is_one_shard_of_each_array() -> None:
         assert spec.shards[0] % spec.chunks[0] == 0
 
 
-@pytest.mark.parametrize(("precision", "dtypes"), [(QUANTIZED, ["int32", "uint8", "int16"])])
+@pytest.mark.parametrize(("precision", "dtypes"), [(QUANTIZED, ["int32", "int16", "int16"])])
 def test_dtypes(precision: Precision, dtypes: list[str]) -> None:
     found = {spec.path: spec.dtype for spec in sharded_specs(make_plan(precision).schema)}
     assert [found[path] for path in (REGION, EDGE_CODES, CLS_CODES)] == dtypes

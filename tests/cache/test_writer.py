@@ -274,7 +274,7 @@ def test_no_path_time_or_host_in_the_output(tmp_path: Path) -> None:
 
 def test_statistics_are_those_of_the_views(tmp_path: Path) -> None:
     plan = make_plan()
-    plan.targets[0].edge_logits[0, 0, :2] = [1000, -1000]
+    plan.targets[0].edge_logits[0, 0, :2] = [1e5, -1e5]
     output = write_store(tmp_path, plan)
     statistics = json.loads((output / "zarr.json").read_bytes())["attributes"]["statistics"]
     weights = np.concatenate([view.points.valuable_weight for view in plan.views])
@@ -283,9 +283,9 @@ def test_statistics_are_those_of_the_views(tmp_path: Path) -> None:
     assert statistics["boxes"] == sum(len(view.labels) for view in plan.views)
     assert statistics["main_points"] == sum(len(targets.cls_logits) for targets in plan.targets)
     assert statistics["valuable_points"] == np.count_nonzero(weights)
-    assert statistics["mean_valuable_weight"] == pytest.approx(weights[weights > 0].mean(), abs=1e-4)
-    assert statistics["edge_codes_clipped"] == 4, "all but the largest bin of that edge"
-    assert statistics["edge_clipped_fraction"] == pytest.approx(4 / (105 * 4 * 5))
+    assert statistics["mean_valuable_weight"] == pytest.approx(weights[weights > 0].mean(), abs=5e-4)
+    assert statistics["edge_codes_clipped"] == 4, "all coefficients of that edge"
+    assert statistics["edge_clipped_fraction"] == pytest.approx(4 / (105 * 4 * 4))
     assert statistics["cls_clipped_fraction"] == 0
     stored = sum(len(content) for name, content in content_of(output).items() if name != "zarr.json")
     assert statistics["bytes"] == stored

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.codec.edges import dequantize_edges, quantize_edges
+from pipeline.codec.edges import cosine_basis, dequantize_edges, quantize_edges
 
 TEMPERATURE = 10.0
 
@@ -17,26 +17,50 @@ def softmax(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def centred(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return values - values.max(axis=-1, keepdims=True)
+    return values - values.mean(axis=-1, keepdims=True)
 
 
-def test_error_is_at_most_half_a_step_where_not_clipped() -> None:
+def test_the_basis_is_orthonormal_and_blind_to_a_constant() -> None:
+    for bins in (2, 3, 8, 17):
+        basis = cosine_basis(bins)
+        assert basis.shape == (bins - 1, bins)
+        np.testing.assert_allclose(basis @ basis.T, np.eye(bins - 1), atol=1e-12)
+        np.testing.assert_allclose(basis.sum(axis=1), 0, atol=1e-12)
+
+
+def test_the_basis_is_the_cosine_transform_by_hand() -> None:
+    np.testing.assert_allclose(cosine_basis(2), [[0.5**0.5, -(0.5**0.5)]])
+    np.testing.assert_allclose(
+        cosine_basis(3), [[0.5**0.5, 0, -(0.5**0.5)], [6**-0.5, -2 * 6**-0.5, 6**-0.5]], atol=1e-15
+    )
+
+
+def test_rounding_errs_by_half_a_step_a_coefficient_at_most() -> None:
+    """Orthonormal: the error of an edge is that of its coefficients, as a vector."""
     values = logits(200)
     steps = np.random.default_rng(0).choice([0.1, 0.2, 0.4], 200).astype(np.float32)
     quantized = quantize_edges(values, steps)
-    error = np.abs(dequantize_edges(quantized.codes, steps) - centred(values))
+    error = dequantize_edges(quantized.codes, steps) - centred(values)
     assert quantized.clipped == 0
-    assert (error <= steps[:, None, None] / 2 + 1e-5).all()
-    assert quantized.codes.dtype == np.uint8
-    assert quantized.codes.shape == (200, 4 * 17)
+    assert (np.linalg.norm(error, axis=-1) <= steps[:, None] / 2 * np.sqrt(16) + 1e-4).all()
+    coefficients = np.einsum("peb,kb->pek", error, cosine_basis(17))
+    assert (np.abs(coefficients) <= steps[:, None, None] / 2 + 1e-4).all()
+    assert quantized.codes.dtype == np.int16
+    assert quantized.codes.shape == (200, 4 * 16)
 
 
-def test_centring_leaves_the_softened_distribution_as_it_is() -> None:
-    """With a step so fine that only centring is left of the quantiser."""
-    values = logits(50, spread=0.02)
+def test_codes_by_hand() -> None:
+    """Two bins: the one coefficient is the difference over sqrt(2)."""
+    values = np.array([[[0, 0], [2**0.5, 0], [0, 2**0.5], [10, 10 + 3 * 2**0.5]]], np.float32)
+    quantized = quantize_edges(values, np.array([0.5], np.float32))
+    assert quantized.codes.tolist() == [[128, 130, 126, 122]]
+
+
+def test_a_fine_step_leaves_the_softened_distribution_as_it_is() -> None:
+    values = logits(50)
     steps = np.full(50, 1e-3, np.float32)
     decoded = dequantize_edges(quantize_edges(values, steps).codes, steps)
-    np.testing.assert_allclose(softmax(decoded), softmax(values), atol=1e-5)
+    np.testing.assert_allclose(softmax(decoded), softmax(values), atol=1e-4)
 
 
 def test_a_constant_per_edge_changes_no_code() -> None:
@@ -47,13 +71,13 @@ def test_a_constant_per_edge_changes_no_code() -> None:
     assert np.abs(difference).max() <= 1, "float32 rounding of the shift may tip a code by one"
 
 
-def test_the_deepest_bins_saturate_and_are_counted() -> None:
-    values = np.zeros((1, 4, 3), np.float32)
-    values[0, 0] = [0.0, -25.5, -26.0]
-    values[0, 1] = [100.0, 0.0, 90.0]
-    quantized = quantize_edges(values, np.array([0.1], np.float32))
-    assert quantized.codes[0, :6].tolist() == [0, 255, 255, 0, 255, 100]
-    assert quantized.clipped == 2
+def test_confident_edges_do_not_saturate_and_absurd_ones_are_counted() -> None:
+    values = np.zeros((2, 4, 17), np.float32)
+    values[0, 0, :8] = 60
+    quantized = quantize_edges(values, np.full(2, 0.05, np.float32))
+    assert quantized.clipped == 0
+    values[1, 3, 0] = 1e6
+    assert quantize_edges(values, np.full(2, 0.05, np.float32)).clipped == 16
 
 
 def test_lossless_is_exact() -> None:
@@ -66,7 +90,7 @@ def test_lossless_is_exact() -> None:
 @pytest.mark.parametrize("steps", [np.empty(0, np.float32), None])
 def test_no_points(steps: NDArray[np.float32] | None) -> None:
     quantized = quantize_edges(np.empty((0, 4, 17), np.float32), steps)
-    assert quantized.codes.shape == (0, 68)
+    assert quantized.codes.shape == (0, 68 if steps is None else 64)
     assert dequantize_edges(quantized.codes, steps).shape == (0, 4, 17)
 
 

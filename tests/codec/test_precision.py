@@ -34,11 +34,11 @@ def test_unknown_or_missing_keys_are_refused() -> None:
 
 
 def test_weight_scale_depends_on_losslessness() -> None:
-    assert QUANTIZED.weight_scale == 65535
+    assert QUANTIZED.weight_scale == 1023
     assert LOSSLESS.weight_scale == 2**24
 
 
 def test_formula_names_the_numbers_a_plain_reader_needs() -> None:
-    for number in ("0.1", "0.05", "4.0", "65535"):
+    for number in ("0.1", "0.05", "4.0", "1023"):
         assert number in QUANTIZED.formula
     assert "float32" in LOSSLESS.formula

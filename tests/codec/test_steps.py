@@ -14,8 +14,8 @@ LOSSLESS = Precision(edge_step=None, edge_step_cap=4.0, cls_step=None)
 def test_exponent_is_the_rounded_logarithm(cap: float) -> None:
     """Against floats, over every code there is; codes at a boundary do not exist (it is irrational)."""
     precision = Precision(edge_step=0.1, edge_step_cap=cap, cls_step=0.1)
-    codes = np.arange(1, 65536)
-    exact = -np.log2(codes / 65535)
+    codes = np.arange(1, 1024)
+    exact = 1 - np.log2(codes / 1023)
     away = np.abs(exact - np.floor(exact) - 0.5) > 1e-9
     expected = np.clip(np.rint(exact), 0, math.floor(2 * math.log2(cap) + 1e-9))
     np.testing.assert_array_equal(step_exponents(precision, codes)[away], expected[away])
@@ -23,26 +23,27 @@ def test_exponent_is_the_rounded_logarithm(cap: float) -> None:
 
 
 def test_exponents_of_weights_by_hand() -> None:
-    codes = np.array([65535, 46341, 46340, 32768, 16384, 8192, 4096, 1])
-    assert step_exponents(QUANTIZED, codes).tolist() == [0, 0, 1, 1, 2, 3, 4, 4]
+    """Half the weight counts, so that even a weight of 1 takes one step more than the main region."""
+    codes = np.array([1023, 724, 723, 512, 256, 128, 64, 1])
+    assert step_exponents(QUANTIZED, codes).tolist() == [1, 1, 2, 2, 3, 4, 4, 4]
 
 
 def test_lossless_codes_give_the_same_exponents_as_their_weights() -> None:
     codes = np.array([2**24, 2**23, 2**22, 1])
-    assert step_exponents(LOSSLESS, codes).tolist() == [0, 1, 2, 4]
+    assert step_exponents(LOSSLESS, codes).tolist() == [1, 2, 3, 4]
 
 
 def test_step_grows_by_a_power_of_sqrt_two_up_to_the_cap() -> None:
-    codes = np.array([65535, 32768, 16384, 8192, 4096, 1, 0])
+    codes = np.array([1023, 512, 256, 128, 64, 1, 0])
     steps = edge_steps(QUANTIZED, codes, np.zeros(7, bool))
     assert steps is not None
-    expected = 0.1 * np.sqrt(2.0) ** np.array([0, 1, 2, 3, 4, 4, 4])
+    expected = 0.1 * np.sqrt(2.0) ** np.array([1, 2, 3, 4, 4, 4, 4])
     np.testing.assert_allclose(steps, expected, rtol=1e-6)
     assert steps.dtype == np.float32
 
 
 def test_main_region_points_keep_the_finest_step() -> None:
-    steps = edge_steps(QUANTIZED, np.array([0, 1, 4096]), np.array([True, True, False]))
+    steps = edge_steps(QUANTIZED, np.array([0, 1, 64]), np.array([True, True, False]))
     assert steps is not None
     assert steps.tolist() == [np.float32(0.1), np.float32(0.1), np.float32(0.4)]
 

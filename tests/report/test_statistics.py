@@ -50,11 +50,11 @@ def test_entropy_of_uniform_and_certain_distributions() -> None:
 
 def test_codes_are_read_with_the_step_of_their_weight() -> None:
     precision = Precision(edge_step=0.5, edge_step_cap=4.0, cls_step=0.5)
-    codes = np.array([[0, 2] * 4, [0, 2] * 4], np.uint8)
+    codes = np.full((2, 4), 128 + 2, np.int16)  # a difference of 2 * sqrt(2) steps between two bins
     # The second point is valuable only, of a weight so small that its step is four times as large.
     region = np.array([[0, 0, 0, 0], [0, 1, -1, 1]], np.int32)
     found = edge_entropies(codes, region, precision)
-    for row, depth in zip(found, (1.0, 4.0), strict=True):
+    for row, depth in zip(found, (2**0.5, 4 * 2**0.5), strict=True):
         p = 1 / (1 + np.exp(-depth))
         assert row == pytest.approx(-p * np.log(p) - (1 - p) * np.log(1 - p))
 
