@@ -28,7 +28,7 @@ DETECTOR = DetectorConfig(
     num_classes=4,
 )
 LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)
-QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
+QUANTIZED = Precision(edge_step=0.04, edge_step_cap=8.0, cls_step=0.04)
 
 
 def small_manifest(folder: Path, images: int = 5) -> Manifest:
@@ -58,9 +58,15 @@ def small_teacher(manifest: Manifest, seed: int = 0) -> Teacher:
     return Teacher(model=model, manifest=manifest, batch_size=3, device=torch.device("cpu"))
 
 
-def small_store_plan(plan: ViewPlan, precision: Precision, weights: str = "w") -> StorePlan:
+def small_store_plan(
+    plan: ViewPlan, precision: Precision, weights: str = "w", views_per_partition: int = 4
+) -> StorePlan:
     config = CacheConfig(
-        views=plan.views, regions=plan.regions, precision=precision, views_per_partition=4, batch_size=3
+        views=plan.views,
+        regions=plan.regions,
+        precision=precision,
+        views_per_partition=views_per_partition,
+        batch_size=3,
     )
     return plan_store(
         plan,

@@ -5,21 +5,33 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import KeptPoints, PlannedView, SoftTargets, StoredView, ViewKey
 from pipeline.errors import CacheError, ConfigError
-from pipeline.losses.distillation import kd_divergence
 from pipeline.planning import ViewPlan
+from pipeline.teacher.loss_error import LossError, measure_loss_error, stand_in_student
 from pipeline.teacher.soft_targets import Teacher
 
-STUDENT_NOISE = 1.0
-"""Standard deviation, in logits, of the noise that makes a stand-in student out of the teacher."""
+WEIGHT_TOLERANCE = 6e-4
+"""Stored weights are IoUs in steps of 1/1023."""
 
-WEIGHT_TOLERANCE = 2e-5
-"""Stored weights are IoUs in steps of 1/65535."""
+
+VALUABLE_DIVISOR = 4.0
+"""A valuable point weighs a quarter of its VLR weight, see ``student.distillation``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """How losses are compared."""
+
+    temperature: float
+    """Of the edge distributions."""
+    cls_temperature: float
+    """Of the class distillation."""
+    seed: int
+    """Of the stand-in student."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +42,24 @@ class FidelityConfig:
     seed: int
     temperature: float
     """Of the edge distributions: the one that students train at."""
+    cls_temperature: float
+    """Of the class distillation."""
     max_kl: float
     """Mean KL of stored to live edge distributions at ``temperature``, nats."""
     max_loss_error: float
-    """Relative error of the LD loss."""
+    """Relative error of the LD loss, and of the class-KD loss."""
     max_gradient_error: float
-    """Relative error of the LD loss's gradient by the student's logits."""
+    """Relative error of the gradient of either by the student's logits."""
 
     def __post_init__(self) -> None:
         if self.views < 1:
             raise ConfigError(f"views: expected 1 or more, but got {self.views}")
+
+    @property
+    def loss_settings(self) -> LossSettings:
+        return LossSettings(
+            temperature=self.temperature, cls_temperature=self.cls_temperature, seed=self.seed
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +71,15 @@ class Fidelity:
     equal_regions: bool
     """Points, assignments and weights of every sampled view equal the live ones."""
     kl_mean: float
+    """Of the edge distributions at the LD temperature, nats."""
     kl_max: float
     loss_error: float
+    """Of the LD loss, relative; likewise the gradient's."""
     gradient_error: float
     gradient_cosine: float
+    kd_loss_error: float
+    """Of the class-KD loss, relative; likewise the gradient's."""
+    kd_gradient_error: float
 
 
 def sample_keys(store: TargetStore, config: FidelityConfig) -> list[ViewKey]:
@@ -71,31 +96,85 @@ def measure_fidelity(
     live_views = [plan.plan(plan.manifest.by_id[key.image_id], key.view) for key in keys]
     live = list(teacher.run(live_views))
     stored = [store.read(key) for key in keys]
-    equal = all(_equal_regions(view, read.planned) for view, read in zip(live_views, stored, strict=True))
-    if not equal:
+    if not all(_equal_regions(view, read.planned) for view, read in zip(live_views, stored, strict=True)):
         raise CacheError(f"{store.path}: the regions of stored views differ from those computed now")
-    teacher_edges = torch.from_numpy(np.concatenate([soft.edge_logits for soft in live])).double()
-    stored_edges = torch.from_numpy(np.concatenate([view.edge_logits() for view in stored])).double()
-    divergence = _kl(teacher_edges, stored_edges, config.temperature)
-    weights = torch.from_numpy(
-        np.concatenate([_loss_weights(view, soft) for view, soft in _pairs(stored, live)])
-    )
-    exact_loss, exact = _loss_and_gradient(teacher_edges, teacher_edges, weights, config)
-    loss, gradient = _loss_and_gradient(teacher_edges, stored_edges, weights, config)
+    exact = PointLogits.joined(live_views, live)
+    approximate = PointLogits.joined([view.planned for view in stored], [_as_soft(view) for view in stored])
+    edges, classes = measure_loss_errors(exact, approximate, None, config.loss_settings)
     return Fidelity(
         views=len(keys),
-        points=len(teacher_edges),
-        equal_regions=equal,
-        kl_mean=float(divergence.mean()) if divergence.numel() else 0.0,
-        kl_max=float(divergence.max()) if divergence.numel() else 0.0,
-        loss_error=_ratio(abs(loss - exact_loss), exact_loss),
-        gradient_error=_ratio(float((gradient - exact).norm()), float(exact.norm())),
-        gradient_cosine=float(torch.cosine_similarity(gradient.flatten(), exact.flatten(), dim=0)),
+        points=len(exact.edges),
+        equal_regions=True,
+        kl_mean=edges.kl_mean,
+        kl_max=edges.kl_max,
+        loss_error=edges.loss_error,
+        gradient_error=edges.gradient_error,
+        gradient_cosine=edges.gradient_cosine,
+        kd_loss_error=classes.loss_error,
+        kd_gradient_error=classes.gradient_error,
     )
 
 
-def _pairs(stored: Sequence[StoredView], live: Sequence[SoftTargets]) -> list[tuple[StoredView, SoftTargets]]:
-    return list(zip(stored, live, strict=True))
+@dataclass(frozen=True, kw_only=True)
+class PointLogits:
+    """What the losses read at the points of many views, one after another."""
+
+    edges: Tensor
+    """``Tensor[P, 4, bins]``."""
+    classes: Tensor
+    """``Tensor[M, 1, C]``."""
+    weights: Tensor
+    """``Tensor[P]``: VLR weights."""
+    main: Tensor
+    """``BoolTensor[P]``: the point is in the main region."""
+
+    @classmethod
+    def joined(cls, views: Sequence[PlannedView], targets: Sequence[SoftTargets]) -> "PointLogits":
+        """Put views one after another."""
+        return cls(
+            edges=torch.from_numpy(np.concatenate([soft.edge_logits for soft in targets])),
+            classes=torch.from_numpy(np.concatenate([soft.cls_logits for soft in targets])).unsqueeze(1),
+            weights=torch.from_numpy(np.concatenate([view.points.valuable_weight for view in views])),
+            main=torch.from_numpy(np.concatenate([view.points.main_region for view in views])),
+        )
+
+
+def measure_loss_errors(
+    exact: PointLogits, approximate: PointLogits, student: PointLogits | None, settings: LossSettings
+) -> tuple[LossError, LossError]:
+    """Errors of the LD loss over all points, and of the class-KD loss over the main region.
+
+    Args:
+        exact: The teacher's.
+        approximate: As stored, of the same points.
+        student: At the same points; ``None`` for a stand-in, see ``stand_in_student``.
+        settings: Temperatures, and the stand-in's seed.
+    """
+    # The teacher's score stands in for the student's, which weighs the main region.
+    scores = torch.zeros(len(exact.edges)).double()
+    scores[exact.main] = exact.classes.double().sigmoid().amax(dim=(1, 2))
+    weights, stored_weights = (
+        scores + each.weights.double() / VALUABLE_DIVISOR for each in (exact, approximate)
+    )
+    ones = torch.ones(len(exact.classes))
+    return (
+        measure_loss_error(
+            (exact.edges, weights),
+            (approximate.edges, stored_weights),
+            student.edges if student else stand_in_student(exact.edges, settings.seed),
+            settings.temperature,
+        ),
+        measure_loss_error(
+            (exact.classes, ones),
+            (approximate.classes, ones),
+            student.classes if student else stand_in_student(exact.classes, settings.seed),
+            settings.cls_temperature,
+        ),
+    )
+
+
+def _as_soft(view: StoredView) -> SoftTargets:
+    return SoftTargets(edge_logits=view.edge_logits(), cls_logits=view.cls_logits())
 
 
 def _equal_regions(live: PlannedView, stored: PlannedView) -> bool:
@@ -115,38 +194,6 @@ def _equal_points(live: KeptPoints, stored: KeptPoints) -> bool:
     )
 
 
-def _loss_weights(view: StoredView, soft: SoftTargets) -> NDArray[np.float64]:
-    """Weight of each point in the two LD terms; the teacher's score stands in for the student's."""
-    weights = view.planned.points.valuable_weight.astype(np.float64) / 4
-    scores = 1 / (1 + np.exp(-soft.cls_logits.astype(np.float64)))
-    weights[view.planned.points.main_region] += scores.max(axis=1, initial=0)
-    return weights
-
-
-def _kl(teacher_logits: Tensor, stored_logits: Tensor, temperature: float) -> Tensor:
-    """KL of stored to live distributions, nats: ``Tensor[P, 4]``."""
-    live = (teacher_logits / temperature).log_softmax(dim=-1)
-    stored = (stored_logits / temperature).log_softmax(dim=-1)
-    return (live.exp() * (live - stored)).sum(dim=-1)
-
-
-def _loss_and_gradient(
-    teacher_logits: Tensor, target_logits: Tensor, weights: Tensor, config: FidelityConfig
-) -> tuple[float, Tensor]:
-    """LD loss of a noisy copy of the teacher against ``target_logits``, and its gradient, in float64."""
-    generator = torch.Generator().manual_seed(config.seed)
-    noise = torch.randn(teacher_logits.shape, generator=generator, dtype=torch.float64)
-    student = (teacher_logits + STUDENT_NOISE * noise).requires_grad_()
-    divergence = kd_divergence(student, target_logits, config.temperature).mean(dim=1)
-    loss = (divergence * weights).sum()
-    (gradient,) = torch.autograd.grad(loss, student)
-    return loss.item(), gradient
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
 def require_bounds(fidelity: Fidelity, config: FidelityConfig) -> None:
     """Refuse a store that is less faithful than the bounds say.
 
@@ -157,6 +204,8 @@ def require_bounds(fidelity: Fidelity, config: FidelityConfig) -> None:
         "kl_mean": config.max_kl,
         "loss_error": config.max_loss_error,
         "gradient_error": config.max_gradient_error,
+        "kd_loss_error": config.max_loss_error,
+        "kd_gradient_error": config.max_gradient_error,
     }
     for name, bound in bounds.items():
         value = getattr(fidelity, name)

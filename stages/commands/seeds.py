@@ -20,6 +20,7 @@ from pipeline.student.train import StudentConfig, stored_targets, train_student
 from stages.evaluate import EvaluateConfig
 from stages.runtime import device, workers, write_json
 
+STORE = "cache/targets.zarr"
 FINISHED = Path("scratch/seeds")
 """One file a finished run, so that a killed comparison goes on where it stopped."""
 
@@ -34,12 +35,18 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "seeds",
         help="train students from the store with several seeds and print the gain over the first",
-        description="Trains each student with each seed from cache/targets.zarr (the teacher is not needed), "
-        "evaluates it, and prints the mean gain over the first student with its standard error. Finished "
+        description="Trains each student with each seed from cache/targets.zarr, or from another store of the "
+        "same images (ld@../lossless/cache/targets.zarr); the teacher is not needed. Evaluates it, and prints the mean gain over the first student with its standard error. Finished "
         "runs are kept in scratch/seeds and not repeated.",
     )
     add = parser.add_argument
-    add("students", nargs="*", default=["plain", "ld"], help="names in params.yaml; default: plain ld")
+    add(
+        "students",
+        nargs="*",
+        default=["plain", "ld"],
+        metavar="NAME[@STORE]",
+        help="names in params.yaml, each with the store to read, if not the workspace's; default: plain ld",
+    )
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     add("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.set_defaults(run=run)
@@ -58,17 +65,18 @@ def run(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, {"seeds": arguments.seeds, "summaries": summaries, "gains": figures})
 
 
-def _summary(name: str, seed: int) -> Summary:
+def _summary(student: str, seed: int) -> Summary:
     """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
+    name, _, path = student.partition("@")
     config = load_section(StudentConfig, f"students.{name}")
     config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
-    store = TargetStore.open(Path("cache/targets.zarr"))
+    store = TargetStore.open(Path(path or STORE))
     key = digest({"student": asdict(config), "store": store.fingerprint, "evaluate": asdict(evaluation)})
     finished = FINISHED / f"{key[:24]}.json"
     if not finished.is_file():
-        summary = _train_and_evaluate(config, evaluation, store, name)
-        write_json(finished, {"student": name, "seed": seed, **summary})
+        summary = _train_and_evaluate(config, evaluation, store, student)
+        write_json(finished, {"student": student, "seed": seed, **summary})
     kept = json.loads(finished.read_text())
     return {metric: kept[metric] for metric in SUMMARY}
 

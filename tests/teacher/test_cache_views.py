@@ -106,7 +106,7 @@ def test_a_store_that_cannot_fit_is_refused_before_the_teacher_runs(
 
 
 def fidelity(**changes: float) -> FidelityConfig:
-    values = {"views": 4, "seed": 0, "temperature": 10.0}
+    values = {"views": 4, "seed": 0, "temperature": 10.0, "cls_temperature": 2.0}
     bounds = {"max_kl": 1e-4, "max_loss_error": 0.02, "max_gradient_error": 0.1}
     return FidelityConfig(**(values | bounds | changes))  # type: ignore[arg-type]
 

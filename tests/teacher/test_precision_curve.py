@@ -1,0 +1,62 @@
+"""The curve is measured with the store's own code: bytes and errors are those of a store that is written."""
+
+from pathlib import Path
+
+import pytest
+from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
+
+from pipeline.cache import writer
+from pipeline.cache.reader import TargetStore
+from pipeline.codec.precision import Precision
+from pipeline.teacher.cache_views import partition_views
+from pipeline.teacher.fidelity import FidelityConfig, LossSettings, measure_fidelity
+from pipeline.teacher.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
+
+SETTINGS = LossSettings(temperature=10.0, cls_temperature=2.0, seed=0)
+
+
+def sample(folder: Path) -> Sample:
+    plan = small_plan(folder)
+    views = list(plan)
+    targets = list(small_teacher(plan.manifest).run(views))
+    return Sample(views=views, targets=targets, strides=plan.strides, student=None)
+
+
+def curve(folder: Path, precisions: list[Precision]) -> list[CurvePoint]:
+    return list(measure_curve(sample(folder), precisions, SETTINGS, lambda items, _total, _label: items))
+
+
+def test_a_coarser_step_takes_fewer_bytes_and_errs_more_and_lossless_not_at_all(tmp_path: Path) -> None:
+    lossless, *points = curve(tmp_path, curve_precisions(QUANTIZED))
+    assert lossless.edges.gradient_error == pytest.approx(0, abs=1e-6)
+    assert lossless.classes.gradient_error == 0
+    sizes = [point.bytes_per_view for point in points]
+    assert sizes == sorted(sizes, reverse=True)
+    errors = [point.edges.gradient_error for point in points]
+    assert errors == sorted(errors)
+    assert 0 < errors[0] < 0.02 < errors[-1]
+
+
+def test_the_configured_precision_is_part_of_the_curve() -> None:
+    odd = Precision(edge_step=0.037, edge_step_cap=2.0, cls_step=0.0111)
+    assert odd in curve_precisions(odd)
+    assert all(precision.edge_step_cap == 2.0 for precision in curve_precisions(odd)[1:])
+    assert len(curve_precisions(LOSSLESS)) == len(curve_precisions(QUANTIZED))
+
+
+def test_figures_are_those_of_a_real_store(tmp_path: Path) -> None:
+    """Bytes of the shards, and the errors that ``verify_cache`` measures, of a store of one partition."""
+    plan, given = small_plan(tmp_path), sample(tmp_path)
+    planned = small_store_plan(plan, QUANTIZED, views_per_partition=100)
+    writer.init(tmp_path / "scratch", planned.schema, planned.table)
+    record = writer.write_partition(tmp_path / "scratch", 0, partition_views(planned, plan, 0), given.targets)
+    writer.finalise(tmp_path / "scratch", tmp_path / "targets.zarr")
+    (point,) = curve(tmp_path, [QUANTIZED])
+    assert point.bytes_per_view == sum(shard.size for shard in record.shards.values()) / len(given.views)
+    store = TargetStore.open(tmp_path / "targets.zarr")
+    bounds = {"max_kl": 1.0, "max_loss_error": 1.0, "max_gradient_error": 1.0}
+    config = FidelityConfig(views=100, seed=0, temperature=10.0, cls_temperature=2.0, **bounds)
+    live = measure_fidelity(store, plan, small_teacher(plan.manifest), config, list(store.keys))
+    assert live.gradient_error == pytest.approx(point.edges.gradient_error, rel=1e-3)
+    assert live.kd_gradient_error == pytest.approx(point.classes.gradient_error, rel=1e-3)
+    assert live.loss_error == pytest.approx(point.edges.loss_error, rel=1e-2)
