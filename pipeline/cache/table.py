@@ -61,6 +61,18 @@ class ViewTable:
         )
 
     @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "ViewTable":
+        """Inverse of ``arrays``: the table of a finished store."""
+        return cls(
+            image_id=arrays[layout.IMAGE_ID],
+            view=arrays[layout.VIEW],
+            geometry=arrays[layout.GEOMETRY],
+            counts=arrays[layout.EXTENT][:, 1::2].copy(),
+            boxes_xyxy=arrays[layout.BOXES],
+            labels=arrays[layout.LABELS],
+        )
+
+    @classmethod
     def concatenate(cls, tables: Sequence["ViewTable"]) -> "ViewTable":
         """Join the tables of consecutive runs of views, such as those planned by different workers.
 

@@ -42,16 +42,24 @@ def verify(path: Path, progress: Callable[[int, int], None]) -> list[Problem]:
     files = list(recorded_files(read_finished(path)))
     problems = _unexpected(path, files)
     for number, file in enumerate(files, start=1):
-        message = file.digest.problem(path / file.name)
+        message = _problem(file, path)
         if message:
             problems.append(Problem(file=file.name, partition=file.partition, message=message))
         progress(number, len(files))
     return sorted(problems, key=lambda problem: problem.file)
 
 
+def _problem(file: FileRecord, store: Path) -> str | None:
+    """What is wrong with a file; one that the disk does not give back is damaged like any other."""
+    try:
+        return file.digest.problem(store / file.name)
+    except OSError as error:
+        return f"the file cannot be read ({error.strerror})"
+
+
 def _unexpected(path: Path, files: list[FileRecord]) -> list[Problem]:
     known = {file.name for file in files} | {ROOT_METADATA}
-    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
     return [
         Problem(file=name, partition=None, message="the file is not part of the store")
         for name in sorted(present - known)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from itertools import pairwise
-from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -17,41 +16,10 @@ from numpy.typing import NDArray
 from pipeline.report.lessons import Lesson
 from pipeline.report.runs import Curve
 from pipeline.report.statistics import StoreStatistics
+from pipeline.report.style import EDGE_NAMES, INK, MUTED, STYLE, TRUTH
 
 PX_PER_INCH = 72
 """Of matplotlib's SVG: one unit of the view box is one CSS pixel."""
-
-INK, MUTED, HAIRLINE, TRUTH = "#22262e", "#6b7280", "#d8dce3", "#1f7a4d"
-
-STYLE: Final[Any] = {
-    "svg.fonttype": "none",
-    "font.size": 12.0,
-    "text.color": INK,
-    "axes.edgecolor": HAIRLINE,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12.5,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8.0,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#eceef2",
-    "grid.linewidth": 0.8,
-    "lines.linewidth": 1.7,
-    "lines.solid_joinstyle": "round",
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 11.0,
-    "ytick.labelsize": 11.0,
-    "xtick.major.size": 0.0,
-    "ytick.major.size": 0.0,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
-
-EDGE_NAMES = ("left", "top", "right", "bottom")
 
 NEAR_DISTANCE = 2
 """Bins that an axis shows beyond all that is worth showing."""

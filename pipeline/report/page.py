@@ -26,12 +26,13 @@ from pipeline.report.regions import (
 )
 from pipeline.report.runs import Role, Run
 from pipeline.report.strips import SHOWN_SCORE
+from pipeline.report.style import MAIN, TEACHER, TRUTH, VALUABLE
 from pipeline.teacher.fidelity import FidelityConfig
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 ROLE_COLOURS: Mapping[Role, Sequence[str]] = {
-    "teacher": ("#27364f",),
+    "teacher": (TEACHER,),
     "plain": ("#5a92bd", "#7fa88f", "#a08a63", "#9a86ad"),
     "distilled": ("#cf4f2e", "#d99a2b", "#8e3f72", "#3c7d94"),
 }
@@ -39,8 +40,6 @@ ROLE_COLOURS: Mapping[Role, Sequence[str]] = {
 
 REPEATED_DASHES: Sequence[Dash] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 """Line styles of the first, second and third detector of one colour."""
-
-VALUABLE_COLOUR, MAIN_COLOUR = "#d79a1e", "#5b4a9e"
 
 REGION_PX = 250.0
 CROP_PX = 132.0
@@ -142,7 +141,7 @@ def _charts(report: Report) -> dict[str, Any]:
     lines = detector_lines(runs)
     losses = {run.name: run.losses for run in runs}
     loss_chart = figures.loss_chart(losses, lines)
-    region_colours = (VALUABLE_COLOUR, MAIN_COLOUR)
+    region_colours = (VALUABLE, MAIN)
     return {
         "lines": lines,
         "detector_legend": [(line.colour, line.name) for line in lines],
@@ -151,10 +150,10 @@ def _charts(report: Report) -> dict[str, Any]:
         ),
         "losses": Markup(loss_chart) if loss_chart else None,
         "entropy": Markup(figures.entropy_chart(report.statistics, report.schema.strides, region_colours)),
-        "box_points": Markup(figures.box_points_chart(report.statistics, MAIN_COLOUR)),
+        "box_points": Markup(figures.box_points_chart(report.statistics, MAIN)),
         "view_points": Markup(figures.view_points_chart(report.statistics, region_colours)),
         "region_colours": region_colours,
-        "truth_colour": figures.TRUTH,
+        "truth_colour": TRUTH,
     }
 
 

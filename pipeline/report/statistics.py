@@ -39,6 +39,8 @@ class StoreStatistics:
         entropy_edges: (ENTROPY_BINS + 1,) bounds in nats, 0 to ``log(bins)``.
         entropy: (levels, 2, ENTROPY_BINS) edges by level, by region (valuable only, main) and by entropy of
             the teacher's distribution at temperature 1.
+        edge_error: (2,) rounding error of an edge logit in the valuable region alone and in the main region,
+            root mean square over all points, in logits; 0 if lossless.
         box_points: (G,) main-region points of every ground-truth box of every view.
         box_sides: (G,) square root of its area, px of the view.
         view_points: (V,) kept points of every view.
@@ -50,6 +52,7 @@ class StoreStatistics:
 
     entropy_edges: NDArray[np.float64]
     entropy: NDArray[np.int64]
+    edge_error: NDArray[np.float64]
     box_points: NDArray[np.int64]
     box_sides: NDArray[np.float64]
     view_points: NDArray[np.int64]
@@ -79,13 +82,16 @@ def measure_store(path: Path, schema: StoreSchema) -> StoreStatistics:
         used_rows(_array(group, name), extent, schema) for name in (layout.REGION, layout.EDGE_CODES)
     )
     entropy_edges = np.linspace(0, math.log(schema.bins), ENTROPY_BINS + 1)
-    entropy, box_points = compute(  # type: ignore[no-untyped-call]
-        entropy_histogram(codes, region, schema, entropy_edges), count_box_points(region, extent, len(boxes))
+    entropy, box_points, squares = compute(  # type: ignore[no-untyped-call]
+        entropy_histogram(codes, region, schema, entropy_edges),
+        count_box_points(region, extent, len(boxes)),
+        squared_steps(region, schema.precision),
     )
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).astype(np.float64)
     return StoreStatistics(
         entropy_edges=entropy_edges,
         entropy=entropy.astype(np.int64),
+        edge_error=rounding_error(squares, entropy.sum(axis=(0, 2)) / EDGES, schema.bins),
         box_points=box_points.astype(np.int64),
         box_sides=np.sqrt(sides.prod(axis=1)),
         view_points=extent[:, 1],
@@ -163,6 +169,32 @@ def entropy_of(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """``-sum(p log p)`` over the last axis, nats; rounding never leaves ``[0, log(bins)]``."""
     terms = np.where(probabilities > 0, probabilities * np.log(np.maximum(probabilities, 1e-300)), 0.0)
     return np.asarray(np.clip(-terms.sum(axis=-1), 0, math.log(probabilities.shape[-1])))
+
+
+def squared_steps(region: da.Array, precision: Precision) -> da.Array:
+    """(2,) sums of the squared steps of the edge codes, over valuable-only and over main-region points."""
+    sums: da.Array = da.zeros(2)
+    if len(region) and not precision.lossless:
+        squares = da.map_blocks(  # type: ignore[no-untyped-call]
+            _squared_steps, region, precision, dtype=np.float64, drop_axis=1
+        )
+        main = (region[:, 2] != NOT_MAIN).astype(np.int64)
+        sums = da.bincount(main, weights=squares, minlength=2)
+    return sums
+
+
+def _squared_steps(region: NDArray[np.int32], precision: Precision) -> NDArray[np.float64]:
+    steps = edge_steps(precision, region[:, 3], region[:, 2] != NOT_MAIN)
+    assert steps is not None
+    return steps.astype(np.float64) ** 2
+
+
+def rounding_error(
+    squared_steps: NDArray[np.float64], points: NDArray[np.float64], bins: int
+) -> NDArray[np.float64]:
+    """Root mean square error of a logit: each of ``bins - 1`` cosines is off by ``step / sqrt(12)``."""
+    variance = squared_steps / np.maximum(points, 1) / 12 * (bins - 1) / bins
+    return np.asarray(np.sqrt(variance))
 
 
 def count_box_points(region: da.Array, extent: NDArray[np.int64], boxes: int) -> da.Array:

@@ -176,6 +176,8 @@ def store_facts(report: Report) -> list[tuple[str, str]]:
         ("bytes per view", size(totals["bytes_per_view"])),
         ("bytes per point", f"{totals['bytes'] / points:.1f}"),
         ("bits per stored edge logit", _edge_bits(report)),
+        ("rounding error of an edge logit, main region", f"{report.statistics.edge_error[1]:.2g} (rms)"),
+        ("the same, valuable region alone", f"{report.statistics.edge_error[0]:.2g} (rms)"),
         ("edge codes clipped", f"{100 * totals['edge_clipped_fraction']:.2g} %"),
         ("class codes clipped", f"{100 * totals['cls_clipped_fraction']:.2g} %"),
         ("time to write, teacher included", f"{duration(seconds)} on {timing['device']}"),

@@ -1,9 +1,13 @@
 """Entry point of ``ldp``."""
 
 import argparse
+import sys
+from importlib import import_module
 
-from stages.commands import online, seeds, teacher
 from stages.runtime import run_stage
+
+COMMANDS = ("store", "seeds", "online", "teacher", "bench")
+"""Modules of this package; each declares the sub-command of its name."""
 
 
 def main() -> None:
@@ -12,8 +16,13 @@ def main() -> None:
         prog="ldp", description="Tools around the pipeline; the pipeline itself runs with `dvc repro`."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    seeds.add_command(commands)
-    online.add_command(commands)
-    teacher.add_command(commands)
+    # Only the command that is asked for is imported, for most load torch; for a list of all, all are.
+    asked = [name for name in sys.argv[1:2] if name in COMMANDS]
+    for name in asked or COMMANDS:
+        import_module(f"stages.commands.{name}").add_command(commands)
     arguments = parser.parse_args()
     run_stage(lambda: arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ import pytest
 from report_cases import LD_LOSS, student, write_project
 
 from pipeline.cache.reader import TargetStore
+from pipeline.codec.edges import dequantize_edges, quantize_edges
 from pipeline.codec.precision import Precision
 from pipeline.report.statistics import (
     count_positions,
@@ -13,6 +14,7 @@ from pipeline.report.statistics import (
     entropy_of,
     kept_bytes,
     measure_store,
+    rounding_error,
     softmax,
 )
 
@@ -91,6 +93,30 @@ def test_shards_are_read_in_blocks(store: TargetStore, monkeypatch: pytest.Monke
     blocks = measure_store(store.path, store.schema)
     assert np.array_equal(whole.entropy, blocks.entropy)
     assert np.array_equal(whole.box_points, blocks.box_points)
+    np.testing.assert_allclose(whole.edge_error, blocks.edge_error, rtol=1e-12)
+
+
+def test_rounding_error_is_that_of_the_steps(store: TargetStore) -> None:
+    """Uniform over a step: variance step**2 / 12 of each coefficient, spread over one bin more."""
+    views = [store.read(key) for key in store.keys]
+    steps = np.concatenate([view.edge_steps for view in views if view.edge_steps is not None])
+    main = np.concatenate([view.planned.points.main_region for view in views])
+    bins = store.schema.bins
+    expected = [
+        np.sqrt((steps[chosen].astype(np.float64) ** 2).mean() / 12 * (bins - 1) / bins)
+        for chosen in (~main, main)
+    ]
+    np.testing.assert_allclose(measure_store(store.path, store.schema).edge_error, expected, rtol=1e-6)
+
+
+def test_rounding_error_predicts_what_rounding_does() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (2000, 4, 17)).astype(np.float32)
+    steps = np.full(2000, 0.2, np.float32)
+    error = dequantize_edges(quantize_edges(logits, steps).codes, steps) - (
+        logits - logits.mean(axis=-1, keepdims=True)
+    )
+    predicted = rounding_error(np.array([2000 * 0.2**2]), np.array([2000.0]), 17)
+    assert np.sqrt((error**2).mean()) == pytest.approx(predicted[0], rel=0.01)
 
 
 def test_box_sides_are_those_of_the_views(store: TargetStore) -> None:

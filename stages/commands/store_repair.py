@@ -1,0 +1,64 @@
+"""``ldp store repair``: compute what is damaged in a store again, and nothing else."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from pipeline.cache.repair import Damage, find_damage, remove_unexpected
+from pipeline.cache.verify import verify
+from pipeline.config import load_section
+from pipeline.data.manifest import read_manifest
+from pipeline.errors import CacheError
+from pipeline.progress import show_counts, show_progress
+from pipeline.report.store_text import counted, describe_problems, listed
+from pipeline.teacher.cache_views import CacheConfig
+from pipeline.teacher.repair import repair_store, require_repaired
+from pipeline.teacher.setup import set_up_store
+from stages.runtime import device
+
+MANIFEST = Path("data/manifest/train.json")
+WEIGHTS = Path("teacher/model/teacher.safetensors")
+SCRATCH = Path("scratch")
+
+logger = logging.getLogger(__name__)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the sub-command."""
+    path: Path = arguments.path
+    with show_counts("verify", " files") as progress:
+        damage = find_damage(path, progress)
+    if not damage.lost and not damage.unexpected:
+        logger.info("%s is whole: nothing to repair", path)
+        return
+    if damage.lost:
+        _make_again(damage)
+    else:
+        remove_unexpected(damage)
+    if damage.unexpected:
+        logger.info("removed what is not part of the store: %s", listed(damage.unexpected))
+    with show_counts("verify", " files") as progress:
+        left = verify(path, progress)
+    if left:
+        raise CacheError(
+            f"{path} is still not whole: {describe_problems(left)}; run `ldp store verify {path}`"
+        )
+    logger.info("%s is whole again", path)
+
+
+def _make_again(damage: Damage) -> None:
+    """Make lost files again with what this workspace has."""
+    setup = set_up_store(load_section(CacheConfig, "cache_teacher"), read_manifest(MANIFEST), WEIGHTS)
+    repair = repair_store(
+        damage,
+        setup.plan,
+        setup.fingerprint,
+        lambda: setup.load_teacher(device()),
+        scratch_root=SCRATCH,
+        progress=show_progress,
+    )
+    if repair.replaced:
+        logger.info("replaced %s: %s", counted(len(repair.replaced), "file"), listed(repair.replaced))
+    if repair.computed:
+        logger.info("ran the teacher for partitions %s", listed(repair.computed))
+    require_repaired(damage, repair)
