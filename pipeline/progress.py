@@ -1,10 +1,12 @@
 """Progress bars with an estimate: often on a terminal, seldom in a log file."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 T = TypeVar("T")
 
@@ -25,3 +27,33 @@ def show_progress(items: Iterable[T], total: int, label: str) -> Iterable[T]:
         for item in items:
             yield item
             bar.update()
+
+
+@contextmanager
+def show_counts(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows ``done`` of ``total``, for work that counts by itself."""
+    with progress_bar(0, label, unit) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def show_work(
+    items: Iterable[T],
+    total: int,
+    label: str,
+    *,
+    unit: str,
+    amount: Callable[[T], int],
+    note: Callable[[T], str],
+) -> Iterable[T]:
+    """Pass finished items through: each is an ``amount`` of the ``total``, and the newest brings a note."""
+    # What is logged meanwhile goes above the bar, not into it.
+    with progress_bar(total, label, unit) as bar, logging_redirect_tqdm():
+        for item in items:
+            bar.set_postfix_str(note(item), refresh=False)
+            bar.update(amount(item))
+            yield item

@@ -1,19 +1,30 @@
 """Run the teacher once over all views and write what distillation reads into a zarr store."""
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from pipeline.config import load_section
 from pipeline.data.manifest import read_manifest
-from pipeline.detector.gfl import load_detector
-from pipeline.errors import TeacherError
-from pipeline.planning import ViewPlan
-from pipeline.progress import show_progress
-from pipeline.teacher.cache_views import CacheConfig, plan_store, require_disk, write_store
-from pipeline.teacher.fingerprint import file_sha256, store_fingerprint
-from pipeline.teacher.soft_targets import Teacher
-from stages.runtime import device, run_stage, timed
+from pipeline.progress import show_progress, show_work
+from pipeline.teacher.cache_views import CacheConfig, fill_store, plan_store, require_disk
+from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
+from pipeline.teacher.setup import StoreSetup, set_up_store
+from pipeline.teacher.times import PartitionTimes
+from stages.runtime import (
+    cache_workers,
+    dask_scheduler,
+    device,
+    named_device,
+    run_stage,
+    timed,
+    worker_environments,
+)
 
 WEIGHTS = Path("teacher/model/teacher.safetensors")
+MANIFEST = Path("data/manifest/train.json")
 STORE = Path("cache/targets.zarr")
 SCRATCH = Path("scratch")
 
@@ -21,32 +32,61 @@ SCRATCH = Path("scratch")
 def main() -> None:
     """Run the stage."""
     config = load_section(CacheConfig, "cache_teacher")
-    manifest = read_manifest(Path("data/manifest/train.json"))
-    model = load_detector(WEIGHTS)
-    if model.config.num_classes != len(manifest.categories):
-        raise TeacherError(
-            f"{WEIGHTS}: expected a teacher of the dataset's {len(manifest.categories)} classes, "
-            f"but it has {model.config.num_classes}"
-        )
-    plan = ViewPlan(
-        manifest=manifest, strides=model.config.strides, views=config.views, regions=config.regions
-    )
-    teacher = Teacher(model=model, manifest=manifest, batch_size=config.batch_size, device=device())
+    setup = set_up_store(config, read_manifest(MANIFEST), WEIGHTS)
+    engine = choose_engine(setup)
     planned = plan_store(
-        plan,
+        setup.plan,
         config,
-        num_classes=model.config.num_classes,
-        bins=model.config.bins,
-        fingerprint=store_fingerprint(
-            plan, model.config, file_sha256(WEIGHTS), config.precision, config.batch_size
-        ),
-        provenance={"method": "Localization Distillation, CVPR 2022", "teacher": model.config.backbone},
+        num_classes=setup.detector.num_classes,
+        bins=setup.detector.bins,
+        fingerprint=setup.fingerprint,
+        provenance={"method": "Localization Distillation, CVPR 2022", "teacher": setup.detector.backbone},
         progress=show_progress,
     )
     SCRATCH.mkdir(exist_ok=True)
     require_disk(planned, SCRATCH)
-    with timed(STORE.parent / "timing.json", views=planned.schema.views):
-        write_store(planned, plan, teacher, scratch_root=SCRATCH, output=STORE, progress=show_progress)
+    with timed(STORE.parent / "timing.json", views=planned.schema.views) as facts:
+        times = fill_store(planned, engine, scratch_root=SCRATCH, output=STORE, progress=_show_partitions)
+        if times.views:
+            facts.update(times.to_json())
+
+
+def choose_engine(setup: StoreSetup) -> Engine:
+    """This process, processes of this machine, or the workers of a scheduler, as the environment says."""
+    scheduler, chosen = dask_scheduler(), device()
+    workers, cores = cache_workers(chosen), torch.get_num_threads()
+    if scheduler is None and workers == 1:
+        return partial(write_here, setup.plan, setup.load_teacher(chosen), cores)
+    # Dask takes a second or two to load, which one process need not wait for.
+    from pipeline.parallel.cluster import existing_cluster, local_cluster, require_scheduler  # noqa: PLC0415
+    from pipeline.teacher.workers import PartitionJob, write_in_workers  # noqa: PLC0415
+
+    job = PartitionJob(
+        workspace=Path.cwd(),
+        manifest=MANIFEST,
+        weights=WEIGHTS,
+        config=setup.config,
+        device=str(chosen) if scheduler is None else named_device(),
+        cores=max(1, cores // workers) if scheduler is None else None,
+    )
+    if scheduler is not None:
+        require_scheduler(scheduler)
+        return partial(write_in_workers, partial(existing_cluster, scheduler), job)
+    environments = worker_environments(chosen, workers)
+    return partial(write_in_workers, partial(local_cluster, environments, PARTITIONS_IN_FLIGHT), job)
+
+
+def _show_partitions(
+    partitions: Iterable[PartitionTimes], total: int, label: str
+) -> Iterable[PartitionTimes]:
+    return show_work(
+        partitions,
+        total,
+        label,
+        unit=" views",
+        amount=lambda times: times.views,
+        note=lambda times: f"bottleneck: {times.bottleneck}",
+    )
 
 
 if __name__ == "__main__":

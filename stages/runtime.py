@@ -2,9 +2,12 @@
 
 Nothing here changes a byte of any output, so it comes from the environment, never from ``params.yaml``:
 
-``LDP_DEVICE``   a torch device; the first GPU if there is one, else the CPU
-``LDP_WORKERS``  processes that decode images for training; 0 decodes in the training process
-``LDP_LOG``      log level (INFO)
+``LDP_DEVICE``          a torch device; the first GPU if there is one, else the CPU
+``LDP_WORKERS``         processes that decode images for training; 0 decodes in the training process
+``LDP_CACHE_WORKERS``   processes that write the store; one for each GPU, or 1, which is this process
+``LDP_DASK_SCHEDULER``  address (``tcp://HOST:PORT``) of a running Dask scheduler; its workers write the store
+                        instead; they need this code and these folders, and cores as in ``--nthreads 8``
+``LDP_LOG``             log level (INFO)
 """
 
 import json
@@ -14,12 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, PipelineError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def run_stage(main: Callable[[], None]) -> None:
@@ -43,15 +48,23 @@ def log_level() -> str:
     return name
 
 
-def device() -> torch.device:
+def named_device() -> str | None:
+    """The device that the environment names; where it names none, each machine has its own default."""
+    return os.environ.get("LDP_DEVICE")
+
+
+def device() -> "torch.device":
     """The device to compute on."""
-    name = os.environ.get("LDP_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
+    # Loaded here: it takes seconds, which a command that computes nothing need not wait for.
+    loaded = import_module("torch")
+    name = named_device() or ("cuda" if loaded.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
+        chosen: torch.device = loaded.device(name)
     except RuntimeError as error:
         raise ConfigError(
             f"LDP_DEVICE: expected a torch device such as cpu or cuda:0, but got {name!r}"
         ) from error
+    return chosen
 
 
 def workers() -> int:
@@ -62,6 +75,35 @@ def workers() -> int:
     return int(value)
 
 
+def cache_workers(chosen: "torch.device") -> int:
+    """Processes that write the store."""
+    value = os.environ.get("LDP_CACHE_WORKERS", str(max(1, len(_spread_gpus(chosen)))))
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigError(f"LDP_CACHE_WORKERS: expected a number of processes from 1, but got {value!r}")
+    return int(value)
+
+
+def worker_environments(chosen: "torch.device", workers: int) -> list[dict[str, str]]:
+    """What each worker process has beside this process's environment: a GPU of its own, round and round."""
+    gpus = _spread_gpus(chosen)
+    return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {} for i in range(workers)]
+
+
+def _spread_gpus(chosen: "torch.device") -> list[str]:
+    """CUDA's names of the GPUs to spread workers over; none if LDP_DEVICE names one, or the CPU."""
+    if chosen.type != "cuda" or chosen.index is not None:
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        visible.split(",") if visible else list(map(str, range(import_module("torch").cuda.device_count())))
+    )
+
+
+def dask_scheduler() -> str | None:
+    """Address of the scheduler whose workers write the store."""
+    return os.environ.get("LDP_DASK_SCHEDULER") or None
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write metrics or a description."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,8 +111,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 @contextmanager
-def timed(path: Path, **facts: object) -> Iterator[None]:
-    """Write how long a block took; times have a file of their own, so that no later stage depends on them."""
+def timed(path: Path, **facts: object) -> Iterator[dict[str, object]]:
+    """Write how long a block took, and facts, which it may add to; no later stage depends on this file."""
     start = time.perf_counter()
-    yield
+    yield facts
     write_json(path, {"seconds": round(time.perf_counter() - start, 2), "device": str(device()), **facts})

@@ -14,6 +14,7 @@ LAYERS: dict[str, int] = {
     "pipeline.errors": 0,
     "pipeline.config": 1,
     "pipeline.progress": 1,
+    "pipeline.parallel": 1,
     "pipeline.codec": 1,
     "pipeline.shapes": 1,
     "pipeline.data": 1,
@@ -27,6 +28,7 @@ LAYERS: dict[str, int] = {
     "pipeline.teacher": 4,
     "pipeline.student": 4,
     "pipeline.report": 5,
+    "pipeline.benchmark": 5,
     "stages": 6,
 }
 """A module imports strictly lower layers, or its own folder."""

@@ -2,22 +2,30 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+import torch
 
 from pipeline.cache import writer
 from pipeline.cache.durable import lock_scratch
 from pipeline.cache.fingerprint import digest
-from pipeline.cache.records import PlannedView, ViewKey
+from pipeline.cache.records import PlannedView
 from pipeline.cache.schema import StoreSchema
 from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.codec.precision import Precision
 from pipeline.data.views import ViewsConfig
 from pipeline.errors import CacheError, ConfigError
 from pipeline.planning import RegionsConfig, ViewPlan
+from pipeline.teacher.expected import expected_bytes
+from pipeline.teacher.partitions import Engine, plan_views, write_here
 from pipeline.teacher.soft_targets import Teacher
+from pipeline.teacher.times import PartitionTimes, StoreTimes
 
 T = TypeVar("T")
 
@@ -78,42 +86,33 @@ def plan_store(
     return StorePlan(schema=schema, table=table)
 
 
-EDGE_BITS_PER_CODE = 8.0
-"""An edge code is a byte before compression; after it 5.9 bits on ``shapes``, fewer with a coarser step."""
-
-REGION_BYTES_PER_POINT = 5.0
-"""Upper estimate of position, assignment and weight after compression (3.1 on ``shapes``)."""
-
-CLS_BYTES_PER_CODE = 2.0
-"""A class code is 16 bits before compression; after it 0.9 bytes on ``shapes``."""
+def scratch_folder(planned: StorePlan, scratch_root: Path) -> Path:
+    """Where a store grows: a folder of its own for every fingerprint."""
+    return scratch_root / digest(planned.schema.fingerprint)[:16]
 
 
-def expected_bytes(planned: StorePlan) -> int:
-    """What the store takes at most: what compression wins is not counted on."""
-    points, main, _ = (int(total) for total in planned.table.counts.sum(axis=0))
-    schema = planned.schema
-    if schema.precision.lossless:
-        per_point, per_class = 4.0 * 4 * schema.bins, 4.0
-    else:
-        per_point, per_class = 4 * schema.bins * EDGE_BITS_PER_CODE / 8, CLS_BYTES_PER_CODE
-    return int(points * (per_point + REGION_BYTES_PER_POINT) + main * schema.num_classes * per_class)
+def require_disk(planned: StorePlan, scratch_root: Path) -> None:
+    """Refuse before the teacher starts if the store, or what is missing of it, cannot fit.
 
-
-def require_disk(planned: StorePlan, folder: Path) -> None:
-    """Refuse before the teacher starts if the store cannot fit."""
-    needed, free = expected_bytes(planned), shutil.disk_usage(folder).free
-    points = int(planned.table.counts[:, 0].sum())
+    Raises:
+        CacheError: says what is needed and what is free.
+    """
+    expected, free = expected_bytes(planned.schema, planned.table), shutil.disk_usage(scratch_root).free
+    begun = scratch_folder(planned, scratch_root) / writer.STORE_FOLDER
+    there = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
     logger.info(
-        "plan: %d views, %d kept points, at most about %.1f MB, %.1f GB free",
+        "plan: %d views, %d kept points, about %.1f MB expected (%.2f KB a view), %.1f GB free",
         planned.schema.views,
-        points,
-        needed / 1e6,
+        int(planned.table.counts[:, 0].sum()),
+        expected / 1e6,
+        expected / 1e3 / max(1, planned.schema.views),
         free / 1e9,
     )
+    needed = expected - there
     if needed > free:
         raise CacheError(
-            f"{folder}: expected room for about {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free; "
-            "free some, or choose fewer views or a coarser precision"
+            f"{scratch_root}: expected room for about {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are "
+            "free; free some, or choose fewer views or a coarser precision"
         )
 
 
@@ -124,31 +123,63 @@ def write_store(
     *,
     scratch_root: Path,
     output: Path,
-    progress: Progress[int],
-) -> None:
-    """Run the teacher over all partitions that are not finished yet, then move the store to ``output``.
+    progress: Progress[PartitionTimes],
+) -> StoreTimes:
+    """:func:`fill_store` in this process alone."""
+    engine = partial(write_here, plan, teacher, torch.get_num_threads())
+    return fill_store(planned, engine, scratch_root=scratch_root, output=output, progress=progress)
+
+
+def fill_store(
+    planned: StorePlan,
+    engine: Engine,
+    *,
+    scratch_root: Path,
+    output: Path,
+    progress: Progress[PartitionTimes],
+) -> StoreTimes:
+    """Write all partitions that are not finished yet, then move the store to ``output``.
+
+    Args:
+        planned: The store.
+        engine: Who writes the partitions; not called if all are finished.
+        scratch_root: Where unfinished stores lie, each in a folder of its own.
+        output: Where the finished store goes.
+        progress: Is shown the finished partitions; the length that it is given is that of all their views.
 
     Raises:
         CacheError: another run writes the same store, or partitions do not match the plan.
+        DatasetError: an image cannot be read.
         TeacherError: an output is not finite.
     """
-    scratch = scratch_root / digest(planned.schema.fingerprint)[:16]
+    scratch = scratch_folder(planned, scratch_root)
+    times = StoreTimes()
+    start = time.perf_counter()
     with lock_scratch(scratch):
         writer.init(scratch, planned.schema, planned.table)
-        finished = writer.finished_partitions(scratch)
-        remaining = [index for index in range(planned.schema.partitions) if index not in finished]
-        if finished:
-            logger.info(
-                "resuming: %d of %d partitions were finished", len(finished), planned.schema.partitions
-            )
-        for index in progress(remaining, len(remaining), "cache"):
-            views = partition_views(planned, plan, index)
-            writer.write_partition(scratch, index, views, list(teacher.run(views)))
+        remaining = _remaining(scratch, planned.schema)
+        if remaining:
+            with closing(engine(scratch, remaining)) as finished:
+                for partition in progress(finished, _count_views(planned.schema, remaining), "cache"):
+                    times += partition
+            logger.info("%s", times.sentence(time.perf_counter() - start))
         writer.finalise(scratch, output)
+    return times
+
+
+def _remaining(scratch: Path, schema: StoreSchema) -> list[int]:
+    finished = writer.finished_partitions(scratch)
+    if finished:
+        logger.info("resuming: %d of %d partitions were finished", len(finished), schema.partitions)
+    return [index for index in range(schema.partitions) if index not in finished]
+
+
+def _count_views(schema: StoreSchema, partitions: Sequence[int]) -> int:
+    runs = (schema.partition_views(index) for index in partitions)
+    return sum(run.stop - run.start for run in runs)
 
 
 def partition_views(planned: StorePlan, plan: ViewPlan, index: int) -> list[PlannedView]:
     """The planned views of one partition, found again: cheaper than keeping all points of all views."""
     rows = planned.schema.partition_views(index)
-    keys: list[ViewKey] = [planned.table.key(row) for row in range(rows.start, rows.stop)]
-    return [plan.plan(plan.manifest.by_id[key.image_id], key.view) for key in keys]
+    return plan_views(plan, [planned.table.key(row) for row in range(rows.start, rows.stop)])

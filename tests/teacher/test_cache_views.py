@@ -1,35 +1,45 @@
 """Caching: the store holds what the teacher says, survives a kill, and refuses what does not fit."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
 from pipeline.cache import writer
+from pipeline.cache.fingerprint import digest
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import SoftTargets
-from pipeline.codec.precision import Precision
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, TeacherError
 from pipeline.student.source import require_fit
-from pipeline.teacher.cache_views import StorePlan, expected_bytes, partition_views, require_disk, write_store
+from pipeline.teacher.cache_views import (
+    StorePlan,
+    fill_store,
+    require_disk,
+    scratch_folder,
+    write_store,
+)
+from pipeline.teacher.expected import expected_bytes
 from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
+from pipeline.teacher.partitions import PartitionWriter, write_here
+from pipeline.teacher.times import PartitionTimes, StoreTimes
 
 
 class KilledError(Exception):
     """Stands for a process that dies."""
 
 
-def write(folder: Path, planned: StorePlan, die_before: int | None = None) -> Path:
-    """Write the small store; optionally die before a partition."""
+def write(folder: Path, planned: StorePlan, die_after: int | None = None) -> Path:
+    """Write the small store; optionally die after some partitions."""
     plan = small_plan(folder)
 
-    def progress(items: Iterable[int], _total: int, _label: str) -> Iterable[int]:
-        for index in items:
-            if index == die_before:
+    def progress(items: Iterable[PartitionTimes], _total: int, _label: str) -> Iterable[PartitionTimes]:
+        for number, item in enumerate(items, start=1):
+            if number == die_after:
                 raise KilledError
-            yield index
+            yield item
 
     output = folder / "targets.zarr"
     write_store(
@@ -59,9 +69,91 @@ def test_a_run_that_died_continues_to_the_same_bytes(tmp_path: Path) -> None:
     whole = write(tmp_path / "a", small_store_plan(small_plan(tmp_path / "a"), QUANTIZED))
     planned = small_store_plan(small_plan(tmp_path / "b"), QUANTIZED)
     with pytest.raises(KilledError):
-        write(tmp_path / "b", planned, die_before=1)
-    again = write(tmp_path / "b", planned, die_before=0)  # dies if partition 0 were written again
-    assert files_of(whole) == files_of(again)
+        write(tmp_path / "b", planned, die_after=1)
+    records = sorted((tmp_path / "b").glob("*/partitions/*.json"))
+    written = [record.stat().st_mtime_ns for record in records]
+    with pytest.raises(KilledError):
+        write(tmp_path / "b", planned, die_after=1)
+    assert records
+    assert written == [record.stat().st_mtime_ns for record in records], "one was written again"
+    assert files_of(whole) == files_of(write(tmp_path / "b", planned))
+
+
+def test_only_what_is_missing_is_written_and_nothing_if_nothing_is(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    planned = small_store_plan(plan, QUANTIZED)
+    asked: list[int] = []
+
+    def engine(scratch: Path, partitions: Sequence[int]) -> Generator[PartitionTimes, None, None]:
+        asked.extend(partitions)
+        yield from write_here(plan, small_teacher(plan.manifest), 1, scratch, partitions)
+
+    def fill(output: str) -> StoreTimes:
+        return fill_store(
+            planned,
+            engine,
+            scratch_root=tmp_path,
+            output=tmp_path / output,
+            progress=lambda items, _total, _label: items,
+        )
+
+    scratch = tmp_path / digest(planned.schema.fingerprint)[:16]
+    writer.init(scratch, planned.schema, planned.table)
+    list(write_here(plan, small_teacher(plan.manifest), 1, scratch, [1]))
+    assert fill("a.zarr").views == len(plan.keys()) - planned.schema.views_per_partition
+    assert asked == [0, 2]
+    writer.init(scratch, planned.schema, planned.table)
+    list(write_here(plan, small_teacher(plan.manifest), 1, scratch, range(planned.schema.partitions)))
+    assert fill("b.zarr").views == 0
+    assert asked == [0, 2]
+    assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "b.zarr")
+
+
+def test_a_teacher_that_says_nan_stops_the_run_and_finished_partitions_stay(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    planned = small_store_plan(plan, QUANTIZED)
+    scratch = tmp_path / "scratch"
+    writer.init(scratch, planned.schema, planned.table)
+    list(write_here(plan, small_teacher(plan.manifest), 1, scratch, [0]))
+    silent = small_teacher(plan.manifest)
+    with torch.no_grad():
+        silent.model.bbox_head.gfl_reg.bias.fill_(float("nan"))
+    with pytest.raises(TeacherError, match=r"image_id=\d+, view=\d: expected finite teacher outputs"):
+        list(write_here(plan, silent, 2, scratch, [1, 2]))
+    assert writer.finished_partitions(scratch) == {0}
+
+
+def test_a_partition_that_somebody_finished_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """Two workers may have the same partition: one of them was thought to be dead."""
+    plan = small_plan(tmp_path)
+    planned = small_store_plan(plan, QUANTIZED)
+    writer.init(tmp_path / "scratch", planned.schema, planned.table)
+    with PartitionWriter(
+        tmp_path / "scratch", plan, small_teacher(plan.manifest), cores=1, name="w"
+    ) as partitions:
+        first = partitions.write(0)
+        (record,) = (tmp_path / "scratch/partitions").iterdir()
+        written = record.stat().st_mtime_ns
+        second = partitions.write(0)
+    assert first.busy.write > 0
+    assert second.busy.write == 0
+    assert record.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+def test_a_store_does_not_depend_on_the_number_of_cores(tmp_path: Path, cores: int) -> None:
+    stores = []
+    for number in (1, cores):
+        plan = small_plan(tmp_path / str(number))
+        fill_store(
+            small_store_plan(plan, LOSSLESS),
+            partial(write_here, plan, small_teacher(plan.manifest), number),
+            scratch_root=tmp_path / str(number),
+            output=tmp_path / f"{number}.zarr",
+            progress=lambda items, _total, _label: items,
+        )
+        stores.append(files_of(tmp_path / f"{number}.zarr"))
+    assert stores[0] == stores[1]
 
 
 def test_a_store_is_planned_to_the_row_before_the_teacher_runs(tmp_path: Path) -> None:
@@ -72,37 +164,25 @@ def test_a_store_is_planned_to_the_row_before_the_teacher_runs(tmp_path: Path) -
     assert store.statistics["points"] == planned.table.counts[:, 0].sum()
 
 
-@pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS], ids=["quantized", "lossless"])
-def test_a_store_never_takes_more_than_its_plan_says(tmp_path: Path, precision: Precision) -> None:
-    """Even of outputs that nothing can compress. Shard indices and headers are counted apart."""
-    plan = small_plan(tmp_path)
-    planned = small_store_plan(plan, precision)
-    rng = np.random.default_rng(0)
-    writer.init(tmp_path / "scratch", planned.schema, planned.table)
-    written = 0
-    for index in range(planned.schema.partitions):
-        views = partition_views(planned, plan, index)
-        noise = [
-            SoftTargets(
-                edge_logits=rng.uniform(-25, 0, (len(v.points), 4, DETECTOR.bins)).astype(np.float32),
-                cls_logits=rng.uniform(-3000, 3000, (v.points.main_count, 4)).astype(np.float32),
-            )
-            for v in views
-        ]
-        shards = writer.write_partition(tmp_path / "scratch", index, views, noise).shards.values()
-        written += sum(shard.size - 64 for shard in shards)
-    assert written <= expected_bytes(planned)
-
-
 def test_a_store_that_cannot_fit_is_refused_before_the_teacher_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = small_store_plan(small_plan(tmp_path), QUANTIZED)
     require_disk(planned, tmp_path)
-    usage = type("Usage", (), {"free": expected_bytes(planned) - 1})
+    usage = type("Usage", (), {"free": expected_bytes(planned.schema, planned.table) - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(CacheError, match=r"expected room for about 0\.00 GB, but 0\.00 GB are free"):
         require_disk(planned, tmp_path)
+
+
+def test_what_a_killed_run_left_needs_no_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = small_store_plan(small_plan(tmp_path), QUANTIZED)
+    begun = scratch_folder(planned, tmp_path) / "store.zarr/points"
+    begun.mkdir(parents=True)
+    (begun / "shard").write_bytes(bytes(100))
+    usage = type("Usage", (), {"free": expected_bytes(planned.schema, planned.table) - 100})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    require_disk(planned, tmp_path)
 
 
 def fidelity(**changes: float) -> FidelityConfig:

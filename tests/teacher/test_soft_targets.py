@@ -1,5 +1,6 @@
 """The teacher on views: batch = single, selection = the full maps, and no silent nonsense."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ import torch
 from batch_cases import STRIDES
 from teacher_cases import small_plan, small_teacher
 
-from pipeline.cache.records import SoftTargets
+from pipeline.cache.records import KeptPoints, SoftTargets
 from pipeline.data.images import apply_view, batch_images, read_image
 from pipeline.errors import TeacherError
 from pipeline.regions.grid import level_lengths
-from pipeline.teacher.soft_targets import equal_size_batches, require_finite
+from pipeline.teacher.soft_targets import ThreadCounts, equal_size_batches, require_finite
 
 
 def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
@@ -29,6 +30,62 @@ def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
         main = index[view.points.main_region]
         np.testing.assert_allclose(soft.cls_logits, raw.cls_logits[0, main], rtol=1e-4, atol=1e-5)
         assert len(raw.sizes) == len(STRIDES)
+
+
+@pytest.mark.parametrize("cores", [2, 3, 8])
+def test_the_last_bit_does_not_depend_on_the_number_of_cores(tmp_path: Path, cores: int) -> None:
+    """A forward pass that torch spreads over its threads, as it does by itself, fails this."""
+    plan = small_plan(tmp_path)
+    teacher = small_teacher(plan.manifest)
+    batches = equal_size_batches(list(plan), teacher.batch_size)
+    said = []
+    for number in (1, cores):
+        with teacher.threads(ThreadCounts.of(teacher.device, number, 1)) as threads:
+            outputs = [soft for computed in threads.run(batches) for soft in computed.result]
+        said.append(b"".join(soft.edge_logits.tobytes() + soft.cls_logits.tobytes() for soft in outputs))
+    assert said[0] == said[1]
+
+
+def test_running_a_teacher_leaves_the_callers_threads_alone(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        list(small_teacher(plan.manifest).run(list(plan)[:2]))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_one_thread_drives_a_gpu_and_one_a_core_the_cpu() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    small, coco = 32 * 96 * 96, 8 * 1333 * 800
+    assert ThreadCounts.of(gpu, 1, coco) == ThreadCounts(decoders=1, forwards=1)
+    assert ThreadCounts.of(gpu, 64, coco) == ThreadCounts(decoders=8, forwards=1)
+    assert ThreadCounts.of(cpu, 1, small) == ThreadCounts(decoders=1, forwards=1)
+    assert ThreadCounts.of(cpu, 64, small) == ThreadCounts(decoders=8, forwards=64)
+    assert ThreadCounts.of(cpu, 64, coco) == ThreadCounts(decoders=1, forwards=3), "7 GB"
+    assert ThreadCounts.of(cpu, 64, 100 * coco) == ThreadCounts(decoders=1, forwards=1)
+
+
+def test_views_without_points_have_empty_targets_in_their_place(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    views = list(plan)[:3]
+    points = views[1].points
+    none = KeptPoints(
+        level=points.level[:0],
+        position=points.position[:0],
+        main_gt=points.main_gt[:0],
+        valuable_weight=points.valuable_weight[:0],
+    )
+    whole = list(small_teacher(plan.manifest).run(views))
+    views[1] = replace(views[1], points=none)
+    targets = list(small_teacher(plan.manifest).run(views))
+    assert targets[1].edge_logits.shape == (0, 4, 17)
+    assert targets[1].cls_logits.shape == (0, 4)
+    for row in (0, 2):
+        np.testing.assert_array_equal(targets[row].edge_logits, whole[row].edge_logits)
+        np.testing.assert_array_equal(targets[row].cls_logits, whole[row].cls_logits)
 
 
 def test_batches_hold_views_of_one_padded_size_in_order(tmp_path: Path) -> None:

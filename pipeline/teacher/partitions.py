@@ -1,0 +1,132 @@
+"""Writing partitions in one process: decode, teacher and the writing of the partition before overlap."""
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from threading import BoundedSemaphore
+
+from pipeline.cache import writer
+from pipeline.cache.partition import PartitionRows, quantize_partition
+from pipeline.cache.records import PlannedView, SoftTargets, ViewKey
+from pipeline.parallel.clock import clocked
+from pipeline.planning import ViewPlan
+from pipeline.teacher.soft_targets import Teacher, ThreadCounts, equal_size_batches
+from pipeline.teacher.times import PartitionTimes, Seconds
+
+PARTITIONS_IN_FLIGHT = 2
+"""In one process: one is computed while the one before it is quantised and written. Bounds the memory."""
+
+Engine = Callable[[Path, Sequence[int]], Generator[PartitionTimes, None, None]]
+"""Writes partitions of the store that ``writer.init`` began in a scratch folder; yields the finished ones.
+
+Closing it early drops what has not begun; partitions that were finished stay.
+"""
+
+
+def write_here(
+    plan: ViewPlan, teacher: Teacher, cores: int, scratch: Path, partitions: Sequence[int]
+) -> Generator[PartitionTimes, None, None]:
+    """The engine of one process; an ``Engine`` once ``plan``, ``teacher`` and ``cores`` are given."""
+    with (
+        PartitionWriter(scratch, plan, teacher, cores=cores, name="here") as partition_writer,
+        ThreadPoolExecutor(PARTITIONS_IN_FLIGHT, thread_name_prefix="partition") as pool,
+    ):
+        written = [pool.submit(partition_writer.write, index) for index in partitions]
+        try:
+            for times in as_completed(written):
+                yield times.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            partition_writer.close()
+
+
+class PartitionWriter:
+    """What one process needs to write partitions: the plan, the teacher and their threads."""
+
+    def __init__(self, scratch: Path, plan: ViewPlan, teacher: Teacher, *, cores: int, name: str) -> None:
+        """Start.
+
+        Args:
+            scratch: As given to ``writer.init``.
+            plan: The views of the store.
+            teacher: Whose outputs are stored.
+            cores: How many cores are this process's to use.
+            name: Of the process, in what it reports.
+
+        Raises:
+            CacheError: ``writer.init`` has not run.
+        """
+        self._scratch = scratch
+        self._schema = writer.read_schema(scratch)
+        self._plan = plan
+        self._keys = plan.keys()
+        self._teacher = teacher
+        pixels = teacher.batch_size * max(long * short for long, short in plan.views.scales)
+        self._counts = ThreadCounts.of(teacher.device, cores, pixels)
+        self._threads = teacher.threads(self._counts)
+        self._room = BoundedSemaphore(PARTITIONS_IN_FLIGHT)
+        self._name = name
+
+    def __enter__(self) -> "PartitionWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up partitions that are not computed yet."""
+        self._threads.close()
+
+    def write(self, index: int) -> PartitionTimes:
+        """Plan, compute, quantise and write one partition; any number of threads may be in here.
+
+        Raises:
+            CacheError: the partition does not fit what was planned.
+            DatasetError: an image cannot be read.
+            TeacherError: an output is not finite.
+        """
+        with self._room:
+            keys = self._keys[self._schema.partition_views(index)]
+            views, plan_seconds = clocked(plan_views, self._plan, keys)
+            writer.require_planned(self._scratch, index, views)
+            targets, busy = self._compute(views)
+            rows, quantise_seconds = clocked(quantize_partition, self._schema, views, targets)
+            write_seconds = self._write_rows(index, rows)
+        return self._times(
+            index,
+            len(views),
+            busy + Seconds(plan=plan_seconds, quantise=quantise_seconds, write=write_seconds),
+        )
+
+    def _compute(self, views: Sequence[PlannedView]) -> tuple[list[SoftTargets], Seconds]:
+        targets: list[SoftTargets] = []
+        busy = Seconds()
+        for batch in self._threads.run(equal_size_batches(views, self._teacher.batch_size)):
+            targets += batch.result
+            busy += Seconds(decode=batch.load_seconds, teacher=batch.compute_seconds)
+        return targets, busy
+
+    def _write_rows(self, index: int, rows: PartitionRows) -> float:
+        # A scheduler gives the partition of a worker that it lost to another, and so does a rerun after a
+        # kill: whoever comes second leaves the files alone, for they may be on their way into the store.
+        if writer.is_finished(self._scratch, index):
+            return 0.0
+        return clocked(writer.write_rows, self._scratch, index, rows)[1]
+
+    def _times(self, index: int, views: int, busy: Seconds) -> PartitionTimes:
+        load = Seconds(
+            plan=busy.plan / PARTITIONS_IN_FLIGHT,
+            decode=busy.decode / self._counts.decoders,
+            teacher=busy.teacher / self._counts.forwards,
+            quantise=busy.quantise / PARTITIONS_IN_FLIGHT,
+            write=busy.write / PARTITIONS_IN_FLIGHT,
+        )
+        device = str(self._teacher.device)
+        return PartitionTimes(
+            partition=index, views=views, worker=self._name, device=device, busy=busy, load=load
+        )
+
+
+def plan_views(plan: ViewPlan, keys: Sequence[ViewKey]) -> list[PlannedView]:
+    """The planned views of some keys."""
+    return [plan.plan(plan.manifest.by_id[key.image_id], key.view) for key in keys]

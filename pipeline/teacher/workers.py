@@ -1,0 +1,135 @@
+"""Writing partitions in worker processes, each of which loads the teacher once."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+import torch
+from distributed import Client, Worker, get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from pipeline.cache.fingerprint import first_difference
+from pipeline.cache.writer import read_schema
+from pipeline.data.manifest import read_manifest
+from pipeline.errors import CacheError, PipelineError
+from pipeline.parallel.cluster import registered, run_tasks
+from pipeline.teacher.cache_views import CacheConfig
+from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter
+from pipeline.teacher.setup import set_up_store
+from pipeline.teacher.times import PartitionTimes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionJob:
+    """From what a worker builds its part of a run: small, and valid on every machine that sees the folders.
+
+    Attributes:
+        workspace: What a manifest's relative folder of images is relative to.
+        manifest: Of the training split; relative to the workspace.
+        weights: The teacher's safetensors file; relative to the workspace.
+        config: What the store holds.
+        device: A torch device; ``None`` for the worker's first GPU, or its CPU if it has none.
+        cores: How many a worker may use; ``None`` for as many as it runs tasks at a time (``--nthreads``).
+    """
+
+    workspace: Path
+    manifest: Path
+    weights: Path
+    config: CacheConfig
+    device: str | None
+    cores: int | None
+
+    def start(self, scratch: Path, worker: Worker) -> PartitionWriter:
+        """Load the teacher and make ready to write the store that was begun in ``scratch``.
+
+        Raises:
+            CacheError: this worker would make another store.
+            DatasetError: there is no manifest.
+            TeacherError: the weights cannot be used.
+        """
+        manifest = read_manifest(self.workspace / self.manifest)
+        manifest = replace(manifest, root=str(self.workspace / manifest.root))
+        setup = set_up_store(self.config, manifest, self.workspace / self.weights)
+        found = first_difference(read_schema(scratch).fingerprint, setup.fingerprint)
+        if found:
+            raise CacheError(
+                f"worker {worker.address}: expected to make the store of {self.workspace}, but its own "
+                f"{found[0]} is {found[2]} instead of {found[1]}; give it the same folders and code"
+            )
+        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return PartitionWriter(
+            scratch,
+            setup.plan,
+            setup.load_teacher(device),
+            cores=self.cores or worker.state.nthreads,
+            name=str(worker.name),
+        )
+
+
+class WriterPlugin(WorkerPlugin):
+    """Holds a worker's ``PartitionWriter``, which the first task makes.
+
+    Not when the worker starts: loading would keep it from answering, and could not fail as a task does.
+    """
+
+    def __init__(self, job: PartitionJob, scratch: Path) -> None:
+        self._job = job
+        self._scratch = scratch
+
+    def setup(self, worker: Worker) -> None:
+        """Remember the worker."""
+        self._worker = worker
+        self._lock = Lock()
+        self._writer: PartitionWriter | None = None
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002
+        """Let go of the device."""
+        with self._lock:
+            if self._writer:
+                self._writer.close()
+                self._writer = None
+
+    def writer(self) -> PartitionWriter:
+        """The worker's writer of partitions."""
+        with self._lock:
+            self._writer = self._writer or self._job.start(self._scratch, self._worker)
+            return self._writer
+
+
+def write_in_workers(
+    connect: Callable[[], AbstractContextManager[Client]],
+    job: PartitionJob,
+    scratch: Path,
+    partitions: Sequence[int],
+) -> Generator[PartitionTimes, None, None]:
+    """The engine of a cluster; an ``Engine`` once ``connect`` and ``job`` are given.
+
+    Raises:
+        PipelineError: What a worker raised, or the cluster failed.
+    """
+    scratch = scratch.resolve()
+    with connect() as client, registered(client, WriterPlugin(job, scratch)) as plugin:
+        written = run_tasks(
+            client,
+            partial(write_partition, plugin),
+            partitions,
+            label=f"partition-{scratch.name}-{plugin}",
+            per_worker=PARTITIONS_IN_FLIGHT,
+        )
+        for result in written:
+            if isinstance(result, PipelineError):
+                raise result
+            yield result
+
+
+def write_partition(plugin: str, index: int) -> PartitionTimes | PipelineError:
+    """The task of a worker. An error that a user must mend is returned: raised, it would be tried again."""
+    holder = get_worker().plugins[plugin]
+    assert isinstance(holder, WriterPlugin)
+    try:
+        return holder.writer().write(index)
+    except PipelineError as error:
+        return error

@@ -1,0 +1,150 @@
+"""Worker processes as such: what they are told, how they end, and what is said when there is no scheduler."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import dask
+import pytest
+from distributed import Client
+
+from pipeline.errors import CacheError, ConfigError
+from pipeline.parallel import cluster
+from pipeline.parallel.cluster import existing_cluster, local_cluster, run_tasks
+
+ROOT = Path(__file__).parents[2]
+
+OWNER = """
+import os, time
+from pipeline.parallel.cluster import local_cluster
+if __name__ == "__main__":
+    with local_cluster([{}, {}], threads=1) as client:
+        print(*client.run(os.getpid).values(), flush=True)
+        time.sleep(600)
+"""
+"""Starts two workers, says who they are, and waits for its end."""
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Two workers; a task may kill one of them, but not both."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        local_cluster([{"LDP_TEST": "first"}, {"LDP_TEST": "second"}], threads=1) as client,
+    ):
+        yield client
+
+
+def square(number: int) -> int:
+    return number**2
+
+
+def fail_twice(folder: str, number: int) -> int:
+    """Raise at the first two attempts."""
+    attempts = len(list(Path(folder).iterdir()))
+    Path(folder, str(attempts)).touch()
+    if attempts < 2:
+        raise OSError("a disk that is slow to wake")
+    return number
+
+
+def fail(_: int) -> int:
+    raise OSError("no such disk")
+
+
+def die(_: int) -> int:
+    """Take the worker along."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_every_worker_has_an_environment_of_its_own(client: Client) -> None:
+    assert sorted(client.run(os.getenv, "LDP_TEST").values()) == ["first", "second"]
+
+
+def test_every_task_has_one_result(client: Client) -> None:
+    results = run_tasks(client, square, range(20), label="square", per_worker=2)
+    assert sorted(results) == [number**2 for number in range(20)]
+    assert list(run_tasks(client, square, [], label="none", per_worker=2)) == []
+
+
+def test_a_task_that_raises_is_tried_again_and_in_the_end_its_error_comes_as_it_is(
+    client: Client, tmp_path: Path
+) -> None:
+    task = partial(fail_twice, str(tmp_path))
+    assert list(run_tasks(client, task, [7], label="again", per_worker=2)) == [7]
+    with pytest.raises(OSError, match="no such disk"):
+        list(run_tasks(client, fail, [7], label="never", per_worker=2))
+
+
+def test_a_task_that_kills_its_workers_is_named(client: Client) -> None:
+    with pytest.raises(CacheError, match="deadly-7: 2 workers died of it"):
+        list(run_tasks(client, die, [7], label="deadly", per_worker=2))
+    results = run_tasks(client, square, range(3), label="after", per_worker=2)
+    assert sorted(results) == [0, 1, 4], "workers come back"
+
+
+def test_a_scheduler_that_does_not_answer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    begun = time.monotonic()
+    with (
+        pytest.raises(ConfigError, match=r"expected a Dask scheduler at tcp://127\.0\.0\.1:9, but none"),
+        existing_cluster("tcp://127.0.0.1:9"),
+    ):
+        pass
+    assert time.monotonic() - begun < 10
+    with pytest.raises(ConfigError, match="nonsense"), existing_cluster("no://nonsense"):
+        pass
+
+
+def own_cluster(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
+    """A process with two workers, and their ids."""
+    (folder / "owner.py").write_text(OWNER)
+    owner = subprocess.Popen(
+        [sys.executable, "owner.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert owner.stdout
+    return owner, [int(pid) for pid in owner.stdout.readline().split()]
+
+
+def runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 20
+    while any(map(runs, pids)):
+        assert time.monotonic() < deadline, "workers are still there"
+        time.sleep(0.02)
+
+
+def test_workers_die_with_their_owner_however_it_dies(tmp_path: Path) -> None:
+    owner, workers = own_cluster(tmp_path)
+    assert len(workers) == 2
+    owner.kill()
+    wait_until_gone(workers)
+    owner.communicate()
+
+
+def test_ctrl_c_is_for_the_owner_alone_which_ends_its_workers(tmp_path: Path) -> None:
+    owner, workers = own_cluster(tmp_path)
+    os.killpg(owner.pid, signal.SIGINT)  # as a terminal does
+    _, said = owner.communicate(timeout=30)
+    assert not any(map(runs, workers))
+    assert said.count("Traceback") == 1, f"expected the owner's own and no other, but got {said}"
+    assert said.endswith("KeyboardInterrupt\n")

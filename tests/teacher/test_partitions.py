@@ -1,0 +1,103 @@
+"""Several partitions at a time in one process: what overlaps, and how much of it there is."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
+from torch import Tensor
+
+from pipeline.cache import writer
+from pipeline.cache.records import PlannedView
+from pipeline.errors import DatasetError
+from pipeline.planning import ViewPlan
+from pipeline.teacher import partitions
+from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter, write_here
+from pipeline.teacher.soft_targets import Teacher
+
+IMAGES = 12
+"""24 views in 6 partitions."""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> ViewPlan:
+    """Views of a store that is begun in ``scratch``."""
+    plan = small_plan(tmp_path, IMAGES)
+    planned = small_store_plan(plan, QUANTIZED)
+    writer.init(tmp_path / "scratch", planned.schema, planned.table)
+    return plan
+
+
+def test_the_next_partition_is_computed_while_one_is_written(
+    plan: ViewPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: dict[int, threading.Event] = {index: threading.Event() for index in range(7)}
+    write_rows, forward = writer.write_rows, Teacher.forward
+
+    def wait_for_the_next(scratch: Path, index: int, *rows: Any) -> Any:
+        if index < 5:
+            assert computed[index + 1].wait(timeout=10), "nothing is computed meanwhile"
+        return write_rows(scratch, index, *rows)
+
+    def tell(self: Teacher, images: Tensor, batch: Sequence[PlannedView]) -> Any:
+        computed[(batch[0].key.image_id - 1) // 2].set()
+        return forward(self, images, batch)
+
+    monkeypatch.setattr(writer, "write_rows", wait_for_the_next)
+    monkeypatch.setattr(Teacher, "forward", tell)
+    done = list(write_here(plan, small_teacher(plan.manifest), 1, tmp_path / "scratch", range(6)))
+    assert sorted(times.partition for times in done) == list(range(6))
+
+
+def test_a_process_never_holds_more_than_two_partitions(
+    plan: ViewPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many threads ask: a worker may be given more tasks at a time than there should be."""
+    lock, held, most = threading.Lock(), 0, 0
+    write_rows, plan_views = writer.write_rows, partitions.plan_views
+
+    def begin(*arguments: Any) -> Any:
+        nonlocal held, most
+        with lock:
+            held += 1
+            most = max(most, held)
+        return plan_views(*arguments)
+
+    def end(*arguments: Any) -> Any:
+        nonlocal held
+        record = write_rows(*arguments)
+        with lock:
+            held -= 1
+        return record
+
+    monkeypatch.setattr(partitions, "plan_views", begin)
+    monkeypatch.setattr(writer, "write_rows", end)
+    with (
+        PartitionWriter(tmp_path / "scratch", plan, small_teacher(plan.manifest), cores=2, name="w") as one,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        assert [times.views for times in pool.map(one.write, range(6))] == [4] * 6
+    assert most == PARTITIONS_IN_FLIGHT
+
+
+def test_an_image_that_cannot_be_read_stops_the_run_by_name(plan: ViewPlan, tmp_path: Path) -> None:
+    path = plan.manifest.image_path(plan.manifest.images[5])
+    path.write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=f"{path.name}: expected an image"):
+        list(write_here(plan, small_teacher(plan.manifest), 2, tmp_path / "scratch", range(6)))
+
+
+def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(plan: ViewPlan, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    run = write_here(plan, small_teacher(plan.manifest), 1, scratch, range(6))
+    first = next(run)
+    run.close()
+    finished = writer.finished_partitions(scratch)
+    assert first.partition in finished
+    assert len(finished) < 6
+    rest = [index for index in range(6) if index not in finished]
+    assert len(list(write_here(plan, small_teacher(plan.manifest), 1, scratch, rest))) == len(rest)
+    assert writer.finished_partitions(scratch) == set(range(6))

@@ -1,0 +1,207 @@
+"""A store that several processes write: the same bytes as one process writes, whatever happens to them."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import dask
+import pytest
+import torch
+from distributed import Client, LocalCluster
+from distributed.utils import get_mp_context
+from teacher_cases import QUANTIZED, small_plan, small_teacher
+
+from pipeline.cache import writer
+from pipeline.cache.fingerprint import digest
+from pipeline.data.manifest import write_manifest
+from pipeline.detector.gfl import save_detector
+from pipeline.errors import CacheError, TeacherError
+from pipeline.parallel.cluster import existing_cluster, local_cluster
+from pipeline.teacher.cache_views import CacheConfig, StorePlan, fill_store, plan_store
+from pipeline.teacher.partitions import Engine, write_here
+from pipeline.teacher.setup import StoreSetup, set_up_store
+from pipeline.teacher.times import PartitionTimes, StoreTimes
+from pipeline.teacher.workers import PartitionJob, write_in_workers
+
+IMAGES = 16
+CPU = torch.device("cpu")
+Connect = Callable[[], AbstractContextManager[Client]]
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """A teacher and its images on the disk, and the store that they are to become."""
+
+    folder: Path
+    setup: StoreSetup
+    planned: StorePlan
+
+    @property
+    def job(self) -> PartitionJob:
+        return PartitionJob(
+            workspace=self.folder,
+            manifest=Path("train.json"),
+            weights=Path("teacher.safetensors"),
+            config=self.setup.config,
+            device="cpu",
+            cores=1,
+        )
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder / digest(self.setup.fingerprint)[:16]
+
+    def workers(self, connect: Connect) -> Engine:
+        return partial(write_in_workers, connect, self.job)
+
+    def fill(
+        self,
+        engine: Engine,
+        name: str,
+        progress: Callable[[Iterable[PartitionTimes]], Iterable[PartitionTimes]] = lambda items: items,
+    ) -> tuple[Files, StoreTimes]:
+        output = self.folder / f"{name}.zarr"
+        times = fill_store(
+            self.planned,
+            engine,
+            scratch_root=self.folder,
+            output=output,
+            progress=lambda items, _total, _label: progress(items),
+        )
+        files = (path for path in output.rglob("*") if path.is_file())
+        return {str(path.relative_to(output)): path.read_bytes() for path in files}, times
+
+
+def prepare(folder: Path, *, silent: bool = False) -> Workspace:
+    """A workspace of 16 partitions; a silent teacher says NaN."""
+    views = small_plan(folder, IMAGES)
+    write_manifest(views.manifest, folder / "train.json")
+    model = small_teacher(views.manifest).model
+    if silent:
+        with torch.no_grad():
+            model.bbox_head.gfl_reg.bias.fill_(float("nan"))
+    save_detector(model, folder / "teacher.safetensors", {})
+    config = CacheConfig(
+        views=views.views, regions=views.regions, precision=QUANTIZED, views_per_partition=2, batch_size=3
+    )
+    setup = set_up_store(config, views.manifest, folder / "teacher.safetensors")
+    planned = plan_store(
+        setup.plan,
+        config,
+        num_classes=setup.detector.num_classes,
+        bins=setup.detector.bins,
+        fingerprint=setup.fingerprint,
+        provenance={},
+        progress=lambda items, _total, _label: items,
+    )
+    return Workspace(folder=folder, setup=setup, planned=planned)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return prepare(tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture(scope="module")
+def written_here(workspace: Workspace) -> Files:
+    """The store as this process alone writes it."""
+    return workspace.fill(
+        partial(write_here, workspace.setup.plan, workspace.setup.load_teacher(CPU), 1), "here"
+    )[0]
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """Address of a scheduler with four worker processes, which is there for anybody."""
+    # Forked from a process that has loaded torch: four that load it themselves take most of a minute.
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload(["pipeline.teacher.workers"])
+        with LocalCluster(
+            n_workers=4,
+            threads_per_worker=2,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster:
+            yield cluster.scheduler_address
+
+
+def test_two_processes_one_of_which_is_killed_write_the_same_bytes(
+    workspace: Workspace, written_here: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    victims: list[int] = []
+
+    @contextmanager
+    def connect() -> Iterator[Client]:
+        with local_cluster([{}, {}], threads=2) as client:
+            victims.append(min(client.run(os.getpid).values()))
+            yield client
+
+    def kill_one(items: Iterable[PartitionTimes]) -> Iterator[PartitionTimes]:
+        for number, item in enumerate(items):
+            if number == 0:
+                os.kill(victims[0], signal.SIGKILL)
+            yield item
+
+    with caplog.at_level(logging.WARNING):
+        files, times = workspace.fill(workspace.workers(connect), "killed", kill_one)
+    assert files == written_here
+    assert times.views == 2 * IMAGES
+    assert "is gone; what it was at is done again" in caplog.text
+
+
+def test_four_processes_of_an_existing_scheduler_write_the_same_bytes(
+    workspace: Workspace, written_here: Files, scheduler: str
+) -> None:
+    files, times = workspace.fill(workspace.workers(partial(existing_cluster, scheduler)), "existing")
+    assert files == written_here
+    assert times.views == 2 * IMAGES
+    assert 1 <= len(times.workers) <= 4
+    assert min(times.busy.teacher, times.busy.decode, times.busy.plan, times.busy.write) > 0
+
+
+def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partitions_stay(
+    tmp_path: Path, scheduler: str
+) -> None:
+    workspace = prepare(tmp_path, silent=True)
+    writer.init(workspace.scratch, workspace.planned.schema, workspace.planned.table)
+    teller = small_teacher(workspace.setup.plan.manifest)
+    list(write_here(workspace.setup.plan, teller, 1, workspace.scratch, [3, 5]))
+    engine = workspace.workers(partial(existing_cluster, scheduler))
+    with pytest.raises(
+        TeacherError, match=r"^image_id=\d+, view=\d: expected finite teacher outputs, but \d+ of"
+    ):
+        workspace.fill(engine, "never")
+    assert writer.finished_partitions(workspace.scratch) == {3, 5}
+
+
+def test_a_worker_with_other_files_is_refused(tmp_path: Path, scheduler: str) -> None:
+    """Its folders are not those of whoever asks: a mistake that would not show in the plan."""
+    workspace = prepare(tmp_path)
+    other = small_teacher(workspace.setup.plan.manifest, seed=1)
+    save_detector(other.model, tmp_path / "teacher.safetensors", {})
+    engine = workspace.workers(partial(existing_cluster, scheduler))
+    with pytest.raises(
+        CacheError, match=r"worker tcp.*its own teacher\.weights is .* the same folders and code"
+    ):
+        workspace.fill(engine, "never")
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path: Path, scheduler: str) -> None:
+    workspace = prepare(tmp_path)
+    (tmp_path / "teacher.safetensors").unlink()
+    engine = workspace.workers(partial(existing_cluster, scheduler))
+    with pytest.raises(TeacherError, match="expected a weights file, but there is none"):
+        workspace.fill(engine, "never")
+
+
+def test_a_run_leaves_an_existing_scheduler_as_it_was(scheduler: str) -> None:
+    with existing_cluster(scheduler) as client:
+        plugins = client.run(lambda dask_worker: list(dask_worker.plugins))
+    assert not [name for names in plugins.values() for name in names if "WriterPlugin" in name]
