@@ -18,9 +18,7 @@ GET_ANOTHER = "fetch it with `dvc pull`, or make it with `dvc repro cache_teache
 
 def write_attributes(store: Path, attributes: Mapping[str, Any]) -> None:
     """Write the root group's metadata, sealed by a digest of ``attributes``."""
-    sealed = {**attributes, SEAL: digest(attributes)}
-    document = {"zarr_format": 3, "node_type": "group", "attributes": sealed}
-    write_durably(store / ROOT_METADATA, json.dumps(document, indent=2, allow_nan=False).encode())
+    write_durably(store / ROOT_METADATA, _encode({**attributes, SEAL: digest(attributes)}))
 
 
 def read_attributes(store: Path) -> dict[str, Any]:
@@ -30,24 +28,41 @@ def read_attributes(store: Path) -> dict[str, Any]:
         CacheError: Nothing is there, something else is there, the store is of another version, or its
             attributes are damaged.
     """
-    attributes = _parse_attributes(store)
-    require_version(attributes["schema"])
+    path = store / ROOT_METADATA
+    content = _read_root(store)
+    attributes = _parse(path, content)
+    try:
+        require_version(attributes["schema"])
+    except CacheError as error:
+        raise CacheError(f"{path}: {error}") from None
+    # To the byte: a change around the attributes, or in how a number is written, is damage all the same.
+    as_written = _encode(attributes)
     seal = attributes.pop(SEAL, None)
-    if seal != digest(attributes):
-        raise CacheError(f"{store / ROOT_METADATA} is damaged: its checksum differs; {GET_ANOTHER}")
+    if content != as_written or seal != digest(attributes):
+        raise CacheError(f"{path} is damaged: its checksum differs; {GET_ANOTHER}")
     return attributes
 
 
-def _parse_attributes(store: Path) -> dict[str, Any]:
-    path = store / ROOT_METADATA
+def _encode(attributes: Mapping[str, Any]) -> bytes:
+    """The one content of the root's metadata with these attributes."""
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(document, indent=2, allow_nan=False).encode()
+
+
+def _read_root(store: Path) -> bytes:
     if not store.exists():
         raise CacheError(f"expected a store at {store}, but there is nothing; {GET_ANOTHER}")
     if not store.is_dir():
         raise CacheError(f"expected the folder of a store at {store}, but it is a file; {GET_ANOTHER}")
+    path = store / ROOT_METADATA
     if not path.is_file():
         raise CacheError(f"expected a store at {store}, but it has no {ROOT_METADATA}; {GET_ANOTHER}")
+    return path.read_bytes()
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        attributes: dict[str, Any] = json.loads(path.read_bytes())["attributes"]
+        attributes: dict[str, Any] = json.loads(content)["attributes"]
         attributes["schema"]["format_version"]
     except (ValueError, KeyError, TypeError):
         raise CacheError(f"{path} is damaged, or not of a store of teacher outputs; {GET_ANOTHER}") from None

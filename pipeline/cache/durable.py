@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 from pipeline.errors import CacheError
 
 PARTIAL_SUFFIX = ".partial"
-LOCK_SUFFIX = ".__lock"
 LOCK_FILE = "lock"
 
 
@@ -63,15 +62,48 @@ def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that a kill or a power cut leaves the old one, the new one, or none.
 
     The temporary name is unique, so that two writers of the same file never share one.
+
+    Raises:
+        CacheError: The disk is full or does not take it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    _fsync(path.parent)
+    with names_what_fails(path):
+        make_folder(path.parent)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            # On a full disk the rest of it would be in the way of everybody else.
+            partial.unlink(missing_ok=True)
+            raise
+        _fsync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents; a power cut does not take away the name of a new one."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _fsync(folder.parent)
+
+
+@contextmanager
+def names_what_fails(path: Path) -> Iterator[None]:
+    """Say in one line what could not be written: Python's own message of a full disk names no file.
+
+    Raises:
+        CacheError: In place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"{path} could not be written: {_reason(error)}; make room there, or mend what is wrong, "
+            "and run again: finished partitions are kept"
+        ) from error
 
 
 def fsync_tree(folder: Path) -> None:
@@ -81,11 +113,17 @@ def fsync_tree(folder: Path) -> None:
     _fsync(folder)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left: a folder with them would not be the same to the byte."""
-    for path in list(folder.rglob("*")):
-        if path.name.endswith((PARTIAL_SUFFIX, LOCK_SUFFIX)):
-            path.unlink()
+def remove_others(folder: Path, known: Container[str]) -> None:
+    """Delete all files below ``folder`` but the known ones, such as what killed writers left.
+
+    With them the folder would not be the same to the byte.
+    """
+    others = [path for path in folder.rglob("*") if not path.is_dir()]
+    others = [path for path in others if path.relative_to(folder).as_posix() not in known]
+    for path in others:
+        path.unlink(missing_ok=True)
+    for parent in {path.parent for path in others}:
+        _fsync(parent)
 
 
 def remove(path: Path) -> None:
@@ -97,8 +135,12 @@ def remove(path: Path) -> None:
 
 
 def move_into_place(folder: Path, target: Path) -> None:
-    """Replace ``target`` by ``folder`` with one rename, also from another file system."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Replace ``target`` by ``folder`` with one rename, also from another file system.
+
+    Raises:
+        CacheError: The other file system is full or does not take it.
+    """
+    make_folder(target.parent)
     remove(target)
     try:
         folder.rename(target)
@@ -116,7 +158,7 @@ def lock_scratch(scratch: Path) -> Iterator[None]:
     Raises:
         CacheError: Another run holds it.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
+    make_folder(scratch)
     path = scratch / LOCK_FILE
     with path.open("ab") as file:
         try:
@@ -131,12 +173,37 @@ def lock_scratch(scratch: Path) -> Iterator[None]:
         yield
 
 
+def is_held(scratch: Path) -> bool:
+    """Whether a run holds ``scratch`` at this moment; asks with a shared lock and lets go of it at once."""
+    path = scratch / LOCK_FILE
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _copy_into_place(folder: Path, target: Path) -> None:
     partial = target.with_name(target.name + PARTIAL_SUFFIX)
     remove(partial)
-    shutil.copytree(folder, partial)
-    fsync_tree(partial)
+    with names_what_fails(target):
+        try:
+            shutil.copytree(folder, partial)
+            fsync_tree(partial)
+        except OSError:
+            remove(partial)
+            raise
     partial.rename(target)
+
+
+def _reason(error: OSError) -> str:
+    """Of a copied folder's many failures, the first: (source, destination, reason)."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return str(error.args[0][0][2])
+    return error.strerror or str(error)
 
 
 def _fsync(path: Path) -> None:

@@ -13,6 +13,10 @@ CHUNK_ROWS = 512
 """Rows of an inner chunk, what is read and decompressed at once: 1,024 pack 1 % better and read 20 % slower
 (an image has about 900 points), 256 pack 2 % worse and read no faster."""
 
+MAIN_CHUNK_SHARE = 4
+"""A chunk of the ``main`` array has this share of the rows: a view has a tenth of its points there, and reads
+decompress whole chunks. It takes no more bytes."""
+
 GEOMETRY_COLUMNS = (
     "original_height",
     "original_width",
@@ -66,7 +70,7 @@ class StoreSchema:
         views_per_partition: Views in one partition, the unit of work, of commit and of repair.
         points_per_shard: Rows that a partition owns in the ``points`` arrays; whole chunks.
         main_per_shard: Rows that a partition owns in the ``main`` array; whole chunks.
-        chunk_rows: Rows of an inner chunk.
+        chunk_rows: Rows of an inner chunk of the ``points`` arrays.
         fingerprint: JSON; what the store was made from, see ``fingerprint.require``.
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
     """
@@ -89,6 +93,12 @@ class StoreSchema:
         for rows in (self.points_per_shard, self.main_per_shard):
             assert rows > 0, "a shard has at least one chunk"
             assert rows % self.chunk_rows == 0, f"expected whole chunks, but got {rows} rows"
+
+    @property
+    def main_chunk_rows(self) -> int:
+        """Rows of an inner chunk of the ``main`` array; they divide ``chunk_rows``."""
+        whole = self.chunk_rows % MAIN_CHUNK_SHARE == 0
+        return self.chunk_rows // MAIN_CHUNK_SHARE if whole else self.chunk_rows
 
     @property
     def partitions(self) -> int:
@@ -147,11 +157,10 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     """The arrays that partitions fill: partition i owns shard i, and so one file, of each."""
     lossless = schema.precision.lossless
     dtype = "float32" if lossless else "int16"
-    points, main = schema.points_per_shard, schema.main_per_shard
     return (
-        _sharded(REGION, "int32", points, len(REGION_COLUMNS), schema, REGION_COLUMNS),
-        _sharded(EDGE_CODES, dtype, points, edge_columns(schema.bins, lossless=lossless), schema),
-        _sharded(CLS_CODES, dtype, main, schema.num_classes, schema),
+        _sharded(REGION, "int32", len(REGION_COLUMNS), schema, REGION_COLUMNS),
+        _sharded(EDGE_CODES, dtype, edge_columns(schema.bins, lossless=lossless), schema),
+        _sharded(CLS_CODES, dtype, schema.num_classes, schema),
     )
 
 
@@ -168,13 +177,15 @@ def _table(path: str, dtype: str, rows: int, columns: tuple[str, ...] = ()) -> A
 
 
 def _sharded(
-    path: str, dtype: str, rows: int, width: int, schema: StoreSchema, columns: tuple[str, ...] = ()
+    path: str, dtype: str, width: int, schema: StoreSchema, columns: tuple[str, ...] = ()
 ) -> ArraySpec:
+    of_main = path == CLS_CODES
+    rows = schema.main_per_shard if of_main else schema.points_per_shard
     return ArraySpec(
         path=path,
         dtype=dtype,
         shape=(schema.partitions * rows, width),
-        chunks=(schema.chunk_rows, width),
+        chunks=(schema.main_chunk_rows if of_main else schema.chunk_rows, width),
         shards=(rows, width),
         columns=columns,
     )

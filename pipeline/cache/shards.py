@@ -19,6 +19,8 @@ from pipeline.cache.schema import ArraySpec, chunk_key
 from pipeline.errors import CacheError
 
 CRC_BYTES = 4
+CRC_RESIDUE = 0x48674BC7
+"""The crc32c of any bytes followed by their own crc32c (little-endian)."""
 INDEX_ENTRY_BYTES = 16
 NO_CHUNK = 2**64 - 1
 """Offset and size of a chunk that was never written."""
@@ -38,7 +40,7 @@ def read_table(store: Path, spec: ArraySpec) -> NDArray[Any]:
         content = (store / spec.path / chunk_key(0, len(spec.shape))).read_bytes()
         if not _checksum_holds(content):
             raise _damaged(f"{spec.path} of {store}", "its checksum differs")
-        blosc.decompress(content[:-CRC_BYTES], values)
+        blosc.decompress(content, values)
     return values
 
 
@@ -58,7 +60,7 @@ class ShardedRows:
         self._columns = spec.shape[1]
         self._chunk_rows = spec.chunks[0]
         self._shard_rows = spec.shards[0]
-        self._indices: dict[int, list[tuple[int, int]]] = {}
+        self._indices: dict[int, NDArray[np.uint64]] = {}
 
     def read(self, start: int, count: int) -> NDArray[Any]:
         """Rows ``start..start + count`` of one partition, (count, columns).
@@ -75,8 +77,7 @@ class ShardedRows:
         try:
             index = self._index(descriptor, partition)
             for slot, chunk in enumerate(chunks):
-                compressed = self._chunk(descriptor, partition, chunk, index[chunk])
-                blosc.decompress(compressed, rows[slot])
+                blosc.decompress(self._frame(descriptor, partition, chunk, index), rows[slot])
         finally:
             os.close(descriptor)
         skipped = first - chunks.start * self._chunk_rows
@@ -88,29 +89,29 @@ class ShardedRows:
         except FileNotFoundError:
             raise self._damaged(partition, "the shard is missing") from None
 
-    def _index(self, descriptor: int, partition: int) -> list[tuple[int, int]]:
-        """(offset, size) of each chunk of a shard, parsed once."""
+    def _index(self, descriptor: int, partition: int) -> NDArray[np.uint64]:
+        """(chunks, 2) offset and size of each chunk of a shard, parsed once."""
         if partition not in self._indices:
             size = INDEX_ENTRY_BYTES * (self._shard_rows // self._chunk_rows) + CRC_BYTES
             start = os.fstat(descriptor).st_size - size
             if start < 0:
                 raise self._damaged(partition, "the shard is too short for its index")
             content = self._checked(os.pread(descriptor, size, start), partition, "the index")
-            entries = np.frombuffer(content, dtype="<u8").reshape(-1, 2).tolist()
-            self._indices[partition] = [(offset, length) for offset, length in entries]
+            self._indices[partition] = np.frombuffer(content[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
         return self._indices[partition]
 
-    def _chunk(self, descriptor: int, partition: int, chunk: int, entry: tuple[int, int]) -> bytes:
-        offset, size = entry
+    def _frame(self, descriptor: int, partition: int, chunk: int, index: NDArray[np.uint64]) -> bytes:
+        """A chunk as stored; Blosc knows where it ends and leaves the checksum alone."""
+        offset, size = index[chunk].tolist()
         if offset == NO_CHUNK:
             raise self._damaged(partition, f"chunk {chunk} is missing")
         return self._checked(os.pread(descriptor, size, offset), partition, f"chunk {chunk}")
 
     def _checked(self, content: bytes, partition: int, what: str) -> bytes:
-        """``content`` without the checksum at its end."""
+        """``content``, which ends with its checksum."""
         if not _checksum_holds(content):
             raise self._damaged(partition, f"the checksum of {what} differs")
-        return content[:-CRC_BYTES]
+        return content
 
     def _damaged(self, partition: int, problem: str) -> CacheError:
         return _damaged(f"partition {partition} of {self._where}", problem)
@@ -118,8 +119,7 @@ class ShardedRows:
 
 def _checksum_holds(content: bytes) -> bool:
     """Whether the last four bytes are the crc32c of those before; nothing at all is no content."""
-    body, checksum = content[:-CRC_BYTES], content[-CRC_BYTES:]
-    return bool(body) and google_crc32c.value(body) == int.from_bytes(checksum, "little")
+    return len(content) > CRC_BYTES and google_crc32c.value(content) == CRC_RESIDUE
 
 
 def _damaged(where: str, problem: str) -> CacheError:

@@ -9,6 +9,7 @@ The phases meet only in a scratch folder, so that partitions may be written by a
 The three phases are the pattern of bio2zarr (``bio2zarr/vcz.py``).
 """
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,16 +27,19 @@ from pipeline.cache.durable import (
     FileDigest,
     fsync_tree,
     move_into_place,
+    names_what_fails,
     remove,
-    remove_leftovers,
+    remove_others,
     write_durably,
 )
 from pipeline.cache.fingerprint import first_difference
-from pipeline.cache.partition import PartitionStatistics, quantize_partition, store_statistics
+from pipeline.cache.partition import PartitionRows, PartitionStatistics, quantize_partition, store_statistics
 from pipeline.cache.records import PlannedView, SoftTargets
 from pipeline.cache.schema import EXTENT, IMAGE_ID, VIEW, ArraySpec, StoreSchema, chunk_key, sharded_specs
 from pipeline.cache.table import ViewTable, counts_row
 from pipeline.errors import CacheError
+
+logger = logging.getLogger(__name__)
 
 STORE_FOLDER = "store.zarr"
 MOST_LISTED = 20
@@ -50,21 +54,29 @@ def init(scratch: Path, schema: StoreSchema, table: ViewTable) -> None:
         table: All views of the store.
 
     Raises:
-        CacheError: ``scratch`` holds the beginning of another store.
+        CacheError: ``scratch`` holds the beginning of another store, or the disk is full.
     """
     store = scratch / STORE_FOLDER
-    attributes = _plan_attributes(schema, table)
-    if store.exists():
-        _require_same_plan(scratch, read_attributes(store), attributes)
+    plan = _plan_attributes(schema, table)
+    begun = _begun(scratch, plan) if store.exists() else None
+    partial = scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
+    remove(partial)
+    with names_what_fails(partial):
+        create_arrays(partial, schema, table.arrays(schema))
+        files = {name: FileDigest.of_file(partial / name) for name in _planned_files(partial)}
+    attributes = {**plan, "files": {name: file.to_json() for name, file in files.items()}}
+    if begun:
+        _mend(store, partial, files)
+        if begun.get("files") != attributes["files"]:
+            write_attributes(store, attributes)
+        remove(partial)
         return
     # Records without a store are of an earlier one: they must not vouch for this one's shards.
     remove(scratch / RECORDS_FOLDER)
-    partial = scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
-    remove(partial)
-    create_arrays(partial, schema, table.arrays(schema))
     write_attributes(partial, attributes)
-    fsync_tree(partial)
-    partial.rename(store)
+    with names_what_fails(partial):
+        fsync_tree(partial)
+    move_into_place(partial, store)
 
 
 def write_partition(
@@ -82,10 +94,43 @@ def write_partition(
         CacheError: ``init`` has not run, or the views are not the planned ones.
         ValueError: A target has the wrong shape or is not finite (with the view's key as a note).
     """
+    require_planned(scratch, index, views)
+    return write_rows(scratch, index, quantize_partition(read_schema(scratch), views, targets))
+
+
+def require_planned(scratch: Path, index: int, views: Sequence[PlannedView]) -> None:
+    """Compare a partition's keys and counts with the plan: the offsets of all later views depend on them.
+
+    Raises:
+        CacheError: ``init`` has not run, or the views are not the planned ones.
+    """
+    store, schema = scratch / STORE_FOLDER, read_schema(scratch)
+    if not 0 <= index < schema.partitions:
+        raise CacheError(f"expected a partition in 0..{schema.partitions - 1}, but got {index}")
+    root = zarr.open_group(store, mode="r")
+    rows = schema.partition_views(index)
+    image_ids, numbers, extents = (_rows(root, path, rows) for path in (IMAGE_ID, VIEW, EXTENT))
+    planned = [
+        (int(image_id), int(view), *map(int, extent[1::2]))
+        for image_id, view, extent in zip(image_ids, numbers, extents, strict=True)
+    ]
+    given = [(*view.key, *counts_row(view)) for view in views]
+    if given != planned:
+        wrong = next((pair for pair in zip(planned, given, strict=False) if pair[0] != pair[1]), None)
+        raise CacheError(
+            f"partition {index}: expected the {len(planned)} planned views, but got {len(given)}; first "
+            f"difference in (image_id, view, points, main points, boxes), planned and given: {wrong}"
+        )
+
+
+def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecord:
+    """The last step of ``write_partition``, for whoever has done the ones before it.
+
+    Raises:
+        CacheError: ``init`` has not run.
+    """
     store = scratch / STORE_FOLDER
     schema = read_schema(scratch)
-    _require_planned(store, schema, index, views)
-    rows = quantize_partition(schema, views, targets)
     # The old record, if any, must not outlive the shards that it describes.
     record_path(scratch, index).unlink(missing_ok=True)
     shards: dict[str, FileDigest] = {}
@@ -106,12 +151,14 @@ def read_schema(scratch: Path) -> StoreSchema:
 
 
 def finished_partitions(scratch: Path) -> set[int]:
-    """Partitions that need no more work: their record is there, and their files have the recorded size."""
-    return {
-        record.partition
-        for index in range(read_schema(scratch).partitions)
-        if (record := read_record(scratch, index)) and _sizes_match(scratch / STORE_FOLDER, record)
-    }
+    """Partitions that need no more work."""
+    return {index for index in range(read_schema(scratch).partitions) if is_finished(scratch, index)}
+
+
+def is_finished(scratch: Path, index: int) -> bool:
+    """Whether a partition needs no more work: its record is there, and its files have the recorded size."""
+    record = read_record(scratch, index)
+    return record is not None and _sizes_match(scratch / STORE_FOLDER, record)
 
 
 def finalise(scratch: Path, output: Path) -> None:
@@ -125,10 +172,13 @@ def finalise(scratch: Path, output: Path) -> None:
     store = scratch / STORE_FOLDER
     schema = read_schema(scratch)
     records = _complete_records(scratch, schema)
-    remove_leftovers(store)
-    write_attributes(store, _final_attributes(store, schema, records))
+    attributes = _final_attributes(store, schema, records)
+    shards = (name for record in records for name in record.shards)
+    remove_others(store, {ROOT_METADATA, *attributes["files"], *shards})
+    write_attributes(store, attributes)
     move_into_place(store, output)
-    shutil.rmtree(scratch)
+    # A run that has begun here since has put its lock into the folder: it stays.
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _plan_attributes(schema: StoreSchema, table: ViewTable) -> dict[str, Any]:
@@ -147,18 +197,45 @@ def _plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[PartitionRecord]) -> dict[str, Any]:
     """The plan's attributes, the statistics, and the digests of all files but the root's metadata."""
-    shards = {path for record in records for path in record.shards}
-    paths = {path.relative_to(store).as_posix(): path for path in store.rglob("*") if path.is_file()}
-    others = {name: FileDigest.of_file(paths[name]) for name in sorted(set(paths) - shards - {ROOT_METADATA})}
+    begun = read_attributes(store)
+    files = {name: FileDigest.from_json(file) for name, file in begun["files"].items()}
+    for name, file in files.items():
+        problem = file.problem(store / name)
+        if problem:
+            raise CacheError(f"{store / name}: {problem}; run the stage again: it writes that file again")
     stored_bytes = sum(shard.size for record in records for shard in record.shards.values())
-    stored_bytes += sum(other.size for other in others.values())
+    stored_bytes += sum(file.size for file in files.values())
     total = PartitionStatistics.total(record.statistics for record in records)
     return {
-        **_plan_of(read_attributes(store)),
+        **_plan_of(begun),
         "statistics": store_statistics(schema, total, stored_bytes),
-        "files": {name: other.to_json() for name, other in others.items()},
+        "files": begun["files"],
         "partitions": [record.to_json() for record in records],
     }
+
+
+def _planned_files(store: Path) -> list[str]:
+    """The tables and the metadata of a store without shards, in order; its root's is written on its own."""
+    names = {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
+    return sorted(names - {ROOT_METADATA})
+
+
+def _begun(scratch: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of the store that was begun, once they have proved to be of the same plan."""
+    try:
+        begun = read_attributes(scratch / STORE_FOLDER)
+    except CacheError as error:
+        raise CacheError(f"{scratch} cannot be continued: remove it, and run again ({error})") from error
+    _require_same_plan(scratch, begun, plan)
+    return begun
+
+
+def _mend(store: Path, fresh: Path, files: Mapping[str, FileDigest]) -> None:
+    """Put right what has become of the tables and the metadata since they were written."""
+    for name, file in files.items():
+        if file.problem(store / name):
+            logger.warning("%s is damaged: written again", store / name)
+            write_durably(store / name, (fresh / name).read_bytes())
 
 
 def _require_same_plan(scratch: Path, begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -169,26 +246,6 @@ def _require_same_plan(scratch: Path, begun: Mapping[str, Any], wanted: Mapping[
         raise CacheError(
             f"{scratch} holds the beginning of another store: {found[0]} differs ({found[1]}, {found[2]}); "
             "remove that folder, or choose another"
-        )
-
-
-def _require_planned(store: Path, schema: StoreSchema, index: int, views: Sequence[PlannedView]) -> None:
-    """Compare keys and counts with the plan: the offsets of all later views depend on them."""
-    if not 0 <= index < schema.partitions:
-        raise CacheError(f"expected a partition in 0..{schema.partitions - 1}, but got {index}")
-    root = zarr.open_group(store, mode="r")
-    rows = schema.partition_views(index)
-    image_ids, numbers, extents = (_rows(root, path, rows) for path in (IMAGE_ID, VIEW, EXTENT))
-    planned = [
-        (int(image_id), int(view), *map(int, extent[1::2]))
-        for image_id, view, extent in zip(image_ids, numbers, extents, strict=True)
-    ]
-    given = [(*view.key, *counts_row(view)) for view in views]
-    if given != planned:
-        wrong = next((pair for pair in zip(planned, given, strict=False) if pair[0] != pair[1]), None)
-        raise CacheError(
-            f"partition {index}: expected the {len(planned)} planned views, but got {len(given)}; first "
-            f"difference in (image_id, view, points, main points, boxes), planned and given: {wrong}"
         )
 
 

@@ -13,7 +13,7 @@ from pipeline.cache.durable import (
     lock_scratch,
     move_into_place,
     remove,
-    remove_leftovers,
+    remove_others,
     write_durably,
 )
 from pipeline.errors import CacheError
@@ -65,7 +65,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt):
             write_durably(path, b"new")
     assert path.read_bytes() == b"old"
-    remove_leftovers(tmp_path)
+    remove_others(tmp_path, {"folder/file"})
     assert [file.name for file in path.parent.iterdir()] == ["file"]
 
 

@@ -1,4 +1,4 @@
-"""A tiny store of every ``format_version`` stays here: the current one is read for ever, others say what to do."""
+"""A tiny store of every ``format_version`` stays here: it is read for ever, or says what to do."""
 
 from pathlib import Path
 
