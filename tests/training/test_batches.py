@@ -79,3 +79,19 @@ def test_codes_and_plain_logits_give_what_the_store_gives() -> None:
         assert soft.cls_codes.is_floating_point() == (stored is plain)
         np.testing.assert_allclose(soft.edge_logits()[points:], stored.edge_logits(), rtol=1e-5, atol=1e-4)
         np.testing.assert_allclose(soft.cls_logits()[:main], stored.cls_logits(), rtol=1e-6)
+
+
+def test_codes_travel_to_the_device_as_integers_and_become_logits_there() -> None:
+    view = three_views()[0]
+    points, main = len(view.points), view.points.main_count
+    stored = StoredView(
+        planned=view,
+        edge_codes=np.zeros((points, 64), np.int16),
+        edge_steps=np.ones(points, np.float32),
+        cls_codes=np.zeros((main, 4), np.int16),
+        cls_step=0.1,
+    )
+    there = batch_soft_targets([stored]).to(torch.device("meta"))
+    assert (there.edge_codes.dtype, there.cls_codes.dtype) == (torch.int16, torch.int16)
+    for logits in (there.edge_logits(), there.cls_logits()):
+        assert (logits.device.type, logits.dtype) == ("meta", torch.float32)

@@ -1,0 +1,107 @@
+"""A store to measure on where there is no other: COCO-like views, and logits that compress like real ones."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from pipeline.cache.records import NOT_MAIN, KeptPoints, PlannedView, SoftTargets, ViewKey
+from pipeline.cache.table import ViewTable, plan_schema
+from pipeline.cache.writer import finalise, init, write_partition
+from pipeline.codec.edges import EDGES
+from pipeline.codec.precision import Precision
+from pipeline.data.views import ViewGeometry
+
+BINS, CLASSES, BOXES = 17, 80, 7
+PRECISION = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
+"""As in the recipes."""
+GEOMETRY = ViewGeometry(original_hw=(427, 640), resized_hw=(800, 1199), padded_hw=(800, 1216), flip=False)
+LEVEL_STRIDES = {8: 0.62, 16: 0.24, 32: 0.1, 64: 0.03, 128: 0.01}
+"""Each level's share of a view's kept points."""
+MAIN_SHARE = 65 / 900
+"""Main-region points of kept points, on COCO."""
+RUN_ENDS = 0.08
+"""Share of points that are the last of a run of neighbouring cells: a box is about 12 cells wide."""
+VIEWS_PER_PARTITION = 64
+
+
+def generate_store(folder: Path, views: int, points: int, precision: Precision = PRECISION) -> Path:
+    """Write a store with the library's own writer.
+
+    Args:
+        folder: Where the writer's scratch and the store go.
+        views: Number of views, one an image.
+        points: Mean number of kept points of a view; each has 0.5 to 1.5 times as many.
+        precision: Of the codes.
+
+    Returns:
+        The store's path.
+    """
+    scratch, store = folder / "scratch", folder / "targets.zarr"
+    table = ViewTable.from_views(planned_view(number, points) for number in range(views))
+    schema = plan_schema(
+        table,
+        bins=BINS,
+        num_classes=CLASSES,
+        strides=tuple(LEVEL_STRIDES),
+        precision=precision,
+        views_per_partition=VIEWS_PER_PARTITION,
+        fingerprint={"generated": {"views": views, "points": points}},
+        provenance={"generated": "for a benchmark"},
+    )
+    init(scratch, schema, table)
+    for index in range(schema.partitions):
+        rows = schema.partition_views(index)
+        planned = [planned_view(number, points) for number in range(rows.start, rows.stop)]
+        write_partition(scratch, index, planned, [soft_targets(view) for view in planned])
+    finalise(scratch, store)
+    return store
+
+
+def planned_view(number: int, points: int) -> PlannedView:
+    """The view of image ``number``, drawn from its number alone."""
+    rng = np.random.default_rng([number, 0])
+    level, position = _cells(rng, int(rng.integers(points // 2, points + points // 2 + 1)))
+    main = rng.random(len(level)) < MAIN_SHARE
+    weight = np.where(main, 0, 0.6 * rng.random(len(level)) ** 3)
+    corners = np.sort(rng.random((BOXES, 2, 2)) * GEOMETRY.resized_hw[::-1], axis=1)
+    return PlannedView(
+        key=ViewKey(number, 0),
+        geometry=GEOMETRY,
+        boxes_xyxy=corners.reshape(BOXES, 4).astype(np.float32),
+        labels=rng.integers(0, CLASSES, BOXES),
+        points=KeptPoints(
+            level=level,
+            position=position,
+            main_gt=np.where(main, rng.integers(0, BOXES, len(level)), NOT_MAIN),
+            valuable_weight=weight.astype(np.float32),
+        ),
+    )
+
+
+def soft_targets(planned: PlannedView) -> SoftTargets:
+    """Edge logits with one peak and ragged tails, class logits far below zero but for the box's class."""
+    rng = np.random.default_rng([planned.key.image_id, 1])
+    edges, mains = (len(planned.points), EDGES, 1), planned.points.main_count
+    peak = rng.uniform(0.5, BINS - 4, edges)
+    sharpness = rng.gamma(2.0, 0.2, edges)
+    bins = np.arange(BINS, dtype=np.float32)
+    edge_logits = -sharpness * np.abs(bins - peak) ** 1.2
+    edge_logits += rng.normal(0, 0.2, edge_logits.shape)
+    cls_logits = rng.normal(-6.2, 1.3, (mains, CLASSES))
+    own = planned.labels[planned.points.main_gt[planned.points.main_region]]
+    cls_logits[np.arange(mains), own] = rng.normal(0, 1, mains)
+    return SoftTargets(edge_logits=edge_logits.astype(np.float32), cls_logits=cls_logits.astype(np.float32))
+
+
+def _cells(rng: Generator, points: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Level and position of ``points`` cells in runs of neighbours, ascending."""
+    levels = np.sort(rng.choice(len(LEVEL_STRIDES), points, p=list(LEVEL_STRIDES.values())))
+    positions = []
+    for level, stride in enumerate(LEVEL_STRIDES):
+        width = GEOMETRY.padded_hw[1] // stride
+        count = int(np.count_nonzero(levels == level))
+        gaps = np.where(rng.random(count) < RUN_ENDS, rng.integers(2, width + 2, count), 1)
+        positions.append(np.cumsum(gaps))
+    return levels, np.concatenate(positions)
