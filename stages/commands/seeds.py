@@ -35,9 +35,10 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "seeds",
         help="train students from the store with several seeds and print the gain over the first",
-        description="Trains each student with each seed from cache/targets.zarr, or from another store of the "
-        "same images (ld@../lossless/cache/targets.zarr); the teacher is not needed. Evaluates it, and prints the mean gain over the first student with its standard error. Finished "
-        "runs are kept in scratch/seeds and not repeated.",
+        description="Trains each student with each seed from cache/targets.zarr, or from another store of "
+        "the same images (ld@../lossless/cache/targets.zarr); the teacher is not needed. Evaluates it, and "
+        "prints the mean gain over the first student with its standard error. Finished runs are kept in "
+        "scratch/seeds and not repeated.",
     )
     add = parser.add_argument
     add(
