@@ -22,17 +22,20 @@ class PartitionRecord:
     Attributes:
         partition: Its index.
         shards: Digest of each of its shard files, by path inside the store; no file without rows.
+        marks: What ``shards.shard_mark`` gives for each of them, by path.
         statistics: Of its content.
     """
 
     partition: int
     shards: Mapping[str, FileDigest]
+    marks: Mapping[str, str]
     statistics: PartitionStatistics
 
     def to_json(self) -> dict[str, Any]:
         return {
             "partition": self.partition,
             "shards": {path: shard.to_json() for path, shard in sorted(self.shards.items())},
+            "marks": dict(sorted(self.marks.items())),
             "statistics": self.statistics.to_json(),
         }
 
@@ -41,6 +44,7 @@ class PartitionRecord:
         return cls(
             partition=document["partition"],
             shards={path: FileDigest.from_json(shard) for path, shard in document["shards"].items()},
+            marks=dict(document["marks"]),
             statistics=PartitionStatistics.from_json(document["statistics"]),
         )
 

@@ -73,7 +73,9 @@ class TargetStore:
         self._image_id, self._view = tables[layout.IMAGE_ID], tables[layout.VIEW]
         self._geometry, self._extent = tables[layout.GEOMETRY], tables[layout.EXTENT]
         self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
-        self._rows = {spec.path: ShardedRows(path, spec) for spec in sharded_specs(self.schema)}
+        records = [PartitionRecord.from_json(document) for document in attributes["partitions"]]
+        marks = {name: mark for record in records for name, mark in record.marks.items()}
+        self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(self.schema)}
 
     @classmethod
     def open(cls, path: Path) -> "TargetStore":

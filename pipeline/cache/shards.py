@@ -7,7 +7,9 @@ reader may be used before and after a fork.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import google_crc32c
@@ -24,6 +26,9 @@ CRC_RESIDUE = 0x48674BC7
 INDEX_ENTRY_BYTES = 16
 NO_CHUNK = 2**64 - 1
 """Offset and size of a chunk that was never written."""
+
+Identity = tuple[int, int, int]
+"""Inode, time of modification in ns, and size: what changes when another file takes a shard's place."""
 
 # As zarr sets it: Blosc's own threads gain nothing on chunks this small, and do not survive a fork.
 blosc.use_threads = False
@@ -44,15 +49,30 @@ def read_table(store: Path, spec: ArraySpec) -> NDArray[Any]:
     return values
 
 
+def shard_mark(content: bytes, spec: ArraySpec) -> str:
+    """What tells a whole shard from any other: the checksums of its first chunk and of its index, as hex.
+
+    Args:
+        content: Of the shard.
+        spec: Of its array.
+    """
+    assert spec.shards is not None, f"{spec.path} is not sharded"
+    chunks = spec.shards[0] // spec.chunks[0]
+    index = content[len(content) - INDEX_ENTRY_BYTES * chunks - CRC_BYTES :]
+    offset, size = np.frombuffer(index[:INDEX_ENTRY_BYTES], dtype="<u8").tolist()
+    return (content[offset + size - CRC_BYTES : offset + size] + index[-CRC_BYTES:]).hex()
+
+
 class ShardedRows:
     """The rows of one sharded array.
 
     Args:
         store: Folder of the store.
         spec: A sharded array of it, with a single column of chunks.
+        marks: What ``shard_mark`` gives for its shards, by path inside the store; others are not compared.
     """
 
-    def __init__(self, store: Path, spec: ArraySpec) -> None:
+    def __init__(self, store: Path, spec: ArraySpec, marks: Mapping[str, str] = MappingProxyType({})) -> None:
         assert spec.shards is not None, f"{spec.path} is not sharded"
         self._folder = str(store / spec.path)
         self._where = f"{spec.path} of {store}"
@@ -60,7 +80,9 @@ class ShardedRows:
         self._columns = spec.shape[1]
         self._chunk_rows = spec.chunks[0]
         self._shard_rows = spec.shards[0]
-        self._indices: dict[int, NDArray[np.uint64]] = {}
+        self._marks = {name: mark for name, mark in marks.items() if name.startswith(f"{spec.path}/")}
+        self._path = spec.path
+        self._indices: dict[int, tuple[Identity, NDArray[np.uint64]]] = {}
 
     def read(self, start: int, count: int) -> NDArray[Any]:
         """Rows ``start..start + count`` of one partition, (count, columns).
@@ -90,15 +112,34 @@ class ShardedRows:
             raise self._damaged(partition, "the shard is missing") from None
 
     def _index(self, descriptor: int, partition: int) -> NDArray[np.uint64]:
-        """(chunks, 2) offset and size of each chunk of a shard, parsed once."""
-        if partition not in self._indices:
-            size = INDEX_ENTRY_BYTES * (self._shard_rows // self._chunk_rows) + CRC_BYTES
-            start = os.fstat(descriptor).st_size - size
-            if start < 0:
-                raise self._damaged(partition, "the shard is too short for its index")
-            content = self._checked(os.pread(descriptor, size, start), partition, "the index")
-            self._indices[partition] = np.frombuffer(content[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
-        return self._indices[partition]
+        """(chunks, 2) offset and size of each chunk of a shard, parsed once for each file that was there."""
+        status = os.fstat(descriptor)
+        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known = self._indices.get(partition)
+        if known and known[0] == identity:
+            return known[1]
+        size = INDEX_ENTRY_BYTES * (self._shard_rows // self._chunk_rows) + CRC_BYTES
+        if status.st_size < size:
+            raise self._damaged(partition, "the shard is too short for its index")
+        content = self._checked(os.pread(descriptor, size, status.st_size - size), partition, "the index")
+        index = np.frombuffer(content[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
+        self._require_mark(descriptor, partition, index, content[-CRC_BYTES:])
+        self._indices[partition] = (identity, index)
+        return index
+
+    def _require_mark(
+        self, descriptor: int, partition: int, index: NDArray[np.uint64], index_checksum: bytes
+    ) -> None:
+        """Tell the shard from another whole one that lies in its place: checksums alone would hold there."""
+        expected = self._marks.get(f"{self._path}/{chunk_key(partition, 2)}")
+        if expected is None:
+            return
+        offset, size = index[0].tolist()
+        first = b"" if offset == NO_CHUNK else os.pread(descriptor, CRC_BYTES, offset + size - CRC_BYTES)
+        if (first + index_checksum).hex() != expected:
+            raise self._damaged(
+                partition, "the checksums of its first chunk and index are not those recorded"
+            )
 
     def _frame(self, descriptor: int, partition: int, chunk: int, index: NDArray[np.uint64]) -> bytes:
         """A chunk as stored; Blosc knows where it ends and leaves the checksum alone."""

@@ -35,7 +35,8 @@ from pipeline.cache.durable import (
 from pipeline.cache.fingerprint import first_difference
 from pipeline.cache.partition import PartitionRows, PartitionStatistics, quantize_partition, store_statistics
 from pipeline.cache.records import PlannedView, SoftTargets
-from pipeline.cache.schema import EXTENT, IMAGE_ID, VIEW, ArraySpec, StoreSchema, chunk_key, sharded_specs
+from pipeline.cache.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
+from pipeline.cache.shards import shard_mark
 from pipeline.cache.table import ViewTable, counts_row
 from pipeline.errors import CacheError
 
@@ -134,9 +135,14 @@ def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecor
     # The old record, if any, must not outlive the shards that it describes.
     record_path(scratch, index).unlink(missing_ok=True)
     shards: dict[str, FileDigest] = {}
+    marks: dict[str, str] = {}
     for spec in sharded_specs(schema):
-        shards |= _write_shard(store, spec, index, rows.arrays[spec.path])
-    record = PartitionRecord(partition=index, shards=shards, statistics=rows.statistics)
+        values, name = rows.arrays[spec.path], f"{spec.path}/{chunk_key(index, 2)}"
+        if len(values):
+            content = encode_shard(spec, values)
+            write_durably(store / name, content)
+            shards[name], marks[name] = FileDigest.of_bytes(content), shard_mark(content, spec)
+    record = PartitionRecord(partition=index, shards=shards, marks=marks, statistics=rows.statistics)
     write_record(scratch, record)
     return record
 
@@ -253,15 +259,6 @@ def _rows(root: zarr.Group, path: str, rows: slice) -> NDArray[Any]:
     array = root[path]
     assert isinstance(array, zarr.Array), f"{path} is not an array"
     return np.asarray(array[rows])
-
-
-def _write_shard(store: Path, spec: ArraySpec, index: int, rows: NDArray[Any]) -> dict[str, FileDigest]:
-    if not len(rows):
-        return {}
-    name = f"{spec.path}/{chunk_key(index, 2)}"
-    content = encode_shard(spec, rows)
-    write_durably(store / name, content)
-    return {name: FileDigest.of_bytes(content)}
 
 
 def _sizes_match(store: Path, record: PartitionRecord) -> bool:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from cache_cases import content_of, flip_bit, make_plan, write_store
+from cache_cases import content_of, flip_bit, make_plan, make_view, plan_of, write_store
 
 from pipeline.cache.reader import TargetStore
+from pipeline.cache.records import ViewKey
 from pipeline.cache.verify import Problem, verify
 from pipeline.errors import CacheError
 
@@ -130,3 +131,23 @@ def test_problems_of_several_partitions_come_in_order(path: Path) -> None:
         ("main/cls_codes/c/0/0", 0),
         ("points/region/c/3/0", 3),
     ]
+
+
+@pytest.mark.parametrize("opened", ["before", "afterwards"])
+def test_a_whole_shard_of_another_partition_is_found(tmp_path: Path, opened: str) -> None:
+    """Same size, and every checksum in it holds: only the record tells them apart."""
+    path = write_store(tmp_path, plan_of([make_view(ViewKey(number, 0), 9, 1) for number in range(8)]))
+    store = TargetStore.open(path)
+    shards = [path / f"main/cls_codes/c/{index}/0" for index in (0, 1)]
+    content = [shard.read_bytes() for shard in shards]
+    assert len(content[0]) == len(content[1]), "the case needs two shards of one size"
+    if opened == "before":
+        [store.read(key) for key in store.keys]
+    for shard, other in zip(shards, reversed(content), strict=True):
+        shard.unlink()
+        shard.write_bytes(other)
+    if opened == "afterwards":
+        store = TargetStore.open(path)
+    with pytest.raises(CacheError, match=r"partition 0 of main/cls_codes of .* not those recorded"):
+        store.read(store.keys[0])
+    assert [problem.partition for problem in problems(path)] == [0, 1]
