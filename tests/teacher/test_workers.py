@@ -178,7 +178,12 @@ def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partit
         TeacherError, match=r"^image_id=\d+, view=\d: expected finite teacher outputs, but \d+ of"
     ):
         workspace.fill(engine, "never")
-    assert writer.finished_partitions(workspace.scratch) == {3, 5}
+    # Partitions without a single point have nothing that could be NaN.
+    pointless = {
+        index for index in range(16) if not workspace.planned.table.counts[2 * index : 2 * index + 2, 0].any()
+    }
+    finished = writer.finished_partitions(workspace.scratch)
+    assert {3, 5} <= finished <= {3, 5} | pointless
 
 
 def test_a_worker_with_other_files_is_refused(tmp_path: Path, scheduler: str) -> None:
