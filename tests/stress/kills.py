@@ -127,7 +127,8 @@ class Tally:
         unusable: Records that a kill left unreadable, or without the shards that they describe.
         completed: Runs that completed with the quiet run's store.
         made_again: Finished stores that the next run made again, for DVC had not taken them yet.
-        outlived: Kills of the stage alone after which other processes of the run lived on.
+        outlived: Kills of the stage alone after which other processes of the run were still there.
+        orphaned: Those of them whose processes were there even when a later run had completed the store.
         problems: What must not be.
     """
 
@@ -138,6 +139,7 @@ class Tally:
     completed: int = 0
     made_again: int = 0
     outlived: int = 0
+    orphaned: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -208,6 +210,7 @@ class Campaign:
             self._count(strike, strike.victim, after)
             before = after
         for strike in strikes:
+            self.tally.orphaned += bool(session_members(strike.run))
             strike.run.kill()
         self._check_complete(strike)
 
@@ -374,7 +377,8 @@ def tally_tables(tally: Tally, quiet: Mapping[str, Quiet]) -> list[str]:
         ["records left without their shards (none may be taken over)", tally.unusable],
         ["runs completed, store equal to the quiet run's in every byte", tally.completed],
         ["whole stores in place that the next run made again (killed in `after`)", tally.made_again],
-        ["kills of the stage alone that other processes of the run outlived", tally.outlived],
+        ["kills of the stage alone that other processes of the run outlived at first", tally.outlived],
+        ["the same, until a later run had completed the store", tally.orphaned],
     ]
     return [
         tables.render(["quiet run", "partitions", *(f"{phase}, s" for phase in PHASES)], phases),
