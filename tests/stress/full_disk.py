@@ -14,6 +14,7 @@ Without root, a limit on the size of a file (RLIMIT_FSIZE) takes the place of th
 import argparse
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,8 +54,10 @@ PLENTY = "size=64m,nr_inodes=100000"
 INODE_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 """Of the inodes that the whole store needs: where the disk without inodes stops the stage."""
 BALLAST = "ballast"
+LAST = 4
+"""So many partitions are to be written yet when the disk fills late."""
 ROOM_FOR_THE_REST = 200_000
-"""Bytes: more than two partitions and the root's metadata take, and less than the plan says of the whole."""
+"""Bytes: more than they and the root's metadata take, and less than the plan says of the whole store."""
 WHAT_TO_DO = ("free", "make room")
 LIMITED = """
 import os, resource, sys
@@ -112,7 +115,8 @@ def small_disk(folder: Path) -> Iterator[SmallDisk]:
     try:
         yield SmallDisk(folder)
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # Lazily: a stage that is still at work would keep it busy.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,12 +281,12 @@ def disk_cases(quiet: Quiet, inodes: int) -> list[Case]:
                 fill_at=number,
                 phases=(PARTITIONS, FINALISE),
             )
-            for number in sorted({1, quiet.partitions // 3, quiet.partitions - 2})
+            for number in sorted({1, quiet.partitions // 3, quiet.partitions - LAST})
         ),
         Case(
             name="no bytes, then enough for the rest",
             options="size=16m,nr_inodes=100000",
-            fill_at=quiet.partitions - 2,
+            fill_at=quiet.partitions - LAST,
             relief=ROOM_FOR_THE_REST,
             phases=(PARTITIONS, FINALISE),
         ),
@@ -385,6 +389,8 @@ def main() -> int:
     """Run the experiment."""
     options = arguments()
     tables.start_logging()
+    # Terminated, it would leave the disk mounted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     changes = {} if options.workers is None else {"LDP_CACHE_WORKERS": str(options.workers)}
     tool = stage_tool(changes)
     with temporary_folder(options.keep) as folder:

@@ -4,9 +4,9 @@
 
 A small workspace in a temporary folder runs the real `dvc repro cache_teacher` and, because DVC takes long
 to start, the stage alone in the other runs. A third of the kills fall at a time drawn evenly from the whole
-run, the others in a phase drawn evenly, so that the short ones have their share. After each kill everything
-on the disk is examined without the library; whenever a run completes, its store must equal the quiet one's to
-the byte, and the experiment starts over from nothing.
+run, the others in a phase that is drawn first, so that the short ones have their share. After each kill all
+that is on the disk is examined without the library; whenever a run completes, its store must equal the quiet
+one's to the byte, and the experiment starts over from nothing.
 """
 
 import argparse
@@ -26,6 +26,9 @@ from random import Random
 
 import tables
 from disk_state import (
+    AFTER,
+    FINALISE,
+    INIT,
     OUTPUT,
     PARTITIONS,
     PHASES,
@@ -59,6 +62,7 @@ KILLS_A_LIFE = (2, 5)
 """Before a run may complete and the next begins from nothing: at least, at most."""
 ANYWHERE_SHARE = 0.35
 """Of the kills that fall anywhere in a run; the others fall in a phase of their choice."""
+PHASE_WEIGHTS = {INIT: 1, PARTITIONS: 3, FINALISE: 1, AFTER: 1}
 MOST_PROBLEMS = 10
 """After which there is no point in going on."""
 GROUP, STAGE_ALONE = VICTIMS = ("group", "stage alone")
@@ -216,8 +220,8 @@ class Campaign:
 
     def _aim(self) -> Aim:
         anywhere = self.random.random() < ANYWHERE_SHARE
-        phase = None if anywhere else self.random.choice(PHASES[1:])
-        return Aim(phase=phase, fraction=self.random.random())
+        (phase,) = self.random.choices(list(PHASE_WEIGHTS), weights=PHASE_WEIGHTS.values())
+        return Aim(phase=None if anywhere else phase, fraction=self.random.random())
 
     def _strike(self, tool: Tool, whole_group: bool, aim: Aim | None) -> Strike:
         """Start a run and kill it where ``aim`` says, or leave it alone."""

@@ -53,7 +53,6 @@ def test_files_cut_removed_zeroed_and_lengthened(subject: Subject) -> None:
     assert set(tally.damages) == set(KINDS[1:]) - {SWAPPED}
 
 
-@pytest.mark.xfail(strict=True, reason="the reader knows a shard by its size alone")
 def test_files_of_equal_size_that_are_swapped(subject: Subject) -> None:
     assert swappable(subject.content)
     damages = [damage for damage in draw_larger(subject.content, 40, Random(1)) if damage.kind == SWAPPED]
