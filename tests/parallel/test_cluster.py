@@ -18,6 +18,8 @@ from pipeline.parallel import cluster
 from pipeline.parallel.cluster import existing_cluster, local_cluster, run_tasks
 
 ROOT = Path(__file__).parents[2]
+HANGS_AFTER_SECONDS = 180
+"""Only a process that hangs takes longer, however busy the machine is."""
 
 OWNER = """
 import os, time
@@ -97,7 +99,7 @@ def test_a_scheduler_that_does_not_answer_is_one_clear_error(monkeypatch: pytest
         existing_cluster("tcp://127.0.0.1:9"),
     ):
         pass
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < HANGS_AFTER_SECONDS
     with pytest.raises(ConfigError, match="nonsense"), existing_cluster("no://nonsense"):
         pass
 
@@ -127,7 +129,7 @@ def runs(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANGS_AFTER_SECONDS
     while any(map(runs, pids)):
         assert time.monotonic() < deadline, "workers are still there"
         time.sleep(0.02)
@@ -144,7 +146,7 @@ def test_workers_die_with_their_owner_however_it_dies(tmp_path: Path) -> None:
 def test_ctrl_c_is_for_the_owner_alone_which_ends_its_workers(tmp_path: Path) -> None:
     owner, workers = own_cluster(tmp_path)
     os.killpg(owner.pid, signal.SIGINT)  # as a terminal does
-    _, said = owner.communicate(timeout=30)
+    _, said = owner.communicate(timeout=HANGS_AFTER_SECONDS)
     assert not any(map(runs, workers))
     assert said.count("Traceback") == 1, f"expected the owner's own and no other, but got {said}"
     assert said.endswith("KeyboardInterrupt\n")

@@ -92,11 +92,11 @@ def test_the_next_run_is_loaded_while_the_last_items_of_the_one_before_are_compu
     def compute(loaded: int, _number: int) -> int:
         order.append(loaded)
         if loaded == 2:
-            assert loaded_second.wait(timeout=10), "the second run waits for the end of the first"
+            assert loaded_second.wait(timeout=60), "the second run waits for the end of the first"
         return loaded
 
     def second_run(first_has_turn: threading.Event) -> list[int]:
-        first_has_turn.wait(timeout=10)
+        first_has_turn.wait(timeout=60)
         return results(overlap, range(100, 103))
 
     with Overlap(load, compute, loaders=2, computers=1) as overlap, ThreadPoolExecutor(1) as pool:
@@ -142,9 +142,9 @@ def test_closing_ends_a_run_that_is_under_way() -> None:
     overlap = Overlap(double, compute, loaders=1, computers=1)
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(results, overlap, range(1000))
-        assert computing.wait(timeout=10)
+        assert computing.wait(timeout=60)
         overlap.close()
-        assert isinstance(run.exception(timeout=10), CancelledError | RuntimeError)
+        assert isinstance(run.exception(timeout=60), CancelledError | RuntimeError)
 
 
 def test_only_work_is_timed_not_waiting() -> None:
