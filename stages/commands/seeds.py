@@ -17,8 +17,10 @@ from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.detect import detect
 from pipeline.progress import show_progress
 from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.training.processes import ALONE
 from stages.evaluate import EvaluateConfig
-from stages.runtime import device, workers, write_json
+from stages.launch import machine
+from stages.runtime import device, write_json
 
 STORE = "cache/targets.zarr"
 FINISHED = Path("scratch/seeds")
@@ -87,14 +89,13 @@ def _train_and_evaluate(
 ) -> dict[str, Any]:
     label = f"{name} seed {config.train.seed}"
     train_manifest = read_manifest(Path("data/manifest/train.json"))
-    model, _ = train_student(
+    model = train_student(
         config,
         stored_targets(config, store, train_manifest),
         train_manifest,
-        device=device(),
-        workers=workers(),
+        machine=machine(ALONE),
         label=label,
-    )
+    ).model
     manifest = read_manifest(Path("data/manifest/val.json"))
     results = detect(
         model,

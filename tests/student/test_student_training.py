@@ -18,12 +18,13 @@ from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.teacher.cache_views import write_store
 from pipeline.teacher.online import OnlineTargets
 from pipeline.training.config import TrainConfig
+from pipeline.training.processes import ALONE, Machine
 from pipeline.training.schedule import ScheduleConfig
 
 PLAIN = DistillationConfig(ld_weight=0, vlr_weight=0, ld_temperature=10, kd_weight=0, kd_temperature=2)
 FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=0.5, kd_temperature=2)
 IMAGES = 8
-CPU = torch.device("cpu")
+MACHINE = Machine(device=torch.device("cpu"), workers=0, processes=ALONE, micro_batch=None)
 
 
 def student(loss: DistillationConfig, epochs: int = 1) -> StudentConfig:
@@ -38,8 +39,16 @@ def student(loss: DistillationConfig, epochs: int = 1) -> StudentConfig:
         milestones=(),
         max_grad_norm=10.0,
     )
-    train_config = TrainConfig(seed=0, pretrained=False, frozen_stages=-1, norm_eval=False, schedule=schedule)
-    return StudentConfig(detector=DETECTOR, train=train_config, loss=loss)
+    train_config = TrainConfig(
+        seed=0,
+        pretrained=False,
+        frozen_stages=-1,
+        norm_eval=False,
+        precision="float32",
+        group_by_aspect=False,
+        schedule=schedule,
+    )
+    return StudentConfig(detector=DETECTOR, train=train_config, loss=loss, validation=None)
 
 
 def store_of(folder: Path, precision: Precision, teacher_seed: int = 0) -> TargetStore:
@@ -58,7 +67,7 @@ def store_of(folder: Path, precision: Precision, teacher_seed: int = 0) -> Targe
 
 def trained(config: StudentConfig, store: TargetStore, plan: ViewPlan) -> GFL:
     source = stored_targets(config, store, plan.manifest)
-    return train_student(config, source, plan.manifest, device=CPU, workers=0, label="test")[0]
+    return train_student(config, source, plan.manifest, machine=MACHINE, label="test").model
 
 
 def same_weights(first: GFL, second: GFL) -> bool:
@@ -81,7 +90,7 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path
 def trained_online(config: StudentConfig, plan: ViewPlan) -> GFL:
     teacher = replace(small_teacher(plan.manifest), batch_size=1)
     source = OnlineTargets(plan=plan, teacher=teacher)
-    return train_student(config, source, plan.manifest, device=CPU, workers=0, label="online")[0]
+    return train_student(config, source, plan.manifest, machine=MACHINE, label="online").model
 
 
 def relative_difference(first: GFL, second: GFL) -> float:
@@ -107,10 +116,10 @@ def test_a_short_run_takes_its_steps_and_no_more(tmp_path: Path) -> None:
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     config = student(FULL, epochs=3)
     source = stored_targets(config, store, plan.manifest)
-    _, curve = train_student(
-        config, source, plan.manifest, device=CPU, workers=0, label="short", steps=5, log_every=1
+    short = train_student(
+        config, source, plan.manifest, machine=MACHINE, label="short", steps=5, log_every=1
     )
-    assert [row.step for row in curve] == [1, 2, 3, 4, 5]
+    assert [row.step for row in short.curve] == [1, 2, 3, 4, 5]
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_terms(tmp_path: Path) -> None:
