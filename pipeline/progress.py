@@ -15,9 +15,7 @@ LOG_SECONDS = 15.0
 """Where progress goes to a file, a line this often is enough."""
 
 
-def progress_bar(
-    total: int, label: str, unit: str, *, initial: int = 0, hidden: bool = False
-) -> "tqdm[Any]":
+def progress_bar(total: int, label: str, unit: str, *, initial: int = 0, hidden: bool = False) -> "tqdm[Any]":
     """A bar that the caller advances from ``initial``; ``hidden`` where another process shows it."""
     seconds = TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
     return tqdm(

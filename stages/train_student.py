@@ -1,6 +1,7 @@
 """Train one student from the store; the teacher is not needed."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipeline.cache.reader import TargetStore
@@ -8,27 +9,50 @@ from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import save_detector
-from pipeline.student.train import StudentConfig, stored_targets, train_student
-from pipeline.training.loop import write_curve
-from stages.runtime import device, run_stage, timed, workers
+from pipeline.student.train import StudentConfig, run_identity, stored_targets, train_student
+from pipeline.student.validate import validation_on
+from pipeline.training.checkpoints import hold_checkpoints, run_name
+from pipeline.training.curve import write_curve
+from pipeline.training.loop import Trained
+from pipeline.training.processes import Processes
+from pipeline.training.validation import write_scores
+from stages.launch import SCRATCH, machine, run_training
+from stages.runtime import timed
 
 
-def main() -> None:
-    """Run the stage."""
+def main(processes: Processes) -> None:
+    """Run the stage in one of the processes that share its batches."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a key of the section students in params.yaml")
     name = parser.parse_args().name
     config = load_section(StudentConfig, f"students.{name}")
-    manifest = read_manifest(Path("data/manifest/train.json"))
+    train, val = (read_manifest(Path(f"data/manifest/{split}.json")) for split in ("train", "val"))
     store = TargetStore.open(Path("cache/targets.zarr"))
-    output = Path("students") / name
-    schedule = config.train.schedule
-    with timed(output / "timing.json", epochs=schedule.epochs, images=len(manifest.images)):
-        source = stored_targets(config, store, manifest)
-        model, curve = train_student(config, source, manifest, device=device(), workers=workers(), label=name)
-    save_detector(model, output / "model" / "student.safetensors", {"preprocessing": PREPROCESSING})
-    write_curve(curve, output / "loss.csv")
+    source = stored_targets(config, store, train)
+    here, output = machine(processes), Path("students") / name
+    facts = {"epochs": config.train.schedule.epochs, "images": len(train.images)}
+    run = SCRATCH / run_name(name, run_identity(config, store, (train, val)))
+    with hold_checkpoints(run, processes) as checkpoints:
+        with timed(output / "timing.json", **facts) if processes.leads else nullcontext():
+            student = train_student(
+                config,
+                source,
+                train,
+                machine=here,
+                label=name,
+                checkpoints=checkpoints,
+                validation=validation_on(config.validation, val, here) if config.validation else None,
+            )
+        if processes.leads:
+            write_student(student, output)
+
+
+def write_student(student: Trained, output: Path) -> None:
+    """Write weights and curves."""
+    save_detector(student.model, output / "model" / "student.safetensors", {"preprocessing": PREPROCESSING})
+    write_curve(student.curve, output / "loss.csv")
+    write_scores(student.scores, output / "ap.csv")
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_training(main, "stages.train_student")

@@ -12,12 +12,12 @@ class _SharedMean(torch.autograd.Function):
     """Mean over the processes, whose gradient is the mean of theirs."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, processes: Processes) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, values: Tensor, processes: Processes) -> Tensor:
         ctx.processes = processes
         return processes.mean(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.processes.mean(gradient), None
 
 
@@ -49,7 +49,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
     def _shared_mean(self, values: Tensor) -> Tensor:
         """``Tensor[C]``."""
-        mean: Tensor = _SharedMean.apply(values.mean(dim=(0, 2, 3)), self._processes)  # type: ignore[no-untyped-call]
+        mean: Tensor = _SharedMean.apply(values.mean(dim=(0, 2, 3)), self._processes)
         return mean
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from pipeline.training.processes import Processes
 
 NAME_DIGITS = 16
 
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """State of a run after an epoch, plain values and tensors."""

@@ -47,9 +47,7 @@ class Curve:
         self._pending.append({name: value.detach() for name, value in terms.items()})
         if len(self._pending) == self._every:
             self.settle()
-            means = {
-                name: torch.stack([row[name] for row in self._pending]).mean().item() for name in terms
-            }
+            means = {name: torch.stack([row[name] for row in self._pending]).mean().item() for name in terms}
             self.rows.append(LossRow(step=self.step, terms=means))
             self._pending.clear()
 
@@ -65,12 +63,12 @@ class Curve:
         local = torch.stack([torch.stack([row[name] for name in names]) for row in self._pending])
         values = self._machine.processes.mean(local)
         self._pending = [dict(zip(names, row, strict=True)) for row in values]
-        for place, row in enumerate(values.tolist()):
+        first = self.step - len(self._pending)
+        for step, row in enumerate(values.tolist(), start=first):
             if not math.isfinite(sum(row)):
                 shown = ", ".join(f"{name}={value:.4g}" for name, value in zip(names, row, strict=True))
                 raise PipelineError(
-                    f"step {self.step - len(self._pending) + place}: expected a finite loss, but got {shown}; "
-                    "try a lower learning_rate"
+                    f"step {step}: expected a finite loss, but got {shown}; try a lower learning_rate"
                 )
 
     def latest(self) -> dict[str, str]:

@@ -120,10 +120,10 @@ class Loader:
         return DataLoader(
             reader,
             sampler=self._order,
-            batch_size=None,
+            batch_size=None,  # a step is read whole, by one process
             num_workers=self.machine.workers,
             persistent_workers=self.machine.workers > 0,
-            collate_fn=_as_read,
+            collate_fn=_as_read,  # type: ignore[arg-type]  # without batch_size it gets one item
             worker_init_fn=_leave_shared_objects_alone,
             pin_memory=torch.cuda.is_available(),
         )

@@ -173,5 +173,7 @@ class _Run:
         self.scores = [ScoreRow(**row) for row in checkpoint.scores]
         self._best = checkpoint.best
         epochs = self._config.schedule.epochs
-        logger.info("%s: going on after epoch %d of %d (%s)", label, checkpoint.epoch, epochs, checkpoints.path)
+        logger.info(
+            "%s: going on after epoch %d of %d (%s)", label, checkpoint.epoch, epochs, checkpoints.path
+        )
         return checkpoint.epoch

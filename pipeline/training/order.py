@@ -44,7 +44,9 @@ def _grouped(source: TargetSource, keys: list[ViewKey], batch_size: int, generat
     batches as without groups.
     """
     wide = [_is_wide(source, key) for key in keys]
-    groups = [[key for key, is_wide in zip(keys, wide, strict=True) if is_wide is side] for side in (True, False)]
+    groups = [
+        [key for key, is_wide in zip(keys, wide, strict=True) if is_wide is side] for side in (True, False)
+    ]
     whole = [len(group) // batch_size * batch_size for group in groups]
     rest = [key for group, end in zip(groups, whole, strict=True) for key in group[end:]]
     batches = [batch for group in (*groups, rest) for batch in _cut(group, batch_size)]

@@ -116,9 +116,7 @@ def test_a_short_run_takes_its_steps_and_no_more(tmp_path: Path) -> None:
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     config = student(FULL, epochs=3)
     source = stored_targets(config, store, plan.manifest)
-    short = train_student(
-        config, source, plan.manifest, machine=MACHINE, label="short", steps=5, log_every=1
-    )
+    short = train_student(config, source, plan.manifest, machine=MACHINE, label="short", steps=5, log_every=1)
     assert [row.step for row in short.curve] == [1, 2, 3, 4, 5]
 
 
