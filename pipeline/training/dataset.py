@@ -97,6 +97,7 @@ class Loader:
             raise ConfigError(
                 f"batch_size: expected at most the {images} training images, but got {self.batch_size}"
             )
+        self.machine.processes.share(self.batch_size)
 
     def __len__(self) -> int:
         return len(self._order)

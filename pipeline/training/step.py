@@ -112,5 +112,4 @@ def _in_parallel(model: GFL, config: TrainConfig, machine: Machine) -> nn.Module
     if not config.norm_eval:
         share_batch_norms(model, machine.processes)
     devices = [machine.device] if machine.device.type == "cuda" else None
-    # Buffers are equal already: running statistics either stay or are those of the whole batch.
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    return DistributedDataParallel(model, device_ids=devices)
