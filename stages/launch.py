@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 from torch import distributed
@@ -29,11 +28,12 @@ from torch.distributed.elastic.multiprocessing.errors import (
 from torch.distributed.run import parse_args, run
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.run_folder import SCRATCH
 from pipeline.training.processes import ALONE, Machine, Processes
 from stages.runtime import device, log_level, run_stage, workers
 
-SCRATCH = Path("scratch/training")
-"""A folder for each unfinished run, ignored by git and DVC."""
+UNFINISHED = SCRATCH / "training"
+"""A folder for each unfinished run."""
 
 TIMEOUT = timedelta(hours=2)
 """How long processes wait for one another: the leading one may be evaluating or writing."""

@@ -12,78 +12,84 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, save_detector
 from pipeline.errors import ConfigError
 from pipeline.planning import RegionsConfig, ViewPlan
+from pipeline.run_folder import run_folder
 from pipeline.teacher.train import train_teacher
-from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_name
+from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.config import TrainConfig
 from pipeline.training.curve import LossRow, write_curve
 from pipeline.training.processes import Machine, Processes
-from stages.launch import SCRATCH, machine, run_training
+from stages.launch import UNFINISHED, machine, run_training
 from stages.runtime import timed
 
-OUTPUT = Path("teacher")
+TRAINING_CODE = "pipeline/training"
+"""What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareTeacherConfig:
     """Section ``prepare_teacher``."""
 
-    weights: str | None
-    """A safetensors file to take instead of training."""
+    source: str
+    """What DVC watches: the weights file to take, or ``TRAINING_CODE``."""
     detector: DetectorConfig
-    views: ViewsConfig
-    """Augmentations of its training."""
-    train: TrainConfig
+    views: ViewsConfig | None
+    """Augmentations of its training; null takes ``source``."""
+    train: TrainConfig | None
+    """Null takes ``source``."""
+
+    def __post_init__(self) -> None:
+        if (self.views is None) != (self.train is None):
+            raise ConfigError("expected views and train both, to train, or both null, to take source")
+        if (self.train is None) != (self.source != TRAINING_CODE):
+            raise ConfigError(
+                f"source: expected {TRAINING_CODE} to train, or a weights file with views and train null, "
+                f"but got {self.source!r}"
+            )
 
 
 def main(processes: Processes) -> None:
     """Run the stage in one of the processes that share the teacher's batches."""
     config = load_section(PrepareTeacherConfig, "prepare_teacher")
-    manifest = read_manifest(Path("data/manifest/train.json"))
+    folder = run_folder()
+    manifest = read_manifest(folder.manifest("train"))
     classes = len(manifest.categories)
     if config.detector.num_classes != classes:
         raise ConfigError(
             f"params.yaml: prepare_teacher.detector.num_classes: expected the dataset's {classes} classes, "
             f"but got {config.detector.num_classes}"
         )
-    identity = {
-        "prepare_teacher": asdict(config),
-        "images": [manifest.annotations_sha256, manifest.images_sha256],
-    }
-    with hold_checkpoints(SCRATCH / run_name("teacher", identity), processes) as checkpoints:
-        with timed(OUTPUT / "timing.json", images=len(manifest.images)) if processes.leads else nullcontext():
-            model, curve = (
-                _train(config, manifest, machine(processes), checkpoints)
-                if config.weights is None
-                else (_load(config, config.weights), [])
-            )
+    images = [manifest.annotations_sha256, manifest.images_sha256]
+    unfinished = UNFINISHED / run_key("teacher", {"prepare_teacher": asdict(config), "images": images})
+    with hold_checkpoints(unfinished, processes) as checkpoints:
+        timing = folder.teacher / "timing.json"
+        with timed(timing, images=len(manifest.images)) if processes.leads else nullcontext():
+            model, curve = _make(config, manifest, machine(processes), checkpoints)
         if processes.leads:
-            _write(model, curve)
+            description = {"preprocessing": PREPROCESSING, "strides": model.config.strides}
+            save_detector(model, folder.teacher_weights, description)
+            write_curve(curve, folder.teacher / "loss.csv")
 
 
-def _write(model: GFL, curve: list[LossRow]) -> None:
-    description = {"preprocessing": PREPROCESSING, "strides": model.config.strides}
-    save_detector(model, OUTPUT / "model" / "teacher.safetensors", description)
-    write_curve(curve, OUTPUT / "loss.csv")
-
-
-def _train(
+def _make(
     config: PrepareTeacherConfig, manifest: Manifest, here: Machine, checkpoints: Checkpoints
 ) -> tuple[GFL, list[LossRow]]:
-    plan = ViewPlan(
+    if config.train and config.views:
+        plan = _plan(config.detector, config.views, manifest)
+        teacher = train_teacher(config.detector, plan, config.train, machine=here, checkpoints=checkpoints)
+        return teacher.model, teacher.curve
+    model = GFL(config.detector)
+    load_weights(model, Path(config.source))
+    return model, []
+
+
+def _plan(detector: DetectorConfig, views: ViewsConfig, manifest: Manifest) -> ViewPlan:
+    return ViewPlan(
         manifest=manifest,
-        strides=config.detector.strides,
-        views=config.views,
+        strides=detector.strides,
+        views=views,
         # Training reads only the main region, which does not depend on the choice.
         regions=RegionsConfig(overlap="diou", lower_fraction=1.0),
     )
-    teacher = train_teacher(config.detector, plan, config.train, machine=here, checkpoints=checkpoints)
-    return teacher.model, teacher.curve
-
-
-def _load(config: PrepareTeacherConfig, weights: str) -> GFL:
-    model = GFL(config.detector)
-    load_weights(model, Path(weights))
-    return model
 
 
 if __name__ == "__main__":

@@ -9,14 +9,15 @@ from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import save_detector
+from pipeline.run_folder import run_folder
 from pipeline.student.train import StudentConfig, run_identity, stored_targets, train_student
 from pipeline.student.validate import validation_on
-from pipeline.training.checkpoints import hold_checkpoints, run_name
+from pipeline.training.checkpoints import hold_checkpoints, run_key
 from pipeline.training.curve import write_curve
 from pipeline.training.loop import Trained
 from pipeline.training.processes import Processes
 from pipeline.training.validation import write_scores
-from stages.launch import SCRATCH, machine, run_training
+from stages.launch import UNFINISHED, machine, run_training
 from stages.runtime import timed
 
 
@@ -26,13 +27,14 @@ def main(processes: Processes) -> None:
     parser.add_argument("name", help="a key of the section students in params.yaml")
     name = parser.parse_args().name
     config = load_section(StudentConfig, f"students.{name}")
-    train, val = (read_manifest(Path(f"data/manifest/{split}.json")) for split in ("train", "val"))
-    store = TargetStore.open(Path("cache/targets.zarr"))
+    folder = run_folder()
+    train, val = read_manifest(folder.manifest("train")), read_manifest(folder.manifest("val"))
+    store = TargetStore.open(folder.store)
     source = stored_targets(config, store, train)
-    here, output = machine(processes), Path("students") / name
+    here, output = machine(processes), folder.student(name)
     facts = {"epochs": config.train.schedule.epochs, "images": len(train.images)}
-    run = SCRATCH / run_name(name, run_identity(config, store, (train, val)))
-    with hold_checkpoints(run, processes) as checkpoints:
+    unfinished = UNFINISHED / run_key(name, run_identity(config, store, (train, val)))
+    with hold_checkpoints(unfinished, processes) as checkpoints:
         with timed(output / "timing.json", **facts) if processes.leads else nullcontext():
             student = train_student(
                 config,
@@ -44,12 +46,11 @@ def main(processes: Processes) -> None:
                 validation=validation_on(config.validation, val, here) if config.validation else None,
             )
         if processes.leads:
-            write_student(student, output)
+            _write(student, folder.student_weights(name), output)
 
 
-def write_student(student: Trained, output: Path) -> None:
-    """Write weights and curves."""
-    save_detector(student.model, output / "model" / "student.safetensors", {"preprocessing": PREPROCESSING})
+def _write(student: Trained, weights: Path, output: Path) -> None:
+    save_detector(student.model, weights, {"preprocessing": PREPROCESSING})
     write_curve(student.curve, output / "loss.csv")
     write_scores(student.scores, output / "ap.csv")
 

@@ -85,7 +85,7 @@ def hold_checkpoints(folder: Path, processes: Processes) -> Iterator[Checkpoints
             remove(folder)
 
 
-def run_name(label: str, decides: Mapping[str, Any]) -> str:
+def run_key(label: str, decides: Mapping[str, Any]) -> str:
     """Folder name of a run: its label, and a digest of all that decides its result, the code included."""
     return f"{label}-{digest({**decides, 'code': _code()})[:NAME_DIGITS]}"
 
