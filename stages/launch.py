@@ -58,10 +58,16 @@ def run_training(main: Callable[[Processes], None], module: str) -> None:
     """
     if "LOCAL_RANK" in os.environ:
         _run_member(main)
-    elif (count := _positive("LDP_TRAIN_PROCESSES") or 1) == 1:
-        run_stage(lambda: main(ALONE))
     else:
-        run_stage(lambda: _start_members(module, count))
+        run_stage(lambda: _run_here_or_in_members(main, module))
+
+
+def _run_here_or_in_members(main: Callable[[Processes], None], module: str) -> None:
+    count = _positive("LDP_TRAIN_PROCESSES") or 1
+    if count == 1:
+        main(ALONE)
+    else:
+        _start_members(module, count)
 
 
 def machine(processes: Processes) -> Machine:
@@ -98,7 +104,7 @@ def _positive(name: str) -> int | None:
     if value is None:
         return None
     if not value.isdecimal() or int(value) < 1:
-        sys.exit(f"error: {name}: expected a number from 1, but got {value!r}")
+        raise ConfigError(f"{name}: expected a number from 1, but got {value!r}")
     return int(value)
 
 
@@ -124,7 +130,7 @@ def _first_failure(error: ChildFailedError) -> str:
     """One line of what went wrong first; the traceback, where it is not a user's to mend."""
     rank, failure = min(error.failures.items(), key=lambda item: (_kind(item[1]) in LOST_CONTACT, item[0]))
     if not isinstance(failure.message, dict):
-        return f"training process {rank} of {len(error.failures)} failed: {failure.message}"
+        return f"training process {rank} failed: {failure.message}"
     if _kind(failure) in _user_errors():
         return str(failure.message["message"]).partition(": ")[2]
     return f"training process {rank} failed:\n{failure.message['extraInfo']['py_callstack']}"

@@ -1,6 +1,5 @@
 """Batches of an epoch, read by processes that stay small."""
 
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -125,7 +124,6 @@ class Loader:
             num_workers=self.machine.workers,
             persistent_workers=self.machine.workers > 0,
             collate_fn=_as_read,  # type: ignore[arg-type]  # without batch_size it gets one item
-            worker_init_fn=_leave_shared_objects_alone,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -137,8 +135,3 @@ class Loader:
 
 def _as_read(batches: StepBatches) -> StepBatches:
     return batches
-
-
-def _leave_shared_objects_alone(worker: int) -> None:  # noqa: ARG001
-    """Garbage collection would write to every object that the main process had, and so copy them all."""
-    gc.freeze()

@@ -14,7 +14,7 @@ class ImageFiles:
     """Names and sizes of ``I`` images, ascending by id.
 
     A manifest is millions of Python objects, each with a counter that reading it changes: a forked process
-    that walks over them ends with a copy of its own. Arrays stay shared.
+    that walks over them ends with a copy of its own (380 MB for COCO). Arrays stay shared.
     """
 
     folder: Path

@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import yaml
 from safetensors.torch import load_file
 from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
 from training_cases import FULL, IMAGES, student
@@ -23,7 +22,7 @@ from pipeline.teacher.cache_views import write_store
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 12
-WAIT_SECONDS = 120
+WAIT_SECONDS = 300
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
@@ -197,14 +196,3 @@ def test_an_interrupt_stops_all_processes(folder: Path) -> None:
     assert code == 130, output
     assert "Traceback" not in output, output
     assert not processes_in(folder)
-
-
-def test_a_batch_that_processes_cannot_share_is_one_line(folder: Path) -> None:
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["students"]["ld"]["train"]["schedule"]["batch_size"] = 3
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    code, output = finish(start(folder, 2))
-    assert code == 1
-    errors = [line for line in output.splitlines() if "rror" in line]
-    assert len(errors) == 1, output
-    assert "batch_size: expected a multiple of the 2 training processes, but got 3" in errors[0]
