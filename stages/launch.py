@@ -119,11 +119,22 @@ def _start_members(module: str, count: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     command = ["--standalone", "--nproc-per-node", str(count), "-m", module, *sys.argv[1:]]
     try:
-        run(parse_args(command))
+        with _quiet():
+            run(parse_args(command))
     except ChildFailedError as error:
         raise PipelineError(_first_failure(error)) from error
     except SignalException:
         sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torchrun's own account of a failure says the same in more lines."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _first_failure(error: ChildFailedError) -> str:

@@ -181,7 +181,7 @@ def test_an_error_in_one_process_is_one_line_and_ends_all(folder: Path) -> None:
         (broken / "train" / image.name).symlink_to(image)
     code, output = finish(start(folder, 2))
     assert code == 1
-    errors = [line for line in output.splitlines() if "rror" in line]
+    errors = [line for line in output.splitlines() if "rror" in line or "fail" in line]
     assert errors == [f"error: {broken / 'train' / images[0].name}: expected an image, but there is none"]
     assert not processes_in(folder)
     assert not list(folder.glob("runs/small/students/ld/model"))

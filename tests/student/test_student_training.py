@@ -82,3 +82,11 @@ def test_targets_are_read_for_the_view_that_is_shown(tmp_path: Path) -> None:
         live = plan.plan(plan.manifest.by_id[key.image_id], key.view)
         assert store.planned(key).geometry == live.geometry
         np.testing.assert_array_equal(store.planned(key).boxes_xyxy, live.boxes_xyxy)
+
+
+def test_decoding_processes_change_nothing(tmp_path: Path) -> None:
+    """They live on from epoch to epoch, and each epoch has its own order all the same."""
+    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    config = student(FULL, {"epochs": 3})
+    decoded = trained_run(config, store, plan, replace(HERE, workers=2))
+    assert same_weights(decoded.model, trained(config, store, plan))
