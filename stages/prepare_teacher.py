@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.data.views import ViewsConfig
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, save_detector
@@ -19,7 +19,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.curve import LossRow, write_curve
 from pipeline.training.processes import Machine, Processes
 from stages.launch import UNFINISHED, machine, run_training
-from stages.runtime import timed
+from stages.runtime import read_split, timed
 
 TRAINING_CODE = "pipeline/training"
 """What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
@@ -51,7 +51,7 @@ def main(processes: Processes) -> None:
     """Run the stage in one of the processes that share the teacher's batches."""
     config = load_section(PrepareTeacherConfig, "prepare_teacher")
     folder = run_folder()
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     classes = len(manifest.categories)
     if config.detector.num_classes != classes:
         raise ConfigError(

@@ -7,7 +7,6 @@ from pathlib import Path
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
-from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import save_detector
 from pipeline.run_folder import run_folder
 from pipeline.student.train import StudentConfig, run_identity, stored_targets, train_student
@@ -18,7 +17,7 @@ from pipeline.training.loop import Trained
 from pipeline.training.processes import Processes
 from pipeline.training.validation import write_scores
 from stages.launch import UNFINISHED, machine, run_training
-from stages.runtime import timed
+from stages.runtime import read_split, timed
 
 
 def main(processes: Processes) -> None:
@@ -28,14 +27,15 @@ def main(processes: Processes) -> None:
     name = parser.parse_args().name
     config = load_section(StudentConfig, f"students.{name}")
     folder = run_folder()
-    train, val = read_manifest(folder.manifest("train")), read_manifest(folder.manifest("val"))
+    train, val = read_split(folder, "train"), read_split(folder, "val")
     store = TargetStore.open(folder.store)
     source = stored_targets(config, store, train)
     here, output = machine(processes), folder.student(name)
     facts = {"epochs": config.train.schedule.epochs, "images": len(train.images)}
     unfinished = UNFINISHED / run_key(name, run_identity(config, store, (train, val)))
     with hold_checkpoints(unfinished, processes) as checkpoints:
-        with timed(output / "timing.json", **facts) if processes.leads else nullcontext():
+        clock = timed(output / "timing.json", **facts) if processes.leads else nullcontext({})
+        with clock as timing:
             student = train_student(
                 config,
                 source,
@@ -45,6 +45,8 @@ def main(processes: Processes) -> None:
                 checkpoints=checkpoints,
                 validation=validation_on(config.validation, val, here) if config.validation else None,
             )
+            if student.continued_from:
+                timing["continued_from_epoch"] = student.continued_from
         if processes.leads:
             _write(student, folder.student_weights(name), output)
 

@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.cache.fingerprint import digest
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
-from pipeline.data.manifest import read_manifest
 from pipeline.errors import ConfigError
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.detect import detect
@@ -21,7 +20,7 @@ from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.processes import ALONE
 from stages.evaluate import EvaluateConfig
 from stages.launch import machine
-from stages.runtime import device, write_json
+from stages.runtime import device, read_split, write_json
 
 FINISHED = SCRATCH / "seeds"
 """One file a finished run, so that a killed comparison goes on where it stopped."""
@@ -86,7 +85,7 @@ def _train_and_evaluate(
     config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
 ) -> dict[str, Any]:
     label = f"{name} seed {config.train.seed}"
-    train_manifest = read_manifest(run_folder().manifest("train"))
+    train_manifest = read_split(run_folder(), "train")
     model = train_student(
         config,
         stored_targets(config, store, train_manifest),
@@ -94,7 +93,7 @@ def _train_and_evaluate(
         machine=machine(ALONE),
         label=label,
     ).model
-    manifest = read_manifest(run_folder().manifest("val"))
+    manifest = read_split(run_folder(), "val")
     results = detect(
         model,
         manifest,

@@ -6,12 +6,12 @@ import statistics
 
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
-from pipeline.data.manifest import read_manifest
 from pipeline.errors import ConfigError
 from pipeline.run_folder import run_folder
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.processes import ALONE
 from stages.launch import machine
+from stages.runtime import read_split
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = run_folder()
     config = load_section(StudentConfig, f"students.{arguments.student}")
     store = TargetStore.open_partial(folder.store)
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     logger.info(
         "%d of %d partitions are here: %d of %d views",
         store.schema.partitions - len(store.absent),
