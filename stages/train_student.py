@@ -1,7 +1,7 @@
 """Train one student from the store; the teacher is not needed."""
 
 import argparse
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pipeline.cache.reader import TargetStore
@@ -34,7 +34,9 @@ def main(processes: Processes) -> None:
     facts = {"epochs": config.train.schedule.epochs, "images": len(train.images)}
     unfinished = UNFINISHED / run_key(name, run_identity(config, store, (train, val)))
     with hold_checkpoints(unfinished, processes) as checkpoints:
-        clock = timed(output / "timing.json", **facts) if processes.leads else nullcontext({})
+        clock: AbstractContextManager[dict[str, object]] = (
+            timed(output / "timing.json", **facts) if processes.leads else nullcontext({})
+        )
         with clock as timing:
             student = train_student(
                 config,
