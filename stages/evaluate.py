@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.config import load_section
 from pipeline.data.manifest import read_manifest
-from pipeline.detector.gfl import load_detector
+from pipeline.detector.files import find_model
 from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
 from pipeline.evaluation.detect import detect, write_results
 from pipeline.progress import show_progress
@@ -28,12 +28,14 @@ def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="name of the metrics file")
-    parser.add_argument("weights", type=Path, help="safetensors file of the detector")
+    parser.add_argument("weights", type=Path, help="the detector: its weights or its description")
     arguments = parser.parse_args()
     config = load_section(EvaluateConfig, "evaluate")
     manifest = read_manifest(Path("data/manifest/val.json"))
+    files = find_model(arguments.weights, manifest.categories)
+    files.spec.require_scales([config.scale], "evaluate.scale")
     results = detect(
-        load_detector(arguments.weights).to(device()),
+        files.load(),
         manifest,
         config.scale,
         batch_size=config.batch_size,

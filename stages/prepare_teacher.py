@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import load_section
-from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.views import ViewsConfig
 from pipeline.detector.config import DetectorConfig
@@ -48,7 +47,7 @@ def main() -> None:
     save_detector(
         model,
         OUTPUT / "model" / "teacher.safetensors",
-        {"preprocessing": PREPROCESSING, "strides": model.config.strides},
+        {"strides": model.config.strides},
     )
     write_curve(curve, OUTPUT / "loss.csv")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
-from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import save_detector
 from pipeline.student.train import StudentConfig, stored_targets, train_student
@@ -26,7 +25,7 @@ def main() -> None:
     with timed(output / "timing.json", epochs=schedule.epochs, images=len(manifest.images)):
         source = stored_targets(config, store, manifest)
         model, curve = train_student(config, source, manifest, device=device(), workers=workers(), label=name)
-    save_detector(model, output / "model" / "student.safetensors", {"preprocessing": PREPROCESSING})
+    save_detector(model, output / "model" / "student.safetensors", {})
     write_curve(curve, output / "loss.csv")
 
 

@@ -8,12 +8,10 @@ from pipeline.cache.reader import TargetStore
 from pipeline.cache.verify import verify
 from pipeline.config import load_section
 from pipeline.data.manifest import read_manifest
-from pipeline.detector.gfl import load_detector
 from pipeline.errors import CacheError
-from pipeline.planning import ViewPlan
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.teacher.setup import set_up_store
 from stages.runtime import device, run_stage, write_json
 
 STORE = Path("cache/targets.zarr")
@@ -33,12 +31,9 @@ def main() -> None:
         )
     store = TargetStore.open(STORE)
     manifest = read_manifest(Path("data/manifest/train.json"))
-    model = load_detector(Path("teacher/model/teacher.safetensors"))
-    plan = ViewPlan(
-        manifest=manifest, strides=model.config.strides, views=cached.views, regions=cached.regions
-    )
-    teacher = Teacher(model=model, manifest=manifest, batch_size=cached.batch_size, device=device())
-    fidelity = measure_fidelity(store, plan, teacher, config, sample_keys(store, config))
+    setup = set_up_store(cached, manifest, Path("teacher/model/teacher.safetensors"))
+    teacher = setup.load_teacher(device())
+    fidelity = measure_fidelity(store, setup.plan, teacher, config, sample_keys(store, config))
     logger.info(
         "fidelity over %d views: KL %.2g, LD loss off by %.2g, gradient by %.2g",
         fidelity.views,

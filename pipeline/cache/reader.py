@@ -68,6 +68,7 @@ class TargetStore:
     def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
         self.path = path
         self.schema = StoreSchema.from_json(attributes["schema"])
+        self.conventions = self.schema.conventions
         self.statistics: Mapping[str, Any] = attributes["statistics"]
         tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
         self._image_id, self._view = tables[layout.IMAGE_ID], tables[layout.VIEW]
@@ -165,7 +166,7 @@ class TargetStore:
         boxes = slice(first, first + count)
         return PlannedView(
             key=key,
-            geometry=geometry_from_row(self._geometry[row].tolist()),
+            geometry=geometry_from_row(self._geometry[row].tolist(), self.conventions.preprocessing.fit),
             boxes_xyxy=self._boxes[boxes],
             labels=self._labels[boxes].astype(np.int64),
             points=KeptPoints(

@@ -28,7 +28,7 @@ class StudentConfig:
 
 
 def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoredTargets:
-    """A student's targets from a store that fits it.
+    """A student's targets from a store that fits it; the student takes over the store's conventions.
 
     Raises:
         CacheError: the store does not fit the student or the dataset.
@@ -63,11 +63,13 @@ def train_student(
     Returns:
         The student and its loss curve.
     """
-    model = build_for_training(config.detector, config.train, device)
+    conventions = source.conventions
+    model = build_for_training(config.detector, conventions, config.train, device)
     loader = Loader(
         manifest=manifest,
         source=source,
         strides=config.detector.strides,
+        preprocessing=conventions.preprocessing,
         batch_size=config.train.schedule.batch_size,
         seed=config.train.seed,
         workers=workers,
@@ -87,7 +89,7 @@ def train_student(
 
 def student_losses(model: GFL, config: StudentConfig) -> StepLosses:
     """The loss terms of a batch: detection, and distillation where the batch has soft targets."""
-    criterion = DetectionCriterion(config.detector.strides)
+    criterion = DetectionCriterion(config.detector.strides, cell_offset=model.conventions.cell_offset)
 
     def losses_of(batch: Batch) -> dict[str, Tensor]:
         raw = model(batch.images)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.data.conventions import Conventions
 from pipeline.planning import ViewPlan
 from pipeline.teacher.soft_targets import Teacher
 
@@ -17,6 +18,11 @@ class OnlineTargets:
 
     plan: ViewPlan
     teacher: Teacher
+
+    @property
+    def conventions(self) -> Conventions:
+        """Of the teacher."""
+        return self.plan.conventions
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""

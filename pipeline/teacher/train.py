@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.data.conventions import Conventions
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.planning import ViewPlan
@@ -22,6 +23,11 @@ class AnnotationTargets:
     """Targets computed from the annotations as training goes, as every framework does."""
 
     plan: ViewPlan
+
+    @property
+    def conventions(self) -> Conventions:
+        """Of the plan."""
+        return self.plan.conventions
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""
@@ -45,8 +51,9 @@ def train_teacher(
     workers: int,
 ) -> tuple[GFL, list[LossRow]]:
     """Train a detector from random weights; returns it with its loss curve."""
-    model = build_for_training(detector, config, device)
-    criterion = DetectionCriterion(detector.strides)
+    conventions = plan.conventions
+    model = build_for_training(detector, conventions, config, device)
+    criterion = DetectionCriterion(detector.strides, cell_offset=conventions.cell_offset)
 
     def losses_of(batch: Batch) -> dict[str, Tensor]:
         raw = model(batch.images)
@@ -57,6 +64,7 @@ def train_teacher(
         manifest=plan.manifest,
         source=AnnotationTargets(plan=plan),
         strides=detector.strides,
+        preprocessing=conventions.preprocessing,
         batch_size=config.schedule.batch_size,
         seed=config.seed,
         workers=workers,

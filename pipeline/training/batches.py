@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.cache.records import PlannedView, StoredView
 from pipeline.codec.edges import CODE_OF_ZERO, EDGES, cosine_basis
+from pipeline.data.conventions import Preprocessing
 from pipeline.data.images import batch_images
 from pipeline.regions.grid import Size, level_lengths, level_sizes, valid_cells
 
@@ -121,10 +122,12 @@ class Batch:
         return replace(self, images=self.images.pin_memory())
 
 
-def collate(examples: Sequence[Example], strides: Sequence[int]) -> Batch:
+def collate(examples: Sequence[Example], strides: Sequence[int], preprocessing: Preprocessing) -> Batch:
     """Pad a batch and place its points; soft targets only if every example has them."""
     planned = [example.planned for example in examples]
-    images = batch_images([e.pixels for e in examples], [p.geometry.padded_hw for p in planned])
+    images = batch_images(
+        [e.pixels for e in examples], [p.geometry.padded_hw for p in planned], preprocessing
+    )
     stored = [example.stored for example in examples if example.stored is not None]
     return Batch(
         images=images,

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.data.conventions import Conventions, Preprocessing
 from pipeline.data.images import apply_view, read_image
 from pipeline.data.manifest import Manifest
 from pipeline.data.views import choose_view
@@ -18,6 +19,11 @@ from pipeline.training.batches import Batch, Example, collate
 
 class TargetSource(Protocol):
     """Where a view's targets come from: a store, or the annotations."""
+
+    @property
+    def conventions(self) -> Conventions:
+        """Of the views' pixels, and of the points that the targets stand at."""
+        ...
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""
@@ -38,6 +44,7 @@ class EpochViews(Dataset[Example]):
 
     manifest: Manifest
     source: TargetSource
+    preprocessing: Preprocessing
     keys: Sequence[ViewKey]
 
     def __len__(self) -> int:
@@ -48,7 +55,8 @@ class EpochViews(Dataset[Example]):
         planned, stored = self.source.load(key)
         record = self.manifest.by_id[key.image_id]
         pixels = read_image(self.manifest.image_path(record), (record.height, record.width))
-        return Example(pixels=apply_view(pixels, planned.geometry), planned=planned, stored=stored)
+        view = apply_view(pixels, planned.geometry, self.preprocessing)
+        return Example(pixels=view, planned=planned, stored=stored)
 
 
 def epoch_keys(source: TargetSource, seed: int, epoch: int) -> list[ViewKey]:
@@ -69,6 +77,7 @@ class Loader:
     manifest: Manifest
     source: TargetSource
     strides: tuple[int, ...]
+    preprocessing: Preprocessing
     batch_size: int
     seed: int
     workers: int
@@ -86,13 +95,15 @@ class Loader:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Batches of an epoch."""
         keys = epoch_keys(self.source, self.seed, epoch)
-        dataset = EpochViews(manifest=self.manifest, source=self.source, keys=keys)
+        dataset = EpochViews(
+            manifest=self.manifest, source=self.source, preprocessing=self.preprocessing, keys=keys
+        )
         loader = DataLoader(
             dataset,
             batch_size=self.batch_size,
             drop_last=True,
             num_workers=self.workers,
-            collate_fn=partial(collate, strides=self.strides),
+            collate_fn=partial(collate, strides=self.strides, preprocessing=self.preprocessing),
             pin_memory=torch.cuda.is_available(),
         )
         yield from loader

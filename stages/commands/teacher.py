@@ -6,7 +6,6 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.data.images import PREPROCESSING
 from pipeline.detector.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.detector.gfl import load_detector, save_detector
 
@@ -40,7 +39,7 @@ def import_teacher(arguments: argparse.Namespace) -> None:
     """Run ``ldp teacher import``."""
     model = load_checkpoint(arguments.file)
     output: Path = arguments.output or arguments.file.with_suffix(".safetensors")
-    save_detector(model, output, {"preprocessing": PREPROCESSING, "source": arguments.file.name})
+    save_detector(model, output, {"source": arguments.file.name})
     parameters = sum(parameter.numel() for parameter in model.parameters())
     described = yaml.safe_dump({"detector": model.config.to_json()}, sort_keys=False)
     logger.info(
