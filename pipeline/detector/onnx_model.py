@@ -109,12 +109,15 @@ class OnnxModel:
 
     def __call__(self, images: Tensor) -> RawOutputs:
         """Outputs for ``Tensor[B, 3, H, W]``."""
+        return self._layout.read(self.tensors(images), (images.shape[-2], images.shape[-1]))
+
+    def tensors(self, images: Tensor) -> dict[str, Tensor]:
+        """The described tensors as the file gives them."""
         assert self._session is not None, "place() comes first"
         names = list(self._files.description.tensors)
         runs = torch.split(images, self._batch or len(images))
         parts = [self._run(names, run) for run in runs]
-        whole = {name: torch.cat(tensors) for name, *tensors in zip(names, *parts, strict=True)}
-        return self._layout.read(whole, (images.shape[-2], images.shape[-1]))
+        return {name: torch.cat(tensors) for name, *tensors in zip(names, *parts, strict=True)}
 
     def _run(self, names: Sequence[str], images: Tensor) -> list[Tensor]:
         feed = {self._files.description.input.name: images.cpu().contiguous().numpy()}

@@ -43,7 +43,7 @@ def detect(
     for records in progress(batches, len(batches)):
         found = _detect_batch(model, manifest, records, scale)
         for record, detections in zip(records, found, strict=True):
-            results.extend(_to_results(record.image_id, detections, category_ids))
+            results.extend(to_results(record.image_id, detections, category_ids))
     return results
 
 
@@ -92,7 +92,8 @@ def view_at(record: ImageRecord, scale: tuple[int, int], fit: Fit) -> ViewGeomet
     return enumerate_views((record.height, record.width), config, fit)[0]
 
 
-def _to_results(image_id: int, detections: Detections, category_ids: list[int]) -> Iterator[Result]:
+def to_results(image_id: int, detections: Detections, category_ids: list[int]) -> Iterator[Result]:
+    """Detections of one image in COCO's result format."""
     columns = (detections.boxes_xyxy.tolist(), detections.scores.tolist(), detections.labels.tolist())
     for (x1, y1, x2, y2), score, label in zip(*columns, strict=True):
         yield {
