@@ -1,7 +1,9 @@
 """A model's files: what it is, known from its description alone; loaded only when it is to run."""
 
 import hashlib
-from dataclasses import dataclass
+import json
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +13,8 @@ from pipeline.data.manifest import Category
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
 from pipeline.detector.model import BoxModel, ModelSpec
-from pipeline.detector.onnx_description import OnnxDescription
-from pipeline.detector.onnx_model import OnnxFiles
+from pipeline.detector.onnx_description import OnnxDescription, read_onnx_description
+from pipeline.detector.onnx_model import OnnxFiles, class_columns
 from pipeline.errors import TeacherError
 
 ONNX = "onnx"
@@ -108,7 +110,40 @@ def onnx_files(description: OnnxDescription, file: Path, categories: tuple[Categ
     found = file_sha256(file)
     if description.sha256 not in (None, found):
         raise TeacherError(f"{file}: expected the file of sha256 {description.sha256}, but got {found}")
-    return OnnxFiles(description=description, weights=file, categories=categories)
+    return OnnxFiles(description=description, weights=file, columns=class_columns(description, categories))
+
+
+def read_onnx(path: Path, categories: tuple[Category, ...]) -> OnnxFiles:
+    """The ONNX teacher of a YAML description, for a dataset's categories.
+
+    Raises:
+        ConfigError: The description is not one.
+        TeacherError: There is no file, it is another than described, or it does not know the categories.
+    """
+    description = read_onnx_description(path)
+    return onnx_files(description, Path(description.file), categories)
+
+
+def import_onnx(path: Path, categories: tuple[Category, ...], weights: Path) -> None:
+    """Copy an ONNX teacher to the place of a run's teacher: from there on it depends on nothing else.
+
+    Args:
+        path: Of its YAML description.
+        categories: Of the dataset.
+        weights: Where a GFL teacher's weights would lie; both files get its name, with other suffixes.
+
+    Raises:
+        ConfigError: The description is not one.
+        TeacherError: There is no file, it is another than described, or it does not know the categories.
+    """
+    files = read_onnx(path, categories)
+    copy = weights.with_suffix(".onnx")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(files.weights, copy)
+    described = replace(files.description, file=copy.name, sha256=file_sha256(copy))
+    document = {ONNX: described.to_json(), **described.conventions.to_json()}
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    weights.with_suffix(".json").write_text(text)
 
 
 def file_sha256(path: Path) -> str:

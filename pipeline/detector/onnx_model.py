@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ QUIET = 3
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFiles:
-    """A description, its ONNX file, and the dataset whose categories are asked for."""
+    """A description, its ONNX file, and which of its classes are wanted."""
 
     description: OnnxDescription
     weights: Path
-    categories: tuple[Category, ...]
+    columns: tuple[int, ...]
+    """Class of each of the dataset's labels."""
 
     @property
     def spec(self) -> ModelSpec:
@@ -39,7 +39,7 @@ class OnnxFiles:
             name=description.name,
             strides=tuple(sorted(description.points.strides)),
             bins=description.edges.bins,
-            num_classes=len(self.categories),
+            num_classes=len(self.columns),
             conventions=description.conventions,
             suppression=description.suppression,
             input_hw=description.input.size,
@@ -54,28 +54,30 @@ class OnnxFiles:
             "classes": [row.category_id for row in self.description.classes],
         }
 
-    @cached_property
+    @property
     def layout(self) -> Layout:
-        """Where the wanted logits stand.
-
-        Raises:
-            TeacherError: The dataset has a category that the teacher does not know.
-        """
-        columns = {row.category_id: column for column, row in enumerate(self.description.classes)}
-        for category in self.categories:
-            if category.category_id not in columns:
-                raise TeacherError(
-                    f"{self.description.name}: expected a class for the dataset's category "
-                    f"{category.category_id} ({category.name}), but there is none among classes"
-                )
-        return Layout(
-            description=self.description,
-            columns=tuple(columns[category.category_id] for category in self.categories),
-        )
+        """Where the wanted logits stand."""
+        return Layout(description=self.description, columns=self.columns)
 
     def load(self) -> "OnnxModel":
         """The model, ready to be placed on a device."""
         return OnnxModel(self)
+
+
+def class_columns(description: OnnxDescription, categories: Sequence[Category]) -> tuple[int, ...]:
+    """The teacher's class for each of a dataset's categories.
+
+    Raises:
+        TeacherError: The dataset has a category that the teacher does not know.
+    """
+    columns = {row.category_id: column for column, row in enumerate(description.classes)}
+    for category in categories:
+        if category.category_id not in columns:
+            raise TeacherError(
+                f"{description.name}: expected a class for the dataset's category {category.category_id} "
+                f"({category.name}), but there is none among its classes"
+            )
+    return tuple(columns[category.category_id] for category in categories)
 
 
 class OnnxModel:

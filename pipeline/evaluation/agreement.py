@@ -31,7 +31,7 @@ class Agreement:
     score_error: float
     """Mean over the detections of ``|score - IoU|`` with the best object of their class."""
     merits: Tensor
-    """``Tensor[objects]``: the largest ``score * IoU`` of a detection of the object's class; 0 without one."""
+    """``Tensor[objects]``: largest ``score * IoU`` of a detection of the object's class, 0 without one."""
 
     def gain_over(self, other: "Agreement") -> float:
         """Mean difference of the merits, object by object, in its standard errors."""

@@ -13,7 +13,9 @@ from pipeline.cache.schema import FORMAT_VERSION, StoreSchema
 from pipeline.config import structure
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.detector.config import DetectorConfig
+from pipeline.detector.files import ONNX
 from pipeline.detector.gfl import GFL, load_detector, read_description
+from pipeline.detector.onnx_description import OnnxDescription
 from pipeline.report.lessons import (
     Closeness,
     Lesson,
@@ -26,6 +28,7 @@ from pipeline.report.lessons import (
 from pipeline.report.runs import Pair, Run, choose_pair, read_json, read_students, read_teacher
 from pipeline.report.statistics import StoreStatistics, measure_store
 from pipeline.report.strips import Gallery, choose_images, make_gallery, read_shown
+from pipeline.run_folder import RunFolder
 from pipeline.student.train import StudentConfig
 
 MOST_SHOWN = 3
@@ -74,8 +77,8 @@ class Report:
     closeness: Sequence[Closeness]
 
 
-def collect(root: Path, students: Mapping[str, StudentConfig], device: torch.device) -> Report:
-    """Read all results below ``root`` and measure what no earlier stage did.
+def collect(folder: RunFolder, students: Mapping[str, StudentConfig], device: torch.device) -> Report:
+    """Read all results of a run and measure what no earlier stage did.
 
     Raises:
         ReportError: A result is missing.
@@ -83,12 +86,12 @@ def collect(root: Path, students: Mapping[str, StudentConfig], device: torch.dev
         DatasetError: A manifest or an image is missing.
         TeacherError: A student's weights or the teacher's description is missing.
     """
-    store = TargetStore.open(root / "cache/targets.zarr")
-    train, val = (read_manifest(root / f"data/manifest/{split}.json") for split in ("train", "val"))
-    teacher = read_teacher(root, read_architecture(root / "teacher" / "model" / "teacher.safetensors"))
-    runs = read_students(root, students)
+    store = TargetStore.open(folder.store)
+    train, val = (read_manifest(folder.manifest(split)) for split in ("train", "val"))
+    teacher = read_teacher(folder, read_architecture(folder.teacher_weights))
+    runs = read_students(folder, students)
     pair = choose_pair(runs)
-    views = sample_views(store, train, _load(root, pair), device)
+    views = sample_views(store, train, _load(folder, pair), device)
     return Report(
         teacher=teacher,
         students=runs,
@@ -99,24 +102,26 @@ def collect(root: Path, students: Mapping[str, StudentConfig], device: torch.dev
         fingerprint=digest(store.fingerprint),
         format_version=FORMAT_VERSION,
         statistics=measure_store(store.path, store.schema),
-        cache_timing=read_json(root / "cache/timing.json"),
-        fidelity=read_json(root / "cache/fidelity.json"),
-        gallery=_gallery(root, val, [teacher, *shown_students(runs, pair)]),
+        cache_timing=read_json(folder.cache_timing),
+        fidelity=read_json(folder.fidelity),
+        gallery=_gallery(folder, val, [teacher, *shown_students(runs, pair)]),
         views=views,
         lessons=choose_lessons([lesson for view in views for lesson in lessons_of(view)]),
         closeness=[measure_closeness(views, run.name) for run in pair.runs] if views else [],
     )
 
 
-def read_architecture(weights: Path) -> DetectorConfig:
-    """What the description beside a weights file says; the weights themselves are not read.
+def read_architecture(weights: Path) -> DetectorConfig | OnnxDescription:
+    """What the description of a detector says; its weights are not read.
 
     Raises:
         TeacherError: There is no description.
         ConfigError: It is not of a detector.
     """
-    described = str(weights.with_suffix(".json"))
-    return structure(DetectorConfig, read_description(weights).get("architecture"), described)
+    described, document = str(weights.with_suffix(".json")), read_description(weights)
+    if ONNX in document:
+        return structure(OnnxDescription, document[ONNX], described)
+    return structure(DetectorConfig, document.get("architecture"), described)
 
 
 def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:
@@ -125,18 +130,15 @@ def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:
     return [run for run in students if run in preferred]
 
 
-def _load(root: Path, pair: Pair) -> dict[str, GFL]:
-    return {
-        run.name: load_detector(root / "students" / run.name / "model" / "student.safetensors")
-        for run in pair.runs
-    }
+def _load(folder: RunFolder, pair: Pair) -> dict[str, GFL]:
+    return {run.name: load_detector(folder.student_weights(run.name)) for run in pair.runs}
 
 
-def _gallery(root: Path, val: Manifest, runs: Sequence[Run]) -> Gallery:
+def _gallery(folder: RunFolder, val: Manifest, runs: Sequence[Run]) -> Gallery:
     records = choose_images(val)
     image_ids = [record.image_id for record in records]
     detections = {
-        run.name: read_shown(root / "evaluation" / run.name / "detections.json", image_ids) for run in runs
+        run.name: read_shown(folder.evaluation(run.name) / "detections.json", image_ids) for run in runs
     }
     columns = len(runs) + 1
     return make_gallery(val, records, detections, (GALLERY_PX + GAP_PX) / columns - GAP_PX)

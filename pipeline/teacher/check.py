@@ -15,7 +15,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.data.views import Fit, ViewGeometry
 from pipeline.detector.model import Suppression
 from pipeline.detector.onnx_description import EDGE_ORDER, OnnxDescription
-from pipeline.detector.onnx_model import OnnxFiles, OnnxModel
+from pipeline.detector.onnx_model import OnnxFiles, OnnxModel, class_columns
 from pipeline.detector.postprocess import Detections
 from pipeline.evaluation.agreement import Agreement, measure_agreement
 from pipeline.evaluation.detect import decode_views, view_at
@@ -188,7 +188,8 @@ class Check:
         return model
 
     def _files(self, description: OnnxDescription) -> OnnxFiles:
-        return OnnxFiles(description=description, weights=self.weights, categories=self.manifest.categories)
+        columns = class_columns(description, self.manifest.categories)
+        return OnnxFiles(description=description, weights=self.weights, columns=columns)
 
     def _see(self, preprocessing: Preprocessing) -> "Iterator[Seen]":
         for record in self.manifest.images:
