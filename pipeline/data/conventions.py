@@ -8,7 +8,7 @@ in the words that they always had, so that older stores stay readable.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline.data.views import Fit
 from pipeline.errors import CacheError, ConfigError
@@ -46,6 +46,10 @@ class Preprocessing:
     """Grey levels that are divided by; 255 for a detector that takes 0-1."""
 
     def __post_init__(self) -> None:
+        if self.fit not in get_args(Fit):
+            raise ConfigError(f"fit: expected one of {', '.join(get_args(Fit))}, but got {self.fit!r}")
+        if not len(self.mean) == len(self.std) == 3:
+            raise ConfigError("mean, std: expected a number for each of three channels")
         letterboxed = self.fit in ("letterbox", "letterbox_centred")
         if letterboxed != (self.fill is not None):
             wanted = "a grey level such as 114" if letterboxed else "null"

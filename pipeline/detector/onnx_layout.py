@@ -27,7 +27,7 @@ class Layout:
         """Raw outputs for a batch of images of ``image_hw`` px: levels by ascending stride, edges l, t, r, b.
 
         Raises:
-            TeacherError: A tensor has not the shape that was described.
+            TeacherError: A tensor has not the shape that was described, or is no sigmoid's.
         """
         description, points = self.description, self.description.points
         sizes = level_sizes(image_hw, points.strides)
@@ -83,4 +83,10 @@ def _row_major(level: Tensor, size: Size, points: PointsConfig) -> Tensor:
 
 
 def _undo_sigmoid(probabilities: Tensor) -> Tensor:
+    least, most = (float(value) for value in probabilities.aminmax())
+    if least < 0 or most > 1:
+        raise TeacherError(
+            f"cls.activation: expected 'none', for the class outputs are from {least:.3g} to {most:.3g}, "
+            "which no sigmoid gives"
+        )
     return torch.logit(probabilities, eps=PROBABILITY_EPSILON)

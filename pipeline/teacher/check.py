@@ -1,6 +1,7 @@
 """Is a teacher's description right? Every fault that can be named is tried out on a few annotated images."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
@@ -17,6 +18,7 @@ from pipeline.detector.model import Suppression
 from pipeline.detector.onnx_description import EDGE_ORDER, OnnxDescription
 from pipeline.detector.onnx_model import OnnxFiles, OnnxModel, class_columns
 from pipeline.detector.postprocess import Detections
+from pipeline.errors import TeacherError
 from pipeline.evaluation.agreement import Agreement, measure_agreement
 from pipeline.evaluation.detect import decode_views, view_at
 
@@ -173,13 +175,15 @@ class Check:
             return self._agreement(description, outputs[description.preprocessing])
 
         described = agreement(self.description)
-        tried = [
-            Suspect(alternative=each, agreement=agreement(each.description))
-            for each in alternatives(self.description)
-        ]
-        suspects = [each for each in tried if is_better(each.agreement, described)]
-        ordered = sorted(suspects, key=lambda s: (-s.agreement.ap, s.agreement.score_error))
-        return Verdict(described=described, suspects=tuple(ordered), tried=len(tried))
+        tried = list(alternatives(self.description))
+        suspects = []
+        for each in tried:
+            # What the outputs themselves rule out is no alternative.
+            with suppress(TeacherError):
+                suspects.append(Suspect(alternative=each, agreement=agreement(each.description)))
+        better = [suspect for suspect in suspects if is_better(suspect.agreement, described)]
+        better.sort(key=lambda suspect: (-suspect.agreement.ap, suspect.agreement.score_error))
+        return Verdict(described=described, suspects=tuple(better), tried=len(tried))
 
     @cached_property
     def _model(self) -> OnnxModel:
