@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import load_section
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.data.views import ViewsConfig
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.files import import_onnx
@@ -15,7 +15,7 @@ from pipeline.run_folder import run_folder
 from pipeline.teacher.train import train_teacher
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import LossRow, write_curve
-from stages.runtime import device, run_stage, timed, workers
+from stages.runtime import device, read_split, run_stage, timed, workers
 
 TRAINING_CODE = "pipeline/training"
 """What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
@@ -57,7 +57,7 @@ def main() -> None:
     """Run the stage."""
     config = load_section(PrepareTeacherConfig, "prepare_teacher")
     folder = run_folder()
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     with timed(folder.teacher / "timing.json", images=len(manifest.images)):
         curve = _make(config, manifest, folder.teacher_weights)
     write_curve(curve, folder.teacher / "loss.csv")

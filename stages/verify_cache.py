@@ -6,13 +6,12 @@ from dataclasses import asdict
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.verify import verify
 from pipeline.config import load_section
-from pipeline.data.manifest import read_manifest
 from pipeline.errors import CacheError
 from pipeline.run_folder import run_folder
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
 from pipeline.teacher.setup import set_up_store
-from stages.runtime import device, run_stage, write_json
+from stages.runtime import device, read_split, run_stage, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ def main() -> None:
             f"{folder.store}: {len(problems)} damaged files, the first is {first.file}: {first.message}"
         )
     store = TargetStore.open(folder.store)
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     setup = set_up_store(cached, manifest, folder.teacher_weights)
     teacher = setup.load_teacher(device())
     fidelity = measure_fidelity(store, setup.plan, teacher, config, sample_keys(store, config))

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from pipeline.data.coco import read_coco
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.run_folder import run_folder
+from stages.runtime import read_split
 
 SPLITS = ("train", "val")
 
@@ -25,5 +26,5 @@ def read_dataset(arguments: argparse.Namespace) -> Manifest:
     """The images that the command line names."""
     folder, split = arguments.dataset, arguments.split
     if folder is None:
-        return read_manifest(run_folder().manifest(split))
+        return read_split(run_folder(), split)
     return read_coco(folder / "annotations" / f"instances_{split}.json", str(folder), split)

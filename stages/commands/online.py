@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.detector.gfl import GFL
 from pipeline.errors import ConfigError
 from pipeline.run_folder import run_folder
@@ -17,7 +17,7 @@ from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.online import OnlineTargets
 from pipeline.teacher.setup import set_up_store
 from pipeline.training.dataset import TargetSource
-from stages.runtime import device, write_json
+from stages.runtime import device, read_split, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"ldp online: student {arguments.student!r} reads nothing of the teacher; take another"
         )
     folder = run_folder()
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     store = TargetStore.open(folder.store)
     sources: list[tuple[str, TargetSource]] = [
         ("cached", stored_targets(config, store, manifest)),

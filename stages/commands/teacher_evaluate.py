@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import SoftTargets
 from pipeline.config import load_section
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.detector.files import ModelFiles, find_model, read_onnx
 from pipeline.detector.postprocess import Detections
 from pipeline.errors import CacheError, ConfigError
@@ -21,7 +21,7 @@ from pipeline.run_folder import run_folder
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.setup import set_up_store
 from stages.commands.annotated import read_dataset
-from stages.runtime import device, write_json
+from stages.runtime import device, read_split, write_json
 
 BATCH_SIZE = 8
 
@@ -76,7 +76,7 @@ def _detect(files: ModelFiles, manifest: Manifest, scale: tuple[int, int]) -> li
 
 def _stored(path: Path) -> Rows:
     """What a store holds of a teacher beside that teacher, on the training images."""
-    store, manifest = TargetStore.open(path), read_manifest(run_folder().manifest("train"))
+    store, manifest = TargetStore.open(path), read_split(run_folder(), "train")
     if store.fingerprint.get("images") != manifest.images_sha256:
         raise CacheError(f"{path}: expected a store of this workspace's training images")
     config = load_section(CacheConfig, "cache_teacher")
