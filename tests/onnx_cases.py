@@ -184,6 +184,30 @@ def write_clairvoyant(manifest: Manifest, path: Path, *, sigmoid: bool = False) 
     save_graph(nodes, constants, {"rows": ["batch", *table.shape[1:]]}, path)
 
 
+def append_sigmoid(source: Path, path: Path, classes: int) -> None:
+    """A copy of a file whose only output gets a sigmoid on its first channels, and the name ``rows``."""
+    model = onnx.load(str(source))
+    graph = model.graph
+    (old,) = graph.output
+    width = old.type.tensor_type.shape.dim[2].dim_value
+    for name, value in (("start", 0), ("border", classes), ("end", width), ("channels", 2)):
+        graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+    graph.node.extend(
+        [
+            helper.make_node("Slice", [old.name, "start", "border", "channels"], ["logits"]),
+            helper.make_node("Sigmoid", ["logits"], ["scores"]),
+            helper.make_node("Slice", [old.name, "border", "end", "channels"], ["others"]),
+            helper.make_node("Concat", ["scores", "others"], ["rows"], axis=2),
+        ]
+    )
+    new = onnx.ValueInfoProto()
+    new.CopyFrom(old)
+    new.name = "rows"
+    graph.output.pop()
+    graph.output.append(new)
+    onnx.save(model, str(path))
+
+
 def save_graph(
     nodes: Sequence[onnx.NodeProto],
     constants: dict[str, NDArray[Any]],

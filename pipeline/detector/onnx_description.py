@@ -27,7 +27,13 @@ class InputConfig:
 
     name: str
     size: tuple[int, int] | None
-    """``(height, width)`` px of a fixed input; null if the file takes any."""
+    """``(height, width)`` px of a fixed input, no higher than wide; null if the file takes any."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and not 0 < self.size[0] <= self.size[1]:
+            raise ConfigError(
+                f"size: expected (height, width) with height <= width, but got {list(self.size)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

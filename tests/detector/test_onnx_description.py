@@ -56,6 +56,7 @@ def test_an_environment_variable_may_stand_in_the_files_path(
     ("path", "value", "message"),
     [
         ("input.size", [64], r"teacher\.input\.size: expected a list of 2"),
+        ("input.size", [96, 64], r"teacher\.input: size: expected \(height, width\) with height <= width"),
         (
             "preprocessing.fit",
             "crop",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx_cases import (
     SIDE,
+    append_sigmoid,
     clairvoyant_description,
     clairvoyant_manifest,
     write_clairvoyant,
@@ -149,3 +150,16 @@ def test_a_fault_in_nanodets_description_is_named(
     few = replace(photos, images=photos.images[:IMAGES])
     best = check(fault(nanodet), few, 416).suspects[0].alternative
     assert (best.fault, best.remedy[: len(remedy)]) == (name, remedy)
+
+
+@needs_nanodet
+def test_nanodet_behind_a_sigmoid_is_noticed(
+    nanodet: OnnxDescription, photos: Manifest, tmp_path: Path
+) -> None:
+    append_sigmoid(Path(nanodet.file), tmp_path / "sigmoid.onnx", len(nanodet.classes))
+    cls, edges = (
+        replace(part, tensors=replace(part.tensors, names=("rows",))) for part in (nanodet.cls, nanodet.edges)
+    )
+    behind = replace(nanodet, file=str(tmp_path / "sigmoid.onnx"), cls=cls, edges=edges)
+    verdict = check(behind, replace(photos, images=photos.images[:IMAGES]), 416)
+    assert verdict.suspects[0].alternative.remedy == "cls.activation: sigmoid"

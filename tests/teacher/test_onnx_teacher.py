@@ -36,6 +36,7 @@ from pipeline.student.source import require_fit
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.teacher.cache_views import CacheConfig, plan_store, write_store
 from pipeline.teacher.setup import StoreSetup, set_up_store
+from pipeline.teacher.soft_targets import ThreadCounts, equal_size_batches
 from pipeline.training.config import TrainConfig
 from pipeline.training.schedule import ScheduleConfig
 
@@ -136,6 +137,20 @@ def test_boxes_decoded_from_stored_points_are_the_annotated_ones(
     spoken = torch.cat([each.boxes_xyxy for each in found.values()])
     assert len(spoken) > 20
     assert agreement.iou > 0.97 * agreement.recall
+
+
+def test_what_is_said_does_not_depend_on_how_many_runs_there_are_at_once(
+    manifest: Manifest, weights: Path
+) -> None:
+    setup = set_up_store(config(LOSSLESS), manifest, weights)
+    views = list(setup.plan)
+    teacher = setup.load_teacher(CPU)
+    said = []
+    for cores in (1, 3):
+        with teacher.threads(ThreadCounts.of(CPU, cores, SIDE * SIDE)) as threads:
+            batches = threads.run(equal_size_batches(views, teacher.batch_size))
+            said.append([soft.edge_logits.tobytes() for batch in batches for soft in batch.result])
+    assert said[0] == said[1]
 
 
 def test_a_teacher_is_refused_views_of_another_size(manifest: Manifest, weights: Path) -> None:
