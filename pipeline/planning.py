@@ -71,10 +71,14 @@ class ViewPlan:
             ViewKey(record.image_id, view) for record in self.manifest.images for view in self.views.numbers
         ]
 
+    def geometry(self, record: ImageRecord, view: int) -> ViewGeometry:
+        """Geometry of one view of one image."""
+        fit = self.conventions.preprocessing.fit
+        return enumerate_views((record.height, record.width), self.views, fit)[view]
+
     def plan(self, record: ImageRecord, view: int) -> PlannedView:
         """One view of one image."""
-        fit = self.conventions.preprocessing.fit
-        geometry = enumerate_views((record.height, record.width), self.views, fit)[view]
+        geometry = self.geometry(record, view)
         truth = training_boxes(record, self.manifest.labels)
         key = ViewKey(record.image_id, view)
         return plan_view(key, geometry, truth, self.strides, self.regions, self.conventions.cell_offset)

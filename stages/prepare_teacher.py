@@ -1,6 +1,7 @@
 """Train the teacher, or take a given one: ends with one file of weights and its description."""
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.config import load_section
@@ -13,9 +14,12 @@ from pipeline.errors import ConfigError
 from pipeline.planning import RegionsConfig, ViewPlan
 from pipeline.run_folder import run_folder
 from pipeline.teacher.train import train_teacher
+from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.config import TrainConfig
-from pipeline.training.loop import LossRow, write_curve
-from stages.runtime import device, read_split, run_stage, timed, workers
+from pipeline.training.curve import LossRow, write_curve
+from pipeline.training.processes import Machine, Processes
+from stages.launch import UNFINISHED, machine, run_training
+from stages.runtime import read_split, timed
 
 TRAINING_CODE = "pipeline/training"
 """What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
@@ -53,29 +57,43 @@ class PrepareTeacherConfig:
         return Path(self.source).suffix == ".yaml"
 
 
-def main() -> None:
-    """Run the stage."""
+def main(processes: Processes) -> None:
+    """Run the stage in one of the processes that share the teacher's batches."""
     config = load_section(PrepareTeacherConfig, "prepare_teacher")
     folder = run_folder()
     manifest = read_split(folder, "train")
-    with timed(folder.teacher / "timing.json", images=len(manifest.images)):
-        curve = _make(config, manifest, folder.teacher_weights)
-    write_curve(curve, folder.teacher / "loss.csv")
+    images = [manifest.annotations_sha256, manifest.images_sha256]
+    unfinished = UNFINISHED / run_key("teacher", {"prepare_teacher": asdict(config), "images": images})
+    with hold_checkpoints(unfinished, processes) as checkpoints:
+        timing = folder.teacher / "timing.json"
+        with timed(timing, images=len(manifest.images)) if processes.leads else nullcontext():
+            model, curve = _make(config, manifest, machine(processes), checkpoints)
+        if processes.leads:
+            _write(config, manifest, model, folder.teacher_weights)
+            write_curve(curve, folder.teacher / "loss.csv")
 
 
-def _make(config: PrepareTeacherConfig, manifest: Manifest, weights: Path) -> list[LossRow]:
-    """Put the teacher at its place; its loss curve is empty unless it was trained."""
+def _make(
+    config: PrepareTeacherConfig, manifest: Manifest, here: Machine, checkpoints: Checkpoints
+) -> tuple[GFL | None, list[LossRow]]:
+    """The teacher, unless it is a file of another framework, and its loss curve, if it was trained."""
     if config.detector is None:
-        import_onnx(Path(config.source), manifest.categories, weights)
-        return []
+        return None, []
     _require_classes(config.detector, manifest)
     if config.train and config.views:
-        model, curve = _train(config.detector, config.views, config.train, manifest)
+        plan = _plan(config.detector, config.views, manifest)
+        teacher = train_teacher(config.detector, plan, config.train, machine=here, checkpoints=checkpoints)
+        return teacher.model, teacher.curve
+    model = GFL(config.detector)
+    load_weights(model, Path(config.source))
+    return model, []
+
+
+def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, weights: Path) -> None:
+    if model is None:
+        import_onnx(Path(config.source), manifest.categories, weights)
     else:
-        model, curve = GFL(config.detector), []
-        load_weights(model, Path(config.source))
-    save_detector(model, weights, {"strides": model.config.strides})
-    return curve
+        save_detector(model, weights, {"strides": model.config.strides})
 
 
 def _require_classes(detector: DetectorConfig, manifest: Manifest) -> None:
@@ -87,18 +105,15 @@ def _require_classes(detector: DetectorConfig, manifest: Manifest) -> None:
         )
 
 
-def _train(
-    detector: DetectorConfig, views: ViewsConfig, train: TrainConfig, manifest: Manifest
-) -> tuple[GFL, list[LossRow]]:
-    plan = ViewPlan(
+def _plan(detector: DetectorConfig, views: ViewsConfig, manifest: Manifest) -> ViewPlan:
+    return ViewPlan(
         manifest=manifest,
         strides=detector.strides,
         views=views,
         # Training reads only the main region, which does not depend on the choice.
         regions=RegionsConfig(overlap="diou", lower_fraction=1.0),
     )
-    return train_teacher(detector, plan, train, device=device(), workers=workers())
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_training(main, "stages.prepare_teacher")

@@ -18,6 +18,7 @@ from pipeline.cache.shards import ShardedRows, read_table
 from pipeline.cache.table import geometry_from_row
 from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import dequantize_weights
+from pipeline.data.views import ViewGeometry
 from pipeline.errors import CacheError
 
 
@@ -149,6 +150,14 @@ class TargetStore:
         rows = self._rows_of(image_id)
         return tuple(self._view[rows.start : rows.stop].tolist())
 
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """The geometry of a view, from memory.
+
+        Raises:
+            CacheError: The view is not stored.
+        """
+        return self._geometry_of(self._row(key))
+
     def planned(self, key: ViewKey) -> PlannedView:
         """A view as planned, its weights as stored.
 
@@ -190,6 +199,9 @@ class TargetStore:
             )
         return rows.start + views.index(key.view)
 
+    def _geometry_of(self, row: int) -> ViewGeometry:
+        return geometry_from_row(self._geometry[row].tolist(), self.conventions.preprocessing.fit)
+
     def _region(self, row: int) -> NDArray[np.int32]:
         """(P, 4) rows of ``points/region``."""
         return self._rows[layout.REGION].read(int(self._extent[row, 0]), int(self._extent[row, 1]))
@@ -199,7 +211,7 @@ class TargetStore:
         boxes = slice(first, first + count)
         return PlannedView(
             key=key,
-            geometry=geometry_from_row(self._geometry[row].tolist(), self.conventions.preprocessing.fit),
+            geometry=self._geometry_of(row),
             boxes_xyxy=self._boxes[boxes],
             labels=self._labels[boxes].astype(np.int64),
             points=KeptPoints(

@@ -164,7 +164,7 @@ def geometry_row(geometry: ViewGeometry) -> tuple[int, ...]:
     return (*geometry.original_hw, *geometry.resized_hw, *geometry.padded_hw, int(geometry.flip))
 
 
-def geometry_from_row(row: Sequence[int], fit: Fit = "keep_ratio") -> ViewGeometry:
+def geometry_from_row(row: Sequence[int], fit: Fit) -> ViewGeometry:
     """Inverse of ``geometry_row``; the fit is the same for all views of a store."""
     return ViewGeometry(
         original_hw=(row[0], row[1]),

@@ -10,6 +10,7 @@ from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import PlannedView, StoredView, ViewKey
 from pipeline.data.conventions import Conventions
 from pipeline.data.manifest import Manifest
+from pipeline.data.views import ViewGeometry
 from pipeline.detector.config import DetectorConfig
 
 
@@ -37,6 +38,10 @@ class StoredTargets:
     def views_of(self, image_id: int) -> Sequence[int]:
         """Views of an image that the store holds."""
         return self.store.views_of(image_id)
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self.store.geometry(key)
 
     def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
         """Read one view."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.cache.records import PlannedView, StoredView, ViewKey
 from pipeline.data.conventions import Conventions
+from pipeline.data.views import ViewGeometry
 from pipeline.planning import ViewPlan
 from pipeline.teacher.soft_targets import Teacher
 
@@ -31,6 +32,10 @@ class OnlineTargets:
     def views_of(self, image_id: int) -> Sequence[int]:  # noqa: ARG002
         """Every image has the same views."""
         return self.plan.views.numbers
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self.plan.geometry(self.plan.manifest.by_id[key.image_id], key.view)
 
     def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
         """Plan the view and run the teacher on it."""

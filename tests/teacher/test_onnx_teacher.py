@@ -19,6 +19,7 @@ from onnx_cases import (
     write_description,
 )
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_teacher
+from training_cases import HERE
 
 from pipeline.cache.reader import TargetStore
 from pipeline.codec.precision import Precision
@@ -173,14 +174,12 @@ def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_convention
     store = write(setup, tmp_path)
     taught = student(epochs=40)
     source = stored_targets(taught, store, plan.manifest)
-    model, curve = train_student(
-        taught, source, plan.manifest, device=CPU, workers=0, label="s", log_every=16
-    )
+    trained = train_student(taught, source, plan.manifest, machine=HERE, label="s", log_every=16)
     # LD in the main region is weighted by the student's growing score; the others are not.
-    terms = [row.terms["loss_ld_vlr"] + row.terms["loss_kd"] for row in curve]
+    terms = [row.terms["loss_ld_vlr"] + row.terms["loss_kd"] for row in trained.curve]
     assert terms[-1] < 0.8 * terms[0]
-    assert model.conventions == setup.spec.conventions
-    save_detector(model, tmp_path / "student.safetensors", {})
+    assert trained.model.conventions == setup.spec.conventions
+    save_detector(trained.model, tmp_path / "student.safetensors", {})
     assert load_detector(tmp_path / "student.safetensors").conventions == setup.spec.conventions
 
 
@@ -196,9 +195,17 @@ def student(epochs: int) -> StudentConfig:
         milestones=(),
         max_grad_norm=10.0,
     )
-    training = TrainConfig(seed=0, pretrained=False, frozen_stages=-1, norm_eval=False, schedule=schedule)
+    training = TrainConfig(
+        seed=0,
+        pretrained=False,
+        frozen_stages=-1,
+        norm_eval=False,
+        precision="float32",
+        group_by_aspect=False,
+        schedule=schedule,
+    )
     loss = DistillationConfig(ld_weight=20, vlr_weight=20, ld_temperature=1, kd_weight=1, kd_temperature=2)
-    return StudentConfig(detector=DETECTOR, train=training, loss=loss)
+    return StudentConfig(detector=DETECTOR, train=training, loss=loss, validation=None)
 
 
 @pytest.mark.parametrize(
