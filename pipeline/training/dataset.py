@@ -47,6 +47,7 @@ class StepReader(Dataset[StepBatches]):
                 self.strides,
                 views.batch_hw,
                 self.source.conventions.preprocessing,
+                self.source.join,
             )
             for part in views.parts
         )
@@ -62,7 +63,13 @@ class EpochOrder(Sampler[StepViews]):
     """The steps of the epoch that is set, as this process's views."""
 
     def __init__(
-        self, source: TargetSource, machine: Machine, *, batch_size: int, seed: int, group_by_aspect: bool
+        self,
+        source: TargetSource,
+        machine: Machine,
+        *,
+        batch_size: int,
+        seed: int,
+        group_by_aspect: bool,
     ) -> None:
         self.epoch = 0
         self._source, self._batch_size, self._seed = source, batch_size, seed
