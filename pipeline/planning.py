@@ -7,7 +7,7 @@ import torch
 
 from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
 from pipeline.data.manifest import GroundTruth, ImageRecord, Manifest, training_boxes
-from pipeline.data.views import ViewGeometry, ViewsConfig, enumerate_views, transform_boxes
+from pipeline.data.views import ViewGeometry, Views, transform_boxes
 from pipeline.errors import ConfigError
 from pipeline.regions.overlap import VlrOverlap
 from pipeline.regions.valuable import find_regions
@@ -54,7 +54,7 @@ class ViewPlan:
 
     manifest: Manifest
     strides: tuple[int, ...]
-    views: ViewsConfig
+    views: Views
     regions: RegionsConfig
 
     def keys(self) -> list[ViewKey]:
@@ -65,7 +65,7 @@ class ViewPlan:
 
     def plan(self, record: ImageRecord, view: int) -> PlannedView:
         """One view of one image."""
-        geometry = enumerate_views((record.height, record.width), self.views)[view]
+        geometry = self.views.geometry((record.height, record.width), record.image_id, view)
         truth = training_boxes(record, self.manifest.labels)
         return plan_view(ViewKey(record.image_id, view), geometry, truth, self.strides, self.regions)
 

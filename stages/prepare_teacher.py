@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import Manifest, read_manifest
-from pipeline.data.views import ViewsConfig
+from pipeline.data.views import Views
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, save_detector
 from pipeline.errors import ConfigError
@@ -26,7 +26,7 @@ class PrepareTeacherConfig:
     weights: str | None
     """A safetensors file to take instead of training."""
     detector: DetectorConfig
-    views: ViewsConfig
+    views: Views
     """Augmentations of its training."""
     train: TrainConfig
 

@@ -19,7 +19,7 @@ from pipeline.cache.records import PlannedView
 from pipeline.cache.schema import StoreSchema
 from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.codec.precision import Precision
-from pipeline.data.views import ViewsConfig
+from pipeline.data.views import Views
 from pipeline.errors import CacheError, ConfigError
 from pipeline.planning import RegionsConfig, ViewPlan
 from pipeline.teacher.expected import expected_bytes
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 class CacheConfig:
     """What the store holds, and how finely."""
 
-    views: ViewsConfig
+    views: Views
     regions: RegionsConfig
     precision: Precision
     views_per_partition: int

@@ -33,7 +33,7 @@ def store_fingerprint(
             "inside_margin_px": INSIDE_MARGIN_PX,
         },
         "teacher": {"architecture": detector.to_json(), "weights": weights_sha256, "batch_size": batch_size},
-        "views": {"scales": [list(scale) for scale in plan.views.scales], "flips": list(plan.views.flips)},
+        "views": plan.views.to_json(),
     }
 
 

@@ -61,7 +61,7 @@ class PartitionWriter:
         self._plan = plan
         self._keys = plan.keys()
         self._teacher = teacher
-        pixels = teacher.batch_size * max(long * short for long, short in plan.views.scales)
+        pixels = teacher.batch_size * plan.views.largest_pixels
         self._counts = ThreadCounts.of(teacher.device, cores, pixels)
         self._threads = teacher.threads(self._counts)
         self._room = BoundedSemaphore(PARTITIONS_IN_FLIGHT)

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.cache.records import PlannedView, StoredView, ViewKey
 from pipeline.data.images import apply_view, read_image
 from pipeline.data.manifest import Manifest
-from pipeline.data.views import choose_view
 from pipeline.errors import ConfigError
 from pipeline.training.batches import Batch, Example, collate
 
@@ -23,8 +22,8 @@ class TargetSource(Protocol):
         """Images that are trained on, ascending."""
         ...
 
-    def views_of(self, image_id: int) -> Sequence[int]:
-        """Numbers of an image's views."""
+    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
+        """Number of the view of an image that an epoch trains on."""
         ...
 
     def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
@@ -57,7 +56,7 @@ def epoch_keys(source: TargetSource, seed: int, epoch: int) -> list[ViewKey]:
     ids = source.image_ids()
     order = torch.randperm(len(ids), generator=generator).tolist()
     return [
-        ViewKey(image_id, choose_view(seed, epoch, image_id, source.views_of(image_id)))
+        ViewKey(image_id, source.choose_view(seed, epoch, image_id))
         for image_id in (ids[place] for place in order)
     ]
 
