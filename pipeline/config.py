@@ -69,7 +69,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         forms = [argument for argument in arguments if is_dataclass(argument)]
-        if len(forms) > 1:
+        if len(forms) > 1 and value is not None:
             return structure(_choose_form(forms, value), value, where)
         return _convert_optional(arguments, value, where)
     if is_dataclass(hint):
@@ -91,8 +91,8 @@ _NAMES = {str: "a text", bool: "true or false"}
 
 def _convert_optional(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     """``X | None``; other unions are of dataclasses, which their keys tell apart."""
-    (inner,) = (argument for argument in arguments if argument is not type(None))
-    return None if value is None else _convert(inner, value, where)
+    inner = next(argument for argument in arguments if argument is not type(None))
+    return None if value is None and type(None) in arguments else _convert(inner, value, where)
 
 
 def _choose_form(forms: list[Any], value: Any) -> Any:
