@@ -9,6 +9,7 @@ import torch
 from pipeline.config import load_section
 from pipeline.data.manifest import read_manifest
 from pipeline.progress import show_progress, show_work
+from pipeline.run_folder import SCRATCH, RunFolder, run_folder
 from pipeline.teacher.cache_views import CacheConfig, fill_store, plan_store, require_disk
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
 from pipeline.teacher.setup import StoreSetup, set_up_store
@@ -23,17 +24,13 @@ from stages.runtime import (
     worker_environments,
 )
 
-WEIGHTS = Path("teacher/model/teacher.safetensors")
-MANIFEST = Path("data/manifest/train.json")
-STORE = Path("cache/targets.zarr")
-SCRATCH = Path("scratch")
-
 
 def main() -> None:
     """Run the stage."""
     config = load_section(CacheConfig, "cache_teacher")
-    setup = set_up_store(config, read_manifest(MANIFEST), WEIGHTS)
-    engine = choose_engine(setup)
+    folder = run_folder()
+    setup = set_up_store(config, read_manifest(folder.manifest("train")), folder.teacher_weights)
+    engine = choose_engine(setup, folder)
     planned = plan_store(
         setup.plan,
         config,
@@ -45,13 +42,15 @@ def main() -> None:
     )
     SCRATCH.mkdir(exist_ok=True)
     require_disk(planned, SCRATCH)
-    with timed(STORE.parent / "timing.json", views=planned.schema.views) as facts:
-        times = fill_store(planned, engine, scratch_root=SCRATCH, output=STORE, progress=_show_partitions)
+    with timed(folder.cache_timing, views=planned.schema.views) as facts:
+        times = fill_store(
+            planned, engine, scratch_root=SCRATCH, output=folder.store, progress=_show_partitions
+        )
         if times.views:
             facts.update(times.to_json())
 
 
-def choose_engine(setup: StoreSetup) -> Engine:
+def choose_engine(setup: StoreSetup, folder: RunFolder) -> Engine:
     """This process, processes of this machine, or the workers of a scheduler, as the environment says."""
     scheduler, chosen = dask_scheduler(), device()
     workers, cores = cache_workers(chosen), torch.get_num_threads()
@@ -63,8 +62,8 @@ def choose_engine(setup: StoreSetup) -> Engine:
 
     job = PartitionJob(
         workspace=Path.cwd(),
-        manifest=MANIFEST,
-        weights=WEIGHTS,
+        manifest=folder.manifest("train"),
+        weights=folder.teacher_weights,
         config=setup.config,
         device=str(chosen) if scheduler is None else named_device(),
         cores=max(1, cores // workers) if scheduler is None else None,

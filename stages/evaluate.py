@@ -1,8 +1,7 @@
-"""COCO evaluation of the teacher or of one student."""
+"""COCO evaluation of the teacher, or of one student."""
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.config import load_section
 from pipeline.data.manifest import read_manifest
@@ -10,6 +9,7 @@ from pipeline.detector.gfl import load_detector
 from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
 from pipeline.evaluation.detect import detect, write_results
 from pipeline.progress import show_progress
+from pipeline.run_folder import TEACHER, run_folder
 from stages.runtime import device, run_stage, write_json
 
 
@@ -27,26 +27,24 @@ class EvaluateConfig:
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="name of the metrics file")
-    parser.add_argument("weights", type=Path, help="safetensors file of the detector")
-    arguments = parser.parse_args()
+    parser.add_argument("name", help=f"a key of the section students in params.yaml, or {TEACHER}")
+    name = parser.parse_args().name
     config = load_section(EvaluateConfig, "evaluate")
-    manifest = read_manifest(Path("data/manifest/val.json"))
+    folder = run_folder()
+    weights = folder.teacher_weights if name == TEACHER else folder.student_weights(name)
+    manifest = read_manifest(folder.manifest("val"))
     results = detect(
-        load_detector(arguments.weights).to(device()),
+        load_detector(weights).to(device()),
         manifest,
         config.scale,
         batch_size=config.batch_size,
         device=device(),
-        progress=lambda batches, total: show_progress(batches, total, f"evaluate {arguments.name}"),
+        progress=lambda batches, total: show_progress(batches, total, f"evaluate {name}"),
     )
     evaluation = evaluate(manifest, results, config.area_edges)
-    folder = Path("evaluation") / arguments.name
-    write_results(results, folder / "detections.json")
-    write_precision_recall(evaluation, folder / "precision_recall.csv")
-    write_json(
-        Path("metrics") / f"{arguments.name}.json", {**evaluation.summary, "per_class": evaluation.per_class}
-    )
+    write_results(results, folder.evaluation(name) / "detections.json")
+    write_precision_recall(evaluation, folder.evaluation(name) / "precision_recall.csv")
+    write_json(folder.metrics(name), {**evaluation.summary, "per_class": evaluation.per_class})
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ from pipeline.data.coco import read_coco
 from pipeline.data.manifest import Manifest, keep_trainable, write_manifest
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.progress import show_progress
+from pipeline.run_folder import run_folder
 from pipeline.shapes.dataset import ShapesConfig, write_dataset
 from stages.runtime import run_stage
-
-MANIFESTS = Path("data/manifest")
-RENDERED = Path("data/rendered")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +59,26 @@ SHAPES_SPLITS = {
 def main() -> None:
     """Run the stage."""
     config = load_section(PrepareDataConfig, "prepare_data")
-    RENDERED.mkdir(parents=True, exist_ok=True)
+    folder = run_folder()
+    folder.rendered.mkdir(parents=True, exist_ok=True)
     if config.shapes:
-        write_dataset(config.shapes, RENDERED, lambda items: show_progress(items, len(list(items)), "render"))
-        root, splits = str(RENDERED), SHAPES_SPLITS
+        write_dataset(
+            config.shapes, folder.rendered, lambda items: show_progress(items, len(list(items)), "render")
+        )
+        root, splits = str(folder.rendered), SHAPES_SPLITS
     else:
         assert config.coco is not None
-        (RENDERED / "README.txt").write_text("The images of this dataset lie where params.yaml says.\n")
+        (folder.rendered / "README.txt").write_text(
+            "The images of this dataset lie where params.yaml says.\n"
+        )
         root, splits = config.coco.root, {"train": config.coco.train, "val": config.coco.val}
     train = keep_trainable(_read(root, splits["train"]), keep_empty=config.keep_empty_images)
     if not train.images:
         raise DatasetError(
             f"{root}/{splits['train'].annotations}: expected images to train on, but there are none"
         )
-    write_manifest(train, MANIFESTS / "train.json")
-    write_manifest(_read(root, splits["val"]), MANIFESTS / "val.json")
+    write_manifest(train, folder.manifest("train"))
+    write_manifest(_read(root, splits["val"]), folder.manifest("val"))
 
 
 def _read(root: str, split: SplitConfig) -> Manifest:

@@ -1,26 +1,24 @@
-"""One page about teacher, students and store: ``report/index.html``, for any browser, without a network."""
+"""One page about teacher, students and store, for any browser, without a network."""
 
-from pathlib import Path
-
-from pipeline.config import load_section, read_params
+from pipeline.config import load_section
 from pipeline.report.collect import collect
 from pipeline.report.page import render
+from pipeline.run_folder import run_folder, student_names
 from pipeline.student.train import StudentConfig
 from pipeline.teacher.fidelity import FidelityConfig
 from stages.evaluate import EvaluateConfig
 from stages.runtime import device, run_stage
 
-OUTPUT = Path("report/index.html")
-
 
 def main() -> None:
     """Run the stage."""
-    students = {name: load_section(StudentConfig, f"students.{name}") for name in read_params()["students"]}
+    students = {name: load_section(StudentConfig, f"students.{name}") for name in student_names()}
     bounds = load_section(FidelityConfig, "verify_cache")
     evaluated = load_section(EvaluateConfig, "evaluate")
-    page = render(collect(Path(), students, device()), bounds, evaluated.area_edges)
-    OUTPUT.parent.mkdir(exist_ok=True)
-    OUTPUT.write_text(page)
+    folder = run_folder()
+    page = render(collect(folder, students, device()), bounds, evaluated.area_edges)
+    folder.report.parent.mkdir(parents=True, exist_ok=True)
+    folder.report.write_text(page)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Train one student from the store; the teacher is not needed."""
 
 import argparse
-from pathlib import Path
 
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import save_detector
+from pipeline.run_folder import run_folder
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.loop import write_curve
 from stages.runtime import device, run_stage, timed, workers
@@ -19,14 +19,15 @@ def main() -> None:
     parser.add_argument("name", help="a key of the section students in params.yaml")
     name = parser.parse_args().name
     config = load_section(StudentConfig, f"students.{name}")
-    manifest = read_manifest(Path("data/manifest/train.json"))
-    store = TargetStore.open(Path("cache/targets.zarr"))
-    output = Path("students") / name
+    folder = run_folder()
+    manifest = read_manifest(folder.manifest("train"))
+    store = TargetStore.open(folder.store)
+    output = folder.student(name)
     schedule = config.train.schedule
     with timed(output / "timing.json", epochs=schedule.epochs, images=len(manifest.images)):
         source = stored_targets(config, store, manifest)
         model, curve = train_student(config, source, manifest, device=device(), workers=workers(), label=name)
-    save_detector(model, output / "model" / "student.safetensors", {"preprocessing": PREPROCESSING})
+    save_detector(model, folder.student_weights(name), {"preprocessing": PREPROCESSING})
     write_curve(curve, output / "loss.csv")
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import asdict
-from pathlib import Path
 
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.verify import verify
@@ -11,12 +10,11 @@ from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import load_detector
 from pipeline.errors import CacheError
 from pipeline.planning import ViewPlan
+from pipeline.run_folder import run_folder
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
 from pipeline.teacher.soft_targets import Teacher
 from stages.runtime import device, run_stage, write_json
-
-STORE = Path("cache/targets.zarr")
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +23,16 @@ def main() -> None:
     """Run the stage."""
     config = load_section(FidelityConfig, "verify_cache")
     cached = load_section(CacheConfig, "cache_teacher")
-    problems = verify(STORE, lambda _done, _total: None)
+    folder = run_folder()
+    problems = verify(folder.store, lambda _done, _total: None)
     if problems:
         first = problems[0]
         raise CacheError(
-            f"{STORE}: {len(problems)} damaged files, the first is {first.file}: {first.message}"
+            f"{folder.store}: {len(problems)} damaged files, the first is {first.file}: {first.message}"
         )
-    store = TargetStore.open(STORE)
-    manifest = read_manifest(Path("data/manifest/train.json"))
-    model = load_detector(Path("teacher/model/teacher.safetensors"))
+    store = TargetStore.open(folder.store)
+    manifest = read_manifest(folder.manifest("train"))
+    model = load_detector(folder.teacher_weights)
     plan = ViewPlan(
         manifest=manifest, strides=model.config.strides, views=cached.views, regions=cached.regions
     )
@@ -46,7 +45,7 @@ def main() -> None:
         fidelity.loss_error,
         fidelity.gradient_error,
     )
-    write_json(Path("cache/fidelity.json"), asdict(fidelity))
+    write_json(folder.fidelity, asdict(fidelity))
     require_bounds(fidelity, config)
 
 

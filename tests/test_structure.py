@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS: dict[str, int] = {
     "pipeline.errors": 0,
     "pipeline.config": 1,
+    "pipeline.run_folder": 2,
     "pipeline.progress": 1,
     "pipeline.parallel": 1,
     "pipeline.codec": 1,
@@ -76,9 +77,9 @@ def layer(path: Path) -> str:
 
 
 def stages() -> dict[str, dict]:
-    """Stages of dvc.yaml, with ``foreach`` unwrapped."""
+    """Stages of dvc.yaml, each for all its recipes and students."""
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    return {name: stage.get("do", stage) for name, stage in content.items()}
+    return dict(content)
 
 
 def script_of(stage: dict) -> Path:

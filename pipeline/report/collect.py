@@ -26,6 +26,7 @@ from pipeline.report.lessons import (
 from pipeline.report.runs import Pair, Run, choose_pair, read_json, read_students, read_teacher
 from pipeline.report.statistics import StoreStatistics, measure_store
 from pipeline.report.strips import Gallery, choose_images, make_gallery, read_shown
+from pipeline.run_folder import RunFolder
 from pipeline.student.train import StudentConfig
 
 MOST_SHOWN = 3
@@ -74,8 +75,8 @@ class Report:
     closeness: Sequence[Closeness]
 
 
-def collect(root: Path, students: Mapping[str, StudentConfig], device: torch.device) -> Report:
-    """Read all results below ``root`` and measure what no earlier stage did.
+def collect(folder: RunFolder, students: Mapping[str, StudentConfig], device: torch.device) -> Report:
+    """Read all results of a run and measure what no earlier stage did.
 
     Raises:
         ReportError: A result is missing.
@@ -83,12 +84,12 @@ def collect(root: Path, students: Mapping[str, StudentConfig], device: torch.dev
         DatasetError: A manifest or an image is missing.
         TeacherError: A student's weights or the teacher's description is missing.
     """
-    store = TargetStore.open(root / "cache/targets.zarr")
-    train, val = (read_manifest(root / f"data/manifest/{split}.json") for split in ("train", "val"))
-    teacher = read_teacher(root, read_architecture(root / "teacher" / "model" / "teacher.safetensors"))
-    runs = read_students(root, students)
+    store = TargetStore.open(folder.store)
+    train, val = (read_manifest(folder.manifest(split)) for split in ("train", "val"))
+    teacher = read_teacher(folder, read_architecture(folder.teacher_weights))
+    runs = read_students(folder, students)
     pair = choose_pair(runs)
-    views = sample_views(store, train, _load(root, pair), device)
+    views = sample_views(store, train, _load(folder, pair), device)
     return Report(
         teacher=teacher,
         students=runs,
@@ -99,9 +100,9 @@ def collect(root: Path, students: Mapping[str, StudentConfig], device: torch.dev
         fingerprint=digest(store.fingerprint),
         format_version=FORMAT_VERSION,
         statistics=measure_store(store.path, store.schema),
-        cache_timing=read_json(root / "cache/timing.json"),
-        fidelity=read_json(root / "cache/fidelity.json"),
-        gallery=_gallery(root, val, [teacher, *shown_students(runs, pair)]),
+        cache_timing=read_json(folder.cache_timing),
+        fidelity=read_json(folder.fidelity),
+        gallery=_gallery(folder, val, [teacher, *shown_students(runs, pair)]),
         views=views,
         lessons=choose_lessons([lesson for view in views for lesson in lessons_of(view)]),
         closeness=[measure_closeness(views, run.name) for run in pair.runs] if views else [],
@@ -125,18 +126,15 @@ def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:
     return [run for run in students if run in preferred]
 
 
-def _load(root: Path, pair: Pair) -> dict[str, GFL]:
-    return {
-        run.name: load_detector(root / "students" / run.name / "model" / "student.safetensors")
-        for run in pair.runs
-    }
+def _load(folder: RunFolder, pair: Pair) -> dict[str, GFL]:
+    return {run.name: load_detector(folder.student_weights(run.name)) for run in pair.runs}
 
 
-def _gallery(root: Path, val: Manifest, runs: Sequence[Run]) -> Gallery:
+def _gallery(folder: RunFolder, val: Manifest, runs: Sequence[Run]) -> Gallery:
     records = choose_images(val)
     image_ids = [record.image_id for record in records]
     detections = {
-        run.name: read_shown(root / "evaluation" / run.name / "detections.json", image_ids) for run in runs
+        run.name: read_shown(folder.evaluation(run.name) / "detections.json", image_ids) for run in runs
     }
     columns = len(runs) + 1
     return make_gallery(val, records, detections, (GALLERY_PX + GAP_PX) / columns - GAP_PX)

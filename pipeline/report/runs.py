@@ -13,10 +13,8 @@ import torch
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.errors import PipelineError
+from pipeline.run_folder import TEACHER, RunFolder
 from pipeline.student.train import StudentConfig
-
-TEACHER = "teacher"
-"""Name of the teacher among the metrics; no student may take it."""
 
 Role = Literal["teacher", "plain", "distilled"]
 """A plain student is one whose distillation weights are all zero."""
@@ -66,16 +64,16 @@ class Run:
         return count_parameters(self.detector)
 
 
-def read_teacher(root: Path, detector: DetectorConfig) -> Run:
+def read_teacher(folder: RunFolder, detector: DetectorConfig) -> Run:
     """The teacher's results.
 
     Raises:
         ReportError: A file is missing.
     """
-    return _read_run(root, TEACHER, "teacher", detector, None)
+    return _read_run(folder, TEACHER, "teacher", detector, None)
 
 
-def read_students(root: Path, students: Mapping[str, StudentConfig]) -> list[Run]:
+def read_students(folder: RunFolder, students: Mapping[str, StudentConfig]) -> list[Run]:
     """The students' results, in the order of ``params.yaml``.
 
     Raises:
@@ -85,17 +83,17 @@ def read_students(root: Path, students: Mapping[str, StudentConfig]) -> list[Run
         raise ReportError(f"students: expected other names than {TEACHER!r}, whose metrics it would replace")
     return [
         _read_run(
-            root, name, "distilled" if student.loss.reads_teacher else "plain", student.detector, student
+            folder, name, "distilled" if student.loss.reads_teacher else "plain", student.detector, student
         )
         for name, student in students.items()
     ]
 
 
 def _read_run(
-    root: Path, name: str, role: Role, detector: DetectorConfig, student: StudentConfig | None
+    folder: RunFolder, name: str, role: Role, detector: DetectorConfig, student: StudentConfig | None
 ) -> Run:
-    trained = root / TEACHER if student is None else root / "students" / name
-    metrics = read_json(root / "metrics" / f"{name}.json")
+    trained = folder.teacher if student is None else folder.student(name)
+    metrics = read_json(folder.metrics(name))
     per_class = metrics.pop("per_class")
     return Run(
         name=name,
@@ -104,7 +102,7 @@ def _read_run(
         student=student,
         metrics=_finite(metrics),
         per_class=_finite(per_class),
-        precision_recall=read_precision_recall(root / "evaluation" / name / "precision_recall.csv"),
+        precision_recall=read_precision_recall(folder.evaluation(name) / "precision_recall.csv"),
         losses=read_losses(trained / "loss.csv"),
         timing=read_json(trained / "timing.json"),
     )

@@ -12,14 +12,13 @@ from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.detector.gfl import GFL, load_detector
 from pipeline.errors import ConfigError
 from pipeline.planning import ViewPlan
+from pipeline.run_folder import run_folder
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.online import OnlineTargets
 from pipeline.teacher.soft_targets import Teacher
 from pipeline.training.dataset import TargetSource
 from stages.runtime import device, write_json
-
-WEIGHTS = Path("teacher/model/teacher.safetensors")
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "online",
         help="compare training from the store with the teacher in the training loop",
         description="Trains a student for some steps twice, with the same seed, images and views: from "
-        "cache/targets.zarr, and with the teacher run again at every step. Prints losses, weights and times.",
+        "the recipe's store, and with the teacher run again at every step. Prints losses, weights and times.",
     )
     parser.add_argument("student", nargs="?", default="ld", help="a name in params.yaml; default: ld")
     parser.add_argument("--steps", type=int, default=20, help="default: 20")
@@ -57,11 +56,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             f"ldp online: student {arguments.student!r} reads nothing of the teacher; take another"
         )
-    manifest = read_manifest(Path("data/manifest/train.json"))
-    store = TargetStore.open(Path("cache/targets.zarr"))
+    folder = run_folder()
+    manifest = read_manifest(folder.manifest("train"))
+    store = TargetStore.open(folder.store)
     sources: list[tuple[str, TargetSource]] = [
         ("cached", stored_targets(config, store, manifest)),
-        ("online", _online(manifest)),
+        ("online", _online(manifest, folder.teacher_weights)),
     ]
     cached, online = (_short_run(config, *source, manifest, arguments.steps) for source in sources)
     figures = compare(cached, online)
@@ -70,9 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, {"student": arguments.student, "steps": arguments.steps, **figures})
 
 
-def _online(manifest: Manifest) -> OnlineTargets:
+def _online(manifest: Manifest, weights: Path) -> OnlineTargets:
     config = load_section(CacheConfig, "cache_teacher")
-    model = load_detector(WEIGHTS)
+    model = load_detector(weights)
     plan = ViewPlan(
         manifest=manifest, strides=model.config.strides, views=config.views, regions=config.regions
     )

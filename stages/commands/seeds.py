@@ -16,12 +16,12 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.detect import detect
 from pipeline.progress import show_progress
+from pipeline.run_folder import SCRATCH, run_folder, student_names
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from stages.evaluate import EvaluateConfig
 from stages.runtime import device, workers, write_json
 
-STORE = "cache/targets.zarr"
-FINISHED = Path("scratch/seeds")
+FINISHED = SCRATCH / "seeds"
 """One file a finished run, so that a killed comparison goes on where it stopped."""
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "seeds",
         help="train students from the store with several seeds and print the gain over the first",
-        description="Trains each student with each seed from cache/targets.zarr, or from another store of "
-        "the same images (ld@../lossless/cache/targets.zarr); the teacher is not needed. Evaluates it, and "
+        description="Trains each student with each seed from the recipe's store, or from another store of "
+        "the same images (ld@runs/lossless/cache/targets.zarr); the teacher is not needed. Evaluates it, and "
         "prints the mean gain over the first student with its standard error. Finished runs are kept in "
         "scratch/seeds and not repeated.",
     )
@@ -44,9 +44,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add(
         "students",
         nargs="*",
-        default=["plain", "ld"],
         metavar="NAME[@STORE]",
-        help="names in params.yaml, each with the store to read, if not the workspace's; default: plain ld",
+        help="names in params.yaml, each with the store to read, if not the recipe's; default: all",
     )
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     add("--json", type=Path, metavar="FILE", help="also write the figures here")
@@ -55,11 +54,10 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
-    if len(arguments.students) < 2:
-        raise ConfigError(f"ldp seeds: expected two students or more, but got {arguments.students}")
-    summaries = {
-        name: [_summary(name, seed) for seed in arguments.seeds] for name in dict.fromkeys(arguments.students)
-    }
+    students = arguments.students or student_names()
+    if len(students) < 2:
+        raise ConfigError(f"ldp seeds: expected two students or more, but got {students}")
+    summaries = {name: [_summary(name, seed) for seed in arguments.seeds] for name in dict.fromkeys(students)}
     figures = compare(summaries)
     logger.info("%s", render_table(summaries, arguments.seeds, figures))
     if arguments.json:
@@ -72,7 +70,7 @@ def _summary(student: str, seed: int) -> Summary:
     config = load_section(StudentConfig, f"students.{name}")
     config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
-    store = TargetStore.open(Path(path or STORE))
+    store = TargetStore.open(Path(path) if path else run_folder().store)
     key = digest({"student": asdict(config), "store": store.fingerprint, "evaluate": asdict(evaluation)})
     finished = FINISHED / f"{key[:24]}.json"
     if not finished.is_file():
@@ -86,7 +84,7 @@ def _train_and_evaluate(
     config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
 ) -> dict[str, Any]:
     label = f"{name} seed {config.train.seed}"
-    train_manifest = read_manifest(Path("data/manifest/train.json"))
+    train_manifest = read_manifest(run_folder().manifest("train"))
     model, _ = train_student(
         config,
         stored_targets(config, store, train_manifest),
@@ -95,7 +93,7 @@ def _train_and_evaluate(
         workers=workers(),
         label=label,
     )
-    manifest = read_manifest(Path("data/manifest/val.json"))
+    manifest = read_manifest(run_folder().manifest("val"))
     results = detect(
         model,
         manifest,

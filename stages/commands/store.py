@@ -27,9 +27,8 @@ from pipeline.report.store_text import (
     render_summary,
     size,
 )
+from pipeline.run_folder import SCRATCH, run_folder
 
-STORE = Path("cache/targets.zarr")
-SCRATCH = Path("scratch")
 EXPORTED_VIEWS = 16
 """Views that are exported if neither images nor a number are given."""
 
@@ -95,8 +94,8 @@ def _add_show(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "region, level by level; and for a few objects the teacher's four edge distributions at the "
         "main-region point where it is surest of the object's class, with the box that they decode to.",
     )
-    parser.add_argument("path", type=Path, metavar="PATH", help="folder of the store")
     parser.add_argument("image_id", type=int, metavar="IMAGE_ID")
+    _add_path(parser)
     parser.add_argument("--view", type=int, metavar="N", help="number of the view; default: its first")
     parser.add_argument(
         "--output", type=Path, metavar="FILE.png", help="default: IMAGE_ID_vN.png in the current folder"
@@ -105,7 +104,7 @@ def _add_show(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--image",
         type=Path,
         metavar="FILE_OR_FOLDER",
-        help="the image, or the folder that it is in; default: as in data/manifest/train.json, and grey if "
+        help="the image, or the folder that it is in; default: as the run's manifest says, and grey if "
         "there is none",
     )
     parser.set_defaults(run=_lazily("stages.commands.store_show"))
@@ -176,9 +175,8 @@ def _add_path(parser: argparse.ArgumentParser) -> None:
         "path",
         type=Path,
         nargs="?",
-        default=STORE,
         metavar="PATH",
-        help=f"folder of the store; default: {STORE}",
+        help="folder of the store; default: that of params.yaml, runs/NAME/cache/targets.zarr",
     )
 
 
@@ -187,24 +185,28 @@ def _lazily(module: str) -> Callable[[argparse.Namespace], None]:
     return lambda arguments: import_module(module).run(arguments)
 
 
+def store_path(arguments: argparse.Namespace) -> Path:
+    """The store that is meant: the given one, or that of ``params.yaml``."""
+    return arguments.path or run_folder().store
+
+
 def print_summary(arguments: argparse.Namespace) -> None:
     """Run ``ldp store info``."""
-    summary = summarise(arguments.path)
+    summary = summarise(store_path(arguments))
     _print(_json(summary.to_json()) if arguments.json else render_summary(summary))
 
 
 def print_problems(arguments: argparse.Namespace) -> None:
     """Run ``ldp store verify``."""
+    path = store_path(arguments)
     with show_counts("verify", " files") as progress:
-        problems = verify(arguments.path, progress)
+        problems = verify(path, progress)
     if arguments.json:
-        _print(_json(_problems_document(arguments.path, problems)))
+        _print(_json(_problems_document(path, problems)))
     else:
-        _print(render_problems(problems) or f"{arguments.path} is whole: every file is as recorded\n")
+        _print(render_problems(problems) or f"{path} is whole: every file is as recorded\n")
     if problems:
-        raise CacheError(
-            f"{arguments.path}: {describe_problems(problems)}; `ldp store repair` makes them again"
-        )
+        raise CacheError(f"{path}: {describe_problems(problems)}; `ldp store repair` makes them again")
 
 
 def _problems_document(path: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -222,7 +224,7 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.views is not None and arguments.views < 1:
         raise ConfigError(f"ldp store export: --views: expected 1 or more, but got {arguments.views}")
     most = EXPORTED_VIEWS if arguments.views is None and arguments.image_id is None else arguments.views
-    store = TargetStore.open(arguments.path)
+    store = TargetStore.open(store_path(arguments))
     arrays = export_views(store, choose_views(store, arguments.image_id, most))
     write_npz(arguments.output, arrays)
     logger.info(

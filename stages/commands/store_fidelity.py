@@ -15,15 +15,13 @@ from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import load_detector
 from pipeline.errors import CacheError, ConfigError
 from pipeline.progress import show_progress
+from pipeline.run_folder import run_folder
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.fidelity import FidelityConfig, LossSettings
 from pipeline.teacher.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.teacher.setup import set_up_store
 from pipeline.teacher.soft_targets import Teacher
 from stages.runtime import device, write_json
-
-MANIFEST = Path("data/manifest/train.json")
-WEIGHTS = Path("teacher/model/teacher.safetensors")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -73,7 +71,9 @@ def _stored(arguments: argparse.Namespace) -> Sample:
 
 def _live(arguments: argparse.Namespace) -> Sample:
     """Exact outputs of this workspace's teacher."""
-    setup = set_up_store(load_section(CacheConfig, "cache_teacher"), read_manifest(MANIFEST), WEIGHTS)
+    folder = run_folder()
+    manifest = read_manifest(folder.manifest("train"))
+    setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
     keys = _chosen(setup.plan.keys(), arguments.views)
     views = [setup.plan.plan(setup.plan.manifest.by_id[key.image_id], key.view) for key in keys]
     targets = list(setup.load_teacher(device()).run(views))

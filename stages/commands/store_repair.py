@@ -11,21 +11,19 @@ from pipeline.data.manifest import read_manifest
 from pipeline.errors import CacheError
 from pipeline.progress import show_counts, show_progress
 from pipeline.report.store_text import counted, describe_problems, listed
+from pipeline.run_folder import SCRATCH, run_folder
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.repair import repair_store, require_repaired
 from pipeline.teacher.setup import set_up_store
+from stages.commands.store import store_path
 from stages.runtime import device
-
-MANIFEST = Path("data/manifest/train.json")
-WEIGHTS = Path("teacher/model/teacher.safetensors")
-SCRATCH = Path("scratch")
 
 logger = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
-    path: Path = arguments.path
+    path: Path = store_path(arguments)
     with show_counts("verify", " files") as progress:
         damage = find_damage(path, progress)
     if not damage.lost and not damage.unexpected:
@@ -48,7 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _make_again(damage: Damage) -> None:
     """Make lost files again with what this workspace has."""
-    setup = set_up_store(load_section(CacheConfig, "cache_teacher"), read_manifest(MANIFEST), WEIGHTS)
+    folder = run_folder()
+    manifest = read_manifest(folder.manifest("train"))
+    setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
     repair = repair_store(
         damage,
         setup.plan,

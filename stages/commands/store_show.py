@@ -16,8 +16,9 @@ from pipeline.data.views import ViewGeometry
 from pipeline.errors import CacheError, DatasetError
 from pipeline.report.store_picture import draw_view
 from pipeline.report.store_view import show_view
+from pipeline.run_folder import RunFolder
+from stages.commands.store import store_path
 
-MANIFEST = Path("data/manifest/train.json")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
-    store = TargetStore.open(arguments.path)
+    store = TargetStore.open(store_path(arguments))
     key = _choose_view(store, arguments.image_id, arguments.view)
     manifest = _own_manifest(store)
     geometry = store.planned(key).geometry
@@ -48,13 +49,14 @@ def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey
 
 
 def _own_manifest(store: TargetStore) -> Manifest | None:
-    """The workspace's manifest, if it is of the very images that the store was made from."""
-    if not MANIFEST.is_file():
-        logger.info("%s is not there: no image and no class name is known from it", MANIFEST)
+    """The manifest of the store's run, if it is of the very images that the store was made from."""
+    path = RunFolder(store.path.parent.parent).manifest("train")
+    if not path.is_file():
+        logger.info("%s is not there: no image and no class name is known from it", path)
         return None
-    manifest = read_manifest(MANIFEST)
+    manifest = read_manifest(path)
     if store.fingerprint.get("images") != manifest.images_sha256:
-        logger.info("%s is of other images than the store's, and not used", MANIFEST)
+        logger.info("%s is of other images than the store's, and not used", path)
         return None
     return manifest
 

@@ -51,7 +51,10 @@ def import_teacher(arguments: argparse.Namespace) -> None:
         len(model.state_dict()),
     )
     logger.info(
-        "wrote %s; in params.yaml, under prepare_teacher:\n\nweights: %s\n%s", output, output, described
+        "wrote %s; in params.yaml, under prepare_teacher:\n\nsource: %s\nviews: null\ntrain: null\n%s",
+        output,
+        output,
+        described,
     )
 
 

@@ -16,6 +16,7 @@ from pipeline.report.numbers import count, direction, duration, signed, signific
 from pipeline.report.page import detector_lines, render
 from pipeline.report.runs import Curve, choose_pair
 from pipeline.report.summary import claim, measure_break_even, tiles
+from pipeline.run_folder import RunFolder
 from pipeline.student.train import StudentConfig
 
 NULL_METRICS = {
@@ -56,7 +57,7 @@ class Outline(HTMLParser):
 
 def collect_case(root: Path, students: Mapping[str, StudentConfig]) -> Report:
     write_project(root, students, NULL_METRICS)
-    return collect(root, students, torch.device("cpu"))
+    return collect(RunFolder(root), students, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

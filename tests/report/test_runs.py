@@ -16,6 +16,7 @@ from pipeline.report.runs import (
     read_precision_recall,
     read_students,
 )
+from pipeline.run_folder import RunFolder
 
 
 def test_baseline_has_the_same_detector_and_training() -> None:
@@ -78,14 +79,14 @@ def test_nan_and_null_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "students/s").mkdir(parents=True)
     (tmp_path / "students/s/loss.csv").write_text("step,loss\n")
     (tmp_path / "students/s/timing.json").write_text(json.dumps({"seconds": 1}))
-    (run,) = read_students(tmp_path, {"s": student(NO_LOSS)})
+    (run,) = read_students(RunFolder(tmp_path), {"s": student(NO_LOSS)})
     assert run.metrics == {"AP": None, "APs": None, "AP50": 1.5}
     assert run.per_class == {"a": None}
 
 
 def test_student_named_teacher_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="other names"):
-        read_students(tmp_path, {"teacher": student(NO_LOSS)})
+        read_students(RunFolder(tmp_path), {"teacher": student(NO_LOSS)})
 
 
 def test_missing_result_names_the_file(tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ def test_a_missing_image(folder: Path) -> None:
 
 
 def test_an_output_that_cannot_be_written(folder: Path) -> None:
-    (folder / "data").write_text("a file where a folder should be")
-    assert_one_line(run_stage(folder, "stages.prepare_data"), "data")
+    (folder / "runs").write_text("a file where a folder should be")
+    assert_one_line(run_stage(folder, "stages.prepare_data"), "runs")
     assert "Traceback" in run_stage(folder, "stages.prepare_data", LDP_LOG="DEBUG")[1]
 
 
@@ -115,7 +115,7 @@ def test_an_unknown_log_level(folder: Path) -> None:
 
 def test_an_unreadable_image_and_a_class_count_that_does_not_fit(folder: Path) -> None:
     assert run_stage(folder, "stages.prepare_data")[0] == 0
-    (folder / "data/rendered/train/000000000001.bmp").write_bytes(b"BM no image")
+    (folder / "runs/smoke/data/rendered/train/000000000001.bmp").write_bytes(b"BM no image")
     assert_one_line(run_stage(folder, "stages.prepare_teacher"), "000000000001.bmp: expected an image")
     change(folder, lambda params: params["prepare_teacher"]["detector"].update(num_classes=5))
     result = run_stage(folder, "stages.prepare_teacher")
@@ -125,6 +125,9 @@ def test_an_unreadable_image_and_a_class_count_that_does_not_fit(folder: Path) -
 def test_a_teachers_weights_that_do_not_fit(folder: Path) -> None:
     assert run_stage(folder, "stages.prepare_data")[0] == 0
     (folder / "weights.safetensors").write_bytes(b"nonsense")
-    change(folder, lambda params: params["prepare_teacher"].update(weights="weights.safetensors"))
+    change(
+        folder,
+        lambda params: params["prepare_teacher"].update(source="weights.safetensors", views=None, train=None),
+    )
     result = run_stage(folder, "stages.prepare_teacher")
     assert_one_line(result, "weights.safetensors: expected a safetensors file")

@@ -12,13 +12,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STUDENTS = {"plain", "ld"}
 EVERY_STAGE = {
-    "prepare_data",
-    "prepare_teacher",
-    "evaluate_teacher",
-    "cache_teacher",
-    "verify_cache",
-    "report",
-    *(f"{stage}@{name}" for stage in ("train_student", "evaluate_student") for name in STUDENTS),
+    *(
+        f"{stage}@smoke"
+        for stage in (
+            "prepare_data",
+            "prepare_teacher",
+            "evaluate_teacher",
+            "cache_teacher",
+            "verify_cache",
+            "report",
+        )
+    ),
+    *(f"{stage}@smoke-{name}" for stage in ("train_student", "evaluate_student") for name in STUDENTS),
 }
 
 
@@ -55,14 +60,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_detector_has_its_metrics(clone: Path) -> None:
     for name in (*STUDENTS, "teacher"):
-        metrics = json.loads((clone / f"metrics/{name}.json").read_text())
+        metrics = json.loads((clone / f"runs/smoke/metrics/{name}.json").read_text())
         assert {"AP", "AP50", "AP75", "APs", "APm", "APl"} <= metrics.keys()
         assert set(metrics["per_class"]) == {"ellipse", "rectangle", "triangle", "cross"}
 
 
 def test_the_report_is_one_page_that_needs_no_network(clone: Path) -> None:
-    page = (clone / "report/index.html").read_text()
-    assert [path.name for path in (clone / "report").iterdir()] == ["index.html"]
+    page = (clone / "runs/smoke/report/index.html").read_text()
+    assert [path.name for path in (clone / "runs/smoke/report").iterdir()] == ["index.html"]
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
 
 
@@ -73,7 +78,7 @@ def test_nothing_runs_twice_and_a_student_parameter_runs_its_student_alone(clone
     students = text.index("\nstudents:")
     changed = text[students:].replace("ld_weight: 1.0", "ld_weight: 0.5", 1)
     params.write_text(text[:students] + changed)
-    assert repro(clone) == {"train_student@ld", "evaluate_student@ld", "report"}
+    assert repro(clone) == {"train_student@smoke-ld", "evaluate_student@smoke-ld", "report@smoke"}
     # Back again: everything is found in the run cache, nothing is computed.
     params.write_text(text)
     assert repro(clone) == set()
@@ -81,7 +86,7 @@ def test_nothing_runs_twice_and_a_student_parameter_runs_its_student_alone(clone
 
 def test_a_second_writer_of_the_store_makes_the_same_bytes(clone: Path) -> None:
     """Run the teacher stage again from nothing, in another process: the store's hash must not move."""
-    store = clone / "cache/targets.zarr"
+    store = clone / "runs/smoke/cache/targets.zarr"
     before = {p.relative_to(store): p.read_bytes() for p in store.rglob("*") if p.is_file()}
     shutil.rmtree(store)
     run(clone, sys.executable, "-m", "stages.cache_teacher")
@@ -97,8 +102,8 @@ def test_the_store_trains_as_the_teacher_in_the_loop_does(clone: Path) -> None:
 
 
 def test_students_train_without_the_teachers_files(clone: Path) -> None:
-    (clone / "teacher").rename(clone / "elsewhere")
+    (clone / "runs/smoke/teacher").rename(clone / "elsewhere")
     try:
         run(clone, sys.executable, "-m", "stages.train_student", "ld")
     finally:
-        (clone / "elsewhere").rename(clone / "teacher")
+        (clone / "elsewhere").rename(clone / "runs/smoke/teacher")

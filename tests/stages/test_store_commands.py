@@ -23,13 +23,15 @@ from pipeline.cache.writer import init
 from pipeline.config import load_section
 from pipeline.data.manifest import write_manifest
 from pipeline.detector.gfl import save_detector
+from pipeline.run_folder import RunFolder
 from pipeline.teacher.cache_views import CacheConfig, plan_store, write_store
 from pipeline.teacher.setup import set_up_store
 from stages.commands.main import main
-from stages.commands.store_repair import MANIFEST, WEIGHTS
 
 ROOT = Path(__file__).parents[2]
-STORE = Path("cache/targets.zarr")
+FOLDER = RunFolder(Path("runs/small"))
+STORE = FOLDER.store
+WEIGHTS = FOLDER.teacher_weights
 PNG = b"\x89PNG"
 CACHE_TEACHER = {
     "views": {"scales": [[64, 64]], "flips": [False, True]},
@@ -55,9 +57,9 @@ Ldp = Callable[..., Finished]
 
 def make_workspace(folder: Path) -> None:
     """Six images, a teacher and its store, from within the folder."""
-    Path("params.yaml").write_text(yaml.safe_dump({"cache_teacher": CACHE_TEACHER}))
+    Path("params.yaml").write_text(yaml.safe_dump({"name": "small", "cache_teacher": CACHE_TEACHER}))
     manifest = small_manifest(Path(), 6)
-    write_manifest(manifest, MANIFEST)
+    write_manifest(manifest, FOLDER.manifest("train"))
     save_detector(small_teacher(manifest).model, WEIGHTS, {})
     setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, WEIGHTS)
     planned = plan_store(
@@ -139,7 +141,7 @@ def change(section: str, key: str, value: object) -> None:
 def test_info_prints_the_facts_of_the_default_store(ldp: Ldp) -> None:
     finished = ldp("info")
     assert finished.code == 0
-    assert finished.stdout.startswith("cache/targets.zarr\n")
+    assert finished.stdout.startswith("runs/small/cache/targets.zarr\n")
     assert "random numbers" in finished.stdout
 
 
@@ -177,10 +179,10 @@ def test_verify_of_a_whole_store_exits_with_0(ldp: Ldp) -> None:
     finished = ldp("verify")
     assert (finished.code, finished.stdout) == (
         0,
-        "cache/targets.zarr is whole: every file is as recorded\n",
+        "runs/small/cache/targets.zarr is whole: every file is as recorded\n",
     )
     assert json.loads(ldp("verify", "--json").stdout) == {
-        "path": "cache/targets.zarr",
+        "path": "runs/small/cache/targets.zarr",
         "whole": True,
         "damaged_partitions": [],
         "problems": [],
@@ -199,7 +201,7 @@ def test_verify_has_a_line_for_every_problem_and_names_the_partitions_last(ldp: 
     assert " ".join(second.split()) == "points/region/c/0/0 partition 0 the file is missing"
     assert third.startswith("stray ")
     assert finished.error == (
-        "error: cache/targets.zarr: 3 damaged files, in partitions 0, 2; `ldp store repair` makes them again"
+        f"error: {STORE}: 3 damaged files, in partitions 0, 2; `ldp store repair` makes them again"
     )
 
 
@@ -215,8 +217,8 @@ def test_verify_as_json_has_all_problems(ldp: Ldp) -> None:
 
 def test_nothing_to_repair_needs_neither_parameters_nor_teacher(folder: Path, ldp: Ldp) -> None:
     (folder / "params.yaml").unlink()
-    finished = ldp("repair")
-    assert (finished.code, finished.error) == (0, "cache/targets.zarr is whole: nothing to repair")
+    finished = ldp("repair", STORE)
+    assert (finished.code, finished.error) == (0, "runs/small/cache/targets.zarr is whole: nothing to repair")
 
 
 def test_repair_brings_every_file_back_and_verifies_again(folder: Path, ldp: Ldp) -> None:
@@ -229,21 +231,21 @@ def test_repair_brings_every_file_back_and_verifies_again(folder: Path, ldp: Ldp
     assert content_of(folder / STORE) == before
     assert "removed what is not part of the store: stray" in finished.error
     assert "ran the teacher for partitions 0, 1, 2" in finished.error
-    assert finished.error.endswith("cache/targets.zarr is whole again")
+    assert finished.error.endswith("runs/small/cache/targets.zarr is whole again")
 
 
 @pytest.mark.usefixtures("folder")
 def test_repair_removes_stray_files_without_parameters(ldp: Ldp) -> None:
     Path("params.yaml").unlink()
     (STORE / "stray").touch()
-    assert ldp("repair").code == 0
+    assert ldp("repair", STORE).code == 0
     assert not (STORE / "stray").exists()
 
 
 def test_repair_takes_the_partitions_of_the_store_not_of_the_parameters(folder: Path, ldp: Ldp) -> None:
     before = content_of(folder / STORE)
     params = {**CACHE_TEACHER, "views_per_partition": 7}
-    Path("params.yaml").write_text(yaml.safe_dump({"cache_teacher": params}))
+    Path("params.yaml").write_text(yaml.safe_dump({"name": "small", "cache_teacher": params}))
     for name in ("points/edge_codes/c/1/0", "views/extent/c/0/0"):
         flip(STORE / name)
     assert ldp("repair").code == 0
@@ -281,7 +283,7 @@ def test_repair_of_a_damaged_root_says_what_to_do(ldp: Ldp) -> None:
 @pytest.mark.usefixtures("folder")
 def test_show_draws_the_image_of_the_manifest(ldp: Ldp) -> None:
     image_id = TargetStore.open(STORE).keys[0].image_id
-    finished = ldp("show", STORE, image_id, "--view", 1)
+    finished = ldp("show", image_id, "--view", 1)
     assert (finished.code, finished.stdout) == (0, "")
     assert finished.error.startswith("pixels: shapes/train/")
     assert Path(f"{image_id}_v1.png").read_bytes().startswith(PNG)
@@ -291,7 +293,7 @@ def test_show_draws_the_image_of_the_manifest(ldp: Ldp) -> None:
 def test_show_without_images_draws_on_grey_and_says_so(ldp: Ldp) -> None:
     shutil.rmtree("shapes")
     image_id = TargetStore.open(STORE).keys[0].image_id
-    finished = ldp("show", STORE, image_id, "--output", "new/a.png")
+    finished = ldp("show", image_id, "--output", "new/a.png")
     assert finished.code == 0
     assert "expected an image, but there is none" in finished.error
     assert "pixels: none, drawn on grey; wrote new/a.png" in finished.error
@@ -301,13 +303,10 @@ def test_show_without_images_draws_on_grey_and_says_so(ldp: Ldp) -> None:
 @pytest.mark.usefixtures("folder")
 def test_show_refuses_a_given_image_that_is_missing_or_does_not_fit(ldp: Ldp) -> None:
     image_id = TargetStore.open(STORE).keys[0].image_id
-    assert (
-        "error: nowhere.png: expected an image"
-        in ldp("show", STORE, image_id, "--image", "nowhere.png").error
-    )
-    assert "cache: expected an image" in ldp("show", STORE, image_id, "--image", "cache").error
+    assert "error: nowhere.png: expected an image" in ldp("show", image_id, "--image", "nowhere.png").error
+    assert "runs: expected an image" in ldp("show", image_id, "--image", "runs").error
     Image.new("RGB", (7, 5)).save("other.png")
-    finished = ldp("show", STORE, image_id, "--image", "other.png")
+    finished = ldp("show", image_id, "--image", "other.png")
     assert "(height, width)" in finished.error
     assert finished.code == 1
 
@@ -315,11 +314,11 @@ def test_show_refuses_a_given_image_that_is_missing_or_does_not_fit(ldp: Ldp) ->
 @pytest.mark.usefixtures("folder")
 def test_show_of_an_unknown_image_or_view_names_those_that_there_are(ldp: Ldp) -> None:
     image_id = TargetStore.open(STORE).keys[0].image_id
-    finished = ldp("show", STORE, 987654)
+    finished = ldp("show", 987654)
     assert finished.code == 1
     assert "one of the 6 images" in finished.error
     assert str(image_id) in finished.error
-    assert "one of the views 0, 1 of image" in ldp("show", STORE, image_id, "--view", 2).error
+    assert "one of the views 0, 1 of image" in ldp("show", image_id, "--view", 2).error
 
 
 @pytest.mark.usefixtures("folder")

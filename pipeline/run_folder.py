@@ -1,0 +1,122 @@
+"""Where everything that a recipe makes lies: below ``runs/NAME``, so that no recipe overwrites another's.
+
+``NAME`` is the key ``name`` of ``params.yaml``. Recipes that share a teacher's store share a name; their
+students have names of their own below it.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config import PARAMS, read_params
+from pipeline.errors import ConfigError
+
+RUNS = Path("runs")
+
+SCRATCH = Path("scratch")
+"""Unfinished work, which DVC does not know; each piece is keyed by all that it depends on."""
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+"""What DVC takes as part of a stage's name, and every file system as that of a folder."""
+
+TEACHER = "teacher"
+"""The name under which the teacher is evaluated, beside the students."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The outputs of one recipe's stages."""
+
+    root: Path
+
+    def manifest(self, split: Literal["train", "val"]) -> Path:
+        """What ``prepare_data`` writes of a split."""
+        return self.root / "data" / "manifest" / f"{split}.json"
+
+    @property
+    def rendered(self) -> Path:
+        """The embedded dataset, if that is what is used."""
+        return self.root / "data" / "rendered"
+
+    @property
+    def teacher(self) -> Path:
+        """Folder of the teacher's training."""
+        return self.root / "teacher"
+
+    @property
+    def teacher_weights(self) -> Path:
+        """The teacher; its description lies beside it."""
+        return self.teacher / "model" / "teacher.safetensors"
+
+    @property
+    def store(self) -> Path:
+        """The teacher's outputs."""
+        return self.root / "cache" / "targets.zarr"
+
+    @property
+    def cache_timing(self) -> Path:
+        """How long writing the store took."""
+        return self.root / "cache" / "timing.json"
+
+    @property
+    def fidelity(self) -> Path:
+        """What ``verify_cache`` measured."""
+        return self.root / "cache" / "fidelity.json"
+
+    def student(self, name: str) -> Path:
+        """Folder of a student's training."""
+        return self.root / "students" / name
+
+    def student_weights(self, name: str) -> Path:
+        """A trained student; its description lies beside it."""
+        return self.student(name) / "model" / "student.safetensors"
+
+    def evaluation(self, name: str) -> Path:
+        """Folder of the detections of a student, or of ``TEACHER``."""
+        return self.root / "evaluation" / name
+
+    def metrics(self, name: str) -> Path:
+        """COCO summary of a student, or of ``TEACHER``."""
+        return self.root / "metrics" / f"{name}.json"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.root / "report" / "index.html"
+
+
+def run_folder(params: Path = PARAMS) -> RunFolder:
+    """The folder that a parameter file's ``name`` stands for.
+
+    Raises:
+        ConfigError: The file or its name is missing, or cannot be the name of a folder and of a stage.
+    """
+    return RunFolder(RUNS / run_name(read_params(params), params))
+
+
+def run_name(content: Any, where: Path) -> str:
+    """The checked ``name`` of a parameter file's content."""
+    name = content.get("name") if isinstance(content, dict) else None
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{where}: name: expected letters, digits, _ and - (outputs lie in {RUNS}/NAME), but got {name!r}"
+        )
+    return name
+
+
+def student_names(path: Path = PARAMS) -> list[str]:
+    """Keys of the section ``students``.
+
+    Raises:
+        ConfigError: There is no such section, it is empty, or a student has the teacher's name.
+    """
+    content = read_params(path)
+    students = content.get("students") if isinstance(content, dict) else None
+    if not isinstance(students, dict) or not students:
+        raise ConfigError(f"{path}: students: expected one student or more by name, but got {students!r}")
+    if TEACHER in students:
+        raise ConfigError(
+            f"{path}: students: expected other names than {TEACHER!r}, whose results it would replace"
+        )
+    return list(students)
