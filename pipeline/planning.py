@@ -1,6 +1,7 @@
 """From an image's annotations to its planned views: everything that is known before a teacher runs."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,17 @@ def plan_view(
         valuable_weight=found.valuable_weight.numpy(),
     )
     return PlannedView(key=key, geometry=geometry, boxes_xyxy=boxes, labels=truth.labels, points=points)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Planning works on small tensors: spreading them over threads costs more than it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, kw_only=True)

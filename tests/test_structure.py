@@ -30,6 +30,7 @@ LAYERS: dict[str, int] = {
     "pipeline.student": 4,
     "pipeline.report": 5,
     "pipeline.benchmark": 5,
+    "pipeline.cost": 5,
     "stages": 6,
 }
 """A module imports strictly lower layers, or its own folder."""
