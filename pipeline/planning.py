@@ -69,11 +69,15 @@ class ViewPlan:
     views: Views
     regions: RegionsConfig
 
-    def keys(self) -> list[ViewKey]:
-        """All views, ascending."""
-        return [
-            ViewKey(record.image_id, view) for record in self.manifest.images for view in self.views.numbers
-        ]
+    def __len__(self) -> int:
+        """Number of views."""
+        return len(self.manifest.images) * len(self.views.numbers)
+
+    def keys(self, rows: slice = slice(None)) -> list[ViewKey]:
+        """Views, ascending: all, or those in some rows of the plan; millions need not be listed at once."""
+        images, numbers = self.manifest.images, self.views.numbers
+        places = (divmod(row, len(numbers)) for row in range(len(self))[rows])
+        return [ViewKey(images[image].image_id, numbers[number]) for image, number in places]
 
     def plan(self, record: ImageRecord, view: int) -> PlannedView:
         """One view of one image."""

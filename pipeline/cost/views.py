@@ -10,8 +10,9 @@ from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.detector.config import DetectorConfig
 from pipeline.errors import DatasetError
 from pipeline.parallel.clock import clocked
+from pipeline.plan_table import Progress
 from pipeline.planning import ViewPlan, one_thread
-from pipeline.teacher.cache_views import CacheConfig, Progress
+from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.expected import expected_bytes
 
 SAMPLED_IMAGES = 500

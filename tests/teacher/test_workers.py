@@ -98,6 +98,7 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
         bins=setup.detector.bins,
         fingerprint=setup.fingerprint,
         provenance={},
+        processes=1,
         progress=lambda items, _total, _label: items,
     )
     return Workspace(folder=folder, setup=setup, planned=planned)
