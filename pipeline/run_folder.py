@@ -12,6 +12,8 @@ from typing import Any, Literal
 from pipeline.config import PARAMS, read_params
 from pipeline.errors import ConfigError
 
+Split = Literal["train", "val"]
+
 RUNS = Path("runs")
 
 SCRATCH = Path("scratch")
@@ -30,7 +32,7 @@ class RunFolder:
 
     root: Path
 
-    def manifest(self, split: Literal["train", "val"]) -> Path:
+    def manifest(self, split: Split) -> Path:
         """What ``prepare_data`` writes of a split."""
         return self.root / "data" / "manifest" / f"{split}.json"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from pipeline.config import load_section
-from pipeline.data.manifest import read_manifest
 from pipeline.progress import show_progress, show_work
 from pipeline.run_folder import SCRATCH, RunFolder, run_folder
 from pipeline.teacher.cache_views import CacheConfig, fill_store, plan_store, require_disk
@@ -20,6 +19,7 @@ from stages.runtime import (
     dask_scheduler,
     device,
     named_device,
+    read_split,
     run_stage,
     timed,
     worker_environments,
@@ -30,7 +30,7 @@ def main() -> None:
     """Run the stage."""
     config = load_section(CacheConfig, "cache_teacher")
     folder = run_folder()
-    setup = set_up_store(config, read_manifest(folder.manifest("train")), folder.teacher_weights)
+    setup = set_up_store(config, read_split(folder, "train"), folder.teacher_weights)
     engine = choose_engine(setup, folder)
     planned = plan_store(
         setup.plan,
@@ -65,6 +65,7 @@ def choose_engine(setup: StoreSetup, folder: RunFolder) -> Engine:
     job = PartitionJob(
         workspace=Path.cwd(),
         manifest=folder.manifest("train"),
+        images=Path(setup.plan.manifest.root),
         weights=folder.teacher_weights,
         config=setup.config,
         device=str(chosen) if scheduler is None else named_device(),

@@ -4,13 +4,12 @@ import argparse
 from dataclasses import dataclass
 
 from pipeline.config import load_section
-from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import load_detector
 from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
 from pipeline.evaluation.detect import detect, write_results
 from pipeline.progress import show_progress
 from pipeline.run_folder import TEACHER, run_folder
-from stages.runtime import device, run_stage, write_json
+from stages.runtime import device, read_split, run_stage, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ def main() -> None:
     config = load_section(EvaluateConfig, "evaluate")
     folder = run_folder()
     weights = folder.teacher_weights if name == TEACHER else folder.student_weights(name)
-    manifest = read_manifest(folder.manifest("val"))
+    manifest = read_split(folder, "val")
     results = detect(
         load_detector(weights).to(device()),
         manifest,

@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.progress import show_progress
 from pipeline.run_folder import run_folder
 from pipeline.shapes.dataset import ShapesConfig, write_dataset
-from stages.runtime import run_stage
+from stages.runtime import dataset_root, run_stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +82,16 @@ def main() -> None:
 
 
 def _read(root: str, split: SplitConfig) -> Manifest:
-    if not Path(root).is_dir():
-        raise DatasetError(f"{root}: expected the folder of a dataset, but there is none")
-    manifest = read_coco(Path(root) / split.annotations, root, split.images)
-    missing = next((r for r in manifest.images[: split.limit] if not manifest.image_path(r).is_file()), None)
+    here = dataset_root(root)
+    if not Path(here).is_dir():
+        raise DatasetError(f"{here}: expected the folder of a dataset, but there is none; link it there")
+    manifest = read_coco(Path(here) / split.annotations, here, split.images)
+    manifest = replace(manifest, images=manifest.images[: split.limit])
+    missing = next((record for record in manifest.images if not manifest.image_path(record).is_file()), None)
     if missing:
         raise DatasetError(f"{manifest.image_path(missing)}: expected an image that the annotations name")
-    return replace(manifest, images=manifest.images[: split.limit])
+    # Recorded as the parameters name it: the manifest is the same on every machine.
+    return replace(manifest, root=root)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.data.views import Views
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, save_detector
@@ -15,7 +15,7 @@ from pipeline.run_folder import run_folder
 from pipeline.teacher.train import train_teacher
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import LossRow, write_curve
-from stages.runtime import device, run_stage, timed, workers
+from stages.runtime import device, read_split, run_stage, timed, workers
 
 TRAINING_CODE = "pipeline/training"
 """What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
@@ -47,7 +47,7 @@ def main() -> None:
     """Run the stage."""
     config = load_section(PrepareTeacherConfig, "prepare_teacher")
     folder = run_folder()
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     classes = len(manifest.categories)
     if config.detector.num_classes != classes:
         raise ConfigError(

@@ -7,7 +7,7 @@ from pipeline.run_folder import run_folder, student_names
 from pipeline.student.train import StudentConfig
 from pipeline.teacher.fidelity import FidelityConfig
 from stages.evaluate import EvaluateConfig
-from stages.runtime import device, run_stage
+from stages.runtime import device, read_split, run_stage
 
 
 def main() -> None:
@@ -16,7 +16,8 @@ def main() -> None:
     bounds = load_section(FidelityConfig, "verify_cache")
     evaluated = load_section(EvaluateConfig, "evaluate")
     folder = run_folder()
-    page = render(collect(folder, students, device()), bounds, evaluated.area_edges)
+    train, val = read_split(folder, "train"), read_split(folder, "val")
+    page = render(collect(folder, train, val, students, device()), bounds, evaluated.area_edges)
     folder.report.parent.mkdir(parents=True, exist_ok=True)
     folder.report.write_text(page)
 

@@ -7,6 +7,7 @@ Nothing here changes a byte of any output, so it comes from the environment, nev
 ``LDP_CACHE_WORKERS``   processes that write the store; one for each GPU, or 1, which is this process
 ``LDP_DASK_SCHEDULER``  address (``tcp://HOST:PORT``) of a running Dask scheduler; its workers write the store
                         instead; they need this code and these folders, and cores as in ``--nthreads 8``
+``LDP_DATASETS``        folder that ``datasets/`` in ``params.yaml`` stands for (``datasets``)
 ``LDP_LOG``             log level (INFO)
 """
 
@@ -17,14 +18,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.run_folder import RunFolder, Split
 
 if TYPE_CHECKING:
     import torch
+
+DATASETS = "datasets"
+"""Folder of links to datasets, which git does not track."""
 
 
 def run_stage(main: Callable[[], None]) -> None:
@@ -97,6 +104,19 @@ def _spread_gpus(chosen: "torch.device") -> list[str]:
     return (
         visible.split(",") if visible else list(map(str, range(import_module("torch").cuda.device_count())))
     )
+
+
+def dataset_root(root: str) -> str:
+    """Where a dataset lies on this machine; a path that is not ``datasets/...`` means itself."""
+    first, *rest = Path(root).parts or (root,)
+    datasets = os.environ.get("LDP_DATASETS")
+    return str(Path(datasets, *rest)) if datasets and first == DATASETS else root
+
+
+def read_split(folder: RunFolder, split: Split) -> Manifest:
+    """The manifest of a split, with its images where this machine has them."""
+    manifest = read_manifest(folder.manifest(split))
+    return replace(manifest, root=dataset_root(manifest.root))
 
 
 def dask_scheduler() -> str | None:

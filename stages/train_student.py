@@ -5,12 +5,11 @@ import argparse
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
-from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import save_detector
 from pipeline.run_folder import run_folder
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.loop import write_curve
-from stages.runtime import device, run_stage, timed, workers
+from stages.runtime import device, read_split, run_stage, timed, workers
 
 
 def main() -> None:
@@ -20,7 +19,7 @@ def main() -> None:
     name = parser.parse_args().name
     config = load_section(StudentConfig, f"students.{name}")
     folder = run_folder()
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     store = TargetStore.open(folder.store)
     output = folder.student(name)
     schedule = config.train.schedule

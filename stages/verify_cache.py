@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.verify import verify
 from pipeline.config import load_section
-from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import load_detector
 from pipeline.errors import CacheError
 from pipeline.planning import ViewPlan
@@ -14,7 +13,7 @@ from pipeline.run_folder import run_folder
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
 from pipeline.teacher.soft_targets import Teacher
-from stages.runtime import device, run_stage, write_json
+from stages.runtime import device, read_split, run_stage, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def main() -> None:
             f"{folder.store}: {len(problems)} damaged files, the first is {first.file}: {first.message}"
         )
     store = TargetStore.open(folder.store)
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     model = load_detector(folder.teacher_weights)
     plan = ViewPlan(
         manifest=manifest, strides=model.config.strides, views=cached.views, regions=cached.regions

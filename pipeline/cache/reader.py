@@ -1,6 +1,6 @@
 """Reading a finished store: by key, one view at a time, from any process; without importing zarr."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,20 +58,36 @@ def read_finished(store: Path) -> dict[str, Any]:
     return attributes
 
 
+def _require_none(problem: str | None, file: FileRecord, store: Path) -> None:
+    if problem:
+        raise CacheError(f"the store at {store} is damaged: {file.name}: {problem}; {GET_ANOTHER}")
+
+
+def _rows_of_partitions(schema: StoreSchema, absent: Collection[int]) -> NDArray[np.intp] | slice:
+    """The views of all partitions but the absent ones."""
+    if not absent:
+        return slice(None)
+    views = np.arange(schema.views)
+    kept = [views[schema.partition_views(i)] for i in range(schema.partitions) if i not in absent]
+    return np.concatenate(kept)
+
+
 class TargetStore:
-    """A finished store. Make one with ``TargetStore.open``.
+    """A finished store. Make one with ``TargetStore.open``, or of a part of it with ``open_partial``.
 
     It holds the tables in memory and no open file, so that it may be used before and after a fork; when
     pickled it is only its path, and opens again where it is unpickled.
     """
 
-    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, attributes: Mapping[str, Any], absent: Collection[int] = ()) -> None:
         self.path = path
+        self.absent = absent
         self.schema = StoreSchema.from_json(attributes["schema"])
         self.statistics: Mapping[str, Any] = attributes["statistics"]
         tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
-        self._image_id, self._view = tables[layout.IMAGE_ID], tables[layout.VIEW]
-        self._geometry, self._extent = tables[layout.GEOMETRY], tables[layout.EXTENT]
+        present = _rows_of_partitions(self.schema, absent)
+        self._image_id, self._view = tables[layout.IMAGE_ID][present], tables[layout.VIEW][present]
+        self._geometry, self._extent = tables[layout.GEOMETRY][present], tables[layout.EXTENT][present]
         self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
         records = [PartitionRecord.from_json(document) for document in attributes["partitions"]]
         marks = {name: mark for record in records for name, mark in record.marks.items()}
@@ -89,13 +105,30 @@ class TargetStore:
         for file in recorded_files(attributes):
             # Shards are checked chunk by chunk as they are read; a table, once here.
             check = file.digest.problem if file.partition is None else file.digest.size_problem
-            problem = check(path / file.name)
-            if problem:
-                raise CacheError(f"the store at {path} is damaged: {file.name}: {problem}; {GET_ANOTHER}")
+            _require_none(check(path / file.name), file, path)
         return cls(path, attributes)
 
+    @classmethod
+    def open_partial(cls, path: Path) -> "TargetStore":
+        """Open what is there of a store: its tables, and the partitions of which every shard is present.
+
+        Raises:
+            CacheError: There is no store, no whole partition of it, or a table is missing or damaged.
+        """
+        path = path.absolute()
+        attributes = read_finished(path)
+        absent = set()
+        for file in recorded_files(attributes):
+            if file.partition is None:
+                _require_none(file.digest.problem(path / file.name), file, path)
+            elif file.digest.size_problem(path / file.name):
+                absent.add(file.partition)
+        if len(absent) == len(attributes["partitions"]):
+            raise CacheError(f"{path}: expected one partition or more, but none of {len(absent)} is there")
+        return cls(path, attributes, frozenset(absent))
+
     def __reduce__(self) -> tuple[Callable[[Path], "TargetStore"], tuple[Path]]:
-        return TargetStore.open, (self.path,)
+        return TargetStore.open_partial if self.absent else TargetStore.open, (self.path,)
 
     def __len__(self) -> int:
         return len(self._image_id)

@@ -11,7 +11,7 @@ from pipeline.cache.fingerprint import digest
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.schema import FORMAT_VERSION, StoreSchema
 from pipeline.config import structure
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_detector, read_description
 from pipeline.report.lessons import (
@@ -75,7 +75,13 @@ class Report:
     closeness: Sequence[Closeness]
 
 
-def collect(folder: RunFolder, students: Mapping[str, StudentConfig], device: torch.device) -> Report:
+def collect(
+    folder: RunFolder,
+    train: Manifest,
+    val: Manifest,
+    students: Mapping[str, StudentConfig],
+    device: torch.device,
+) -> Report:
     """Read all results of a run and measure what no earlier stage did.
 
     Raises:
@@ -85,7 +91,6 @@ def collect(folder: RunFolder, students: Mapping[str, StudentConfig], device: to
         TeacherError: A student's weights or the teacher's description is missing.
     """
     store = TargetStore.open(folder.store)
-    train, val = (read_manifest(folder.manifest(split)) for split in ("train", "val"))
     teacher = read_teacher(folder, read_architecture(folder.teacher_weights))
     runs = read_students(folder, students)
     pair = choose_pair(runs)

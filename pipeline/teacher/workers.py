@@ -27,8 +27,9 @@ class PartitionJob:
     """From what a worker builds its part of a run: small, and valid on every machine that sees the folders.
 
     Attributes:
-        workspace: What a manifest's relative folder of images is relative to.
+        workspace: What the other paths are relative to.
         manifest: Of the training split; relative to the workspace.
+        images: Root of its dataset; relative to the workspace, or absolute.
         weights: The teacher's safetensors file; relative to the workspace.
         config: What the store holds.
         device: A torch device; ``None`` for the worker's first GPU, or its CPU if it has none.
@@ -37,6 +38,7 @@ class PartitionJob:
 
     workspace: Path
     manifest: Path
+    images: Path
     weights: Path
     config: CacheConfig
     device: str | None
@@ -51,7 +53,7 @@ class PartitionJob:
             TeacherError: the weights cannot be used.
         """
         manifest = read_manifest(self.workspace / self.manifest)
-        manifest = replace(manifest, root=str(self.workspace / manifest.root))
+        manifest = replace(manifest, root=str(self.workspace / self.images))
         setup = set_up_store(self.config, manifest, self.workspace / self.weights)
         found = first_difference(read_schema(scratch).fingerprint, setup.fingerprint)
         if found:

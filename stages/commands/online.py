@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.detector.gfl import GFL, load_detector
 from pipeline.errors import ConfigError
 from pipeline.planning import ViewPlan
@@ -18,7 +18,7 @@ from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.online import OnlineTargets
 from pipeline.teacher.soft_targets import Teacher
 from pipeline.training.dataset import TargetSource
-from stages.runtime import device, write_json
+from stages.runtime import device, read_split, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"ldp online: student {arguments.student!r} reads nothing of the teacher; take another"
         )
     folder = run_folder()
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     store = TargetStore.open(folder.store)
     sources: list[tuple[str, TargetSource]] = [
         ("cached", stored_targets(config, store, manifest)),

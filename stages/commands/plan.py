@@ -14,7 +14,7 @@ from pipeline.cost.card import FORMULA, make_card, render_card
 from pipeline.cost.probe import probe_machine
 from pipeline.cost.views import gather_statistics
 from pipeline.data.coco import read_coco
-from pipeline.data.manifest import Manifest, keep_trainable, read_manifest
+from pipeline.data.manifest import Manifest, keep_trainable
 from pipeline.errors import ConfigError
 from pipeline.planning import ViewPlan
 from pipeline.progress import show_progress
@@ -23,7 +23,7 @@ from pipeline.student.train import StudentConfig
 from pipeline.teacher.cache_views import CacheConfig
 from stages.prepare_data import PrepareDataConfig
 from stages.prepare_teacher import PrepareTeacherConfig
-from stages.runtime import device, write_json
+from stages.runtime import dataset_root, device, read_split, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _read(recipe: Path, annotations: Path | None) -> tuple[int, Manifest]:
     if annotations is not None:
         manifest = read_coco(annotations, str(annotations), "")
     elif config.coco is not None:
-        train, root = config.coco.train, config.coco.root
+        train, root = config.coco.train, dataset_root(config.coco.root)
         if not Path(root, train.annotations).is_file():
             raise ConfigError(
                 f"{Path(root, train.annotations)}: expected an annotation file, but there is none; link the "
@@ -95,5 +95,5 @@ def _read(recipe: Path, annotations: Path | None) -> tuple[int, Manifest]:
         manifest = read_coco(Path(root, train.annotations), root, train.images)
         manifest = replace(manifest, images=manifest.images[: train.limit])
     else:
-        manifest = read_manifest(run_folder(recipe).manifest("train"))
+        manifest = read_split(run_folder(recipe), "train")
     return len(manifest.images), keep_trainable(manifest, keep_empty=config.keep_empty_images)

@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.cache.fingerprint import digest
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
-from pipeline.data.manifest import read_manifest
 from pipeline.errors import ConfigError
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.detect import detect
@@ -19,7 +18,7 @@ from pipeline.progress import show_progress
 from pipeline.run_folder import SCRATCH, run_folder, student_names
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from stages.evaluate import EvaluateConfig
-from stages.runtime import device, workers, write_json
+from stages.runtime import device, read_split, workers, write_json
 
 FINISHED = SCRATCH / "seeds"
 """One file a finished run, so that a killed comparison goes on where it stopped."""
@@ -84,7 +83,7 @@ def _train_and_evaluate(
     config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
 ) -> dict[str, Any]:
     label = f"{name} seed {config.train.seed}"
-    train_manifest = read_manifest(run_folder().manifest("train"))
+    train_manifest = read_split(run_folder(), "train")
     model, _ = train_student(
         config,
         stored_targets(config, store, train_manifest),
@@ -93,7 +92,7 @@ def _train_and_evaluate(
         workers=workers(),
         label=label,
     )
-    manifest = read_manifest(run_folder().manifest("val"))
+    manifest = read_split(run_folder(), "val")
     results = detect(
         model,
         manifest,

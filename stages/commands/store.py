@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache.export import CONTENT, choose_views, export_views, write_npz
-from pipeline.cache.reader import TargetStore
+from pipeline.cache.reader import TargetStore, read_finished, recorded_files
 from pipeline.cache.scratch import clean_scratch, list_scratch
 from pipeline.cache.summary import summarise
 from pipeline.cache.verify import Problem, verify
@@ -45,6 +45,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     _add_show(actions)
     _add_export(actions)
     _add_fidelity(actions)
+    _add_files(actions)
     _add_scratch(actions)
 
 
@@ -158,6 +159,19 @@ def _add_fidelity(actions: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(run=_lazily("stages.commands.store_fidelity"))
 
 
+def _add_files(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = actions.add_parser(
+        "files",
+        help="list the files of a few partitions, to pull no more than those",
+        description="Prints the paths of a store's tables and of the shards of some partitions. Only the "
+        "store's zarr.json need be here: `dvc pull $(ldp store files --partitions 0 1)` fetches a part of a "
+        "store, from which `ldp trial` trains a few steps.",
+    )
+    _add_path(parser)
+    parser.add_argument("--partitions", type=int, nargs="+", metavar="N", help="numbers from 0; default: all")
+    parser.set_defaults(run=print_files)
+
+
 def _add_scratch(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = actions.add_parser(
         "scratch",
@@ -207,6 +221,21 @@ def print_problems(arguments: argparse.Namespace) -> None:
         _print(render_problems(problems) or f"{path} is whole: every file is as recorded\n")
     if problems:
         raise CacheError(f"{path}: {describe_problems(problems)}; `ldp store repair` makes them again")
+
+
+def print_files(arguments: argparse.Namespace) -> None:
+    """Run ``ldp store files``."""
+    path = store_path(arguments)
+    records = list(recorded_files(read_finished(path)))
+    known = {record.partition for record in records} - {None}
+    wanted = set(arguments.partitions or known)
+    if not wanted <= known:
+        raise CacheError(
+            f"{path}: --partitions: expected 0 to {len(known) - 1}, but got {min(wanted - known)}"
+        )
+    for record in records:
+        if record.partition is None or record.partition in wanted:
+            _print(f"{path / record.name}\n")
 
 
 def _problems_document(path: Path, problems: list[Problem]) -> dict[str, Any]:

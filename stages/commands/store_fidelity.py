@@ -11,7 +11,6 @@ from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import PlannedView, SoftTargets, ViewKey
 from pipeline.codec.precision import Precision
 from pipeline.config import load_section
-from pipeline.data.manifest import read_manifest
 from pipeline.detector.gfl import load_detector
 from pipeline.errors import CacheError, ConfigError
 from pipeline.progress import show_progress
@@ -21,7 +20,7 @@ from pipeline.teacher.fidelity import FidelityConfig, LossSettings
 from pipeline.teacher.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.teacher.setup import set_up_store
 from pipeline.teacher.soft_targets import Teacher
-from stages.runtime import device, write_json
+from stages.runtime import device, read_split, write_json
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -72,7 +71,7 @@ def _stored(arguments: argparse.Namespace) -> Sample:
 def _live(arguments: argparse.Namespace) -> Sample:
     """Exact outputs of this workspace's teacher."""
     folder = run_folder()
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
     keys = _chosen(setup.plan.keys(), arguments.views)
     views = [setup.plan.plan(setup.plan.manifest.by_id[key.image_id], key.view) for key in keys]

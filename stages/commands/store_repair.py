@@ -7,7 +7,6 @@ from pathlib import Path
 from pipeline.cache.repair import Damage, find_damage, remove_unexpected
 from pipeline.cache.verify import verify
 from pipeline.config import load_section
-from pipeline.data.manifest import read_manifest
 from pipeline.errors import CacheError
 from pipeline.progress import show_counts, show_progress
 from pipeline.report.store_text import counted, describe_problems, listed
@@ -16,7 +15,7 @@ from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.repair import repair_store, require_repaired
 from pipeline.teacher.setup import set_up_store
 from stages.commands.store import store_path
-from stages.runtime import device
+from stages.runtime import device, read_split
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _make_again(damage: Damage) -> None:
     """Make lost files again with what this workspace has."""
     folder = run_folder()
-    manifest = read_manifest(folder.manifest("train"))
+    manifest = read_split(folder, "train")
     setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
     repair = repair_store(
         damage,

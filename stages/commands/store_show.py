@@ -11,13 +11,14 @@ from pipeline.cache.export import views_of_image
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import ViewKey
 from pipeline.data.images import apply_view, read_image
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.data.views import ViewGeometry
 from pipeline.errors import CacheError, DatasetError
 from pipeline.report.store_picture import draw_view
 from pipeline.report.store_view import show_view
 from pipeline.run_folder import RunFolder
 from stages.commands.store import store_path
+from stages.runtime import read_split
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -50,11 +51,12 @@ def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey
 
 def _own_manifest(store: TargetStore) -> Manifest | None:
     """The manifest of the store's run, if it is of the very images that the store was made from."""
-    path = RunFolder(store.path.parent.parent).manifest("train")
+    folder = RunFolder(store.path.parent.parent)
+    path = folder.manifest("train")
     if not path.is_file():
         logger.info("%s is not there: no image and no class name is known from it", path)
         return None
-    manifest = read_manifest(path)
+    manifest = read_split(folder, "train")
     if store.fingerprint.get("images") != manifest.images_sha256:
         logger.info("%s is of other images than the store's, and not used", path)
         return None

@@ -10,6 +10,7 @@ import pytest
 import torch
 from report_cases import BOUNDS, LD_LOSS, NO_LOSS, run_of, student, write_project
 
+from pipeline.data.manifest import read_manifest
 from pipeline.report.collect import Report, collect, shown_students
 from pipeline.report.figures import count_bounds, inline_svg, loss_chart, size_bounds
 from pipeline.report.numbers import count, direction, duration, signed, significant, size
@@ -57,7 +58,9 @@ class Outline(HTMLParser):
 
 def collect_case(root: Path, students: Mapping[str, StudentConfig]) -> Report:
     write_project(root, students, NULL_METRICS)
-    return collect(RunFolder(root), students, torch.device("cpu"))
+    folder = RunFolder(root)
+    train, val = (read_manifest(folder.manifest(split)) for split in ("train", "val"))
+    return collect(folder, train, val, students, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ class Workspace:
         return PartitionJob(
             workspace=self.folder,
             manifest=Path("train.json"),
+            images=Path("shapes"),
             weights=Path("teacher.safetensors"),
             config=self.setup.config,
             device="cpu",
