@@ -168,7 +168,10 @@ def _render_students(card: CostCard) -> list[str]:
         rows.append((cost.name, str(cost.epochs), *hours))
     count = card.break_even_students
     table = [f"{name:22}{epochs:>14}{store:>18}{loop:>18}" for name, epochs, store, loop in rows]
-    return [*table, _row("break-even", "never" if count is None else str(count), "students")]
+    return [
+        *table,
+        _row("break-even", "never" if count is None else str(count), "student" if count == 1 else "students"),
+    ]
 
 
 def _row(name: str, value: str, note: str) -> str:

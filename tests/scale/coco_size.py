@@ -132,8 +132,8 @@ def run(folder: Path, images: int, processes: int, evaluated: int) -> list[Measu
     return [
         measure("draw the annotation file (boxes)", write_annotations, annotations, images, 0),
         measure("read, check, write the manifest", prepare, annotations, manifest),
-        measure(f"plan all views, {processes} processes", plan, manifest, processes),
         measure(f"COCO evaluation of {evaluated:,} images", evaluate_generated, manifest, evaluated, 0),
+        measure(f"plan all views, {processes} processes", plan, manifest, processes),
     ]
 
 

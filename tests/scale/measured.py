@@ -17,34 +17,38 @@ class Measured:
     name: str
     result: Any
     seconds: float
+    cpu_seconds: float
+    """Of the process and of those that it started: what a busy machine does not stretch."""
     peak_mb: float
-    """Largest resident memory of the process, its interpreter and libraries included."""
-    children_mb: float
-    """Of the largest process that it started."""
+    """Largest resident memory of any of them, interpreter and libraries included."""
 
     def row(self) -> str:
-        children = f"{self.children_mb:,.0f}" if self.children_mb else ""
-        return f"| {self.name} | {self.seconds:,.1f} | {self.peak_mb:,.0f} | {children} | {self.result} |"
+        times = f"{self.seconds:,.1f} | {self.cpu_seconds:,.1f}"
+        return f"| {self.name} | {times} | {self.peak_mb:,.0f} | {self.result} |"
 
 
 def measure(name: str, work: Callable[..., Any], *arguments: Any) -> Measured:
     """Run ``work`` in a fresh process."""
-    sys.stderr.write(f"{name} ...\n")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return Measured(name=name, **pool.submit(_run, work, arguments).result())
+        measured = Measured(name=name, **pool.submit(_run, work, arguments).result())
+    sys.stderr.write(f"{measured.row()}\n")
+    return measured
 
 
 def _run(work: Callable[..., Any], arguments: Sequence[Any]) -> dict[str, Any]:
     start = time.perf_counter()
     result = work(*arguments)
-    own, children = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
     seconds = time.perf_counter() - start
-    return {"result": result, "seconds": seconds, "peak_mb": own, "children_mb": children}
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "result": result,
+        "seconds": seconds,
+        "cpu_seconds": sum(usage.ru_utime + usage.ru_stime for usage in usages),
+        "peak_mb": max(usage.ru_maxrss for usage in usages) / 1024,
+    }
 
 
 def render(rows: Sequence[Measured]) -> str:
     """A table in Markdown."""
-    head = "| | seconds | peak MB | peak MB of a child | |\n|---|---|---|---|---|\n"
+    head = "| | seconds | CPU seconds | peak MB | |\n|---|---|---|---|---|\n"
     return head + "\n".join(row.row() for row in rows) + "\n"
