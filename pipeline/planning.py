@@ -79,9 +79,13 @@ class ViewPlan:
         places = (divmod(row, len(numbers)) for row in range(len(self))[rows])
         return [ViewKey(images[image].image_id, numbers[number]) for image, number in places]
 
+    def geometry(self, record: ImageRecord, view: int) -> ViewGeometry:
+        """Geometry of one view of one image."""
+        return self.views.geometry((record.height, record.width), record.image_id, view)
+
     def plan(self, record: ImageRecord, view: int) -> PlannedView:
         """One view of one image."""
-        geometry = self.views.geometry((record.height, record.width), record.image_id, view)
+        geometry = self.geometry(record, view)
         truth = training_boxes(record, self.manifest.labels)
         return plan_view(ViewKey(record.image_id, view), geometry, truth, self.strides, self.regions)
 

@@ -90,6 +90,10 @@ def edit_params(folder: Path, edit: Callable[[Params], object]) -> None:
     """Change values of ``params.yaml``."""
     params = yaml.safe_load((folder / "params.yaml").read_text())
     edit(params)
+    write_params(folder, params)
+
+
+def write_params(folder: Path, params: Params) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
@@ -99,14 +103,14 @@ def write_tiny_dataset(folder: Path, seed: int = 0) -> None:
     write_dataset(config, folder / DATASET, lambda items: items)
 
 
-def tiny_params() -> Params:
+def tiny_params(name: str = NAME) -> Params:
     """The smoke recipe over the tiny dataset: one epoch of two steps."""
     params: Params = yaml.safe_load((ROOT / "recipes/smoke.yaml").read_text())
     splits = {
         split: {"annotations": f"annotations/instances_{split}.json", "images": split, "limit": None}
         for split in ("train", "val")
     }
-    params["name"] = NAME
+    params["name"] = name
     params["prepare_data"].update(
         source=f"{DATASET}/annotations", shapes=None, coco={"root": str(DATASET), **splits}
     )
@@ -123,5 +127,5 @@ def tiny_project(folder: Path) -> Path:
     """A repository whose ``params.yaml`` is the tiny recipe, with its dataset; nothing has run."""
     export_tree(folder)
     write_tiny_dataset(folder)
-    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
+    write_params(folder, tiny_params())
     return start_repository(folder)

@@ -37,7 +37,9 @@ LAYERS: dict[str, int] = {
 """A module imports strictly lower layers, or its own folder."""
 
 SCRIPTS = sorted(
-    path for path in (ROOT / "stages").glob("*.py") if path.name not in ("__init__.py", "runtime.py")
+    path
+    for path in (ROOT / "stages").glob("*.py")
+    if path.name not in ("__init__.py", "launch.py", "runtime.py")
 )
 
 

@@ -18,6 +18,7 @@ from pipeline.cache.shards import ShardedRows, read_table
 from pipeline.cache.table import geometry_from_row
 from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import dequantize_weights
+from pipeline.data.views import ViewGeometry
 from pipeline.errors import CacheError
 
 
@@ -147,6 +148,14 @@ class TargetStore:
         """The numbers of the stored views of an image, ascending; empty if there is none."""
         rows = self._rows_of(image_id)
         return tuple(self._view[rows.start : rows.stop].tolist())
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """The geometry of a view, from memory.
+
+        Raises:
+            CacheError: The view is not stored.
+        """
+        return geometry_from_row(self._geometry[self._row(key)].tolist())
 
     def planned(self, key: ViewKey) -> PlannedView:
         """A view as planned, its weights as stored.

@@ -27,7 +27,8 @@ from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.soft_targets import Teacher
 from pipeline.training.batches import Example, collate
 from pipeline.training.loop import build_for_training
-from pipeline.training.schedule import build_optimizer
+from pipeline.training.processes import Machine, Processes
+from pipeline.training.step import Stepper
 
 WRITTEN_VIEWS = 16
 """One partition; its views are the typical one again and again, with other noise."""
@@ -36,6 +37,8 @@ NOISE_LOGITS = 1.0
 BUDGET_SECONDS = 10.0
 """Work that takes longer is timed once; shorter work is repeated for about so long, after a warm-up."""
 MOST_REPEATS = 10
+NO_RATE = 0.0
+"""Learning rate of a probed step, so that random weights do not run away."""
 GPU_STUDENT_IMAGES = 2
 """Images of a probed step on a GPU (the published runs' number per GPU); on the CPU it is one."""
 
@@ -173,18 +176,14 @@ def _loss_terms(student: StudentConfig) -> int:
 
 def _train_student(student: StudentConfig, stored: StoredView, batch: int, device: torch.device) -> float:
     """Seconds an image of a training step."""
-    model = build_for_training(student.detector, replace(student.train, pretrained=False), device)
-    losses_of = student_losses(model, student)
-    optimizer = build_optimizer(model, student.train.schedule)
+    train = replace(student.train, pretrained=False)
+    machine = Machine(device=device, workers=0, processes=Processes(rank=0, count=1), micro_batch=None)
+    model = build_for_training(student.detector, train, device)
+    stepper = Stepper(model, student_losses(student), train, machine)
     example = Example(pixels=_pixels(stored.planned), planned=stored.planned, stored=stored)
-    examples = collate([example] * batch, student.detector.strides)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses_of(examples.to(device)).values())).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return _seconds_of(step, device)[1] / batch
+    padded_hw = stored.planned.geometry.padded_hw
+    examples = collate([example] * batch, student.detector.strides, padded_hw)
+    return _seconds_of(lambda: stepper.step((examples.to(device),), NO_RATE), device)[1] / batch
 
 
 def _pixels(view: PlannedView) -> Tensor:

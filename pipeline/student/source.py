@@ -10,7 +10,7 @@ from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import PlannedView, StoredView, ViewKey
 from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import Manifest
-from pipeline.data.views import choose_view
+from pipeline.data.views import ViewGeometry, choose_view
 from pipeline.detector.config import DetectorConfig
 from pipeline.errors import ConfigError
 
@@ -38,6 +38,10 @@ class StoredTargets:
         if self.epochs is None:
             return choose_view(seed, epoch, image_id, self.store.views_of(image_id))
         return epoch
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self.store.geometry(key)
 
     def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
         """Read one view."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.data.views import ViewGeometry
 from pipeline.planning import ViewPlan
 from pipeline.teacher.soft_targets import Teacher
 
@@ -25,6 +26,10 @@ class OnlineTargets:
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         """The view of an image that an epoch trains on."""
         return self.plan.views.choose(seed, epoch, image_id)
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self.plan.geometry(self.plan.manifest.by_id[key.image_id], key.view)
 
     def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
         """Plan the view and run the teacher on it."""

@@ -121,14 +121,13 @@ class Batch:
         return replace(self, images=self.images.pin_memory())
 
 
-def collate(examples: Sequence[Example], strides: Sequence[int]) -> Batch:
-    """Pad a batch and place its points; soft targets only if every example has them."""
+def collate(examples: Sequence[Example], strides: Sequence[int], batch_hw: Size) -> Batch:
+    """Pad examples to ``batch_hw`` px and place their points; soft targets only if every example has them."""
     planned = [example.planned for example in examples]
-    images = batch_images([e.pixels for e in examples], [p.geometry.padded_hw for p in planned])
     stored = [example.stored for example in examples if example.stored is not None]
     return Batch(
-        images=images,
-        targets=batch_targets(planned, (images.shape[-2], images.shape[-1]), strides),
+        images=batch_images([example.pixels for example in examples], [batch_hw]),
+        targets=batch_targets(planned, batch_hw, strides),
         soft=batch_soft_targets(stored) if len(stored) == len(examples) else None,
     )
 

@@ -6,35 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from training_cases import FULL, PLAIN, student
 
 from pipeline.cost.card import StudentCost, break_even, make_card, render_card
 from pipeline.cost.probe import Probe, probe_machine
 from pipeline.cost.views import ViewStatistics, gather_statistics
-from pipeline.student.distillation import DistillationConfig
-from pipeline.student.train import StudentConfig
 from pipeline.teacher.cache_views import CacheConfig
-from pipeline.training.config import TrainConfig
-from pipeline.training.schedule import ScheduleConfig
 
 HOUR = 3600
-SCHEDULE = ScheduleConfig(
-    epochs=10,
-    batch_size=2,
-    optimizer="sgd",
-    learning_rate=0.01,
-    weight_decay=1e-4,
-    warmup_steps=4,
-    decay="cosine",
-    milestones=(),
-    max_grad_norm=10.0,
-)
-TRAIN = TrainConfig(seed=0, pretrained=False, frozen_stages=-1, norm_eval=False, schedule=SCHEDULE)
-PLAIN = DistillationConfig(ld_weight=0, vlr_weight=0, ld_temperature=10, kd_weight=0, kd_temperature=2)
-FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=1, kd_temperature=2)
-STUDENTS = {
-    "plain": StudentConfig(detector=DETECTOR, train=TRAIN, loss=PLAIN),
-    "full": StudentConfig(detector=DETECTOR, train=TRAIN, loss=FULL),
-}
+STUDENTS = {"plain": student(PLAIN, {"epochs": 10}), "full": student(FULL, {"epochs": 10})}
 
 
 @pytest.fixture(scope="module")

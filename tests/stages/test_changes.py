@@ -224,3 +224,17 @@ def test_other_weights_at_the_same_path_are_noticed(finished: Path, tmp_path: Pa
     tensors["bbox_head.gfl_reg.bias"] += 0.5
     save_file(tensors, weights)
     assert repro(folder) == EVERYTHING - {"prepare_data"}
+
+
+def test_another_recipe_lies_beside_the_first_and_going_back_computes_nothing(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+    mine = (folder / "params.yaml").read_bytes()
+    edit_params(folder, lambda values: values.update(name="other"))
+    params("cache_teacher", "regions", "overlap", to="diou")(folder)
+    assert repro(folder) == EVERYTHING
+    (folder / "params.yaml").write_bytes(mine)
+    shutil.rmtree(folder / ".dvc/cache/runs")  # not by the run cache: both have their own lock entries
+    assert repro(folder) == set()
+    assert all((folder / f"runs/{name}/cache/targets.zarr/zarr.json").is_file() for name in (NAME, "other"))
