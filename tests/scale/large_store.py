@@ -88,8 +88,9 @@ def open_only(store: Path) -> str:
 
 def read_at_random(store: Path, views: int) -> str:
     """Decode views in random order."""
-    opened, rng = TargetStore.open(store), Random(0)
-    points = sum(len(opened.read(opened.keys[rng.randrange(len(opened))]).edge_codes) for _ in range(views))
+    opened = TargetStore.open(store)
+    chosen = Random(0).choices(opened.keys, k=views)
+    points = sum(len(opened.read(key).edge_codes) for key in chosen)
     return f"{views:,} views, {points:,} points"
 
 
