@@ -128,6 +128,12 @@ def test_student_never_reaches_teacher_code() -> None:
     assert not [file for file in reached if layer(file) == "pipeline.teacher"]
 
 
+def test_training_the_teacher_never_reaches_the_codec() -> None:
+    """A fix there makes the store again, not the teacher."""
+    reached = import_closure(ROOT / "stages/prepare_teacher.py")
+    assert not [file for file in reached if layer(file) == "pipeline.codec"]
+
+
 def test_teacher_stage_never_reaches_student_code() -> None:
     reached = import_closure(ROOT / "stages/cache_teacher.py")
     assert not {layer(file) for file in reached} & {

@@ -12,9 +12,10 @@ from pipeline.cache import schema as layout
 from pipeline.cache.attributes import GET_ANOTHER, read_attributes
 from pipeline.cache.completion import PartitionRecord
 from pipeline.cache.durable import FileDigest
-from pipeline.cache.records import KeptPoints, PlannedView, StoredView, ViewKey
+from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
 from pipeline.cache.schema import StoreSchema, sharded_specs, table_specs
 from pipeline.cache.shards import ShardedRows, read_table
+from pipeline.cache.stored import StoredView
 from pipeline.cache.table import geometry_from_row
 from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import dequantize_weights

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pipeline.cache import writer
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import PlannedView, SoftTargets, StoredView, ViewKey
+from pipeline.cache.records import PlannedView, SoftTargets, ViewKey
+from pipeline.cache.stored import StoredView
 from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.data.images import batch_images
 from pipeline.data.manifest import Manifest
@@ -28,6 +29,7 @@ from pipeline.teacher.soft_targets import Teacher
 from pipeline.training.batches import Example, collate
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Machine, Processes
+from pipeline.training.soft import batch_soft_targets
 from pipeline.training.step import Stepper
 
 WRITTEN_VIEWS = 16
@@ -182,7 +184,7 @@ def _train_student(student: StudentConfig, stored: StoredView, batch: int, devic
     stepper = Stepper(model, student_losses(student), train, machine)
     example = Example(pixels=_pixels(stored.planned), planned=stored.planned, stored=stored)
     padded_hw = stored.planned.geometry.padded_hw
-    examples = collate([example] * batch, student.detector.strides, padded_hw)
+    examples = collate([example] * batch, student.detector.strides, padded_hw, batch_soft_targets)
     return _seconds_of(lambda: stepper.step((examples.to(device),), NO_RATE), device)[1] / batch
 
 

@@ -143,7 +143,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except FileNotFoundError as error:
-        raise ReportError(f"{path}: expected a result of an earlier stage; run `dvc repro`") from error
+        raise ReportError(
+            f"{path}: expected a result of an earlier stage; `dvc repro` makes it, `dvc pull` fetches it"
+        ) from error
 
 
 def _finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:

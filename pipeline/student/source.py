@@ -7,12 +7,14 @@ from typing import Any
 
 from pipeline.cache.fingerprint import require
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.cache.records import PlannedView, ViewKey
+from pipeline.cache.stored import StoredView
 from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import Manifest
 from pipeline.data.views import ViewGeometry, choose_view
 from pipeline.detector.config import DetectorConfig
 from pipeline.errors import ConfigError
+from pipeline.training.soft import BatchSoftTargets, batch_soft_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,10 @@ class StoredTargets:
             return self.store.planned(key), None
         stored = self.store.read(key)
         return stored.planned, stored
+
+    def join(self, soft: Sequence[StoredView]) -> BatchSoftTargets:
+        """Codes of a batch, one view after another."""
+        return batch_soft_targets(soft)
 
 
 def student_needs(detector: DetectorConfig, manifest: Manifest) -> dict[str, Any]:

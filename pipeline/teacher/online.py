@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.cache.records import PlannedView, ViewKey
+from pipeline.cache.stored import StoredView
 from pipeline.data.views import ViewGeometry
 from pipeline.planning import ViewPlan
 from pipeline.teacher.soft_targets import Teacher
+from pipeline.training.soft import BatchSoftTargets, batch_soft_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +46,7 @@ class OnlineTargets:
             cls_step=None,
         )
         return planned, stored
+
+    def join(self, soft: Sequence[StoredView]) -> BatchSoftTargets:
+        """Codes of a batch, one view after another."""
+        return batch_soft_targets(soft)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.cache.records import PlannedView, ViewKey
 from pipeline.data.views import ViewGeometry
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import RawOutputs
 from pipeline.planning import ViewPlan
-from pipeline.training.batches import Batch
+from pipeline.training.batches import Batch, SoftBatch
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.config import TrainConfig
 from pipeline.training.criterion import DetectionCriterion, MainPoints, Normalisers
@@ -36,9 +36,13 @@ class AnnotationTargets:
         """Geometry of one view."""
         return self.plan.geometry(self.plan.manifest.by_id[key.image_id], key.view)
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+    def load(self, key: ViewKey) -> tuple[PlannedView, None]:
         """Plan the view; there are no soft targets."""
         return self.plan.plan(self.plan.manifest.by_id[key.image_id], key.view), None
+
+    def join(self, soft: Sequence[None]) -> SoftBatch:
+        """Never asked for: no view has soft targets."""
+        raise AssertionError(f"expected no soft targets, but got {len(soft)}")
 
 
 def train_teacher(

@@ -42,7 +42,7 @@ class StepReader(Dataset[StepBatches]):
 
     def __getitem__(self, views: StepViews) -> StepBatches:
         return tuple(
-            collate([self._example(key) for key in part], self.strides, views.batch_hw)
+            collate([self._example(key) for key in part], self.strides, views.batch_hw, self.source.join)
             for part in views.parts
         )
 
@@ -56,7 +56,13 @@ class EpochOrder(Sampler[StepViews]):
     """The steps of the epoch that is set, as this process's views."""
 
     def __init__(
-        self, source: TargetSource, machine: Machine, *, batch_size: int, seed: int, group_by_aspect: bool
+        self,
+        source: TargetSource,
+        machine: Machine,
+        *,
+        batch_size: int,
+        seed: int,
+        group_by_aspect: bool,
     ) -> None:
         self.epoch = 0
         self._source, self._batch_size, self._seed = source, batch_size, seed

@@ -1,10 +1,11 @@
 """Where a view's targets come from."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.cache.records import PlannedView, ViewKey
 from pipeline.data.views import ViewGeometry
+from pipeline.training.batches import SoftBatch
 
 
 class TargetSource(Protocol):
@@ -22,6 +23,10 @@ class TargetSource(Protocol):
         """Geometry of one view: cheap, for it is asked of every view of a batch by every process."""
         ...
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
-        """Targets of one view, with soft targets if the source has them."""
+    def load(self, key: ViewKey) -> tuple[PlannedView, Any]:
+        """Targets of one view; with soft targets, in any form that :meth:`join` takes, or ``None``."""
+        ...
+
+    def join(self, soft: Sequence[Any]) -> SoftBatch:
+        """Soft targets of a batch from those of its views."""
         ...

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.cache.records import PlannedView, ViewKey
 from pipeline.data.views import ViewGeometry, choose_view
+from pipeline.training.batches import SoftBatch
 from pipeline.training.dataset import EpochOrder
 from pipeline.training.order import epoch_batches
 from pipeline.training.processes import Machine, Processes
@@ -34,7 +35,10 @@ class Shapes:
         size = (64, 65 + number) if number < self.wide else (64 + number, 64)
         return ViewGeometry(original_hw=size, resized_hw=size, padded_hw=size, flip=bool(key.view))
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+    def load(self, key: ViewKey) -> tuple[PlannedView, None]:
+        raise NotImplementedError
+
+    def join(self, soft: Sequence[None]) -> SoftBatch:
         raise NotImplementedError
 
 
