@@ -68,6 +68,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     """Check one value against its type; YAML's lists become tuples, its integers may be floats."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
+        forms = [argument for argument in arguments if is_dataclass(argument)]
+        if len(forms) > 1 and value is not None:
+            return structure(_choose_form(forms, value), value, where)
         return _convert_optional(arguments, value, where)
     if is_dataclass(hint):
         return structure(hint, value, where)  # type: ignore[arg-type]
@@ -87,9 +90,15 @@ _NAMES = {str: "a text", bool: "true or false"}
 
 
 def _convert_optional(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    """``X | None``: the only unions that a parameter may have."""
-    (inner,) = (argument for argument in arguments if argument is not type(None))
-    return None if value is None else _convert(inner, value, where)
+    """``X | None``; other unions are of dataclasses, which their keys tell apart."""
+    inner = next(argument for argument in arguments if argument is not type(None))
+    return None if value is None and type(None) in arguments else _convert(inner, value, where)
+
+
+def _choose_form(forms: list[Any], value: Any) -> Any:
+    """The dataclass that shares most keys with a value: what is wrong is then said in its terms."""
+    keys = set(value) if isinstance(value, Mapping) else set()
+    return max(forms, key=lambda form: len(keys & {field.name for field in fields(form)}))
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

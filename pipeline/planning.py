@@ -1,6 +1,7 @@
 """From an image's annotations to its planned views: everything that is known before a teacher runs."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
 from pipeline.data.conventions import GFL_CONVENTIONS, Conventions
 from pipeline.data.manifest import GroundTruth, ImageRecord, Manifest, training_boxes
-from pipeline.data.views import ViewGeometry, ViewsConfig, enumerate_views, transform_boxes
+from pipeline.data.views import ViewGeometry, Views, transform_boxes
 from pipeline.errors import ConfigError
 from pipeline.regions.overlap import VlrOverlap
 from pipeline.regions.valuable import find_regions
@@ -55,26 +56,41 @@ def plan_view(
     return PlannedView(key=key, geometry=geometry, boxes_xyxy=boxes, labels=truth.labels, points=points)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Planning works on small tensors: spreading them over threads costs more than it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ViewPlan:
     """All views of a split, as a function: nothing is computed until it is asked for."""
 
     manifest: Manifest
     strides: tuple[int, ...]
-    views: ViewsConfig
+    views: Views
     regions: RegionsConfig
     conventions: Conventions = GFL_CONVENTIONS
 
-    def keys(self) -> list[ViewKey]:
-        """All views, ascending."""
-        return [
-            ViewKey(record.image_id, view) for record in self.manifest.images for view in self.views.numbers
-        ]
+    def __len__(self) -> int:
+        """Number of views."""
+        return len(self.manifest.images) * len(self.views.numbers)
+
+    def keys(self, rows: slice = slice(None)) -> list[ViewKey]:
+        """Views, ascending: all, or those in some rows of the plan; millions need not be listed at once."""
+        images, numbers = self.manifest.images, self.views.numbers
+        places = (divmod(row, len(numbers)) for row in range(len(self))[rows])
+        return [ViewKey(images[image].image_id, numbers[number]) for image, number in places]
 
     def geometry(self, record: ImageRecord, view: int) -> ViewGeometry:
         """Geometry of one view of one image."""
         fit = self.conventions.preprocessing.fit
-        return enumerate_views((record.height, record.width), self.views, fit)[view]
+        return self.views.geometry((record.height, record.width), record.image_id, view, fit)
 
     def plan(self, record: ImageRecord, view: int) -> PlannedView:
         """One view of one image."""

@@ -1,5 +1,6 @@
 """Run the teacher once over all views and write what distillation reads into a zarr store."""
 
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ def main() -> None:
         bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
         provenance={"method": "Localization Distillation, CVPR 2022", "teacher": setup.spec.name},
+        processes=os.cpu_count() or 1,
         progress=show_progress,
     )
     SCRATCH.mkdir(exist_ok=True)

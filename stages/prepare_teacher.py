@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.config import load_section
 from pipeline.data.manifest import Manifest
-from pipeline.data.views import ViewsConfig
+from pipeline.data.views import Views
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.files import import_onnx
 from pipeline.detector.gfl import GFL, load_weights, save_detector
@@ -33,7 +33,7 @@ class PrepareTeacherConfig:
     """What DVC watches: the weights file to take, the description of an ONNX file, or ``TRAINING_CODE``."""
     detector: DetectorConfig | None
     """Null for an ONNX file, whose description says it all."""
-    views: ViewsConfig | None
+    views: Views | None
     """Augmentations of its training; null takes ``source``."""
     train: TrainConfig | None
     """Null takes ``source``."""
@@ -105,7 +105,7 @@ def _require_classes(detector: DetectorConfig, manifest: Manifest) -> None:
         )
 
 
-def _plan(detector: DetectorConfig, views: ViewsConfig, manifest: Manifest) -> ViewPlan:
+def _plan(detector: DetectorConfig, views: Views, manifest: Manifest) -> ViewPlan:
     return ViewPlan(
         manifest=manifest,
         strides=detector.strides,

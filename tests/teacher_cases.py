@@ -76,5 +76,6 @@ def small_store_plan(
         bins=DETECTOR.bins,
         fingerprint=store_fingerprint(plan, spec, DETECTOR.to_json(), weights, precision, config.batch_size),
         provenance={},
+        processes=1,
         progress=lambda items, _total, _label: items,
     )

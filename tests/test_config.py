@@ -68,6 +68,19 @@ def test_a_mistake_is_named(change: dict[str, object], message: str) -> None:
     assert str(caught.value) == message
 
 
+@dataclass(frozen=True, kw_only=True)
+class Either:
+    form: Inner | Outer
+
+
+def test_the_keys_of_a_mapping_say_which_of_two_forms_it_is() -> None:
+    inner = GOOD["inner"]
+    assert structure(Either, {"form": inner}, "p").form == structure(Inner, inner, "p")
+    assert structure(Either, {"form": GOOD}, "p").form == structure(Outer, GOOD, "p")
+    with pytest.raises(ConfigError, match=r"p.form: missing key 'names'"):
+        structure(Either, {"form": {"size": [3, 4]}}, "p")
+
+
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("students: {plain: 1}\n")

@@ -24,13 +24,15 @@ LAYERS: dict[str, int] = {
     "pipeline.cache": 2,
     "pipeline.detector": 2,
     "pipeline.planning": 3,
+    "pipeline.plan_table": 4,
     "pipeline.evaluation": 3,
     "pipeline.training": 3,
-    "pipeline.teacher": 4,
-    "pipeline.student": 4,
-    "pipeline.report": 5,
-    "pipeline.benchmark": 5,
-    "stages": 6,
+    "pipeline.teacher": 5,
+    "pipeline.student": 5,
+    "pipeline.report": 6,
+    "pipeline.benchmark": 6,
+    "pipeline.cost": 6,
+    "stages": 7,
 }
 """A module imports strictly lower layers, or its own folder."""
 

@@ -52,9 +52,11 @@ def student(loss: DistillationConfig, schedule: dict[str, Any] | None = None, **
     return StudentConfig(detector=DETECTOR, train=changed, loss=loss, validation=None)
 
 
-def store_of(folder: Path, precision: Precision, teacher_seed: int = 0) -> TargetStore:
+def store_of(
+    folder: Path, precision: Precision, teacher_seed: int = 0, plan: ViewPlan | None = None
+) -> TargetStore:
     """A store of a few images, written at the first call."""
-    plan = small_plan(folder, IMAGES)
+    plan = plan or small_plan(folder, IMAGES)
     output = folder / f"{'lossless' if precision.lossless else 'quantized'}_{teacher_seed}.zarr"
     if not output.exists():
         write_store(

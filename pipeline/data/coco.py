@@ -66,12 +66,18 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parse(raw: bytes, path: Path) -> Row:
     try:
-        content = json.loads(raw)
+        content = json.loads(raw, object_hook=_without_outline)
     except ValueError as error:
         raise DatasetError(f"{path}: expected COCO detection JSON, but it is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: expected COCO detection JSON, but got a {type(content).__name__}")
     return content
+
+
+def _without_outline(row: Row) -> Row:
+    """Outlines are never read, and would be three quarters of what COCO takes of the memory."""
+    row.pop("segmentation", None)
+    return row
 
 
 def _rows(content: Row, section: str, required: dict[str, type], path: Path) -> list[Row]:

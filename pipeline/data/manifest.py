@@ -27,7 +27,7 @@ class Category:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Annotation:
     """One annotated object, in pixels of the original image."""
 
@@ -38,7 +38,7 @@ class Annotation:
     iscrowd: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRecord:
     """One image and its annotations."""
 

@@ -6,8 +6,8 @@ gives every view one fixed size, as detectors with a fixed input want it.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,103 @@ class ViewsConfig:
     def numbers(self) -> range:
         """Numbers of the views that every image has."""
         return range(len(self.scales) * len(self.flips))
+
+    @property
+    def largest_pixels(self) -> int:
+        """No view has more pixels than this, padding aside."""
+        return max(long * short for long, short in self.scales)
+
+    def geometry(
+        self,
+        original_hw: tuple[int, int],
+        image_id: int,  # noqa: ARG002
+        number: int,
+        fit: "Fit" = "keep_ratio",
+    ) -> "ViewGeometry":
+        """One view of an image; all images have the same."""
+        return enumerate_views(original_hw, self, fit)[number]
+
+    def choose(self, seed: int, epoch: int, image_id: int) -> int:
+        """The view that an epoch trains on, drawn anew for every epoch and image."""
+        return choose_view(seed, epoch, image_id, self.numbers)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in fingerprints."""
+        return {"scales": [list(scale) for scale in self.scales], "flips": list(self.flips)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerEpochViewsConfig:
+    """Views of all epochs, drawn beforehand: epoch ``e`` trains on exactly view ``e`` of every image.
+
+    Short edge and flip follow mmdetection's ``Resize(multiscale_mode="range")`` and ``RandomFlip``, but each
+    is a function of ``(seed, epoch, image_id)``.
+    """
+
+    epochs: int
+    """Views of every image."""
+    long_edge: int
+    """Longest edge of a view, px."""
+    short_edges: tuple[int, int]
+    """Smallest and largest short edge, px; every whole number from one to the other is as likely."""
+    flip_probability: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        least, most = self.short_edges
+        if self.epochs < 1:
+            raise ConfigError(f"epochs: expected 1 or more, but got {self.epochs}")
+        if not 0 < least <= most <= self.long_edge:
+            raise ConfigError(
+                f"short_edges: expected 0 < least <= most <= {self.long_edge} (long_edge), "
+                f"but got {least} and {most}"
+            )
+        if not 0 <= self.flip_probability <= 1:
+            raise ConfigError(f"flip_probability: expected 0 to 1, but got {self.flip_probability}")
+
+    @property
+    def numbers(self) -> range:
+        """Numbers of the views that every image has."""
+        return range(self.epochs)
+
+    @property
+    def scales(self) -> tuple[tuple[int, int], ...]:
+        """The smallest and the largest scale that may be drawn."""
+        return tuple((self.long_edge, short_edge) for short_edge in self.short_edges)
+
+    @property
+    def largest_pixels(self) -> int:
+        """No view has more pixels than this, padding aside."""
+        return self.long_edge * self.short_edges[1]
+
+    def geometry(
+        self, original_hw: tuple[int, int], image_id: int, number: int, fit: "Fit" = "keep_ratio"
+    ) -> "ViewGeometry":
+        """The view of an image that one epoch trains on."""
+        least, most = self.short_edges
+        edge, flip = _draw(f"{self.seed}/{number}/{image_id}", words=2)
+        scale = (self.long_edge, least + edge % (most - least + 1))
+        return _view(original_hw, scale, fit, flip=flip < self.flip_probability * 2**64)
+
+    def choose(self, seed: int, epoch: int, image_id: int) -> int:  # noqa: ARG002
+        """The view of an epoch, which has the epoch's number.
+
+        Raises:
+            ConfigError: No view was drawn for so late an epoch.
+        """
+        if epoch not in self.numbers:
+            raise ConfigError(
+                f"epoch {epoch}: expected one of the {self.epochs} epochs whose views are planned"
+            )
+        return epoch
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in fingerprints."""
+        return {**asdict(self), "short_edges": list(self.short_edges)}
+
+
+Views = ViewsConfig | PerEpochViewsConfig
+"""A section ``views`` has the keys of one or of the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,5 +232,11 @@ def transform_boxes(boxes_xyxy: Boxes, geometry: ViewGeometry) -> Boxes:
 
 def choose_view(seed: int, epoch: int, image_id: int, views: Sequence[int]) -> int:
     """The view of an image that an epoch trains on: a function of the key, never of the loader's order."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{image_id}".encode(), digest_size=8).digest()
-    return views[int.from_bytes(digest, "little") % len(views)]
+    (drawn,) = _draw(f"{seed}/{epoch}/{image_id}", words=1)
+    return views[drawn % len(views)]
+
+
+def _draw(key: str, *, words: int) -> list[int]:
+    """Random numbers below 2^64 that depend on a key alone."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8 * words).digest()
+    return [int.from_bytes(digest[8 * word : 8 * word + 8], "little") for word in range(words)]

@@ -11,7 +11,7 @@ from pipeline.data.manifest import Manifest, training_boxes
 from pipeline.detector.postprocess import Detections
 from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import to_results
-from pipeline.regions.overlap import pairwise_iou
+from pipeline.regions.overlap import box_iou
 
 FOUND_IOU = 0.5
 COCO_AREA_EDGES = (32.0, 96.0)
@@ -47,7 +47,7 @@ def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) 
     figures: dict[str, list[Tensor]] = defaultdict(list)
     for record in manifest.images:
         truth, found = training_boxes(record, manifest.labels), detections[record.image_id]
-        iou = pairwise_iou(torch.from_numpy(truth.boxes_xyxy), found.boxes_xyxy)
+        iou = box_iou(torch.from_numpy(truth.boxes_xyxy)[:, None], found.boxes_xyxy[None])
         iou = iou * (torch.from_numpy(truth.labels)[:, None] == found.labels[None])
         figures["objects"].append(_best(iou, 1))
         figures["merits"].append(_best(iou * found.scores, 1))

@@ -1,8 +1,11 @@
-"""Overlaps of boxes, with the denominators of the reference (never below 1e-6)."""
+"""Overlaps of boxes, with the denominators of the reference (never below 1e-6).
+
+Boxes are ``Tensor[..., 4]``; leading dimensions broadcast, so that pairs can be listed one by one or
+made of all ``Tensor[N, 1, 4]`` with all ``Tensor[1, G, 4]``. Every value is the same either way.
+"""
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 EPSILON = 1e-6
@@ -17,39 +20,41 @@ def box_areas(boxes_xyxy: Tensor) -> Tensor:
     return (boxes_xyxy[..., 2] - boxes_xyxy[..., 0]) * (boxes_xyxy[..., 3] - boxes_xyxy[..., 1])
 
 
-def pairwise_intersections(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """Intersection areas ``Tensor[N, G]`` of ``Tensor[N, 4]`` with ``Tensor[G, 4]``."""
-    upper_left = torch.maximum(boxes1_xyxy[:, None, :2], boxes2_xyxy[None, :, :2])
-    lower_right = torch.minimum(boxes1_xyxy[:, None, 2:], boxes2_xyxy[None, :, 2:])
-    width, height = (lower_right - upper_left).clamp(min=0).unbind(-1)
-    return width * height
+def box_intersection(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """Intersection areas ``Tensor[...]``, px^2."""
+    left1, top1, right1, bottom1 = boxes1_xyxy.unbind(-1)
+    left2, top2, right2, bottom2 = boxes2_xyxy.unbind(-1)
+    width = right1.minimum(right2).sub_(left1.maximum(left2)).clamp_(min=0)
+    height = bottom1.minimum(bottom2).sub_(top1.maximum(top2)).clamp_(min=0)
+    return width.mul_(height)
 
 
-def pairwise_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """IoU ``Tensor[N, G]`` of ``Tensor[N, 4]`` with ``Tensor[G, 4]``."""
-    intersection = pairwise_intersections(boxes1_xyxy, boxes2_xyxy)
-    union = box_areas(boxes1_xyxy)[:, None] + box_areas(boxes2_xyxy)[None] - intersection
-    return intersection / union.clamp(min=EPSILON)
+def box_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """Intersection over union, ``Tensor[...]``."""
+    intersection = box_intersection(boxes1_xyxy, boxes2_xyxy)
+    union = box_areas(boxes1_xyxy) + box_areas(boxes2_xyxy) - intersection
+    return intersection / union.clamp_(min=EPSILON)
 
 
-def pairwise_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """Intersection over the area of the *first* box, ``Tensor[N, G]``."""
-    intersection = pairwise_intersections(boxes1_xyxy, boxes2_xyxy)
-    return intersection / box_areas(boxes1_xyxy)[:, None].clamp(min=EPSILON)
+def box_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """Intersection over the area of the *first* box, ``Tensor[...]``."""
+    return box_intersection(boxes1_xyxy, boxes2_xyxy) / box_areas(boxes1_xyxy).clamp(min=EPSILON)
 
 
 def centre_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """``d^2 / c^2`` of DIoU: squared centre distance over squared enclosing diagonal, ``Tensor[N, G]``."""
-    upper_left = torch.minimum(boxes1_xyxy[:, None, :2], boxes2_xyxy[None, :, :2])
-    lower_right = torch.maximum(boxes1_xyxy[:, None, 2:], boxes2_xyxy[None, :, 2:])
-    diagonal = (lower_right - upper_left).square().sum(-1)
-    centres1 = boxes1_xyxy[:, None, :2] + boxes1_xyxy[:, None, 2:]
-    centres2 = boxes2_xyxy[None, :, :2] + boxes2_xyxy[None, :, 2:]
-    return (centres2 - centres1).square().sum(-1) / 4 / diagonal.clamp(min=EPSILON)
+    """``d^2 / c^2`` of DIoU: squared centre distance over squared enclosing diagonal, ``Tensor[...]``."""
+    left1, top1, right1, bottom1 = boxes1_xyxy.unbind(-1)
+    left2, top2, right2, bottom2 = boxes2_xyxy.unbind(-1)
+    width = right1.maximum(right2).sub_(left1.minimum(left2))
+    height = bottom1.maximum(bottom2).sub_(top1.minimum(top2))
+    diagonal = width.square_().add_(height.square_())
+    across = (left2 + right2).sub(left1 + right1).square_()
+    down = (top2 + bottom2).sub(top1 + bottom1).square_()
+    return across.add_(down).div_(4).div_(diagonal.clamp_(min=EPSILON))
 
 
-def pairwise_vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, overlap: VlrOverlap) -> Tensor:
-    """The overlap ``D`` that bounds the valuable localization region, ``Tensor[N, G]``.
+def vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, overlap: VlrOverlap) -> Tensor:
+    """The overlap ``D`` that bounds the valuable localization region, ``Tensor[...]``.
 
     ``diou``: ``IoU - d^2/c^2`` (LD paper, CVPR 2022, section 3.3). ``released``: the LD repository's
     ``iou2d_calculator`` divides the intersection by the *anchor's area* where the union belongs;
@@ -57,9 +62,9 @@ def pairwise_vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, overlap: VlrO
     """
     match overlap:
         case "released":
-            first = pairwise_iof(anchors_xyxy, boxes_xyxy)
+            first = box_iof(anchors_xyxy, boxes_xyxy)
         case "diou":
-            first = pairwise_iou(anchors_xyxy, boxes_xyxy)
+            first = box_iou(anchors_xyxy, boxes_xyxy)
         case _:
             raise ValueError(f"overlap: expected 'released' or 'diou', but got {overlap!r}")
     return first - centre_penalty(anchors_xyxy, boxes_xyxy)

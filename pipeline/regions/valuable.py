@@ -6,13 +6,15 @@ repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from pipeline.regions.atss import Assignment, assign_atss
+from pipeline.regions.atss import Assignment, assign_atss, nearest_candidates
 from pipeline.regions.grid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
-from pipeline.regions.overlap import VlrOverlap, pairwise_iou, pairwise_vlr_overlap
+from pipeline.regions.near import NearPairs, near_pairs
+from pipeline.regions.overlap import VlrOverlap, box_iou, vlr_overlap
 
 VLR_LOWER_FRACTION = 0.25
 """The region starts at this fraction of ATSS's threshold (``gamma`` of the paper)."""
@@ -37,6 +39,7 @@ class ViewRegions:
 
 def valuable_weights(
     anchors_xyxy: Tensor,
+    pairs: NearPairs,
     boxes_xyxy: Tensor,
     thresholds: Tensor,
     overlap: VlrOverlap,
@@ -45,10 +48,11 @@ def valuable_weights(
     """VLR weights: the largest IoU over the boxes whose region holds the cell, 0 where there is none.
 
     A cell is in the region of a box if ``lower_fraction * t <= D < t``, with ATSS's threshold ``t`` of
-    the box and ``D`` of :func:`pairwise_vlr_overlap`. A cell can be in the main region too.
+    the box and ``D`` of :func:`vlr_overlap`. A cell can be in the main region too.
 
     Args:
         anchors_xyxy: ``Tensor[N, 4]`` px.
+        pairs: of anchors and boxes; without those that do not overlap, for their weight is 0.
         boxes_xyxy: ``Tensor[G, 4]`` px.
         thresholds: ``Tensor[G]``.
         overlap: which ``D``.
@@ -57,11 +61,12 @@ def valuable_weights(
     Returns:
         ``Tensor[N]`` in [0, 1].
     """
-    if boxes_xyxy.shape[0] == 0:
-        return anchors_xyxy.new_zeros(anchors_xyxy.shape[0])
-    distance = pairwise_vlr_overlap(anchors_xyxy, boxes_xyxy, overlap)
-    inside = (distance >= lower_fraction * thresholds) & (distance < thresholds)
-    return torch.where(inside, pairwise_iou(anchors_xyxy, boxes_xyxy), 0.0).amax(dim=1)
+    anchors = anchors_xyxy.index_select(0, pairs.position)
+    boxes, upper = boxes_xyxy.index_select(0, pairs.box), thresholds.index_select(0, pairs.box)
+    distance = vlr_overlap(anchors, boxes, overlap)
+    inside = (distance >= lower_fraction * upper) & (distance < upper)
+    weights = torch.where(inside, box_iou(anchors, boxes), 0.0)
+    return anchors_xyxy.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, pairs.position, weights, "amax")
 
 
 def find_regions(
@@ -84,11 +89,20 @@ def find_regions(
     """
     sizes = level_sizes(padded_hw, strides)
     lengths = level_lengths(sizes)
-    points, point_strides = pyramid_points(sizes, strides, boxes_xyxy.device, cell_offset)
-    anchors = square_anchors(points, point_strides)
-    assignment = assign_atss(anchors, lengths, boxes_xyxy)
-    weights = valuable_weights(anchors, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
+    anchors = _anchors(tuple(sizes), tuple(strides), boxes_xyxy.device, cell_offset)
+    nearest = nearest_candidates(sizes, strides, boxes_xyxy, cell_offset)
+    assignment = assign_atss(anchors, nearest, boxes_xyxy)
+    pairs = near_pairs(sizes, strides, boxes_xyxy, cell_offset)
+    weights = valuable_weights(anchors, pairs, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
     return _keep(assignment, weights, lengths)
+
+
+@lru_cache(maxsize=8)
+def _anchors(
+    sizes: tuple[Size, ...], strides: tuple[int, ...], device: torch.device, cell_offset: float
+) -> Tensor:
+    """Anchors ``Tensor[N, 4]`` px of a grid, to be read only; the views of an image mostly share theirs."""
+    return square_anchors(*pyramid_points(sizes, strides, device, cell_offset))
 
 
 def _keep(assignment: Assignment, weights: Tensor, lengths: Sequence[int]) -> ViewRegions:

@@ -258,11 +258,26 @@ def _regions_and_views(made: Mapping[str, Any]) -> dict[str, str]:
         "lower fraction": f"{regions['lower_fraction']:g}",
         "ATSS candidates per level": str(regions["atss_top_k"]),
         "anchor side": f"{regions['anchor_scale']} strides",
-        "scales": ", ".join(f"{long} \N{MULTIPLICATION SIGN} {short}" for long, short in views["scales"]),
-        "flips": ", ".join("flipped" if flip else "as it is" for flip in views["flips"]),
+        **_views(views),
         "edge step": _step(precision["edge_step"]),
         "edge step, largest factor": f"{precision['edge_step_cap']:g}",
         "class step": _step(precision["cls_step"]),
+    }
+
+
+def _views(views: Mapping[str, Any]) -> dict[str, str]:
+    """Enumerated, or drawn for every epoch."""
+    times = "\N{MULTIPLICATION SIGN}"
+    if "epochs" in views:
+        least, most = views["short_edges"]
+        return {
+            "views": f"{views['epochs']}, one for each epoch",
+            "scales": f"{views['long_edge']} {times} {least} to {most}",
+            "flips": f"with probability {views['flip_probability']:g}",
+        }
+    return {
+        "scales": ", ".join(f"{long} {times} {short}" for long, short in views["scales"]),
+        "flips": ", ".join("flipped" if flip else "as it is" for flip in views["flips"]),
     }
 
 

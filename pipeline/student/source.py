@@ -11,8 +11,9 @@ from pipeline.cache.records import PlannedView, ViewKey
 from pipeline.cache.stored import StoredView
 from pipeline.data.conventions import Conventions
 from pipeline.data.manifest import Manifest
-from pipeline.data.views import ViewGeometry
+from pipeline.data.views import ViewGeometry, choose_view
 from pipeline.detector.config import DetectorConfig
+from pipeline.errors import ConfigError
 from pipeline.training.soft import BatchSoftTargets, batch_soft_targets
 
 
@@ -23,6 +24,8 @@ class StoredTargets:
     store: TargetStore
     with_teacher: bool
     """Whether the teacher's outputs are read; a plain student needs the regions alone."""
+    epochs: int | None
+    """Epochs whose views the store holds one by one; None if every epoch draws from all views."""
 
     @property
     def conventions(self) -> Conventions:
@@ -37,9 +40,11 @@ class StoredTargets:
         """Images of the store, ascending."""
         return self._image_ids
 
-    def views_of(self, image_id: int) -> Sequence[int]:
-        """Views of an image that the store holds."""
-        return self.store.views_of(image_id)
+    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
+        """The view of an image that an epoch trains on."""
+        if self.epochs is None:
+            return choose_view(seed, epoch, image_id, self.store.views_of(image_id))
+        return epoch
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """Geometry of one view."""
@@ -81,3 +86,23 @@ def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manife
         CacheError: names the field and both values.
     """
     require(fingerprint, student_needs(detector, manifest))
+
+
+def planned_epochs(fingerprint: Mapping[str, Any]) -> int | None:
+    """Epochs whose views a store holds one by one; None if every epoch draws from all its views."""
+    epochs: int | None = fingerprint.get("views", {}).get("epochs")
+    return epochs
+
+
+def require_epochs(fingerprint: Mapping[str, Any], epochs: int) -> None:
+    """Refuse a student that would train for longer than views were drawn for.
+
+    Raises:
+        ConfigError: says both numbers, and what to do.
+    """
+    planned = planned_epochs(fingerprint)
+    if planned is not None and epochs > planned:
+        raise ConfigError(
+            f"schedule.epochs: expected at most {planned}, for the store holds the views of so many epochs, "
+            f"but got {epochs}; train for fewer, or raise cache_teacher.views.epochs and write the store anew"
+        )

@@ -10,7 +10,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import RawOutputs
 from pipeline.student.distillation import DistillationConfig, distillation_losses
-from pipeline.student.source import StoredTargets, require_fit
+from pipeline.student.source import StoredTargets, planned_epochs, require_epochs, require_fit
 from pipeline.student.validate import ValidationConfig
 from pipeline.training.batches import Batch
 from pipeline.training.checkpoints import Checkpoints
@@ -41,9 +41,15 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
 
     Raises:
         CacheError: the store does not fit the student or the dataset.
+        ConfigError: the student trains for more epochs than the store has views for.
     """
     require_fit(store.fingerprint, config.detector, manifest)
-    return StoredTargets(store=store, with_teacher=config.loss.reads_teacher)
+    require_epochs(store.fingerprint, config.train.schedule.epochs)
+    return StoredTargets(
+        store=store,
+        with_teacher=config.loss.reads_teacher,
+        epochs=planned_epochs(store.fingerprint),
+    )
 
 
 def train_student(

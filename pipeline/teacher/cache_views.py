@@ -3,12 +3,12 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -19,18 +19,14 @@ from pipeline.cache.records import PlannedView
 from pipeline.cache.schema import StoreSchema
 from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.codec.precision import Precision
-from pipeline.data.views import ViewsConfig
+from pipeline.data.views import Views
 from pipeline.errors import CacheError, ConfigError
+from pipeline.plan_table import Progress, tabulate
 from pipeline.planning import RegionsConfig, ViewPlan
 from pipeline.teacher.expected import expected_bytes
 from pipeline.teacher.partitions import Engine, plan_views, write_here
 from pipeline.teacher.soft_targets import Teacher
 from pipeline.teacher.times import PartitionTimes, StoreTimes
-
-T = TypeVar("T")
-
-Progress = Callable[[Iterable[T], int, str], Iterable[T]]
-"""Wraps an iterable, given its length and a label, to show how far it is."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +35,7 @@ logger = logging.getLogger(__name__)
 class CacheConfig:
     """What the store holds, and how finely."""
 
-    views: ViewsConfig
+    views: Views
     regions: RegionsConfig
     precision: Precision
     views_per_partition: int
@@ -69,10 +65,14 @@ def plan_store(
     bins: int,
     fingerprint: dict[str, Any],
     provenance: dict[str, Any],
-    progress: Progress[PlannedView],
+    processes: int,
+    progress: Progress[ViewTable],
 ) -> StorePlan:
-    """Find the regions of every view; keeps counts and boxes, not points."""
-    table = ViewTable.from_views(progress(plan, len(plan.keys()), "plan"))
+    """Find the regions of every view; keeps counts and boxes, not points.
+
+    ``processes`` may plan at once if the dataset is large.
+    """
+    table = tabulate(plan, processes, progress)
     schema = plan_schema(
         table,
         bins=bins,

@@ -49,5 +49,5 @@ def store_fingerprint(
             "weights": weights_sha256,
             "batch_size": batch_size,
         },
-        "views": {"scales": [list(scale) for scale in plan.views.scales], "flips": list(plan.views.flips)},
+        "views": plan.views.to_json(),
     }

@@ -59,9 +59,8 @@ class PartitionWriter:
         self._scratch = scratch
         self._schema = writer.read_schema(scratch)
         self._plan = plan
-        self._keys = plan.keys()
         self._teacher = teacher
-        pixels = teacher.batch_size * max(long * short for long, short in plan.views.scales)
+        pixels = teacher.batch_size * plan.views.largest_pixels
         self._counts = ThreadCounts.of(teacher.device, cores, pixels)
         self._threads = teacher.threads(self._counts)
         self._room = BoundedSemaphore(PARTITIONS_IN_FLIGHT)
@@ -86,7 +85,7 @@ class PartitionWriter:
             TeacherError: an output is not finite.
         """
         with self._room:
-            keys = self._keys[self._schema.partition_views(index)]
+            keys = self._plan.keys(self._schema.partition_views(index))
             views, plan_seconds = clocked(plan_views, self._plan, keys)
             writer.require_planned(self._scratch, index, views)
             targets, busy = self._compute(views)

@@ -20,8 +20,9 @@ from pipeline.cache.repair import (
 )
 from pipeline.cache.table import ViewTable
 from pipeline.errors import CacheError
+from pipeline.plan_table import Progress
 from pipeline.planning import ViewPlan
-from pipeline.teacher.cache_views import Progress, StorePlan, partition_views
+from pipeline.teacher.cache_views import StorePlan, partition_views
 from pipeline.teacher.soft_targets import Teacher
 
 

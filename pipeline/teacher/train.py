@@ -34,9 +34,9 @@ class AnnotationTargets:
         """Images that are trained on, ascending."""
         return [record.image_id for record in self.plan.manifest.images]
 
-    def views_of(self, image_id: int) -> Sequence[int]:  # noqa: ARG002
-        """Every image has the same views."""
-        return self.plan.views.numbers
+    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
+        """The view of an image that an epoch trains on."""
+        return self.plan.views.choose(seed, epoch, image_id)
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """Geometry of one view."""

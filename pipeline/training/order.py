@@ -4,7 +4,6 @@ import torch
 from torch import Generator
 
 from pipeline.cache.records import ViewKey
-from pipeline.data.views import choose_view
 from pipeline.training.source import TargetSource
 
 Batches = list[list[ViewKey]]
@@ -20,7 +19,7 @@ def epoch_keys(source: TargetSource, seed: int, epoch: int, generator: Generator
     ids = source.image_ids()
     order = torch.randperm(len(ids), generator=generator).tolist()
     return [
-        ViewKey(image_id, choose_view(seed, epoch, image_id, source.views_of(image_id)))
+        ViewKey(image_id, source.choose_view(seed, epoch, image_id))
         for image_id in (ids[place] for place in order)
     ]
 

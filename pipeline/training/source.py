@@ -21,8 +21,8 @@ class TargetSource(Protocol):
         """Images that are trained on, ascending."""
         ...
 
-    def views_of(self, image_id: int) -> Sequence[int]:
-        """Numbers of an image's views."""
+    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
+        """Number of the view of an image that an epoch trains on."""
         ...
 
     def geometry(self, key: ViewKey) -> ViewGeometry:

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from stages.runtime import run_stage
 
-COMMANDS = ("recipe", "store", "seeds", "trial", "online", "teacher", "bench")
+COMMANDS = ("recipe", "plan", "store", "seeds", "trial", "online", "teacher", "bench")
 """Modules of this package; each declares the sub-command of its name."""
 
 

@@ -1,6 +1,8 @@
 """Views: geometry by hand, boxes and pixels that move together, choices that depend on the key alone."""
 
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from pipeline.data.conventions import GFL_PREPROCESSING
 from pipeline.data.images import apply_view
 from pipeline.data.views import (
+    PerEpochViewsConfig,
     ViewGeometry,
     ViewsConfig,
     choose_view,
@@ -79,3 +82,54 @@ def test_a_view_is_chosen_by_seed_epoch_and_image_alone_and_all_are_about_as_fre
     assert chosen == [choose_view(0, epoch, image, (0, 1)) for epoch in range(20) for image in range(50)]
     assert min(Counter(chosen).values()) > 400
     assert chosen != [choose_view(1, epoch, image, (0, 1)) for epoch in range(20) for image in range(50)]
+
+
+PUBLISHED = PerEpochViewsConfig(
+    epochs=24, long_edge=1333, short_edges=(480, 800), flip_probability=0.5, seed=0
+)
+
+
+def test_short_edges_of_all_epochs_are_uniform_and_half_of_the_views_are_flipped() -> None:
+    """Of 24,000 views, each of the 321 edges is expected 75 times (deviation 8.6); 12,000 flips (77)."""
+    views = [PUBLISHED.geometry((600, 800), image, epoch) for image in range(1000) for epoch in range(24)]
+    edges = Counter(min(view.resized_hw) for view in views)
+    assert sorted(edges) == list(range(480, 801))
+    assert 75 - 5 * 8.6 < min(edges.values()) <= max(edges.values()) < 75 + 5 * 8.6
+    assert abs(sum(view.flip for view in views) - 12_000) < 5 * 77
+
+
+def test_edge_and_flip_are_drawn_independently() -> None:
+    views = [PUBLISHED.geometry((600, 800), image, epoch) for image in range(500) for epoch in range(24)]
+    large = [view.flip for view in views if min(view.resized_hw) > 640]
+    assert abs(sum(large) / len(large) - 0.5) < 0.04
+
+
+def test_the_long_edge_holds_for_wide_images() -> None:
+    views = [PUBLISHED.geometry((300, 900), 1, epoch) for epoch in range(24)]
+    assert max(max(view.resized_hw) for view in views) == 1333
+    assert all(view.padded_hw == pad_size(view.resized_hw) for view in views)
+
+
+def test_a_view_is_drawn_from_seed_epoch_and_image_alone() -> None:
+    again = PerEpochViewsConfig(**vars(PUBLISHED))
+    other = replace(PUBLISHED, seed=1)
+    longer = replace(PUBLISHED, epochs=36)
+    views = [[plan.geometry((600, 800), 7, e) for e in range(24)] for plan in (PUBLISHED, again, longer)]
+    assert views[0] == views[1] == views[2]
+    assert views[0] != [other.geometry((600, 800), 7, e) for e in range(24)]
+    assert views[0] != [PUBLISHED.geometry((600, 800), 8, e) for e in range(24)]
+
+
+def test_an_epoch_trains_on_the_view_of_its_number() -> None:
+    assert [PUBLISHED.choose(seed, 5, image) for seed in (0, 1) for image in (3, 4)] == [5] * 4
+    with pytest.raises(ConfigError, match="epoch 24: expected one of the 24 epochs whose views are planned"):
+        PUBLISHED.choose(0, 24, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 0}, {"short_edges": (800, 480)}, {"short_edges": (480, 1400)}, {"flip_probability": 1.5}],
+)
+def test_impossible_draws_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        replace(PUBLISHED, **change)

@@ -1,5 +1,7 @@
 """Main region, valuable region and their targets, in batches of differently padded images.
 
+Every anchor and box of the set first goes through the dense form (``dense_regions``), which has the ignore
+boxes too; then what the pipeline computes is held against that form to the last bit, and against the set.
 Integers are equal outside the cells that the set marks ``fragile`` (their decision depends on rounding or
 on the order of exact ties); IoUs agree to 1e-6.
 """
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dense_regions import IGNORED, DenseAssignment, assign_densely, dense_regions, weigh_densely
 from golden_data import (
     STRIDES,
     Arrays,
@@ -26,9 +29,10 @@ from golden_data import (
 )
 from torch import Tensor
 
-from pipeline.regions.atss import IGNORED, NEGATIVE, Assignment, assign_atss
+from pipeline.regions.atss import NEGATIVE
 from pipeline.regions.grid import level_lengths, level_sizes
-from pipeline.regions.valuable import valuable_weights
+from pipeline.regions.overlap import VlrOverlap
+from pipeline.regions.valuable import find_regions
 from pipeline.training.criterion import MainPoints, Normalisers
 
 IOU_TOLERANCE = 1e-6
@@ -51,11 +55,11 @@ def is_ignoring(data: Arrays) -> bool:
 
 
 @cache
-def assignments(path: Path) -> list[Assignment]:
+def assignments(path: Path) -> list[DenseAssignment]:
     """Of every image, on its own grid."""
     data = recorded(path)
     return [
-        assign_atss(
+        assign_densely(
             *anchors_of(size_of(data["pad_hw"][image])),
             boxes_of(data, image),
             ignored_boxes_xyxy=data.get(f"gt_ignore_{image}"),
@@ -147,7 +151,7 @@ def test_valuable_weights(path: Path) -> None:
     found = []
     for image, assignment in enumerate(assignments(path)):
         anchors, _ = anchors_of(size_of(data["pad_hw"][image]))
-        weights = valuable_weights(anchors, boxes_of(data, image), assignment.thresholds, "released")
+        weights = weigh_densely(anchors, boxes_of(data, image), assignment.thresholds, "released", 0.25)
         found.append(weights)
     # The reference crashes for images without boxes, so nothing is recorded for them (note N1).
     expected = data.get("vlr", torch.zeros_like(data["label_weights"]))
@@ -157,6 +161,20 @@ def test_valuable_weights(path: Path) -> None:
 def assert_valuable(found: Tensor, expected: Tensor, where: Tensor) -> None:
     assert_equal_at(where, found > 0, expected > 0)
     torch.testing.assert_close(found[where], expected[where], rtol=0, atol=IOU_TOLERANCE)
+
+
+@every_case
+@pytest.mark.parametrize("overlap", ["released", "diou"])
+def test_what_the_pipeline_computes_is_the_dense_form_to_the_last_bit(
+    path: Path, overlap: VlrOverlap
+) -> None:
+    data = recorded(path)
+    for image in range(image_count(data)):
+        view = size_of(data["pad_hw"][image]), STRIDES, boxes_of(data, image), overlap, 0.25
+        found, expected = find_regions(*view), dense_regions(*view)
+        assert vars(found).keys() == vars(expected).keys()
+        for name, values in vars(expected).items():
+            assert torch.equal(getattr(found, name), values), name
 
 
 @every_case

@@ -21,7 +21,7 @@ from pipeline.losses.detection import (
     quality_focal_loss,
 )
 from pipeline.losses.distillation import kd_divergence
-from pipeline.regions.overlap import pairwise_iof, pairwise_iou, pairwise_vlr_overlap
+from pipeline.regions.overlap import box_iof, box_iou, vlr_overlap
 from pipeline.training.criterion import BOX_WEIGHT, DFL_WEIGHT
 
 DATA = load(FOLDER / "functions.npz")
@@ -135,15 +135,19 @@ def pairwise_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return 1 - giou_loss(first.reshape(-1, 4), second.reshape(-1, 4)).reshape(shape[:2])
 
 
+def pairwise(overlap: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda boxes1, boxes2: overlap(boxes1[:, None], boxes2)
+
+
 def released_overlap(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    return pairwise_vlr_overlap(boxes1, boxes2, "released")
+    return vlr_overlap(boxes1, boxes2, "released")
 
 
 OVERLAPS = {
-    "iou": pairwise_iou,
-    "iof": pairwise_iof,
+    "iou": pairwise(box_iou),
+    "iof": pairwise(box_iof),
     "giou": pairwise_giou,
-    "diou": released_overlap,
+    "diou": pairwise(released_overlap),
 }
 """``diou`` of the reference has the first box's area where the union belongs (note N2)."""
 

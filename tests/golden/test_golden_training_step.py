@@ -34,7 +34,7 @@ from pipeline.detector.gfl import GFL
 from pipeline.detector.head import flatten_levels
 from pipeline.losses.detection import giou_loss
 from pipeline.regions.grid import level_lengths, level_sizes
-from pipeline.regions.overlap import pairwise_iou
+from pipeline.regions.overlap import box_iou
 from pipeline.training.schedule import ScheduleConfig, build_optimizer
 
 CLASSES = 80
@@ -82,7 +82,7 @@ def imitation_loss(
 def imitated(data: Arrays, image: int) -> Tensor:
     """``BoolTensor[N]``: the fine-grained imitation region of an image in the batch's grid."""
     anchors, _ = anchors_of(size_of(data["pad_hw"][image]))
-    iou = pairwise_iou(anchors, boxes_of(data, image))
+    iou = box_iou(anchors[:, None], boxes_of(data, image))
     return in_batch(data, image, (iou > IMITATED_FRACTION * iou.amax(dim=0)).any(dim=1), outside=0)
 
 

@@ -1,9 +1,12 @@
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
+from dense_regions import IGNORED, assign_densely
 
-from pipeline.regions.atss import IGNORED, NEGATIVE, TOP_K, assign_atss
+from pipeline.regions.atss import NEGATIVE, TOP_K, Assignment, assign_atss, nearest_candidates
+from pipeline.regions.grid import pyramid_points
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 FAR = [[100.0, 0.0, 110.0, 10.0], [200.0, 0.0, 210.0, 10.0]]
@@ -14,17 +17,25 @@ def boxes(*rows: list[float]) -> torch.Tensor:
     return torch.tensor(rows)
 
 
+def assign(anchors: torch.Tensor, lengths: Sequence[int], truth: torch.Tensor) -> Assignment:
+    """With candidates found by sorting, on anchors that need not lie on a grid."""
+    centres = (anchors[:, None, :2] + anchors[:, None, 2:] - truth[:, :2] - truth[:, 2:]) / 2
+    order = [level.sort(dim=0).indices[:TOP_K] for level in centres.norm(dim=-1).split(list(lengths))]
+    starts = [sum(lengths[:level]) for level in range(len(lengths))]
+    candidates = torch.cat([nearest + start for nearest, start in zip(order, starts, strict=True)])
+    return assign_atss(anchors, candidates, truth)
+
+
 def test_threshold_is_mean_plus_unbiased_deviation() -> None:
     """IoUs 1, 0, 0: mean 1/3, variance ((2/3)^2 + 2 (1/3)^2) / (3 - 1) = 1/3."""
-    found = assign_atss(boxes(BOX, *FAR), [3], boxes(BOX))
+    found = assign(boxes(BOX, *FAR), [3], boxes(BOX))
     assert found.thresholds.item() == pytest.approx(1 / 3 + math.sqrt(1 / 3))
     assert found.gt_index.tolist() == [0, NEGATIVE, NEGATIVE]
-    assert found.iou.tolist() == [1, 0, 0]
 
 
 def test_a_good_overlap_below_the_threshold_is_negative() -> None:
     """IoUs 1 and 1/3: mean 2/3, deviation (2/3) / sqrt(2), so the threshold is 1.14 and nothing passes."""
-    found = assign_atss(boxes(BOX, [5.0, 0.0, 15.0, 10.0]), [2], boxes(BOX))
+    found = assign(boxes(BOX, [5.0, 0.0, 15.0, 10.0]), [2], boxes(BOX))
     assert found.thresholds.item() == pytest.approx(2 / 3 + math.sqrt(2) / 3)
     assert found.gt_index.tolist() == [NEGATIVE, NEGATIVE]
 
@@ -33,7 +44,7 @@ def test_a_good_overlap_below_the_threshold_is_negative() -> None:
 def test_the_point_must_be_inside_by_more_than_the_margin(inside: float, expected: int) -> None:
     """An anchor centred ``inside`` px behind the left edge: IoU 0.33 over a threshold of 0.30."""
     anchor = [inside - 5, 0.0, inside + 5, 10.0]
-    found = assign_atss(boxes(anchor, *FAR), [3], boxes(BOX))
+    found = assign(boxes(anchor, *FAR), [3], boxes(BOX))
     assert found.gt_index[0] == expected
 
 
@@ -42,9 +53,8 @@ def test_a_cell_goes_to_the_box_with_the_larger_overlap(*, exact_first: bool) ->
     """IoUs 1 and 100 / 120, each over its own threshold (0.91 and 0.76)."""
     taller = [0.0, 0.0, 10.0, 12.0]
     order = (BOX, taller) if exact_first else (taller, BOX)
-    found = assign_atss(boxes(BOX, *FAR), [3], boxes(*order))
+    found = assign(boxes(BOX, *FAR), [3], boxes(*order))
     assert found.gt_index[0] == (0 if exact_first else 1)
-    assert found.iou[0] == 1
 
 
 @pytest.mark.parametrize(("lengths", "expected"), [([TOP_K + 1], NEGATIVE), ([TOP_K, 1], 0)])
@@ -52,30 +62,38 @@ def test_candidates_are_the_nine_nearest_of_each_level(lengths: list[int], expec
     """Nine small anchors sit nearer to the centre than one that overlaps well (IoU 0.81)."""
     small = [[49.0 + step, 49.0, 51.0 + step, 51.0] for step in range(-4, 5)]
     anchors = boxes(*small, [10.0, 10.0, 100.0, 100.0])
-    found = assign_atss(anchors, lengths, boxes([0.0, 0.0, 100.0, 100.0]))
+    found = assign(anchors, lengths, boxes([0.0, 0.0, 100.0, 100.0]))
     assert found.gt_index[-1] == expected
     assert (found.gt_index[:-1] == NEGATIVE).all() or expected == NEGATIVE
 
 
-def test_ignored_cells_need_the_option() -> None:
+def test_ignored_cells_of_the_dense_form_need_the_option() -> None:
     anchors = boxes(BOX, *FAR)
     options = {"ignored_boxes_xyxy": boxes([100.0, 0.0, 106.0, 10.0])}
-    off = assign_atss(anchors, [3], boxes(BOX), **options)
+    off = assign_densely(anchors, [3], boxes(BOX), **options)
     assert off.gt_index.tolist() == [0, NEGATIVE, NEGATIVE]
     # 6 / 10 of the second anchor lie in the ignored box.
-    on = assign_atss(anchors, [3], boxes(BOX), **options, ignored_iof_threshold=0.5)
+    on = assign_densely(anchors, [3], boxes(BOX), **options, ignored_iof_threshold=0.5)
     assert on.gt_index.tolist() == [0, IGNORED, NEGATIVE]
-    above = assign_atss(anchors, [3], boxes(BOX), **options, ignored_iof_threshold=0.7)
+    above = assign_densely(anchors, [3], boxes(BOX), **options, ignored_iof_threshold=0.7)
     assert above.gt_index.tolist() == [0, NEGATIVE, NEGATIVE]
 
 
 def test_without_boxes_everything_is_negative() -> None:
-    found = assign_atss(boxes(BOX, *FAR), [3], torch.zeros(0, 4))
+    found = assign(boxes(BOX, *FAR), [3], torch.zeros(0, 4))
     assert found.gt_index.tolist() == [NEGATIVE] * 3
-    assert found.iou.tolist() == [0] * 3
     assert found.thresholds.shape == (0,)
 
 
 def test_a_box_without_area_gets_no_positive() -> None:
-    found = assign_atss(boxes(BOX, *FAR), [3], boxes([5.0, 5.0, 5.0, 5.0]))
+    found = assign(boxes(BOX, *FAR), [3], boxes([5.0, 5.0, 5.0, 5.0]))
     assert found.gt_index.tolist() == [NEGATIVE] * 3
+
+
+def test_candidates_of_a_grid_are_the_nearest_points() -> None:
+    sizes, strides, truth = [(5, 7), (3, 4), (1, 2)], (8, 16, 32), boxes([3.1, 5.3, 29.7, 24.1])
+    points = pyramid_points(sizes, strides)[0]
+    distances = (points - torch.tensor([16.4, 14.7])).norm(dim=1).split([35, 12, 2])
+    expected = [sorted(range(len(level)), key=level.tolist().__getitem__)[:TOP_K] for level in distances]
+    flat = [place + start for start, level in zip((0, 35, 47), expected, strict=True) for place in level]
+    assert nearest_candidates(sizes, strides, truth).squeeze(1).tolist() == flat

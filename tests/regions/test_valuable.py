@@ -1,17 +1,28 @@
 import pytest
 import torch
 
-from pipeline.regions.atss import assign_atss
-from pipeline.regions.grid import level_lengths, level_sizes, pyramid_points, square_anchors
-from pipeline.regions.overlap import VlrOverlap, pairwise_vlr_overlap
+from pipeline.regions.near import NearPairs
+from pipeline.regions.overlap import VlrOverlap, vlr_overlap
 from pipeline.regions.valuable import find_regions, valuable_weights
 
 STRIDES = (8, 16)
 ANCHOR = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
 
 
+def weight(
+    anchor: torch.Tensor,
+    boxes: torch.Tensor,
+    thresholds: torch.Tensor,
+    overlap: VlrOverlap,
+    lower_fraction: float = 0.25,
+) -> float:
+    """Of one anchor, paired with all boxes."""
+    pairs = NearPairs(position=torch.zeros(len(boxes), dtype=torch.int64), box=torch.arange(len(boxes)))
+    return valuable_weights(anchor, pairs, boxes, thresholds, overlap, lower_fraction).item()
+
+
 def weight_of(box: list[float], threshold: float, overlap: VlrOverlap) -> float:
-    return valuable_weights(ANCHOR, torch.tensor([box]), torch.tensor([threshold]), overlap).item()
+    return weight(ANCHOR, torch.tensor([box]), torch.tensor([threshold]), overlap)
 
 
 def test_the_two_definitions_by_hand() -> None:
@@ -21,8 +32,8 @@ def test_the_two_definitions_by_hand() -> None:
     ``released`` = 100 / 100 - 25 / 500, ``diou`` = 100 / 200 - 25 / 500.
     """
     box = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
-    assert pairwise_vlr_overlap(ANCHOR, box, "released").item() == pytest.approx(0.95)
-    assert pairwise_vlr_overlap(ANCHOR, box, "diou").item() == pytest.approx(0.45)
+    assert vlr_overlap(ANCHOR, box, "released").item() == pytest.approx(0.95)
+    assert vlr_overlap(ANCHOR, box, "diou").item() == pytest.approx(0.45)
 
 
 @pytest.mark.parametrize(
@@ -62,22 +73,22 @@ def test_a_small_anchor_deep_in_a_large_box_is_valuable_only_as_released() -> No
 def test_bounds(threshold: float, expected: float, overlap: VlrOverlap) -> None:
     """Concentric, half of the anchor covered: D = 128 / 256 = 0.5 exactly under either definition."""
     anchor, box = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([[4.0, 0.0, 12.0, 16.0]])
-    assert valuable_weights(anchor, box, torch.tensor([threshold]), overlap).item() == expected
+    assert weight(anchor, box, torch.tensor([threshold]), overlap) == expected
 
 
 def test_weight_is_the_largest_iou_over_the_boxes_whose_region_holds_the_cell() -> None:
     """IoUs 1, 0.5 and 0.25 at D = 1, 0.45 and 0.25 - 9 / 68; only the first box's region ends below its D."""
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 20.0], [0.0, 0.0, 10.0, 40.0]])
     thresholds = torch.tensor([0.9, 0.9, 0.3])
-    assert valuable_weights(ANCHOR, boxes, thresholds, "diou").item() == pytest.approx(0.5)
-    assert valuable_weights(ANCHOR, boxes[[0, 2]], thresholds[[0, 2]], "diou").item() == pytest.approx(0.25)
+    assert weight(ANCHOR, boxes, thresholds, "diou") == pytest.approx(0.5)
+    assert weight(ANCHOR, boxes[[0, 2]], thresholds[[0, 2]], "diou") == pytest.approx(0.25)
 
 
 def test_lower_fraction_moves_the_start() -> None:
     anchor, box = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([[4.0, 0.0, 12.0, 16.0]])
     threshold = torch.tensor([0.8])
-    assert valuable_weights(anchor, box, threshold, "diou", 0.625).item() == 0.5
-    assert valuable_weights(anchor, box, threshold, "diou", 0.63).item() == 0
+    assert weight(anchor, box, threshold, "diou", 0.625) == 0.5
+    assert weight(anchor, box, threshold, "diou", 0.63) == 0
 
 
 def test_an_unknown_definition_is_refused() -> None:
@@ -89,16 +100,10 @@ def test_an_unknown_definition_is_refused() -> None:
 def test_kept_points_are_both_regions_in_ascending_order(overlap: VlrOverlap) -> None:
     boxes = torch.tensor([[10.0, 12.0, 70.0, 80.0], [40.0, 30.0, 60.0, 52.0]])
     found = find_regions((96, 128), STRIDES, boxes, overlap)
-    sizes = level_sizes((96, 128), STRIDES)
-    lengths = level_lengths(sizes)
-    anchors = square_anchors(*pyramid_points(sizes, STRIDES))
-    assignment = assign_atss(anchors, lengths, boxes)
-    weights = valuable_weights(anchors, boxes, assignment.thresholds, overlap)
-    flat = found.position + torch.tensor([0, lengths[0]])[found.level]
-    assert torch.equal(flat, torch.nonzero((assignment.gt_index >= 0) | (weights > 0)).squeeze(1))
-    assert torch.equal(found.main_gt, assignment.gt_index[flat])
-    assert torch.equal(found.valuable_weight, weights[flat])
-    assert len(set(found.level.tolist())) == 2
+    order = list(zip(found.level.tolist(), found.position.tolist(), strict=True))
+    assert order == sorted(set(order))
+    assert ((found.main_gt >= 0) | (found.valuable_weight > 0)).all()
+    assert set(found.level.tolist()) == {0, 1}
 
 
 def test_the_definitions_keep_different_levels_of_the_same_image() -> None:

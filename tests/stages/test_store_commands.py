@@ -69,6 +69,7 @@ def make_workspace(folder: Path) -> None:
         bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
         provenance={"teacher": "random numbers"},
+        processes=1,
         progress=lambda items, _total, _label: items,
     )
     write_store(

@@ -19,11 +19,13 @@ from training_cases import (
 from training_cases import trained as trained_run
 
 from pipeline.cache.reader import TargetStore
+from pipeline.data.views import PerEpochViewsConfig
 from pipeline.detector.gfl import GFL
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.planning import ViewPlan
-from pipeline.student.train import StudentConfig, train_student
+from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.teacher.online import OnlineTargets
+from pipeline.training.order import epoch_generator, epoch_keys
 
 
 def trained(config: StudentConfig, store: TargetStore, plan: ViewPlan) -> GFL:
@@ -58,6 +60,32 @@ def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_
     assert relative_difference(cached, online) < 1e-6
     quantized = trained(config, store_of(tmp_path, QUANTIZED), plan)
     assert 1e-6 < relative_difference(quantized, online) < 1e-2
+
+
+def per_epoch_plan(folder: Path, epochs: int) -> ViewPlan:
+    views = PerEpochViewsConfig(
+        epochs=epochs, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=3
+    )
+    return replace(small_plan(folder, IMAGES), views=views)
+
+
+def test_a_student_of_views_drawn_per_epoch_sees_those_of_a_teacher_in_the_loop(tmp_path: Path) -> None:
+    """Two epochs from the store of exactly two views an image; sizes differ from epoch to epoch."""
+    plan = per_epoch_plan(tmp_path, 2)
+    store = store_of(tmp_path, LOSSLESS, plan=plan)
+    assert len({store.planned(key).geometry.resized_hw for key in store.keys}) > 5
+    source = stored_targets(student(FULL, {"epochs": 2}), store, plan.manifest)
+    for epoch in (0, 1):
+        assert {key.view for key in epoch_keys(source, 0, epoch, epoch_generator(0, epoch))} == {epoch}
+    cached = trained(student(FULL, {"epochs": 2}), store, plan)
+    assert relative_difference(cached, trained_online(student(FULL, {"epochs": 2}), plan)) < 1e-6
+
+
+def test_a_student_of_more_epochs_than_views_is_refused(tmp_path: Path) -> None:
+    plan = per_epoch_plan(tmp_path, 2)
+    store = store_of(tmp_path, QUANTIZED, plan=plan)
+    with pytest.raises(ConfigError, match=r"schedule.epochs: expected at most 2, .*, but got 3"):
+        stored_targets(student(FULL, {"epochs": 3}), store, plan.manifest)
 
 
 def test_a_short_run_takes_its_steps_and_no_more(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
         bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
         provenance={},
+        processes=1,
         progress=lambda items, _total, _label: items,
     )
     return Workspace(folder=folder, setup=setup, planned=planned)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.cache.records import PlannedView, ViewKey
-from pipeline.data.views import ViewGeometry
+from pipeline.data.views import ViewGeometry, choose_view
 from pipeline.training.batches import SoftBatch
 from pipeline.training.dataset import EpochOrder
 from pipeline.training.order import epoch_batches
@@ -27,8 +27,8 @@ class Shapes:
     def image_ids(self) -> Sequence[int]:
         return range(100, 100 + self.wide + self.tall)
 
-    def views_of(self, image_id: int) -> Sequence[int]:  # noqa: ARG002
-        return (0, 1)
+    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
+        return choose_view(seed, epoch, image_id, (0, 1))
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         number = key.image_id - 100

@@ -1,0 +1,1 @@
+"""What a recipe will cost, before it runs: from its annotations and a short probe of the machine."""

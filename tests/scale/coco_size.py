@@ -1,0 +1,152 @@
+"""A dataset of COCO's size through the reading of ``prepare_data``, the plan phase, and the evaluation.
+
+    uv run python tests/scale/coco_size.py --images 118287 --processes 2
+
+Annotations are drawn, not downloaded: 7.27 boxes an image as in train2017 (860,001 for 118,287 images), their
+sides log-normal so that 41 % are small, 35 % medium and 24 % large as in COCO. Each piece of work has a
+process of its own, whose peak memory is reported.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from measured import Measured, measure, render
+
+from pipeline.data.coco import read_coco
+from pipeline.data.manifest import Manifest, keep_trainable, read_manifest, write_manifest
+from pipeline.data.views import ViewsConfig
+from pipeline.evaluation.coco_ap import evaluate
+from pipeline.plan_table import tabulate
+from pipeline.planning import RegionsConfig, ViewPlan
+
+BOXES_PER_IMAGE = 7.27
+SIZES = ((480, 640), (640, 480), (427, 640), (640, 427), (612, 612), (375, 500), (500, 375), (334, 500))
+"""``(height, width)``: the most frequent ones of train2017."""
+LOG_SIDE, LOG_SIDE_DEVIATION = 3.73, 1.18
+"""Of the square root of a box's area in px: 41 % lie below 32, and 76 % below 96."""
+LOG_ASPECT_DEVIATION = 0.5
+CATEGORIES = 80
+STRIDES = (8, 16, 32, 64, 128)
+VIEWS = ViewsConfig(scales=((1333, 800),), flips=(False, True))
+DETECTIONS_PER_IMAGE = 100
+FOUND_SHARE = 0.7
+"""Of the objects; each gets a detection near it, the other detections lie anywhere."""
+
+
+def write_annotations(path: Path, images: int, seed: int) -> int:
+    """Write a COCO annotation file; returns the number of boxes."""
+    rng = Random(seed)
+    sizes = [rng.choice(SIZES) for _ in range(images)]
+    annotations = [
+        _draw_box(rng, image, *size) for image, size in enumerate(sizes) for _ in range(_draw_count(rng))
+    ]
+    content = {
+        "images": [
+            {"id": image, "file_name": f"{image:012}.jpg", "height": height, "width": width}
+            for image, (height, width) in enumerate(sizes)
+        ],
+        "annotations": [{"id": number, **row} for number, row in enumerate(annotations)],
+        "categories": [{"id": number + 1, "name": f"c{number}"} for number in range(CATEGORIES)],
+    }
+    path.write_text(json.dumps(content))
+    return len(annotations)
+
+
+def _draw_count(rng: Random) -> int:
+    """One and more, with an exponential tail: every tenth image has 15 and more."""
+    return 1 + int(rng.expovariate(1 / (BOXES_PER_IMAGE - 0.5)))
+
+
+def _draw_box(rng: Random, image: int, height: int, width: int) -> dict[str, Any]:
+    side, aspect = (
+        rng.lognormvariate(LOG_SIDE, LOG_SIDE_DEVIATION),
+        rng.lognormvariate(0, LOG_ASPECT_DEVIATION),
+    )
+    w, h = max(2.0, min(width, side * aspect)), max(2.0, min(height, side / aspect))
+    x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    return {
+        "image_id": image,
+        "category_id": rng.randint(1, CATEGORIES),
+        "bbox": [round(value, 2) for value in (x, y, w, h)],
+        "area": round(w * h, 2),
+        "iscrowd": 0,
+    }
+
+
+def prepare(annotations: Path, manifest: Path) -> str:
+    """What ``prepare_data`` does but for looking at every image file."""
+    read = keep_trainable(read_coco(annotations, str(annotations.parent), "images"), keep_empty=False)
+    write_manifest(read, manifest)
+    return f"{len(read.images):,} images"
+
+
+def plan(manifest: Path, processes: int) -> str:
+    """The plan phase of ``cache_teacher``."""
+    regions = RegionsConfig(overlap="released", lower_fraction=0.25)
+    views = ViewPlan(manifest=read_manifest(manifest), strides=STRIDES, views=VIEWS, regions=regions)
+    table = tabulate(views, processes, lambda items, _total, _label: items)
+    points, main, _ = table.counts.mean(axis=0)
+    return f"{len(table):,} views, {points:,.0f} kept points and {main:.0f} in the main region of each"
+
+
+def evaluate_generated(manifest: Path, images: int, seed: int) -> str:
+    """COCO evaluation of so many images' worth of generated detections."""
+    whole = read_manifest(manifest)
+    truth = Manifest(**{**vars(whole), "images": whole.images[:images]})
+    results = generated_detections(truth, seed)
+    summary = evaluate(truth, results, (32, 96)).summary
+    return f"{len(results):,} detections, AP {summary['AP']}"
+
+
+def generated_detections(truth: Manifest, seed: int) -> list[dict[str, Any]]:
+    """Detections near most objects, and others anywhere, ``DETECTIONS_PER_IMAGE`` in all."""
+    rng = Random(seed)
+    results = []
+    for record in truth.images:
+        near = [a for a in record.annotations if rng.random() < FOUND_SHARE][:DETECTIONS_PER_IMAGE]
+        for annotation in near:
+            x, y, w, h = annotation.box_xywh
+            moved = zip((x, y, w, h), (w, h, w, h), strict=True)
+            box = [value + rng.gauss(0, 0.05) * side for value, side in moved]
+            results.append(_detection(record.image_id, annotation.category_id, box, rng.uniform(0.3, 1)))
+        for _ in range(DETECTIONS_PER_IMAGE - len(near)):
+            drawn = _draw_box(rng, record.image_id, record.height, record.width)
+            results.append(
+                _detection(record.image_id, drawn["category_id"], drawn["bbox"], rng.uniform(0.05, 0.6))
+            )
+    return results
+
+
+def _detection(image_id: int, category_id: int, box: list[float], score: float) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+
+
+def run(folder: Path, images: int, processes: int, evaluated: int) -> list[Measured]:
+    """All pieces of work, one after another."""
+    annotations, manifest = folder / "instances.json", folder / "manifest.json"
+    return [
+        measure("draw the annotation file (boxes)", write_annotations, annotations, images, 0),
+        measure("read, check, write the manifest", prepare, annotations, manifest),
+        measure(f"COCO evaluation of {evaluated:,} images", evaluate_generated, manifest, evaluated, 0),
+        measure(f"plan all views, {processes} processes", plan, manifest, processes),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=118_287)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--evaluated", type=int, default=5_000, help="images whose detections are evaluated")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ldp-scale-") as folder:
+        rows = run(Path(folder), arguments.images, arguments.processes, arguments.evaluated)
+    sys.stdout.write(render(rows))
+
+
+if __name__ == "__main__":
+    main()

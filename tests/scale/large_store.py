@@ -1,0 +1,142 @@
+"""A store of very many views: written, finalised, verified, opened, read at random, and given to DVC.
+
+    uv run python tests/scale/large_store.py --views 100000 --points 300
+
+Content is generated: a few typical views of the benchmark's generator, again and again under other keys.
+What grows with the number of views (tables, records, files, memory) is real; the bytes of a view are set by
+``--points``.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from measured import Measured, measure, render
+
+from pipeline.benchmark.generated import BINS, CLASSES, LEVEL_STRIDES, PRECISION, planned_view, soft_targets
+from pipeline.cache.reader import TargetStore
+from pipeline.cache.records import PlannedView, SoftTargets, ViewKey
+from pipeline.cache.table import ViewTable, plan_schema
+from pipeline.cache.verify import verify
+from pipeline.cache.writer import finalise, init, read_schema, write_partition
+
+TEMPLATES = 64
+VIEWS_PER_PARTITION = 512
+"""As in the COCO recipes."""
+
+
+def begin(folder: Path, views: int, points: int) -> str:
+    """The table of all views, and the empty store."""
+    templates = [planned_view(number, points) for number in range(TEMPLATES)]
+    table = ViewTable.from_views(_view(templates, row) for row in range(views))
+    schema = plan_schema(
+        table,
+        bins=BINS,
+        num_classes=CLASSES,
+        strides=tuple(LEVEL_STRIDES),
+        precision=PRECISION,
+        views_per_partition=VIEWS_PER_PARTITION,
+        fingerprint={"generated": {"views": views, "points": points}},
+        provenance={"generated": "to measure scale"},
+    )
+    init(folder / "scratch", schema, table)
+    return f"{views:,} views, {int(table.counts[:, 0].sum()):,} points"
+
+
+def write(folder: Path, points: int) -> str:
+    """Quantise and write every partition."""
+    schema = read_schema(folder / "scratch")
+    templates = [planned_view(number, points) for number in range(TEMPLATES)]
+    targets = [soft_targets(view) for view in templates]
+    for index in range(schema.partitions):
+        rows = schema.partition_views(index)
+        numbers = range(rows.start, rows.stop)
+        views = [_view(templates, row) for row in numbers]
+        write_partition(folder / "scratch", index, views, [_targets(targets, row) for row in numbers])
+    return f"{schema.partitions} partitions"
+
+
+def _view(templates: list[PlannedView], row: int) -> PlannedView:
+    return replace(templates[row % TEMPLATES], key=ViewKey(row // 2, row % 2))
+
+
+def _targets(targets: list[SoftTargets], row: int) -> SoftTargets:
+    return targets[row % TEMPLATES]
+
+
+def finish(folder: Path, store: Path) -> str:
+    """Check all records and move the store to its place."""
+    finalise(folder / "scratch", store)
+    files = [path for path in store.rglob("*") if path.is_file()]
+    return f"{len(files):,} files, {sum(path.stat().st_size for path in files) / 1e9:.2f} GB"
+
+
+def check(store: Path) -> str:
+    """Every checksum of every file."""
+    return f"{len(verify(store, lambda _done, _total: None))} problems"
+
+
+def open_only(store: Path) -> str:
+    """What a student does before its first batch."""
+    return f"{len(TargetStore.open(store)):,} views"
+
+
+def read_at_random(store: Path, views: int) -> str:
+    """Decode views in random order."""
+    opened = TargetStore.open(store)
+    chosen = Random(0).choices(opened.keys, k=views)
+    points = sum(len(opened.read(key).edge_codes) for key in chosen)
+    return f"{views:,} views, {points:,} points"
+
+
+def share(workspace: Path, *command: str) -> str:
+    """One command of git or DVC."""
+    program = [sys.executable, "-m", *command] if command[0] == "dvc" else command
+    subprocess.run(program, cwd=workspace, check=True, capture_output=True)
+    return ""
+
+
+def run(folder: Path, views: int, points: int) -> list[Measured]:
+    """All pieces of work, one after another."""
+    workspace = folder / "workspace"
+    store = workspace / "targets.zarr"
+    workspace.mkdir()
+    for command in (
+        ("git", "init"),
+        ("dvc", "init"),
+        ("dvc", "remote", "add", "-d", "there", str(folder / "remote")),
+    ):
+        share(workspace, *command)
+    return [
+        measure("plan", begin, folder, views, points),
+        measure("write", write, folder, points),
+        measure("finalise", finish, folder, store),
+        measure("verify", check, store),
+        measure("open", open_only, store),
+        measure("open and read at random", read_at_random, store, 10_000),
+        *(
+            measure(f"`dvc {' '.join(command)}`", share, workspace, "dvc", *command)
+            for command in (("add", store.name), ("status",), ("push",), ("push",), ("status", "--cloud"))
+        ),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--views", type=int, default=100_000)
+    parser.add_argument("--points", type=int, default=300, help="mean kept points of a view; COCO has 2,200")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="ldp-scale-"))
+    try:
+        sys.stdout.write(render(run(folder, arguments.views, arguments.points)))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

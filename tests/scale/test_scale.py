@@ -1,0 +1,36 @@
+"""The scale scripts in small: what they write is what they say."""
+
+import json
+from pathlib import Path
+
+from coco_size import evaluate_generated, plan, prepare, write_annotations
+from large_store import begin, check, finish, open_only, read_at_random, write
+
+SMALL_SIDE, LARGE_SIDE = 32, 96
+
+
+def test_drawn_annotations_are_as_many_and_as_large_as_cocos(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    boxes = write_annotations(path, 3000, seed=1)
+    areas = [row["area"] for row in json.loads(path.read_text())["annotations"]]
+    assert len(areas) == boxes
+    assert abs(boxes / 3000 - 7.27) < 0.5
+    assert abs(sum(area < SMALL_SIDE**2 for area in areas) / boxes - 0.41) < 0.03
+    assert abs(sum(area > LARGE_SIDE**2 for area in areas) / boxes - 0.24) < 0.05
+
+
+def test_a_drawn_dataset_is_prepared_planned_and_evaluated(tmp_path: Path) -> None:
+    annotations, manifest = tmp_path / "instances.json", tmp_path / "manifest.json"
+    write_annotations(annotations, 12, seed=0)
+    assert prepare(annotations, manifest).endswith("images")
+    assert "kept points" in plan(manifest, 1)
+    assert "1,000 detections" in evaluate_generated(manifest, 10, seed=0)
+
+
+def test_a_store_of_many_views_is_whole(tmp_path: Path) -> None:
+    begin(tmp_path, 1100, 20)
+    assert write(tmp_path, 20) == "3 partitions"
+    assert "files" in finish(tmp_path, tmp_path / "targets.zarr")
+    assert check(tmp_path / "targets.zarr") == "0 problems"
+    assert open_only(tmp_path / "targets.zarr") == "1,100 views"
+    assert read_at_random(tmp_path / "targets.zarr", 30).startswith("30 views")
