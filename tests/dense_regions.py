@@ -202,11 +202,17 @@ def weigh_densely(
 
 
 def dense_regions(
-    padded_hw: Size, strides: Sequence[int], boxes_xyxy: Tensor, overlap: VlrOverlap, lower_fraction: float
+    padded_hw: Size,
+    strides: Sequence[int],
+    boxes_xyxy: Tensor,
+    overlap: VlrOverlap,
+    lower_fraction: float,
+    cell_offset: float,
 ) -> ViewRegions:
     """What ``find_regions`` must return."""
-    lengths = level_lengths(level_sizes(padded_hw, strides))
-    anchors = square_anchors(*pyramid_points(level_sizes(padded_hw, strides), strides))
+    sizes = level_sizes(padded_hw, strides)
+    lengths = level_lengths(sizes)
+    anchors = square_anchors(*pyramid_points(sizes, strides, cell_offset=cell_offset))
     assignment = assign_densely(anchors, lengths, boxes_xyxy)
     weights = weigh_densely(anchors, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
     kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)

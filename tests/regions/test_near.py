@@ -22,9 +22,15 @@ SAMPLE = os.environ.get("LD_COCO_SAMPLE")
 both = pytest.mark.parametrize("overlap", ["released", "diou"])
 
 
-def assert_equal(padded_hw: Size, boxes: Tensor, overlap: VlrOverlap, lower_fraction: float = 0.25) -> None:
-    found = find_regions(padded_hw, STRIDES, boxes, overlap, lower_fraction)
-    expected = dense_regions(padded_hw, STRIDES, boxes, overlap, lower_fraction)
+def assert_equal(
+    padded_hw: Size,
+    boxes: Tensor,
+    overlap: VlrOverlap,
+    lower_fraction: float = 0.25,
+    cell_offset: float = 0.0,
+) -> None:
+    found = find_regions(padded_hw, STRIDES, boxes, overlap, lower_fraction, cell_offset)
+    expected = dense_regions(padded_hw, STRIDES, boxes, overlap, lower_fraction, cell_offset)
     for name, values in vars(expected).items():
         assert torch.equal(getattr(found, name), values), name
 
@@ -44,6 +50,13 @@ def test_random_boxes(seed: int, overlap: VlrOverlap) -> None:
     padded_hw = [(320, 448), (96, 640), (32, 32), (800, 1344)][seed % 4]
     for count in (1, 2, 9, 40):
         assert_equal(padded_hw, random_boxes(generator, count, padded_hw), overlap)
+
+
+@both
+@pytest.mark.parametrize("seed", range(4))
+def test_random_boxes_where_points_are_the_centres_of_their_cells(seed: int, overlap: VlrOverlap) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    assert_equal((320, 448), random_boxes(generator, 40, (320, 448)), overlap, cell_offset=0.5)
 
 
 @both
