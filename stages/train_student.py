@@ -6,7 +6,7 @@ from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
 from pipeline.data.images import PREPROCESSING
 from pipeline.detector.gfl import save_detector
-from pipeline.run_folder import run_folder
+from pipeline.run_folder import require_student, run_folder
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.loop import write_curve
 from stages.runtime import device, read_split, run_stage, timed, workers
@@ -16,7 +16,7 @@ def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a key of the section students in params.yaml")
-    name = parser.parse_args().name
+    name = require_student(parser.parse_args().name)
     config = load_section(StudentConfig, f"students.{name}")
     folder = run_folder()
     manifest = read_split(folder, "train")

@@ -3,16 +3,15 @@
 import logging
 from dataclasses import asdict
 
+from pipeline.cache.fingerprint import require
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.verify import verify
 from pipeline.config import load_section
-from pipeline.detector.gfl import load_detector
 from pipeline.errors import CacheError
-from pipeline.planning import ViewPlan
 from pipeline.run_folder import run_folder
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.teacher.setup import set_up_store
 from stages.runtime import device, read_split, run_stage, write_json
 
 logger = logging.getLogger(__name__)
@@ -31,12 +30,10 @@ def main() -> None:
         )
     store = TargetStore.open(folder.store)
     manifest = read_split(folder, "train")
-    model = load_detector(folder.teacher_weights)
-    plan = ViewPlan(
-        manifest=manifest, strides=model.config.strides, views=cached.views, regions=cached.regions
-    )
-    teacher = Teacher(model=model, manifest=manifest, batch_size=cached.batch_size, device=device())
-    fidelity = measure_fidelity(store, plan, teacher, config, sample_keys(store, config))
+    setup = set_up_store(cached, manifest, folder.teacher_weights)
+    require(store.fingerprint, setup.fingerprint)
+    teacher = setup.load_teacher(device())
+    fidelity = measure_fidelity(store, setup.plan, teacher, config, sample_keys(store, config))
     logger.info(
         "fidelity over %d views: KL %.2g, LD loss off by %.2g, gradient by %.2g",
         fidelity.views,
@@ -44,8 +41,8 @@ def main() -> None:
         fidelity.loss_error,
         fidelity.gradient_error,
     )
-    write_json(folder.fidelity, asdict(fidelity))
     require_bounds(fidelity, config)
+    write_json(folder.fidelity, asdict(fidelity))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipeline.config import structure
@@ -13,7 +13,8 @@ from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import BACKBONE_CHANNELS, DetectorConfig
 from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
 from pipeline.detector.neck import FeaturePyramid
-from pipeline.errors import TeacherError
+from pipeline.errors import TeacherError, shown
+from pipeline.output import replacing
 
 
 class GFL(nn.Module):
@@ -33,10 +34,11 @@ class GFL(nn.Module):
 
 def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:
     """Write ``path`` (safetensors) and ``path`` with suffix ``.json``: architecture and ``description``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+    content = save({key: value.contiguous() for key, value in model.state_dict().items()})
     text = json.dumps({"architecture": model.config.to_json(), **description}, indent=2, sort_keys=True)
-    path.with_suffix(".json").write_text(text + "\n")
+    with replacing(path) as weights, replacing(path.with_suffix(".json")) as described:
+        weights.write_bytes(content)
+        described.write_text(text + "\n")
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -46,7 +48,12 @@ def read_description(path: Path) -> dict[str, Any]:
         raise TeacherError(
             f"{described}: expected the description that belongs to {path.name}, but there is none"
         )
-    description: dict[str, Any] = json.loads(described.read_text())
+    try:
+        description = json.loads(described.read_text())
+    except ValueError as error:
+        raise TeacherError(f"{described}: expected JSON, but it cannot be read ({error})") from error
+    if not isinstance(description, dict):
+        raise TeacherError(f"{described}: expected a description, but got {shown(description)}")
     return description
 
 
@@ -69,7 +76,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except FileNotFoundError as error:
         raise TeacherError(f"{path}: expected a weights file, but there is none") from error
     except SafetensorError as error:
-        raise TeacherError(f"{path}: expected a safetensors file, but it cannot be read ({error})") from error
+        raise TeacherError(
+            f"{path}: expected a safetensors file, but it cannot be read ({error}); "
+            "`ldp teacher import` makes one from a .pth checkpoint"
+        ) from error
     problem = first_mismatch({key: tuple(value.shape) for key, value in model.state_dict().items()}, state)
     if problem:
         raise TeacherError(f"{path}: the weights do not fit the architecture: {problem}")

@@ -13,6 +13,8 @@ from pipeline.data.manifest import ImageRecord, Manifest
 from pipeline.data.views import ViewGeometry, ViewsConfig, enumerate_views, scale_factors
 from pipeline.detector.gfl import GFL
 from pipeline.detector.postprocess import Detections, postprocess
+from pipeline.errors import DatasetError, TeacherError
+from pipeline.output import replacing
 
 Result = dict[str, Any]
 """``image_id``, ``category_id``, ``bbox`` (x, y, w, h in px of the original image), ``score``."""
@@ -34,9 +36,19 @@ def detect(
     device: torch.device,
     progress: Progress,
 ) -> list[Result]:
-    """Detections of every image of a split at one test scale ``(long, short)``, not flipped."""
+    """Detections of every image of a split at one test scale ``(long, short)``, not flipped.
+
+    Raises:
+        TeacherError: The detector is of another number of classes than the dataset.
+        DatasetError: An image cannot be read.
+    """
     model.eval()
     category_ids = [category.category_id for category in manifest.categories]
+    if model.config.num_classes != len(category_ids):
+        raise TeacherError(
+            f"expected a detector of the dataset's {len(category_ids)} classes, "
+            f"but it has {model.config.num_classes}; train it again"
+        )
     batches = list(_batches(manifest.images, batch_size))
     results: list[Result] = []
     for records in progress(batches, len(batches)):
@@ -90,11 +102,20 @@ def _to_results(image_id: int, detections: Detections, category_ids: list[int]) 
 
 def write_results(results: list[Result], path: Path) -> None:
     """Write detections as COCO's result file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results) + "\n")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(results) + "\n")
 
 
 def read_results(path: Path) -> list[Result]:
-    """Read a COCO result file."""
-    results: list[Result] = json.loads(path.read_text())
+    """Read a COCO result file.
+
+    Raises:
+        DatasetError: It is missing or damaged.
+    """
+    try:
+        results: list[Result] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path}: expected COCO results, but they cannot be read ({error}); run `dvc repro`"
+        ) from error
     return results

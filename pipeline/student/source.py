@@ -11,6 +11,7 @@ from pipeline.cache.records import PlannedView, StoredView, ViewKey
 from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import Manifest
 from pipeline.detector.config import DetectorConfig
+from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,5 +58,11 @@ def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manife
 
     Raises:
         CacheError: names the field and both values.
+        ConfigError: the student is of another number of classes than the dataset.
     """
+    if detector.num_classes != len(manifest.categories):
+        raise ConfigError(
+            f"detector.num_classes: expected the dataset's {len(manifest.categories)} classes, "
+            f"but got {detector.num_classes}"
+        )
     require(fingerprint, student_needs(detector, manifest))

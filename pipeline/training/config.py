@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+from pipeline.errors import ConfigError
 from pipeline.training.schedule import ScheduleConfig
+
+LIMITS = {"seed": (0, 2**31 - 1), "frozen_stages": (-1, 4)}
+"""A seed shares 64 bits with the number of the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,3 +22,8 @@ class TrainConfig:
     norm_eval: bool
     """BatchNorm uses running statistics (for pretrained backbones)."""
     schedule: ScheduleConfig
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name}: expected {least} to {most}, but got {getattr(self, name)}")

@@ -15,6 +15,7 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.detector.pretrained import load_imagenet
 from pipeline.errors import PipelineError
+from pipeline.output import replacing
 from pipeline.progress import progress_bar
 from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
@@ -135,9 +136,8 @@ class _Curve:
 
 def write_curve(rows: list[LossRow], path: Path) -> None:
     """Write the loss curve as CSV: one column a term."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = list(rows[0].terms) if rows else []
-    with path.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *names, "loss"])
         for row in rows:
