@@ -24,6 +24,11 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(
+            f"{path} could not be written: expected a folder at {path.parent}, but a file is in its way; "
+            "move it away, and run again"
+        ) from error
     except OSError as error:
         raise OutputError(
             f"{path} could not be written: {error.strerror or error}; make room there, "

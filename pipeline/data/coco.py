@@ -91,7 +91,7 @@ def _rows(content: Row, section: str, required: dict[str, type], path: Path) -> 
     for index, row in enumerate(rows):
         for key, kind in required.items():
             got = row.get(key) if isinstance(row, dict) else row
-            if not _is_of(kind, got):
+            if not isinstance(row, dict) or not _is_of(kind, got):
                 raise DatasetError(
                     f"{path}: {section}[{index}].{key}: expected {kind.__name__}, but got {shown(got)}"
                 )
