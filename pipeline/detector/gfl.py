@@ -36,9 +36,10 @@ def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:
     """Write ``path`` (safetensors) and ``path`` with suffix ``.json``: architecture and ``description``."""
     content = save({key: value.contiguous() for key, value in model.state_dict().items()})
     text = json.dumps({"architecture": model.config.to_json(), **description}, indent=2, sort_keys=True)
-    with replacing(path) as weights, replacing(path.with_suffix(".json")) as described:
+    with replacing(path) as weights:
         weights.write_bytes(content)
-        described.write_text(text + "\n")
+        with replacing(path.with_suffix(".json")) as described:
+            described.write_text(text + "\n")
 
 
 def read_description(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ctrl-C in every stage: exit code 130, no traceback, and the next run makes what an undisturbed one makes."""
+"""Ctrl-C in every stage: exit code 130, no traceback, and the next run makes what it would have made."""
 
 import multiprocessing
 import os
