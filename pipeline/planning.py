@@ -63,9 +63,13 @@ class ViewPlan:
             ViewKey(record.image_id, view) for record in self.manifest.images for view in self.views.numbers
         ]
 
+    def geometry(self, record: ImageRecord, view: int) -> ViewGeometry:
+        """Geometry of one view of one image."""
+        return enumerate_views((record.height, record.width), self.views)[view]
+
     def plan(self, record: ImageRecord, view: int) -> PlannedView:
         """One view of one image."""
-        geometry = enumerate_views((record.height, record.width), self.views)[view]
+        geometry = self.geometry(record, view)
         truth = training_boxes(record, self.manifest.labels)
         return plan_view(ViewKey(record.image_id, view), geometry, truth, self.strides, self.regions)
 

@@ -15,10 +15,19 @@ LOG_SECONDS = 15.0
 """Where progress goes to a file, a line this often is enough."""
 
 
-def progress_bar(total: int, label: str, unit: str) -> "tqdm[Any]":
-    """A bar that the caller advances."""
+def progress_bar(total: int, label: str, unit: str, *, initial: int = 0, hidden: bool = False) -> "tqdm[Any]":
+    """A bar that the caller advances from ``initial``; ``hidden`` where another process shows it."""
     seconds = TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
-    return tqdm(total=total, desc=label, unit=unit, mininterval=seconds, maxinterval=seconds, smoothing=0.05)
+    return tqdm(
+        total=total,
+        desc=label,
+        unit=unit,
+        initial=initial,
+        disable=hidden,
+        mininterval=seconds,
+        maxinterval=seconds,
+        smoothing=0.05,
+    )
 
 
 def show_progress(items: Iterable[T], total: int, label: str) -> Iterable[T]:

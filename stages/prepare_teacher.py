@@ -1,6 +1,7 @@
 """Train the teacher, or take given weights: ends with one safetensors file and its description."""
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.config import load_section
@@ -13,9 +14,12 @@ from pipeline.errors import ConfigError
 from pipeline.planning import RegionsConfig, ViewPlan
 from pipeline.run_folder import run_folder
 from pipeline.teacher.train import train_teacher
+from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.config import TrainConfig
-from pipeline.training.loop import LossRow, write_curve
-from stages.runtime import device, read_split, run_stage, timed, workers
+from pipeline.training.curve import LossRow, write_curve
+from pipeline.training.processes import Machine, Processes
+from stages.launch import UNFINISHED, machine, run_training
+from stages.runtime import read_split, timed
 
 TRAINING_CODE = "pipeline/training"
 """What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
@@ -43,8 +47,8 @@ class PrepareTeacherConfig:
             )
 
 
-def main() -> None:
-    """Run the stage."""
+def main(processes: Processes) -> None:
+    """Run the stage in one of the processes that share the teacher's batches."""
     config = load_section(PrepareTeacherConfig, "prepare_teacher")
     folder = run_folder()
     manifest = read_split(folder, "train")
@@ -54,34 +58,39 @@ def main() -> None:
             f"params.yaml: prepare_teacher.detector.num_classes: expected the dataset's {classes} classes, "
             f"but got {config.detector.num_classes}"
         )
-    with timed(folder.teacher / "timing.json", images=len(manifest.images)):
-        model, curve = _make(config, manifest)
-    save_detector(
-        model, folder.teacher_weights, {"preprocessing": PREPROCESSING, "strides": model.config.strides}
-    )
-    write_curve(curve, folder.teacher / "loss.csv")
+    images = [manifest.annotations_sha256, manifest.images_sha256]
+    unfinished = UNFINISHED / run_key("teacher", {"prepare_teacher": asdict(config), "images": images})
+    with hold_checkpoints(unfinished, processes) as checkpoints:
+        timing = folder.teacher / "timing.json"
+        with timed(timing, images=len(manifest.images)) if processes.leads else nullcontext():
+            model, curve = _make(config, manifest, machine(processes), checkpoints)
+        if processes.leads:
+            description = {"preprocessing": PREPROCESSING, "strides": model.config.strides}
+            save_detector(model, folder.teacher_weights, description)
+            write_curve(curve, folder.teacher / "loss.csv")
 
 
-def _make(config: PrepareTeacherConfig, manifest: Manifest) -> tuple[GFL, list[LossRow]]:
+def _make(
+    config: PrepareTeacherConfig, manifest: Manifest, here: Machine, checkpoints: Checkpoints
+) -> tuple[GFL, list[LossRow]]:
     if config.train and config.views:
-        return _train(config.detector, config.views, config.train, manifest)
+        plan = _plan(config.detector, config.views, manifest)
+        teacher = train_teacher(config.detector, plan, config.train, machine=here, checkpoints=checkpoints)
+        return teacher.model, teacher.curve
     model = GFL(config.detector)
     load_weights(model, Path(config.source))
     return model, []
 
 
-def _train(
-    detector: DetectorConfig, views: ViewsConfig, train: TrainConfig, manifest: Manifest
-) -> tuple[GFL, list[LossRow]]:
-    plan = ViewPlan(
+def _plan(detector: DetectorConfig, views: ViewsConfig, manifest: Manifest) -> ViewPlan:
+    return ViewPlan(
         manifest=manifest,
         strides=detector.strides,
         views=views,
         # Training reads only the main region, which does not depend on the choice.
         regions=RegionsConfig(overlap="diou", lower_fraction=1.0),
     )
-    return train_teacher(detector, plan, train, device=device(), workers=workers())
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_training(main, "stages.prepare_teacher")

@@ -3,7 +3,7 @@
 Nothing here changes a byte of any output, so it comes from the environment, never from ``params.yaml``:
 
 ``LDP_DEVICE``          a torch device; the first GPU if there is one, else the CPU
-``LDP_WORKERS``         processes that decode images for training; 0 decodes in the training process
+``LDP_WORKERS``         processes that decode images for each training process; 0 decodes in the latter
 ``LDP_CACHE_WORKERS``   processes that write the store; one for each GPU, or 1, which is this process
 ``LDP_DASK_SCHEDULER``  address (``tcp://HOST:PORT``) of a running Dask scheduler; its workers write the store
                         instead; they need this code and these folders, and cores as in ``--nthreads 8``
@@ -93,9 +93,10 @@ def _is_here(chosen: "torch.device") -> bool:
     return chosen.type != "meta"
 
 
-def workers() -> int:
-    """Decoding processes for training."""
-    value = os.environ.get("LDP_WORKERS", str(max(0, min(8, (os.cpu_count() or 1) - 2))))
+def workers(training_processes: int = 1) -> int:
+    """Decoding processes for each of the training processes."""
+    cores = (os.cpu_count() or 1) // training_processes
+    value = os.environ.get("LDP_WORKERS", str(max(0, min(8, cores - 2))))
     if not value.isdecimal() or int(value) > MOST_PROCESSES:
         raise ConfigError(
             f"LDP_WORKERS: expected a number of processes up to {MOST_PROCESSES}, but got {value!r}"

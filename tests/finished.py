@@ -16,6 +16,7 @@ from project import NAME, tiny_params, write_params, write_tiny_dataset
 from pipeline.cache import writer
 from pipeline.run_folder import RunFolder
 from stages.commands.main import main as ldp
+from stages.launch import run_training
 from stages.runtime import run_stage
 
 FOLDER = RunFolder(Path("runs") / NAME)
@@ -30,6 +31,9 @@ STAGES = (
     "report",
 )
 """All stages with their arguments, in an order in which they can run."""
+
+TRAINING = ("stages.prepare_teacher", "stages.train_student")
+"""Those that may run in several processes."""
 
 UNFINISHED = 3
 """The partition of the store in ``scratch/`` that is not finished: it has the last images."""
@@ -60,12 +64,20 @@ def call(command: str) -> Ended:
             if name == "ldp":
                 ldp()
             else:
-                run_stage(importlib.import_module(f"stages.{name}").main)
+                _run_stage(f"stages.{name}")
         except SystemExit as ended:
             if isinstance(ended.code, str):
                 return Ended(code=1, error=ended.code)
             return Ended(code=int(ended.code or 0), error="")
     return Ended(code=0, error="")
+
+
+def _run_stage(module: str) -> None:
+    main = importlib.import_module(module).main
+    if module in TRAINING:
+        run_training(main, module)
+    else:
+        run_stage(main)
 
 
 def files_below(folder: Path) -> Files:

@@ -36,7 +36,9 @@ LAYERS: dict[str, int] = {
 """A module imports strictly lower layers, or its own folder."""
 
 SCRIPTS = sorted(
-    path for path in (ROOT / "stages").glob("*.py") if path.name not in ("__init__.py", "runtime.py")
+    path
+    for path in (ROOT / "stages").glob("*.py")
+    if path.name not in ("__init__.py", "launch.py", "runtime.py")
 )
 
 
@@ -123,6 +125,12 @@ def test_every_stage_script_is_a_stage(path: Path) -> None:
 def test_student_never_reaches_teacher_code() -> None:
     reached = import_closure(ROOT / "stages/train_student.py") | import_closure(ROOT / "stages/evaluate.py")
     assert not [file for file in reached if layer(file) == "pipeline.teacher"]
+
+
+def test_training_the_teacher_never_reaches_the_codec() -> None:
+    """A fix there makes the store again, not the teacher."""
+    reached = import_closure(ROOT / "stages/prepare_teacher.py")
+    assert not [file for file in reached if layer(file) == "pipeline.codec"]
 
 
 def test_teacher_stage_never_reaches_student_code() -> None:

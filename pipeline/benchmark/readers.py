@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pipeline.benchmark.sample import Sample, ViewArrays, ViewRows
 from pipeline.cache import schema as layout
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import StoredView, ViewKey
+from pipeline.cache.records import ViewKey
 from pipeline.cache.schema import sharded_specs
 from pipeline.cache.shards import ShardedRows
+from pipeline.cache.stored import StoredView
 from pipeline.codec.weights import quantize_weights
 from pipeline.errors import CacheError
 

@@ -102,7 +102,7 @@ def names_what_fails(path: Path) -> Iterator[None]:
     except OSError as error:
         raise CacheError(
             f"{path} could not be written: {_reason(error)}; make room there, or mend what is wrong, "
-            "and run again: finished partitions are kept"
+            "and run again: what is finished is kept"
         ) from error
 
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.cache.points import locate_points
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import StoredView, ViewKey
+from pipeline.cache.records import ViewKey
 from pipeline.cache.schema import FORMAT_VERSION, StoreSchema
+from pipeline.cache.stored import StoredView
 from pipeline.codec.edges import EDGES
 from pipeline.errors import CacheError
 from pipeline.output import replacing

@@ -12,12 +12,14 @@ from pipeline.cache import schema as layout
 from pipeline.cache.attributes import GET_ANOTHER, read_attributes
 from pipeline.cache.completion import PartitionRecord
 from pipeline.cache.durable import FileDigest
-from pipeline.cache.records import KeptPoints, PlannedView, StoredView, ViewKey
+from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
 from pipeline.cache.schema import StoreSchema, sharded_specs, table_specs
 from pipeline.cache.shards import ShardedRows, read_table
+from pipeline.cache.stored import StoredView
 from pipeline.cache.table import geometry_from_row
 from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import dequantize_weights
+from pipeline.data.views import ViewGeometry
 from pipeline.errors import CacheError
 
 
@@ -147,6 +149,14 @@ class TargetStore:
         """The numbers of the stored views of an image, ascending; empty if there is none."""
         rows = self._rows_of(image_id)
         return tuple(self._view[rows.start : rows.stop].tolist())
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """The geometry of a view, from memory.
+
+        Raises:
+            CacheError: The view is not stored.
+        """
+        return geometry_from_row(self._geometry[self._row(key)].tolist())
 
     def planned(self, key: ViewKey) -> PlannedView:
         """A view as planned, its weights as stored.

@@ -1,4 +1,4 @@
-"""The nouns that the planner, the writer and the reader share: immutable, shapes checked once."""
+"""The nouns that the planner and the writer share, from before any code: immutable, shapes checked once."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,8 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.classes import dequantize_classes
-from pipeline.codec.edges import EDGES, dequantize_edges
 from pipeline.data.views import ViewGeometry
 
 NOT_MAIN = -1
@@ -102,32 +100,5 @@ class SoftTargets:
     def __post_init__(self) -> None:
         edges, classes = self.edge_logits, self.cls_logits
         assert edges.ndim == 3, f"expected (P, 4, bins), but got {edges.shape}"
-        assert edges.shape[1] == EDGES, f"expected (P, 4, bins), but got {edges.shape}"
+        assert edges.shape[1] == 4, f"expected (P, 4, bins), but got {edges.shape}"
         assert classes.ndim == 2, f"expected (M, C), but got {classes.shape}"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StoredView:
-    """One view as it is read: integer codes, for whoever dequantises them (on a device, or here).
-
-    Attributes:
-        planned: The view, with its weights dequantised.
-        edge_codes: (P, 4 * (bins - 1)) int16; (P, 4 * bins) float32 logits if the store is lossless.
-        edge_steps: (P,) float32, the steps of ``dequantize_edges``; ``None`` if lossless.
-        cls_codes: (M, C) int16; float32 logits if the store is lossless.
-        cls_step: ``cls_logit = cls_code * cls_step``; ``None`` if lossless.
-    """
-
-    planned: PlannedView
-    edge_codes: NDArray[np.int16] | NDArray[np.float32]
-    edge_steps: NDArray[np.float32] | None
-    cls_codes: NDArray[np.int16] | NDArray[np.float32]
-    cls_step: float | None
-
-    def edge_logits(self) -> NDArray[np.float32]:
-        """(P, 4, bins), up to a constant per edge unless lossless."""
-        return dequantize_edges(self.edge_codes, self.edge_steps)
-
-    def cls_logits(self) -> NDArray[np.float32]:
-        """(M, C)."""
-        return dequantize_classes(self.cls_codes, self.cls_step)

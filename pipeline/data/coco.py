@@ -107,8 +107,10 @@ def _is_of(kind: type, value: object) -> bool:
 
 def _side(row: Row, key: str, path: Path) -> int:
     side: int = row[key]
-    if side < 1:
-        raise DatasetError(f"{path}: image {row['id']}: expected {key} of 1 px or more, but got {side}")
+    if not 1 <= side <= MOST_PX:
+        raise DatasetError(
+            f"{path}: image {row['id']}: expected {key} of 1 to {MOST_PX:.0e} px, but got {side}"
+        )
     return side
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import StoredView, ViewKey
+from pipeline.cache.records import ViewKey
+from pipeline.cache.stored import StoredView
 from pipeline.data.images import apply_view, batch_images, read_image
 from pipeline.data.manifest import Manifest
 from pipeline.detector.boxes import encode_distances

@@ -149,7 +149,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except FileNotFoundError as error:
-        raise ReportError(f"{path}: expected a result of an earlier stage; run `dvc repro`") from error
+        raise ReportError(
+            f"{path}: expected a result of an earlier stage; `dvc repro` makes it, `dvc pull` fetches it"
+        ) from error
 
 
 @contextmanager

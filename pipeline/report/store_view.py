@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from pipeline.cache.points import PointPlaces, locate_points
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import StoredView, ViewKey
+from pipeline.cache.records import ViewKey
+from pipeline.cache.stored import StoredView
 
 SHOWN_OBJECTS = 4
 """Objects whose edge distributions are drawn."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.detector.head import RawOutputs
 from pipeline.errors import ConfigError
 from pipeline.losses.distillation import kd_divergence
-from pipeline.training.batches import BatchSoftTargets, BatchTargets
+from pipeline.training.batches import BatchTargets, SoftBatch
 from pipeline.training.criterion import MainPoints, Normalisers
 
 REFERENCE_IMAGES = 2
@@ -86,7 +86,7 @@ class DistillationLosses:
 def distillation_losses(
     raw: RawOutputs,
     targets: BatchTargets,
-    soft: BatchSoftTargets,
+    soft: SoftBatch,
     main: MainPoints,
     config: DistillationConfig,
 ) -> DistillationLosses:

@@ -7,11 +7,14 @@ from typing import Any
 
 from pipeline.cache.fingerprint import require
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.cache.records import PlannedView, ViewKey
+from pipeline.cache.stored import StoredView
 from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import Manifest
+from pipeline.data.views import ViewGeometry
 from pipeline.detector.config import DetectorConfig
 from pipeline.errors import ConfigError
+from pipeline.training.soft import BatchSoftTargets, batch_soft_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +37,20 @@ class StoredTargets:
         """Views of an image that the store holds."""
         return self.store.views_of(image_id)
 
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self.store.geometry(key)
+
     def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
         """Read one view."""
         if not self.with_teacher:
             return self.store.planned(key), None
         stored = self.store.read(key)
         return stored.planned, stored
+
+    def join(self, soft: Sequence[StoredView]) -> BatchSoftTargets:
+        """Codes of a batch, one view after another."""
+        return batch_soft_targets(soft)
 
 
 def student_needs(detector: DetectorConfig, manifest: Manifest) -> dict[str, Any]:

@@ -1,21 +1,27 @@
 """Training a student from cached soft targets."""
 
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from pipeline.cache.reader import TargetStore
 from pipeline.data.manifest import Manifest
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL
+from pipeline.detector.head import RawOutputs
 from pipeline.student.distillation import DistillationConfig, distillation_losses
 from pipeline.student.source import StoredTargets, require_fit
+from pipeline.student.validate import ValidationConfig
 from pipeline.training.batches import Batch
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.config import TrainConfig
-from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
-from pipeline.training.dataset import Loader, TargetSource
-from pipeline.training.loop import LOG_EVERY_STEPS, LossRow, StepLosses, build_for_training, train
+from pipeline.training.criterion import DetectionCriterion, MainPoints, Normalisers
+from pipeline.training.curve import LOG_EVERY_STEPS
+from pipeline.training.dataset import Loader
+from pipeline.training.loop import Trained, build_for_training, train
+from pipeline.training.processes import Machine
+from pipeline.training.source import TargetSource
+from pipeline.training.step import LossesOf, Terms
+from pipeline.training.validation import Validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,8 @@ class StudentConfig:
     detector: DetectorConfig
     train: TrainConfig
     loss: DistillationConfig
+    validation: ValidationConfig | None
+    """Evaluation while it is trained; ``None`` evaluates nothing and keeps the last weights."""
 
 
 def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoredTargets:
@@ -42,57 +50,56 @@ def train_student(
     source: TargetSource,
     manifest: Manifest,
     *,
-    device: torch.device,
-    workers: int,
+    machine: Machine,
     label: str,
     steps: int | None = None,
     log_every: int = LOG_EVERY_STEPS,
-) -> tuple[GFL, list[LossRow]]:
+    checkpoints: Checkpoints | None = None,
+    validation: Validation | None = None,
+) -> Trained:
     """Train a student; assignment and soft targets come from ``source``.
 
     Args:
         config: of the student.
         source: :func:`stored_targets`, or the teacher in the loop for comparison.
         manifest: of the training images.
-        device: to train on.
-        workers: processes that decode images.
+        machine: where to train.
         label: shown beside the progress.
         steps: stop after so many; the schedule's own number if not given.
         log_every: steps that a row of the loss curve is the mean of.
+        checkpoints: to go on from and to leave behind; none if not given.
+        validation: see ``student.validate``; none if not given.
 
     Returns:
-        The student and its loss curve.
+        The student, its loss curve and its scores.
     """
-    model = build_for_training(config.detector, config.train, device)
     loader = Loader(
         manifest=manifest,
         source=source,
         strides=config.detector.strides,
         batch_size=config.train.schedule.batch_size,
         seed=config.train.seed,
-        workers=workers,
+        group_by_aspect=config.train.group_by_aspect,
+        machine=machine,
     )
-    return model, train(
-        model,
-        student_losses(model, config),
+    return train(
+        build_for_training(config.detector, config.train, machine.device),
+        student_losses(config),
         loader,
-        config.train.schedule,
-        device=device,
-        norm_eval=config.train.norm_eval,
+        config.train,
         label=label,
         steps=steps,
         log_every=log_every,
+        checkpoints=checkpoints,
+        validation=validation,
     )
 
 
-def student_losses(model: GFL, config: StudentConfig) -> StepLosses:
+def student_losses(config: StudentConfig) -> LossesOf:
     """The loss terms of a batch: detection, and distillation where the batch has soft targets."""
     criterion = DetectionCriterion(config.detector.strides)
 
-    def losses_of(batch: Batch) -> dict[str, Tensor]:
-        raw = model(batch.images)
-        main = gather_main(raw, batch.targets)
-        normalisers = Normalisers.of_batch(batch.targets, main)
+    def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers) -> Terms:
         terms = criterion(raw, batch.targets, main).reduce(normalisers)
         if batch.soft is not None:
             losses = distillation_losses(raw, batch.targets, batch.soft, main, config.loss)
@@ -100,3 +107,12 @@ def student_losses(model: GFL, config: StudentConfig) -> StepLosses:
         return terms
 
     return losses_of
+
+
+def run_identity(config: StudentConfig, store: TargetStore, manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """All that decides a student's weights but the code: what a checkpoint may be continued by."""
+    return {
+        "student": asdict(config),
+        "store": store.fingerprint,
+        "images": [[m.annotations_sha256, m.images_sha256] for m in manifests],
+    }

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import KeptPoints, PlannedView, SoftTargets, StoredView, ViewKey
+from pipeline.cache.records import KeptPoints, PlannedView, SoftTargets, ViewKey
+from pipeline.cache.stored import StoredView
 from pipeline.errors import CacheError, ConfigError
 from pipeline.planning import ViewPlan
 from pipeline.teacher.loss_error import LossError, measure_loss_error, stand_in_student

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.cache.records import PlannedView, ViewKey
+from pipeline.cache.stored import StoredView
+from pipeline.data.views import ViewGeometry
 from pipeline.planning import ViewPlan
 from pipeline.teacher.soft_targets import Teacher
+from pipeline.training.soft import BatchSoftTargets, batch_soft_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,10 @@ class OnlineTargets:
         """Every image has the same views."""
         return self.plan.views.numbers
 
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self.plan.geometry(self.plan.manifest.by_id[key.image_id], key.view)
+
     def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
         """Plan the view and run the teacher on it."""
         planned = self.plan.plan(self.plan.manifest.by_id[key.image_id], key.view)
@@ -39,3 +46,7 @@ class OnlineTargets:
             cls_step=None,
         )
         return planned, stored
+
+    def join(self, soft: Sequence[StoredView]) -> BatchSoftTargets:
+        """Codes of a batch, one view after another."""
+        return batch_soft_targets(soft)

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.cache.records import PlannedView, ViewKey
+from pipeline.data.views import ViewGeometry
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL
+from pipeline.detector.head import RawOutputs
 from pipeline.planning import ViewPlan
-from pipeline.training.batches import Batch
+from pipeline.training.batches import Batch, SoftBatch
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.config import TrainConfig
-from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
+from pipeline.training.criterion import DetectionCriterion, MainPoints, Normalisers
 from pipeline.training.dataset import Loader
-from pipeline.training.loop import LossRow, build_for_training, train
+from pipeline.training.loop import Trained, build_for_training, train
+from pipeline.training.processes import Machine
+from pipeline.training.step import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,17 @@ class AnnotationTargets:
         """Every image has the same views."""
         return self.plan.views.numbers
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self.plan.geometry(self.plan.manifest.by_id[key.image_id], key.view)
+
+    def load(self, key: ViewKey) -> tuple[PlannedView, None]:
         """Plan the view; there are no soft targets."""
         return self.plan.plan(self.plan.manifest.by_id[key.image_id], key.view), None
+
+    def join(self, soft: Sequence[None]) -> SoftBatch:
+        """Never asked for: no view has soft targets."""
+        raise AssertionError(f"expected no soft targets, but got {len(soft)}")
 
 
 def train_teacher(
@@ -41,17 +50,14 @@ def train_teacher(
     plan: ViewPlan,
     config: TrainConfig,
     *,
-    device: torch.device,
-    workers: int,
-) -> tuple[GFL, list[LossRow]]:
-    """Train a detector from random weights; returns it with its loss curve."""
-    model = build_for_training(detector, config, device)
+    machine: Machine,
+    checkpoints: Checkpoints | None = None,
+) -> Trained:
+    """Train a detector from random weights, on from the newest of ``checkpoints`` if there is one."""
     criterion = DetectionCriterion(detector.strides)
 
-    def losses_of(batch: Batch) -> dict[str, Tensor]:
-        raw = model(batch.images)
-        main = gather_main(raw, batch.targets)
-        return criterion(raw, batch.targets, main).reduce(Normalisers.of_batch(batch.targets, main))
+    def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers) -> Terms:
+        return criterion(raw, batch.targets, main).reduce(normalisers)
 
     loader = Loader(
         manifest=plan.manifest,
@@ -59,9 +65,8 @@ def train_teacher(
         strides=detector.strides,
         batch_size=config.schedule.batch_size,
         seed=config.seed,
-        workers=workers,
+        group_by_aspect=config.group_by_aspect,
+        machine=machine,
     )
-    curve = train(
-        model, losses_of, loader, config.schedule, device=device, norm_eval=config.norm_eval, label="teacher"
-    )
-    return model, curve
+    model = build_for_training(detector, config, machine.device)
+    return train(model, losses_of, loader, config, label="teacher", checkpoints=checkpoints)

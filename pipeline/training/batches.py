@@ -1,17 +1,15 @@
 """From single views to a batch: padding, and the place of every kept point in the batch's grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
-from typing import Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.cache.records import PlannedView, StoredView
-from pipeline.codec.edges import CODE_OF_ZERO, EDGES, cosine_basis
+from pipeline.cache.records import PlannedView
 from pipeline.data.images import batch_images
 from pipeline.regions.grid import Size, level_lengths, level_sizes, valid_cells
 
@@ -56,37 +54,20 @@ class BatchTargets(OnDevice):
     """``Tensor[P]``: VLR weight; 0 outside the valuable region."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchSoftTargets(OnDevice):
-    """What the teacher said at a batch's points: integer codes, or float logits if their step is 0."""
+class SoftBatch(Protocol):
+    """What a teacher said at a batch's points, wherever it comes from."""
 
-    edge_codes: Tensor
-    """``ShortTensor[P, 4 * (bins - 1)]`` codes, or ``Tensor[P, 4 * bins]`` logits as they are."""
-    edge_steps: Tensor
-    """``Tensor[P]``: see ``codec.edges``; 0 where logits are stored as they are."""
-    cls_codes: Tensor
-    """``Tensor[M, C]``."""
-    cls_step: float
-    """Logit = code * step; 0 marks logits that are stored as they are."""
+    def to(self, device: torch.device) -> Self:
+        """The same on ``device``."""
+        ...
 
     def edge_logits(self) -> Tensor:
-        """``Tensor[P, 4, bins]`` float32, up to a constant per edge: ``dequantize_edges`` on the device."""
-        codes = self.edge_codes
-        values = codes.float().reshape(len(codes), EDGES, codes.shape[1] // EDGES)
-        if codes.is_floating_point():
-            return values
-        coefficients = (values - CODE_OF_ZERO) * self.edge_steps[:, None, None]
-        return coefficients @ _basis(values.shape[-1] + 1, values.device)
+        """``Tensor[P, 4, bins]`` float32, up to a constant per edge."""
+        ...
 
     def cls_logits(self) -> Tensor:
-        """``Tensor[M, C]`` float32."""
-        return self.cls_codes.float() * (self.cls_step or 1.0)
-
-
-@cache
-def _basis(bins: int, device: torch.device) -> Tensor:
-    """``Tensor[bins - 1, bins]``, copied to each device once."""
-    return torch.from_numpy(cosine_basis(bins).astype(np.float32)).to(device)
+        """``Tensor[M, C]`` float32, at the main region."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +77,8 @@ class Example:
     pixels: Tensor
     """``ByteTensor[3, H, W]``, resized and flipped, not padded."""
     planned: PlannedView
-    stored: StoredView | None
+    stored: Any
+    """Soft targets in the form that its source joins; ``None`` where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +88,7 @@ class Batch:
     images: Tensor
     """``Tensor[B, 3, H, W]``, normalised and padded."""
     targets: BatchTargets
-    soft: BatchSoftTargets | None
+    soft: SoftBatch | None
 
     def to(self, device: torch.device) -> "Batch":
         """The same on ``device``."""
@@ -121,15 +103,18 @@ class Batch:
         return replace(self, images=self.images.pin_memory())
 
 
-def collate(examples: Sequence[Example], strides: Sequence[int]) -> Batch:
-    """Pad a batch and place its points; soft targets only if every example has them."""
-    planned = [example.planned for example in examples]
-    images = batch_images([e.pixels for e in examples], [p.geometry.padded_hw for p in planned])
+def collate(
+    examples: Sequence[Example],
+    strides: Sequence[int],
+    batch_hw: Size,
+    join: Callable[[list[Any]], SoftBatch],
+) -> Batch:
+    """Pad examples to ``batch_hw`` px and place their points; soft targets only if every example has them."""
     stored = [example.stored for example in examples if example.stored is not None]
     return Batch(
-        images=images,
-        targets=batch_targets(planned, (images.shape[-2], images.shape[-1]), strides),
-        soft=batch_soft_targets(stored) if len(stored) == len(examples) else None,
+        images=batch_images([example.pixels for example in examples], [batch_hw]),
+        targets=batch_targets([example.planned for example in examples], batch_hw, strides),
+        soft=join(stored) if len(stored) == len(examples) else None,
     )
 
 
@@ -144,12 +129,12 @@ def batch_targets(planned: Sequence[PlannedView], batch_hw: Size, strides: Seque
         sizes=sizes,
         valid=torch.stack([valid_cells(sizes, strides, view.geometry.padded_hw) for view in planned]),
         image=torch.arange(len(planned)).repeat_interleave(torch.tensor(counts)),
-        index=_joined([batch_positions(view, sizes, strides) for view in planned], np.int64),
-        level=_joined([view.points.level for view in planned], np.int64),
-        main=_joined([gt >= 0 for gt in main_gt], np.bool_),
-        boxes_xyxy=_joined(boxes, np.float32),
-        labels=_joined(labels, np.int64),
-        valuable_weight=_joined([view.points.valuable_weight for view in planned], np.float32),
+        index=joined([batch_positions(view, sizes, strides) for view in planned], np.int64),
+        level=joined([view.points.level for view in planned], np.int64),
+        main=joined([gt >= 0 for gt in main_gt], np.bool_),
+        boxes_xyxy=joined(boxes, np.float32),
+        labels=joined(labels, np.int64),
+        valuable_weight=joined([view.points.valuable_weight for view in planned], np.float32),
     )
 
 
@@ -163,20 +148,6 @@ def batch_positions(view: PlannedView, sizes: Sequence[Size], strides: Sequence[
     return np.asarray(starts[level] + row * widths[level] + column, np.int64)
 
 
-def batch_soft_targets(stored: Sequence[StoredView]) -> BatchSoftTargets:
-    """Concatenate codes; they stay integers until they are on the device."""
-    steps = [_steps(view) for view in stored]
-    return BatchSoftTargets(
-        edge_codes=_joined([view.edge_codes for view in stored], stored[0].edge_codes.dtype),
-        edge_steps=_joined(steps, np.float32),
-        cls_codes=_joined([view.cls_codes for view in stored], stored[0].cls_codes.dtype),
-        cls_step=stored[0].cls_step or 0.0,
-    )
-
-
-def _steps(view: StoredView) -> NDArray[np.float32]:
-    return np.zeros(len(view.edge_codes), np.float32) if view.edge_steps is None else view.edge_steps
-
-
-def _joined(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic] | np.dtype[np.generic]) -> Tensor:
+def joined(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic] | np.dtype[np.generic]) -> Tensor:
+    """Arrays one after another, as one tensor of ``dtype``."""
     return torch.from_numpy(np.concatenate(parts).astype(dtype, copy=False))

@@ -4,7 +4,7 @@ Source: mmdetection ``dense_heads/gfl_head.py``. Differs on purpose: ``loss_bbox
 not NaN, for a batch without positives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -21,6 +21,7 @@ from pipeline.losses.detection import (
 )
 from pipeline.regions.grid import pyramid_points
 from pipeline.training.batches import BatchTargets
+from pipeline.training.processes import Processes
 
 CLS_WEIGHT = 1.0
 BOX_WEIGHT = 2.0
@@ -64,7 +65,8 @@ class Normalisers:
     """What the losses of a batch are divided by: all of it known before any loss, none of it with gradient.
 
     Where processes share a batch and average their gradients, each divides by the *mean* of the processes'
-    normalisers; the average is then the gradient of the whole batch.
+    normalisers; the average is then the gradient of the whole batch. Where one process goes through its
+    images in parts and adds up the gradients, each part is divided by the *total* of the parts'.
     """
 
     images: Tensor
@@ -86,6 +88,23 @@ class Normalisers:
             weight_sum=main.score.sum(),
             main_per_level=_counts(targets.level[targets.main], len(targets.sizes), main.score),
         )
+
+    @classmethod
+    def total(cls, parts: "Sequence[Normalisers]") -> "Normalisers":
+        """Of the batch that the parts make up."""
+        return parts[0] if len(parts) == 1 else cls._of_row(torch.stack([p._as_row() for p in parts]).sum(0))
+
+    def shared(self, processes: Processes) -> "Normalisers":
+        """What every process divides by."""
+        return self if processes.count == 1 else self._of_row(processes.mean(self._as_row()))
+
+    def _as_row(self) -> Tensor:
+        """``Tensor[3 + levels]``: one message instead of four."""
+        return torch.cat([torch.stack([self.images, self.positives, self.weight_sum]), self.main_per_level])
+
+    @classmethod
+    def _of_row(cls, row: Tensor) -> "Normalisers":
+        return cls(images=row[0], positives=row[1], weight_sum=row[2], main_per_level=row[3:])
 
 
 def _counts(values: Tensor, length: int, like: Tensor) -> Tensor:

@@ -1,77 +1,100 @@
-"""Views of images, epoch by epoch, in an order that depends on the seed alone."""
+"""Batches of an epoch, read by processes that stay small."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.cache.records import PlannedView, StoredView, ViewKey
+from pipeline.cache.records import ViewKey
 from pipeline.data.images import apply_view, read_image
 from pipeline.data.manifest import Manifest
-from pipeline.data.views import choose_view
 from pipeline.errors import ConfigError
+from pipeline.regions.grid import Size
 from pipeline.training.batches import Batch, Example, collate
+from pipeline.training.files import ImageFiles
+from pipeline.training.order import epoch_batches
+from pipeline.training.processes import Machine
+from pipeline.training.source import TargetSource
 
-
-class TargetSource(Protocol):
-    """Where a view's targets come from: a store, or the annotations."""
-
-    def image_ids(self) -> Sequence[int]:
-        """Images that are trained on, ascending."""
-        ...
-
-    def views_of(self, image_id: int) -> Sequence[int]:
-        """Numbers of an image's views."""
-        ...
-
-    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
-        """Targets of one view, with soft targets if the source has them."""
-        ...
+StepBatches = tuple[Batch, ...]
+"""What one process computes in one step: its share of the batch, in parts that fit its memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochViews(Dataset[Example]):
-    """The views of one epoch: one view of every image."""
+class StepViews:
+    """What is to be read for one step by one process."""
 
-    manifest: Manifest
+    parts: tuple[tuple[ViewKey, ...], ...]
+    batch_hw: Size
+    """Padded size of the *whole* batch, px: what is beside an image reaches its features, so that the result
+    would depend on the number of processes if each padded its own part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReader(Dataset[StepBatches]):
+    """Reads, decodes and pads the views of a step."""
+
+    files: ImageFiles
     source: TargetSource
-    keys: Sequence[ViewKey]
+    strides: tuple[int, ...]
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    def __getitem__(self, views: StepViews) -> StepBatches:
+        return tuple(
+            collate([self._example(key) for key in part], self.strides, views.batch_hw, self.source.join)
+            for part in views.parts
+        )
 
-    def __getitem__(self, index: int) -> Example:
-        key = self.keys[index]
+    def _example(self, key: ViewKey) -> Example:
         planned, stored = self.source.load(key)
-        record = self.manifest.by_id[key.image_id]
-        pixels = read_image(self.manifest.image_path(record), (record.height, record.width))
+        pixels = read_image(*self.files.find(key.image_id))
         return Example(pixels=apply_view(pixels, planned.geometry), planned=planned, stored=stored)
 
 
-def epoch_keys(source: TargetSource, seed: int, epoch: int) -> list[ViewKey]:
-    """One view of every image in a random order; both depend on ``(seed, epoch)`` alone."""
-    generator = torch.Generator().manual_seed((seed << 32) + epoch)
-    ids = source.image_ids()
-    order = torch.randperm(len(ids), generator=generator).tolist()
-    return [
-        ViewKey(image_id, choose_view(seed, epoch, image_id, source.views_of(image_id)))
-        for image_id in (ids[place] for place in order)
-    ]
+class EpochOrder(Sampler[StepViews]):
+    """The steps of the epoch that is set, as this process's views."""
+
+    def __init__(
+        self,
+        source: TargetSource,
+        machine: Machine,
+        *,
+        batch_size: int,
+        seed: int,
+        group_by_aspect: bool,
+    ) -> None:
+        self.epoch = 0
+        self._source, self._batch_size, self._seed = source, batch_size, seed
+        self._group_by_aspect = group_by_aspect
+        self._share = machine.processes.share(batch_size)
+        self._part = machine.micro_batch or batch_size
+
+    def __len__(self) -> int:
+        return len(self._source.image_ids()) // self._batch_size
+
+    def __iter__(self) -> Iterator[StepViews]:
+        for batch in epoch_batches(
+            self._source, self._seed, self.epoch, self._batch_size, group_by_aspect=self._group_by_aspect
+        ):
+            sizes = [self._source.geometry(key).padded_hw for key in batch]
+            height, width = (max(side) for side in zip(*sizes, strict=True))
+            mine = batch[self._share]
+            parts = tuple(tuple(mine[i : i + self._part]) for i in range(0, len(mine), self._part))
+            yield StepViews(parts=parts, batch_hw=(height, width))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loader:
     """Batches of an epoch; the last, incomplete one is dropped."""
 
-    manifest: Manifest
+    manifest: Manifest = field(repr=False)
     source: TargetSource
     strides: tuple[int, ...]
     batch_size: int
     seed: int
-    workers: int
+    group_by_aspect: bool
+    machine: Machine
 
     def __post_init__(self) -> None:
         images = len(self.source.image_ids())
@@ -79,20 +102,42 @@ class Loader:
             raise ConfigError(
                 f"batch_size: expected at most the {images} training images, but got {self.batch_size}"
             )
+        self.machine.processes.share(self.batch_size)
 
     def __len__(self) -> int:
-        return len(self.source.image_ids()) // self.batch_size
+        return len(self._order)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Batches of an epoch."""
-        keys = epoch_keys(self.source, self.seed, epoch)
-        dataset = EpochViews(manifest=self.manifest, source=self.source, keys=keys)
-        loader = DataLoader(
-            dataset,
+    @cached_property
+    def _order(self) -> EpochOrder:
+        return EpochOrder(
+            self.source,
+            self.machine,
             batch_size=self.batch_size,
-            drop_last=True,
-            num_workers=self.workers,
-            collate_fn=partial(collate, strides=self.strides),
+            seed=self.seed,
+            group_by_aspect=self.group_by_aspect,
+        )
+
+    @cached_property
+    def _loader(self) -> "DataLoader[StepBatches]":
+        """One for all epochs: its processes start once, and hold no order."""
+        reader = StepReader(
+            files=ImageFiles.of_manifest(self.manifest), source=self.source, strides=self.strides
+        )
+        return DataLoader(
+            reader,
+            sampler=self._order,
+            batch_size=None,  # a step is read whole, by one process
+            num_workers=self.machine.workers,
+            persistent_workers=self.machine.workers > 0,
+            collate_fn=_as_read,  # type: ignore[arg-type]  # without batch_size it gets one item
             pin_memory=torch.cuda.is_available(),
         )
-        yield from loader
+
+    def epoch(self, epoch: int) -> Iterator[StepBatches]:
+        """The steps of an epoch."""
+        self._order.epoch = epoch
+        yield from self._loader
+
+
+def _as_read(batches: StepBatches) -> StepBatches:
+    return batches

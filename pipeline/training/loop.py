@@ -1,11 +1,9 @@
 """The training loop: the same for a teacher, a plain student and a distilled one."""
 
-import csv
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,18 +13,15 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.detector.pretrained import load_imagenet
 from pipeline.errors import PipelineError
-from pipeline.output import replacing
 from pipeline.progress import progress_bar
-from pipeline.training.batches import Batch
+from pipeline.training.checkpoints import Checkpoint, Checkpoints, random_states, restore_random
 from pipeline.training.config import TrainConfig
+from pipeline.training.curve import LOG_EVERY_STEPS, Curve, LossRow
 from pipeline.training.dataset import Loader
-from pipeline.training.schedule import ScheduleConfig, build_optimizer, rate_factor
-
-LOG_EVERY_STEPS = 20
-"""Rows of the loss curve are means over this many steps."""
-
-StepLosses = Callable[[Batch], dict[str, Tensor]]
-"""Weighted loss terms (0-d) of one batch; their sum is what is minimised."""
+from pipeline.training.processes import Machine
+from pipeline.training.schedule import rate_factor
+from pipeline.training.step import LossesOf, Stepper
+from pipeline.training.validation import ScoreRow, Validation, is_best
 
 logger = logging.getLogger(__name__)
 
@@ -42,104 +37,143 @@ def build_for_training(detector: DetectorConfig, config: TrainConfig, device: to
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossRow:
-    """One row of the loss curve."""
+class Trained:
+    """A detector after its training."""
 
-    step: int
-    terms: dict[str, float]
+    model: GFL
+    curve: list[LossRow]
+    scores: list[ScoreRow]
+    """Of the epochs after which it was validated; those of the leading process."""
+    continued_from: int
+    """Epochs that an earlier, killed run had finished."""
 
 
 def train(
     model: GFL,
-    losses_of: StepLosses,
+    losses_of: LossesOf,
     loader: Loader,
-    schedule: ScheduleConfig,
+    config: TrainConfig,
     *,
-    device: torch.device,
-    norm_eval: bool,
     label: str,
     steps: int | None = None,
     log_every: int = LOG_EVERY_STEPS,
-) -> list[LossRow]:
-    """Train ``model`` in place and return the curve of its loss terms.
+    checkpoints: Checkpoints | None = None,
+    validation: Validation | None = None,
+) -> Trained:
+    """Train ``model`` in place, on from the newest of ``checkpoints`` if there is one.
 
     ``steps`` stops before the schedule's end; the learning rate is that of the whole schedule all the same.
 
     Raises:
         PipelineError: the loss is not finite; the message names step and terms.
     """
-    optimizer = build_optimizer(model, schedule)
+    run = _Run(model, losses_of, loader, config, log_every, validation)
+    continued_from = run.restore(checkpoints, label) if checkpoints else 0
     per_epoch = len(loader)
-    factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, per_epoch, schedule))
-    curve = _Curve(log_every)
-    total = schedule.epochs * per_epoch if steps is None else min(steps, schedule.epochs * per_epoch)
-    with progress_bar(total, label, "step") as bar:
-        for epoch in range(-(-total // per_epoch)):
-            _set_training(model, norm_eval=norm_eval)
-            for batch in islice(loader.epoch(epoch), total - curve.step):
-                terms = losses_of(batch.to(device))
-                loss = torch.stack(list(terms.values())).sum()
-                _require_finite(loss, terms, curve.step)
-                _update(model, optimizer, loss, schedule.max_grad_norm)
-                factor.step()
-                curve.add(terms)
+    total = config.schedule.epochs * per_epoch
+    total = total if steps is None else min(steps, total)
+    hidden = not loader.machine.processes.leads
+    with progress_bar(total, label, "step", initial=run.curve.step, hidden=hidden) as bar:
+        for epoch in range(continued_from, -(-total // per_epoch)):
+            for _ in islice(run.epoch(epoch), total - run.curve.step):
                 bar.update()
-            bar.set_postfix({"epoch": str(epoch + 1), **curve.latest()})
-    return curve.rows
+            run.finish_epoch(epoch + 1, checkpoints)
+            bar.set_postfix({"epoch": str(epoch + 1), **run.curve.latest()})
+    run.keep_best()
+    return Trained(model=model, curve=run.curve.rows, scores=run.scores, continued_from=continued_from)
 
 
-def _set_training(model: GFL, *, norm_eval: bool) -> None:
-    model.train()
-    if norm_eval:
-        set_norms_to_eval(model)
+class _Run:
+    """Everything that changes while a detector is trained."""
 
+    def __init__(
+        self,
+        model: GFL,
+        losses_of: LossesOf,
+        loader: Loader,
+        config: TrainConfig,
+        log_every: int,
+        validation: Validation | None,
+    ) -> None:
+        self.curve = Curve(log_every, loader.machine)
+        self.scores: list[ScoreRow] = []
+        self._best: dict[str, Tensor] = {}
+        self._model, self._loader, self._config = model, loader, config
+        self._validation = validation
+        self._stepper = Stepper(model, losses_of, config, loader.machine)
 
-def _require_finite(loss: Tensor, terms: dict[str, Tensor], step: int) -> None:
-    if not torch.isfinite(loss):
-        shown = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())
-        raise PipelineError(
-            f"step {step}: expected a finite loss, but got {shown}; try a lower learning_rate"
+    @property
+    def _machine(self) -> Machine:
+        return self._loader.machine
+
+    def epoch(self, epoch: int) -> Iterator[None]:
+        """Take the steps of an epoch, one at each turn."""
+        self._model.train()
+        if self._config.norm_eval:
+            set_norms_to_eval(self._model)
+        schedule = self._config.schedule
+        for batches in self._loader.epoch(epoch):
+            factor = rate_factor(self.curve.step, len(self._loader), schedule)
+            moved = tuple(batch.to(self._machine.device) for batch in batches)
+            self.curve.add(self._stepper.step(moved, schedule.learning_rate * factor))
+            yield
+
+    def finish_epoch(self, finished: int, checkpoints: Checkpoints | None) -> None:
+        """Look at losses and weights, validate, and only then replace the last checkpoint."""
+        self.curve.settle()
+        self._require_finite_weights()
+        if self._validation and self._validation.is_due(finished, self._config.schedule.epochs):
+            self._score(self._validation, finished)
+        if checkpoints and self._machine.processes.leads:
+            checkpoints.save(self._checkpoint(finished))
+
+    def _score(self, validation: Validation, finished: int) -> None:
+        scores = validation.score(self._model)
+        if not self._machine.processes.leads:
+            return
+        self.scores.append(ScoreRow(epoch=finished, scores=scores))
+        if validation.keep == "best" and is_best(self.scores):
+            self._best = {name: value.cpu().clone() for name, value in self._model.state_dict().items()}
+
+    def keep_best(self) -> None:
+        """Put the best epoch's weights back, where they are to be kept."""
+        if self._best:
+            self._model.load_state_dict(self._best)
+
+    def _require_finite_weights(self) -> None:
+        finite = torch.stack([parameter.isfinite().all() for parameter in self._model.parameters()]).all()
+        if not finite:
+            raise PipelineError(
+                f"step {self.curve.step - 1}: expected finite weights after it, but some are not; "
+                "try a lower learning_rate"
+            )
+
+    def _checkpoint(self, finished: int) -> Checkpoint:
+        return Checkpoint(
+            epoch=finished,
+            weights=dict(self._model.state_dict()),
+            optimizer=self._stepper.optimizer.state_dict(),
+            scaler=self._stepper.scaler.state_dict(),
+            random=random_states(self._machine.device),
+            curve=self.curve.state(),
+            scores=[asdict(row) for row in self.scores],
+            best=self._best,
         )
 
-
-def _update(model: GFL, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float | None) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if max_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-    optimizer.step()
-
-
-class _Curve:
-    """Means of the loss terms over a few steps."""
-
-    def __init__(self, every: int) -> None:
-        self.rows: list[LossRow] = []
-        self.step = 0
-        self._every = every
-        self._pending: list[dict[str, Tensor]] = []
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """Record a step; values stay on the device until a row is complete."""
-        self.step += 1
-        self._pending.append({name: value.detach() for name, value in terms.items()})
-        if len(self._pending) == self._every:
-            names = self._pending[0]
-            means = {name: torch.stack([row[name] for row in self._pending]).mean().item() for name in names}
-            self.rows.append(LossRow(step=self.step, terms=means))
-            self._pending.clear()
-
-    def latest(self) -> dict[str, str]:
-        """Sum of the newest row's terms, once there is a row."""
-        return {"loss": f"{sum(self.rows[-1].terms.values()):.3f}"} if self.rows else {}
-
-
-def write_curve(rows: list[LossRow], path: Path) -> None:
-    """Write the loss curve as CSV: one column a term."""
-    names = list(rows[0].terms) if rows else []
-    with replacing(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["step", *names, "loss"])
-        for row in rows:
-            values = [row.terms[name] for name in names]
-            writer.writerow([row.step, *(f"{value:.6g}" for value in (*values, sum(values)))])
+    def restore(self, checkpoints: Checkpoints, label: str) -> int:
+        """Go on from the newest checkpoint; returns how many epochs are finished."""
+        checkpoint = checkpoints.load()
+        if checkpoint is None:
+            return 0
+        self._model.load_state_dict(checkpoint.weights)
+        self._stepper.optimizer.load_state_dict(checkpoint.optimizer)
+        self._stepper.scaler.load_state_dict(checkpoint.scaler)
+        restore_random(checkpoint.random, self._machine.device)
+        self.curve.restore(checkpoint.curve)
+        self.scores = [ScoreRow(**row) for row in checkpoint.scores]
+        self._best = checkpoint.best
+        epochs = self._config.schedule.epochs
+        logger.info(
+            "%s: going on after epoch %d of %d (%s)", label, checkpoint.epoch, epochs, checkpoints.path
+        )
+        return checkpoint.epoch

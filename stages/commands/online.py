@@ -17,7 +17,8 @@ from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.online import OnlineTargets
 from pipeline.teacher.soft_targets import Teacher
-from pipeline.training.dataset import TargetSource
+from pipeline.training.processes import ALONE, Machine
+from pipeline.training.source import TargetSource
 from stages.runtime import device, read_split, write_json
 
 logger = logging.getLogger(__name__)
@@ -86,11 +87,10 @@ def _short_run(
 ) -> ShortRun:
     """Train for a few steps; views are decoded in this process, where the online teacher lives."""
     start = time.perf_counter()
-    model, curve = train_student(
-        config, source, manifest, device=device(), workers=0, label=label, steps=steps, log_every=1
-    )
-    losses = [sum(row.terms.values()) for row in curve]
-    return ShortRun(model=model, losses=losses, seconds=time.perf_counter() - start)
+    here = Machine(device=device(), workers=0, processes=ALONE, micro_batch=None)
+    student = train_student(config, source, manifest, machine=here, label=label, steps=steps, log_every=1)
+    losses = [sum(row.terms.values()) for row in student.curve]
+    return ShortRun(model=student.model, losses=losses, seconds=time.perf_counter() - start)
 
 
 def compare(cached: ShortRun, online: ShortRun) -> dict[str, float]:

@@ -17,8 +17,10 @@ from pipeline.evaluation.detect import detect
 from pipeline.progress import show_progress
 from pipeline.run_folder import SCRATCH, require_student, run_folder, student_names
 from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.training.processes import ALONE
 from stages.evaluate import EvaluateConfig
-from stages.runtime import device, read_split, workers, write_json
+from stages.launch import machine
+from stages.runtime import device, read_split, write_json
 
 FINISHED = SCRATCH / "seeds"
 """One file a finished run, so that a killed comparison goes on where it stopped."""
@@ -84,14 +86,13 @@ def _train_and_evaluate(
 ) -> dict[str, Any]:
     label = f"{name} seed {config.train.seed}"
     train_manifest = read_split(run_folder(), "train")
-    model, _ = train_student(
+    model = train_student(
         config,
         stored_targets(config, store, train_manifest),
         train_manifest,
-        device=device(),
-        workers=workers(),
+        machine=machine(ALONE),
         label=label,
-    )
+    ).model
     manifest = read_split(run_folder(), "val")
     results = detect(
         model,

@@ -9,7 +9,9 @@ from pipeline.config import load_section
 from pipeline.errors import ConfigError
 from pipeline.run_folder import require_student, run_folder
 from pipeline.student.train import StudentConfig, stored_targets, train_student
-from stages.runtime import device, read_split, workers
+from pipeline.training.processes import ALONE
+from stages.launch import machine
+from stages.runtime import read_split
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +47,15 @@ def run(arguments: argparse.Namespace) -> None:
         len(store),
         store.schema.views,
     )
-    _, curve = train_student(
+    curve = train_student(
         config,
         stored_targets(config, store, manifest),
         manifest,
-        device=device(),
-        workers=workers(),
+        machine=machine(ALONE),
         label=arguments.student,
         steps=arguments.steps,
         log_every=1,
-    )
+    ).curve
     share = max(1, len(curve) // COMPARED_SHARE)
     for term in curve[0].terms:
         first, last = ([row.terms[term] for row in rows] for rows in (curve[:share], curve[-share:]))

@@ -11,7 +11,8 @@ from cache_cases import LOSSLESS, QUANTIZED, flip_bit, make_plan, write_store
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import StoredView, ViewKey
+from pipeline.cache.records import ViewKey
+from pipeline.cache.stored import StoredView
 from pipeline.codec.precision import Precision
 from pipeline.errors import CacheError
 

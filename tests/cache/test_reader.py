@@ -14,7 +14,8 @@ from cache_cases import LOSSLESS, QUANTIZED, Plan, make_plan, plan_of, write_all
 
 from pipeline.cache.attributes import SEAL, write_attributes
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import StoredView, ViewKey
+from pipeline.cache.records import ViewKey
+from pipeline.cache.stored import StoredView
 from pipeline.cache.writer import STORE_FOLDER
 from pipeline.errors import CacheError
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.cache.records import KeptPoints, PlannedView, StoredView, ViewGeometry, ViewKey
+from pipeline.cache.records import KeptPoints, PlannedView, ViewGeometry, ViewKey
+from pipeline.cache.stored import StoredView
 from pipeline.detector.head import RawOutputs, flatten_levels
 from pipeline.regions.grid import (
     Size,
@@ -29,13 +30,8 @@ from pipeline.regions.grid import (
 )
 from pipeline.regions.valuable import find_regions
 from pipeline.student.distillation import DistillationConfig
-from pipeline.training.batches import (
-    BatchSoftTargets,
-    BatchTargets,
-    batch_positions,
-    batch_soft_targets,
-    batch_targets,
-)
+from pipeline.training.batches import BatchTargets, batch_positions, batch_targets
+from pipeline.training.soft import BatchSoftTargets, batch_soft_targets
 
 FOLDER = Path(os.environ.get("LD_GOLDEN", Path(__file__).parent / "data"))
 """The recorded set; another one of the same layout runs through the same tests."""

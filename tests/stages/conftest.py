@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from finished import finish, working_in
+
+pytest.register_assert_rewrite("finished", "wrong_input")
+
+from finished import finish, working_in  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -214,7 +214,7 @@ STORES = [
     ),
     Wrong(
         does="an unfinished store of another plan",
-        edit=lambda f: written(next((f / "scratch").iterdir()) / "store.zarr/zarr.json", "{}")(f),
+        edit=lambda f: written(next((f / "scratch").glob("*/store.zarr/zarr.json")), "{}")(f),
         run=CACHE,
         says=("cannot be continued: remove it, and run again",),
     ),
@@ -237,7 +237,7 @@ RESULTS = [
         does="metrics that are missing",
         edit=removed(FOLDER.metrics("ld")),
         run="report",
-        says=("metrics/ld.json: expected a result of an earlier stage; run `dvc repro`",),
+        says=("metrics/ld.json: expected a result of an earlier stage; `dvc repro` makes it",),
     ),
     Wrong(
         does="cut metrics",

@@ -184,7 +184,8 @@ CHANGES = [
     Change(
         does="a comment in the evaluation",
         edit=comment("pipeline/evaluation/coco_ap.py"),
-        runs={"evaluate_teacher"} | EVALUATE | REPORT,
+        # A student may be evaluated while it trains, and its best epoch kept.
+        runs={"evaluate_teacher"} | TRAIN | EVALUATE | REPORT,
     ),
     # What changes no byte runs nothing.
     Change(does="a comment in params.yaml", edit=comment("params.yaml"), runs=set()),
@@ -224,3 +225,17 @@ def test_other_weights_at_the_same_path_are_noticed(finished: Path, tmp_path: Pa
     tensors["bbox_head.gfl_reg.bias"] += 0.5
     save_file(tensors, weights)
     assert repro(folder) == EVERYTHING - {"prepare_data"}
+
+
+def test_another_recipe_lies_beside_the_first_and_going_back_computes_nothing(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+    mine = (folder / "params.yaml").read_bytes()
+    edit_params(folder, lambda values: values.update(name="other"))
+    params("cache_teacher", "regions", "overlap", to="diou")(folder)
+    assert repro(folder) == EVERYTHING
+    (folder / "params.yaml").write_bytes(mine)
+    shutil.rmtree(folder / ".dvc/cache/runs")  # not by the run cache: both have their own lock entries
+    assert repro(folder) == set()
+    assert all((folder / f"runs/{name}/cache/targets.zarr/zarr.json").is_file() for name in (NAME, "other"))

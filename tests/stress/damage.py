@@ -27,8 +27,9 @@ from stores import make_plan, write_remaining
 from workspace import Content, content_of, temporary_folder
 
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import StoredView, ViewKey
+from pipeline.cache.records import ViewKey
 from pipeline.cache.schema import sharded_specs
+from pipeline.cache.stored import StoredView
 from pipeline.cache.verify import verify
 from pipeline.errors import CacheError
 

@@ -29,7 +29,8 @@ from damage import (
 from stores import make_plan, write_remaining
 
 from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import StoredView, ViewKey
+from pipeline.cache.records import ViewKey
+from pipeline.cache.stored import StoredView
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from pipeline.student.distillation import (
     DistillationLosses,
     distillation_losses,
 )
-from pipeline.training.batches import BatchSoftTargets, BatchTargets
+from pipeline.training.batches import BatchTargets
 from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
+from pipeline.training.soft import BatchSoftTargets
 
 STRIDES = (8, 16, 32)
 SIZES = tuple(level_sizes((64, 64), STRIDES))

@@ -5,65 +5,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
+from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_teacher
+from training_cases import (
+    FULL,
+    HERE,
+    IMAGES,
+    PLAIN,
+    relative_difference,
+    same_weights,
+    store_of,
+    student,
+)
+from training_cases import trained as trained_run
 
 from pipeline.cache.reader import TargetStore
-from pipeline.codec.precision import Precision
 from pipeline.detector.gfl import GFL
 from pipeline.errors import PipelineError
 from pipeline.planning import ViewPlan
-from pipeline.student.distillation import DistillationConfig
-from pipeline.student.train import StudentConfig, stored_targets, train_student
-from pipeline.teacher.cache_views import write_store
+from pipeline.student.train import StudentConfig, train_student
 from pipeline.teacher.online import OnlineTargets
-from pipeline.training.config import TrainConfig
-from pipeline.training.schedule import ScheduleConfig
-
-PLAIN = DistillationConfig(ld_weight=0, vlr_weight=0, ld_temperature=10, kd_weight=0, kd_temperature=2)
-FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=0.5, kd_temperature=2)
-IMAGES = 8
-CPU = torch.device("cpu")
-
-
-def student(loss: DistillationConfig, epochs: int = 1) -> StudentConfig:
-    schedule = ScheduleConfig(
-        epochs=epochs,
-        batch_size=2,
-        optimizer="sgd",
-        learning_rate=0.01,
-        weight_decay=1e-4,
-        warmup_steps=4,
-        decay="cosine",
-        milestones=(),
-        max_grad_norm=10.0,
-    )
-    train_config = TrainConfig(seed=0, pretrained=False, frozen_stages=-1, norm_eval=False, schedule=schedule)
-    return StudentConfig(detector=DETECTOR, train=train_config, loss=loss)
-
-
-def store_of(folder: Path, precision: Precision, teacher_seed: int = 0) -> TargetStore:
-    plan = small_plan(folder, IMAGES)
-    output = folder / f"{'lossless' if precision.lossless else 'quantized'}_{teacher_seed}.zarr"
-    write_store(
-        small_store_plan(plan, precision, f"w{teacher_seed}"),
-        plan,
-        small_teacher(plan.manifest, teacher_seed),
-        scratch_root=folder,
-        output=output,
-        progress=lambda items, _total, _label: items,
-    )
-    return TargetStore.open(output)
 
 
 def trained(config: StudentConfig, store: TargetStore, plan: ViewPlan) -> GFL:
-    source = stored_targets(config, store, plan.manifest)
-    return train_student(config, source, plan.manifest, device=CPU, workers=0, label="test")[0]
-
-
-def same_weights(first: GFL, second: GFL) -> bool:
-    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
+    return trained_run(config, store, plan).model
 
 
 def test_the_same_student_twice_has_the_same_weights(tmp_path: Path) -> None:
@@ -81,21 +45,14 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path
 def trained_online(config: StudentConfig, plan: ViewPlan) -> GFL:
     teacher = replace(small_teacher(plan.manifest), batch_size=1)
     source = OnlineTargets(plan=plan, teacher=teacher)
-    return train_student(config, source, plan.manifest, device=CPU, workers=0, label="online")[0]
-
-
-def relative_difference(first: GFL, second: GFL) -> float:
-    """Norm of the difference of all parameters over their norm."""
-    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
-    difference = sum((a - b).double().square().sum() for a, b in pairs)
-    return float((difference / sum(a.double().square().sum() for a, _ in pairs)).sqrt().detach())
+    return train_student(config, source, plan.manifest, machine=HERE, label="online").model
 
 
 def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_in_the_loop(
     tmp_path: Path,
 ) -> None:
     plan = small_plan(tmp_path, IMAGES)
-    config = student(FULL, epochs=5)
+    config = student(FULL, {"epochs": 5})
     cached = trained(config, store_of(tmp_path, LOSSLESS), plan)
     online = trained_online(config, plan)
     assert relative_difference(cached, online) < 1e-6
@@ -105,19 +62,15 @@ def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_
 
 def test_a_short_run_takes_its_steps_and_no_more(tmp_path: Path) -> None:
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
-    config = student(FULL, epochs=3)
-    source = stored_targets(config, store, plan.manifest)
-    _, curve = train_student(
-        config, source, plan.manifest, device=CPU, workers=0, label="short", steps=5, log_every=1
-    )
-    assert [row.step for row in curve] == [1, 2, 3, 4, 5]
+    config = student(FULL, {"epochs": 3})
+    short = trained_run(config, store, plan, steps=5, log_every=1)
+    assert [row.step for row in short.curve] == [1, 2, 3, 4, 5]
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_terms(tmp_path: Path) -> None:
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
-    config = student(FULL, epochs=9)
-    too_fast = replace(config.train.schedule, learning_rate=1e9, max_grad_norm=None, warmup_steps=0)
-    broken = replace(config, train=replace(config.train, schedule=too_fast))
+    schedule = {"epochs": 9, "learning_rate": 1e9, "max_grad_norm": None, "warmup_steps": 0}
+    broken = student(FULL, schedule)
     with pytest.raises(PipelineError, match=r"step \d+: expected a finite loss, but got .*loss_cls="):
         trained(broken, store, plan)
 
@@ -129,3 +82,11 @@ def test_targets_are_read_for_the_view_that_is_shown(tmp_path: Path) -> None:
         live = plan.plan(plan.manifest.by_id[key.image_id], key.view)
         assert store.planned(key).geometry == live.geometry
         np.testing.assert_array_equal(store.planned(key).boxes_xyxy, live.boxes_xyxy)
+
+
+def test_decoding_processes_change_nothing(tmp_path: Path) -> None:
+    """They live on from epoch to epoch, and each epoch has its own order all the same."""
+    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    config = student(FULL, {"epochs": 3})
+    decoded = trained_run(config, store, plan, replace(HERE, workers=2))
+    assert same_weights(decoded.model, trained(config, store, plan))

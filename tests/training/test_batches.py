@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from batch_cases import STRIDES, planned_view, three_views
 
-from pipeline.cache.records import StoredView
+from pipeline.cache.stored import StoredView
 from pipeline.regions.grid import pyramid_points
-from pipeline.training.batches import batch_soft_targets, batch_targets
+from pipeline.training.batches import batch_targets
+from pipeline.training.soft import batch_soft_targets
 
 
 def test_points_keep_their_coordinates_in_a_wider_batch() -> None:

@@ -54,3 +54,47 @@ def test_frozen_parameters_are_left_out() -> None:
 def test_impossible_schedules_are_refused(change: dict) -> None:
     with pytest.raises(ConfigError):
         schedule(**change)
+
+
+def mmcv_rates(
+    *, rate: float, steps_per_epoch: int, epochs: int, milestones: list[int], warmup: int, ratio: float
+) -> list[float]:
+    """Rates of every iteration as mmcv's ``StepLrUpdaterHook`` sets them, hook by hook.
+
+    ``before_train_epoch`` sets the epoch's rate; ``before_train_iter`` overrides it while it warms up, and
+    puts it back in the iteration in which the warm-up is over.
+    """
+    rates: list[float] = []
+    for epoch in range(epochs):
+        regular = rate * 0.1 ** sum(epoch >= milestone for milestone in milestones)
+        current = regular
+        for inner in range(steps_per_epoch):
+            iteration = epoch * steps_per_epoch + inner
+            if iteration == warmup:
+                current = regular
+            elif iteration < warmup:
+                k = (1 - iteration / warmup) * (1 - ratio)
+                current = regular * (1 - k)
+            rates.append(current)
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("epochs", "milestones", "per_epoch"),
+    [(12, (8, 11), 100), (24, (16, 22), 60), (12, (1, 2), 300)],
+    ids=["1x", "2x", "warm-up beyond a milestone"],
+)
+def test_every_iteration_has_the_rate_that_mmcv_gives_it(
+    epochs: int, milestones: tuple[int, ...], per_epoch: int
+) -> None:
+    config = schedule(epochs=epochs, milestones=milestones)
+    expected = mmcv_rates(
+        rate=0.01,
+        steps_per_epoch=per_epoch,
+        epochs=epochs,
+        milestones=list(milestones),
+        warmup=500,
+        ratio=0.001,
+    )
+    found = [0.01 * rate_factor(step, per_epoch, config) for step in range(epochs * per_epoch)]
+    assert found == pytest.approx(expected, rel=1e-12)

@@ -1,0 +1,56 @@
+"""Average precision of a student while it is trained."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.data.manifest import Manifest
+from pipeline.detector.gfl import GFL
+from pipeline.errors import ConfigError
+from pipeline.evaluation.coco_ap import evaluate
+from pipeline.evaluation.detect import detect
+from pipeline.training.processes import Machine
+from pipeline.training.validation import SCORES, Validation
+
+AREA_EDGES = (32.0, 96.0)
+"""COCO's; no score of :data:`SCORES` depends on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """How a student is evaluated while it is trained."""
+
+    every: int
+    """Epochs; the last one counts in any case."""
+    keep: Literal["last", "best"]
+    """Which weights the student ends with: those of the last epoch, or of the highest AP."""
+    scale: tuple[int, int]
+    """Test scale ``(long, short)``, px."""
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        for name in ("every", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected 1 or more, but got {getattr(self, name)}")
+
+
+def validation_on(config: ValidationConfig, manifest: Manifest, machine: Machine) -> Validation:
+    """Validation on the images of a manifest, which the processes share."""
+    processes = machine.processes
+    mine = replace(manifest, images=manifest.images[processes.rank :: processes.count])
+
+    def score(model: GFL) -> dict[str, float | None]:
+        found = detect(
+            model,
+            mine,
+            config.scale,
+            batch_size=config.batch_size,
+            device=machine.device,
+            progress=lambda batches, _total: batches,
+        )
+        results = processes.collect(found)
+        if not processes.leads:
+            return dict.fromkeys(SCORES)
+        summary = evaluate(manifest, results, AREA_EDGES).summary
+        return {name: summary[name] for name in SCORES}
+
+    return Validation(score=score, every=config.every, keep=config.keep)

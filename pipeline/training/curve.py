@@ -1,0 +1,102 @@
+"""The curve of the loss terms, and the watch over them."""
+
+import csv
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import PipelineError
+from pipeline.output import replacing
+from pipeline.training.processes import Machine
+
+LOG_EVERY_STEPS = 20
+"""Rows of the loss curve are means over this many steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRow:
+    """One row of the loss curve."""
+
+    step: int
+    terms: dict[str, float]
+
+
+class Curve:
+    """Means of the loss terms over a few steps and all processes.
+
+    Values stay on the device until a row is complete: a look at every step would make a GPU wait for it.
+    """
+
+    def __init__(self, every: int, machine: Machine) -> None:
+        self.rows: list[LossRow] = []
+        self.step = 0
+        self._every = every
+        self._machine = machine
+        self._pending: list[dict[str, Tensor]] = []
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Record a step's terms, each that of this process's share.
+
+        Raises:
+            PipelineError: a step since the last row had a loss that is not finite.
+        """
+        self.step += 1
+        self._pending.append({name: value.detach() for name, value in terms.items()})
+        if len(self._pending) == self._every:
+            self.settle()
+            means = {name: torch.stack([row[name] for row in self._pending]).mean().item() for name in terms}
+            self.rows.append(LossRow(step=self.step, terms=means))
+            self._pending.clear()
+
+    def settle(self) -> None:
+        """Average the pending steps over the processes, and look at them.
+
+        Raises:
+            PipelineError: names the first step whose loss is not finite, and its terms.
+        """
+        if not self._pending:
+            return
+        names = list(self._pending[0])
+        local = torch.stack([torch.stack([row[name] for name in names]) for row in self._pending])
+        values = self._machine.processes.mean(local)
+        self._pending = [dict(zip(names, row, strict=True)) for row in values]
+        first = self.step - len(self._pending)
+        for step, row in enumerate(values.tolist(), start=first):
+            if not math.isfinite(sum(row)):
+                shown = ", ".join(f"{name}={value:.4g}" for name, value in zip(names, row, strict=True))
+                raise PipelineError(
+                    f"step {step}: expected a finite loss, but got {shown}; try a lower learning_rate"
+                )
+
+    def latest(self) -> dict[str, str]:
+        """Sum of the newest row's terms, once there is a row."""
+        return {"loss": f"{sum(self.rows[-1].terms.values()):.3f}"} if self.rows else {}
+
+    def state(self) -> dict[str, Any]:
+        """Plain values, once settled."""
+        pending = [{name: value.item() for name, value in row.items()} for row in self._pending]
+        return {"step": self.step, "rows": [asdict(row) for row in self.rows], "pending": pending}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        self.step = state["step"]
+        self.rows = [LossRow(**row) for row in state["rows"]]
+        self._pending = [
+            {name: torch.tensor(value, device=self._machine.device) for name, value in row.items()}
+            for row in state["pending"]
+        ]
+
+
+def write_curve(rows: list[LossRow], path: Path) -> None:
+    """Write the loss curve as CSV: one column a term."""
+    names = list(rows[0].terms) if rows else []
+    with replacing(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", *names, "loss"])
+        for row in rows:
+            values = [row.terms[name] for name in names]
+            writer.writerow([row.step, *(f"{value:.6g}" for value in (*values, sum(values)))])

@@ -1,0 +1,115 @@
+"""One step of training: forward, losses, backward, update; in one process or several, whole or in parts."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.detector.gfl import GFL
+from pipeline.detector.head import RawOutputs
+from pipeline.errors import ConfigError
+from pipeline.training.batch_norm import share_batch_norms
+from pipeline.training.batches import Batch
+from pipeline.training.config import TrainConfig
+from pipeline.training.criterion import MainPoints, Normalisers, gather_main
+from pipeline.training.dataset import StepBatches
+from pipeline.training.processes import Machine
+from pipeline.training.schedule import build_optimizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Terms = dict[str, Tensor]
+"""Weighted loss terms, 0-d each."""
+
+LossesOf = Callable[[RawOutputs, Batch, MainPoints, Normalisers], Terms]
+"""The terms of a batch, divided by the normalisers given; their sum is what is minimised."""
+
+
+class Stepper:
+    """A model and its optimiser."""
+
+    def __init__(self, model: GFL, losses_of: LossesOf, config: TrainConfig, machine: Machine) -> None:
+        if machine.micro_batch and not config.norm_eval:
+            raise ConfigError(
+                "norm_eval: expected true, but got false: a batch in parts (LDP_MICRO_BATCH) would have "
+                "other BatchNorm statistics than the whole"
+            )
+        self.optimizer = build_optimizer(model, config.schedule)
+        # Only float16 needs it: small gradients would be zero, so the loss is multiplied before the backward
+        # pass. A step whose gradients overflow is left out, and the factor halved.
+        self.scaler = torch.amp.GradScaler(machine.device.type, enabled=config.precision == "float16")
+        self._model = model
+        self._losses_of = losses_of
+        self._config = config
+        self._machine = machine
+        self._parallel = _in_parallel(model, config, machine)
+
+    def step(self, batches: StepBatches, rate: float) -> Terms:
+        """Take one step at a learning rate; returns the terms of this process's share of the batch."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        whole = self._normalisers(batches) if len(batches) > 1 else None
+        *first, last = batches
+        parts = []
+        for batch in first:
+            with self._without_exchange():
+                parts.append(self._backward(batch, whole))
+        parts.append(self._backward(last, whole))
+        self._update()
+        return {name: torch.stack([terms[name] for terms in parts]).sum() for name in parts[0]}
+
+    @torch.no_grad()
+    def _normalisers(self, batches: StepBatches) -> Normalisers:
+        """Of all parts, before the first is trained on.
+
+        The sum of the student's own scores is only known after a forward pass of every part. This one more
+        pass is the price of a result that does not depend on how a batch was cut.
+        """
+        parts = [
+            Normalisers.of_batch(batch.targets, gather_main(self._forward(self._model, batch), batch.targets))
+            for batch in batches
+        ]
+        return Normalisers.total(parts).shared(self._machine.processes)
+
+    def _backward(self, batch: Batch, whole: Normalisers | None) -> Terms:
+        """Add a batch's gradients; its normalisers are its own where it is the ``whole``."""
+        raw = self._forward(self._parallel, batch)
+        main = gather_main(raw, batch.targets)
+        if whole is None:
+            whole = Normalisers.of_batch(batch.targets, main).shared(self._machine.processes)
+        terms = self._losses_of(raw, batch, main, whole)
+        loss = torch.stack(list(terms.values())).sum()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _forward(self, model: nn.Module, batch: Batch) -> RawOutputs:
+        dtype = DTYPES[self._config.precision]
+        with torch.autocast(self._machine.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            raw: RawOutputs = model(batch.images)
+        return raw
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        """Gradients of all but the last part stay here; with the last, their sum is averaged."""
+        parallel = self._parallel
+        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
+
+    def _update(self) -> None:
+        limit = self._config.schedule.max_grad_norm
+        if limit is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def _in_parallel(model: GFL, config: TrainConfig, machine: Machine) -> nn.Module:
+    """The model itself, or wrapped so that its gradients are averaged over the processes."""
+    if machine.processes.count == 1:
+        return model
+    if not config.norm_eval:
+        share_batch_norms(model, machine.processes)
+    devices = [machine.device] if machine.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices)

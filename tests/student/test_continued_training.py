@@ -1,0 +1,186 @@
+"""A killed training run goes on to the same weights; nothing bad replaces what it goes on from."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from teacher_cases import QUANTIZED, small_plan
+from training_cases import FULL, IMAGES, same_weights, store_of, student, trained
+
+from pipeline.detector.gfl import GFL
+from pipeline.errors import CacheError, PipelineError
+from pipeline.student.train import StudentConfig
+from pipeline.training.checkpoints import Checkpoint, Checkpoints, hold_checkpoints, run_key
+from pipeline.training.loop import Trained
+from pipeline.training.processes import ALONE
+from pipeline.training.validation import Validation
+
+EPOCHS = 4
+CONFIG = student(FULL, {"epochs": EPOCHS})
+
+Run = Callable[..., Trained]
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of an epoch."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("store")
+    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
+    return lambda config=CONFIG, **options: trained(config, store, plan, log_every=3, **options)
+
+
+def kill_in_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the training raise in a step (0, 1, ...), once."""
+    plain = torch.optim.SGD.step
+    calls = iter(range(10**6))
+
+    def killed(*arguments: object) -> object:
+        if next(calls) == step:
+            raise KilledError
+        return plain(*arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", killed)
+
+
+@pytest.mark.parametrize(
+    ("step", "precision"), [(3, "float32"), (9, "float32"), (15, "float32"), (9, "float16")]
+)
+def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(
+    step: int, precision: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps an epoch, and rows of three steps, which the epochs' ends cut."""
+    config = replace(CONFIG, train=replace(CONFIG.train, precision=precision))
+    straight = run(config)
+    checkpoints = Checkpoints(folder=tmp_path)
+    with monkeypatch.context() as patch:
+        kill_in_step(step, patch)
+        with pytest.raises(KilledError):
+            run(config, checkpoints=checkpoints)
+    torch.manual_seed(123)  # the next process begins with other random numbers
+    resumed = run(config, checkpoints=checkpoints)
+    assert resumed.continued_from == step // 4
+    assert same_weights(resumed.model, straight.model)
+    assert resumed.curve == straight.curve
+
+
+def test_a_finished_run_that_was_killed_while_writing_is_not_trained_again(run: Run, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(folder=tmp_path)
+    finished = run(checkpoints=checkpoints)
+    again = run(checkpoints=checkpoints)
+    assert again.continued_from == EPOCHS
+    assert same_weights(again.model, finished.model)
+    assert again.curve == finished.curve
+
+
+def test_the_random_numbers_go_on_too(run: Run, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(folder=tmp_path)
+    run(checkpoints=checkpoints)
+    left = torch.rand(3)
+    run(checkpoints=checkpoints)
+    assert torch.equal(torch.rand(3), left)
+
+
+def epoch_scores(*scores: float, seen: list[GFL] | None = None, keep: str = "best") -> Validation:
+    """Validation that returns given scores one after another and keeps the model that it was shown."""
+    left = iter(scores)
+
+    def score(model: GFL) -> dict[str, float | None]:
+        if seen is not None:
+            copy = GFL(model.config)
+            copy.load_state_dict(model.state_dict())
+            seen.append(copy)
+        value = next(left)
+        return {"AP": value, "AP50": value, "AP75": None}
+
+    return Validation(score=score, every=1, keep=keep)
+
+
+def test_the_best_epoch_is_kept_and_survives_a_kill(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[GFL] = []
+    checkpoints = Checkpoints(folder=tmp_path)
+    with monkeypatch.context() as patch:
+        kill_in_step(13, patch)
+        with pytest.raises(KilledError):
+            run(checkpoints=checkpoints, validation=epoch_scores(1, 3, 2, seen=seen))
+    resumed = run(checkpoints=checkpoints, validation=epoch_scores(3))
+    assert same_weights(resumed.model, seen[1])
+    assert [(row.epoch, row.scores["AP"]) for row in resumed.scores] == [(1, 1), (2, 3), (3, 2), (4, 3)]
+
+
+def test_the_last_epoch_is_kept_where_the_best_is_not_asked_for(run: Run) -> None:
+    last = run(validation=epoch_scores(1, 3, 2, 0, keep="last"))
+    assert same_weights(last.model, run().model)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = torch.optim.SGD.step
+    calls = iter(range(100))
+
+    def spoil(optimizer: torch.optim.SGD) -> object:
+        if next(calls) == 6:
+            optimizer.param_groups[0]["params"][0].data.fill_(float("nan"))
+        return plain(optimizer)
+
+    checkpoints = Checkpoints(folder=tmp_path)
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda optimizer, *_: spoil(optimizer))
+    with pytest.raises(PipelineError, match=r"^step 7: expected a finite loss, but got loss_cls=nan"):
+        run(checkpoints=checkpoints)
+    kept = checkpoints.load()
+    assert isinstance(kept, Checkpoint)
+    assert kept.epoch == 1
+    assert all(value.isfinite().all() for value in kept.weights.values())
+
+
+def test_weights_that_broke_in_an_epochs_last_step_are_not_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loss was still finite; the next one would not be."""
+    plain = torch.optim.SGD.step
+    calls = iter(range(100))
+
+    def spoil(optimizer: torch.optim.SGD, *_: object) -> object:
+        if next(calls) == 7:
+            optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
+        return plain(optimizer)
+
+    checkpoints = Checkpoints(folder=tmp_path)
+    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
+    with pytest.raises(PipelineError, match=r"^step 7: expected finite weights"):
+        run(checkpoints=checkpoints)
+    assert checkpoints.load().epoch == 1
+
+
+def test_a_damaged_checkpoint_is_named(run: Run, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(folder=tmp_path)
+    checkpoints.path.write_bytes(b"no checkpoint")
+    with pytest.raises(CacheError, match=r"checkpoint.pt: expected a checkpoint .* remove it"):
+        run(checkpoints=checkpoints)
+
+
+def test_the_folder_is_held_by_one_run_and_goes_when_it_ends_well(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(KilledError), hold_checkpoints(folder, ALONE):
+        raise KilledError
+    assert folder.is_dir()
+    with hold_checkpoints(folder, ALONE):
+        with pytest.raises(CacheError, match="another run"), hold_checkpoints(folder, ALONE):
+            pass
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+def test_another_parameter_is_another_run() -> None:
+    def key(config: StudentConfig) -> str:
+        return run_key("ld", {"seed": config.train.seed})
+
+    assert key(CONFIG) == key(CONFIG)
+    assert key(CONFIG) != key(replace(CONFIG, train=replace(CONFIG.train, seed=1)))

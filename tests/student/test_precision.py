@@ -1,0 +1,86 @@
+"""Mixed precision: the network computes with fewer bits, weights and losses do not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from torch import Tensor
+from training_cases import FULL, HERE, IMAGES, TRAIN, relative_difference, store_of, student, trained
+
+from pipeline.detector.gfl import GFL
+from pipeline.detector.head import RawOutputs
+from pipeline.student.source import StoredTargets
+from pipeline.student.train import student_losses
+from pipeline.training.batches import Batch
+from pipeline.training.criterion import MainPoints, Normalisers
+from pipeline.training.dataset import Loader, StepBatches
+from pipeline.training.loop import Trained
+from pipeline.training.step import LossesOf, Stepper
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def run(folder: Path, precision: str) -> Trained:
+    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
+    return trained(student(FULL, {"epochs": 3}, precision=precision), store, plan, log_every=1)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_a_student_of_fewer_bits_is_nearly_the_same(precision: str, tmp_path: Path) -> None:
+    exact, rough = run(tmp_path, "float32"), run(tmp_path, precision)
+    assert 0 < relative_difference(rough.model, exact.model) < 1e-2
+    assert {value.dtype for value in rough.model.parameters()} == {torch.float32}
+    for mine, other in zip(rough.curve, exact.curve, strict=True):
+        assert mine.terms == pytest.approx(other.terms, rel=0.05, abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
+    folder = tmp_path_factory.mktemp("store")
+    plan = small_plan(folder, IMAGES)
+    loader = Loader(
+        manifest=plan.manifest,
+        source=StoredTargets(store=store_of(folder, QUANTIZED), with_teacher=True),
+        strides=DETECTOR.strides,
+        batch_size=2,
+        seed=0,
+        group_by_aspect=False,
+        machine=HERE,
+    )
+    return next(loader.epoch(0))
+
+
+def stepper(losses_of: LossesOf, precision: str) -> tuple[GFL, Stepper]:
+    torch.manual_seed(0)
+    model = GFL(DETECTOR)
+    model.train()
+    return model, Stepper(model, losses_of, replace(TRAIN, precision=precision), HERE)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_the_network_has_fewer_bits_and_the_losses_have_all(precision: str, batches: StepBatches) -> None:
+    outputs: list[RawOutputs] = []
+
+    def losses_of(
+        raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers
+    ) -> dict[str, Tensor]:
+        outputs.append(raw)
+        return student_losses(student(FULL))(raw, batch, main, normalisers)
+
+    _, taking = stepper(losses_of, precision)
+    terms = taking.step(batches, rate=0.0)
+    assert outputs[0].cls_logits.dtype == outputs[0].edge_logits.dtype == DTYPES[precision]
+    assert len(terms) == 6
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+
+
+def test_a_float16_step_whose_gradients_overflow_is_left_out(batches: StepBatches) -> None:
+    """The loss is finite, and so are its own gradients; multiplied by the scaler's factor they are not."""
+    model, taking = stepper(lambda raw, *_: {"loss": raw.cls_logits.float().sum()}, "float16")
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    factor = taking.scaler.get_scale()
+    assert taking.step(batches, rate=0.1)["loss"].isfinite()
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+    assert taking.scaler.get_scale() == factor / 2

@@ -1,0 +1,75 @@
+"""However a batch is shared by processes or cut into parts, the student is the same."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shared_runs import CASES, train_all, trained_by
+from teacher_cases import QUANTIZED, small_plan
+from torch import Tensor
+from training_cases import FULL, HERE, IMAGES, store_of, student, trained
+
+from pipeline.errors import ConfigError
+from pipeline.training.processes import ALONE, Processes
+
+ROUNDING = 1e-4
+"""Of a tensor's largest value: sums in another order, and what six steps make of that (1e-5 measured)."""
+
+States = dict[str, dict[str, Tensor]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    store_of(folder, QUANTIZED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> States:
+    return trained_by(folder, 1)
+
+
+def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    """Over all weights and running statistics, relative to the largest value of each tensor."""
+    assert first.keys() == second.keys()
+    return max(
+        float((first[name] - second[name]).abs().max() / second[name].abs().max().clamp(min=1e-3))
+        for name in first
+        if first[name].is_floating_point()
+    )
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_that_share_a_batch_train_the_student_of_one(
+    count: int, folder: Path, alone: States
+) -> None:
+    shared = trained_by(folder, count)
+    differences = {name: largest_difference(shared[name], alone[name]) for name in CASES}
+    assert max(differences.values()) < ROUNDING, differences
+
+
+def test_a_batch_in_parts_trains_the_student_of_the_whole(folder: Path, alone: States) -> None:
+    """Parts of three and one: unequal, and padded as the whole batch is."""
+    for name, model in train_all(folder, ALONE, 3).items():
+        assert largest_difference(model.state_dict(), alone[name]) < ROUNDING, name
+
+
+def test_the_cases_would_notice(folder: Path, alone: States) -> None:
+    """Images differ in shape, and another order moves the weights far more than rounding does."""
+    shapes = {(r.height, r.width) for r in small_plan(folder, IMAGES).manifest.images}
+    assert len(shapes) > 1
+    assert largest_difference(alone["grouped"], alone["norms_in_eval"]) > 10 * ROUNDING
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused(folder: Path) -> None:
+    machine = replace(HERE, processes=Processes(rank=0, count=3))
+    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
+    with pytest.raises(ConfigError, match="expected a multiple of the 3 training processes, but got 4"):
+        trained(student(FULL, {"batch_size": 4}), store, plan, machine)
+
+
+def test_a_batch_in_parts_with_its_own_statistics_is_refused(folder: Path) -> None:
+    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
+    with pytest.raises(ConfigError, match="norm_eval: expected true"):
+        trained(student(FULL), store, plan, replace(HERE, micro_batch=1))

@@ -1,0 +1,106 @@
+"""The order of an epoch: of the seed alone, shared without rest, and by orientation where asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from pipeline.cache.records import PlannedView, ViewKey
+from pipeline.data.views import ViewGeometry
+from pipeline.training.batches import SoftBatch
+from pipeline.training.dataset import EpochOrder
+from pipeline.training.order import epoch_batches
+from pipeline.training.processes import Machine, Processes
+
+BATCH = 4
+WIDE, TALL = 22, 15
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Two views of each image; the first images are wide, the others tall, none like another."""
+
+    wide: int = WIDE
+    tall: int = TALL
+
+    def image_ids(self) -> Sequence[int]:
+        return range(100, 100 + self.wide + self.tall)
+
+    def views_of(self, image_id: int) -> Sequence[int]:  # noqa: ARG002
+        return (0, 1)
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        number = key.image_id - 100
+        size = (64, 65 + number) if number < self.wide else (64 + number, 64)
+        return ViewGeometry(original_hw=size, resized_hw=size, padded_hw=size, flip=bool(key.view))
+
+    def load(self, key: ViewKey) -> tuple[PlannedView, None]:
+        raise NotImplementedError
+
+    def join(self, soft: Sequence[None]) -> SoftBatch:
+        raise NotImplementedError
+
+
+def is_wide(key: ViewKey) -> bool:
+    return key.image_id < 100 + WIDE
+
+
+def order_of(processes: Processes, micro_batch: int | None = None, *, grouped: bool) -> EpochOrder:
+    machine = Machine(device=torch.device("cpu"), workers=0, processes=processes, micro_batch=micro_batch)
+    return EpochOrder(Shapes(), machine, batch_size=BATCH, seed=3, group_by_aspect=grouped)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_epoch_is_a_function_of_seed_and_number(grouped: bool) -> None:
+    def batches(seed: int, epoch: int) -> list[list[ViewKey]]:
+        return epoch_batches(Shapes(), seed, epoch, BATCH, group_by_aspect=grouped)
+
+    assert batches(0, 1) == batches(0, 1)
+    assert batches(0, 1) != batches(0, 2)
+    assert batches(0, 1) != batches(1, 1)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_no_image_comes_twice_and_as_few_as_possible_are_left_out(grouped: bool) -> None:
+    batches = epoch_batches(Shapes(), 0, 0, BATCH, group_by_aspect=grouped)
+    shown = [key.image_id for batch in batches for key in batch]
+    assert {len(batch) for batch in batches} == {BATCH}
+    assert len(set(shown)) == len(shown) == (WIDE + TALL) // BATCH * BATCH
+
+
+def test_grouped_batches_have_one_orientation_but_for_one_at_most() -> None:
+    orders = set()
+    for epoch in range(5):
+        batches = epoch_batches(Shapes(), 0, epoch, BATCH, group_by_aspect=True)
+        kinds = [{is_wide(key) for key in batch} for batch in batches]
+        assert sum(len(kind) == 2 for kind in kinds) <= 1
+        orders.add(str(kinds))
+    assert len(orders) > 1, "expected the orientations in another order in other epochs"
+
+
+def test_ungrouped_batches_are_mixed() -> None:
+    batches = epoch_batches(Shapes(), 0, 0, BATCH, group_by_aspect=False)
+    assert sum(len({is_wide(key) for key in batch}) == 2 for batch in batches) > 3
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_shares_of_processes_make_up_the_batches_of_one(count: int, grouped: bool) -> None:
+    alone = order_of(Processes(rank=0, count=1), grouped=grouped)
+    members = [order_of(Processes(rank=rank, count=count), grouped=grouped) for rank in range(count)]
+    for epoch in (0, 5):
+        for order in (alone, *members):
+            order.epoch = epoch
+        for whole, *shares in zip(alone, *members, strict=True):
+            joined = [key for share in shares for part in share.parts for key in part]
+            assert joined == [key for part in whole.parts for key in part]
+            assert {share.batch_hw for share in shares} == {whole.batch_hw}
+
+
+def test_a_part_is_padded_as_its_whole_batch() -> None:
+    source = Shapes()
+    for step in order_of(Processes(rank=0, count=1), 3, grouped=False):
+        assert [len(part) for part in step.parts] == [3, 1]
+        sizes = [source.geometry(key).padded_hw for part in step.parts for key in part]
+        assert step.batch_hw == (max(h for h, _ in sizes), max(w for _, w in sizes))
