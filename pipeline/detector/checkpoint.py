@@ -4,6 +4,7 @@ This project's modules carry mmdetection's names, so that a state dict maps to i
 exactly once and none is left over. What has to be found out is the architecture.
 """
 
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,8 +108,10 @@ def load_checkpoint(path: Path) -> GFL:
 
 def save_checkpoint(model: GFL, path: Path, meta: dict[str, Any]) -> None:
     """Write a ``.pth`` file that mmdetection loads: ``state_dict`` and plain values under ``meta``."""
-    with replacing(path) as partial, partial.open("wb") as file:
-        torch.save({"meta": meta, "state_dict": dict(model.state_dict())}, file)
+    content = io.BytesIO()
+    torch.save({"meta": meta, "state_dict": dict(model.state_dict())}, content)
+    with replacing(path) as partial:
+        partial.write_bytes(content.getvalue())
 
 
 def _shape(state: State, key: str, where: str) -> tuple[int, ...]:
