@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
+from pipeline.data.conventions import GFL_CONVENTIONS, Conventions
 from pipeline.data.manifest import GroundTruth, ImageRecord, Manifest, training_boxes
 from pipeline.data.views import ViewGeometry, ViewsConfig, enumerate_views, transform_boxes
 from pipeline.errors import ConfigError
@@ -33,11 +34,17 @@ def plan_view(
     truth: GroundTruth,
     strides: Sequence[int],
     regions: RegionsConfig,
+    cell_offset: float = 0.0,
 ) -> PlannedView:
     """Boxes of one view and the points that distillation reads there."""
     boxes = transform_boxes(truth.boxes_xyxy, geometry)
     found = find_regions(
-        geometry.padded_hw, strides, torch.from_numpy(boxes), regions.overlap, regions.lower_fraction
+        geometry.padded_hw,
+        strides,
+        torch.from_numpy(boxes),
+        regions.overlap,
+        regions.lower_fraction,
+        cell_offset,
     )
     points = KeptPoints(
         level=found.level.numpy(),
@@ -56,6 +63,7 @@ class ViewPlan:
     strides: tuple[int, ...]
     views: ViewsConfig
     regions: RegionsConfig
+    conventions: Conventions = GFL_CONVENTIONS
 
     def keys(self) -> list[ViewKey]:
         """All views, ascending."""
@@ -65,13 +73,15 @@ class ViewPlan:
 
     def geometry(self, record: ImageRecord, view: int) -> ViewGeometry:
         """Geometry of one view of one image."""
-        return enumerate_views((record.height, record.width), self.views)[view]
+        fit = self.conventions.preprocessing.fit
+        return enumerate_views((record.height, record.width), self.views, fit)[view]
 
     def plan(self, record: ImageRecord, view: int) -> PlannedView:
         """One view of one image."""
         geometry = self.geometry(record, view)
         truth = training_boxes(record, self.manifest.labels)
-        return plan_view(ViewKey(record.image_id, view), geometry, truth, self.strides, self.regions)
+        key = ViewKey(record.image_id, view)
+        return plan_view(key, geometry, truth, self.strides, self.regions, self.conventions.cell_offset)
 
     def __iter__(self) -> Iterator[PlannedView]:
         """Every planned view, in the order of :meth:`keys`."""

@@ -35,10 +35,10 @@ def main() -> None:
     planned = plan_store(
         setup.plan,
         config,
-        num_classes=setup.detector.num_classes,
-        bins=setup.detector.bins,
+        num_classes=setup.spec.num_classes,
+        bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
-        provenance={"method": "Localization Distillation, CVPR 2022", "teacher": setup.detector.backbone},
+        provenance={"method": "Localization Distillation, CVPR 2022", "teacher": setup.spec.name},
         progress=show_progress,
     )
     with names_what_fails(SCRATCH):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.config import load_section
 from pipeline.data.views import ViewsConfig
-from pipeline.detector.gfl import load_detector
+from pipeline.detector.files import find_model
 from pipeline.errors import ConfigError
 from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
 from pipeline.evaluation.detect import detect, write_results
@@ -44,8 +44,10 @@ def main() -> None:
         require_student(name)
     weights = folder.teacher_weights if name == TEACHER else folder.student_weights(name)
     manifest = read_split(folder, "val")
+    files = find_model(weights, manifest.categories)
+    files.spec.require_scales([config.scale], "evaluate.scale")
     results = detect(
-        load_detector(weights).to(device()),
+        files.load(),
         manifest,
         config.scale,
         batch_size=config.batch_size,

@@ -1,14 +1,14 @@
-"""Train the teacher, or take given weights: ends with one safetensors file and its description."""
+"""Train the teacher, or take a given one: ends with one file of weights and its description."""
 
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.config import load_section
-from pipeline.data.images import PREPROCESSING
 from pipeline.data.manifest import Manifest
 from pipeline.data.views import ViewsConfig
 from pipeline.detector.config import DetectorConfig
+from pipeline.detector.files import import_onnx
 from pipeline.detector.gfl import GFL, load_weights, save_detector
 from pipeline.errors import ConfigError
 from pipeline.planning import RegionsConfig, ViewPlan
@@ -30,8 +30,9 @@ class PrepareTeacherConfig:
     """Section ``prepare_teacher``."""
 
     source: str
-    """What DVC watches: the weights file to take, or ``TRAINING_CODE``."""
-    detector: DetectorConfig
+    """What DVC watches: the weights file to take, the description of an ONNX file, or ``TRAINING_CODE``."""
+    detector: DetectorConfig | None
+    """Null for an ONNX file, whose description says it all."""
     views: ViewsConfig | None
     """Augmentations of its training; null takes ``source``."""
     train: TrainConfig | None
@@ -45,6 +46,15 @@ class PrepareTeacherConfig:
                 f"source: expected {TRAINING_CODE} to train, or a weights file with views and train null, "
                 f"but got {self.source!r}"
             )
+        if (self.detector is None) != self.is_onnx:
+            raise ConfigError(
+                "detector: expected null with the .yaml description of an ONNX file, and only then"
+            )
+
+    @property
+    def is_onnx(self) -> bool:
+        """The teacher is an ONNX file."""
+        return Path(self.source).suffix == ".yaml"
 
 
 def main(processes: Processes) -> None:
@@ -52,12 +62,6 @@ def main(processes: Processes) -> None:
     config = load_section(PrepareTeacherConfig, "prepare_teacher")
     folder = run_folder()
     manifest = read_split(folder, "train")
-    classes = len(manifest.categories)
-    if config.detector.num_classes != classes:
-        raise ConfigError(
-            f"params.yaml: prepare_teacher.detector.num_classes: expected the dataset's {classes} classes, "
-            f"but got {config.detector.num_classes}"
-        )
     images = [manifest.annotations_sha256, manifest.images_sha256]
     unfinished = UNFINISHED / run_key("teacher", {"prepare_teacher": asdict(config), "images": images})
     with hold_checkpoints(unfinished, processes) as checkpoints:
@@ -65,14 +69,17 @@ def main(processes: Processes) -> None:
         with timed(timing, images=len(manifest.images)) if processes.leads else nullcontext():
             model, curve = _make(config, manifest, machine(processes), checkpoints)
         if processes.leads:
-            description = {"preprocessing": PREPROCESSING, "strides": model.config.strides}
-            save_detector(model, folder.teacher_weights, description)
+            _write(config, manifest, model, folder.teacher_weights)
             write_curve(curve, folder.teacher / "loss.csv")
 
 
 def _make(
     config: PrepareTeacherConfig, manifest: Manifest, here: Machine, checkpoints: Checkpoints
-) -> tuple[GFL, list[LossRow]]:
+) -> tuple[GFL | None, list[LossRow]]:
+    """The teacher, unless it is a file of another framework, and its loss curve, if it was trained."""
+    if config.detector is None:
+        return None, []
+    _require_classes(config.detector, manifest)
     if config.train and config.views:
         plan = _plan(config.detector, config.views, manifest)
         teacher = train_teacher(config.detector, plan, config.train, machine=here, checkpoints=checkpoints)
@@ -80,6 +87,22 @@ def _make(
     model = GFL(config.detector)
     load_weights(model, Path(config.source))
     return model, []
+
+
+def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, weights: Path) -> None:
+    if model is None:
+        import_onnx(Path(config.source), manifest.categories, weights)
+    else:
+        save_detector(model, weights, {"strides": model.config.strides})
+
+
+def _require_classes(detector: DetectorConfig, manifest: Manifest) -> None:
+    classes = len(manifest.categories)
+    if detector.num_classes != classes:
+        raise ConfigError(
+            f"params.yaml: prepare_teacher.detector.num_classes: expected the dataset's {classes} classes, "
+            f"but got {detector.num_classes}"
+        )
 
 
 def _plan(detector: DetectorConfig, views: ViewsConfig, manifest: Manifest) -> ViewPlan:

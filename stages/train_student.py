@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
-from pipeline.data.images import PREPROCESSING
 from pipeline.detector.gfl import save_detector
 from pipeline.run_folder import require_student, run_folder
 from pipeline.student.train import StudentConfig, run_identity, stored_targets, train_student
@@ -54,7 +53,7 @@ def main(processes: Processes) -> None:
 
 
 def _write(student: Trained, weights: Path, output: Path) -> None:
-    save_detector(student.model, weights, {"preprocessing": PREPROCESSING})
+    save_detector(student.model, weights, {})
     write_curve(student.curve, output / "loss.csv")
     write_scores(student.scores, output / "ap.csv")
 

@@ -9,7 +9,7 @@ from pipeline.data.coco import read_coco
 from pipeline.data.manifest import Manifest
 from pipeline.data.views import ViewsConfig
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL
+from pipeline.detector.gfl import GFL, gfl_spec
 from pipeline.planning import RegionsConfig, ViewPlan
 from pipeline.shapes.dataset import ShapesConfig, write_dataset
 from pipeline.teacher.cache_views import CacheConfig, StorePlan, plan_store
@@ -68,12 +68,13 @@ def small_store_plan(
         views_per_partition=views_per_partition,
         batch_size=3,
     )
+    spec = gfl_spec(DETECTOR, plan.conventions)
     return plan_store(
         plan,
         config,
         num_classes=DETECTOR.num_classes,
         bins=DETECTOR.bins,
-        fingerprint=store_fingerprint(plan, DETECTOR, weights, precision, config.batch_size),
+        fingerprint=store_fingerprint(plan, spec, DETECTOR.to_json(), weights, precision, config.batch_size),
         provenance={},
         progress=lambda items, _total, _label: items,
     )

@@ -89,7 +89,7 @@ def export_views(store: TargetStore, keys: Sequence[ViewKey]) -> dict[str, NDArr
     """
     schema = store.schema
     views = [store.read(key) for key in keys]
-    parts = [_rows_of_view(view, schema.strides) for view in views]
+    parts = [_rows_of_view(view, schema) for view in views]
     rows = {
         name: np.concatenate([empty, *(part[name] for part in parts)])
         for name, empty in _no_rows(schema).items()
@@ -144,10 +144,10 @@ def _no_rows(schema: StoreSchema) -> dict[str, NDArray[Any]]:
     }
 
 
-def _rows_of_view(view: StoredView, strides: Sequence[int]) -> dict[str, NDArray[Any]]:
+def _rows_of_view(view: StoredView, schema: StoreSchema) -> dict[str, NDArray[Any]]:
     """The rows of one view; its ``main_point`` counts from its own first point."""
     planned, points = view.planned, view.planned.points
-    places = locate_points(planned, strides)
+    places = locate_points(planned, schema.strides, schema.conventions.cell_offset)
     return {
         "level": points.level.astype(np.int64),
         "position": points.position.astype(np.int64),

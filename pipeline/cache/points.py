@@ -14,7 +14,7 @@ class PointPlaces:
     """The points of one view in its pixels.
 
     Attributes:
-        xy: (P, 2) float32, px of the view: ``(column * stride, row * stride)``, no half-cell offset.
+        xy: (P, 2) float32, px of the view, see ``data.conventions``.
         stride: (P,) int64, px.
     """
 
@@ -22,15 +22,17 @@ class PointPlaces:
     stride: NDArray[np.int64]
 
 
-def locate_points(planned: PlannedView, strides: Sequence[int]) -> PointPlaces:
+def locate_points(planned: PlannedView, strides: Sequence[int], cell_offset: float = 0.0) -> PointPlaces:
     """From levels and positions to pixels.
 
     Args:
         planned: A stored view.
         strides: Of the pyramid levels, px.
+        cell_offset: Of a point in its cell, strides.
     """
     stride = np.asarray(strides, np.int64)[planned.points.level]
     columns = -(-planned.geometry.padded_hw[1] // stride)
     row, column = np.divmod(planned.points.position.astype(np.int64), columns)
-    xy = np.stack([column * stride, row * stride], axis=1).astype(np.float32)
+    cells = np.stack([column, row], axis=1) + cell_offset
+    xy = (cells * stride[:, None]).astype(np.float32)
     return PointPlaces(xy=xy, stride=stride)

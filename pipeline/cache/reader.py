@@ -85,6 +85,7 @@ class TargetStore:
         self.path = path
         self.absent = absent
         self.schema = StoreSchema.from_json(attributes["schema"])
+        self.conventions = self.schema.conventions
         self.statistics: Mapping[str, Any] = attributes["statistics"]
         tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
         present = _rows_of_partitions(self.schema, absent)
@@ -156,7 +157,7 @@ class TargetStore:
         Raises:
             CacheError: The view is not stored.
         """
-        return geometry_from_row(self._geometry[self._row(key)].tolist())
+        return self._geometry_of(self._row(key))
 
     def planned(self, key: ViewKey) -> PlannedView:
         """A view as planned, its weights as stored.
@@ -199,6 +200,9 @@ class TargetStore:
             )
         return rows.start + views.index(key.view)
 
+    def _geometry_of(self, row: int) -> ViewGeometry:
+        return geometry_from_row(self._geometry[row].tolist(), self.conventions.preprocessing.fit)
+
     def _region(self, row: int) -> NDArray[np.int32]:
         """(P, 4) rows of ``points/region``."""
         return self._rows[layout.REGION].read(int(self._extent[row, 0]), int(self._extent[row, 1]))
@@ -208,7 +212,7 @@ class TargetStore:
         boxes = slice(first, first + count)
         return PlannedView(
             key=key,
-            geometry=geometry_from_row(self._geometry[row].tolist()),
+            geometry=self._geometry_of(row),
             boxes_xyxy=self._boxes[boxes],
             labels=self._labels[boxes].astype(np.int64),
             points=KeptPoints(

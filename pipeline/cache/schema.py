@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.codec.edges import edge_columns
 from pipeline.codec.precision import Precision
+from pipeline.data.conventions import Conventions
 from pipeline.errors import CacheError
 
 FORMAT_VERSION = 2
@@ -99,6 +100,11 @@ class StoreSchema:
         """Rows of an inner chunk of the ``main`` array; they divide ``chunk_rows``."""
         whole = self.chunk_rows % MAIN_CHUNK_SHARE == 0
         return self.chunk_rows // MAIN_CHUNK_SHARE if whole else self.chunk_rows
+
+    @property
+    def conventions(self) -> Conventions:
+        """How the teacher saw the images, and where its points lie."""
+        return Conventions.from_fingerprint(self.fingerprint)
 
     @property
     def partitions(self) -> int:

@@ -12,7 +12,7 @@ from pipeline.cache import schema as layout
 from pipeline.cache.records import PlannedView, ViewKey
 from pipeline.cache.schema import StoreSchema
 from pipeline.codec.precision import Precision
-from pipeline.data.views import ViewGeometry
+from pipeline.data.views import Fit, ViewGeometry
 from pipeline.errors import CacheError
 
 
@@ -164,13 +164,14 @@ def geometry_row(geometry: ViewGeometry) -> tuple[int, ...]:
     return (*geometry.original_hw, *geometry.resized_hw, *geometry.padded_hw, int(geometry.flip))
 
 
-def geometry_from_row(row: Sequence[int]) -> ViewGeometry:
-    """Inverse of ``geometry_row``."""
+def geometry_from_row(row: Sequence[int], fit: Fit) -> ViewGeometry:
+    """Inverse of ``geometry_row``; the fit is the same for all views of a store."""
     return ViewGeometry(
         original_hw=(row[0], row[1]),
         resized_hw=(row[2], row[3]),
         padded_hw=(row[4], row[5]),
         flip=bool(row[6]),
+        fit=fit,
     )
 
 

@@ -1,7 +1,7 @@
 """Reading, resizing and normalising images.
 
-The resize is the reference's: bilinear, half-pixel centres, *no antialiasing*, rounded to 8 bits
-(OpenCV ``INTER_LINEAR``, from which it differs by at most one grey level).
+Every resize is bilinear, *without antialiasing*, and rounded to 8 bits. With half-pixel centres it is the
+reference's (OpenCV ``INTER_LINEAR``, from which it differs by at most one grey level).
 """
 
 import struct
@@ -14,12 +14,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.data.conventions import Preprocessing, Sampling
 from pipeline.data.views import ViewGeometry
 from pipeline.errors import DatasetError
-
-MEAN_RGB = (123.675, 116.28, 103.53)
-STD_RGB = (58.395, 57.12, 57.375)
-"""ImageNet's mean and standard deviation, grey levels (the GFL configurations)."""
 
 UNREADABLE = (
     UnidentifiedImageError,
@@ -31,16 +28,6 @@ UNREADABLE = (
     struct.error,
 )
 """What Pillow raises, depending on the format and on the place where it is broken."""
-
-PREPROCESSING = {
-    "decoder": "pillow",
-    "colour": "RGB",
-    "resize": "bilinear, half-pixel centres, no antialiasing, rounded to 8 bits",
-    "mean": list(MEAN_RGB),
-    "std": list(STD_RGB),
-    "padding": "zeros after normalising, right and bottom",
-}
-"""What is done to pixels, as it stands in fingerprints."""
 
 
 def read_image(path: Path, expected_hw: tuple[int, int]) -> Tensor:
@@ -91,34 +78,68 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
 
 
-def resize_image(pixels: Tensor, size_hw: tuple[int, int]) -> Tensor:
+def resize_image(pixels: Tensor, size_hw: tuple[int, int], sampling: Sampling = "half_pixel") -> Tensor:
     """Resize ``ByteTensor[3, H, W]`` to ``size_hw``."""
     if tuple(pixels.shape[1:]) == size_hw:
         return pixels
-    resized = functional.interpolate(pixels[None].float(), size=size_hw, mode="bilinear", align_corners=False)
-    return resized[0].round_().clamp_(0, 255).byte()
+    match sampling:
+        case "half_pixel":
+            resized = functional.interpolate(
+                pixels[None].float(), size=size_hw, mode="bilinear", align_corners=False
+            )[0]
+        case "corner":
+            resized = _lerp_axis(_lerp_axis(pixels.float(), size_hw[0], 1), size_hw[1], 2)
+        case _:
+            raise ValueError(f"sampling: expected 'half_pixel' or 'corner', but got {sampling!r}")
+    return resized.round_().clamp_(0, 255).byte()
 
 
-def apply_view(pixels: Tensor, geometry: ViewGeometry) -> Tensor:
-    """Resize and flip: ``ByteTensor[3, H, W]`` of the original to that of the view, not padded."""
-    resized = resize_image(pixels, geometry.resized_hw)
-    return resized.flip(-1) if geometry.flip else resized
+def _lerp_axis(pixels: Tensor, size: int, axis: int) -> Tensor:
+    """Resize one axis, sample 0 onto sample 0: sample ``i`` lies at ``i * old / new``."""
+    old = pixels.shape[axis]
+    places = torch.arange(size) * (old / size)
+    lower = places.long()
+    upper = (lower + 1).clamp(max=old - 1)
+    shape = [1, 1, 1]
+    shape[axis] = size
+    fraction = (places - lower).reshape(shape)
+    return torch.lerp(pixels.index_select(axis, lower), pixels.index_select(axis, upper), fraction)
 
 
-def batch_images(images: list[Tensor], padded_hw: list[tuple[int, int]]) -> Tensor:
+def apply_view(pixels: Tensor, geometry: ViewGeometry, preprocessing: Preprocessing) -> Tensor:
+    """Resize, letterbox and flip: ``ByteTensor[3, H, W]`` of the original to that of the view, not padded."""
+    view = resize_image(pixels, geometry.content_hw, preprocessing.sampling)
+    if geometry.content_hw != geometry.resized_hw:
+        view = _letterboxed(view, geometry, preprocessing)
+    return view.flip(-1) if geometry.flip else view
+
+
+def _letterboxed(content: Tensor, geometry: ViewGeometry, preprocessing: Preprocessing) -> Tensor:
+    assert preprocessing.fill is not None, "a letterbox has a grey level"
+    canvas = torch.full((3, *geometry.resized_hw), preprocessing.fill, dtype=torch.uint8)
+    top, left = geometry.content_top_left
+    canvas[:, top : top + content.shape[1], left : left + content.shape[2]] = content
+    return canvas
+
+
+def batch_images(
+    images: list[Tensor], padded_hw: list[tuple[int, int]], preprocessing: Preprocessing
+) -> Tensor:
     """Normalise images and pad them with zeros to the largest of their padded sizes.
 
     Args:
-        images: ``ByteTensor[3, H, W]`` each.
+        images: ``ByteTensor[3, H, W]`` each, RGB.
         padded_hw: each view's own padded size.
+        preprocessing: order of the channels, mean and standard deviation.
 
     Returns:
         ``Tensor[B, 3, H, W]``, channels last.
     """
     height = max(size[0] for size in padded_hw)
     width = max(size[1] for size in padded_hw)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN_RGB, STD_RGB))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
     batch = torch.zeros(len(images), 3, height, width).to(memory_format=torch.channels_last)
     for target, pixels in zip(batch, images, strict=True):
-        target[:, : pixels.shape[1], : pixels.shape[2]] = (pixels.float() - mean) / std
+        ordered = pixels if preprocessing.colour == "RGB" else pixels.flip(0)
+        target[:, : pixels.shape[1], : pixels.shape[2]] = (ordered.float() - mean) / std
     return batch

@@ -4,25 +4,32 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipeline.config import structure
+from pipeline.data.conventions import GFL_CONVENTIONS, Conventions
 from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import BACKBONE_CHANNELS, DetectorConfig
 from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
+from pipeline.detector.model import GFL_SUPPRESSION, ModelSpec
 from pipeline.detector.neck import FeaturePyramid
 from pipeline.errors import TeacherError, shown
 from pipeline.output import replacing
 
 
 class GFL(nn.Module):
-    """Generalized Focal Loss detector (NeurIPS 2020) with mmdetection's module names."""
+    """Generalized Focal Loss detector (NeurIPS 2020) with mmdetection's module names.
 
-    def __init__(self, config: DetectorConfig) -> None:
+    Its conventions are no part of its weights; a student takes over those of its teacher.
+    """
+
+    def __init__(self, config: DetectorConfig, conventions: Conventions = GFL_CONVENTIONS) -> None:
         super().__init__()
         self.config = config
+        self.conventions = conventions
         self.backbone = build_backbone(config.backbone, config.dcn_stages, dcn_modulated=config.dcn_modulated)
         self.neck = FeaturePyramid(BACKBONE_CHANNELS[config.backbone], config.channels, config.levels)
         self.bbox_head = GFLHead(config)
@@ -31,11 +38,45 @@ class GFL(nn.Module):
         """Normalised images ``Tensor[B, 3, H, W]`` to raw outputs."""
         return flatten_levels(self.bbox_head(self.neck(self.backbone(images))))
 
+    @property
+    def spec(self) -> ModelSpec:
+        """What it predicts."""
+        return gfl_spec(self.config, self.conventions)
+
+    @property
+    def input_device(self) -> torch.device:
+        """Where it takes its images."""
+        return next(self.parameters()).device
+
+    def place(self, device: torch.device) -> None:
+        """Move to a device, to predict there and not to train."""
+        self.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def gfl_spec(config: DetectorConfig, conventions: Conventions) -> ModelSpec:
+    """What a GFL detector of this architecture predicts."""
+    return ModelSpec(
+        name=config.backbone,
+        strides=config.strides,
+        bins=config.bins,
+        num_classes=config.num_classes,
+        conventions=conventions,
+        suppression=GFL_SUPPRESSION,
+        input_hw=None,
+    )
+
 
 def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:
-    """Write ``path`` (safetensors) and ``path`` with suffix ``.json``: architecture and ``description``."""
+    """Write ``path`` (safetensors), and what it is to ``path`` with suffix ``.json``.
+
+    Args:
+        model: Its architecture and conventions are written.
+        path: Of the weights.
+        description: What else is to be said of it.
+    """
     content = save({key: value.contiguous() for key, value in model.state_dict().items()})
-    text = json.dumps({"architecture": model.config.to_json(), **description}, indent=2, sort_keys=True)
+    document = {"architecture": model.config.to_json(), **model.conventions.to_json(), **description}
+    text = json.dumps(document, indent=2, sort_keys=True)
     with replacing(path) as weights:
         weights.write_bytes(content)
         with replacing(path.with_suffix(".json")) as described:
@@ -65,7 +106,9 @@ def load_detector(path: Path) -> GFL:
         TeacherError: the file is missing, is not safetensors, or does not fit its description.
     """
     described = path.with_suffix(".json")
-    model = GFL(structure(DetectorConfig, read_description(path).get("architecture"), str(described)))
+    description = read_description(path)
+    config = structure(DetectorConfig, description.get("architecture"), str(described))
+    model = GFL(config, Conventions.from_json(description))
     load_weights(model, path)
     return model
 

@@ -1,7 +1,7 @@
 """Run a detector over a split and collect detections in COCO's result format."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import torch
 
 from pipeline.data.images import apply_view, batch_images, read_image
 from pipeline.data.manifest import ImageRecord, Manifest
-from pipeline.data.views import ViewGeometry, ViewsConfig, enumerate_views, scale_factors
-from pipeline.detector.gfl import GFL
+from pipeline.data.views import Fit, ViewGeometry, ViewsConfig, enumerate_views, scale_factors
+from pipeline.detector.head import RawOutputs
+from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.detector.postprocess import Detections, postprocess
-from pipeline.errors import DatasetError, TeacherError
+from pipeline.errors import DatasetError
 from pipeline.output import replacing
 
 Result = dict[str, Any]
@@ -28,7 +29,7 @@ BOX_DECIMALS = 2
 
 @torch.inference_mode()
 def detect(
-    model: GFL,
+    model: BoxModel,
     manifest: Manifest,
     scale: tuple[int, int],
     *,
@@ -36,25 +37,15 @@ def detect(
     device: torch.device,
     progress: Progress,
 ) -> list[Result]:
-    """Detections of every image of a split at one test scale ``(long, short)``, not flipped.
-
-    Raises:
-        TeacherError: The detector is of another number of classes than the dataset.
-        DatasetError: An image cannot be read.
-    """
-    model.eval()
+    """Detections of every image of a split at one test scale (see ``ViewsConfig``), not flipped."""
+    model.place(device)
     category_ids = [category.category_id for category in manifest.categories]
-    if model.config.num_classes != len(category_ids):
-        raise TeacherError(
-            f"expected a detector of the dataset's {len(category_ids)} classes, "
-            f"but it has {model.config.num_classes}; train it again"
-        )
     batches = list(_batches(manifest.images, batch_size))
     results: list[Result] = []
     for records in progress(batches, len(batches)):
-        found = _detect_batch(model, manifest, records, scale, device)
+        found = _detect_batch(model, manifest, records, scale)
         for record, detections in zip(records, found, strict=True):
-            results.extend(_to_results(record.image_id, detections, category_ids))
+            results.extend(to_results(record.image_id, detections, category_ids))
     return results
 
 
@@ -72,24 +63,39 @@ def _batches(records: tuple[ImageRecord, ...], batch_size: int) -> Iterator[list
 
 
 def _detect_batch(
-    model: GFL, manifest: Manifest, records: list[ImageRecord], scale: tuple[int, int], device: torch.device
+    model: BoxModel, manifest: Manifest, records: list[ImageRecord], scale: tuple[int, int]
 ) -> list[Detections]:
-    geometries = [view_at(record, scale) for record in records]
+    preprocessing = model.spec.conventions.preprocessing
+    geometries = [view_at(record, scale, preprocessing.fit) for record in records]
     pixels = [
-        apply_view(read_image(manifest.image_path(record), geometry.original_hw), geometry)
+        apply_view(read_image(manifest.image_path(record), geometry.original_hw), geometry, preprocessing)
         for record, geometry in zip(records, geometries, strict=True)
     ]
-    images = batch_images(pixels, [geometry.padded_hw for geometry in geometries]).to(device)
-    factors = torch.from_numpy(np.stack([scale_factors(geometry) for geometry in geometries]))
-    return postprocess(model(images), model.config.strides, [g.resized_hw for g in geometries], factors)
+    images = batch_images(pixels, [geometry.padded_hw for geometry in geometries], preprocessing)
+    return decode_views(model(images.to(model.input_device)), model.spec, geometries)
 
 
-def view_at(record: ImageRecord, scale: tuple[int, int]) -> ViewGeometry:
+def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeometry]) -> list[Detections]:
+    """Detections in px of the original images, from a model's outputs for their views."""
+    return postprocess(
+        raw,
+        spec.strides,
+        [geometry.content_hw for geometry in geometries],
+        torch.from_numpy(np.stack([scale_factors(geometry) for geometry in geometries])),
+        corners_xy=torch.tensor([geometry.content_top_left[::-1] for geometry in geometries]),
+        cell_offset=spec.conventions.cell_offset,
+        suppression=spec.suppression,
+    )
+
+
+def view_at(record: ImageRecord, scale: tuple[int, int], fit: Fit) -> ViewGeometry:
     """The view of an image at a test scale."""
-    return enumerate_views((record.height, record.width), ViewsConfig(scales=(scale,), flips=(False,)))[0]
+    config = ViewsConfig(scales=(scale,), flips=(False,))
+    return enumerate_views((record.height, record.width), config, fit)[0]
 
 
-def _to_results(image_id: int, detections: Detections, category_ids: list[int]) -> Iterator[Result]:
+def to_results(image_id: int, detections: Detections, category_ids: list[int]) -> Iterator[Result]:
+    """Detections of one image in COCO's result format."""
     columns = (detections.boxes_xyxy.tolist(), detections.scores.tolist(), detections.labels.tolist())
     for (x1, y1, x2, y2), score, label in zip(*columns, strict=True):
         yield {

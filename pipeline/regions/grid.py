@@ -1,7 +1,8 @@
 """Positions, points and anchors of a feature pyramid.
 
-Points carry no half-cell offset: the point of cell ``(row, column)`` on a level of stride ``s`` is
-``(column * s, row * s)`` px (mmdetection ``AnchorGenerator`` with ``center_offset=0``).
+The point of cell ``(row, column)`` on a level of stride ``s`` is ``((column + o) * s, (row + o) * s)`` px,
+with an offset ``o`` that goes with the detector: 0 for GFL (mmdetection ``AnchorGenerator`` with
+``center_offset=0``), 0.5 for YOLO.
 """
 
 from collections.abc import Sequence
@@ -27,16 +28,21 @@ def level_lengths(sizes: Sequence[Size]) -> list[int]:
     return [height * width for height, width in sizes]
 
 
-def level_points(size: Size, stride: int, device: torch.device | str = "cpu") -> Tensor:
+def level_points(
+    size: Size, stride: int, device: torch.device | str = "cpu", cell_offset: float = 0.0
+) -> Tensor:
     """Points ``(x, y)`` of one level in px, row-major: ``Tensor[height * width, 2]``."""
     height, width = size
-    y = torch.arange(height, device=device, dtype=torch.float32) * stride
-    x = torch.arange(width, device=device, dtype=torch.float32) * stride
+    y = (torch.arange(height, device=device, dtype=torch.float32) + cell_offset) * stride
+    x = (torch.arange(width, device=device, dtype=torch.float32) + cell_offset) * stride
     return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).reshape(-1, 2)
 
 
 def pyramid_points(
-    sizes: Sequence[Size], strides: Sequence[int], device: torch.device | str = "cpu"
+    sizes: Sequence[Size],
+    strides: Sequence[int],
+    device: torch.device | str = "cpu",
+    cell_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Points of all levels, level after level.
 
@@ -44,7 +50,7 @@ def pyramid_points(
         Points in px ``Tensor[N, 2]`` and the stride of each point's level ``Tensor[N]``.
     """
     pairs = list(zip(sizes, strides, strict=True))
-    points = torch.cat([level_points(size, stride, device) for size, stride in pairs])
+    points = torch.cat([level_points(size, stride, device, cell_offset) for size, stride in pairs])
     lengths = torch.tensor(level_lengths(sizes), device=device)
     return points, torch.tensor(strides, device=device, dtype=torch.float32).repeat_interleave(lengths)
 

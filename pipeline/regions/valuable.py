@@ -70,6 +70,7 @@ def find_regions(
     boxes_xyxy: Tensor,
     overlap: VlrOverlap,
     lower_fraction: float = VLR_LOWER_FRACTION,
+    cell_offset: float = 0.0,
 ) -> ViewRegions:
     """Both regions of a view, from its geometry and its boxes alone: no teacher is needed.
 
@@ -79,10 +80,11 @@ def find_regions(
         boxes_xyxy: ``Tensor[G, 4]`` in view coordinates, px.
         overlap: definition of the valuable region.
         lower_fraction: where the valuable region starts, as a fraction of ATSS's threshold.
+        cell_offset: of the points in their cells, strides.
     """
     sizes = level_sizes(padded_hw, strides)
     lengths = level_lengths(sizes)
-    points, point_strides = pyramid_points(sizes, strides, boxes_xyxy.device)
+    points, point_strides = pyramid_points(sizes, strides, boxes_xyxy.device, cell_offset)
     anchors = square_anchors(points, point_strides)
     assignment = assign_atss(anchors, lengths, boxes_xyxy)
     weights = valuable_weights(anchors, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)

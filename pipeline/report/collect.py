@@ -13,7 +13,9 @@ from pipeline.cache.schema import FORMAT_VERSION, StoreSchema
 from pipeline.config import structure
 from pipeline.data.manifest import Manifest
 from pipeline.detector.config import DetectorConfig
+from pipeline.detector.files import ONNX
 from pipeline.detector.gfl import GFL, load_detector, read_description
+from pipeline.detector.onnx_description import OnnxDescription
 from pipeline.report.lessons import (
     Closeness,
     Lesson,
@@ -114,15 +116,17 @@ def collect(
     )
 
 
-def read_architecture(weights: Path) -> DetectorConfig:
-    """What the description beside a weights file says; the weights themselves are not read.
+def read_architecture(weights: Path) -> DetectorConfig | OnnxDescription:
+    """What the description of a detector says; its weights are not read.
 
     Raises:
         TeacherError: There is no description.
         ConfigError: It is not of a detector.
     """
-    described = str(weights.with_suffix(".json"))
-    return structure(DetectorConfig, read_description(weights).get("architecture"), described)
+    described, document = str(weights.with_suffix(".json")), read_description(weights)
+    if ONNX in document:
+        return structure(OnnxDescription, document[ONNX], described)
+    return structure(DetectorConfig, document.get("architecture"), described)
 
 
 def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:

@@ -127,12 +127,14 @@ def sample_view(
     stored = store.read(key)
     geometry, kept = stored.planned.geometry, stored.planned.points
     record = manifest.by_id[key.image_id]
-    pixels = apply_view(read_image(manifest.image_path(record), geometry.original_hw), geometry)
+    conventions = store.conventions
+    image = read_image(manifest.image_path(record), geometry.original_hw)
+    pixels = apply_view(image, geometry, conventions.preprocessing)
     sizes = level_sizes(geometry.padded_hw, store.schema.strides)
-    points, strides = pyramid_points(sizes, store.schema.strides)
+    points, strides = pyramid_points(sizes, store.schema.strides, cell_offset=conventions.cell_offset)
     starts = np.cumsum([0, *level_lengths(sizes)])[:-1]
     flat = torch.from_numpy(starts[kept.level] + kept.position)
-    images = batch_images([pixels], [geometry.padded_hw]).to(device)
+    images = batch_images([pixels], [geometry.padded_hw], conventions.preprocessing).to(device)
     return SampledView(
         stored=stored,
         pixels=pixels,

@@ -69,8 +69,10 @@ def duration(seconds: float | None) -> str:
     return f"{hours}{SPACE}h {minutes}{SPACE}min"
 
 
-def millions(value: int) -> str:
+def millions(value: int | None) -> str:
     """A number of parameters."""
+    if value is None:
+        return MISSING
     return f"{value / 1e6:.2f}{SPACE}M" if value < 10e6 else f"{value / 1e6:.1f}{SPACE}M"
 
 

@@ -13,6 +13,7 @@ import torch
 
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
+from pipeline.detector.onnx_description import OnnxDescription
 from pipeline.errors import PipelineError
 from pipeline.run_folder import TEACHER, RunFolder
 from pipeline.student.train import StudentConfig
@@ -40,7 +41,7 @@ class Run:
     Attributes:
         name: As in ``students`` of ``params.yaml``, or ``TEACHER``.
         role: What it learned from.
-        detector: Its architecture.
+        detector: Its architecture, or the description of a teacher that is an ONNX file.
         student: Its section of ``params.yaml``; ``None`` for the teacher.
         metrics: Percent by name (``AP``, ``AP50``, ...); ``None`` where there is no such object.
         per_class: AP in percent by name of the category.
@@ -51,7 +52,7 @@ class Run:
 
     name: str
     role: Role
-    detector: DetectorConfig
+    detector: DetectorConfig | OnnxDescription
     student: StudentConfig | None
     metrics: Mapping[str, float | None]
     per_class: Mapping[str, float | None]
@@ -60,12 +61,17 @@ class Run:
     timing: Mapping[str, Any]
 
     @property
-    def parameters(self) -> int:
-        """Learned numbers of the detector."""
-        return count_parameters(self.detector)
+    def backbone(self) -> str:
+        """What kind of detector it is, in a word."""
+        return self.detector.backbone if isinstance(self.detector, DetectorConfig) else self.detector.name
+
+    @property
+    def parameters(self) -> int | None:
+        """Learned numbers of the detector; not known of an ONNX file."""
+        return count_parameters(self.detector) if isinstance(self.detector, DetectorConfig) else None
 
 
-def read_teacher(folder: RunFolder, detector: DetectorConfig) -> Run:
+def read_teacher(folder: RunFolder, detector: DetectorConfig | OnnxDescription) -> Run:
     """The teacher's results.
 
     Raises:
@@ -91,7 +97,11 @@ def read_students(folder: RunFolder, students: Mapping[str, StudentConfig]) -> l
 
 
 def _read_run(
-    folder: RunFolder, name: str, role: Role, detector: DetectorConfig, student: StudentConfig | None
+    folder: RunFolder,
+    name: str,
+    role: Role,
+    detector: DetectorConfig | OnnxDescription,
+    student: StudentConfig | None,
 ) -> Run:
     trained = folder.teacher if student is None else folder.student(name)
     metrics = read_json(folder.metrics(name))

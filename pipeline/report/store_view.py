@@ -104,7 +104,7 @@ def show_view(
     strides = store.schema.strides
     return ShownView(
         stored=stored,
-        places=locate_points(stored.planned, strides),
+        places=locate_points(stored.planned, strides, store.conventions.cell_offset),
         strides=strides,
         pixels=grey_canvas(stored.planned.geometry.resized_hw) if pixels is None else pixels,
         class_names=class_names,

@@ -64,7 +64,7 @@ def claim(report: Report) -> str:
             f"Trained from cached teacher outputs, {reached}; no plain student of the same kind was trained."
         )
     without = percent(plain.metrics.get("AP"))
-    same = f"the same {plain.detector.backbone} trained without distillation ({without})"
+    same = f"the same {plain.backbone} trained without distillation ({without})"
     match direction(gain):
         case "better":
             verdict = f"{signed(gain)} points over {same}"
@@ -89,9 +89,7 @@ def tiles(report: Report) -> list[Tile]:
 def _run_tile(run: Run, report: Report) -> Tile:
     gain = difference(run, baseline_of(run, report.students), "AP")
     note = (
-        run.detector.backbone
-        if gain is None
-        else f"{signed(gain)} AP over {_name(baseline_of(run, report.students))}"
+        run.backbone if gain is None else f"{signed(gain)} AP over {_name(baseline_of(run, report.students))}"
     )
     label = "teacher AP" if run.role == "teacher" else f"{run.name} AP"
     return Tile(label=label, value=percent(run.metrics.get("AP")), note=note, tone=run.role)

@@ -33,7 +33,7 @@ class ResultRow:
     role: Role
     taught: str
     backbone: str
-    parameters: int
+    parameters: int | None
     cells: Sequence[Cell]
     gain: float | None
     has_baseline: bool
@@ -50,7 +50,7 @@ def _result_row(run: Run, baseline: Run | None) -> ResultRow:
         name=run.name,
         role=run.role,
         taught=taught_by(run),
-        backbone=run.detector.backbone,
+        backbone=run.backbone,
         parameters=run.parameters,
         cells=[
             Cell(value=run.metrics.get(metric), gain=difference(run, baseline, metric)) for metric in METRICS

@@ -9,7 +9,7 @@ from pipeline.cache.fingerprint import require
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import PlannedView, ViewKey
 from pipeline.cache.stored import StoredView
-from pipeline.data.images import PREPROCESSING
+from pipeline.data.conventions import Conventions
 from pipeline.data.manifest import Manifest
 from pipeline.data.views import ViewGeometry
 from pipeline.detector.config import DetectorConfig
@@ -24,6 +24,11 @@ class StoredTargets:
     store: TargetStore
     with_teacher: bool
     """Whether the teacher's outputs are read; a plain student needs the regions alone."""
+
+    @property
+    def conventions(self) -> Conventions:
+        """Of the store's teacher."""
+        return self.store.conventions
 
     @cached_property
     def _image_ids(self) -> list[int]:
@@ -54,18 +59,24 @@ class StoredTargets:
 
 
 def student_needs(detector: DetectorConfig, manifest: Manifest) -> dict[str, Any]:
-    """The fields of a store's fingerprint that a student depends on."""
+    """The fields of a store's fingerprint that a student depends on.
+
+    Not the conventions: a student takes over those of the store, see ``StoredTargets.conventions``.
+    """
     return {
         "annotations": manifest.annotations_sha256,
         "classes": [category.category_id for category in manifest.categories],
         "geometry": {"strides": list(detector.strides), "bins": detector.bins},
         "images": manifest.images_sha256,
-        "preprocessing": PREPROCESSING,
     }
 
 
 def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manifest: Manifest) -> None:
-    """Refuse a store that was made for another grid, other bins, classes, images or pixels.
+    """Refuse a store that was made for another grid, other bins, classes or images.
+
+    A student of other bins than its teacher's is refused, too, and not taught a resampled distribution: the
+    two end at different distances, so that mass at the nearer end would mean "here or anywhere beyond" to
+    the teacher, and "exactly here" to the student.
 
     Raises:
         CacheError: names the field and both values.

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.cache.reader import TargetStore
+from pipeline.data.conventions import Conventions
 from pipeline.data.manifest import Manifest
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import RawOutputs
@@ -36,7 +37,7 @@ class StudentConfig:
 
 
 def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoredTargets:
-    """A student's targets from a store that fits it.
+    """A student's targets from a store that fits it; the student takes over the store's conventions.
 
     Raises:
         CacheError: the store does not fit the student or the dataset.
@@ -83,8 +84,8 @@ def train_student(
         machine=machine,
     )
     return train(
-        build_for_training(config.detector, config.train, machine.device),
-        student_losses(config),
+        build_for_training(config.detector, source.conventions, config.train, machine.device),
+        student_losses(config, source.conventions),
         loader,
         config.train,
         label=label,
@@ -95,9 +96,9 @@ def train_student(
     )
 
 
-def student_losses(config: StudentConfig) -> LossesOf:
+def student_losses(config: StudentConfig, conventions: Conventions) -> LossesOf:
     """The loss terms of a batch: detection, and distillation where the batch has soft targets."""
-    criterion = DetectionCriterion(config.detector.strides)
+    criterion = DetectionCriterion(config.detector.strides, cell_offset=conventions.cell_offset)
 
     def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers) -> Terms:
         terms = criterion(raw, batch.targets, main).reduce(normalisers)

@@ -1,30 +1,42 @@
 """What a store is made from: everything that decides its bytes, and nothing else."""
 
-import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pipeline.cache.schema import FORMAT_VERSION
 from pipeline.codec.precision import Precision
-from pipeline.data.images import PREPROCESSING
-from pipeline.detector.config import DetectorConfig
+from pipeline.detector.model import ModelSpec
 from pipeline.planning import ViewPlan
 from pipeline.regions.atss import INSIDE_MARGIN_PX, TOP_K
 from pipeline.regions.grid import ANCHOR_SCALE
 
 
 def store_fingerprint(
-    plan: ViewPlan, detector: DetectorConfig, weights_sha256: str, precision: Precision, batch_size: int
+    plan: ViewPlan,
+    spec: ModelSpec,
+    architecture: Mapping[str, Any],
+    weights_sha256: str,
+    precision: Precision,
+    batch_size: int,
 ) -> dict[str, Any]:
-    """The fingerprint of a store, as nested plain values."""
+    """The fingerprint of a store, as nested plain values.
+
+    Args:
+        plan: Images, views and regions.
+        spec: What the teacher predicts.
+        architecture: From what it is built, plain values.
+        weights_sha256: Of the teacher's file.
+        precision: Of the store.
+        batch_size: Of a forward pass.
+    """
     return {
         "format_version": FORMAT_VERSION,
         "annotations": plan.manifest.annotations_sha256,
         "classes": [category.category_id for category in plan.manifest.categories],
         "images": plan.manifest.images_sha256,
-        "geometry": {"strides": list(detector.strides), "bins": detector.bins},
-        "preprocessing": PREPROCESSING,
+        "geometry": {"strides": list(spec.strides), "bins": spec.bins, **spec.conventions.geometry()},
+        "preprocessing": spec.conventions.preprocessing.to_json(),
         "precision": precision.to_json(),
         "regions": {
             **asdict(plan.regions),
@@ -32,12 +44,10 @@ def store_fingerprint(
             "atss_top_k": TOP_K,
             "inside_margin_px": INSIDE_MARGIN_PX,
         },
-        "teacher": {"architecture": detector.to_json(), "weights": weights_sha256, "batch_size": batch_size},
+        "teacher": {
+            "architecture": dict(architecture),
+            "weights": weights_sha256,
+            "batch_size": batch_size,
+        },
         "views": {"scales": [list(scale) for scale in plan.views.scales], "flips": list(plan.views.flips)},
     }
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

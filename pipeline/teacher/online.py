@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.cache.records import PlannedView, ViewKey
 from pipeline.cache.stored import StoredView
+from pipeline.data.conventions import Conventions
 from pipeline.data.views import ViewGeometry
 from pipeline.planning import ViewPlan
 from pipeline.teacher.soft_targets import Teacher
@@ -20,6 +21,11 @@ class OnlineTargets:
 
     plan: ViewPlan
     teacher: Teacher
+
+    @property
+    def conventions(self) -> Conventions:
+        """Of the teacher."""
+        return self.plan.conventions
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""

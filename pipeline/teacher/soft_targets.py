@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.cache.records import PlannedView, SoftTargets
 from pipeline.data.images import apply_view, batch_images, read_image
 from pipeline.data.manifest import Manifest
-from pipeline.detector.gfl import GFL
+from pipeline.detector.model import BoxModel
 from pipeline.errors import TeacherError
 from pipeline.parallel.overlap import Overlap
 
@@ -63,13 +63,13 @@ class Teacher:
     whatever the machine, because a convolution's last bits can depend on the batch.
     """
 
-    model: GFL
+    model: BoxModel
     manifest: Manifest
     batch_size: int
     device: torch.device
 
     def __post_init__(self) -> None:
-        self.model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.model.place(self.device)
 
     def run(self, views: Sequence[PlannedView]) -> Iterator[SoftTargets]:
         """Soft targets of views, in their order; the next batches are decoded while one is computed."""
@@ -90,14 +90,15 @@ class Teacher:
 
     def decode(self, batch: Sequence[PlannedView]) -> Tensor:
         """The pixels of a batch, ``Tensor[B, 3, H, W]``, in the host's memory."""
+        preprocessing = self.model.spec.conventions.preprocessing
         pixels = []
         for view in batch:
             record = self.manifest.by_id[view.key.image_id]
             image = read_image(self.manifest.image_path(record), view.geometry.original_hw)
-            pixels.append(apply_view(image, view.geometry))
-        images = batch_images(pixels, [view.geometry.padded_hw for view in batch])
+            pixels.append(apply_view(image, view.geometry, preprocessing))
+        images = batch_images(pixels, [view.geometry.padded_hw for view in batch], preprocessing)
         # From pinned memory the copy to a GPU is several times as fast.
-        return images.pin_memory() if self.device.type == "cuda" else images
+        return images.pin_memory() if self.model.input_device.type == "cuda" else images
 
     @torch.inference_mode()
     def forward(self, images: Tensor, batch: Sequence[PlannedView]) -> list[SoftTargets]:
@@ -106,7 +107,8 @@ class Teacher:
         Raises:
             TeacherError: an output is not finite; names its view.
         """
-        raw = self.model(images.to(self.device, memory_format=torch.channels_last, non_blocking=True))
+        target = self.model.input_device
+        raw = self.model(images.to(target, memory_format=torch.channels_last, non_blocking=True))
         points, main = kept_rows(batch, raw.sizes)
         # Selected on the device: what is copied to the host is a twentieth of the maps.
         edge_logits = _select(raw.edge_logits, points)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.cache.records import PlannedView, ViewKey
+from pipeline.data.conventions import Conventions
 from pipeline.data.views import ViewGeometry
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import RawOutputs
@@ -23,6 +24,11 @@ class AnnotationTargets:
     """Targets computed from the annotations as training goes, as every framework does."""
 
     plan: ViewPlan
+
+    @property
+    def conventions(self) -> Conventions:
+        """Of the plan."""
+        return self.plan.conventions
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""
@@ -54,7 +60,8 @@ def train_teacher(
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train a detector from random weights, on from the newest of ``checkpoints`` if there is one."""
-    criterion = DetectionCriterion(detector.strides)
+    conventions = plan.conventions
+    criterion = DetectionCriterion(detector.strides, cell_offset=conventions.cell_offset)
 
     def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers) -> Terms:
         return criterion(raw, batch.targets, main).reduce(normalisers)
@@ -68,5 +75,5 @@ def train_teacher(
         group_by_aspect=config.group_by_aspect,
         machine=machine,
     )
-    model = build_for_training(detector, config, machine.device)
+    model = build_for_training(detector, conventions, config, machine.device)
     return train(model, losses_of, loader, config, label="teacher", checkpoints=checkpoints)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.cache.records import PlannedView
+from pipeline.data.conventions import Preprocessing
 from pipeline.data.images import batch_images
 from pipeline.regions.grid import Size, level_lengths, level_sizes, valid_cells
 
@@ -107,12 +108,13 @@ def collate(
     examples: Sequence[Example],
     strides: Sequence[int],
     batch_hw: Size,
+    preprocessing: Preprocessing,
     join: Callable[[list[Any]], SoftBatch],
 ) -> Batch:
     """Pad examples to ``batch_hw`` px and place their points; soft targets only if every example has them."""
     stored = [example.stored for example in examples if example.stored is not None]
     return Batch(
-        images=batch_images([example.pixels for example in examples], [batch_hw]),
+        images=batch_images([example.pixels for example in examples], [batch_hw], preprocessing),
         targets=batch_targets([example.planned for example in examples], batch_hw, strides),
         soft=join(stored) if len(stored) == len(examples) else None,
     )

@@ -135,14 +135,17 @@ class DetectionLosses:
 
 @dataclass(frozen=True)
 class DetectionCriterion:
-    """GFL's losses for a pyramid of ``strides``."""
+    """GFL's losses for a pyramid of ``strides``, with points at ``cell_offset`` in their cells."""
 
     strides: tuple[int, ...]
     box_loss: BoxLoss = field(default=giou_loss)
+    cell_offset: float = 0.0
 
     def __call__(self, raw: RawOutputs, targets: BatchTargets, main: MainPoints) -> DetectionLosses:
         """Losses of a batch."""
-        points, point_strides = pyramid_points(raw.sizes, self.strides, raw.cls_logits.device)
+        points, point_strides = pyramid_points(
+            raw.sizes, self.strides, raw.cls_logits.device, self.cell_offset
+        )
         index = targets.index[targets.main]
         # In units of the level's stride, as distances are.
         centres = points[index] / point_strides[index, None]

@@ -42,14 +42,21 @@ class StepReader(Dataset[StepBatches]):
 
     def __getitem__(self, views: StepViews) -> StepBatches:
         return tuple(
-            collate([self._example(key) for key in part], self.strides, views.batch_hw, self.source.join)
+            collate(
+                [self._example(key) for key in part],
+                self.strides,
+                views.batch_hw,
+                self.source.conventions.preprocessing,
+                self.source.join,
+            )
             for part in views.parts
         )
 
     def _example(self, key: ViewKey) -> Example:
         planned, stored = self.source.load(key)
         pixels = read_image(*self.files.find(key.image_id))
-        return Example(pixels=apply_view(pixels, planned.geometry), planned=planned, stored=stored)
+        view = apply_view(pixels, planned.geometry, self.source.conventions.preprocessing)
+        return Example(pixels=view, planned=planned, stored=stored)
 
 
 class EpochOrder(Sampler[StepViews]):

@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from pipeline.data.conventions import Conventions
 from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
@@ -26,10 +27,12 @@ from pipeline.training.validation import ScoreRow, Validation, is_best
 logger = logging.getLogger(__name__)
 
 
-def build_for_training(detector: DetectorConfig, config: TrainConfig, device: torch.device) -> GFL:
+def build_for_training(
+    detector: DetectorConfig, conventions: Conventions, config: TrainConfig, device: torch.device
+) -> GFL:
     """A detector before its first step: seeded, pretrained and frozen as asked for."""
     torch.manual_seed(config.seed)
-    model = GFL(detector)
+    model = GFL(detector, conventions)
     if config.pretrained:
         load_imagenet(model.backbone, detector.backbone)
     freeze_stages(model.backbone, config.frozen_stages)

@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pipeline.cache.records import PlannedView, ViewKey
+from pipeline.data.conventions import Conventions
 from pipeline.data.views import ViewGeometry
 from pipeline.training.batches import SoftBatch
 
 
 class TargetSource(Protocol):
     """Targets of views: a store, or the annotations."""
+
+    @property
+    def conventions(self) -> Conventions:
+        """Of the views' pixels, and of the points that the targets stand at."""
+        ...
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""

@@ -3,20 +3,19 @@
 import argparse
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
 from pipeline.data.manifest import Manifest
-from pipeline.detector.gfl import GFL, load_detector
+from pipeline.detector.gfl import GFL
 from pipeline.errors import ConfigError
-from pipeline.planning import ViewPlan
 from pipeline.run_folder import require_student, run_folder
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.online import OnlineTargets
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.teacher.setup import set_up_store
 from pipeline.training.processes import ALONE, Machine
 from pipeline.training.source import TargetSource
 from stages.runtime import device, read_split, write_json
@@ -73,13 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _online(manifest: Manifest, weights: Path) -> OnlineTargets:
     config = load_section(CacheConfig, "cache_teacher")
-    model = load_detector(weights)
-    plan = ViewPlan(
-        manifest=manifest, strides=model.config.strides, views=config.views, regions=config.regions
-    )
-    return OnlineTargets(
-        plan=plan, teacher=Teacher(model=model, manifest=manifest, batch_size=1, device=device())
-    )
+    setup = set_up_store(replace(config, batch_size=1), manifest, weights)
+    return OnlineTargets(plan=setup.plan, teacher=setup.load_teacher(device()))
 
 
 def _short_run(

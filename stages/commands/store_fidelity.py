@@ -85,8 +85,9 @@ def _live(arguments: argparse.Namespace) -> Sample:
 
 def _student_outputs(weights: Path, teacher: Teacher, views: list[PlannedView]) -> list[SoftTargets]:
     model = load_detector(weights)
-    if (model.config.strides, model.config.bins) != (teacher.model.config.strides, teacher.model.config.bins):
-        raise ConfigError(f"{weights}: expected a student of the teacher's strides and bins")
+    mine, theirs = model.spec, teacher.model.spec
+    if (mine.strides, mine.bins, mine.conventions) != (theirs.strides, theirs.bins, theirs.conventions):
+        raise ConfigError(f"{weights}: expected a student of the teacher's strides, bins and pixels")
     student = Teacher(
         model=model, manifest=teacher.manifest, batch_size=teacher.batch_size, device=teacher.device
     )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.cache.export import views_of_image
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import ViewKey
+from pipeline.data.conventions import Preprocessing
 from pipeline.data.images import apply_view, read_image
 from pipeline.data.manifest import Manifest
 from pipeline.data.views import ViewGeometry
@@ -33,7 +34,11 @@ def run(arguments: argparse.Namespace) -> None:
     manifest = _own_manifest(store)
     geometry = store.planned(key).geometry
     path = find_image(key.image_id, arguments.image, manifest)
-    pixels = read_pixels(path, geometry, required=arguments.image is not None) if path else None
+    pixels = (
+        read_pixels(path, geometry, store.conventions.preprocessing, required=arguments.image is not None)
+        if path
+        else None
+    )
     names = {label: category.name for label, category in enumerate(manifest.categories)} if manifest else {}
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
     picture = draw_view(show_view(store, key, pixels, names))
@@ -86,10 +91,12 @@ def find_image(image_id: int, given: Path | None, manifest: Manifest | None) -> 
     return found
 
 
-def read_pixels(path: Path, geometry: ViewGeometry, *, required: bool) -> NDArray[np.uint8] | None:
+def read_pixels(
+    path: Path, geometry: ViewGeometry, preprocessing: Preprocessing, *, required: bool
+) -> NDArray[np.uint8] | None:
     """The pixels of a view, (H, W, 3); ``None`` if there are none and none are ``required``."""
     try:
-        pixels = apply_view(read_image(path, geometry.original_hw), geometry)
+        pixels = apply_view(read_image(path, geometry.original_hw), geometry, preprocessing)
     except DatasetError as error:
         if required:
             raise

@@ -12,10 +12,11 @@ from pipeline.regions.grid import level_sizes, pyramid_points
 STRIDES = (8, 16, 32)
 
 
+@pytest.mark.parametrize("cell_offset", [0.0, 0.5])
 @pytest.mark.parametrize("padded_hw", [(96, 128), (32, 32), (800, 1344)])
-def test_every_position_lies_where_the_grid_has_it(padded_hw: tuple[int, int]) -> None:
+def test_every_position_lies_where_the_grid_has_it(padded_hw: tuple[int, int], cell_offset: float) -> None:
     sizes = level_sizes(padded_hw, STRIDES)
-    xy, strides = pyramid_points(sizes, STRIDES)
+    xy, strides = pyramid_points(sizes, STRIDES, cell_offset=cell_offset)
     lengths = [height * width for height, width in sizes]
     every = KeptPoints(
         level=np.repeat(np.arange(3), lengths),
@@ -31,7 +32,7 @@ def test_every_position_lies_where_the_grid_has_it(padded_hw: tuple[int, int]) -
         labels=np.empty(0, np.int64),
         points=every,
     )
-    places = locate_points(view, STRIDES)
+    places = locate_points(view, STRIDES, cell_offset)
     np.testing.assert_array_equal(places.xy, xy.numpy())
     np.testing.assert_array_equal(places.stride, strides.numpy())
 

@@ -4,7 +4,6 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +83,8 @@ def test_plain_zarr_reads_the_same(plan: Plan, store: TargetStore) -> None:
         np.testing.assert_array_equal(view.planned.boxes_xyxy, arrays["boxes/xyxy"][box : box + boxes])
         np.testing.assert_array_equal(view.planned.labels, arrays["boxes/label"][box : box + boxes])
         assert planned.key == (arrays["views/image_id"][row], arrays["views/view"][row])
-        sizes = [number for size in asdict(view.planned.geometry).values() for number in np.ravel(size)]
+        geometry = view.planned.geometry
+        sizes = [*geometry.original_hw, *geometry.resized_hw, *geometry.padded_hw, geometry.flip]
         assert arrays["views/geometry"][row].tolist() == sizes
 
 

@@ -54,4 +54,4 @@ def test_digest_tells_plans_apart() -> None:
 
 def test_geometry_row_round_trip() -> None:
     geometry = make_view(ViewKey(1, 1), 1, 1).geometry
-    assert geometry_from_row(np.array(geometry_row(geometry)).tolist()) == geometry
+    assert geometry_from_row(np.array(geometry_row(geometry)).tolist(), "keep_ratio") == geometry

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.images import MEAN_RGB, STD_RGB, batch_images, read_image, resize_image
+from pipeline.data.conventions import GFL_PREPROCESSING
+from pipeline.data.images import batch_images, read_image, resize_image
 from pipeline.errors import DatasetError
 
 
@@ -107,9 +108,9 @@ def test_halving_averages_two_by_two_pixels() -> None:
 
 def test_a_batch_is_normalised_inside_and_zero_outside() -> None:
     images = [torch.full((3, 20, 40), 100, dtype=torch.uint8), torch.zeros(3, 32, 32, dtype=torch.uint8)]
-    batch = batch_images(images, [(32, 64), (32, 32)])
+    batch = batch_images(images, [(32, 64), (32, 32)], GFL_PREPROCESSING)
     assert batch.shape == (2, 3, 32, 64)
-    assert batch[0, 1, 5, 5].item() == pytest.approx((100 - MEAN_RGB[1]) / STD_RGB[1])
+    assert batch[0, 1, 5, 5].item() == pytest.approx((100 - 116.28) / 57.12)
     assert batch[0, :, 20:].abs().max() == 0
     assert batch[0, :, :, 40:].abs().max() == 0
     assert batch[1, :, :, 32:].abs().max() == 0

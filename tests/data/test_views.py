@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.data.conventions import GFL_PREPROCESSING
 from pipeline.data.images import apply_view
 from pipeline.data.views import (
     ViewGeometry,
@@ -61,7 +62,7 @@ def test_boxes_move_with_the_pixels(flip: bool, resized: tuple[int, int]) -> Non
     pixels = torch.zeros(3, 40, 60, dtype=torch.uint8)
     pixels[:, 8:20, 6:30] = 255
     geometry = ViewGeometry(original_hw=(40, 60), resized_hw=resized, padded_hw=pad_size(resized), flip=flip)
-    view = apply_view(pixels, geometry)
+    view = apply_view(pixels, geometry, GFL_PREPROCESSING)
     x1, y1, x2, y2 = transform_boxes(np.float32([[6, 8, 30, 20]]), geometry)[0].astype(int)
     assert tuple(view.shape[1:]) == resized
     bright = (view[0] > 127).nonzero()

@@ -8,7 +8,8 @@ import torch
 from golden_data import STRIDES, Arrays, cases, image_count, load, raw_outputs, size_of
 from torch import Tensor
 
-from pipeline.detector.postprocess import SCORE_THRESHOLD, Detections, best_positions, postprocess
+from pipeline.detector.model import GFL_SUPPRESSION
+from pipeline.detector.postprocess import Detections, best_positions, postprocess
 from pipeline.regions.grid import level_lengths
 
 BOX_TOLERANCE = {"rtol": 1e-6, "atol": 1e-4}
@@ -54,6 +55,6 @@ def test_candidates(path: Path) -> None:
     raw = raw_outputs(data, "cls", "reg")
     for image in range(image_count(data)):
         scores = raw.cls_logits[image].sigmoid()
-        kept = best_positions(scores, level_lengths(raw.sizes))
+        kept = best_positions(scores, level_lengths(raw.sizes), GFL_SUPPRESSION.pre_nms_top)
         assert len(kept) == data[f"num_boxes_after_pre_topk_{image}"]
-        assert (scores[kept] > SCORE_THRESHOLD).sum() == data[f"num_candidates_{image}"]
+        assert (scores[kept] > GFL_SUPPRESSION.score_threshold).sum() == data[f"num_candidates_{image}"]

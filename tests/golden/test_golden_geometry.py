@@ -5,6 +5,7 @@ import pytest
 import torch
 from golden_data import FOLDER, load, size_of
 
+from pipeline.data.conventions import GFL_PREPROCESSING
 from pipeline.data.images import apply_view, batch_images, resize_image
 from pipeline.data.views import ViewGeometry, fit_size, pad_size, scale_factors, transform_boxes
 
@@ -74,7 +75,8 @@ def test_network_input(case: int) -> None:
     geometry = pixel_geometry(case)
     assert geometry.resized_hw == size_of(DATA[f"pix{case}_img_hw"])
     assert geometry.padded_hw == size_of(DATA[f"pix{case}_pad_hw"])
-    found = batch_images([apply_view(rgb_of(case), geometry)], [geometry.padded_hw])[0]
+    view = apply_view(rgb_of(case), geometry, GFL_PREPROCESSING)
+    found = batch_images([view], [geometry.padded_hw], GFL_PREPROCESSING)[0]
     expected = DATA[f"pix{case}_final_chw"]
     torch.testing.assert_close(found, expected, rtol=0, atol=PIXEL_TOLERANCE)
     # Padding is exactly 0.

@@ -18,7 +18,7 @@ from pipeline.config import structure
 from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest, write_manifest
 from pipeline.data.views import ViewsConfig
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL, save_detector
+from pipeline.detector.gfl import GFL, gfl_spec, save_detector
 from pipeline.planning import RegionsConfig, ViewPlan
 from pipeline.report.runs import Curve, Role, Run
 from pipeline.student.train import StudentConfig
@@ -137,7 +137,9 @@ def _write_store(root: Path, train: Manifest) -> None:
         strides=DETECTOR.strides,
         precision=PRECISION,
         views_per_partition=4,
-        fingerprint=store_fingerprint(plan, DETECTOR, "0" * 64, PRECISION, 4),
+        fingerprint=store_fingerprint(
+            plan, gfl_spec(DETECTOR, plan.conventions), DETECTOR.to_json(), "0" * 64, PRECISION, 4
+        ),
         provenance={"teacher": "random numbers"},
         chunk_rows=8,
     )

@@ -65,8 +65,8 @@ def make_workspace(folder: Path) -> None:
     planned = plan_store(
         setup.plan,
         setup.config,
-        num_classes=setup.detector.num_classes,
-        bins=setup.detector.bins,
+        num_classes=setup.spec.num_classes,
+        bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
         provenance={"teacher": "random numbers"},
         progress=lambda items, _total, _label: items,

@@ -9,6 +9,7 @@ from teacher_cases import DETECTOR, QUANTIZED, small_plan
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, TRAIN, relative_difference, store_of, student, trained
 
+from pipeline.data.conventions import GFL_CONVENTIONS
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
 from pipeline.student.source import StoredTargets
@@ -67,7 +68,7 @@ def test_the_network_has_fewer_bits_and_the_losses_have_all(precision: str, batc
         raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers
     ) -> dict[str, Tensor]:
         outputs.append(raw)
-        return student_losses(student(FULL))(raw, batch, main, normalisers)
+        return student_losses(student(FULL), GFL_CONVENTIONS)(raw, batch, main, normalisers)
 
     _, taking = stepper(losses_of, precision)
     terms = taking.step(batches, rate=0.0)

@@ -10,6 +10,7 @@ from batch_cases import STRIDES
 from teacher_cases import small_plan, small_teacher
 
 from pipeline.cache.records import KeptPoints, SoftTargets
+from pipeline.data.conventions import GFL_PREPROCESSING
 from pipeline.data.images import apply_view, batch_images, read_image
 from pipeline.errors import TeacherError
 from pipeline.regions.grid import level_lengths
@@ -23,7 +24,8 @@ def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
         record = plan.manifest.by_id[view.key.image_id]
         image = read_image(plan.manifest.image_path(record), view.geometry.original_hw)
         with torch.inference_mode():
-            raw = teacher.model(batch_images([apply_view(image, view.geometry)], [view.geometry.padded_hw]))
+            pixels = apply_view(image, view.geometry, GFL_PREPROCESSING)
+            raw = teacher.model(batch_images([pixels], [view.geometry.padded_hw], GFL_PREPROCESSING))
         starts = np.cumsum([0, *level_lengths(raw.sizes)])[:-1]
         index = starts[view.points.level] + view.points.position
         np.testing.assert_allclose(soft.edge_logits, raw.edge_logits[0, index], rtol=1e-4, atol=1e-5)

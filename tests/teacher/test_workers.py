@@ -95,8 +95,8 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
     planned = plan_store(
         setup.plan,
         config,
-        num_classes=setup.detector.num_classes,
-        bins=setup.detector.bins,
+        num_classes=setup.spec.num_classes,
+        bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
         provenance={},
         progress=lambda items, _total, _label: items,

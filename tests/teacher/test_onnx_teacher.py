@@ -1,0 +1,223 @@
+"""An ONNX teacher through the pipeline: a store as of any teacher, and a student of its geometry."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx_cases import (
+    BINS,
+    OFFSET,
+    SIDE,
+    STRIDES,
+    clairvoyant_description,
+    clairvoyant_manifest,
+    export_gfl,
+    gfl_description,
+    write_clairvoyant,
+    write_description,
+)
+from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_teacher
+from training_cases import HERE
+
+from pipeline.cache.reader import TargetStore
+from pipeline.codec.precision import Precision
+from pipeline.data.manifest import Manifest
+from pipeline.data.views import ViewsConfig
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.files import import_onnx
+from pipeline.detector.gfl import GFL, load_detector, save_detector
+from pipeline.errors import CacheError, ConfigError
+from pipeline.evaluation.agreement import measure_agreement
+from pipeline.evaluation.points import detect_at_points
+from pipeline.planning import RegionsConfig
+from pipeline.student.distillation import DistillationConfig
+from pipeline.student.source import require_fit
+from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.teacher.cache_views import CacheConfig, plan_store, write_store
+from pipeline.teacher.setup import StoreSetup, set_up_store
+from pipeline.teacher.soft_targets import ThreadCounts, equal_size_batches
+from pipeline.training.config import TrainConfig
+from pipeline.training.schedule import ScheduleConfig
+
+CPU = torch.device("cpu")
+STUDENT = replace(DETECTOR, reg_max=BINS - 1, num_classes=2)
+
+
+def config(precision: Precision, side: int = SIDE) -> CacheConfig:
+    return CacheConfig(
+        views=ViewsConfig(scales=((side, side),), flips=(False,)),
+        regions=RegionsConfig(overlap="released", lower_fraction=0.25),
+        precision=precision,
+        views_per_partition=4,
+        batch_size=2,
+    )
+
+
+def write(setup: StoreSetup, folder: Path) -> TargetStore:
+    planned = plan_store(
+        setup.plan,
+        setup.config,
+        num_classes=setup.spec.num_classes,
+        bins=setup.spec.bins,
+        fingerprint=setup.fingerprint,
+        provenance={},
+        progress=lambda items, _total, _label: items,
+    )
+    output = folder / "targets.zarr"
+    write_store(
+        planned,
+        setup.plan,
+        setup.load_teacher(CPU),
+        scratch_root=folder,
+        output=output,
+        progress=lambda items, _total, _label: items,
+    )
+    return TargetStore.open(output)
+
+
+def test_a_store_of_an_exported_teacher_holds_what_that_of_the_teacher_holds(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    teacher = small_teacher(plan.manifest)
+    assert isinstance(teacher.model, GFL)
+    save_detector(teacher.model, tmp_path / "torch" / "teacher.safetensors", {})
+    export_gfl(teacher.model, tmp_path / "gfl.onnx")
+    description = write_description(gfl_description(teacher.model, "gfl.onnx"), tmp_path / "gfl.yaml")
+    import_onnx(description, plan.manifest.categories, tmp_path / "onnx" / "teacher.safetensors")
+    stores = [
+        write(set_up_store(config(LOSSLESS), plan.manifest, folder / "teacher.safetensors"), folder)
+        for folder in (tmp_path / "torch", tmp_path / "onnx")
+    ]
+    assert stores[0].keys == stores[1].keys
+    for key in stores[0].keys:
+        one, other = (store.read(key) for store in stores)
+        np.testing.assert_array_equal(one.planned.points.position, other.planned.points.position)
+        np.testing.assert_allclose(one.edge_logits(), other.edge_logits(), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(one.cls_logits(), other.cls_logits(), rtol=1e-3, atol=1e-3)
+    assert stores[0].fingerprint["geometry"] == stores[1].fingerprint["geometry"]
+    assert stores[0].fingerprint["teacher"] != stores[1].fingerprint["teacher"]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return clairvoyant_manifest(tmp_path / "images")
+
+
+@pytest.fixture
+def weights(tmp_path: Path, manifest: Manifest) -> Path:
+    """A taken clairvoyant."""
+    write_clairvoyant(manifest, tmp_path / "c.onnx")
+    description = write_description(clairvoyant_description("c.onnx"), tmp_path / "c.yaml")
+    import_onnx(description, manifest.categories, tmp_path / "teacher.safetensors")
+    return tmp_path / "teacher.safetensors"
+
+
+def test_a_store_knows_its_teachers_conventions(tmp_path: Path, manifest: Manifest, weights: Path) -> None:
+    setup = set_up_store(config(QUANTIZED), manifest, weights)
+    store = write(setup, tmp_path)
+    assert store.conventions == setup.spec.conventions
+    assert store.fingerprint["geometry"] == {"strides": list(STRIDES), "bins": BINS, "cell_offset": OFFSET}
+    assert store.planned(store.keys[0]).geometry.fit == "stretch"
+
+
+def test_boxes_decoded_from_stored_points_are_the_annotated_ones(
+    tmp_path: Path, manifest: Manifest, weights: Path
+) -> None:
+    """The clairvoyant speaks at points of offset 0.5: any other place of a point would move its boxes."""
+    setup = set_up_store(config(QUANTIZED), manifest, weights)
+    store = write(setup, tmp_path)
+    stored = [store.read(key) for key in store.keys]
+    said = list(setup.load_teacher(CPU).run([view.planned for view in stored]))
+    found = {
+        view.planned.key.image_id: detect_at_points(view.planned, soft, setup.spec)
+        for view, soft in zip(stored, said, strict=True)
+    }
+    agreement = measure_agreement(manifest, found)
+    assert agreement.recall > 0.8
+    spoken = torch.cat([each.boxes_xyxy for each in found.values()])
+    assert len(spoken) > 20
+    assert agreement.iou > 0.97 * agreement.recall
+
+
+def test_what_is_said_does_not_depend_on_how_many_runs_there_are_at_once(
+    manifest: Manifest, weights: Path
+) -> None:
+    setup = set_up_store(config(LOSSLESS), manifest, weights)
+    views = list(setup.plan)
+    teacher = setup.load_teacher(CPU)
+    said = []
+    for cores in (1, 3):
+        with teacher.threads(ThreadCounts.of(CPU, cores, SIDE * SIDE)) as threads:
+            batches = threads.run(equal_size_batches(views, teacher.batch_size))
+            said.append([soft.edge_logits.tobytes() for batch in batches for soft in batch.result])
+    assert said[0] == said[1]
+
+
+def test_a_teacher_is_refused_views_of_another_size(manifest: Manifest, weights: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cache_teacher\.views\.scales: expected \[64, 64\]"):
+        set_up_store(config(QUANTIZED, side=96), manifest, weights)
+
+
+def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_conventions(tmp_path: Path) -> None:
+    """The teacher says whatever it says of stretched BGR images, at points of offset 0.5."""
+    plan = small_plan(tmp_path, 8)
+    teacher = small_teacher(plan.manifest).model
+    assert isinstance(teacher, GFL)
+    export_gfl(teacher, tmp_path / "gfl.onnx")
+    document = gfl_description(teacher, "gfl.onnx")
+    document["preprocessing"] |= {"fit": "stretch", "colour": "BGR", "sampling": "corner"}
+    document["points"]["cell_offset"] = 0.5
+    description = write_description(document, tmp_path / "gfl.yaml")
+    import_onnx(description, plan.manifest.categories, tmp_path / "teacher.safetensors")
+    setup = set_up_store(config(QUANTIZED), plan.manifest, tmp_path / "teacher.safetensors")
+    store = write(setup, tmp_path)
+    taught = student(epochs=40)
+    source = stored_targets(taught, store, plan.manifest)
+    trained = train_student(taught, source, plan.manifest, machine=HERE, label="s", log_every=16)
+    # LD in the main region is weighted by the student's growing score; the others are not.
+    terms = [row.terms["loss_ld_vlr"] + row.terms["loss_kd"] for row in trained.curve]
+    assert terms[-1] < 0.8 * terms[0]
+    assert trained.model.conventions == setup.spec.conventions
+    save_detector(trained.model, tmp_path / "student.safetensors", {})
+    assert load_detector(tmp_path / "student.safetensors").conventions == setup.spec.conventions
+
+
+def student(epochs: int) -> StudentConfig:
+    schedule = ScheduleConfig(
+        epochs=epochs,
+        batch_size=4,
+        optimizer="adamw",
+        learning_rate=0.003,
+        weight_decay=0.0,
+        warmup_steps=0,
+        decay="cosine",
+        milestones=(),
+        max_grad_norm=10.0,
+    )
+    training = TrainConfig(
+        seed=0,
+        pretrained=False,
+        frozen_stages=-1,
+        norm_eval=False,
+        precision="float32",
+        group_by_aspect=False,
+        schedule=schedule,
+    )
+    loss = DistillationConfig(ld_weight=20, vlr_weight=20, ld_temperature=1, kd_weight=1, kd_temperature=2)
+    return StudentConfig(detector=DETECTOR, train=training, loss=loss, validation=None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (replace(STUDENT, reg_max=16), r"geometry\.bins is 8 in the store, but 17 is needed"),
+        (replace(STUDENT, levels=4), r"geometry\.strides is \[8,16,32\] in the store, but \[8,16,32,64\]"),
+    ],
+)
+def test_a_student_of_another_geometry_is_refused(
+    tmp_path: Path, manifest: Manifest, weights: Path, changed: DetectorConfig, message: str
+) -> None:
+    store = write(set_up_store(config(QUANTIZED), manifest, weights), tmp_path)
+    with pytest.raises(CacheError, match=message):
+        require_fit(store.fingerprint, changed, manifest)
