@@ -3,6 +3,7 @@
 There are no defaults in code: DVC tracks the file, not Python.
 """
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -11,11 +12,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, shown
 
 T = TypeVar("T")
 
 PARAMS = Path("params.yaml")
+
+LARGEST_INTEGER = 2**63 - 1
+"""What arrays and the standard library's own C code take."""
 
 
 def load_section(cls: type[T], section: str, path: Path = PARAMS) -> T:
@@ -26,6 +30,8 @@ def load_section(cls: type[T], section: str, path: Path = PARAMS) -> T:
             the dataclass refuses a value.
     """
     value = read_params(path)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, but got {shown(value)}")
     for part in section.split("."):
         if not isinstance(value, dict) or part not in value:
             raise ConfigError(f"{path}: expected a section {section!r}, but {part!r} is not there")
@@ -39,7 +45,12 @@ def read_params(path: Path = PARAMS) -> Any:
         return yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: expected a parameter file, but there is none") from error
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: expected a parameter file, but it cannot be read ({error.strerror})"
+        ) from error
+    # A list in a list in a list ... ends in a RecursionError, bytes that are no text in a ValueError.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path}: expected YAML, but it cannot be read: {' '.join(str(error).split())}"
         ) from error
@@ -48,7 +59,7 @@ def read_params(path: Path = PARAMS) -> Any:
 def structure(cls: type[T], value: object, where: str) -> T:
     """Build the dataclass ``cls`` from a mapping, checking keys and types all the way down."""
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, but got {value!r}")
+        raise ConfigError(f"{where}: expected a mapping, but got {shown(value)}")
     hints = get_type_hints(cls)
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     missing = [name for name in names if name not in value]
@@ -79,14 +90,21 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         return _convert_tuple(arguments, value, where)
     if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(_require(number, value, where, "a number"))
+        return float(_require(_is_number(value), value, where, "a finite number"))
     if hint is int:
-        return _require(isinstance(value, int) and not isinstance(value, bool), value, where, "an integer")
+        return _require(_is_integer(value), value, where, "an integer of at most 64 bits")
     return _require(isinstance(value, hint), value, where, _NAMES.get(hint, hint.__name__))
 
 
 _NAMES = {str: "a text", bool: "true or false"}
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
+
+
+def _is_number(value: object) -> bool:
+    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _convert_optional(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -112,5 +130,5 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[
 
 def _require(condition: bool, value: Any, where: str, expected: str) -> Any:  # noqa: FBT001
     if not condition:
-        raise ConfigError(f"{where}: expected {expected}, but got {value!r}")
+        raise ConfigError(f"{where}: expected {expected}, but got {shown(value)}")
     return value

@@ -1,5 +1,10 @@
 """Errors that a user can cause: a message says what was expected, what came, where, and what to do next."""
 
+from reprlib import Repr
+
+MOST_SHOWN = 200
+"""Characters of a text, or of a number's digits, that a message repeats."""
+
 
 class PipelineError(Exception):
     """Base of every error that is shown as one clear line, without a traceback."""
@@ -19,3 +24,14 @@ class TeacherError(PipelineError):
 
 class CacheError(PipelineError):
     """A store is incomplete, damaged, of another version or of another fingerprint."""
+
+
+class OutputError(PipelineError):
+    """A file cannot be written."""
+
+
+def shown(value: object) -> str:
+    """A value from outside as it stands in a message: one short line, however large or deep it is."""
+    short = Repr()
+    short.maxstring = short.maxlong = short.maxother = MOST_SHOWN
+    return short.repr(value)

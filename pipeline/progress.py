@@ -1,4 +1,4 @@
-"""Progress bars with an estimate: often on a terminal, seldom in a log file."""
+"""How far work is, and how much it is: bars with an estimate, often on a terminal, seldom in a log file."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -66,3 +66,13 @@ def show_work(
             bar.set_postfix_str(note(item), refresh=False)
             bar.update(amount(item))
             yield item
+
+
+def describe_bytes(count: float) -> str:
+    """Bytes in three digits, in powers of 1,000."""
+    units = ("B", "KB", "MB", "GB", "TB")
+    power = 0
+    while count >= 999.5 and power < len(units) - 1:
+        count, power = count / 1000, power + 1
+    decimals = 0 if count >= 100 or not power else 1 if count >= 10 else 2
+    return f"{count:.{decimals}f} {units[power]}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import PARAMS, read_params
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, shown
 
 Split = Literal["train", "val"]
 
@@ -102,7 +102,8 @@ def run_name(content: Any, where: Path) -> str:
     name = content.get("name") if isinstance(content, dict) else None
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
-            f"{where}: name: expected letters, digits, _ and - (outputs lie in {RUNS}/NAME), but got {name!r}"
+            f"{where}: name: expected letters, digits, _ and - (outputs lie in {RUNS}/NAME), "
+            f"but got {shown(name)}"
         )
     return name
 
@@ -111,14 +112,34 @@ def student_names(path: Path = PARAMS) -> list[str]:
     """Keys of the section ``students``.
 
     Raises:
-        ConfigError: There is no such section, it is empty, or a student has the teacher's name.
+        ConfigError: There is no such section, it is empty, or a name is the teacher's or cannot be that of
+            a folder.
     """
     content = read_params(path)
     students = content.get("students") if isinstance(content, dict) else None
     if not isinstance(students, dict) or not students:
-        raise ConfigError(f"{path}: students: expected one student or more by name, but got {students!r}")
+        raise ConfigError(
+            f"{path}: students: expected one student or more by name, but got {shown(students)}"
+        )
     if TEACHER in students:
         raise ConfigError(
             f"{path}: students: expected other names than {TEACHER!r}, whose results it would replace"
         )
+    for name in students:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ConfigError(
+                f"{path}: students: expected names of letters, digits, _ and -, but got {shown(name)}"
+            )
     return list(students)
+
+
+def require_student(name: str, path: Path = PARAMS) -> str:
+    """``name``, once it has proved to be that of a student.
+
+    Raises:
+        ConfigError: Names those that there are.
+    """
+    names = student_names(path)
+    if name not in names:
+        raise ConfigError(f"{path}: students: expected one of {', '.join(names)}, but got {name!r}")
+    return name

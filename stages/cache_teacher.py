@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.cache.durable import names_what_fails
 from pipeline.config import load_section
 from pipeline.progress import show_progress, show_work
 from pipeline.run_folder import SCRATCH, RunFolder, run_folder
@@ -42,7 +43,8 @@ def main() -> None:
         processes=os.cpu_count() or 1,
         progress=show_progress,
     )
-    SCRATCH.mkdir(exist_ok=True)
+    with names_what_fails(SCRATCH):
+        SCRATCH.mkdir(exist_ok=True)
     require_disk(planned, SCRATCH)
     with timed(folder.cache_timing, views=planned.schema.views) as facts:
         times = fill_store(

@@ -4,11 +4,13 @@ import argparse
 from dataclasses import dataclass
 
 from pipeline.config import load_section
+from pipeline.data.views import ViewsConfig
 from pipeline.detector.files import find_model
+from pipeline.errors import ConfigError
 from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
 from pipeline.evaluation.detect import detect, write_results
 from pipeline.progress import show_progress
-from pipeline.run_folder import TEACHER, run_folder
+from pipeline.run_folder import TEACHER, require_student, run_folder
 from stages.runtime import device, read_split, run_stage, write_json
 
 
@@ -22,6 +24,14 @@ class EvaluateConfig:
     area_edges: tuple[float, float]
     """Sides in px whose squares part small, medium and large objects."""
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size: expected 1 or more, but got {self.batch_size}")
+        if not 0 < self.area_edges[0] < self.area_edges[1]:
+            raise ConfigError(f"area_edges: expected 0 < small < large, but got {self.area_edges}")
+        # The rule of scales is that of views.
+        ViewsConfig(scales=(self.scale,), flips=(False,))
+
 
 def main() -> None:
     """Run the stage."""
@@ -30,6 +40,8 @@ def main() -> None:
     name = parser.parse_args().name
     config = load_section(EvaluateConfig, "evaluate")
     folder = run_folder()
+    if name != TEACHER:
+        require_student(name)
     weights = folder.teacher_weights if name == TEACHER else folder.student_weights(name)
     manifest = read_split(folder, "val")
     files = find_model(weights, manifest.categories)

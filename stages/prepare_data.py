@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import load_section
-from pipeline.data.coco import read_coco
+from pipeline.data.coco import read_coco, require_images
 from pipeline.data.manifest import Manifest, keep_trainable, write_manifest
-from pipeline.errors import ConfigError, DatasetError
+from pipeline.errors import ConfigError, DatasetError, shown
+from pipeline.output import replacing
 from pipeline.progress import show_progress
 from pipeline.run_folder import run_folder
 from pipeline.shapes.dataset import ShapesConfig, write_dataset
@@ -23,6 +24,10 @@ class SplitConfig:
     """Folder of the images under the root."""
     limit: int | None
     """Take only the first images (by id); null takes all."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit: expected 1 or more, or null for all, but got {self.limit}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,6 @@ def main() -> None:
     """Run the stage."""
     config = load_section(PrepareDataConfig, "prepare_data")
     folder = run_folder()
-    folder.rendered.mkdir(parents=True, exist_ok=True)
     if config.shapes:
         write_dataset(
             config.shapes, folder.rendered, lambda items: show_progress(items, len(list(items)), "render")
@@ -68,17 +72,20 @@ def main() -> None:
         root, splits = str(folder.rendered), SHAPES_SPLITS
     else:
         assert config.coco is not None
-        (folder.rendered / "README.txt").write_text(
-            "The images of this dataset lie where params.yaml says.\n"
-        )
         root, splits = config.coco.root, {"train": config.coco.train, "val": config.coco.val}
-    train = keep_trainable(_read(root, splits["train"]), keep_empty=config.keep_empty_images)
+    train, val = (_read(root, splits[split]) for split in ("train", "val"))
+    _require_same_categories(train, val, splits["val"])
+    train = keep_trainable(train, keep_empty=config.keep_empty_images)
     if not train.images:
         raise DatasetError(
             f"{root}/{splits['train'].annotations}: expected images to train on, but there are none"
         )
+    # Nothing is written before everything has proved good.
     write_manifest(train, folder.manifest("train"))
-    write_manifest(_read(root, splits["val"]), folder.manifest("val"))
+    write_manifest(val, folder.manifest("val"))
+    if config.coco:
+        with replacing(folder.rendered / "README.txt") as remark:
+            remark.write_text("The images of this dataset lie where params.yaml says.\n")
 
 
 def _read(root: str, split: SplitConfig) -> Manifest:
@@ -87,11 +94,18 @@ def _read(root: str, split: SplitConfig) -> Manifest:
         raise DatasetError(f"{here}: expected the folder of a dataset, but there is none; link it there")
     manifest = read_coco(Path(here) / split.annotations, here, split.images)
     manifest = replace(manifest, images=manifest.images[: split.limit])
-    missing = next((record for record in manifest.images if not manifest.image_path(record).is_file()), None)
-    if missing:
-        raise DatasetError(f"{manifest.image_path(missing)}: expected an image that the annotations name")
+    require_images(manifest)
     # Recorded as the parameters name it: the manifest is the same on every machine.
     return replace(manifest, root=root)
+
+
+def _require_same_categories(train: Manifest, val: Manifest, split: SplitConfig) -> None:
+    """A label means the same in both splits."""
+    if train.labels != val.labels:
+        raise DatasetError(
+            f"{val.root}/{split.annotations}: expected the categories of the training split, "
+            f"{shown(list(train.labels))}, but got {shown(list(val.labels))}"
+        )
 
 
 if __name__ == "__main__":

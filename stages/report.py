@@ -1,6 +1,7 @@
 """One page about teacher, students and store, for any browser, without a network."""
 
 from pipeline.config import load_section
+from pipeline.output import replacing
 from pipeline.report.collect import collect
 from pipeline.report.page import render
 from pipeline.run_folder import run_folder, student_names
@@ -18,8 +19,8 @@ def main() -> None:
     folder = run_folder()
     train, val = read_split(folder, "train"), read_split(folder, "val")
     page = render(collect(folder, train, val, students, device()), bounds, evaluated.area_edges)
-    folder.report.parent.mkdir(parents=True, exist_ok=True)
-    folder.report.write_text(page)
+    with replacing(folder.report) as partial:
+        partial.write_text(page)
 
 
 if __name__ == "__main__":

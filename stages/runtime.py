@@ -25,10 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.output import replacing
 from pipeline.run_folder import RunFolder, Split
 
 if TYPE_CHECKING:
     import torch
+
+MOST_PROCESSES = 1024
+"""More are a slip of the finger, which a machine does not survive."""
 
 DATASETS = "datasets"
 """Folder of links to datasets, which git does not track."""
@@ -71,23 +75,42 @@ def device() -> "torch.device":
         raise ConfigError(
             f"LDP_DEVICE: expected a torch device such as cpu or cuda:0, but got {name!r}"
         ) from error
+    if not _is_here(chosen):
+        raise ConfigError(f"LDP_DEVICE: expected a device that this machine has, but got {name!r}")
     return chosen
+
+
+def _is_here(chosen: "torch.device") -> bool:
+    """Whether anything can be computed on a device."""
+    loaded = import_module("torch")
+    if chosen.type == "cuda":
+        # Counted, not tried: what is put on a GPU takes half a GB of it, also in a process that only waits.
+        return (chosen.index or 0) < int(loaded.cuda.device_count())
+    try:
+        loaded.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, ImportError):
+        return False
+    return chosen.type != "meta"
 
 
 def workers(training_processes: int = 1) -> int:
     """Decoding processes for each of the training processes."""
     cores = (os.cpu_count() or 1) // training_processes
     value = os.environ.get("LDP_WORKERS", str(max(0, min(8, cores - 2))))
-    if not value.isdecimal():
-        raise ConfigError(f"LDP_WORKERS: expected a number of processes, but got {value!r}")
+    if not value.isdecimal() or int(value) > MOST_PROCESSES:
+        raise ConfigError(
+            f"LDP_WORKERS: expected a number of processes up to {MOST_PROCESSES}, but got {value!r}"
+        )
     return int(value)
 
 
 def cache_workers(chosen: "torch.device") -> int:
     """Processes that write the store."""
     value = os.environ.get("LDP_CACHE_WORKERS", str(max(1, len(_spread_gpus(chosen)))))
-    if not value.isdecimal() or int(value) < 1:
-        raise ConfigError(f"LDP_CACHE_WORKERS: expected a number of processes from 1, but got {value!r}")
+    if not value.isdecimal() or not 1 <= int(value) <= MOST_PROCESSES:
+        raise ConfigError(
+            f"LDP_CACHE_WORKERS: expected a number of processes from 1 to {MOST_PROCESSES}, but got {value!r}"
+        )
     return int(value)
 
 
@@ -127,8 +150,8 @@ def dask_scheduler() -> str | None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write metrics or a description."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
 from pipeline.detector.gfl import save_detector
-from pipeline.run_folder import run_folder
+from pipeline.run_folder import require_student, run_folder
 from pipeline.student.train import StudentConfig, run_identity, stored_targets, train_student
 from pipeline.student.validate import validation_on
 from pipeline.training.checkpoints import hold_checkpoints, run_key
@@ -23,7 +23,7 @@ def main(processes: Processes) -> None:
     """Run the stage in one of the processes that share its batches."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a key of the section students in params.yaml")
-    name = parser.parse_args().name
+    name = require_student(parser.parse_args().name)
     config = load_section(StudentConfig, f"students.{name}")
     folder = run_folder()
     train, val = read_split(folder, "train"), read_split(folder, "val")

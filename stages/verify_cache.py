@@ -3,6 +3,7 @@
 import logging
 from dataclasses import asdict
 
+from pipeline.cache.fingerprint import require
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.verify import verify
 from pipeline.config import load_section
@@ -30,6 +31,7 @@ def main() -> None:
     store = TargetStore.open(folder.store)
     manifest = read_split(folder, "train")
     setup = set_up_store(cached, manifest, folder.teacher_weights)
+    require(store.fingerprint, setup.fingerprint)
     teacher = setup.load_teacher(device())
     fidelity = measure_fidelity(store, setup.plan, teacher, config, sample_keys(store, config))
     logger.info(
@@ -39,8 +41,8 @@ def main() -> None:
         fidelity.loss_error,
         fidelity.gradient_error,
     )
-    write_json(folder.fidelity, asdict(fidelity))
     require_bounds(fidelity, config)
+    write_json(folder.fidelity, asdict(fidelity))
 
 
 if __name__ == "__main__":

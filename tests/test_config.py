@@ -48,17 +48,20 @@ def test_a_section_becomes_its_dataclass() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"count": 1.5}, "p.count: expected an integer, but got 1.5"),
-        ({"count": True}, "p.count: expected an integer, but got True"),
+        ({"count": 1.5}, "p.count: expected an integer of at most 64 bits, but got 1.5"),
+        ({"count": True}, "p.count: expected an integer of at most 64 bits, but got True"),
         ({"count": -1}, "p: count: expected 0 or more, but got -1"),
-        ({"rate": "1e-3"}, "p.rate: expected a number, but got '1e-3'"),
+        ({"rate": "1e-3"}, "p.rate: expected a finite number, but got '1e-3'"),
         ({"on": 1}, "p.on: expected true or false, but got 1"),
         ({"mode": "c"}, "p.mode: expected one of 'a', 'b', but got 'c'"),
         ({"inner": 3}, "p.inner: expected a mapping, but got 3"),
         ({"inner": {"size": [3], "names": []}}, "p.inner.size: expected a list of 2, but got [3]"),
-        ({"inner": {"size": [3, "x"], "names": []}}, "p.inner.size[1]: expected an integer, but got 'x'"),
+        (
+            {"inner": {"size": [3, "x"], "names": []}},
+            "p.inner.size[1]: expected an integer of at most 64 bits, but got 'x'",
+        ),
         ({"inner": {"size": [3, 4]}}, "p.inner: missing key 'names'"),
-        ({"limit": "no"}, "p.limit: expected a number, but got 'no'"),
+        ({"limit": "no"}, "p.limit: expected a finite number, but got 'no'"),
         ({"colour": 1}, "p: unknown key 'colour'; expected rate, count, on, mode, inner, limit"),
     ],
 )

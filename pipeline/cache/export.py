@@ -14,6 +14,7 @@ from pipeline.cache.schema import FORMAT_VERSION, StoreSchema
 from pipeline.cache.stored import StoredView
 from pipeline.codec.edges import EDGES
 from pipeline.errors import CacheError
+from pipeline.output import replacing
 
 MOST_NAMED = 8
 """Image ids that an error names."""
@@ -109,8 +110,7 @@ def export_views(store: TargetStore, keys: Sequence[ViewKey]) -> dict[str, NDArr
 
 def write_npz(path: Path, arrays: dict[str, Any]) -> None:
     """Write arrays without pickles, to exactly this name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -4,10 +4,12 @@ Every resize is bilinear, *without antialiasing*, and rounded to 8 bits. With ha
 reference's (OpenCV ``INTER_LINEAR``, from which it differs by at most one grey level).
 """
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
@@ -16,25 +18,64 @@ from pipeline.data.conventions import Preprocessing, Sampling
 from pipeline.data.views import ViewGeometry
 from pipeline.errors import DatasetError
 
+UNREADABLE = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+)
+"""What Pillow raises, depending on the format and on the place where it is broken."""
+
 
 def read_image(path: Path, expected_hw: tuple[int, int]) -> Tensor:
-    """Decode an image to RGB (greyscale and CMYK are converted): ``ByteTensor[3, H, W]``.
+    """Decode an image to RGB: ``ByteTensor[3, H, W]``.
+
+    As OpenCV does, greyscale, palettes and CMYK are converted, transparency is left out, and of 16 bits the
+    upper 8 are taken.
 
     Raises:
-        DatasetError: missing, unreadable, or of another size than the annotations say.
+        DatasetError: missing, unreadable, moving, or of another size than the annotations say.
     """
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+            # Before anything is decoded: a file of a few KB can hold more pixels than the memory.
+            _require_still(image, path, expected_hw)
+            pixels = _to_rgb(image)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: expected an image, but there is none") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise DatasetError(f"{path}: expected an image, but it cannot be read ({error})") from error
-    if pixels.shape[:2] != expected_hw:
-        raise DatasetError(
-            f"{path}: expected an image of (height, width) = {expected_hw}, but got {pixels.shape[:2]}"
-        )
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _require_still(image: Image.Image, path: Path, expected_hw: tuple[int, int]) -> None:
+    """One picture, of the expected size."""
+    if (image.height, image.width) != expected_hw:
+        raise DatasetError(
+            f"{path}: expected an image of (height, width) = {expected_hw}, "
+            f"but got {(image.height, image.width)}"
+        )
+    frames = getattr(image, "n_frames", 1)
+    # A camera's MPO is a JPEG with more JPEGs behind it, such as a preview.
+    if frames > 1 and image.format != "MPO":
+        raise DatasetError(
+            f"{path}: expected a still image, but got {frames} frames; save the one that is meant"
+        )
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels ``(H, W, 3)``."""
+    # Pillow would clip these to white instead.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        upper = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(upper[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"a pixel is a 32-bit number, mode {image.mode}: convert it to 8 bits")
+    # A palette with transparency goes by way of RGBA, or Pillow warns.
+    return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
 
 
 def resize_image(pixels: Tensor, size_hw: tuple[int, int], sampling: Sampling = "half_pixel") -> Tensor:

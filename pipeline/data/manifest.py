@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DatasetError
+from pipeline.output import replacing
 
 MIN_SIDE_PX = 32
 """Images with a shorter side are not trained on (mmdetection ``CocoDataset``)."""
@@ -130,8 +131,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         "categories": [[c.category_id, c.name] for c in manifest.categories],
     }
     lines = [json.dumps(_to_row(record)) for record in manifest.images]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with replacing(path) as partial, partial.open("w") as file:
         file.write(json.dumps(head, indent=1)[:-2] + ',\n "images": [\n')
         file.write(",\n".join(lines) + "\n]}\n")
 
@@ -150,11 +150,22 @@ def _to_row(record: ImageRecord) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read what :func:`write_manifest` wrote."""
+    """Read what :func:`write_manifest` wrote.
+
+    Raises:
+        DatasetError: There is no manifest, or it is damaged.
+    """
     try:
-        content = json.loads(path.read_text())
+        return _from_content(json.loads(path.read_text()))
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: expected a manifest; run the stage prepare_data first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path}: expected a manifest, but it is damaged; run the stage prepare_data again"
+        ) from error
+
+
+def _from_content(content: dict[str, Any]) -> Manifest:
     return Manifest(
         root=content["root"],
         folder=content["folder"],

@@ -17,6 +17,9 @@ from pipeline.errors import ConfigError
 PAD_MULTIPLE = 32
 """Each view is padded by itself to a multiple of this, px."""
 
+LONGEST_PX = 2**14
+"""Of a view: its teacher would take 64 GB."""
+
 Boxes = NDArray[np.float32]
 
 Fit = Literal["keep_ratio", "stretch", "letterbox", "letterbox_centred"]
@@ -39,8 +42,10 @@ class ViewsConfig:
         if not self.scales or not self.flips:
             raise ConfigError("expected at least one scale and one flip")
         for scale in self.scales:
-            if not 0 < scale[1] <= scale[0]:
-                raise ConfigError(f"scales: expected (long, short) with long >= short > 0, but got {scale}")
+            if not 0 < scale[1] <= scale[0] <= LONGEST_PX:
+                raise ConfigError(
+                    f"scales: expected (long, short) with {LONGEST_PX} >= long >= short > 0, but got {scale}"
+                )
 
     @property
     def numbers(self) -> range:
@@ -177,7 +182,8 @@ def fit_size(original_hw: tuple[int, int], scale: tuple[int, int]) -> tuple[int,
     """Size of an image resized, ratio kept, to fit into ``(long, short)``; it may be enlarged."""
     height, width = original_hw
     factor = min(scale[0] / max(height, width), scale[1] / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    # Of an image that is a thousand times as long as high, something must be left.
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
 def fit_into(original_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> tuple[int, int]:

@@ -4,10 +4,10 @@ This project's modules carry mmdetection's names, so that a state dict maps to i
 exactly once and none is left over. What has to be found out is the architecture.
 """
 
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, first_mismatch
 from pipeline.detector.head import EDGES
-from pipeline.errors import TeacherError
+from pipeline.errors import ConfigError, TeacherError
+from pipeline.output import replacing
 
 HEAD_NORM_GROUPS = 32
 """GroupNorm groups of every published GFL head; a state dict does not show them."""
@@ -51,13 +52,15 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise TeacherError(f"{path}: expected a checkpoint, but there is none") from error
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # whatever the bytes of some other file lead the unpickler to
         reason = " ".join(str(error).split())[:200]
         raise TeacherError(
             f"{path}: expected a checkpoint of tensors and plain values, but it cannot be read ({reason})"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise TeacherError(f"{path}: expected a state dict of tensors, alone or under the key 'state_dict'")
     return {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
 
@@ -89,7 +92,12 @@ def load_checkpoint(path: Path) -> GFL:
         TeacherError: names the first keys that do not fit.
     """
     state = read_checkpoint(path)
-    model = GFL(recognise(state, str(path)))
+    try:
+        model = GFL(recognise(state, str(path)))
+    except (ConfigError, IndexError, TypeError) as error:
+        raise TeacherError(
+            f"{path}: expected a GFL detector, but its shapes are of none ({error})"
+        ) from error
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     problem = first_mismatch(expected, state)
     if problem:
@@ -100,8 +108,10 @@ def load_checkpoint(path: Path) -> GFL:
 
 def save_checkpoint(model: GFL, path: Path, meta: dict[str, Any]) -> None:
     """Write a ``.pth`` file that mmdetection loads: ``state_dict`` and plain values under ``meta``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"meta": meta, "state_dict": dict(model.state_dict())}, path)
+    content = io.BytesIO()
+    torch.save({"meta": meta, "state_dict": dict(model.state_dict())}, content)
+    with replacing(path) as partial:
+        partial.write_bytes(content.getvalue())
 
 
 def _shape(state: State, key: str, where: str) -> tuple[int, ...]:

@@ -18,6 +18,17 @@ BACKBONE_CHANNELS: dict[str, tuple[int, int, int]] = {
 
 FIRST_STRIDE = 8
 BACKBONE_LEVELS = 3
+DCN_STAGES = (2, 3, 4, 5)
+
+LIMITS = {
+    "channels": (1, 4096),
+    "levels": (BACKBONE_LEVELS, BACKBONE_LEVELS + 2),
+    "stacked_convs": (0, 64),
+    "norm_groups": (1, 4096),
+    "reg_max": (1, 255),
+    "num_classes": (1, 65535),
+}
+"""What is an architecture at all, and no slip of a finger that asks for a terabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +57,15 @@ class DetectorConfig:
         if self.backbone not in BACKBONE_CHANNELS:
             known = ", ".join(BACKBONE_CHANNELS)
             raise ConfigError(f"backbone: expected one of {known}, but got {self.backbone!r}")
-        if not BACKBONE_LEVELS <= self.levels <= BACKBONE_LEVELS + 2:
-            raise ConfigError(f"levels: expected 3 to 5, but got {self.levels}")
+        for name, (least, most) in LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name}: expected {least} to {most}, but got {getattr(self, name)}")
         if self.channels % self.norm_groups:
             raise ConfigError(
                 f"channels: expected a multiple of norm_groups={self.norm_groups}, but got {self.channels}"
             )
+        if not set(self.dcn_stages) <= set(DCN_STAGES):
+            raise ConfigError(f"dcn_stages: expected some of {DCN_STAGES}, but got {self.dcn_stages}")
         if self.dcn_stages and not self.backbone.startswith("resn"):
             raise ConfigError(
                 f"dcn_stages: only ResNets can be deformable, but backbone is {self.backbone!r}"

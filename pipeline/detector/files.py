@@ -16,6 +16,7 @@ from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.detector.onnx_description import OnnxDescription, read_onnx_description
 from pipeline.detector.onnx_model import OnnxFiles, class_columns
 from pipeline.errors import TeacherError
+from pipeline.output import replacing
 
 ONNX = "onnx"
 """Key of a description under which that of an ONNX file stands."""
@@ -138,12 +139,13 @@ def import_onnx(path: Path, categories: tuple[Category, ...], weights: Path) -> 
     """
     files = read_onnx(path, categories)
     copy = weights.with_suffix(".onnx")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(files.weights, copy)
+    with replacing(copy) as partial:
+        shutil.copyfile(files.weights, partial)
     described = replace(files.description, file=copy.name, sha256=file_sha256(copy))
     document = {ONNX: described.to_json(), **described.conventions.to_json()}
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
-    weights.with_suffix(".json").write_text(text)
+    with replacing(weights.with_suffix(".json")) as partial:
+        partial.write_text(text)
 
 
 def file_sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipeline.config import structure
@@ -16,7 +16,8 @@ from pipeline.detector.config import BACKBONE_CHANNELS, DetectorConfig
 from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
 from pipeline.detector.model import GFL_SUPPRESSION, ModelSpec
 from pipeline.detector.neck import FeaturePyramid
-from pipeline.errors import TeacherError
+from pipeline.errors import TeacherError, shown
+from pipeline.output import replacing
 
 
 class GFL(nn.Module):
@@ -73,11 +74,13 @@ def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:
         path: Of the weights.
         description: What else is to be said of it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+    content = save({key: value.contiguous() for key, value in model.state_dict().items()})
     document = {"architecture": model.config.to_json(), **model.conventions.to_json(), **description}
     text = json.dumps(document, indent=2, sort_keys=True)
-    path.with_suffix(".json").write_text(text + "\n")
+    with replacing(path) as weights:
+        weights.write_bytes(content)
+        with replacing(path.with_suffix(".json")) as described:
+            described.write_text(text + "\n")
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -87,7 +90,12 @@ def read_description(path: Path) -> dict[str, Any]:
         raise TeacherError(
             f"{described}: expected the description that belongs to {path.name}, but there is none"
         )
-    description: dict[str, Any] = json.loads(described.read_text())
+    try:
+        description = json.loads(described.read_text())
+    except ValueError as error:
+        raise TeacherError(f"{described}: expected JSON, but it cannot be read ({error})") from error
+    if not isinstance(description, dict):
+        raise TeacherError(f"{described}: expected a description, but got {shown(description)}")
     return description
 
 
@@ -112,7 +120,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except FileNotFoundError as error:
         raise TeacherError(f"{path}: expected a weights file, but there is none") from error
     except SafetensorError as error:
-        raise TeacherError(f"{path}: expected a safetensors file, but it cannot be read ({error})") from error
+        raise TeacherError(
+            f"{path}: expected a safetensors file, but it cannot be read ({error}); "
+            "`ldp teacher import` makes one from a .pth checkpoint"
+        ) from error
     problem = first_mismatch({key: tuple(value.shape) for key, value in model.state_dict().items()}, state)
     if problem:
         raise TeacherError(f"{path}: the weights do not fit the architecture: {problem}")

@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from pipeline.data.manifest import Manifest
 from pipeline.errors import ConfigError
+from pipeline.output import replacing
 
 AREA_UNBOUNDED = 1e10
 """COCO's upper bound of an object's area, px^2."""
@@ -136,8 +137,7 @@ def _curve(evaluator: COCOeval, iou: float) -> NDArray[np.float64]:
 
 def write_precision_recall(evaluation: Evaluation, path: Path) -> None:
     """Write the precision-recall curves as CSV: a row for every recall and IoU threshold."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["recall", "precision", "iou"])
         for iou, curve in evaluation.precision.items():

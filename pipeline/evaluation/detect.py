@@ -14,6 +14,8 @@ from pipeline.data.views import Fit, ViewGeometry, ViewsConfig, enumerate_views,
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.detector.postprocess import Detections, postprocess
+from pipeline.errors import DatasetError
+from pipeline.output import replacing
 
 Result = dict[str, Any]
 """``image_id``, ``category_id``, ``bbox`` (x, y, w, h in px of the original image), ``score``."""
@@ -106,11 +108,20 @@ def to_results(image_id: int, detections: Detections, category_ids: list[int]) -
 
 def write_results(results: list[Result], path: Path) -> None:
     """Write detections as COCO's result file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results) + "\n")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(results) + "\n")
 
 
 def read_results(path: Path) -> list[Result]:
-    """Read a COCO result file."""
-    results: list[Result] = json.loads(path.read_text())
+    """Read a COCO result file.
+
+    Raises:
+        DatasetError: It is missing or damaged.
+    """
+    try:
+        results: list[Result] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path}: expected COCO results, but they cannot be read ({error}); run `dvc repro`"
+        ) from error
     return results

@@ -1,5 +1,7 @@
 """Numbers as a reader wants them: few digits, a unit, a dash for what is unknown."""
 
+from pipeline.progress import describe_bytes
+
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 THIN_SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -51,12 +53,7 @@ def significant(value: float | None, digits: int = 2) -> str:
 
 def size(value: float) -> str:
     """Bytes, in powers of 1,000, three digits."""
-    units = ("B", "KB", "MB", "GB", "TB")
-    power = 0
-    while value >= 999.5 and power < len(units) - 1:
-        value, power = value / 1000, power + 1
-    decimals = 0 if value >= 100 or not power else 1 if value >= 10 else 2
-    return f"{value:.{decimals}f}{SPACE}{units[power]}"
+    return describe_bytes(value).replace(" ", SPACE)
 
 
 def duration(seconds: float | None) -> str:

@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,7 +105,8 @@ def _read_run(
 ) -> Run:
     trained = folder.teacher if student is None else folder.student(name)
     metrics = read_json(folder.metrics(name))
-    per_class = metrics.pop("per_class")
+    with _damage_named(folder.metrics(name)):
+        per_class = metrics.pop("per_class")
     return Run(
         name=name,
         role=role,
@@ -122,31 +124,35 @@ def read_json(path: Path) -> dict[str, Any]:
     """A mapping that another stage wrote.
 
     Raises:
-        ReportError: There is no such file.
+        ReportError: There is no such file, or it is damaged.
     """
-    document: dict[str, Any] = json.loads(_read(path))
-    return document
+    text = _read(path)
+    with _damage_named(path):
+        document = json.loads(text)
+        return dict(document)
 
 
 def read_precision_recall(path: Path) -> dict[str, Curve]:
     """Curves by IoU threshold, from rows of ``recall, precision, iou``."""
     rows = list(csv.DictReader(_read(path).splitlines()))
-    thresholds = dict.fromkeys(row["iou"] for row in rows)
-    return {
-        threshold: Curve(
-            x=tuple(float(row["recall"]) for row in rows if row["iou"] == threshold),
-            y=tuple(float(row["precision"]) for row in rows if row["iou"] == threshold),
-        )
-        for threshold in thresholds
-    }
+    with _damage_named(path):
+        thresholds = dict.fromkeys(row["iou"] for row in rows)
+        return {
+            threshold: Curve(
+                x=tuple(float(row["recall"]) for row in rows if row["iou"] == threshold),
+                y=tuple(float(row["precision"]) for row in rows if row["iou"] == threshold),
+            )
+            for threshold in thresholds
+        }
 
 
 def read_losses(path: Path) -> dict[str, Curve]:
     """Curves by loss term, from rows of ``step`` and one column a term; none if the run was too short."""
     rows = list(csv.DictReader(_read(path).splitlines()))
-    steps = tuple(float(row["step"]) for row in rows)
-    terms = [name for name in (rows[0] if rows else {}) if name != "step"]
-    return {name: Curve(x=steps, y=tuple(float(row[name]) for row in rows)) for name in terms}
+    with _damage_named(path):
+        steps = tuple(float(row["step"]) for row in rows)
+        terms = [name for name in (rows[0] if rows else {}) if name != "step"]
+        return {name: Curve(x=steps, y=tuple(float(row[name]) for row in rows)) for name in terms}
 
 
 def _read(path: Path) -> str:
@@ -155,6 +161,17 @@ def _read(path: Path) -> str:
     except FileNotFoundError as error:
         raise ReportError(
             f"{path}: expected a result of an earlier stage; `dvc repro` makes it, `dvc pull` fetches it"
+        ) from error
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Say which file it is that cannot be understood."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReportError(
+            f"{path}: expected a result of an earlier stage, but it is damaged; run `dvc repro`"
         ) from error
 
 

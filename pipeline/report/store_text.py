@@ -9,6 +9,7 @@ from pipeline.cache.schema import StoreSchema
 from pipeline.cache.scratch import ScratchFolder
 from pipeline.cache.summary import StoreSummary
 from pipeline.cache.verify import Problem
+from pipeline.progress import describe_bytes
 from pipeline.report import numbers
 
 WIDTH = 100
@@ -72,7 +73,7 @@ def _scratch_lines(folder: ScratchFolder, now: float) -> str:
     done = f"{folder.finished} of {schema.partitions} partitions" if schema else "not begun, or damaged"
     age = f"written {duration(max(0.0, now - folder.written))} ago"
     held = "a run holds it" if folder.held else "no run holds it"
-    head = f"{folder.path}  {done}, {size(folder.bytes)}, {age}, {held}\n"
+    head = f"{folder.path}  {done}, {describe_bytes(folder.bytes)}, {age}, {held}\n"
     return f"{head}  {_store_in_short(schema)}\n" if schema else head
 
 
@@ -81,11 +82,6 @@ def _store_in_short(schema: StoreSchema) -> str:
     teacher = schema.fingerprint.get("teacher")
     weights = teacher.get("weights") if isinstance(teacher, Mapping) else None
     return f"{schema.views:,} views, {_settings(schema.precision.to_json())}, teacher {_value(weights)}"
-
-
-def size(value: float) -> str:
-    """Bytes in three digits, without the page's no-break spaces."""
-    return _plain(numbers.size(value))
 
 
 def duration(seconds: float) -> str:
@@ -126,7 +122,8 @@ def _content_rows(summary: StoreSummary) -> Iterator[tuple[str, str]]:
     yield "clipped", ", ".join(shares)
     yield (
         "bytes",
-        f"{size(bytes_.total)}; {size(bytes_.per_view)} a view, {bytes_.per_point:.1f} B a kept point",
+        f"{describe_bytes(bytes_.total)}; {describe_bytes(bytes_.per_view)} a view, "
+        f"{bytes_.per_point:.1f} B a kept point",
     )
     yield "files", _files(summary)
 
@@ -145,7 +142,8 @@ def _size_table(summary: StoreSummary) -> str:
     width = max(map(len, summary.bytes.arrays))
     lines = [f"  {'array':{width}}  {'bytes':>9}  {'share':>6}  {'a view':>9}"]
     for name, value in summary.bytes.arrays.items():
-        lines.append(f"  {name:{width}}  {size(value):>9}  {value / whole:6.1%}  {size(value / views):>9}")
+        mean = describe_bytes(value / views)
+        lines.append(f"  {name:{width}}  {describe_bytes(value):>9}  {value / whole:6.1%}  {mean:>9}")
     return "\n".join(lines)
 
 

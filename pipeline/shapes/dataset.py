@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import ConfigError
+from pipeline.output import replacing
 from pipeline.shapes.draws import Floats, Point, clamp, log_uniform, pick, pick_weighted, uniform
 from pipeline.shapes.outlines import (
     Outline,
@@ -277,7 +278,8 @@ def _write_split(config: ShapesConfig, root: Path, split: str, indices: Iterable
         # BMP, not PNG: with compress_level=0 too, where stored blocks are cut differs between zlib builds and
         # buffer sizes (seen above 64 KiB: Pillow with zlib-ng cut every 33 kB, Python's zlib every 65 kB)
         file_name = f"{image_id:012d}.bmp"
-        Image.fromarray(pixels).save(folder / file_name)
+        with replacing(folder / file_name) as partial:
+            Image.fromarray(pixels).save(partial, format="BMP")
         height, width, _ = pixels.shape
         images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         annotations.extend(_annotation(image_id, number, shape) for number, shape in enumerate(shapes))
@@ -294,9 +296,9 @@ def _write_annotations(path: Path, images: list[dict[str, Any]], annotations: li
             {"id": category_id, "name": name, "supercategory": "shape"} for category_id, name in CATEGORIES
         ],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     # bytes, because text mode would write other line ends on Windows
-    path.write_bytes((json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode())
+    with replacing(path) as partial:
+        partial.write_bytes((json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode())
 
 
 def write_dataset(

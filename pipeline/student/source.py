@@ -84,7 +84,13 @@ def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manife
 
     Raises:
         CacheError: names the field and both values.
+        ConfigError: the student is of another number of classes than the dataset.
     """
+    if detector.num_classes != len(manifest.categories):
+        raise ConfigError(
+            f"detector.num_classes: expected the dataset's {len(manifest.categories)} classes, "
+            f"but got {detector.num_classes}"
+        )
     require(fingerprint, student_needs(detector, manifest))
 
 

@@ -23,6 +23,7 @@ from pipeline.data.views import Views
 from pipeline.errors import CacheError, ConfigError
 from pipeline.plan_table import Progress, tabulate
 from pipeline.planning import RegionsConfig, ViewPlan
+from pipeline.progress import describe_bytes
 from pipeline.teacher.expected import expected_bytes
 from pipeline.teacher.partitions import Engine, plan_views, write_here
 from pipeline.teacher.soft_targets import Teacher
@@ -101,18 +102,18 @@ def require_disk(planned: StorePlan, scratch_root: Path) -> None:
     begun = scratch_folder(planned, scratch_root) / writer.STORE_FOLDER
     there = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
     logger.info(
-        "plan: %d views, %d kept points, about %.1f MB expected (%.2f KB a view), %.1f GB free",
+        "plan: %d views, %d kept points, about %s expected (%s a view), %s free",
         planned.schema.views,
         int(planned.table.counts[:, 0].sum()),
-        expected / 1e6,
-        expected / 1e3 / max(1, planned.schema.views),
-        free / 1e9,
+        describe_bytes(expected),
+        describe_bytes(expected / max(1, planned.schema.views)),
+        describe_bytes(free),
     )
     needed = expected - there
     if needed > free:
         raise CacheError(
-            f"{scratch_root}: expected room for about {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are "
-            "free; free some, or choose fewer views or a coarser precision"
+            f"{scratch_root}: expected room for about {describe_bytes(needed)}, but {describe_bytes(free)} "
+            "are free; free some, or choose fewer views or a coarser precision"
         )
 
 

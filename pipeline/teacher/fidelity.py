@@ -1,5 +1,6 @@
 """Fidelity: the store against the live teacher, as the loss sees it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,12 @@ class FidelityConfig:
     def __post_init__(self) -> None:
         if self.views < 1:
             raise ConfigError(f"views: expected 1 or more, but got {self.views}")
+        for name in ("seed", "max_kl", "max_loss_error", "max_gradient_error"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected 0 or more, but got {getattr(self, name)}")
+        for name in ("temperature", "cls_temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}: expected more than 0, but got {getattr(self, name)}")
 
     @property
     def loss_settings(self) -> LossSettings:

@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.errors import ConfigError
 from pipeline.training.schedule import ScheduleConfig
+
+LIMITS = {"seed": (0, 2**31 - 1), "frozen_stages": (-1, 4)}
+"""A seed shares 64 bits with the number of the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,3 +27,8 @@ class TrainConfig:
     group_by_aspect: bool
     """Batches hold images of one orientation, as in mmdetection: less padding, another order."""
     schedule: ScheduleConfig
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name}: expected {least} to {most}, but got {getattr(self, name)}")

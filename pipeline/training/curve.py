@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import PipelineError
+from pipeline.output import replacing
 from pipeline.training.processes import Machine
 
 LOG_EVERY_STEPS = 20
@@ -92,9 +93,8 @@ class Curve:
 
 def write_curve(rows: list[LossRow], path: Path) -> None:
     """Write the loss curve as CSV: one column a term."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = list(rows[0].terms) if rows else []
-    with path.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *names, "loss"])
         for row in rows:

@@ -39,6 +39,11 @@ class ScheduleConfig:
         for name in ("epochs", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}: expected more than 0, but got {getattr(self, name)}")
+        for name in ("weight_decay", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected 0 or more, but got {getattr(self, name)}")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise ConfigError(f"max_grad_norm: expected more than 0, or null, but got {self.max_grad_norm}")
         if any(not 0 < milestone < self.epochs for milestone in self.milestones):
             raise ConfigError(f"milestones: expected epochs before {self.epochs}, but got {self.milestones}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.detector.gfl import GFL
+from pipeline.output import replacing
 
 SCORES = ("AP", "AP50", "AP75")
 """What is recorded; the first decides which epoch is the best."""
@@ -43,8 +44,7 @@ def is_best(rows: list[ScoreRow]) -> bool:
 
 def write_scores(rows: list[ScoreRow], path: Path) -> None:
     """Write the scores as CSV: a row for every epoch that was scored."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["epoch", *SCORES])
         for row in rows:

@@ -1,6 +1,8 @@
 """Entry point of ``ldp``."""
 
 import argparse
+import os
+import signal
 import sys
 from importlib import import_module
 
@@ -11,6 +13,11 @@ COMMANDS = ("recipe", "plan", "store", "seeds", "trial", "online", "teacher", "b
 
 
 def main() -> None:
+    """Run ``ldp``."""
+    run_stage(_run)
+
+
+def _run() -> None:
     """Parse the command line and run a sub-command."""
     parser = argparse.ArgumentParser(
         prog="ldp", description="Tools around the pipeline; the pipeline itself runs with `dvc repro`."
@@ -21,7 +28,13 @@ def main() -> None:
     for name in asked or COMMANDS:
         import_module(f"stages.commands.{name}").add_command(commands)
     arguments = parser.parse_args()
-    run_stage(lambda: arguments.run(arguments))
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads this, such as `head`, has seen enough; Python would write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pipeline.config import load_section
 from pipeline.data.manifest import Manifest
 from pipeline.detector.gfl import GFL
 from pipeline.errors import ConfigError
-from pipeline.run_folder import run_folder
+from pipeline.run_folder import require_student, run_folder
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.online import OnlineTargets
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
     if arguments.steps < 1:
         raise ConfigError(f"ldp online: --steps: expected 1 or more, but got {arguments.steps}")
-    config = load_section(StudentConfig, f"students.{arguments.student}")
+    config = load_section(StudentConfig, f"students.{require_student(arguments.student)}")
     if not config.loss.reads_teacher:
         raise ConfigError(
             f"ldp online: student {arguments.student!r} reads nothing of the teacher; take another"

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.detect import detect
 from pipeline.progress import show_progress
-from pipeline.run_folder import SCRATCH, run_folder, student_names
+from pipeline.run_folder import SCRATCH, require_student, run_folder, student_names
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.processes import ALONE
 from stages.evaluate import EvaluateConfig
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _summary(student: str, seed: int) -> Summary:
     """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
     name, _, path = student.partition("@")
-    config = load_section(StudentConfig, f"students.{name}")
+    config = load_section(StudentConfig, f"students.{require_student(name)}")
     config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
     store = TargetStore.open(Path(path) if path else run_folder().store)

@@ -18,14 +18,13 @@ from pipeline.cache.scratch import clean_scratch, list_scratch
 from pipeline.cache.summary import summarise
 from pipeline.cache.verify import Problem, verify
 from pipeline.errors import CacheError, ConfigError
-from pipeline.progress import show_counts
+from pipeline.progress import describe_bytes, show_counts
 from pipeline.report.store_text import (
     counted,
     describe_problems,
     render_problems,
     render_scratch,
     render_summary,
-    size,
 )
 from pipeline.run_folder import SCRATCH, run_folder
 
@@ -261,7 +260,7 @@ def export(arguments: argparse.Namespace) -> None:
         arguments.output,
         counted(len(arrays["image_id"]), "view"),
         counted(len(arrays["level"]), "point"),
-        size(arguments.output.stat().st_size),
+        describe_bytes(arguments.output.stat().st_size),
     )
 
 
@@ -273,7 +272,7 @@ def scratch(arguments: argparse.Namespace) -> None:
     _print(render_scratch(folders, time.time()))
     if arguments.clean:
         gone = clean_scratch(folders)
-        freed = size(sum(folder.bytes for folder in gone))
+        freed = describe_bytes(sum(folder.bytes for folder in gone))
         _print(f"removed {counted(len(gone), 'folder')}, freed {freed}\n")
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.views < 1:
         raise ConfigError(f"--views: expected 1 or more, but got {arguments.views}")
     config = load_section(FidelityConfig, "verify_cache")
-    settings = LossSettings(
-        temperature=arguments.temperature or config.temperature,
-        cls_temperature=arguments.cls_temperature or config.cls_temperature,
-        seed=config.seed,
-    )
+    given = {name: getattr(arguments, name) for name in ("temperature", "cls_temperature")}
+    settings = replace(
+        config, **{name: value for name, value in given.items() if value is not None}
+    ).loss_settings
     precision = load_section(CacheConfig, "cache_teacher").precision
     sample = _stored(arguments) if arguments.path else _live(arguments)
     points = list(measure_curve(sample, curve_precisions(precision), settings, show_progress))

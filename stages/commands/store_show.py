@@ -15,6 +15,7 @@ from pipeline.data.images import apply_view, read_image
 from pipeline.data.manifest import Manifest
 from pipeline.data.views import ViewGeometry
 from pipeline.errors import CacheError, DatasetError
+from pipeline.output import replacing
 from pipeline.report.store_picture import draw_view
 from pipeline.report.store_view import show_view
 from pipeline.run_folder import RunFolder
@@ -40,8 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     names = {label: category.name for label, category in enumerate(manifest.categories)} if manifest else {}
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(draw_view(show_view(store, key, pixels, names)))
+    picture = draw_view(show_view(store, key, pixels, names))
+    with replacing(output) as partial:
+        partial.write_bytes(picture)
     logger.info("pixels: %s; wrote %s", "none, drawn on grey" if pixels is None else path, output)
 
 

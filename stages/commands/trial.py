@@ -7,7 +7,7 @@ import statistics
 from pipeline.cache.reader import TargetStore
 from pipeline.config import load_section
 from pipeline.errors import ConfigError
-from pipeline.run_folder import run_folder
+from pipeline.run_folder import require_student, run_folder
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.processes import ALONE
 from stages.launch import machine
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.steps < 1:
         raise ConfigError(f"ldp trial: --steps: expected 1 or more, but got {arguments.steps}")
     folder = run_folder()
-    config = load_section(StudentConfig, f"students.{arguments.student}")
+    config = load_section(StudentConfig, f"students.{require_student(arguments.student)}")
     store = TargetStore.open_partial(folder.store)
     manifest = read_split(folder, "train")
     logger.info(

@@ -1,10 +1,13 @@
 """Images: every kind that COCO has, and clear words for those that cannot be read."""
 
+import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.conventions import GFL_PREPROCESSING
@@ -25,6 +28,54 @@ def test_a_greyscale_image_has_equal_channels(tmp_path: Path) -> None:
     pixels = read_image(path, (10, 20))
     assert torch.equal(pixels[0], pixels[2])
     assert pixels[0, 3, 4] == 64
+
+
+def opencv(path: Path) -> NDArray[np.int64]:
+    """What mmdetection trains on, ``(H, W, 3)`` in RGB."""
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB).astype(int)
+
+
+def ramp(*shape: int) -> NDArray[np.uint16]:
+    return np.linspace(0, 65535, math.prod(shape)).astype(np.uint16).reshape(shape)
+
+
+def save_palette(path: Path) -> None:
+    """Of 16 colours, each of its own transparency."""
+    image = Image.fromarray((ramp(24, 32, 3) >> 8).astype(np.uint8)).quantize(16)
+    image.save(path, transparency=bytes(range(0, 160, 10)))
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("grey_16_bits.png", lambda path: cv2.imwrite(str(path), ramp(24, 32))),
+        ("colour_16_bits.png", lambda path: cv2.imwrite(str(path), ramp(24, 32, 3))),
+        ("grey_16_bits.tif", lambda path: cv2.imwrite(str(path), ramp(24, 32))),
+        ("transparent.png", lambda path: cv2.imwrite(str(path), (ramp(24, 32, 4) >> 8).astype(np.uint8))),
+        ("palette.png", save_palette),
+        ("two_colours.png", lambda path: Image.fromarray(ramp(24, 32) > 30000).save(path)),
+    ],
+)
+def test_unusual_pngs_are_read_as_opencv_reads_them(tmp_path: Path, name: str, save) -> None:
+    save(tmp_path / name)
+    pixels = read_image(tmp_path / name, (24, 32)).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(pixels, opencv(tmp_path / name))
+    assert pixels.max() > pixels.min(), "not all white"
+
+
+def test_the_first_image_of_a_cameras_file_is_taken(tmp_path: Path) -> None:
+    """An MPO is a JPEG that is followed by its preview."""
+    first, preview = (Image.new("RGB", (20, 10), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    assert read_image(tmp_path / "a.jpg", (10, 20)).float().mean((1, 2)).round().tolist() == [254, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_moving_images_are_refused(tmp_path: Path, kind: str) -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "green")]
+    frames[0].save(tmp_path / "a.jpg", kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(DatasetError, match=r"a\.jpg: expected a still image, but got 3 frames"):
+        read_image(tmp_path / "a.jpg", (10, 20))
 
 
 def test_unreadable_images_are_named(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from pipeline.errors import ConfigError
         ((480, 640), (1333, 800), (800, 1067)),  # the short edge decides
         ((300, 900), (1333, 800), (444, 1333)),  # the long edge decides
         ((96, 80), (96, 96), (96, 80)),
+        ((1, 3000), (1333, 800), (1, 1333)),  # something is left
     ],
 )
 def test_images_are_fitted_into_the_scale(

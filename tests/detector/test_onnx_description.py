@@ -66,7 +66,7 @@ def test_an_environment_variable_may_stand_in_the_files_path(
         ("preprocessing.fit", "letterbox", r"teacher\.preprocessing: fill: expected a grey level"),
         ("points.strides", [8, 8], r"teacher\.points: strides: expected different positive numbers"),
         ("points.order", "spiral", r"teacher\.points\.order: expected one of"),
-        ("points.cell_offset", None, r"teacher\.points\.cell_offset: expected a number"),
+        ("points.cell_offset", None, r"teacher\.points\.cell_offset: expected a finite number"),
         ("cls.tensors.columns", [0, 3], r"cls\.tensors\.columns: expected 2 columns \(classes\)"),
         ("edges.tensors.columns", [2, 35], r"edges\.tensors\.columns: expected 32 columns \(4 \* bins\)"),
         ("edges.tensors.columns", [3, 2], r"teacher\.edges\.tensors: columns: expected \[first, end\]"),

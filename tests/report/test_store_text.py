@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.cache.summary import ByteCounts, PointCounts, StoreSummary
 from pipeline.cache.verify import Problem
+from pipeline.progress import describe_bytes
 from pipeline.report.store_text import (
     WIDTH,
     counted,
@@ -14,7 +15,6 @@ from pipeline.report.store_text import (
     listed,
     render_problems,
     render_summary,
-    size,
 )
 
 SUMMARY = StoreSummary(
@@ -102,4 +102,4 @@ def test_long_lists_end_with_how_many_are_left() -> None:
 
 
 def test_numbers_have_ordinary_spaces() -> None:
-    assert (size(18_400_000), duration(3723)) == ("18.4 MB", "1 h 2 min")
+    assert (describe_bytes(18_400_000), duration(3723)) == ("18.4 MB", "1 h 2 min")

@@ -1,0 +1,339 @@
+"""Wrong annotations and images: one clear line and an exit code, and nothing that was computed is lost."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished import FOLDER, call, files_below
+from project import DATASET
+from wrong_input import (
+    CACHE,
+    DATA,
+    LAST_IMAGE,
+    STORE,
+    TEACHER,
+    TRAIN,
+    VAL,
+    VAL_IMAGE,
+    Wrong,
+    both,
+    coco,
+    cut,
+    huge,
+    image,
+    leave_by_link,
+    leave_by_linked_folder,
+    moving,
+    params,
+    removed,
+    require_one_clear_line,
+    twice,
+    written,
+)
+
+from pipeline.data.manifest import read_manifest, training_boxes
+
+ANNOTATIONS = [
+    Wrong(does="no JSON", edit=written(TRAIN, "images: []"), run=DATA, says=("is not JSON",)),
+    Wrong(does="cut JSON", edit=cut(TRAIN, 900), run=DATA, says=("instances_train.json", "is not JSON")),
+    Wrong(does="an empty annotation file", edit=written(VAL, ""), run=DATA, says=("instances_val.json",)),
+    Wrong(does="JSON of no depth", edit=written(TRAIN, "[" * 200_000), run=DATA, says=("is not JSON",)),
+    Wrong(
+        does="bytes that are no text", edit=written(TRAIN, b"\xff\xfe\x00\xd8"), run=DATA, says=("not JSON",)
+    ),
+    Wrong(does="a list as annotations", edit=written(TRAIN, "[]"), run=DATA, says=("but got a list",)),
+    Wrong(does="no categories", edit=written(TRAIN, '{"images": []}'), run=DATA, says=("'categories'",)),
+    Wrong(does="images as a mapping", edit=coco("images", to={}), run=DATA, says=("a list 'images'",)),
+    Wrong(does="an annotation file that is missing", edit=removed(TRAIN), run=DATA, says=("cannot be read",)),
+    Wrong(
+        does="a folder as annotations",
+        edit=params(DATA, "coco", "train", "annotations", to="train"),
+        run=DATA,
+        says=("Is a directory",),
+    ),
+    Wrong(
+        does="a height in words",
+        edit=coco("images", 0, "height", to="64"),
+        run=DATA,
+        says=("images[0].height: expected int, but got '64'",),
+    ),
+    Wrong(
+        does="a height of true",
+        edit=coco("images", 0, "height", to=True),
+        run=DATA,
+        says=("expected int, but got True",),
+    ),
+    Wrong(
+        does="a height of 0",
+        edit=coco("images", 0, "height", to=0, path=VAL),
+        run=DATA,
+        says=("instances_val.json: image 1000001: expected height of 1 to 1e+09 px, but got 0",),
+    ),
+    Wrong(
+        does="a negative width",
+        edit=coco("images", 0, "width", to=-64),
+        run=DATA,
+        says=("expected width of 1 to 1e+09 px, but got -64",),
+    ),
+    Wrong(
+        does="an id of 70 bits",
+        edit=coco("images", 0, "id", to=2**70),
+        run=DATA,
+        says=("images[0].id: expected int, but got 1180591620717411303424",),
+    ),
+    Wrong(
+        does="a box of three numbers",
+        edit=coco("annotations", 0, "bbox", to=[1, 2, 3]),
+        run=DATA,
+        says=("expected bbox as 4 finite numbers",),
+    ),
+    Wrong(
+        does="a box of words",
+        edit=coco("annotations", 0, "bbox", to=["1", 2, 3, 4]),
+        run=DATA,
+        says=("but got ['1', 2, 3, 4]",),
+    ),
+    Wrong(
+        does="NaN in a box",
+        edit=coco("annotations", 0, "bbox", 2, to=float("nan")),
+        run=DATA,
+        says=("expected bbox as 4 finite numbers",),
+    ),
+    Wrong(
+        does="Infinity in a box",
+        edit=coco("annotations", 0, "bbox", 0, to=float("inf")),
+        run=DATA,
+        says=("expected bbox as 4 finite numbers",),
+    ),
+    Wrong(
+        does="a number in a box that float32 does not have",
+        edit=coco("annotations", 0, "bbox", 2, to=1e300),
+        run=DATA,
+        says=("of at most 1e+09",),
+    ),
+    Wrong(
+        does="a number in a box that no float is",
+        edit=coco("annotations", 0, "bbox", 2, to=10**400),
+        run=DATA,
+        says=("expected bbox as 4 finite numbers",),
+    ),
+    Wrong(
+        does="NaN as an area",
+        edit=coco("annotations", 0, "area", to=float("nan")),
+        run=DATA,
+        says=("expected area as a finite number, but got nan",),
+    ),
+    Wrong(
+        does="an area in words",
+        edit=coco("annotations", 0, "area", to="large"),
+        run=DATA,
+        says=("expected area as a finite number, but got 'large'",),
+    ),
+    Wrong(does="an image id twice", edit=twice("images"), run=DATA, says=("image id 1 is used twice",)),
+    Wrong(
+        does="an annotation id twice", edit=twice("annotations"), run=DATA, says=("annotation id", "twice")
+    ),
+    Wrong(
+        does="a category id twice", edit=twice("categories"), run=DATA, says=("category id 1 is used twice",)
+    ),
+    Wrong(
+        does="an annotation of no image",
+        edit=coco("annotations", 0, "image_id", to=99),
+        run=DATA,
+        says=("image_id 99 is not in images",),
+    ),
+    Wrong(
+        does="an annotation of no category",
+        edit=coco("annotations", 0, "category_id", to=99),
+        run=DATA,
+        says=("category_id 99 is not in categories",),
+    ),
+    Wrong(
+        does="other categories in the validation split",
+        edit=both(
+            coco("categories", to=[{"id": 5, "name": "x"}], path=VAL), coco("annotations", to=[], path=VAL)
+        ),
+        run=DATA,
+        says=("expected the categories of the training split, [1, 3, 4, 7], but got [5]",),
+    ),
+    Wrong(does="nothing to train on", edit=coco("images", to=[]), run=DATA, says=("is not in images",)),
+    Wrong(
+        does="images without a box",
+        edit=both(coco("annotations", to=[]), params(DATA, "keep_empty_images", to=False)),
+        run=DATA,
+        says=("expected images to train on, but there are none",),
+    ),
+]
+
+PLACES = [
+    Wrong(
+        does="a file name that climbs",
+        edit=coco("images", 0, "file_name", to="../val/a.bmp"),
+        run=DATA,
+        says=("expected file_name as a path inside the image folder, but got '../val/a.bmp'",),
+    ),
+    Wrong(
+        does="an absolute file name",
+        edit=coco("images", 0, "file_name", to="/etc/passwd"),
+        run=DATA,
+        says=("inside the image folder, but got '/etc/passwd'",),
+    ),
+    Wrong(
+        does="a file name of Windows",
+        edit=coco("images", 0, "file_name", to="..\\a.bmp"),
+        run=DATA,
+        says=("inside the image folder",),
+    ),
+    Wrong(
+        does="an empty file name",
+        edit=coco("images", 0, "file_name", to=""),
+        run=DATA,
+        says=("inside the image folder, but got ''",),
+    ),
+    Wrong(
+        does="a file name with a NUL",
+        edit=coco("images", 0, "file_name", to="a\0.bmp"),
+        run=DATA,
+        says=("inside the image folder",),
+    ),
+    Wrong(
+        does="an image that is a link out of the folder",
+        edit=leave_by_link,
+        run=DATA,
+        says=("000000000008.bmp: expected an image inside train, but got a link to", "link the whole folder"),
+    ),
+    Wrong(
+        does="a folder of images that is a link out of the folder",
+        edit=leave_by_linked_folder,
+        run=DATA,
+        says=("sub/a.bmp: expected an image inside train, but got a link to",),
+    ),
+    Wrong(
+        does="an image that is missing",
+        edit=removed(LAST_IMAGE),
+        run=DATA,
+        says=("000000000008.bmp: expected an image that the annotations name, but there is none",),
+    ),
+    Wrong(
+        does="a dataset that is nowhere",
+        edit=params(DATA, "coco", "root", to="nowhere"),
+        run=DATA,
+        says=("nowhere: expected the folder of a dataset, but there is none; link it there",),
+    ),
+    Wrong(
+        does="a dataset that is a file",
+        edit=params(DATA, "coco", "root", to="params.yaml"),
+        run=DATA,
+        says=("params.yaml: expected the folder of a dataset",),
+    ),
+    Wrong(
+        does="datasets that lie elsewhere",
+        environment={"LDP_DATASETS": "/nowhere"},
+        run=DATA,
+        says=("/nowhere/tiny: expected the folder of a dataset",),
+    ),
+    Wrong(
+        does="datasets that lie elsewhere when the teacher runs",
+        environment={"LDP_DATASETS": "/nowhere"},
+        run=CACHE,
+        says=("/nowhere/tiny/train/", "expected an image, but there is none"),
+    ),
+]
+
+IMAGES = [
+    Wrong(
+        does="a cut image", edit=cut(LAST_IMAGE, 900), run=CACHE, says=("000000000008.bmp", "cannot be read")
+    ),
+    Wrong(does="an empty image", edit=written(LAST_IMAGE, b""), run=TEACHER, says=("cannot be read",)),
+    Wrong(
+        does="a text as an image",
+        edit=written(VAL_IMAGE, "hello"),
+        run="evaluate ld",
+        says=("000001000001.bmp: expected an image, but it cannot be read",),
+    ),
+    Wrong(
+        does="an image that is missing when it is read",
+        edit=removed(LAST_IMAGE),
+        run="train_student ld",
+        says=("000000000008.bmp: expected an image, but there is none",),
+    ),
+    Wrong(
+        does="a decompression bomb",
+        edit=image(LAST_IMAGE, "PNG", huge),
+        run=CACHE,
+        says=("decompression bomb",),
+    ),
+    Wrong(
+        does="an animated GIF",
+        edit=moving(LAST_IMAGE, "GIF"),
+        run=CACHE,
+        says=("expected a still image, but got 2 frames",),
+    ),
+    Wrong(
+        does="an animated PNG",
+        edit=moving(VAL_IMAGE, "PNG"),
+        run="evaluate teacher",
+        says=("expected a still image, but got 2 frames",),
+    ),
+    Wrong(
+        does="an image of 32-bit numbers",
+        edit=image(LAST_IMAGE, "TIFF", lambda old: old.convert("F")),
+        run=CACHE,
+        says=("a pixel is a 32-bit number, mode F: convert it to 8 bits",),
+    ),
+    Wrong(
+        does="an image of another size",
+        edit=image(LAST_IMAGE, "BMP", lambda old: old.resize((20, 10))),
+        run=CACHE,
+        says=("expected an image of (height, width) =", "but got (10, 20)"),
+    ),
+]
+
+
+@pytest.mark.parametrize("wrong", ANNOTATIONS + PLACES + IMAGES, ids=lambda wrong: wrong.does)
+def test_one_clear_line_and_nothing_is_lost(own_project: Path, wrong: Wrong) -> None:
+    require_one_clear_line(wrong, own_project)
+
+
+@pytest.mark.usefixtures("own_project")
+def test_boxes_without_a_size_or_outside_the_image_are_legal_and_not_trained_on() -> None:
+    """As in mmdetection; COCO itself has them. With them in both splits, every stage still runs."""
+    before = read_manifest(FOLDER.manifest("train"))
+    boxes = [[5, 5, 0, 9], [5, 5, 9, -3], [5, 5, 0.5, 9], [-50, 5, 9, 9], [900, 5, 9, 9], [5, 5, -4, -4]]
+    for path in (TRAIN, VAL):
+        content = json.loads(path.read_text())
+        record = content["images"][0]["id"]
+        content["annotations"] += [
+            {"id": 9000 + number, "image_id": record, "category_id": 1, "bbox": box, "area": box[2] * box[3]}
+            for number, box in enumerate(boxes)
+        ]
+        path.write_text(json.dumps(content))
+    for stage in (DATA, TEACHER, "evaluate teacher", CACHE):
+        assert call(stage).code == 0
+    after = read_manifest(FOLDER.manifest("train"))
+    assert len(after.images[0].annotations) == len(before.images[0].annotations) + len(boxes)
+    old, new = (training_boxes(manifest.images[0], manifest.labels) for manifest in (before, after))
+    np.testing.assert_array_equal(old.boxes_xyxy, new.boxes_xyxy)
+    np.testing.assert_array_equal(old.labels, new.labels)
+
+
+@pytest.mark.usefixtures("own_project")
+def test_the_folder_of_the_images_may_itself_be_a_link() -> None:
+    (DATASET / "train").rename("elsewhere")
+    (DATASET / "train").symlink_to(Path("elsewhere").absolute())
+    manifest = FOLDER.manifest("train").read_bytes()
+    assert call(DATA).code == 0
+    assert FOLDER.manifest("train").read_bytes() == manifest
+
+
+def test_bad_images_leave_the_finished_partitions_and_the_next_run_uses_them(own_project: Path) -> None:
+    """All partitions but one are finished when an image proves bad: once it is mended, that one runs."""
+    store = files_below(own_project / STORE)
+    good = LAST_IMAGE.read_bytes()
+    LAST_IMAGE.write_bytes(good[:900])
+    assert call(CACHE).code == 1
+    LAST_IMAGE.write_bytes(good)
+    assert call(CACHE).code == 0
+    assert json.loads(FOLDER.cache_timing.read_text())["computed_views"] == 4
+    assert files_below(own_project / STORE) == store

@@ -1,0 +1,251 @@
+"""What a user may do wrong to a project, and what must come of it."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from finished import FOLDER, call, files_below
+from PIL import Image
+from project import DATASET, Params, edit_params
+from safetensors.torch import load_file, save_file
+
+from pipeline.parallel import cluster
+
+TRAIN = DATASET / "annotations/instances_train.json"
+VAL = DATASET / "annotations/instances_val.json"
+LAST_IMAGE = DATASET / "train/000000000008.bmp"
+"""Of the partition that is not finished."""
+VAL_IMAGE = DATASET / "val/000001000001.bmp"
+
+MOST_CHARACTERS = 1000
+"""Of a message."""
+
+STORE, WEIGHTS = FOLDER.store, FOLDER.teacher_weights
+STUDENT = FOLDER.student_weights("ld")
+DATA, TEACHER, CACHE = "prepare_data", "prepare_teacher", "cache_teacher"
+LD = ("students", "ld")
+
+Edit = Callable[[Path], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrong:
+    """Something that a user does wrong, and what comes of it.
+
+    Attributes:
+        does: In words.
+        edit: Of the project, in which everything had run before.
+        environment: Variables that are set.
+        run: The stage, or the command of ``ldp``.
+        code: Its exit code: 2 from argparse, which prints how it is used; 1 with one line of ours.
+        says: Parts of that line.
+    """
+
+    does: str
+    edit: Edit = field(default=lambda _folder: None)
+    environment: dict[str, str] = field(default_factory=dict)
+    run: str
+    code: int = 1
+    says: tuple[str, ...] = ()
+
+
+def written(path: Path | str, content: str | bytes) -> Edit:
+    """Put another content into a file."""
+
+    def edit(folder: Path) -> None:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return edit
+
+
+def cut(path: Path, size: int) -> Edit:
+    """Leave the beginning of a file."""
+    return lambda folder: (folder / path).write_bytes((folder / path).read_bytes()[:size])
+
+
+def a_file_instead(path: Path | str) -> Edit:
+    """A file lies where a folder should be."""
+
+    def edit(folder: Path) -> None:
+        shutil.rmtree(folder / path, ignore_errors=True)
+        (folder / path).write_text("a file where a folder should be")
+
+    return edit
+
+
+def removed(path: Path | str) -> Edit:
+    def edit(folder: Path) -> None:
+        target = folder / path
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    return edit
+
+
+def coco(*keys: str | int, to: Any, path: Path = TRAIN) -> Edit:
+    """Set one value of an annotation file."""
+
+    def edit(folder: Path) -> None:
+        content = json.loads((folder / path).read_text())
+        set_value(content, keys, to)
+        (folder / path).write_text(json.dumps(content))
+
+    return edit
+
+
+def twice(section: str) -> Edit:
+    """The first row of a section of the annotations comes a second time."""
+
+    def edit(folder: Path) -> None:
+        content = json.loads((folder / TRAIN).read_text())
+        content[section].append(content[section][0])
+        (folder / TRAIN).write_text(json.dumps(content))
+
+    return edit
+
+
+def params(*keys: str | int, to: Any) -> Edit:
+    """Set one value of ``params.yaml``."""
+    return partial(edit_params, edit=lambda values: set_value(values, keys, to))
+
+
+def without(*keys: str) -> Edit:
+    """Take one key out of ``params.yaml``."""
+
+    def remove(values: Params) -> None:
+        *path, last = keys
+        for key in path:
+            values = values[key]
+        del values[last]
+
+    return partial(edit_params, edit=remove)
+
+
+def set_value(values: Any, keys: tuple[str | int, ...], to: Any) -> None:
+    *path, last = keys
+    for key in path:
+        values = values[key]
+    values[last] = to
+
+
+def image(path: Path, kind: str, change: Callable[[Image.Image], Image.Image]) -> Edit:
+    """Save an image in another way; its format is known by its content, not by its name."""
+
+    def edit(folder: Path) -> None:
+        with Image.open(folder / path) as old:
+            changed = change(old)
+        changed.save(folder / path, kind)
+
+    return edit
+
+
+def moving(path: Path, kind: str) -> Edit:
+    """The image, and then nothing."""
+
+    def edit(folder: Path) -> None:
+        with Image.open(folder / path) as old:
+            frames = [old.copy(), Image.new("RGB", old.size)]
+        frames[0].save(folder / path, kind, save_all=True, append_images=frames[1:])
+
+    return edit
+
+
+def huge(_old: Image.Image) -> Image.Image:
+    """20 KB as a PNG, and 400 million pixels in memory."""
+    return Image.new("1", (20_000, 20_000))
+
+
+def leave_by_link(folder: Path) -> None:
+    """An image is a link to a file elsewhere."""
+    shutil.move(folder / LAST_IMAGE, folder / "elsewhere.bmp")
+    (folder / LAST_IMAGE).symlink_to(folder / "elsewhere.bmp")
+
+
+def leave_by_linked_folder(folder: Path) -> None:
+    """A folder inside the image folder is a link to one elsewhere."""
+    (folder / "elsewhere").mkdir()
+    shutil.copy(folder / LAST_IMAGE, folder / "elsewhere/a.bmp")
+    (folder / DATASET / "train/sub").symlink_to(folder / "elsewhere")
+    coco("images", 7, "file_name", to="sub/a.bmp")(folder)
+
+
+class Malicious:
+    """Leaves a file behind if it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("code-ran"),)
+
+
+def malicious(path: str) -> Edit:
+    return lambda folder: torch.save({"state_dict": {}, "meta": Malicious()}, folder / path)
+
+
+def malicious_raw(path: str) -> Edit:
+    return lambda folder: (folder / path).write_bytes(pickle.dumps(Malicious(), protocol=2))
+
+
+def take_weights(source: str) -> Edit:
+    """Take given weights instead of training."""
+    return partial(
+        edit_params,
+        edit=lambda values: values["prepare_teacher"].update(source=source, views=None, train=None),
+    )
+
+
+def both(*edits: Edit) -> Edit:
+    return lambda folder: [edit(folder) for edit in edits]
+
+
+def not_a_number(path: Path) -> Edit:
+    """One weight is NaN."""
+
+    def edit(folder: Path) -> None:
+        tensors = load_file(folder / path)
+        tensors["bbox_head.gfl_reg.bias"][3] = float("nan")
+        save_file(tensors, folder / path)
+
+    return edit
+
+
+def newer_store(folder: Path) -> None:
+    path = folder / FOLDER.store / "zarr.json"
+    content = json.loads(path.read_text())
+    content["attributes"]["schema"]["format_version"] = 99
+    path.write_text(json.dumps(content))
+
+
+def first_shard(folder: Path) -> Path:
+    return folder / FOLDER.store / "points/edge_codes/c/0/0"
+
+
+def require_one_clear_line(wrong: Wrong, folder: Path) -> None:
+    """Do it in a project in which everything had run, and see what comes of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        wrong.edit(folder)
+        for name, value in wrong.environment.items():
+            patch.setenv(name, value)
+        patch.setattr(cluster, "CONNECT_SECONDS", 1)
+        before = files_below(folder)
+        ended = call(wrong.run)
+    assert ended.code == wrong.code
+    _require_clear(ended.error, wrong)
+    after = files_below(folder)
+    # Work that a run has finished before it fails may be added to scratch/, and nothing else anywhere.
+    assert not [name for name in after.keys() - before.keys() if not name.startswith("scratch/")]
+    assert {name: after.get(name) for name in before} == before
+
+
+def _require_clear(error: str, wrong: Wrong) -> None:
+    assert error.startswith("error: ") == (wrong.code == 1)
+    assert "\n" not in error
+    assert len(error) < MOST_CHARACTERS
+    for part in wrong.says:
+        assert part in error
