@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from quick_python import quick_python
 
 from pipeline.shapes.dataset import ShapesConfig, write_dataset
 
@@ -21,8 +22,8 @@ Params = dict[str, Any]
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """One thread, this Python first, and somebody who may commit."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """One thread, this Python first and starting quickly, and somebody who may commit."""
+    path = os.pathsep.join([str(quick_python()), str(Path(sys.executable).parent), os.environ["PATH"]])
     kept = {key: value for key, value in os.environ.items() if not key.startswith("LDP_")}
     fixed = {"PATH": path, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     for role in ("AUTHOR", "COMMITTER"):

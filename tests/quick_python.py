@@ -1,0 +1,124 @@
+"""A ``python`` that starts stages in a tenth of a second, for tests that run many of them through DVC.
+
+``python -m stages.X`` is forked from a process that has imported torch and torchvision already, which takes
+ten seconds otherwise. Everything else is as always: the stage's own code, from the folder it is started in,
+with the arguments, the environment and the streams that it is given. Anything but a stage goes to the real
+Python.
+"""
+
+import atexit
+import json
+import os
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+SHIM = """#!{python} -IS
+import json, os, socket, sys
+if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith("stages."):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+link = socket.socket(socket.AF_UNIX)
+link.connect({address!r})
+request = dict(arguments=sys.argv[2:], folder=os.getcwd(), variables=dict(os.environ))
+socket.send_fds(link, [b"."], [0, 1, 2])
+link.sendall(json.dumps(request).encode())
+link.shutdown(socket.SHUT_WR)
+sys.exit(int(link.makefile().read() or 1))
+"""
+
+START_SECONDS = 300
+MOST_WAITING = 16
+
+
+@cache
+def quick_python() -> Path:
+    """Folder of the quick ``python``, to stand first in ``PATH``; it goes when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="ldp_quick_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    address = folder / "socket"
+    server = subprocess.Popen(
+        [sys.executable, __file__, str(address)], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    atexit.register(server.kill)
+    end = time.monotonic() + START_SECONDS
+    while not address.exists():
+        assert server.poll() is None, "the quick Python did not start"
+        assert time.monotonic() < end, "the quick Python did not start in time"
+        time.sleep(0.05)
+    shim = folder / "bin" / "python"
+    shim.parent.mkdir()
+    shim.write_text(SHIM.format(python=sys.executable, address=str(address)))
+    shim.chmod(0o755)
+    return shim.parent
+
+
+def serve(address: str) -> None:
+    """Fork for every request, until killed."""
+    import torch  # noqa: F401, PLC0415
+    import torchvision  # type: ignore[import-untyped]  # noqa: F401, PLC0415
+
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(f"{address}.new")
+    server.listen(MOST_WAITING)
+    Path(f"{address}.new").rename(address)
+    while True:
+        link, _ = server.accept()
+        if os.fork() == 0:
+            server.close()
+            answer(link)
+            os._exit(0)
+        link.close()
+        reap()
+
+
+def reap() -> None:
+    """Take leave of those that have answered."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def answer(link: socket.socket) -> None:
+    """Run what is asked for in a process of its own, and say how it ended."""
+    _, streams, _, _ = socket.recv_fds(link, 1, 3)
+    request = json.loads(link.makefile("rb").read())
+    child = os.fork()
+    if child == 0:
+        for standard, stream in enumerate(streams):
+            os.dup2(stream, standard)
+        os._exit(run_stage(request["arguments"], request["folder"], request["variables"]))
+    link.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+
+
+def run_stage(arguments: list[str], folder: str, variables: dict[str, str]) -> int:
+    """What ``python -m`` does; returns the exit code."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.path[0] = folder
+    sys.argv[:] = arguments
+    code: object = 0
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code if isinstance(code, int) else int(code is not None)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
