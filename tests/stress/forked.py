@@ -13,9 +13,12 @@ from pathlib import Path
 import yaml
 from workspace import STAGE, Run, environment, session_of, small_params, wait_for
 
+from stages.launch import run_training
 from stages.runtime import run_stage
 
 PREPARATION = ("stages.prepare_data", "stages.prepare_teacher")
+TRAINING = ("stages.prepare_teacher",)
+"""Those that may run in several processes."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([*PREPARATION, STAGE])
@@ -42,7 +45,11 @@ def _run(stage: str, folder: Path, log: Path, variables: Mapping[str, str]) -> N
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
-    run_stage(importlib.import_module(stage).main)
+    main = importlib.import_module(stage).main
+    if stage in TRAINING:
+        run_training(main, stage)
+    else:
+        run_stage(main)
 
 
 def prepare(folder: Path, partitions: int) -> Path:

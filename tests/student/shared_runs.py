@@ -48,7 +48,17 @@ def member(rank: int, count: int, folder: Path) -> None:
 def trained_by(folder: Path, count: int) -> dict[str, dict[str, torch.Tensor]]:
     """State of every case after training in ``count`` processes."""
     if count == 1:
-        return {name: model.state_dict() for name, model in train_all(folder, ALONE, None).items()}
+        return _trained_alone(folder)
     torch.multiprocessing.spawn(member, args=(count, folder), nprocs=count)
     states: dict[str, dict[str, torch.Tensor]] = torch.load(folder / f"{count}.pt", weights_only=True)
     return states
+
+
+def _trained_alone(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """With one thread, as the members have: BatchNorm in training makes much of a sum in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {name: model.state_dict() for name, model in train_all(folder, ALONE, None).items()}
+    finally:
+        torch.set_num_threads(threads)

@@ -43,7 +43,7 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
     plan = small_plan(folder, IMAGES)
     loader = Loader(
         manifest=plan.manifest,
-        source=StoredTargets(store=store_of(folder, QUANTIZED), with_teacher=True),
+        source=StoredTargets(store=store_of(folder, QUANTIZED), with_teacher=True, epochs=None),
         strides=DETECTOR.strides,
         batch_size=2,
         seed=0,

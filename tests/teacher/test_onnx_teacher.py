@@ -63,6 +63,7 @@ def write(setup: StoreSetup, folder: Path) -> TargetStore:
         bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
         provenance={},
+        processes=1,
         progress=lambda items, _total, _label: items,
     )
     output = folder / "targets.zarr"
