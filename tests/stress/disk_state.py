@@ -45,9 +45,9 @@ class DiskState:
 
 
 def scratch_folders(workspace: Path) -> list[Path]:
-    """Scratch folders of stores."""
+    """Scratch folders of stores; training has its own beside them."""
     root = workspace / SCRATCH
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return sorted(path for path in root.iterdir() if path.name != "training") if root.is_dir() else []
 
 
 def record_files(scratch: Path) -> list[Path]:

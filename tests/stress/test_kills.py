@@ -4,7 +4,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from disk_state import FINALISE, INIT, PARTITIONS, examine, phase_of
+from disk_state import FINALISE, INIT, PARTITIONS, examine, phase_of, scratch_folders
 from kills import GROUP, STAGE_ALONE, Campaign, Quiet, Tool, resetter
 from workspace import Run
 
@@ -49,7 +49,7 @@ def test_a_damaged_partition_is_not_mistaken_for_a_finished_one(workspace: Path,
     state = examine(workspace)
     assert len(state.finished) >= 3
     assert phase_of(run, state, None) in (PARTITIONS, FINALISE)
-    (scratch,) = (workspace / "scratch").iterdir()
+    (scratch,) = scratch_folders(workspace)
     shard = scratch / "store.zarr/points/region/c/0/0"
     shard.write_bytes(bytes(shard.stat().st_size))
     (scratch / "partitions/p00001.json").write_text("{")
