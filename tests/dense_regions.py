@@ -207,7 +207,7 @@ def dense_regions(
     boxes_xyxy: Tensor,
     overlap: VlrOverlap,
     lower_fraction: float,
-    cell_offset: float,
+    cell_offset: float = 0.0,
 ) -> ViewRegions:
     """What ``find_regions`` must return."""
     sizes = level_sizes(padded_hw, strides)
