@@ -63,11 +63,16 @@ def run_training(main: Callable[[Processes], None], module: str) -> None:
 
 
 def _run_here_or_in_members(main: Callable[[Processes], None], module: str) -> None:
-    count = _positive("LDP_TRAIN_PROCESSES") or 1
+    count = training_processes()
     if count == 1:
         main(ALONE)
     else:
         _start_members(module, count)
+
+
+def training_processes() -> int:
+    """How many processes share a batch, as the environment says."""
+    return _positive("LDP_TRAIN_PROCESSES") or 1
 
 
 def machine(processes: Processes) -> Machine:

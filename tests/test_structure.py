@@ -33,6 +33,7 @@ LAYERS: dict[str, int] = {
     "pipeline.report": 7,
     "pipeline.benchmark": 7,
     "pipeline.cost": 7,
+    "pipeline.rehearsal": 7,
     "stages": 8,
 }
 """A module imports strictly lower layers, or its own folder."""

@@ -5,7 +5,7 @@ from urllib.error import URLError
 
 import torch
 from torch import nn
-from torchvision.models import get_model_weights  # type: ignore[attr-defined]
+from torchvision.models import WeightsEnum, get_model_weights  # type: ignore[attr-defined]
 
 from pipeline.errors import TeacherError
 
@@ -22,19 +22,13 @@ def load_imagenet(backbone: nn.Module, name: str) -> None:
     Raises:
         TeacherError: torchvision has none of this name, or they cannot be had on this machine.
     """
-    try:
-        weights = get_model_weights(name)[WEIGHTS]
-    except (ValueError, KeyError) as error:
-        raise TeacherError(
-            f"backbone {name}: torchvision has no ImageNet weights of this name; set pretrained: false"
-        ) from error
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    weights = _weights(name)
     try:
         state = weights.get_state_dict(check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         raise TeacherError(
             f"backbone {name}: expected ImageNet weights, but {weights.url} cannot be fetched ({error}); "
-            f"put that file at {cached}, or set pretrained: false"
+            f"put that file at {_cached(weights)}, or set pretrained: false"
         ) from error
     kept = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
     missing, unexpected = backbone.load_state_dict(kept, strict=False)
@@ -44,3 +38,25 @@ def load_imagenet(backbone: nn.Module, name: str) -> None:
         raise TeacherError(
             f"backbone {name}: its ImageNet weights do not fit, first at {[*missing, *unexpected][0]!r}"
         )
+
+
+def has_imagenet(name: str) -> bool:
+    """Whether torchvision's cache on this machine has the weights of a backbone.
+
+    Raises:
+        TeacherError: torchvision has none of this name.
+    """
+    return _cached(_weights(name)).is_file()
+
+
+def _weights(name: str) -> WeightsEnum:
+    try:
+        return get_model_weights(name)[WEIGHTS]
+    except (ValueError, KeyError) as error:
+        raise TeacherError(
+            f"backbone {name}: torchvision has no ImageNet weights of this name; set pretrained: false"
+        ) from error
+
+
+def _cached(weights: WeightsEnum) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name

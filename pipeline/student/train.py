@@ -16,7 +16,6 @@ from pipeline.training.batches import Batch
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.config import TrainConfig
 from pipeline.training.criterion import DetectionCriterion, MainPoints, Normalisers
-from pipeline.training.curve import LOG_EVERY_STEPS
 from pipeline.training.dataset import Loader
 from pipeline.training.loop import Trained, build_for_training, train
 from pipeline.training.processes import Machine
@@ -60,7 +59,7 @@ def train_student(
     machine: Machine,
     label: str,
     steps: int | None = None,
-    log_every: int = LOG_EVERY_STEPS,
+    log_every: int | None = None,
     checkpoints: Checkpoints | None = None,
     validation: Validation | None = None,
 ) -> Trained:
@@ -73,7 +72,7 @@ def train_student(
         machine: where to train.
         label: shown beside the progress.
         steps: stop after so many; the schedule's own number if not given.
-        log_every: steps that a row of the loss curve is the mean of.
+        log_every: steps that a row of the loss curve is the mean of; see ``steps_per_row`` if not given.
         checkpoints: to go on from and to leave behind; none if not given.
         validation: see ``student.validate``; none if not given.
 

@@ -14,7 +14,10 @@ from pipeline.output import replacing
 from pipeline.training.processes import Machine
 
 LOG_EVERY_STEPS = 20
-"""Rows of the loss curve are means over this many steps."""
+"""Rows of the loss curve are means over this many steps..."""
+
+LEAST_ROWS = 20
+"""... or over fewer, where the curve would have fewer rows than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,11 @@ class LossRow:
 
     step: int
     terms: dict[str, float]
+
+
+def steps_per_row(steps: int) -> int:
+    """Steps that a row of the curve of a run of ``steps`` is the mean of."""
+    return max(1, min(LOG_EVERY_STEPS, steps // LEAST_ROWS))
 
 
 class Curve:

@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.progress import progress_bar
 from pipeline.training.checkpoints import Checkpoint, Checkpoints, random_states, restore_random
 from pipeline.training.config import TrainConfig
-from pipeline.training.curve import LOG_EVERY_STEPS, Curve, LossRow
+from pipeline.training.curve import Curve, LossRow, steps_per_row
 from pipeline.training.dataset import Loader
 from pipeline.training.processes import Machine
 from pipeline.training.schedule import rate_factor
@@ -59,22 +59,23 @@ def train(
     *,
     label: str,
     steps: int | None = None,
-    log_every: int = LOG_EVERY_STEPS,
+    log_every: int | None = None,
     checkpoints: Checkpoints | None = None,
     validation: Validation | None = None,
 ) -> Trained:
     """Train ``model`` in place, on from the newest of ``checkpoints`` if there is one.
 
     ``steps`` stops before the schedule's end; the learning rate is that of the whole schedule all the same.
+    A row of the loss curve is the mean of ``log_every`` steps; if not given, see ``steps_per_row``.
 
     Raises:
         PipelineError: the loss is not finite; the message names step and terms.
     """
-    run = _Run(model, losses_of, loader, config, log_every, validation)
-    continued_from = run.restore(checkpoints, label) if checkpoints else 0
     per_epoch = len(loader)
     total = config.schedule.epochs * per_epoch
     total = total if steps is None else min(steps, total)
+    run = _Run(model, losses_of, loader, config, log_every or steps_per_row(total), validation)
+    continued_from = run.restore(checkpoints, label) if checkpoints else 0
     hidden = not loader.machine.processes.leads
     with progress_bar(total, label, "step", initial=run.curve.step, hidden=hidden) as bar:
         for epoch in range(continued_from, -(-total // per_epoch)):

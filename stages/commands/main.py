@@ -8,7 +8,7 @@ from importlib import import_module
 
 from stages.runtime import run_stage
 
-COMMANDS = ("recipe", "plan", "store", "seeds", "trial", "online", "teacher", "bench")
+COMMANDS = ("recipe", "plan", "rehearse", "store", "seeds", "trial", "online", "teacher", "bench")
 """Modules of this package; each declares the sub-command of its name."""
 
 

@@ -1,0 +1,66 @@
+"""What a recipe takes from this machine: found where it lies, or replaced by random weights."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+
+from pipeline.config import structure
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import GFL, save_detector
+from pipeline.detector.pretrained import has_imagenet
+from pipeline.rehearsal.overrides import Params
+from pipeline.rehearsal.shorten import training_sections
+
+SEED = 0
+"""Of the random teacher."""
+
+
+def find_or_replace(params: Params, weights: Path, locate: Callable[[str], str]) -> tuple[Params, list[str]]:
+    """A copy of ``params`` that runs in any folder and without a network.
+
+    Args:
+        params: Checked ones.
+        weights: Where random weights of the teacher's architecture are written, if its file is not there.
+        locate: From a dataset's folder in the parameters to that on this machine.
+
+    Returns:
+        The parameters, and what a person must know of what was replaced.
+    """
+    found = deepcopy(params)
+    coco = found["prepare_data"]["coco"]
+    if coco:
+        coco["root"] = str(Path(locate(coco["root"])).absolute())
+    return found, [*_take_teacher(found["prepare_teacher"], weights), *_take_backbones(found)]
+
+
+def _take_teacher(section: Params, weights: Path) -> list[str]:
+    """Name its file by an absolute path, or write random weights."""
+    if section["train"]:
+        return []
+    source = Path(section["source"])
+    # Of an ONNX file nothing else is known that could stand in for it: its stage will say that it is missing.
+    if source.is_file() or section["detector"] is None:
+        section["source"] = str(source.absolute())
+        return []
+    torch.manual_seed(SEED)
+    config = structure(DetectorConfig, section["detector"], "prepare_teacher.detector")
+    save_detector(GFL(config), weights, {})
+    section["source"] = str(weights)
+    return [f"There is no {source}: the teacher's weights are random, and every AP means nothing."]
+
+
+def _take_backbones(params: Params) -> list[str]:
+    """Start from random weights where torchvision's would have to be fetched."""
+    detectors = {name: student["detector"] for name, student in params["students"].items()}
+    detectors["teacher"] = params["prepare_teacher"]["detector"]
+    random = []
+    for name, train in training_sections(params).items():
+        backbone = detectors[name]["backbone"]
+        if train["pretrained"] and not has_imagenet(backbone):
+            train["pretrained"] = False
+            random.append(f"{name} ({backbone})")
+    if not random:
+        return []
+    return [f"ImageNet weights are not in torchvision's cache: backbones start random: {', '.join(random)}."]
