@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch import Tensor, nn
 
 from pipeline.config import structure
 from pipeline.detector.config import DetectorConfig
@@ -44,11 +46,22 @@ def _take_teacher(section: Params, weights: Path) -> list[str]:
     if source.is_file() or section["detector"] is None:
         section["source"] = str(source.absolute())
         return []
-    torch.manual_seed(SEED)
     config = structure(DetectorConfig, section["detector"], "prepare_teacher.detector")
-    save_detector(GFL(config), weights, {})
+    save_detector(_random_teacher(config), weights, {})
     section["source"] = str(weights)
     return [f"There is no {source}: the teacher's weights are random, and every AP means nothing."]
+
+
+def _random_teacher(config: DetectorConfig) -> GFL:
+    """A detector as it starts its training, but for its class scores, which are about a half.
+
+    They start at 0.01 otherwise: nothing would be detected, and the main region, which is weighed by them,
+    would not count where the store is compared with the teacher.
+    """
+    torch.manual_seed(SEED)
+    model = GFL(config)
+    nn.init.zeros_(cast(Tensor, model.bbox_head.gfl_cls.bias))
+    return model
 
 
 def _take_backbones(params: Params) -> list[str]:

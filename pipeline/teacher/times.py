@@ -90,8 +90,11 @@ class StoreTimes:
         steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in asdict(self.busy).items())
         workers = f"{len(self.workers)} worker" + ("" if len(self.workers) == 1 else "s")
         slowest = "the teacher" if self.bottleneck == "teacher" else self.bottleneck
+        rate = self.views / elapsed
+        # Of large images a CPU finishes less than one a second.
+        shown = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
         return (
-            f"cached {self.views} views in {elapsed:.1f} s ({self.views / elapsed:.0f} views/s, {workers}): "
+            f"cached {self.views} views in {elapsed:.1f} s ({shown} views/s, {workers}): "
             f"{steps}; {slowest} is the bottleneck"
         )
 

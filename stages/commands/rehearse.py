@@ -108,7 +108,7 @@ def rehearse(name: str, recipe: Params, short: Shortening, folder: Path) -> Rehe
             # Only now is it known how many images there are to train on.
             params = shorten(found, replace(short, batch_size=_largest_batch(where)))
             _write(params, folder)
-            notes += _batch_notes(recipe, params)
+            notes += _training_notes(recipe, params)
             _announce(recipe, params, notes)
         rows.append(_run(process, where, folder))
         if rows[-1].spent.exit_code != 0:
@@ -129,17 +129,19 @@ def _largest_batch(where: RunFolder) -> int:
     return images // processes * processes or images
 
 
-def _batch_notes(recipe: Params, params: Params) -> list[str]:
-    """What a smaller batch means for its learning rate."""
+def _training_notes(recipe: Params, params: Params) -> list[str]:
+    """What shorter training means."""
     before, after = training_sections(recipe), training_sections(params)
-    pairs = {name: (before[name]["schedule"], after[name]["schedule"]) for name in after}
-    sentences = [
+    pairs = [(before[name]["schedule"], after[name]["schedule"]) for name in after]
+    notes = [
         f"Batches of {new['batch_size']} instead of {old['batch_size']} images, "
-        f"learning rate {new['learning_rate']:g} instead of {old['learning_rate']:g}"
-        for old, new in pairs.values()
+        f"learning rate {new['learning_rate']:g} instead of {old['learning_rate']:g}."
+        for old, new in pairs
         if new["batch_size"] != old["batch_size"]
     ]
-    return [f"{sentence}." for sentence in dict.fromkeys(sentences)]
+    if params["verify_cache"] != recipe["verify_cache"]:
+        notes.append("The teacher has learned next to nothing: verify_cache measures, and refuses nothing.")
+    return list(dict.fromkeys(notes))
 
 
 def _announce(recipe: Params, params: Params, notes: list[str]) -> None:

@@ -5,7 +5,7 @@ import torch
 from training_cases import HERE
 
 from pipeline.errors import PipelineError
-from pipeline.training.curve import Curve
+from pipeline.training.curve import Curve, steps_per_row
 
 
 def terms(value: float) -> dict[str, torch.Tensor]:
@@ -51,3 +51,7 @@ def test_a_curve_goes_on_from_its_state_wherever_it_was_cut() -> None:
         add_all(second, values[cut:])
         assert second.rows == straight.rows
         assert second.step == straight.step
+
+
+def test_a_short_run_has_a_curve_too() -> None:
+    assert [steps_per_row(steps) for steps in (1, 39, 40, 399, 400, 10**6)] == [1, 1, 2, 19, 20, 20]
