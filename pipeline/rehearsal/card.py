@@ -19,6 +19,11 @@ class Spent:
     peak_bytes: int | None
     """Main memory of the largest of its processes; ``None`` where that is not known."""
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the stage ended well."""
+        return self.exit_code == 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageRow:
@@ -59,7 +64,7 @@ def render_card(card: RehearsalCard) -> str:
 def _row(row: StageRow) -> str:
     spent = row.spent
     peak = "-" if spent.peak_bytes is None else f"{spent.peak_bytes / 1e6:,.0f}"
-    left = describe(row.left) if spent.exit_code == 0 else "failed"
+    left = describe(row.left) if spent.succeeded else "failed"
     cells = (f"{spent.seconds:.1f}", f"{spent.cpu_seconds:.1f}", peak, left)
     return f"| {row.stage} | {' | '.join(cells)} |"
 

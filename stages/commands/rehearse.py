@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -97,25 +97,25 @@ def rehearse(name: str, recipe: Params, short: Shortening, folder: Path) -> Rehe
         short: What is left of it.
         folder: To run in; must be empty.
     """
+    _write(recipe, folder)
+    require_params(folder / PARAMS)
+    computed_on = str(device())
     found, notes = find_or_replace(recipe, folder / RANDOM_WEIGHTS, dataset_root)
     params = shorten(found, short)
     _write(params, folder)
-    require_params(folder / PARAMS)
     where = RunFolder(folder / RUNS / params["name"])
-    rows: list[StageRow] = []
-    for process in stage_processes(params["students"]):
-        if process.stage == "prepare_teacher":
-            # Only now is it known how many images there are to train on.
-            params = shorten(found, replace(short, batch_size=_largest_batch(where)))
-            _write(params, folder)
-            notes += _training_notes(recipe, params)
-            _announce(recipe, params, notes)
-        rows.append(_run(process, where, folder))
-        if rows[-1].spent.exit_code != 0:
-            break
+    first, *others = stage_processes(params["students"])
+    rows = [_run(first, where, folder)]
+    if rows[0].spent.succeeded:
+        # Only now is it known how many images there are to train on.
+        params = shorten(found, replace(short, batch_size=_largest_batch(where)))
+        _write(params, folder)
+        notes += _training_notes(recipe, params)
+        _announce(recipe, params, notes)
+        rows += _run_until_failure(others, where, folder)
     changes = {key: (before, after) for key, before, after in differences(recipe, params)}
     return RehearsalCard(
-        recipe=name, device=str(device()), notes=tuple(notes), changes=changes, stages=tuple(rows)
+        recipe=name, device=computed_on, notes=tuple(notes), changes=changes, stages=tuple(rows)
     )
 
 
@@ -150,10 +150,19 @@ def _announce(recipe: Params, params: Params, notes: list[str]) -> None:
         logger.info("%s", note)
 
 
+def _run_until_failure(
+    processes: Iterable[StageProcess], where: RunFolder, folder: Path
+) -> Iterator[StageRow]:
+    for process in processes:
+        yield (row := _run(process, where, folder))
+        if not row.spent.succeeded:
+            return
+
+
 def _run(process: StageProcess, where: RunFolder, folder: Path) -> StageRow:
     logger.info("== %s", process.label)
     spent = run_process(process, folder)
-    left = figures_of(process.stage, where, process.student) if spent.exit_code == 0 else {}
+    left = figures_of(process.stage, where, process.student) if spent.succeeded else {}
     return StageRow(stage=process.label, spent=spent, left=left)
 
 
@@ -164,7 +173,7 @@ def _require_success(card: RehearsalCard) -> None:
         PipelineError: Names the stage; what was wrong, it has said itself.
     """
     last = card.stages[-1]
-    if last.spent.exit_code == 0:
+    if last.spent.succeeded:
         return
     if last.spent.exit_code == -signal.SIGKILL:
         how = "was killed; if it was for memory, LDP_MICRO_BATCH=1 trains with less of it"
