@@ -1,7 +1,9 @@
 """What a recipe takes from this machine: found where it lies, or replaced by random weights."""
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
+from multiprocessing import get_context
 from pathlib import Path
 from typing import cast
 
@@ -47,13 +49,19 @@ def _take_teacher(section: Params, weights: Path) -> list[str]:
         section["source"] = str(source.absolute())
         return []
     config = structure(DetectorConfig, section["detector"], "prepare_teacher.detector")
-    save_detector(_random_teacher(config), weights, {})
+    run_apart(write_random_teacher, config, weights)
     section["source"] = str(weights)
     return [f"There is no {source}: the teacher's weights are random, and every AP means nothing."]
 
 
-def _random_teacher(config: DetectorConfig) -> GFL:
-    """A detector as it starts its training, but for its class scores, which are about a half.
+def run_apart(write: Callable[[DetectorConfig, Path], None], config: DetectorConfig, weights: Path) -> None:
+    """Call ``write`` in a process of its own: what a process holds is counted with every stage it starts."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        process.submit(write, config, weights).result()
+
+
+def write_random_teacher(config: DetectorConfig, weights: Path) -> None:
+    """Write a detector as it starts its training, but for its class scores, which are about a half.
 
     They start at 0.01 otherwise: nothing would be detected, and the main region, which is weighed by them,
     would not count where the store is compared with the teacher.
@@ -61,7 +69,7 @@ def _random_teacher(config: DetectorConfig) -> GFL:
     torch.manual_seed(SEED)
     model = GFL(config)
     nn.init.zeros_(cast(Tensor, model.bbox_head.gfl_cls.bias))
-    return model
+    save_detector(model, weights, {})
 
 
 def _take_backbones(params: Params) -> list[str]:

@@ -181,14 +181,24 @@ def _loss_term(
         curve = curves[line.name].get(term)
         if curve:
             values += curve.y
-            axes.plot(curve.x, curve.y, color=line.colour, linestyle=line.dash, linewidth=1.4)
+            # A run of one row has no line to draw; its dot is not to be cut by the panel's edge.
+            dot = len(curve.y) == 1
+            axes.plot(
+                curve.x,
+                curve.y,
+                color=line.colour,
+                linestyle=line.dash,
+                linewidth=1.4,
+                marker="o" if dot else None,
+                clip_on=not dot,
+            )
     positive = [value for value in values if value > 0]
     if len(positive) == len(values) and max(positive) > SPREAD_OF_LOG_SCALE * min(positive):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
     axes.set_title(TERM_NAMES.get(term, term))
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
 
 
 def edges_chart(lesson: Lesson, lines: Sequence[Line], teacher: Line) -> str:

@@ -221,3 +221,17 @@ def test_loss_of_weight_zero_has_no_panel() -> None:
     assert "LD, main region" in chart
     assert "KD" not in chart
     assert loss_chart({"ld": {}}, lines) is None
+
+
+def test_a_run_of_one_row_is_a_dot() -> None:
+    """Beside its tick at the one step there is; a line of one point would be nothing to see."""
+    lines = detector_lines([run_of("ld", student(LD_LOSS), 1.0)])
+    dot, line = (
+        loss_chart({"ld": {"loss": Curve(x=tuple(range(1, rows + 1)), y=(2.0,) * rows)}}, lines)
+        for rows in (1, 2)
+    )
+    assert dot is not None
+    assert line is not None
+    colour = f"fill: {lines[0].colour}"
+    assert colour in dot
+    assert colour not in line

@@ -203,7 +203,7 @@ def test_a_published_recipe_differs_in_what_makes_it_short_alone(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("pipeline.rehearsal.stand_ins.save_detector", lambda *_: None)
+    monkeypatch.setattr("pipeline.rehearsal.stand_ins.run_apart", lambda *_: None)
     whole = recipe(name)
     found, notes = find_or_replace(whole, tmp_path / "random.safetensors", lambda root: root)
     short = shorten(found, Shortening(images=4, epochs=2, batch_size=4))
@@ -228,7 +228,7 @@ def test_a_published_recipe_differs_in_what_makes_it_short_alone(
 
 def test_weights_in_torchvisions_cache_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("pipeline.rehearsal.stand_ins.save_detector", lambda *_: None)
+    monkeypatch.setattr("pipeline.rehearsal.stand_ins.run_apart", lambda *_: None)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/resnet18-f37072fd.pth").touch()
     found, notes = find_or_replace(recipe("coco_r101_r18_1x"), tmp_path / "random.safetensors", str)
