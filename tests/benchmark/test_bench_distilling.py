@@ -1,4 +1,4 @@
-"""``ldp bench``: three ways to one step, which differ by where their targets come from, and by nothing else."""
+"""``ldp bench``: three ways to one step, which differ by where their targets come from alone."""
 
 import json
 import sys
