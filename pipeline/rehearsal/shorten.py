@@ -52,6 +52,21 @@ def training_sections(params: Params) -> dict[str, Params]:
     return ({"teacher": teacher} if teacher else {}) | students
 
 
+def training_notes(recipe: Params, params: Params) -> list[str]:
+    """What a person must know of the training that a short copy of a recipe has."""
+    before, after = training_sections(recipe), training_sections(params)
+    pairs = [(before[name]["schedule"], after[name]["schedule"]) for name in after]
+    notes = [
+        f"Batches of {new['batch_size']} instead of {old['batch_size']} images, "
+        f"learning rate {new['learning_rate']:g} instead of {old['learning_rate']:g}."
+        for old, new in pairs
+        if new["batch_size"] != old["batch_size"]
+    ]
+    if params["verify_cache"] != recipe["verify_cache"]:
+        notes.append("The teacher has learned next to nothing: verify_cache measures, and refuses nothing.")
+    return list(dict.fromkeys(notes))
+
+
 def _shorten_dataset(section: Params, images: int) -> None:
     if section["coco"]:
         for split in (section["coco"]["train"], section["coco"]["val"]):

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.rehearsal.card import RehearsalCard, StageRow, render_card, render_changes
 from pipeline.rehearsal.left import figures_of
 from pipeline.rehearsal.overrides import Params, override
-from pipeline.rehearsal.shorten import Shortening, differences, shorten, training_sections
+from pipeline.rehearsal.shorten import Shortening, differences, shorten, training_notes
 from pipeline.rehearsal.stand_ins import find_or_replace
 from pipeline.run_folder import RUNS, RunFolder
 from stages.commands.params import require_params
@@ -110,7 +110,7 @@ def rehearse(name: str, recipe: Params, short: Shortening, folder: Path) -> Rehe
         # Only now is it known how many images there are to train on.
         params = shorten(found, replace(short, batch_size=_largest_batch(where)))
         _write(params, folder)
-        notes += _training_notes(recipe, params)
+        notes += training_notes(recipe, params)
         _announce(recipe, params, notes)
         rows += _run_until_failure(others, where, folder)
     changes = {key: (before, after) for key, before, after in differences(recipe, params)}
@@ -127,21 +127,6 @@ def _largest_batch(where: RunFolder) -> int:
     """Images that there are, or as many of them as the training processes can share equally."""
     images, processes = len(read_manifest(where.manifest("train")).images), training_processes()
     return images // processes * processes or images
-
-
-def _training_notes(recipe: Params, params: Params) -> list[str]:
-    """What shorter training means."""
-    before, after = training_sections(recipe), training_sections(params)
-    pairs = [(before[name]["schedule"], after[name]["schedule"]) for name in after]
-    notes = [
-        f"Batches of {new['batch_size']} instead of {old['batch_size']} images, "
-        f"learning rate {new['learning_rate']:g} instead of {old['learning_rate']:g}."
-        for old, new in pairs
-        if new["batch_size"] != old["batch_size"]
-    ]
-    if params["verify_cache"] != recipe["verify_cache"]:
-        notes.append("The teacher has learned next to nothing: verify_cache measures, and refuses nothing.")
-    return list(dict.fromkeys(notes))
 
 
 def _announce(recipe: Params, params: Params, notes: list[str]) -> None:
