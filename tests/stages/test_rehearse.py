@@ -14,10 +14,10 @@ from quick_python import quick_python
 
 from pipeline.config import structure
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL, save_detector
+from pipeline.detector.gfl import GFL, load_detector, save_detector
 from pipeline.rehearsal.overrides import override
 from pipeline.rehearsal.shorten import Shortening, shorten
-from pipeline.rehearsal.stand_ins import find_or_replace
+from pipeline.rehearsal.stand_ins import find_or_replace, run_apart, write_random_teacher
 from stages.commands.params import require_params
 from stages.commands.stage_processes import stage_processes
 
@@ -40,6 +40,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     params["cache_teacher"]["precision"].update(edge_step=0.03, cls_step=0.03)
     write_params(folder, params)
     monkeypatch.setattr(sys, "executable", str(quick_python() / "python"))
+    monkeypatch.setattr("pipeline.rehearsal.stand_ins.run_apart", lambda write, *given: write(*given))
     with working_in(folder):
         yield folder
 
@@ -187,6 +188,13 @@ def test_wrong_arguments_are_one_clear_line(workspace: Path) -> None:
         ended, _ = rehearse(arguments)
         assert ended.code == 1
         assert expected in ended.error
+
+
+def test_weights_are_written_in_another_process(tmp_path: Path) -> None:
+    detector = structure(DetectorConfig, tiny_params()["prepare_teacher"]["detector"], "tiny")
+    weights = tmp_path / "weights/random.safetensors"
+    run_apart(write_random_teacher, detector, weights)
+    assert (load_detector(weights).bbox_head.gfl_cls.bias == 0).all()
 
 
 def test_values_from_the_command_line_are_yaml() -> None:
