@@ -17,7 +17,7 @@ from pipeline.planning import ViewPlan
 def every_plan(folder: Path) -> list[ViewPlan]:
     plan = small_plan(folder, 7)
     drawn = PerEpochViewsConfig(epochs=3, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=0)
-    nothing = replace(plan, manifest=replace(plan.manifest, images=()))
+    nothing = replace(plan, manifest=replace(plan.manifest, images=plan.manifest.images[:0]))
     return [plan, replace(plan, views=drawn), nothing]
 
 

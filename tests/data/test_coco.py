@@ -46,7 +46,7 @@ def test_images_and_categories_are_ordered_by_id(tmp_path: Path) -> None:
 
 def test_trained_on_are_boxes_that_are_no_crowd_and_have_a_size_inside_the_image(tmp_path: Path) -> None:
     manifest = read_coco(written(tmp_path, coco()), "root", "images")
-    truth = training_boxes(manifest.by_id[9], manifest.labels)
+    truth = training_boxes(manifest.image(9), manifest.labels)
     np.testing.assert_array_equal(truth.boxes_xyxy, np.float32([[1, 2, 11, 22]]))
     np.testing.assert_array_equal(truth.labels, [1])
 

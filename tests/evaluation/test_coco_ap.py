@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest
+from pipeline.data.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.data.manifest import Category, Manifest
 from pipeline.errors import ConfigError
 from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
 
@@ -33,7 +34,9 @@ def manifest() -> Manifest:
         for image_id, box in BOXES.items()
     )
     categories = tuple(Category(category_id=i, name=name) for i, name in ((1, "a"), (2, "b"), (5, "c")))
-    return Manifest(root="r", folder="f", annotations_sha256="", categories=categories, images=records)
+    return Manifest(
+        root="r", folder="f", annotations_sha256="", categories=categories, images=ImageTable.of(records)
+    )
 
 
 def found(image_id: int, shift: float = 0.0, score: float = 0.9) -> dict[str, object]:
