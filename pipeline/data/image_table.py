@@ -91,7 +91,8 @@ class ImageTable(Sequence[ImageRecord]):
 
     def __getitem__(self, place: int | slice) -> "ImageRecord | ImageTable":
         if isinstance(place, slice):
-            return self.take(np.arange(len(self))[place])
+            start, stop, step = place.indices(len(self))
+            return self._run(start, max(start, stop)) if step == 1 else self.take(np.arange(len(self))[place])
         # Also of a negative place, and an IndexError where there is none.
         row = range(len(self))[place]
         height, width = self.size_hw[row].tolist()
@@ -111,6 +112,17 @@ class ImageTable(Sequence[ImageRecord]):
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _run(self, start: int, stop: int) -> "ImageTable":
+        """Images one after another: no copy is made."""
+        first, last = self.offset[[start, stop]].tolist()
+        return ImageTable(
+            image_id=self.image_id[start:stop],
+            size_hw=self.size_hw[start:stop],
+            file_name=self.file_name[start:stop],
+            offset=self.offset[start : stop + 1] - first,
+            annotations=self.annotations[first:last],
+        )
 
     def take(self, rows: NDArray[np.int64]) -> "ImageTable":
         """The images in some rows, which ascend."""

@@ -124,8 +124,8 @@ def _read_object(text: _Window, rows: Mapping[str, Callable[[Any], None]]) -> di
 
 def _members(text: _Window, brackets: str) -> Iterator[None]:
     """Stop before every member of a list or of an object; brackets and commas are passed."""
-    opening, closing = brackets
-    text.take(opening)
+    closing = brackets[1]
+    text.take(brackets[0])
     if text.peek() == closing:
         text.take(closing)
         return

@@ -29,7 +29,8 @@ class OnlineTargets:
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""
-        return self.plan.manifest.images.image_id.tolist()
+        ids: list[int] = self.plan.manifest.images.image_id.tolist()
+        return ids
 
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         """The view of an image that an epoch trains on."""

@@ -73,7 +73,7 @@ def _draw_images(sizes: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
 
 def _draw_annotations(rng: Random, sizes: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
     outlines = Random(0)
-    numbers = count()
+    numbers = count(1)  # pycocotools takes 0 for "unmatched"
     for image, size in enumerate(sizes):
         for _ in range(_draw_count(rng)):
             row = _draw_box(rng, image, *size)
