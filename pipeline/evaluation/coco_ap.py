@@ -122,7 +122,10 @@ def _load_results(truth: COCO, results: Sequence[dict[str, Any]]) -> COCO:
 
 
 def to_coco(manifest: Manifest, categories: Sequence[Category]) -> dict[str, Any]:
-    """The annotations of some categories as COCO's annotation file has them."""
+    """The annotations of some categories as COCO's annotation file has them, but for their ids.
+
+    They are numbered from 1: pycocotools takes an id of 0 for "unmatched".
+    """
     images, annotations = manifest.images, manifest.images.annotations
     ids = [category.category_id for category in categories]
     rows = annotations[np.isin(annotations["category_id"], ids)]
@@ -135,14 +138,14 @@ def to_coco(manifest: Manifest, categories: Sequence[Category]) -> dict[str, Any
             )
         ],
         "categories": [{"id": c.category_id, "name": c.name} for c in categories],
-        "annotations": [_to_annotation(row) for row in rows.tolist()],
+        "annotations": [_to_annotation(number, row) for number, row in enumerate(rows.tolist(), 1)],
     }
 
 
-def _to_annotation(row: tuple[Any, ...]) -> dict[str, Any]:
-    image_id, annotation_id, category_id, *box, area, iscrowd = row
+def _to_annotation(number: int, row: tuple[Any, ...]) -> dict[str, Any]:
+    image_id, _, category_id, *box, area, iscrowd = row
     return {
-        "id": annotation_id,
+        "id": number,
         "image_id": image_id,
         "category_id": category_id,
         "bbox": box,
