@@ -31,9 +31,9 @@ LAYERS: dict[str, int] = {
     "pipeline.teacher": 6,
     "pipeline.student": 6,
     "pipeline.report": 7,
-    "pipeline.benchmark": 7,
     "pipeline.cost": 7,
-    "stages": 8,
+    "pipeline.benchmark": 8,
+    "stages": 9,
 }
 """A module imports strictly lower layers, or its own folder."""
 

@@ -169,12 +169,7 @@ def _kinds(students: dict[str, StudentConfig]) -> Iterator[tuple[list[str], Stud
     """Students of one architecture, and of them the one that has most losses to compute."""
     for detector in dict.fromkeys(student.detector for student in students.values()):
         same = {name: student for name, student in students.items() if student.detector == detector}
-        yield list(same), max(same.values(), key=_loss_terms)
-
-
-def _loss_terms(student: StudentConfig) -> int:
-    loss = student.loss
-    return sum(weight > 0 for weight in (loss.ld_weight, loss.vlr_weight, loss.kd_weight))
+        yield list(same), max(same.values(), key=lambda student: student.loss.terms)
 
 
 def _train_student(student: StudentConfig, stored: StoredView, batch: int, device: torch.device) -> float:

@@ -51,9 +51,14 @@ class DistillationConfig:
                 raise ConfigError(f"{name}: expected more than 0, but got {getattr(self, name)}")
 
     @property
+    def terms(self) -> int:
+        """Number of terms that are computed; each needs the teacher's outputs."""
+        return sum(weight > 0 for weight in (self.ld_weight, self.vlr_weight, self.kd_weight))
+
+    @property
     def reads_teacher(self) -> bool:
         """Whether any term needs the teacher's outputs."""
-        return max(self.ld_weight, self.vlr_weight, self.kd_weight) > 0
+        return self.terms > 0
 
 
 @dataclass(frozen=True, kw_only=True)

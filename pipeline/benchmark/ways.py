@@ -1,0 +1,115 @@
+"""Three ways to the targets of a student's step: plain, the teacher in the loop, and from a store."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.cache.reader import TargetStore
+from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
+from pipeline.data.manifest import training_boxes
+from pipeline.data.views import transform_boxes
+from pipeline.detector.model import BoxModel
+from pipeline.planning import ViewPlan
+from pipeline.regions.atss import assign_atss, nearest_candidates
+from pipeline.regions.grid import level_lengths, level_sizes, pyramid_points, square_anchors
+from pipeline.student.source import StoredTargets, planned_epochs
+from pipeline.teacher.train import AnnotationTargets
+from pipeline.training.batches import Batch, OnDevice
+from pipeline.training.source import TargetSource
+
+PLAIN, ONLINE, STORED = "plain, assigned on the fly", "LD, teacher in the loop", "LD, from the store"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """Where the targets of a batch come from."""
+
+    name: str
+    source: TargetSource
+    teacher: BoxModel | None
+    """Runs on every batch where it is in the loop."""
+
+    def complete(self, batch: Batch) -> Batch:
+        """The batch with what the teacher in the loop says of it, if there is one."""
+        if self.teacher is None:
+            return batch
+        return Batch(images=batch.images, targets=batch.targets, soft=ask(self.teacher, batch))
+
+
+def ways(plan: ViewPlan, teacher: BoxModel, store: TargetStore) -> tuple[Way, Way, Way]:
+    """All three, for the same views."""
+    stored = StoredTargets(store=store, with_teacher=True, epochs=planned_epochs(store.fingerprint))
+    return (
+        Way(name=PLAIN, source=AssignedTargets(plan=plan), teacher=None),
+        Way(name=ONLINE, source=AnnotationTargets(plan=plan), teacher=teacher),
+        Way(name=STORED, source=stored, teacher=None),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssignedTargets(AnnotationTargets):
+    """What a plain student needs, found anew for every view: the main region without the valuable one."""
+
+    def load(self, key: ViewKey) -> tuple[PlannedView, None]:
+        """Assign the view's points to its boxes."""
+        record = self.plan.manifest.by_id[key.image_id]
+        truth = training_boxes(record, self.plan.manifest.labels)
+        geometry = self.plan.geometry(record, key.view)
+        boxes = transform_boxes(truth.boxes_xyxy, geometry)
+        planned = PlannedView(
+            key=key,
+            geometry=geometry,
+            boxes_xyxy=boxes,
+            labels=truth.labels,
+            points=_main_points(self.plan, geometry.padded_hw, torch.from_numpy(boxes)),
+        )
+        return planned, None
+
+
+def _main_points(plan: ViewPlan, padded_hw: tuple[int, int], boxes_xyxy: Tensor) -> KeptPoints:
+    offset = plan.conventions.cell_offset
+    sizes = level_sizes(padded_hw, plan.strides)
+    anchors = square_anchors(*pyramid_points(sizes, plan.strides, cell_offset=offset))
+    nearest = nearest_candidates(sizes, plan.strides, boxes_xyxy, offset)
+    gt_index = assign_atss(anchors, nearest, boxes_xyxy).gt_index.numpy()
+    (kept,) = np.nonzero(gt_index >= 0)
+    ends = np.cumsum(level_lengths(sizes))
+    level = np.searchsorted(ends, kept, side="right")
+    return KeptPoints(
+        level=level,
+        position=kept - np.concatenate([[0], ends])[level],
+        main_gt=gt_index[kept],
+        valuable_weight=np.zeros(len(kept), np.float32),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveTargets(OnDevice):
+    """What a teacher has just said at a batch's points; a ``SoftBatch``."""
+
+    edges: Tensor
+    """``Tensor[P, 4, bins]``."""
+    classes: Tensor
+    """``Tensor[M, C]``."""
+
+    def edge_logits(self) -> Tensor:
+        """``Tensor[P, 4, bins]``."""
+        return self.edges
+
+    def cls_logits(self) -> Tensor:
+        """``Tensor[M, C]``."""
+        return self.classes
+
+
+@torch.no_grad()
+def ask(teacher: BoxModel, batch: Batch) -> LiveTargets:
+    """Run a teacher on a batch as it is padded, and select its points."""
+    raw = teacher(batch.images.to(teacher.input_device))
+    targets = batch.targets
+    main_image, main_index = targets.image[targets.main], targets.index[targets.main]
+    return LiveTargets(
+        edges=raw.edge_logits[targets.image, targets.index].float(),
+        classes=raw.cls_logits[main_image, main_index].float(),
+    )
