@@ -1,9 +1,9 @@
 """Check every file of the store, and compare a sample of it with the live teacher."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from pipeline.cache.fingerprint import require
+from pipeline.cache.fingerprint import require_same
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.verify import verify
 from pipeline.config import load_section
@@ -31,8 +31,9 @@ def main() -> None:
     store = TargetStore.open(folder.store)
     manifest = read_split(folder, "train")
     setup = set_up_store(cached, manifest, folder.teacher_weights)
-    require(store.fingerprint, setup.fingerprint)
-    teacher = setup.load_teacher(device())
+    require_same(store.fingerprint, setup.fingerprint)
+    # What a lower precision costs is a part of what is measured.
+    teacher = replace(setup.load_teacher(device()), precision="float32")
     fidelity = measure_fidelity(store, setup.plan, teacher, config, sample_keys(store, config))
     logger.info(
         "fidelity over %d views: KL %.2g, LD loss off by %.2g, gradient by %.2g",

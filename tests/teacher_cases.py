@@ -55,7 +55,9 @@ def small_teacher(manifest: Manifest, seed: int = 0) -> Teacher:
     with torch.no_grad():
         model.bbox_head.gfl_reg.weight.mul_(60)
         model.bbox_head.gfl_cls.weight.mul_(60)
-    return Teacher(model=model, manifest=manifest, batch_size=3, device=torch.device("cpu"))
+    return Teacher(
+        model=model, manifest=manifest, batch_size=3, device=torch.device("cpu"), precision="float32"
+    )
 
 
 def small_store_plan(
@@ -67,6 +69,7 @@ def small_store_plan(
         precision=precision,
         views_per_partition=views_per_partition,
         batch_size=3,
+        forward_precision="float32",
     )
     spec = gfl_spec(DETECTOR, plan.conventions)
     return plan_store(
@@ -74,7 +77,9 @@ def small_store_plan(
         config,
         num_classes=DETECTOR.num_classes,
         bins=DETECTOR.bins,
-        fingerprint=store_fingerprint(plan, spec, DETECTOR.to_json(), weights, precision, config.batch_size),
+        fingerprint=store_fingerprint(
+            plan, spec, DETECTOR.to_json(), weights, precision, config.batch_size, "float32"
+        ),
         provenance={},
         processes=1,
         progress=lambda items, _total, _label: items,

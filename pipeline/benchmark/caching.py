@@ -34,8 +34,7 @@ class BareTeacher(Teacher):
     @torch.inference_mode()
     def forward(self, images: Tensor, batch: Sequence[PlannedView]) -> list[SoftTargets]:  # noqa: ARG002
         """Run the network."""
-        target = self.model.input_device
-        self.model(images.to(target, memory_format=torch.channels_last, non_blocking=True))
+        self.outputs(images)
         return []
 
 
@@ -116,6 +115,7 @@ class CachePasses:
             manifest=self._teacher.manifest,
             batch_size=self._teacher.batch_size,
             device=self._teacher.device,
+            precision=self._teacher.precision,
             decoded=decoded,
         )
 

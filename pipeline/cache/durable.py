@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CacheError
+from pipeline.output import PARTIAL_SUFFIX
 
-PARTIAL_SUFFIX = ".partial"
 LOCK_FILE = "lock"
 
 

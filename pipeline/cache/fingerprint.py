@@ -41,13 +41,34 @@ def first_difference(stored: Any, needed: Any, path: str = "") -> tuple[str, str
     return None if left == right else (path, left, right)
 
 
+def any_difference(stored: Any, made: Any) -> tuple[str, str, str] | None:
+    """As :func:`first_difference`, but a field that only ``stored`` has is a difference, too."""
+    found = first_difference(stored, made)
+    if found:
+        return found
+    swapped = first_difference(made, stored)
+    return swapped and (swapped[0], swapped[2], swapped[1])
+
+
 def require(stored: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
     """Refuse a store that was made from something else than its reader needs.
 
     Raises:
         CacheError: Names the first differing field by its dotted path, and both values.
     """
-    found = first_difference(stored, needed)
+    _require_none(first_difference(stored, needed))
+
+
+def require_same(stored: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Refuse a store that would not be made again from what is here.
+
+    Raises:
+        CacheError: As :func:`require`.
+    """
+    _require_none(any_difference(stored, made))
+
+
+def _require_none(found: tuple[str, str, str] | None) -> None:
     if found:
         path, left, right = found
         raise CacheError(

@@ -60,9 +60,17 @@ def read_finished(store: Path) -> dict[str, Any]:
     return attributes
 
 
-def _require_none(problem: str | None, file: FileRecord, store: Path) -> None:
-    if problem:
-        raise CacheError(f"the store at {store} is damaged: {file.name}: {problem}; {GET_ANOTHER}")
+def _problems(store: Path, attributes: Mapping[str, Any]) -> Iterator[tuple[FileRecord, str]]:
+    """Files that are missing or damaged; shards are checked chunk by chunk as they are read, tables here."""
+    for file in recorded_files(attributes):
+        check = file.digest.problem if file.partition is None else file.digest.size_problem
+        problem = check(store / file.name)
+        if problem:
+            yield file, problem
+
+
+def _damaged(store: Path, file: FileRecord, problem: str) -> CacheError:
+    return CacheError(f"the store at {store} is damaged: {file.name}: {problem}; {GET_ANOTHER}")
 
 
 def _rows_of_partitions(schema: StoreSchema, absent: Collection[int]) -> NDArray[np.intp] | slice:
@@ -105,10 +113,8 @@ class TargetStore:
         """
         path = path.absolute()
         attributes = read_finished(path)
-        for file in recorded_files(attributes):
-            # Shards are checked chunk by chunk as they are read; a table, once here.
-            check = file.digest.problem if file.partition is None else file.digest.size_problem
-            _require_none(check(path / file.name), file, path)
+        for file, problem in _problems(path, attributes):
+            raise _damaged(path, file, problem)
         return cls(path, attributes)
 
     @classmethod
@@ -121,11 +127,10 @@ class TargetStore:
         path = path.absolute()
         attributes = read_finished(path)
         absent = set()
-        for file in recorded_files(attributes):
+        for file, problem in _problems(path, attributes):
             if file.partition is None:
-                _require_none(file.digest.problem(path / file.name), file, path)
-            elif file.digest.size_problem(path / file.name):
-                absent.add(file.partition)
+                raise _damaged(path, file, problem)
+            absent.add(file.partition)
         if len(absent) == len(attributes["partitions"]):
             raise CacheError(f"{path}: expected one partition or more, but none of {len(absent)} is there")
         return cls(path, attributes, frozenset(absent))

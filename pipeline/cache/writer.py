@@ -23,7 +23,6 @@ from pipeline.cache.arrays import create_arrays, encode_shard
 from pipeline.cache.attributes import ROOT_METADATA, read_attributes, write_attributes
 from pipeline.cache.completion import RECORDS_FOLDER, PartitionRecord, read_record, record_path, write_record
 from pipeline.cache.durable import (
-    PARTIAL_SUFFIX,
     FileDigest,
     fsync_tree,
     move_into_place,
@@ -39,6 +38,7 @@ from pipeline.cache.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key
 from pipeline.cache.shards import shard_mark
 from pipeline.cache.table import ViewTable, counts_row
 from pipeline.errors import CacheError
+from pipeline.output import PARTIAL_SUFFIX
 
 logger = logging.getLogger(__name__)
 

@@ -101,7 +101,16 @@ def probe_machine(
     on_gpu = device.type != "cpu"
     teacher_batch, student_batch = (config.batch_size, GPU_STUDENT_IMAGES) if on_gpu else (1, 1)
     announce(f"the teacher: {teacher.backbone}, {teacher_batch} views of {view.geometry.padded_hw}")
-    soft, teacher_seconds = _run_teacher(teacher, manifest, view, teacher_batch, device)
+    soft, teacher_seconds = _run_teacher(
+        Teacher(
+            model=GFL(teacher),
+            manifest=manifest,
+            batch_size=teacher_batch,
+            device=device,
+            precision=config.forward_precision,
+        ),
+        view,
+    )
     announce(f"the store: {WRITTEN_VIEWS} views")
     stored, write_seconds, read_seconds = _write_and_read(teacher, config, view, soft, folder)
     student_seconds: dict[str, float] = {}
@@ -122,13 +131,11 @@ def probe_machine(
     )
 
 
-def _run_teacher(
-    detector: DetectorConfig, manifest: Manifest, view: PlannedView, batch: int, device: torch.device
-) -> tuple[SoftTargets, float]:
+def _run_teacher(teacher: Teacher, view: PlannedView) -> tuple[SoftTargets, float]:
     """What random weights say of a view, and seconds for each view of a batch."""
-    teacher = Teacher(model=GFL(detector), manifest=manifest, batch_size=batch, device=device)
+    batch = teacher.batch_size
     images = batch_images([_pixels(view)] * batch, [view.geometry.padded_hw] * batch, GFL_PREPROCESSING)
-    (soft, *_), seconds = _seconds_of(lambda: teacher.forward(images, [view] * batch), device)
+    (soft, *_), seconds = _seconds_of(lambda: teacher.forward(images, [view] * batch), teacher.device)
     return soft, seconds / batch
 
 

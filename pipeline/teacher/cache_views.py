@@ -20,6 +20,7 @@ from pipeline.cache.schema import StoreSchema
 from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.codec.precision import Precision
 from pipeline.data.views import Views
+from pipeline.detector.network_precision import NetworkPrecision
 from pipeline.errors import CacheError, ConfigError
 from pipeline.plan_table import Progress, tabulate
 from pipeline.planning import RegionsConfig, ViewPlan
@@ -43,6 +44,8 @@ class CacheConfig:
     """Views in one unit of work, of commit and of repair."""
     batch_size: int
     """Views in one forward pass of the teacher; part of the fingerprint, for it can change last bits."""
+    forward_precision: NetworkPrecision
+    """Of the teacher; part of the fingerprint unless it is float32."""
 
     def __post_init__(self) -> None:
         for name in ("views_per_partition", "batch_size"):

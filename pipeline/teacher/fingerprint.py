@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.cache.schema import FORMAT_VERSION
 from pipeline.codec.precision import Precision
 from pipeline.detector.model import ModelSpec
+from pipeline.detector.network_precision import NetworkPrecision
 from pipeline.planning import ViewPlan
 from pipeline.regions.atss import INSIDE_MARGIN_PX, TOP_K
 from pipeline.regions.grid import ANCHOR_SCALE
@@ -19,6 +20,7 @@ def store_fingerprint(
     weights_sha256: str,
     precision: Precision,
     batch_size: int,
+    forward_precision: NetworkPrecision,
 ) -> dict[str, Any]:
     """The fingerprint of a store, as nested plain values.
 
@@ -29,7 +31,10 @@ def store_fingerprint(
         weights_sha256: Of the teacher's file.
         precision: Of the store.
         batch_size: Of a forward pass.
+        forward_precision: Of the same.
     """
+    # Named only where it is lower: stores from before it could be chosen are in float32, and stay good.
+    lower = {} if forward_precision == "float32" else {"forward_precision": forward_precision}
     return {
         "format_version": FORMAT_VERSION,
         "annotations": plan.manifest.annotations_sha256,
@@ -48,6 +53,7 @@ def store_fingerprint(
             "architecture": dict(architecture),
             "weights": weights_sha256,
             "batch_size": batch_size,
+            **lower,
         },
         "views": plan.views.to_json(),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache.durable import lock_scratch, remove
-from pipeline.cache.fingerprint import digest, first_difference
+from pipeline.cache.fingerprint import any_difference, digest
 from pipeline.cache.repair import (
     GET_WHOLE,
     Damage,
@@ -87,11 +87,7 @@ def require_same_store(path: Path, stored: Mapping[str, Any], here: Mapping[str,
     Raises:
         CacheError: Names the first differing field and both values.
     """
-    found = first_difference(stored, here)
-    if not found:
-        # A field that only the store has makes it another one, too.
-        swapped = first_difference(here, stored)
-        found = swapped and (swapped[0], swapped[2], swapped[1])
+    found = any_difference(stored, here)
     if found:
         field, left, right = found
         raise CacheError(

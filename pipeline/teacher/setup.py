@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from pipeline.data.manifest import Manifest
-from pipeline.detector.files import ModelFiles, file_sha256, find_model
+from pipeline.detector.files import GflFiles, ModelFiles, file_sha256, find_model
 from pipeline.detector.model import ModelSpec
-from pipeline.errors import TeacherError
+from pipeline.errors import ConfigError, TeacherError
 from pipeline.planning import ViewPlan
 from pipeline.teacher.cache_views import CacheConfig
 from pipeline.teacher.fingerprint import store_fingerprint
@@ -41,6 +41,7 @@ class StoreSetup:
             self.weights_sha256,
             self.config.precision,
             self.config.batch_size,
+            self.config.forward_precision,
         )
 
     def load_teacher(self, device: torch.device) -> Teacher:
@@ -54,6 +55,7 @@ class StoreSetup:
             manifest=self.plan.manifest,
             batch_size=self.config.batch_size,
             device=device,
+            precision=self.config.forward_precision,
         )
 
 
@@ -67,9 +69,14 @@ def set_up_store(config: CacheConfig, manifest: Manifest, weights: Path) -> Stor
 
     Raises:
         TeacherError: There is no teacher, or it is one of other classes than the dataset's.
-        ConfigError: The views have not the size that the teacher takes.
+        ConfigError: The views have not the size that the teacher takes, or its precision is its file's.
     """
     files = find_model(weights, manifest.categories)
+    if config.forward_precision != "float32" and not isinstance(files, GflFiles):
+        raise ConfigError(
+            "cache_teacher.forward_precision: expected float32, for an ONNX file says itself in what it "
+            f"computes, but got {config.forward_precision}"
+        )
     if not files.weights.is_file():
         raise TeacherError(f"{files.weights}: expected a weights file, but there is none")
     spec = files.spec

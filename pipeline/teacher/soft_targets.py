@@ -13,7 +13,9 @@ from torch import Tensor
 from pipeline.cache.records import PlannedView, SoftTargets
 from pipeline.data.images import apply_view, batch_images, read_image
 from pipeline.data.manifest import Manifest
+from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
+from pipeline.detector.network_precision import NetworkPrecision, computing_in
 from pipeline.errors import TeacherError
 from pipeline.parallel.overlap import Overlap
 
@@ -67,6 +69,8 @@ class Teacher:
     manifest: Manifest
     batch_size: int
     device: torch.device
+    precision: NetworkPrecision
+    """Of its forward pass; its outputs are float32."""
 
     def __post_init__(self) -> None:
         self.model.place(self.device)
@@ -101,14 +105,20 @@ class Teacher:
         return images.pin_memory() if self.model.input_device.type == "cuda" else images
 
     @torch.inference_mode()
+    def outputs(self, images: Tensor) -> RawOutputs:
+        """The network's outputs for images ``Tensor[B, 3, H, W]`` in the host's memory, on its device."""
+        target = self.model.input_device
+        with computing_in(self.precision, target):
+            return self.model(images.to(target, memory_format=torch.channels_last, non_blocking=True))
+
+    @torch.inference_mode()
     def forward(self, images: Tensor, batch: Sequence[PlannedView]) -> list[SoftTargets]:
         """Soft targets of a batch of images ``Tensor[B, 3, H, W]`` of equal padded size.
 
         Raises:
             TeacherError: an output is not finite; names its view.
         """
-        target = self.model.input_device
-        raw = self.model(images.to(target, memory_format=torch.channels_last, non_blocking=True))
+        raw = self.outputs(images)
         points, main = kept_rows(batch, raw.sizes)
         # Selected on the device: what is copied to the host is a twentieth of the maps.
         edge_logits = _select(raw.edge_logits, points)

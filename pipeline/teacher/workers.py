@@ -11,7 +11,7 @@ import torch
 from distributed import Client, Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from pipeline.cache.fingerprint import first_difference
+from pipeline.cache.fingerprint import any_difference
 from pipeline.cache.writer import read_schema
 from pipeline.data.manifest import read_manifest
 from pipeline.errors import CacheError, PipelineError
@@ -55,7 +55,7 @@ class PartitionJob:
         manifest = read_manifest(self.workspace / self.manifest)
         manifest = replace(manifest, root=str(self.workspace / self.images))
         setup = set_up_store(self.config, manifest, self.workspace / self.weights)
-        found = first_difference(read_schema(scratch).fingerprint, setup.fingerprint)
+        found = any_difference(read_schema(scratch).fingerprint, setup.fingerprint)
         if found:
             raise CacheError(
                 f"worker {worker.address}: expected to make the store of {self.workspace}, but its own "

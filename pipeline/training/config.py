@@ -1,8 +1,8 @@
 """How a detector's weights are trained."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from pipeline.detector.network_precision import NetworkPrecision
 from pipeline.errors import ConfigError
 from pipeline.training.schedule import ScheduleConfig
 
@@ -22,7 +22,7 @@ class TrainConfig:
     """Stem and this many stages get no gradient; -1 freezes nothing (no pretrained weights)."""
     norm_eval: bool
     """BatchNorm uses running statistics (for pretrained backbones)."""
-    precision: Literal["float32", "bfloat16", "float16"]
+    precision: NetworkPrecision
     """Of the network's forward and backward pass; weights, losses and the update are float32 in each."""
     group_by_aspect: bool
     """Batches hold images of one orientation, as in mmdetection: less padding, another order."""

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
+from pipeline.detector.network_precision import computing_in
 from pipeline.errors import ConfigError
 from pipeline.training.batch_norm import share_batch_norms
 from pipeline.training.batches import Batch
@@ -17,8 +18,6 @@ from pipeline.training.criterion import MainPoints, Normalisers, gather_main
 from pipeline.training.dataset import StepBatches
 from pipeline.training.processes import Machine
 from pipeline.training.schedule import build_optimizer
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Terms = dict[str, Tensor]
 """Weighted loss terms, 0-d each."""
@@ -86,8 +85,7 @@ class Stepper:
         return {name: term.detach() for name, term in terms.items()}
 
     def _forward(self, model: nn.Module, batch: Batch) -> RawOutputs:
-        dtype = DTYPES[self._config.precision]
-        with torch.autocast(self._machine.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with computing_in(self._config.precision, self._machine.device):
             raw: RawOutputs = model(batch.images)
         return raw
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.cache.durable import write_durably
 from pipeline.config import PARAMS, read_params
 from pipeline.errors import ConfigError
+from pipeline.output import replacing
 from pipeline.run_folder import RUNS, run_name
 
 RECIPES = Path("recipes")
@@ -60,7 +60,8 @@ def take(name: str, *, force: bool) -> None:
             f"{PARAMS} has edits that are neither committed nor a recipe: commit them, save them as "
             f"{RECIPES}/MINE.yaml, or throw them away with --force"
         )
-    write_durably(PARAMS, path.read_bytes())
+    with replacing(PARAMS) as partial:
+        partial.write_bytes(path.read_bytes())
 
 
 def recipes() -> list[Path]:

@@ -89,7 +89,11 @@ def _student_outputs(weights: Path, teacher: Teacher, views: list[PlannedView]) 
     if (mine.strides, mine.bins, mine.conventions) != (theirs.strides, theirs.bins, theirs.conventions):
         raise ConfigError(f"{weights}: expected a student of the teacher's strides, bins and pixels")
     student = Teacher(
-        model=model, manifest=teacher.manifest, batch_size=teacher.batch_size, device=teacher.device
+        model=model,
+        manifest=teacher.manifest,
+        batch_size=teacher.batch_size,
+        device=teacher.device,
+        precision="float32",
     )
     return list(student.run(views))
 

@@ -42,7 +42,12 @@ def show(items, _total, _label):
 
 def config_of(plan: ViewPlan, precision: Precision) -> CacheConfig:
     return CacheConfig(
-        views=plan.views, regions=plan.regions, precision=precision, views_per_partition=4, batch_size=3
+        views=plan.views,
+        regions=plan.regions,
+        precision=precision,
+        views_per_partition=4,
+        batch_size=3,
+        forward_precision="float32",
     )
 
 

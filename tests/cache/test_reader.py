@@ -159,6 +159,38 @@ def test_another_process_reads_the_same(tmp_path: Path, start: str) -> None:
         assert_same(here, other)
 
 
+def test_of_a_part_of_a_store_the_views_of_whole_partitions_can_be_read(plan: Plan, tmp_path: Path) -> None:
+    path = write_store(tmp_path, plan)
+    whole = TargetStore.open(path)
+    assert whole.schema.partitions > 1
+    of_last = plan.views[whole.schema.partition_views(whole.schema.partitions - 1).start :]
+    record = json.loads((path / "zarr.json").read_text())["attributes"]["partitions"][-1]
+    (path / next(iter(record["shards"]))).unlink()
+    with pytest.raises(CacheError, match="is damaged"):
+        TargetStore.open(path)
+    part = TargetStore.open_partial(path)
+    for store in (part, pickle.loads(pickle.dumps(part))):
+        assert list(store.keys) == [v.key for v in plan.views if v not in of_last]
+        for key in store.keys:
+            assert_same(store.read(key), whole.read(key))
+        with pytest.raises(CacheError, match=f"image_id={of_last[0].key.image_id}"):
+            store.read(of_last[0].key)
+
+
+def test_a_part_needs_its_tables_and_one_partition(plan: Plan, tmp_path: Path) -> None:
+    path = write_store(tmp_path, plan_of(plan.views[:8], plan.schema.precision))
+    assert TargetStore.open_partial(path).keys == TargetStore.open(path).keys
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+    for record in attributes["partitions"]:
+        (path / next(iter(record["shards"]))).unlink()
+    with pytest.raises(CacheError, match="expected one partition or more, but none of"):
+        TargetStore.open_partial(path)
+    table = next(name for name in attributes["files"] if name.startswith("views/extent/c"))
+    (path / table).unlink()
+    with pytest.raises(CacheError, match=f"{table}: the file is missing"):
+        TargetStore.open_partial(path)
+
+
 def test_a_reader_keeps_no_file_open(tmp_path: Path) -> None:
     store = TargetStore.open(write_store(tmp_path, make_plan()))
     before = len(list(Path("/proc/self/fd").iterdir()))

@@ -25,7 +25,12 @@ def statistics(tmp_path_factory: pytest.TempPathFactory) -> ViewStatistics:
 
 def cache_config(plan) -> CacheConfig:
     return CacheConfig(
-        views=plan.views, regions=plan.regions, precision=QUANTIZED, views_per_partition=4, batch_size=3
+        views=plan.views,
+        regions=plan.regions,
+        precision=QUANTIZED,
+        views_per_partition=4,
+        batch_size=3,
+        forward_precision="float32",
     )
 
 

@@ -139,7 +139,7 @@ def _write_store(root: Path, train: Manifest) -> None:
         precision=PRECISION,
         views_per_partition=4,
         fingerprint=store_fingerprint(
-            plan, gfl_spec(DETECTOR, plan.conventions), DETECTOR.to_json(), "0" * 64, PRECISION, 4
+            plan, gfl_spec(DETECTOR, plan.conventions), DETECTOR.to_json(), "0" * 64, PRECISION, 4, "float32"
         ),
         provenance={"teacher": "random numbers"},
         chunk_rows=8,

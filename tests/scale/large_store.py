@@ -2,6 +2,8 @@
 
     uv run python tests/scale/large_store.py --views 100000 --points 300
 
+Given several numbers of views, it ends with a table of how time and memory grow with them.
+
 Content is generated: a few typical views of the benchmark's generator, again and again under other keys.
 What grows with the number of views (tables, records, files, memory) is real; the bytes of a view are set by
 ``--points``.
@@ -16,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from measured import Measured, measure, render
+from measured import Measured, measure, render, render_growth
 
 from pipeline.benchmark.generated import BINS, CLASSES, LEVEL_STRIDES, PRECISION, planned_view, soft_targets
 from pipeline.cache.reader import TargetStore
@@ -28,6 +30,14 @@ from pipeline.cache.writer import finalise, init, read_schema, write_partition
 TEMPLATES = 64
 VIEWS_PER_PARTITION = 512
 """As in the COCO recipes."""
+VIEWS_READ = 10_000
+DVC_COMMANDS = (
+    ("add", "targets.zarr"),
+    ("commit", "--force", "targets.zarr.dvc"),
+    ("status",),
+    ("push",),
+    ("status", "--cloud"),
+)
 
 
 def begin(folder: Path, views: int, points: int) -> str:
@@ -118,22 +128,31 @@ def run(folder: Path, views: int, points: int) -> list[Measured]:
         measure("finalise", finish, folder, store),
         measure("verify", check, store),
         measure("open", open_only, store),
-        measure("open and read at random", read_at_random, store, 10_000),
+        measure("open and read at random", read_at_random, store, VIEWS_READ),
         *(
             measure(f"`dvc {' '.join(command)}`", share, workspace, "dvc", *command)
-            for command in (("add", store.name), ("status",), ("push",), ("push",), ("status", "--cloud"))
+            for command in DVC_COMMANDS
         ),
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--views", type=int, default=100_000)
+    parser.add_argument("--views", type=int, nargs="+", default=[100_000], metavar="N")
     parser.add_argument("--points", type=int, default=300, help="mean kept points of a view; COCO has 2,200")
     arguments = parser.parse_args()
+    columns = {views: _run_in_a_folder(views, arguments.points) for views in arguments.views}
+    for views, rows in columns.items():
+        sys.stdout.write(f"{views:,} views\n\n{render(rows)}\n")
+    if len(columns) > 1:
+        sys.stdout.write(render_growth(columns))
+
+
+def _run_in_a_folder(views: int, points: int) -> list[Measured]:
+    """All pieces of work, and nothing left of them."""
     folder = Path(tempfile.mkdtemp(prefix="ldp-scale-"))
     try:
-        sys.stdout.write(render(run(folder, arguments.views, arguments.points)))
+        return run(folder, views, points)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -4,7 +4,7 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -52,3 +52,16 @@ def render(rows: Sequence[Measured]) -> str:
     """A table in Markdown."""
     head = "| | seconds | CPU seconds | peak MB | |\n|---|---|---|---|---|\n"
     return head + "\n".join(row.row() for row in rows) + "\n"
+
+
+def render_growth(columns: Mapping[int, Sequence[Measured]]) -> str:
+    """The same pieces of work for several sizes, side by side: CPU seconds and peak memory."""
+    head = "| CPU seconds, peak MB | " + " | ".join(f"{size:,}" for size in columns) + " |\n"
+    rule = "|---|" + "---|" * len(columns) + "\n"
+    lines = [
+        f"| {of_sizes[0].name} | "
+        + " | ".join(f"{m.cpu_seconds:,.1f}, {m.peak_mb:,.0f}" for m in of_sizes)
+        + " |\n"
+        for of_sizes in zip(*columns.values(), strict=True)
+    ]
+    return head + rule + "".join(lines)

@@ -52,6 +52,7 @@ def config(precision: Precision, side: int = SIDE) -> CacheConfig:
         precision=precision,
         views_per_partition=4,
         batch_size=2,
+        forward_precision="float32",
     )
 
 
@@ -158,6 +159,14 @@ def test_what_is_said_does_not_depend_on_how_many_runs_there_are_at_once(
 def test_a_teacher_is_refused_views_of_another_size(manifest: Manifest, weights: Path) -> None:
     with pytest.raises(ConfigError, match=r"cache_teacher\.views\.scales: expected \[64, 64\]"):
         set_up_store(config(QUANTIZED, side=96), manifest, weights)
+
+
+def test_a_teacher_that_says_itself_in_what_it_computes_is_refused_another_precision(
+    manifest: Manifest, weights: Path
+) -> None:
+    lower = replace(config(QUANTIZED), forward_precision="float16")
+    with pytest.raises(ConfigError, match=r"forward_precision: expected float32, .* but got float16"):
+        set_up_store(lower, manifest, weights)
 
 
 def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_conventions(tmp_path: Path) -> None:

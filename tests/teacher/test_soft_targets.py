@@ -12,6 +12,7 @@ from teacher_cases import small_plan, small_teacher
 from pipeline.cache.records import KeptPoints, SoftTargets
 from pipeline.data.conventions import GFL_PREPROCESSING
 from pipeline.data.images import apply_view, batch_images, read_image
+from pipeline.detector.network_precision import NetworkPrecision
 from pipeline.errors import TeacherError
 from pipeline.regions.grid import level_lengths
 from pipeline.teacher.soft_targets import ThreadCounts, equal_size_batches, require_finite
@@ -32,6 +33,22 @@ def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
         main = index[view.points.main_region]
         np.testing.assert_allclose(soft.cls_logits, raw.cls_logits[0, main], rtol=1e-4, atol=1e-5)
         assert len(raw.sizes) == len(STRIDES)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("bfloat16", 0.2), ("float16", 0.03)])
+def test_a_lower_precision_says_nearly_the_same_and_is_handed_over_in_float32(
+    tmp_path: Path, precision: NetworkPrecision, most: float
+) -> None:
+    """Logits here have a spread of 1 to 2; 8 and 11 bits of mantissa differ in the third and fourth digit."""
+    plan = small_plan(tmp_path)
+    exact = small_teacher(plan.manifest)
+    differences = []
+    for lower, soft in zip(
+        replace(exact, precision=precision).run(list(plan)), exact.run(list(plan)), strict=True
+    ):
+        assert lower.edge_logits.dtype == lower.cls_logits.dtype == np.float32
+        differences.append(np.abs(lower.edge_logits - soft.edge_logits).max(initial=0))
+    assert 0 < max(differences) < most
 
 
 @pytest.mark.parametrize("cores", [2, 3, 8])

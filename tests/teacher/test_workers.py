@@ -89,7 +89,12 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
             model.bbox_head.gfl_reg.bias.fill_(float("nan"))
     save_detector(model, folder / "teacher.safetensors", {})
     config = CacheConfig(
-        views=views.views, regions=views.regions, precision=QUANTIZED, views_per_partition=2, batch_size=3
+        views=views.views,
+        regions=views.regions,
+        precision=QUANTIZED,
+        views_per_partition=2,
+        batch_size=3,
+        forward_precision="float32",
     )
     setup = set_up_store(config, views.manifest, folder / "teacher.safetensors")
     planned = plan_store(

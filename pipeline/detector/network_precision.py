@@ -1,0 +1,14 @@
+"""In how many bits a network computes; its weights, and all that reads its outputs, stay float32."""
+
+from typing import Literal
+
+import torch
+
+NetworkPrecision = Literal["float32", "bfloat16", "float16"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def computing_in(precision: NetworkPrecision, device: torch.device) -> torch.autocast:
+    """A context in which networks compute so; float32 is as PyTorch has it: TF32 in a GPU's convolutions."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "float32")

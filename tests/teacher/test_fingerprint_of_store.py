@@ -1,0 +1,33 @@
+"""What a store is made from: what changes its bytes, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+from teacher_cases import DETECTOR, QUANTIZED, small_plan
+
+from pipeline.cache.fingerprint import ABSENT, any_difference
+from pipeline.detector.gfl import gfl_spec
+from pipeline.detector.network_precision import NetworkPrecision
+from pipeline.teacher.fingerprint import store_fingerprint
+
+
+def fingerprint(folder: Path, precision: NetworkPrecision) -> dict[str, object]:
+    plan = small_plan(folder)
+    spec = gfl_spec(DETECTOR, plan.conventions)
+    return store_fingerprint(plan, spec, DETECTOR.to_json(), "w", QUANTIZED, 3, precision)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_lower_precision_of_the_teacher_makes_another_store(
+    tmp_path: Path, precision: NetworkPrecision
+) -> None:
+    lower, exact = fingerprint(tmp_path, precision), fingerprint(tmp_path, "float32")
+    field = "teacher.forward_precision"
+    assert any_difference(lower, exact) == (field, f'"{precision}"', ABSENT)
+    assert any_difference(exact, lower) == (field, ABSENT, f'"{precision}"')
+
+
+def test_stores_from_before_the_precision_could_be_chosen_stay_good(tmp_path: Path) -> None:
+    teacher = fingerprint(tmp_path, "float32")["teacher"]
+    assert isinstance(teacher, dict)
+    assert list(teacher) == ["architecture", "weights", "batch_size"]
