@@ -33,8 +33,9 @@ def tabulate(plan: ViewPlan, processes: int, progress: Progress[ViewTable]) -> V
     runs = list(_runs(plan))
     if processes == 1 or len(plan) < PARALLEL_FROM_VIEWS:
         return ViewTable.concatenate(list(progress(map(_tabulate_run, runs), len(runs), "plan")))
-    # Spawned, for threads of torch do not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    # Threads of torch do not survive a fork of this process; spawned ones would each own 300 MB of torch.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(processes, context, initializer=_follow_parent) as pool:
         return ViewTable.concatenate(list(progress(pool.map(_tabulate_run, runs), len(runs), "plan")))
 

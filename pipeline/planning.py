@@ -8,7 +8,8 @@ import torch
 
 from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
 from pipeline.data.conventions import GFL_CONVENTIONS, Conventions
-from pipeline.data.manifest import GroundTruth, ImageRecord, Manifest, training_boxes
+from pipeline.data.image_table import ImageRecord
+from pipeline.data.manifest import GroundTruth, Manifest, training_boxes
 from pipeline.data.views import ViewGeometry, Views, transform_boxes
 from pipeline.errors import ConfigError
 from pipeline.regions.overlap import VlrOverlap
@@ -85,7 +86,7 @@ class ViewPlan:
         """Views, ascending: all, or those in some rows of the plan; millions need not be listed at once."""
         images, numbers = self.manifest.images, self.views.numbers
         places = (divmod(row, len(numbers)) for row in range(len(self))[rows])
-        return [ViewKey(images[image].image_id, numbers[number]) for image, number in places]
+        return [ViewKey(int(images.image_id[image]), numbers[number]) for image, number in places]
 
     def geometry(self, record: ImageRecord, view: int) -> ViewGeometry:
         """Geometry of one view of one image."""

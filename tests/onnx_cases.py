@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.data.conventions import GFL_PREPROCESSING
-from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest
+from pipeline.data.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.data.manifest import Category, Manifest
 from pipeline.detector.boxes import encode_distances
 from pipeline.detector.gfl import GFL
 from pipeline.regions.grid import level_sizes, pyramid_points
@@ -129,7 +130,7 @@ def clairvoyant_manifest(folder: Path, images: int = 12) -> Manifest:
         folder="val",
         annotations_sha256="0" * 64,
         categories=(Category(category_id=1, name="one"), Category(category_id=2, name="two")),
-        images=tuple(records),
+        images=ImageTable.of(records),
     )
 
 

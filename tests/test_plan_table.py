@@ -1,6 +1,8 @@
 """The table of all views does not depend on who makes it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,22 @@ from pipeline.planning import ViewPlan
 def every_plan(folder: Path) -> list[ViewPlan]:
     plan = small_plan(folder, 7)
     drawn = PerEpochViewsConfig(epochs=3, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=0)
-    nothing = replace(plan, manifest=replace(plan.manifest, images=()))
+    nothing = replace(plan, manifest=replace(plan.manifest, images=plan.manifest.images[:0]))
     return [plan, replace(plan, views=drawn), nothing]
 
 
+@pytest.fixture
+def own_fork_server() -> Iterator[None]:
+    """A process has one server that forks for it: that of other tests has loaded other modules."""
+    server = forkserver._forkserver
+    loaded = server._preload_modules
+    server._stop()
+    yield
+    server._stop()
+    server._preload_modules = loaded
+
+
+@pytest.mark.usefixtures("own_fork_server")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_runs_and_processes_make_the_table_of_all_views(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int

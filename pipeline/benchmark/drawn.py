@@ -7,7 +7,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest
+from pipeline.data.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.data.manifest import Category, Manifest
 
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427))
 """``(height, width)`` px: the most frequent ones of COCO's train2017, in turn."""
@@ -33,13 +34,13 @@ def draw_dataset(folder: Path, images: int, categories: int, seed: int = 0) -> M
         seed: The same one draws the same dataset.
     """
     (folder / "images").mkdir(parents=True)
-    records = tuple(_draw_image(folder / "images", number, categories, seed) for number in range(images))
+    records = (_draw_image(folder / "images", number, categories, seed) for number in range(images))
     return Manifest(
         root=str(folder),
         folder="images",
         annotations_sha256="drawn",
         categories=tuple(Category(category_id=i + 1, name=f"category {i + 1}") for i in range(categories)),
-        images=records,
+        images=ImageTable.of(records),
     )
 
 

@@ -116,7 +116,7 @@ class StudentSteps:
         height, width = (max(side) for side in zip(*(g.padded_hw for g in geometries), strict=True))
         pixels = []
         for key, geometry in zip(keys, geometries, strict=True):
-            record = self._manifest.by_id[key.image_id]
+            record = self._manifest.image(key.image_id)
             image = read_image(self._manifest.image_path(record), geometry.original_hw)
             pixels.append(apply_view(image, geometry, preprocessing))
         images = batch_images(pixels, [(height, width)], preprocessing)

@@ -54,7 +54,7 @@ class AssignedTargets(AnnotationTargets):
 
     def load(self, key: ViewKey) -> tuple[PlannedView, None]:
         """Assign the view's points to its boxes."""
-        record = self.plan.manifest.by_id[key.image_id]
+        record = self.plan.manifest.image(key.image_id)
         truth = training_boxes(record, self.plan.manifest.labels)
         geometry = self.plan.geometry(record, key.view)
         boxes = transform_boxes(truth.boxes_xyxy, geometry)

@@ -1,14 +1,18 @@
 """COCO detection annotations: read, checked, and reduced to what a detector needs."""
 
 import hashlib
-import json
 import math
 import os
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.image_table import ImageRows, ImageTable
+from pipeline.data.json_rows import read_blocks, read_json
+from pipeline.data.manifest import Category, Manifest
 from pipeline.errors import DatasetError, shown
 
 Row = dict[str, Any]
@@ -29,32 +33,21 @@ def read_coco(annotations: Path, root: str, folder: str) -> Manifest:
         DatasetError: not COCO detection JSON; an id is used twice; a reference leads nowhere; a number is
             not finite; an image has no size; a file name leaves the folder.
     """
-    raw = _read_bytes(annotations)
-    content = _parse(raw, annotations)
-    categories = tuple(
-        Category(category_id=row["id"], name=row["name"])
-        for row in _rows(content, "categories", _CATEGORY, annotations)
-    )
-    _require_unique([category.category_id for category in categories], "category", annotations)
-    images = _rows(content, "images", _IMAGE, annotations)
-    grouped = _group_annotations(content, images, {c.category_id for c in categories}, annotations)
-    _require_unique([row["id"] for row in images], "image", annotations)
-    records = tuple(
-        ImageRecord(
-            image_id=row["id"],
-            file_name=_safe_name(row["file_name"], annotations),
-            height=_side(row, "height", annotations),
-            width=_side(row, "width", annotations),
-            annotations=tuple(grouped[row["id"]]),
-        )
-        for row in sorted(images, key=lambda row: int(row["id"]))
-    )
+    rows, digest = _Rows(annotations), hashlib.sha256()
+    content = _parse(annotations, rows, digest)
+    for section in ("categories", "images", "annotations"):
+        if not isinstance(content.get(section), list):
+            raise DatasetError(
+                f"{annotations}: expected COCO detection JSON with a list {section!r}, but there is none"
+            )
+    images = rows.images.table()
+    _require_consistent(images, rows.categories, annotations)
     return Manifest(
         root=root,
         folder=folder,
-        annotations_sha256=hashlib.sha256(raw).hexdigest(),
-        categories=tuple(sorted(categories, key=lambda category: category.category_id)),
-        images=records,
+        annotations_sha256=digest.hexdigest(),
+        categories=tuple(sorted(rows.categories, key=lambda category: category.category_id)),
+        images=images,
     )
 
 
@@ -63,18 +56,41 @@ _IMAGE = {"id": int, "file_name": str, "height": int, "width": int}
 _ANNOTATION = {"id": int, "image_id": int, "category_id": int, "bbox": list}
 
 
-def _read_bytes(path: Path) -> bytes:
+class _Rows:
+    """What has been read of a file, row by row; each row is checked and becomes a few numbers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.categories: list[Category] = []
+        self.images = ImageRows()
+
+    def add_category(self, row: Any) -> None:
+        _require_keys(row, _CATEGORY, self.path, "categories", len(self.categories))
+        self.categories.append(Category(category_id=row["id"], name=row["name"]))
+
+    def add_image(self, row: Any) -> None:
+        _require_keys(row, _IMAGE, self.path, "images", self.images.images)
+        name = _safe_name(row["file_name"], self.path)
+        self.images.add_image(row["id"], name, *(_side(row, key, self.path) for key in ("height", "width")))
+
+    def add_annotation(self, row: Any) -> None:
+        # Outlines are not looked at, and gone with the row.
+        _require_keys(row, _ANNOTATION, self.path, "annotations", self.images.annotations)
+        box, area = _box_and_area(row, self.path)
+        ids = (row["image_id"], row["id"], row["category_id"])
+        self.images.add_annotation(*ids, *box, area, bool(row.get("iscrowd", 0)))
+
+
+def _parse(path: Path, rows: _Rows, digest: "hashlib._Hash") -> Row:
+    """Read a file once: its rows, its hash, and what else it holds."""
+    takers = {"categories": rows.add_category, "images": rows.add_image, "annotations": rows.add_annotation}
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = read_json(_hashed(read_blocks(file), digest), takers)
     except OSError as error:
         raise DatasetError(
             f"{path}: expected an annotation file, but it cannot be read ({error.strerror})"
         ) from error
-
-
-def _parse(raw: bytes, path: Path) -> Row:
-    try:
-        content = json.loads(raw, object_hook=_without_outline)
     # A list in a list in a list ... ends in a RecursionError.
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: expected COCO detection JSON, but it is not JSON ({error})") from error
@@ -83,25 +99,20 @@ def _parse(raw: bytes, path: Path) -> Row:
     return content
 
 
-def _without_outline(row: Row) -> Row:
-    """Outlines are never read, and would be three quarters of what COCO takes of the memory."""
-    row.pop("segmentation", None)
-    return row
+def _hashed(blocks: Iterable[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
+    for block in blocks:
+        digest.update(block)
+        yield block
 
 
-def _rows(content: Row, section: str, required: dict[str, type], path: Path) -> list[Row]:
-    """A list of COCO's rows, each with the required keys of the required types."""
-    rows = content.get(section)
-    if not isinstance(rows, list):
-        raise DatasetError(f"{path}: expected COCO detection JSON with a list {section!r}, but there is none")
-    for index, row in enumerate(rows):
-        for key, kind in required.items():
-            got = row.get(key) if isinstance(row, dict) else row
-            if not isinstance(row, dict) or not _is_of(kind, got):
-                raise DatasetError(
-                    f"{path}: {section}[{index}].{key}: expected {kind.__name__}, but got {shown(got)}"
-                )
-    return rows
+def _require_keys(row: Any, required: dict[str, type], path: Path, section: str, index: int) -> None:
+    """A row has the required keys of the required types."""
+    for key, kind in required.items():
+        got = row.get(key) if isinstance(row, dict) else row
+        if not isinstance(row, dict) or not _is_of(kind, got):
+            raise DatasetError(
+                f"{path}: {section}[{index}].{key}: expected {kind.__name__}, but got {shown(got)}"
+            )
 
 
 def _is_of(kind: type, value: object) -> bool:
@@ -120,58 +131,52 @@ def _side(row: Row, key: str, path: Path) -> int:
     return side
 
 
-def _group_annotations(
-    content: Row, images: list[Row], category_ids: set[int], path: Path
-) -> dict[int, list[Annotation]]:
-    rows = _rows(content, "annotations", _ANNOTATION, path)
-    _require_unique([row["id"] for row in rows], "annotation", path)
-    image_ids = {row["id"] for row in images}
-    grouped: dict[int, list[Annotation]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: int(row["id"])):
-        if row["image_id"] not in image_ids:
-            raise DatasetError(f"{path}: annotation {row['id']}: image_id {row['image_id']} is not in images")
-        if row["category_id"] not in category_ids:
-            raise DatasetError(
-                f"{path}: annotation {row['id']}: category_id {row['category_id']} is not in categories"
-            )
-        grouped[row["image_id"]].append(_annotation(row, path))
-    return grouped
-
-
-def _annotation(row: Row, path: Path) -> Annotation:
+def _box_and_area(row: Row, path: Path) -> tuple[list[float], float]:
     box = row["bbox"]
     if len(box) != 4 or not all(_is_number(value) and abs(value) <= MOST_PX for value in box):
         raise DatasetError(
             f"{path}: annotation {row['id']}: expected bbox as 4 finite numbers of at most {MOST_PX:.0e}, "
             f"but got {shown(box)}"
         )
-    x, y, width, height = (float(value) for value in box)
-    area = row.get("area", width * height)
+    area = row.get("area", float(box[2]) * float(box[3]))
     if not _is_number(area):
         raise DatasetError(
             f"{path}: annotation {row['id']}: expected area as a finite number, but got {shown(area)}"
         )
-    return Annotation(
-        annotation_id=row["id"],
-        category_id=row["category_id"],
-        box_xywh=(x, y, width, height),
-        area=float(area),
-        iscrowd=bool(row.get("iscrowd", 0)),
-    )
+    return box, area
 
 
 def _is_number(value: object) -> bool:
     return _is_of(int, value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _require_unique(ids: list[int], what: str, path: Path) -> None:
-    if len(set(ids)) == len(ids):
-        return
-    seen: set[int] = set()
-    for value in ids:
-        if value in seen:
-            raise DatasetError(f"{path}: {what} id {value} is used twice")
-        seen.add(value)
+def _require_consistent(images: ImageTable, categories: list[Category], path: Path) -> None:
+    """Ids are there once, and annotations refer to what there is."""
+    annotations = images.annotations
+    category_ids = np.asarray([category.category_id for category in categories], np.int64)
+    _require_unique(category_ids, "category", path)
+    _require_unique(annotations["annotation_id"], "annotation", path)
+    _require_known(annotations, "image_id", images.image_id, path, "images")
+    _require_known(annotations, "category_id", category_ids, path, "categories")
+    _require_unique(images.image_id, "image", path)
+
+
+def _require_known(
+    annotations: NDArray[np.void], column: str, known: NDArray[np.int64], path: Path, section: str
+) -> None:
+    lost = annotations[~np.isin(annotations[column], known)]
+    if len(lost):
+        first = lost[lost["annotation_id"].argmin()]
+        raise DatasetError(
+            f"{path}: annotation {first['annotation_id']}: {column} {first[column]} is not in {section}"
+        )
+
+
+def _require_unique(ids: NDArray[np.int64], what: str, path: Path) -> None:
+    values, counts = np.unique(ids, return_counts=True)
+    twice = values[counts > 1]
+    if len(twice):
+        raise DatasetError(f"{path}: {what} id {twice[0]} is used twice")
 
 
 def _safe_name(file_name: str, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.image_table import Annotation, ImageRecord, ImageRows, ImageTable
+from pipeline.data.json_rows import read_blocks, read_json
 from pipeline.errors import DatasetError
 from pipeline.output import replacing
 
@@ -28,28 +31,6 @@ class Category:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Annotation:
-    """One annotated object, in pixels of the original image."""
-
-    annotation_id: int
-    category_id: int
-    box_xywh: tuple[float, float, float, float]
-    area: float
-    iscrowd: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageRecord:
-    """One image and its annotations."""
-
-    image_id: int
-    file_name: str
-    height: int
-    width: int
-    annotations: tuple[Annotation, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """One split of a dataset, images in ascending order of their ids."""
@@ -60,7 +41,7 @@ class Manifest:
     """Folder of the images under ``root``."""
     annotations_sha256: str
     categories: tuple[Category, ...]
-    images: tuple[ImageRecord, ...]
+    images: ImageTable
 
     @cached_property
     def labels(self) -> dict[int, int]:
@@ -70,17 +51,21 @@ class Manifest:
     @cached_property
     def images_sha256(self) -> str:
         """Digest of which images are in the split and how large they are."""
-        rows = [[r.image_id, r.file_name, r.height, r.width] for r in self.images]
+        columns = (self.images.image_id, self.images.file_name, *self.images.size_hw.T)
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def image_path(self, record: ImageRecord) -> Path:
         """Where an image lies."""
         return Path(self.root) / self.folder / record.file_name
 
-    @cached_property
-    def by_id(self) -> dict[int, ImageRecord]:
-        """Images by ``image_id``."""
-        return {record.image_id: record for record in self.images}
+    def image(self, image_id: int) -> ImageRecord:
+        """An image by its id.
+
+        Raises:
+            KeyError: The split has no such image.
+        """
+        return self.images[self.images.row_of(image_id)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +97,8 @@ def _is_trained_on(annotation: Annotation, record: ImageRecord) -> bool:
 
 def keep_trainable(manifest: Manifest, *, keep_empty: bool) -> Manifest:
     """The manifest without images that are too small to train on or, unless ``keep_empty``, have no box."""
-    kept = tuple(record for record in manifest.images if _is_trainable(record, manifest.labels, keep_empty))
-    return replace(manifest, images=kept)
+    kept = [_is_trainable(record, manifest.labels, keep_empty) for record in manifest.images]
+    return replace(manifest, images=manifest.images.take(np.flatnonzero(kept)))
 
 
 def _is_trainable(record: ImageRecord, labels: dict[int, int], keep_empty: bool) -> bool:  # noqa: FBT001
@@ -130,10 +115,11 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         "annotations_sha256": manifest.annotations_sha256,
         "categories": [[c.category_id, c.name] for c in manifest.categories],
     }
-    lines = [json.dumps(_to_row(record)) for record in manifest.images]
     with replacing(path) as partial, partial.open("w") as file:
         file.write(json.dumps(head, indent=1)[:-2] + ',\n "images": [\n')
-        file.write(",\n".join(lines) + "\n]}\n")
+        for place, record in enumerate(manifest.images):
+            file.write((",\n" if place else "") + json.dumps(_to_row(record)))
+        file.write("\n]}\n")
 
 
 def _to_row(record: ImageRecord) -> dict[str, Any]:
@@ -155,35 +141,32 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         DatasetError: There is no manifest, or it is damaged.
     """
+    images = ImageRows()
     try:
-        return _from_content(json.loads(path.read_text()))
+        with path.open("rb") as file:
+            content = read_json(read_blocks(file), {"images": lambda row: _add_image(images, row)})
+        return _from_content(content, images)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: expected a manifest; run the stage prepare_data first") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, struct.error) as error:
         raise DatasetError(
             f"{path}: expected a manifest, but it is damaged; run the stage prepare_data again"
         ) from error
 
 
-def _from_content(content: dict[str, Any]) -> Manifest:
+def _add_image(images: ImageRows, row: dict[str, Any]) -> None:
+    images.add_image(row["id"], row["file_name"], row["height"], row["width"])
+    for annotation_id, category_id, box, area, crowd in row["annotations"]:
+        images.add_annotation(row["id"], annotation_id, category_id, *box, area, crowd)
+
+
+def _from_content(content: dict[str, Any], images: ImageRows) -> Manifest:
+    if content["images"] != []:
+        raise TypeError("images that are no list")
     return Manifest(
         root=content["root"],
         folder=content["folder"],
         annotations_sha256=content["annotations_sha256"],
         categories=tuple(Category(category_id=i, name=name) for i, name in content["categories"]),
-        images=tuple(_from_row(row) for row in content["images"]),
-    )
-
-
-def _from_row(row: dict[str, Any]) -> ImageRecord:
-    annotations = tuple(
-        Annotation(annotation_id=i, category_id=c, box_xywh=tuple(box), area=area, iscrowd=bool(crowd))
-        for i, c, box, area, crowd in row["annotations"]
-    )
-    return ImageRecord(
-        image_id=row["id"],
-        file_name=row["file_name"],
-        height=row["height"],
-        width=row["width"],
-        annotations=annotations,
+        images=images.table(),
     )

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.data.image_table import ImageRecord
 from pipeline.data.images import apply_view, batch_images, read_image
-from pipeline.data.manifest import ImageRecord, Manifest
+from pipeline.data.manifest import Manifest
 from pipeline.data.views import Fit, ViewGeometry, ViewsConfig, enumerate_views, scale_factors
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel, ModelSpec
@@ -49,7 +50,7 @@ def detect(
     return results
 
 
-def _batches(records: tuple[ImageRecord, ...], batch_size: int) -> Iterator[list[ImageRecord]]:
+def _batches(records: Sequence[ImageRecord], batch_size: int) -> Iterator[list[ImageRecord]]:
     """Runs of images of equal size, so that what a batch pads never changes a detection."""
     ordered = sorted(records, key=lambda record: (record.height, record.width, record.image_id))
     run: list[ImageRecord] = []

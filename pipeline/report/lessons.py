@@ -126,7 +126,7 @@ def sample_view(
     """One stored view, and what the students say at its points."""
     stored = store.read(key)
     geometry, kept = stored.planned.geometry, stored.planned.points
-    record = manifest.by_id[key.image_id]
+    record = manifest.image(key.image_id)
     conventions = store.conventions
     image = read_image(manifest.image_path(record), geometry.original_hw)
     pixels = apply_view(image, geometry, conventions.preprocessing)

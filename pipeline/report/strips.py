@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.data.image_table import Annotation, ImageRecord
 from pipeline.data.images import read_image
-from pipeline.data.manifest import Annotation, ImageRecord, Manifest
+from pipeline.data.manifest import Manifest
 from pipeline.evaluation.detect import Result, read_results
 from pipeline.report.pictures import (
     PALETTE,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.data.manifest import ImageRecord
+from pipeline.data.image_table import ImageTable
 from pipeline.report.collect import Report
 from pipeline.report.numbers import MISSING, count, duration, mean, significant, size
 from pipeline.report.runs import Role, Run, baseline_of, difference
@@ -285,9 +285,9 @@ def _step(step: float | None) -> str:
     return "lossless" if step is None else f"{step:g}"
 
 
-def _images(records: Sequence[ImageRecord]) -> str:
-    objects = sum(not annotation.iscrowd for record in records for annotation in record.annotations)
-    return f"{count(len(records))} with {count(objects)} objects"
+def _images(images: ImageTable) -> str:
+    objects = int((~images.annotations["iscrowd"]).sum())
+    return f"{count(len(images))} with {count(objects)} objects"
 
 
 def _training(run: Run) -> str:

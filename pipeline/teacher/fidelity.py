@@ -101,7 +101,7 @@ def measure_fidelity(
     store: TargetStore, plan: ViewPlan, teacher: Teacher, config: FidelityConfig, keys: Sequence[ViewKey]
 ) -> Fidelity:
     """Run the teacher again on stored views and compare."""
-    live_views = [plan.plan(plan.manifest.by_id[key.image_id], key.view) for key in keys]
+    live_views = [plan.plan(plan.manifest.image(key.image_id), key.view) for key in keys]
     live = list(teacher.run(live_views))
     stored = [store.read(key) for key in keys]
     if not all(_equal_regions(view, read.planned) for view, read in zip(live_views, stored, strict=True)):

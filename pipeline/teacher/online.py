@@ -29,7 +29,8 @@ class OnlineTargets:
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""
-        return [record.image_id for record in self.plan.manifest.images]
+        ids: list[int] = self.plan.manifest.images.image_id.tolist()
+        return ids
 
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         """The view of an image that an epoch trains on."""
@@ -37,11 +38,11 @@ class OnlineTargets:
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """Geometry of one view."""
-        return self.plan.geometry(self.plan.manifest.by_id[key.image_id], key.view)
+        return self.plan.geometry(self.plan.manifest.image(key.image_id), key.view)
 
     def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
         """Plan the view and run the teacher on it."""
-        planned = self.plan.plan(self.plan.manifest.by_id[key.image_id], key.view)
+        planned = self.plan.plan(self.plan.manifest.image(key.image_id), key.view)
         (soft,) = self.teacher.run([planned])
         points, edges, bins = soft.edge_logits.shape
         stored = StoredView(

@@ -128,4 +128,4 @@ class PartitionWriter:
 
 def plan_views(plan: ViewPlan, keys: Sequence[ViewKey]) -> list[PlannedView]:
     """The planned views of some keys."""
-    return [plan.plan(plan.manifest.by_id[key.image_id], key.view) for key in keys]
+    return [plan.plan(plan.manifest.image(key.image_id), key.view) for key in keys]

@@ -97,7 +97,7 @@ class Teacher:
         preprocessing = self.model.spec.conventions.preprocessing
         pixels = []
         for view in batch:
-            record = self.manifest.by_id[view.key.image_id]
+            record = self.manifest.image(view.key.image_id)
             image = read_image(self.manifest.image_path(record), view.geometry.original_hw)
             pixels.append(apply_view(image, view.geometry, preprocessing))
         images = batch_images(pixels, [view.geometry.padded_hw for view in batch], preprocessing)

@@ -32,7 +32,8 @@ class AnnotationTargets:
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""
-        return [record.image_id for record in self.plan.manifest.images]
+        ids: list[int] = self.plan.manifest.images.image_id.tolist()
+        return ids
 
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         """The view of an image that an epoch trains on."""
@@ -40,11 +41,11 @@ class AnnotationTargets:
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """Geometry of one view."""
-        return self.plan.geometry(self.plan.manifest.by_id[key.image_id], key.view)
+        return self.plan.geometry(self.plan.manifest.image(key.image_id), key.view)
 
     def load(self, key: ViewKey) -> tuple[PlannedView, None]:
         """Plan the view; there are no soft targets."""
-        return self.plan.plan(self.plan.manifest.by_id[key.image_id], key.view), None
+        return self.plan.plan(self.plan.manifest.image(key.image_id), key.view), None
 
     def join(self, soft: Sequence[None]) -> SoftBatch:
         """Never asked for: no view has soft targets."""

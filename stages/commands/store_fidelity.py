@@ -73,7 +73,7 @@ def _live(arguments: argparse.Namespace) -> Sample:
     manifest = read_split(folder, "train")
     setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
     keys = _chosen(setup.plan.keys(), arguments.views)
-    views = [setup.plan.plan(setup.plan.manifest.by_id[key.image_id], key.view) for key in keys]
+    views = [setup.plan.plan(setup.plan.manifest.image(key.image_id), key.view) for key in keys]
     targets = list(setup.load_teacher(device()).run(views))
     student = (
         _student_outputs(arguments.student, setup.load_teacher(device()), views)

@@ -77,10 +77,10 @@ def find_image(image_id: int, given: Path | None, manifest: Manifest | None) -> 
         DatasetError: Nothing is there, or the given folder has no file for the image.
     """
     if given is None:
-        return manifest.image_path(manifest.by_id[image_id]) if manifest else None
+        return manifest.image_path(manifest.image(image_id)) if manifest else None
     if not given.is_dir():
         return given
-    names = [manifest.by_id[image_id].file_name] if manifest else []
+    names = [manifest.image(image_id).file_name] if manifest else []
     names += [stem + suffix for stem in (f"{image_id:012d}", str(image_id)) for suffix in IMAGE_SUFFIXES]
     found = next((given / name for name in names if (given / name).is_file()), None)
     if found is None:

@@ -1,5 +1,6 @@
 """COCO annotation files: the real ones are read, the wrong ones are named."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def test_images_and_categories_are_ordered_by_id(tmp_path: Path) -> None:
 
 def test_trained_on_are_boxes_that_are_no_crowd_and_have_a_size_inside_the_image(tmp_path: Path) -> None:
     manifest = read_coco(written(tmp_path, coco()), "root", "images")
-    truth = training_boxes(manifest.by_id[9], manifest.labels)
+    truth = training_boxes(manifest.image(9), manifest.labels)
     np.testing.assert_array_equal(truth.boxes_xyxy, np.float32([[1, 2, 11, 22]]))
     np.testing.assert_array_equal(truth.labels, [1])
 
@@ -62,6 +63,44 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
     manifest = read_coco(written(tmp_path, coco()), "root", "images")
     write_manifest(manifest, tmp_path / "m" / "train.json")
     assert read_manifest(tmp_path / "m" / "train.json") == manifest
+
+
+def test_the_bytes_of_a_manifest_are_what_they_were(tmp_path: Path) -> None:
+    """Stores name their digest: another byte, and every store would be written anew."""
+    categories = [{"id": 2, "name": "ä"}]
+    boxes = [
+        box(id=2**62, category_id=2, bbox=[1, -0.0, 0.1, 1e-7], iscrowd=1),
+        box(id=3, category_id=2, bbox=[1.5, 2.25, 3, 4], area=7),
+    ]
+    content = coco(categories=categories, images=image() + image(id=4), annotations=boxes[0] + boxes[1])
+    write_manifest(read_coco(written(tmp_path, content), "root", "images"), tmp_path / "m.json")
+    digest = hashlib.sha256((tmp_path / "instances.json").read_bytes()).hexdigest()
+    assert (tmp_path / "m.json").read_text() == (
+        '{\n "root": "root",\n "folder": "images",\n'
+        f' "annotations_sha256": "{digest}",\n'
+        ' "categories": [\n  [\n   2,\n   "\\u00e4"\n  ]\n ],\n "images": [\n'
+        '{"id": 4, "file_name": "a.jpg", "height": 9, "width": 9, "annotations": []},\n'
+        '{"id": 9, "file_name": "a.jpg", "height": 9, "width": 9, "annotations": '
+        "[[3, 2, [1.5, 2.25, 3.0, 4.0], 7.0, 0], "
+        "[4611686018427387904, 2, [1.0, -0.0, 0.1, 1e-07], 1e-08, 1]]}\n]}\n"
+    )
+
+
+def test_a_dataset_without_images_has_a_manifest_too(tmp_path: Path) -> None:
+    empty = read_coco(written(tmp_path, coco(images=[], annotations=[])), "root", "images")
+    write_manifest(empty, tmp_path / "m.json")
+    assert (tmp_path / "m.json").read_text().endswith(' "images": [\n\n]}\n')
+    assert read_manifest(tmp_path / "m.json") == empty
+
+
+@pytest.mark.parametrize("images", ["{}", "3", "[3]", '[{"id": 1}]'])
+def test_a_manifest_without_a_list_of_images_is_damaged(tmp_path: Path, images: str) -> None:
+    path = tmp_path / "m.json"
+    path.write_text(
+        f'{{"root": "", "folder": "", "annotations_sha256": "", "categories": [], "images": {images}}}'
+    )
+    with pytest.raises(DatasetError, match="it is damaged; run the stage prepare_data again"):
+        read_manifest(path)
 
 
 def test_a_missing_manifest_names_the_stage(tmp_path: Path) -> None:
@@ -93,6 +132,9 @@ def box(**changes: Any) -> list[dict[str, Any]]:
         (coco(annotations=box(bbox=[1, 2, 3])), "expected bbox as 4 finite numbers"),
         (coco(annotations=box(bbox=[1, 2, 3, float("nan")])), "expected bbox as 4 finite numbers"),
         (coco(annotations=box() * 2), "annotation id 1 is used twice"),
+        (coco(annotations=box() + box(id=2, bbox=3)), r"annotations\[1\].bbox: expected list, but got 3"),
+        (coco(annotations=3), "with a list 'annotations', but there is none"),
+        ('{"images": [], "images": []}', "the key 'images' stands there twice"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: Any, message: str) -> None:

@@ -1,12 +1,19 @@
 """Average precision where it can be said beforehand."""
 
+from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
+import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest
+from pipeline.data.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.data.manifest import Category, Manifest
 from pipeline.errors import ConfigError
-from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
+from pipeline.evaluation.coco_ap import evaluate, to_coco, write_precision_recall
 
 EDGES = (32.0, 96.0)
 BOXES = {1: (10.0, 10.0, 20.0, 20.0), 2: (5.0, 5.0, 50.0, 50.0)}
@@ -33,7 +40,9 @@ def manifest() -> Manifest:
         for image_id, box in BOXES.items()
     )
     categories = tuple(Category(category_id=i, name=name) for i, name in ((1, "a"), (2, "b"), (5, "c")))
-    return Manifest(root="r", folder="f", annotations_sha256="", categories=categories, images=records)
+    return Manifest(
+        root="r", folder="f", annotations_sha256="", categories=categories, images=ImageTable.of(records)
+    )
 
 
 def found(image_id: int, shift: float = 0.0, score: float = 0.9) -> dict[str, object]:
@@ -64,6 +73,64 @@ def test_a_shifted_box_counts_up_to_its_iou() -> None:
     evaluation = evaluate(manifest(), [found(1), found(2, shift=10)], EDGES)
     assert evaluation.per_class["b"] == pytest.approx(40)
     assert evaluation.summary["AP75"] == pytest.approx(50)
+
+
+def test_classes_one_by_one_have_the_figures_of_all_at_once() -> None:
+    """The oracle is pycocotools as it is meant to be used, on everything at once."""
+    truth, results = drawn_detections(Random(4))
+    evaluation = evaluate(truth, results, EDGES)
+    whole = COCO()
+    whole.dataset = to_coco(truth, truth.categories)
+    whole.createIndex()
+    oracle = COCOeval(whole, whole.loadRes(results), "bbox")
+    oracle.params.areaRng = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
+    for step in (oracle.evaluate, oracle.accumulate, oracle.summarize):
+        step()
+    assert list(evaluation.summary.values()) == [round(100 * value, 3) for value in oracle.stats[:6]]
+    precision = oracle.eval["precision"][..., 0, -1]
+    assert min(precision.min(axis=(0, 1))) > -1
+    for row, curve in zip((0, 5, 8), evaluation.precision.values(), strict=True):
+        np.testing.assert_array_equal(curve, precision[row].mean(axis=1))
+
+
+def drawn_detections(rng: Random) -> tuple[Manifest, list[dict[str, Any]]]:
+    """Many objects of three classes, and near them as many detections, of which some have another class."""
+    spans = ((0, 80), (0, 80), (9, 200), (9, 200))
+    boxes = [tuple(rng.uniform(*span) for span in spans) for _ in range(300)]
+    annotations = [
+        Annotation(
+            annotation_id=number,
+            category_id=rng.choice((1, 2, 5)),
+            box_xywh=box,
+            area=box[2] * box[3],
+            iscrowd=rng.random() < 0.05,
+        )
+        for number, box in enumerate(boxes)
+    ]
+    records = [
+        ImageRecord(
+            image_id=number, file_name="", height=300, width=300, annotations=tuple(annotations[number::30])
+        )
+        for number in range(30)
+    ]
+    results = [
+        {
+            "image_id": a.annotation_id % 30,
+            "category_id": a.category_id if rng.random() < 0.8 else 2,
+            "bbox": [value + rng.gauss(0, 4) for value in a.box_xywh],
+            "score": rng.random(),
+        }
+        for a in annotations
+    ]
+    return replace(manifest(), images=ImageTable.of(records)), results
+
+
+def test_an_annotation_of_the_id_0_can_be_found() -> None:
+    """pycocotools takes a 0 for "unmatched"."""
+    first, second = manifest().images
+    zero = replace(first, annotations=(replace(first.annotations[0], annotation_id=0),))
+    truth = replace(manifest(), images=ImageTable.of([zero, second]))
+    assert evaluate(truth, [found(1), found(2)], EDGES).summary["AP"] == pytest.approx(100)
 
 
 def test_area_edges_decide_who_is_small() -> None:

@@ -15,7 +15,8 @@ from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.cache.writer import finalise, init, write_partition
 from pipeline.codec.precision import Precision
 from pipeline.config import structure
-from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest, write_manifest
+from pipeline.data.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.data.manifest import Category, Manifest, write_manifest
 from pipeline.data.views import ViewsConfig
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, save_detector
@@ -99,7 +100,7 @@ def _write_split(root: Path, split: str, images: int) -> Manifest:
         annotations_sha256="0" * 64,
         categories=tuple(Category(category_id=number + 1, name=name) for number, name in enumerate(CLASSES)),
         # The first image is empty.
-        images=tuple(_record(rng, image_id, objects=image_id) for image_id in range(images)),
+        images=ImageTable.of(_record(rng, image_id, objects=image_id) for image_id in range(images)),
     )
 
 

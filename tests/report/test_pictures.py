@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.manifest import Annotation, Category, ImageRecord, Manifest
+from pipeline.data.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.data.manifest import Category, Manifest
 from pipeline.report.pictures import PALETTE, Picture, class_colours, crop, embed_picture, place_marks
 from pipeline.report.regions import dots_path, shades, squares_path
 from pipeline.report.strips import box_iou, choose_images, describe, match, shown_detections
@@ -107,7 +108,7 @@ def test_images_of_several_objects_are_preferred() -> None:
             folder="",
             annotations_sha256="",
             categories=(Category(category_id=1, name="a"),),
-            images=records,
+            images=ImageTable.of(records),
         )
 
     assert [record.image_id for record in choose_images(manifest(1, 4, 0, 5, 1))] == [1, 3]

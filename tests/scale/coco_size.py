@@ -3,17 +3,22 @@
     uv run python tests/scale/coco_size.py --images 118287 --processes 2
 
 Annotations are drawn, not downloaded: 7.27 boxes an image as in train2017 (860,001 for 118,287 images), their
-sides log-normal so that 41 % are small, 35 % medium and 24 % large as in COCO. Each piece of work has a
-process of its own, whose peak memory is reported.
+sides log-normal so that 41 % are small, 35 % medium and 24 % large as in COCO, with outlines so long that the
+file is as large as train2017's 448 MB. Each piece of work has a process of its own, whose peak memory is
+reported.
 """
 
 import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
+from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TextIO
 
 from measured import Measured, measure, render
 
@@ -21,8 +26,6 @@ from pipeline.data.coco import read_coco
 from pipeline.data.manifest import Manifest, keep_trainable, read_manifest, write_manifest
 from pipeline.data.views import ViewsConfig
 from pipeline.evaluation.coco_ap import evaluate
-from pipeline.plan_table import tabulate
-from pipeline.planning import RegionsConfig, ViewPlan
 
 BOXES_PER_IMAGE = 7.27
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427), (612, 612), (375, 500), (500, 375), (334, 500))
@@ -30,6 +33,7 @@ SIZES = ((480, 640), (640, 480), (427, 640), (640, 427), (612, 612), (375, 500),
 LOG_SIDE, LOG_SIDE_DEVIATION = 3.73, 1.18
 """Of the square root of a box's area in px: 41 % lie below 32, and 76 % below 96."""
 LOG_ASPECT_DEVIATION = 0.5
+POINTS_PER_OUTLINE = 24
 CATEGORIES = 80
 STRIDES = (8, 16, 32, 64, 128)
 VIEWS = ViewsConfig(scales=((1333, 800),), flips=(False, True))
@@ -42,19 +46,45 @@ def write_annotations(path: Path, images: int, seed: int) -> int:
     """Write a COCO annotation file; returns the number of boxes."""
     rng = Random(seed)
     sizes = [rng.choice(SIZES) for _ in range(images)]
-    annotations = [
-        _draw_box(rng, image, *size) for image, size in enumerate(sizes) for _ in range(_draw_count(rng))
-    ]
-    content = {
-        "images": [
-            {"id": image, "file_name": f"{image:012}.jpg", "height": height, "width": width}
-            for image, (height, width) in enumerate(sizes)
-        ],
-        "annotations": [{"id": number, **row} for number, row in enumerate(annotations)],
-        "categories": [{"id": number + 1, "name": f"c{number}"} for number in range(CATEGORIES)],
-    }
-    path.write_text(json.dumps(content))
-    return len(annotations)
+    with path.open("w") as file:
+        file.write('{"images": ')
+        _write_rows(file, _draw_images(sizes))
+        file.write(', "annotations": ')
+        boxes = _write_rows(file, _draw_annotations(rng, sizes))
+        file.write(', "categories": ')
+        _write_rows(file, ({"id": number + 1, "name": f"c{number}"} for number in range(CATEGORIES)))
+        file.write("}")
+    return boxes
+
+
+def _write_rows(file: TextIO, rows: Iterable[dict[str, Any]]) -> int:
+    """Write a list row by row, for the whole of it would take 3 GB; returns its length."""
+    number = -1
+    for number, row in enumerate(rows):
+        file.write(("[" if number == 0 else ", ") + json.dumps(row))
+    file.write("[]" if number < 0 else "]")
+    return number + 1
+
+
+def _draw_images(sizes: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+    for image, (height, width) in enumerate(sizes):
+        yield {"id": image, "file_name": f"{image:012}.jpg", "height": height, "width": width}
+
+
+def _draw_annotations(rng: Random, sizes: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+    outlines = Random(0)
+    numbers = count(1)  # pycocotools takes 0 for "unmatched"
+    for image, size in enumerate(sizes):
+        for _ in range(_draw_count(rng)):
+            row = _draw_box(rng, image, *size)
+            yield {"segmentation": [_draw_outline(outlines, row["bbox"])], "id": next(numbers), **row}
+
+
+def _draw_outline(rng: Random, box: Sequence[float]) -> list[float]:
+    """Points in a box: their number has an exponential tail, as outlines have it."""
+    x, y, w, h = box
+    points = 3 + int(rng.expovariate(1 / (POINTS_PER_OUTLINE - 3)))
+    return [round(start + side * rng.random(), 2) for _ in range(points) for start, side in ((x, w), (y, h))]
 
 
 def _draw_count(rng: Random) -> int:
@@ -78,6 +108,11 @@ def _draw_box(rng: Random, image: int, height: int, width: int) -> dict[str, Any
     }
 
 
+def import_torch() -> str:
+    """What every process of the plan phase takes before it plans anything."""
+    return import_module("torch").__version__
+
+
 def prepare(annotations: Path, manifest: Path) -> str:
     """What ``prepare_data`` does but for looking at every image file."""
     read = keep_trainable(read_coco(annotations, str(annotations.parent), "images"), keep_empty=False)
@@ -87,6 +122,10 @@ def prepare(annotations: Path, manifest: Path) -> str:
 
 def plan(manifest: Path, processes: int) -> str:
     """The plan phase of ``cache_teacher``."""
+    # Loaded here: the other pieces of work do without torch.
+    from pipeline.plan_table import tabulate  # noqa: PLC0415
+    from pipeline.planning import RegionsConfig, ViewPlan  # noqa: PLC0415
+
     regions = RegionsConfig(overlap="released", lower_fraction=0.25)
     views = ViewPlan(manifest=read_manifest(manifest), strides=STRIDES, views=VIEWS, regions=regions)
     table = tabulate(views, processes, lambda items, _total, _label: items)
@@ -97,7 +136,7 @@ def plan(manifest: Path, processes: int) -> str:
 def evaluate_generated(manifest: Path, images: int, seed: int) -> str:
     """COCO evaluation of so many images' worth of generated detections."""
     whole = read_manifest(manifest)
-    truth = Manifest(**{**vars(whole), "images": whole.images[:images]})
+    truth = replace(whole, images=whole.images[:images])
     results = generated_detections(truth, seed)
     summary = evaluate(truth, results, (32, 96)).summary
     return f"{len(results):,} detections, AP {summary['AP']}"
@@ -133,6 +172,7 @@ def run(folder: Path, images: int, processes: int, evaluated: int) -> list[Measu
         measure("draw the annotation file (boxes)", write_annotations, annotations, images, 0),
         measure("read, check, write the manifest", prepare, annotations, manifest),
         measure(f"COCO evaluation of {evaluated:,} images", evaluate_generated, manifest, evaluated, 0),
+        measure("import torch", import_torch),
         measure(f"plan all views, {processes} processes", plan, manifest, processes),
     ]
 

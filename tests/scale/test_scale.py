@@ -1,6 +1,7 @@
 """The scale scripts in small: what they write is what they say."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 from coco_size import evaluate_generated, plan, prepare, write_annotations
@@ -9,9 +10,14 @@ from large_store import begin, check, finish, open_only, read_at_random, write
 SMALL_SIDE, LARGE_SIDE = 32, 96
 
 
+COCO_BYTES, COCO_IMAGES = 448e6, 118_287
+"""Of ``instances_train2017.json``."""
+
+
 def test_drawn_annotations_are_as_many_and_as_large_as_cocos(tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
     boxes = write_annotations(path, 3000, seed=1)
+    assert abs(path.stat().st_size / 3000 / (COCO_BYTES / COCO_IMAGES) - 1) < 0.1
     areas = [row["area"] for row in json.loads(path.read_text())["annotations"]]
     assert len(areas) == boxes
     assert abs(boxes / 3000 - 7.27) < 0.5
@@ -25,6 +31,16 @@ def test_a_drawn_dataset_is_prepared_planned_and_evaluated(tmp_path: Path) -> No
     assert prepare(annotations, manifest).endswith("images")
     assert "kept points" in plan(manifest, 1)
     assert "1,000 detections" in evaluate_generated(manifest, 10, seed=0)
+
+
+def test_a_dataset_is_prepared_in_less_memory_than_its_file_takes(tmp_path: Path) -> None:
+    annotations, manifest = tmp_path / "instances.json", tmp_path / "manifest.json"
+    write_annotations(annotations, 3000, seed=0)
+    tracemalloc.start()
+    prepare(annotations, manifest)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < annotations.stat().st_size
 
 
 def test_a_store_of_many_views_is_whole(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A COCO-layout folder, with a clairvoyant and its description beside it."""
     folder = tmp_path_factory.mktemp("dataset")
     manifest = clairvoyant_manifest(folder)
-    content = to_coco(manifest)
+    content = to_coco(manifest, manifest.categories)
     for row, record in zip(content["images"], manifest.images, strict=True):
         row["file_name"] = record.file_name
     (folder / "annotations").mkdir()

@@ -107,7 +107,7 @@ def test_targets_are_read_for_the_view_that_is_shown(tmp_path: Path) -> None:
     """The pixels of an example and its boxes are those of one and the same view."""
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     for key in store.keys:
-        live = plan.plan(plan.manifest.by_id[key.image_id], key.view)
+        live = plan.plan(plan.manifest.image(key.image_id), key.view)
         assert store.planned(key).geometry == live.geometry
         np.testing.assert_array_equal(store.planned(key).boxes_xyxy, live.boxes_xyxy)
 

@@ -22,7 +22,7 @@ def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     teacher = small_teacher(plan.manifest)
     for view, soft in zip(plan, teacher.run(list(plan)), strict=True):
-        record = plan.manifest.by_id[view.key.image_id]
+        record = plan.manifest.image(view.key.image_id)
         image = read_image(plan.manifest.image_path(record), view.geometry.original_hw)
         with torch.inference_mode():
             pixels = apply_view(image, view.geometry, GFL_PREPROCESSING)

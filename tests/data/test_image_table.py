@@ -1,0 +1,104 @@
+"""A table of images is the sequence of its records, in less memory."""
+
+import pickle
+import tracemalloc
+from random import Random
+
+import numpy as np
+import pytest
+
+from pipeline.data.image_table import COLUMNS, Annotation, ImageRecord, ImageTable
+
+
+def drawn(images: int, seed: int = 0) -> list[ImageRecord]:
+    """Records ascending by id, of 0 to 4 annotations with ids from all of an int64."""
+    rng = Random(seed)
+    ids = sorted(rng.randrange(-(2**63) + 1, 2**63 - 1) for _ in range(images))
+    return [
+        ImageRecord(
+            image_id=image_id,
+            file_name=f"{'sub/' * rng.randrange(3)}ä{image_id}.jpg",
+            height=rng.randrange(1, 10**9),
+            width=rng.randrange(1, 10**9),
+            annotations=tuple(draw_annotation(rng, number) for number in range(rng.randrange(5))),
+        )
+        for image_id in ids
+    ]
+
+
+def draw_annotation(rng: Random, number: int) -> Annotation:
+    return Annotation(
+        annotation_id=2**62 + number,
+        category_id=-(2**63) + rng.randrange(9),
+        box_xywh=(rng.gauss(0, 1e9), -0.0, rng.random(), 1e-300),
+        area=rng.random(),
+        iscrowd=rng.random() < 0.5,
+    )
+
+
+def test_records_come_back_as_they_were() -> None:
+    records = drawn(40)
+    table = ImageTable.of(records)
+    assert list(table) == records
+    assert repr(list(table)) == repr(records)
+    assert table[-1] == records[-1]
+    with pytest.raises(IndexError):
+        table[40]
+
+
+def test_records_and_annotations_are_ordered_by_id() -> None:
+    records = drawn(20)
+    mixed = [*records]
+    Random(1).shuffle(mixed)
+    assert list(ImageTable.of(mixed)) == records
+
+
+@pytest.mark.parametrize(
+    "place", [slice(None), slice(3, 9), slice(-3, None), slice(9, 3), slice(1, None, 3), slice(50, 60)]
+)
+def test_a_slice_is_the_table_of_the_slice(place: slice) -> None:
+    records = drawn(20)
+    part = ImageTable.of(records)[place]
+    assert part == ImageTable.of(records[place])
+    assert list(part[1:]) == records[place][1:]
+
+
+def test_rows_are_taken_with_their_annotations() -> None:
+    records = drawn(20)
+    taken = ImageTable.of(records).take(np.array([2, 3, 11]))
+    assert list(taken) == [records[2], records[3], records[11]]
+    assert list(ImageTable.of(records).take(np.array([], np.int64))) == []
+
+
+def test_tables_of_other_records_are_not_equal() -> None:
+    assert ImageTable.of(drawn(9)) == ImageTable.of(drawn(9))
+    assert ImageTable.of(drawn(9)) != ImageTable.of(drawn(9, seed=1))
+    assert ImageTable.of(drawn(9)) != ImageTable.of(drawn(8))
+
+
+def test_an_image_is_found_by_its_id() -> None:
+    records = drawn(20)
+    table = ImageTable.of(records)
+    assert [table.row_of(record.image_id) for record in records] == list(range(20))
+    for other in (records[0].image_id - 1, records[5].image_id + 1, records[-1].image_id + 1):
+        with pytest.raises(KeyError):
+            table.row_of(other)
+
+
+def test_a_slice_is_sent_without_the_rest_of_its_table() -> None:
+    table = ImageTable.of(drawn(2000))
+    few = table[100:110]
+    assert few.annotations.base is not None, "a slice is no copy"
+    assert len(pickle.dumps(few)) < len(pickle.dumps(table)) / 50
+    assert pickle.loads(pickle.dumps(few)) == few
+
+
+def test_an_annotation_takes_65_bytes() -> None:
+    assert np.dtype(list(COLUMNS.items())).itemsize == 65
+    records = drawn(5000)
+    names = 4 * max(len(record.file_name) for record in records)
+    tracemalloc.start()
+    table = ImageTable.of(records)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 65 * len(table.annotations) + (names + 40) * len(table) + 10_000
