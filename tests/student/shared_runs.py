@@ -1,5 +1,7 @@
 """The same students trained by real processes that share every batch (gloo, on the CPU)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from training_cases import FULL, HERE, IMAGES, store_of, student, trained
 
 from pipeline.detector.gfl import GFL
 from pipeline.student.train import StudentConfig
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.loop import Trained
 from pipeline.training.processes import ALONE, Processes
 
 SCHEDULE = {"epochs": 3, "batch_size": 4, "warmup_steps": 2}
@@ -20,6 +24,7 @@ CASES: dict[str, StudentConfig] = {
     "grouped": student(FULL, SCHEDULE, norm_eval=True, group_by_aspect=True),
 }
 """Each takes six steps on images of different sizes."""
+GOES_ON = "norms_in_eval"
 
 
 def train_all(folder: Path, processes: Processes, micro_batch: int | None) -> dict[str, GFL]:
@@ -35,14 +40,49 @@ def train_all(folder: Path, processes: Processes, micro_batch: int | None) -> di
 
 def member(rank: int, count: int, folder: Path) -> None:
     """What each process runs; the first keeps its weights."""
+    with joined(rank, count, folder / f"meet_{count}") as processes:
+        keep(train_all(folder, processes, None), processes, folder / f"{count}.pt")
+
+
+def member_that_goes_on(rank: int, count: int, folder: Path) -> None:
+    """The same, for the case whose first epoch is finished."""
+    with joined(rank, count, folder / f"meet_again_{count}") as processes:
+        keep({GOES_ON: go_on(folder, processes).model}, processes, folder / f"on_{count}.pt")
+
+
+@contextmanager
+def joined(rank: int, count: int, meeting: Path) -> Iterator[Processes]:
+    """One of several processes, with one thread."""
     torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet_{count}", rank=rank, world_size=count
-    )
-    models = train_all(folder, Processes(rank=rank, count=count), None)
-    if rank == 0:
-        torch.save({name: model.state_dict() for name, model in models.items()}, folder / f"{count}.pt")
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
+    yield Processes(rank=rank, count=count)
     distributed.destroy_process_group()
+
+
+def keep(models: dict[str, GFL], processes: Processes, path: Path) -> None:
+    """Save weights; the first process does."""
+    if processes.leads:
+        torch.save({name: model.state_dict() for name, model in models.items()}, path)
+
+
+def go_on(folder: Path, processes: Processes, steps: int | None = None) -> Trained:
+    """Train the case from the newest checkpoint in the folder on, and leave others there."""
+    return trained(
+        CASES[GOES_ON],
+        store_of(folder, QUANTIZED),
+        small_plan(folder, IMAGES),
+        replace(HERE, processes=processes),
+        steps=steps,
+        checkpoints=Checkpoints(folder=folder),
+    )
+
+
+def continued_by(folder: Path, count: int) -> dict[str, torch.Tensor]:
+    """State of the case after its first epoch alone, and the others in ``count`` processes."""
+    go_on(folder, ALONE, steps=IMAGES // SCHEDULE["batch_size"])
+    torch.multiprocessing.spawn(member_that_goes_on, args=(count, folder), nprocs=count)
+    states: dict[str, dict[str, torch.Tensor]] = torch.load(folder / f"on_{count}.pt", weights_only=True)
+    return states[GOES_ON]
 
 
 def trained_by(folder: Path, count: int) -> dict[str, dict[str, torch.Tensor]]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from shared_runs import CASES, train_all, trained_by
+from shared_runs import CASES, GOES_ON, continued_by, train_all, trained_by
 from teacher_cases import QUANTIZED, small_plan
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, store_of, student, trained
@@ -47,6 +47,11 @@ def test_processes_that_share_a_batch_train_the_student_of_one(
     shared = trained_by(folder, count)
     differences = {name: largest_difference(shared[name], alone[name]) for name in CASES}
     assert max(differences.values()) < ROUNDING, differences
+
+
+def test_a_run_goes_on_in_another_number_of_processes(folder: Path, alone: States) -> None:
+    continued = continued_by(folder, 2)
+    assert largest_difference(continued, alone[GOES_ON]) < ROUNDING
 
 
 def test_a_batch_in_parts_trains_the_student_of_the_whole(folder: Path, alone: States) -> None:
