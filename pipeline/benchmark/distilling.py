@@ -1,9 +1,7 @@
 """``ldp bench``: what a recipe's distillation costs beside plain training, measured in one process."""
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,11 @@ import torch
 from pipeline.benchmark.caching import CachePasses, CacheTimes
 from pipeline.benchmark.rounds import ShowRounds
 from pipeline.benchmark.stepping import StepTimes, StudentSteps
+from pipeline.benchmark.versions import versions
 from pipeline.benchmark.ways import ONLINE, PLAIN, STORED, ways
 from pipeline.cache.reader import TargetStore
 from pipeline.cost.card import StudentCost, break_even
+from pipeline.cost.probe import device_name
 from pipeline.data.views import PerEpochViewsConfig, Views
 from pipeline.planning import ViewPlan
 from pipeline.student.train import StudentConfig
@@ -107,7 +107,7 @@ def measure_distilling(
         scale=max(plan.views.scales),
         batch_size=batch,
         teacher_batch=cache.batch_size,
-        device=_device_name(machine.device),
+        device=device_name(machine.device),
         machine=_machine(machine),
         steps=timed,
         cache=cached,
@@ -141,14 +141,9 @@ def _break_even(
     return break_even(once, (cost,))
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
 def _machine(machine: Machine) -> dict[str, str]:
     return {
         "threads": str(torch.get_num_threads()),
         "decoding processes": str(machine.workers),
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **versions(PACKAGES),
     }

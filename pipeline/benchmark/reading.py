@@ -1,10 +1,8 @@
 """``ldp bench read``: all readers on the same views, once they have proved to read the same values."""
 
 import logging
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from pipeline.benchmark.readers import (
 )
 from pipeline.benchmark.sample import Sample, ViewArrays
 from pipeline.benchmark.timing import Spread, time_readers
+from pipeline.benchmark.versions import versions
 from pipeline.cache.reader import TargetStore
 from pipeline.cache.records import ViewKey
 
@@ -123,7 +122,7 @@ def measure_reading(config: ReadingConfig, folder: Path) -> ReadingTimes:
         bytes_per_view={name: sizes.get(name, stored_bytes) for name in times},
         loading=loading,
         workers=config.workers,
-        machine=_machine(),
+        machine=versions(PACKAGES),
     )
 
 
@@ -152,11 +151,3 @@ def _load(reader: ViewReader, sample: Sample, start_method: str, workers: int) -
     keys = list(sample.rows)
     keys = keys * -(-LEAST_VIEWS_LOADED // len(keys))
     return loading_rate(reader, keys, start_method=start_method, workers=workers)
-
-
-def _machine() -> dict[str, str]:
-    return {
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-    }

@@ -119,7 +119,7 @@ def probe_machine(
         seconds = _train_student(student, stored, student_batch, device)
         student_seconds |= dict.fromkeys(names, seconds)
     return Probe(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        device=device_name(device),
         threads=torch.get_num_threads(),
         probed_hw=view.geometry.padded_hw,
         teacher_batch=teacher_batch,
@@ -129,6 +129,11 @@ def probe_machine(
         read_seconds=read_seconds,
         student_seconds=student_seconds,
     )
+
+
+def device_name(device: torch.device) -> str:
+    """As people call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def _run_teacher(teacher: Teacher, view: PlannedView) -> tuple[SoftTargets, float]:
