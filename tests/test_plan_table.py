@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fork_servers import own_fork_server
 from teacher_cases import small_plan
 
 from pipeline import plan_table
@@ -24,17 +24,12 @@ def every_plan(folder: Path) -> list[ViewPlan]:
 
 
 @pytest.fixture
-def own_fork_server() -> Iterator[None]:
-    """A process has one server that forks for it: that of other tests has loaded other modules."""
-    server = forkserver._forkserver
-    loaded = server._preload_modules
-    server._stop()
-    yield
-    server._stop()
-    server._preload_modules = loaded
+def fresh_fork_server() -> Iterator[None]:
+    with own_fork_server():
+        yield
 
 
-@pytest.mark.usefixtures("own_fork_server")
+@pytest.mark.usefixtures("fresh_fork_server")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_runs_and_processes_make_the_table_of_all_views(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int

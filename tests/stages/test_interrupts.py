@@ -5,10 +5,12 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from finished import STAGES, call, files_below, without_times
+from fork_servers import own_fork_server
 
 INTERRUPTED = (
     "prepare_data",
@@ -22,7 +24,13 @@ INTERRUPTED = (
 LONGEST_SECONDS = 120.0
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["finished", *(f"stages.{stage.split()[0]}" for stage in STAGES)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stages_are_loaded() -> Iterator[None]:
+    """Else Ctrl-C would come while a stage is still loading."""
+    with own_fork_server(["finished", *(f"stages.{stage.split()[0]}" for stage in STAGES)]):
+        yield
 
 
 def run_apart(stage: str, log: str) -> None:

@@ -39,6 +39,7 @@ CACHE_TEACHER = {
     "precision": {"edge_step": 0.1, "edge_step_cap": 4.0, "cls_step": 0.1},
     "views_per_partition": 4,
     "batch_size": 3,
+    "forward_precision": "float32",
 }
 
 
