@@ -115,26 +115,19 @@ def distilling(arguments: argparse.Namespace) -> None:
         folder = Path(temporary)
         run = run_folder(recipe)
         manifest = _manifest(run, images, student, folder / "drawn")
-        model = _teacher(run, recipe, manifest)
-        spec = model.spec
-        plan = ViewPlan(
+        teacher = Teacher(
+            model=_model(run, recipe, manifest),
             manifest=manifest,
-            strides=spec.strides,
-            views=cache.views,
-            regions=cache.regions,
-            conventions=spec.conventions,
+            batch_size=cache.batch_size,
+            device=device(),
+            precision=cache.forward_precision,
         )
+        plan = _plan(cache, teacher)
         measured, store = measure_distilling(
             DistillingConfig(rounds=arguments.rounds, steps=arguments.steps),
             plan,
             cache,
-            Teacher(
-                model=model,
-                manifest=manifest,
-                batch_size=cache.batch_size,
-                device=device(),
-                precision=cache.forward_precision,
-            ),
+            teacher,
             (name, student),
             machine=machine(ALONE),
             folder=folder / "cached",
@@ -177,7 +170,19 @@ def _manifest(run: RunFolder, images: int, student: StudentConfig, drawn: Path) 
     return draw_dataset(drawn, images, student.detector.num_classes)
 
 
-def _teacher(run: RunFolder, recipe: Path, manifest: Manifest) -> BoxModel:
+def _plan(cache: CacheConfig, teacher: Teacher) -> ViewPlan:
+    """The views of all the teacher's images."""
+    spec = teacher.model.spec
+    return ViewPlan(
+        manifest=teacher.manifest,
+        strides=spec.strides,
+        views=cache.views,
+        regions=cache.regions,
+        conventions=spec.conventions,
+    )
+
+
+def _model(run: RunFolder, recipe: Path, manifest: Manifest) -> BoxModel:
     """The recipe's teacher, or one of its architecture."""
     if run.teacher_weights.is_file():
         logger.info("teacher: %s", run.teacher_weights)
