@@ -7,30 +7,31 @@ from pathlib import Path
 
 import torch
 
-from pipeline.cache.durable import names_what_fails
-from pipeline.config import load_section
-from pipeline.progress import show_progress, show_work
-from pipeline.run_folder import SCRATCH, RunFolder, run_folder
-from pipeline.teacher.cache_views import CacheConfig, fill_store, plan_store, require_disk
-from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
-from pipeline.teacher.setup import StoreSetup, set_up_store
-from pipeline.teacher.times import PartitionTimes
-from stages.runtime import (
+from pipeline.core.arguments import stage_arguments
+from pipeline.core.config import load_section
+from pipeline.core.environment import (
     cache_workers,
     dask_scheduler,
     device,
     named_device,
-    read_split,
     run_stage,
     timed,
     worker_environments,
 )
+from pipeline.core.files import names_what_fails
+from pipeline.core.paths import SCRATCH, RunFolder, run_folder
+from pipeline.core.progress import show_progress, show_work
+from pipeline.teacher.inputs import StoreSetup, set_up_store
+from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
+from pipeline.teacher.run import CacheConfig, fill_store, plan_store, require_disk
+from pipeline.teacher.times import PartitionTimes
+from pipeline.views.manifest import read_split
 
 
 def main() -> None:
     """Run the stage."""
-    config = load_section(CacheConfig, "cache_teacher")
-    folder = run_folder()
+    params = stage_arguments(__doc__).params
+    config, folder = load_section(CacheConfig, "cache_teacher", params), run_folder(params)
     setup = set_up_store(config, read_split(folder, "train"), folder.teacher_weights)
     engine = choose_engine(setup, folder)
     planned = plan_store(
@@ -61,7 +62,7 @@ def choose_engine(setup: StoreSetup, folder: RunFolder) -> Engine:
     if scheduler is None and workers == 1:
         return partial(write_here, setup.plan, setup.load_teacher(chosen), cores)
     # Dask takes a second or two to load, which one process need not wait for.
-    from pipeline.parallel.cluster import existing_cluster, local_cluster, require_scheduler  # noqa: PLC0415
+    from pipeline.core.cluster import existing_cluster, local_cluster, require_scheduler  # noqa: PLC0415
     from pipeline.teacher.workers import PartitionJob, write_in_workers  # noqa: PLC0415
 
     job = PartitionJob(

@@ -1,47 +1,24 @@
 """COCO evaluation of the teacher, or of one student."""
 
-import argparse
-from dataclasses import dataclass
-
-from pipeline.config import load_section
-from pipeline.data.views import ViewsConfig
-from pipeline.detector.files import find_model
-from pipeline.errors import ConfigError
+from pipeline.core.arguments import stage_arguments
+from pipeline.core.config import load_section
+from pipeline.core.environment import device, run_stage, write_json
+from pipeline.core.paths import TEACHER, require_student, run_folder
+from pipeline.core.progress import show_progress
 from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
+from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect, write_results
-from pipeline.progress import show_progress
-from pipeline.run_folder import TEACHER, require_student, run_folder
-from stages.runtime import device, read_split, run_stage, write_json
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Section ``evaluate``."""
-
-    scale: tuple[int, int]
-    """Test scale ``(long, short)``, px."""
-    batch_size: int
-    area_edges: tuple[float, float]
-    """Sides in px whose squares part small, medium and large objects."""
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size: expected 1 or more, but got {self.batch_size}")
-        if not 0 < self.area_edges[0] < self.area_edges[1]:
-            raise ConfigError(f"area_edges: expected 0 < small < large, but got {self.area_edges}")
-        # The rule of scales is that of views.
-        ViewsConfig(scales=(self.scale,), flips=(False,))
+from pipeline.onnx.models import find_model
+from pipeline.views.manifest import read_split
 
 
 def main() -> None:
     """Run the stage."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help=f"a key of the section students in params.yaml, or {TEACHER}")
-    name = parser.parse_args().name
-    config = load_section(EvaluateConfig, "evaluate")
-    folder = run_folder()
+    arguments = stage_arguments(__doc__, f"a key of the section students, or {TEACHER}")
+    name, params = arguments.name, arguments.params
+    config, folder = load_section(EvaluateConfig, "evaluate", params), run_folder(params)
     if name != TEACHER:
-        require_student(name)
+        require_student(name, params)
     weights = folder.teacher_weights if name == TEACHER else folder.student_weights(name)
     manifest = read_split(folder, "val")
     files = find_model(weights, manifest.categories)

@@ -1,109 +1,71 @@
-"""Render ``shapes`` or read a COCO-layout dataset, and write the manifests of its two splits."""
+"""Render ``shapes`` or read a COCO-layout dataset; leave each split in an output of its own."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline.config import load_section
-from pipeline.data.coco import read_coco, require_images
-from pipeline.data.manifest import Manifest, keep_trainable, write_manifest
-from pipeline.errors import ConfigError, DatasetError, shown
-from pipeline.output import replacing
-from pipeline.progress import show_progress
-from pipeline.run_folder import run_folder
-from pipeline.shapes.dataset import ShapesConfig, write_dataset
-from stages.runtime import dataset_root, run_stage
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig:
-    """One split of a COCO-layout dataset."""
-
-    annotations: str
-    """Annotation file under the root."""
-    images: str
-    """Folder of the images under the root."""
-    limit: int | None
-    """Take only the first images (by id); null takes all."""
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"limit: expected 1 or more, or null for all, but got {self.limit}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoConfig:
-    """A dataset in COCO's layout, read where it lies."""
-
-    root: str
-    train: SplitConfig
-    val: SplitConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareDataConfig:
-    """Section ``prepare_data``: exactly one of ``shapes`` and ``coco``."""
-
-    source: str
-    """File or folder that DVC watches: the renderer, or the folder of the annotations."""
-    keep_empty_images: bool
-    """Train on images without objects, too."""
-    shapes: ShapesConfig | None
-    coco: CocoConfig | None
-
-    def __post_init__(self) -> None:
-        if (self.shapes is None) == (self.coco is None):
-            raise ConfigError("expected exactly one of shapes and coco; set the other to null")
-
-
-SHAPES_SPLITS = {
-    split: SplitConfig(annotations=f"annotations/instances_{split}.json", images=split, limit=None)
-    for split in ("train", "val")
-}
+from pipeline.core.arguments import stage_arguments
+from pipeline.core.config import load_section
+from pipeline.core.environment import dataset_root, run_stage
+from pipeline.core.errors import DatasetError, shown
+from pipeline.core.paths import SPLITS, RunFolder, Split, run_folder
+from pipeline.core.progress import show_progress
+from pipeline.datasets.coco import read_coco, require_images
+from pipeline.datasets.config import CocoConfig, PrepareDataConfig
+from pipeline.datasets.shapes.dataset import ShapesConfig, write_split
+from pipeline.views.manifest import Manifest, keep_trainable, write_manifest
 
 
 def main() -> None:
     """Run the stage."""
-    config = load_section(PrepareDataConfig, "prepare_data")
-    folder = run_folder()
-    if config.shapes:
-        write_dataset(
-            config.shapes, folder.rendered, lambda items: show_progress(items, len(list(items)), "render")
-        )
-        root, splits = str(folder.rendered), SHAPES_SPLITS
+    params = stage_arguments(__doc__).params
+    config, folder = load_section(PrepareDataConfig, "prepare_data", params), run_folder(params)
+    if config.coco:
+        train, val = (_read_split(config.coco, split) for split in SPLITS)
     else:
-        assert config.coco is not None
-        root, splits = config.coco.root, {"train": config.coco.train, "val": config.coco.val}
-    train, val = (_read(root, splits[split]) for split in ("train", "val"))
-    _require_same_categories(train, val, splits["val"])
+        assert config.shapes is not None
+        train, val = (_render_split(config.shapes, folder, split) for split in SPLITS)
+    _require_same_categories(train, val)
     train = keep_trainable(train, keep_empty=config.keep_empty_images)
     if not train.images:
-        raise DatasetError(
-            f"{root}/{splits['train'].annotations}: expected images to train on, but there are none"
-        )
+        raise DatasetError(f"{train.root}: expected images to train on, but there are none")
     # Nothing is written before everything has proved good.
     write_manifest(train, folder.manifest("train"))
     write_manifest(val, folder.manifest("val"))
-    if config.coco:
-        with replacing(folder.rendered / "README.txt") as remark:
-            remark.write_text("The images of this dataset lie where params.yaml says.\n")
 
 
-def _read(root: str, split: SplitConfig) -> Manifest:
+def _render_split(config: ShapesConfig, folder: RunFolder, split: Split) -> Manifest:
+    root = folder.split(split)
+    write_split(
+        config,
+        split,
+        images=root / "images",
+        annotations=root / "annotations.json",
+        progress=lambda items: show_progress(items, len(list(items)), f"render {split}"),
+    )
+    return _read(str(root), "annotations.json", "images", None)
+
+
+def _read_split(config: CocoConfig, split: Split) -> Manifest:
+    section = config.train if split == "train" else config.val
+    return _read(config.root, section.annotations, section.images, section.limit)
+
+
+def _read(root: str, annotations: str, images: str, limit: int | None) -> Manifest:
     here = dataset_root(root)
     if not Path(here).is_dir():
         raise DatasetError(f"{here}: expected the folder of a dataset, but there is none; link it there")
-    manifest = read_coco(Path(here) / split.annotations, here, split.images)
-    manifest = replace(manifest, images=manifest.images[: split.limit])
+    manifest = read_coco(Path(here) / annotations, here, images)
+    manifest = replace(manifest, images=manifest.images[:limit])
     require_images(manifest)
     # Recorded as the parameters name it: the manifest is the same on every machine.
     return replace(manifest, root=root)
 
 
-def _require_same_categories(train: Manifest, val: Manifest, split: SplitConfig) -> None:
+def _require_same_categories(train: Manifest, val: Manifest) -> None:
     """A label means the same in both splits."""
     if train.labels != val.labels:
         raise DatasetError(
-            f"{val.root}/{split.annotations}: expected the categories of the training split, "
+            f"{val.root}: expected the categories of the training split, "
             f"{shown(list(train.labels))}, but got {shown(list(val.labels))}"
         )
 

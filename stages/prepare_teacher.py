@@ -1,66 +1,32 @@
 """Train the teacher, or take a given one: ends with one file of weights and its description."""
 
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.config import load_section
-from pipeline.data.manifest import Manifest
-from pipeline.data.views import Views
+from pipeline.core.arguments import stage_arguments
+from pipeline.core.config import load_section
+from pipeline.core.environment import timed
+from pipeline.core.errors import ConfigError
+from pipeline.core.paths import run_folder
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.files import import_onnx
 from pipeline.detector.gfl import GFL, load_weights, save_detector
-from pipeline.errors import ConfigError
-from pipeline.planning import RegionsConfig, ViewPlan
-from pipeline.run_folder import run_folder
-from pipeline.teacher.train import train_teacher
+from pipeline.onnx.models import import_onnx
+from pipeline.regions.view_set import RegionsConfig, ViewPlan
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
-from pipeline.training.config import TrainConfig
 from pipeline.training.curve import LossRow, write_curve
+from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.processes import Machine, Processes
-from stages.launch import UNFINISHED, machine, run_training
-from stages.runtime import read_split, timed
-
-TRAINING_CODE = "pipeline/training"
-"""What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareTeacherConfig:
-    """Section ``prepare_teacher``."""
-
-    source: str
-    """What DVC watches: the weights file to take, the description of an ONNX file, or ``TRAINING_CODE``."""
-    detector: DetectorConfig | None
-    """Null for an ONNX file, whose description says it all."""
-    views: Views | None
-    """Augmentations of its training; null takes ``source``."""
-    train: TrainConfig | None
-    """Null takes ``source``."""
-
-    def __post_init__(self) -> None:
-        if (self.views is None) != (self.train is None):
-            raise ConfigError("expected views and train both, to train, or both null, to take source")
-        if (self.train is None) != (self.source != TRAINING_CODE):
-            raise ConfigError(
-                f"source: expected {TRAINING_CODE} to train, or a weights file with views and train null, "
-                f"but got {self.source!r}"
-            )
-        if (self.detector is None) != self.is_onnx:
-            raise ConfigError(
-                "detector: expected null with the .yaml description of an ONNX file, and only then"
-            )
-
-    @property
-    def is_onnx(self) -> bool:
-        """The teacher is an ONNX file."""
-        return Path(self.source).suffix == ".yaml"
+from pipeline.training.teacher import train_teacher
+from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.views.geometry import Views
+from pipeline.views.manifest import Manifest, read_split
 
 
 def main(processes: Processes) -> None:
     """Run the stage in one of the processes that share the teacher's batches."""
-    config = load_section(PrepareTeacherConfig, "prepare_teacher")
-    folder = run_folder()
+    params = stage_arguments(__doc__).params
+    config, folder = load_section(PrepareTeacherConfig, "prepare_teacher", params), run_folder(params)
     manifest = read_split(folder, "train")
     images = [manifest.annotations_sha256, manifest.images_sha256]
     unfinished = UNFINISHED / run_key("teacher", {"prepare_teacher": asdict(config), "images": images})

@@ -1,22 +1,25 @@
 """One page about teacher, students and store, for any browser, without a network."""
 
-from pipeline.config import load_section
-from pipeline.output import replacing
+from pipeline.core.arguments import stage_arguments
+from pipeline.core.config import load_section, load_student
+from pipeline.core.environment import device, run_stage
+from pipeline.core.output import replacing
+from pipeline.core.paths import run_folder, student_names
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.fidelity.fidelity import FidelityConfig
 from pipeline.report.collect import collect
 from pipeline.report.page import render
-from pipeline.run_folder import run_folder, student_names
 from pipeline.student.train import StudentConfig
-from pipeline.teacher.fidelity import FidelityConfig
-from stages.evaluate import EvaluateConfig
-from stages.runtime import device, read_split, run_stage
+from pipeline.views.manifest import read_split
 
 
 def main() -> None:
     """Run the stage."""
-    students = {name: load_section(StudentConfig, f"students.{name}") for name in student_names()}
-    bounds = load_section(FidelityConfig, "verify_cache")
-    evaluated = load_section(EvaluateConfig, "evaluate")
-    folder = run_folder()
+    params = stage_arguments(__doc__).params
+    students = {name: load_student(StudentConfig, name, params) for name in student_names(params)}
+    bounds = load_section(FidelityConfig, "verify_cache", params)
+    evaluated = load_section(EvaluateConfig, "evaluate", params)
+    folder = run_folder(params)
     train, val = read_split(folder, "train"), read_split(folder, "val")
     page = render(collect(folder, train, val, students, device()), bounds, evaluated.area_edges)
     with replacing(folder.report) as partial:

@@ -1,37 +1,39 @@
 """Train one student from the store; the teacher is not needed."""
 
-import argparse
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from pipeline.cache.reader import TargetStore
-from pipeline.config import load_section
+from pipeline.core.arguments import stage_arguments
+from pipeline.core.config import load_student
+from pipeline.core.environment import timed
+from pipeline.core.paths import require_student, run_folder
 from pipeline.detector.gfl import save_detector
-from pipeline.run_folder import require_student, run_folder
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig, run_identity, stored_targets, train_student
 from pipeline.student.validate import validation_on
 from pipeline.training.checkpoints import hold_checkpoints, run_key
 from pipeline.training.curve import write_curve
+from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import Trained
 from pipeline.training.processes import Processes
 from pipeline.training.validation import write_scores
-from stages.launch import UNFINISHED, machine, run_training
-from stages.runtime import read_split, timed
+from pipeline.views.manifest import read_split
 
 
 def main(processes: Processes) -> None:
     """Run the stage in one of the processes that share its batches."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="a key of the section students in params.yaml")
-    name = require_student(parser.parse_args().name)
-    config = load_section(StudentConfig, f"students.{name}")
-    folder = run_folder()
-    train, val = read_split(folder, "train"), read_split(folder, "val")
+    arguments = stage_arguments(__doc__, "a key of the section students")
+    name = require_student(arguments.name, arguments.params)
+    config = load_student(StudentConfig, name, arguments.params)
+    folder = run_folder(arguments.params)
+    train = read_split(folder, "train")
+    val = read_split(folder, "val") if config.validation.enabled else None
     store = TargetStore.open(folder.store)
     source = stored_targets(config, store, train)
     here, output = machine(processes), folder.student(name)
     facts = {"epochs": config.train.schedule.epochs, "images": len(train.images)}
-    unfinished = UNFINISHED / run_key(name, run_identity(config, store, (train, val)))
+    read = [split for split in (train, val) if split]
+    unfinished = UNFINISHED / run_key(name, run_identity(config, store, read))
     with hold_checkpoints(unfinished, processes) as checkpoints:
         clock: AbstractContextManager[dict[str, object]] = (
             timed(output / "timing.json", **facts) if processes.leads else nullcontext({})
@@ -44,7 +46,7 @@ def main(processes: Processes) -> None:
                 machine=here,
                 label=name,
                 checkpoints=checkpoints,
-                validation=validation_on(config.validation, val, here) if config.validation else None,
+                validation=validation_on(config.validation, val, here) if val else None,
             )
             if student.continued_from:
                 timing["continued_from_epoch"] = student.continued_from

@@ -3,25 +3,28 @@
 import logging
 from dataclasses import asdict, replace
 
-from pipeline.cache.fingerprint import require_same
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.verify import verify
-from pipeline.config import load_section
-from pipeline.errors import CacheError
-from pipeline.run_folder import run_folder
-from pipeline.teacher.cache_views import CacheConfig
-from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
-from pipeline.teacher.setup import set_up_store
-from stages.runtime import device, read_split, run_stage, write_json
+from pipeline.core.arguments import stage_arguments
+from pipeline.core.config import load_section
+from pipeline.core.environment import device, run_stage, write_json
+from pipeline.core.errors import CacheError
+from pipeline.core.paths import run_folder
+from pipeline.fidelity.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
+from pipeline.store.format.fingerprint import require_same
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.verify import verify
+from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.run import CacheConfig
+from pipeline.views.manifest import read_split
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Run the stage."""
-    config = load_section(FidelityConfig, "verify_cache")
-    cached = load_section(CacheConfig, "cache_teacher")
-    folder = run_folder()
+    params = stage_arguments(__doc__).params
+    config = load_section(FidelityConfig, "verify_cache", params)
+    cached = load_section(CacheConfig, "cache_teacher", params)
+    folder = run_folder(params)
     problems = verify(folder.store, lambda _done, _total: None)
     if problems:
         first = problems[0]

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from pipeline.cache.records import PlannedView, ViewKey
-from pipeline.data.manifest import GroundTruth
-from pipeline.data.views import ViewGeometry, pad_size
 from pipeline.detector.head import RawOutputs
-from pipeline.planning import RegionsConfig, plan_view
-from pipeline.regions.grid import level_lengths, level_sizes
+from pipeline.regions.view_set import RegionsConfig, plan_view
+from pipeline.views.geometry import ViewGeometry, pad_size
+from pipeline.views.manifest import GroundTruth
+from pipeline.views.pyramid import level_lengths, level_sizes
+from pipeline.views.types import PlannedView, ViewKey
 
 STRIDES = (8, 16, 32)
 BINS = 17

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline.regions.atss import INSIDE_MARGIN_PX, NEGATIVE, TOP_K
-from pipeline.regions.grid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
-from pipeline.regions.overlap import EPSILON, VlrOverlap, box_areas
+from pipeline.regions.overlap import VlrOverlap
 from pipeline.regions.valuable import ViewRegions
+from pipeline.views.box_ops import EPSILON, box_areas
+from pipeline.views.pyramid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
 
 IGNORED_DISTANCE_PX = 1e8
 """Distance given to cells under an ignore box, so that they are candidates last (reference: ``INF``)."""

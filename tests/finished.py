@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from project import NAME, tiny_params, write_params, write_tiny_dataset
 
-from pipeline.cache import writer
-from pipeline.run_folder import RunFolder
-from stages.commands.main import main as ldp
-from stages.launch import run_training
-from stages.runtime import run_stage
+from pipeline.cli.main import main as ldp
+from pipeline.core.environment import run_stage
+from pipeline.core.paths import RunFolder
+from pipeline.store.writer import writer
+from pipeline.training.launch import run_training
 
 FOLDER = RunFolder(Path("runs") / NAME)
 STUDENTS = ("plain", "ld")

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.data.conventions import GFL_PREPROCESSING
-from pipeline.data.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.data.manifest import Category, Manifest
-from pipeline.detector.boxes import encode_distances
 from pipeline.detector.gfl import GFL
-from pipeline.regions.grid import level_sizes, pyramid_points
+from pipeline.views.box_ops import encode_distances
+from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.views.manifest import Category, Manifest
+from pipeline.views.pyramid import level_sizes, pyramid_points
 
 SHAPES = {1: "ellipse", 3: "rectangle", 4: "triangle", 7: "cross"}
 """Categories of the embedded dataset."""

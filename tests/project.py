@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 from quick_python import quick_python
+from shapes_dataset import write_dataset
 
-from pipeline.shapes.dataset import ShapesConfig, write_dataset
+from pipeline.datasets.shapes.dataset import ShapesConfig
 
 ROOT = Path(__file__).parents[1]
 DATASET = Path("datasets/tiny")

@@ -3,18 +3,19 @@
 from pathlib import Path
 
 import torch
+from shapes_dataset import write_dataset
 
 from pipeline.codec.precision import Precision
-from pipeline.data.coco import read_coco
-from pipeline.data.manifest import Manifest
-from pipeline.data.views import ViewsConfig
+from pipeline.datasets.coco import read_coco
+from pipeline.datasets.shapes.dataset import ShapesConfig
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec
-from pipeline.planning import RegionsConfig, ViewPlan
-from pipeline.shapes.dataset import ShapesConfig, write_dataset
-from pipeline.teacher.cache_views import CacheConfig, StorePlan, plan_store
+from pipeline.regions.view_set import RegionsConfig, ViewPlan
+from pipeline.teacher.extractor import Teacher
 from pipeline.teacher.fingerprint import store_fingerprint
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.teacher.run import CacheConfig, StorePlan, plan_store
+from pipeline.views.geometry import ViewsConfig
+from pipeline.views.manifest import Manifest
 
 DETECTOR = DetectorConfig(
     backbone="mobilenet_v3_small",

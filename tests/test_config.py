@@ -6,8 +6,8 @@ from typing import Literal
 
 import pytest
 
-from pipeline.config import load_section, structure
-from pipeline.errors import ConfigError
+from pipeline.core.config import load_section, structure
+from pipeline.core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

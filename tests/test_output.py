@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import OutputError
-from pipeline.output import replacing
+from pipeline.core.errors import OutputError
+from pipeline.core.output import replacing
 
 
 def test_a_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:

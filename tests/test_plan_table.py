@@ -9,11 +9,11 @@ import pytest
 from fork_servers import own_fork_server
 from teacher_cases import small_plan
 
-from pipeline import plan_table
-from pipeline.cache.table import ViewTable
-from pipeline.data.views import PerEpochViewsConfig
-from pipeline.plan_table import tabulate
-from pipeline.planning import ViewPlan
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.format.table import ViewTable
+from pipeline.teacher import plan_table
+from pipeline.teacher.plan_table import tabulate
+from pipeline.views.geometry import PerEpochViewsConfig
 
 
 def every_plan(folder: Path) -> list[ViewPlan]:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import load_section, read_params
-from pipeline.data.views import PerEpochViewsConfig, ViewsConfig
+from pipeline.core.config import load_section, load_student, read_params
+from pipeline.evaluation.config import EvaluateConfig
 from pipeline.student.train import StudentConfig
-from pipeline.teacher.cache_views import CacheConfig
-from stages.evaluate import EvaluateConfig
-from stages.prepare_teacher import PrepareTeacherConfig
+from pipeline.teacher.run import CacheConfig
+from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.views.geometry import PerEpochViewsConfig, ViewsConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PUBLISHED = {
@@ -32,9 +32,7 @@ def path_of(name: str) -> Path:
 
 def students_of(name: str) -> dict[str, StudentConfig]:
     path = path_of(name)
-    return {
-        key: load_section(StudentConfig, f"students.{key}", path) for key in read_params(path)["students"]
-    }
+    return {key: load_student(StudentConfig, key, path) for key in read_params(path)["students"]}
 
 
 @published

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import PARAMS, read_params
-from stages.commands.params import require_params
+from pipeline.cli.params import require_params
+from pipeline.core.config import PARAMS, read_params
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from teacher_cases import DETECTOR, small_plan, small_store_plan, small_teacher
 
-from pipeline.cache.reader import TargetStore
 from pipeline.codec.precision import Precision
 from pipeline.detector.gfl import GFL
-from pipeline.planning import ViewPlan
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.distillation import DistillationConfig
 from pipeline.student.train import StudentConfig, stored_targets, train_student
-from pipeline.teacher.cache_views import write_store
+from pipeline.teacher.run import write_store
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import Trained
 from pipeline.training.processes import ALONE, Machine

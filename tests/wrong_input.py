@@ -16,7 +16,7 @@ from PIL import Image
 from project import DATASET, Params, edit_params
 from safetensors.torch import load_file, save_file
 
-from pipeline.parallel import cluster
+from pipeline.core import cluster
 
 TRAIN = DATASET / "annotations/instances_train.json"
 VAL = DATASET / "annotations/instances_val.json"

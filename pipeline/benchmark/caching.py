@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from pipeline.benchmark.rounds import Repeats, ShowRounds, now, take_turns
-from pipeline.cache.records import PlannedView, SoftTargets
-from pipeline.planning import ViewPlan
-from pipeline.regions.grid import Size
-from pipeline.teacher.cache_views import CacheConfig, StorePlan, partition_views, plan_store, write_store
-from pipeline.teacher.soft_targets import Teacher, ThreadCounts, equal_size_batches
+from pipeline.regions.view_set import ViewPlan
+from pipeline.teacher.extractor import Teacher, ThreadCounts, equal_size_batches
+from pipeline.teacher.run import CacheConfig, StorePlan, partition_views, plan_store, write_store
 from pipeline.teacher.times import Seconds
+from pipeline.views.pyramid import Size
+from pipeline.views.types import PlannedView, SoftTargets
 
 STAGE, BARE = "cache stage", "teacher's forward pass alone"
 

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.benchmark.readers import MemmapReader, NpzReader, TorchReader, file_of
 from pipeline.benchmark.sample import ViewArrays, ViewRows
-from pipeline.cache.records import ViewKey
+from pipeline.views.types import ViewKey
 
 
 def write_npz(folder: Path, content: Mapping[ViewKey, ViewArrays], *, compressed: bool) -> NpzReader:

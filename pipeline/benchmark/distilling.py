@@ -12,15 +12,15 @@ from pipeline.benchmark.rounds import ShowRounds
 from pipeline.benchmark.stepping import StepTimes, StudentSteps
 from pipeline.benchmark.versions import versions
 from pipeline.benchmark.ways import ONLINE, PLAIN, STORED, ways
-from pipeline.cache.reader import TargetStore
 from pipeline.cost.card import StudentCost, break_even
 from pipeline.cost.probe import device_name
-from pipeline.data.views import PerEpochViewsConfig, Views
-from pipeline.planning import ViewPlan
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig
-from pipeline.teacher.cache_views import CacheConfig
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.run import CacheConfig
 from pipeline.training.processes import Machine
+from pipeline.views.geometry import PerEpochViewsConfig, Views
 
 PARTITIONS = 4
 """Of the store that is written: the writing of one overlaps with the teacher's work on the next."""

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pipeline.cache.records import NOT_MAIN, KeptPoints, PlannedView, SoftTargets, ViewKey
-from pipeline.cache.table import ViewTable, plan_schema
-from pipeline.cache.writer import finalise, init, write_partition
 from pipeline.codec.edges import EDGES
 from pipeline.codec.precision import Precision
-from pipeline.data.views import ViewGeometry
+from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.writer.writer import finalise, init, write_partition
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import NOT_MAIN, KeptPoints, PlannedView, SoftTargets, ViewKey
 
 BINS, CLASSES, BOXES = 17, 80, 7
 PRECISION = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)

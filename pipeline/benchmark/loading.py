@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pipeline.benchmark.readers import ViewReader
-from pipeline.cache.records import ViewKey
-from pipeline.cache.stored import StoredView
+from pipeline.store.reader.stored import StoredView
+from pipeline.views.types import ViewKey
 
 START_METHODS = ("fork", "spawn", "forkserver")
 BATCH_SIZE = 16

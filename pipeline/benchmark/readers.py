@@ -13,14 +13,14 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.benchmark.sample import Sample, ViewArrays, ViewRows
-from pipeline.cache import schema as layout
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.cache.schema import sharded_specs
-from pipeline.cache.shards import ShardedRows
-from pipeline.cache.stored import StoredView
 from pipeline.codec.weights import quantize_weights
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.format import schema as layout
+from pipeline.store.format.schema import sharded_specs
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.shards import ShardedRows
+from pipeline.store.reader.stored import StoredView
+from pipeline.views.types import ViewKey
 
 
 class ViewReader(Protocol):

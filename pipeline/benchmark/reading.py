@@ -22,8 +22,8 @@ from pipeline.benchmark.readers import (
 from pipeline.benchmark.sample import Sample, ViewArrays
 from pipeline.benchmark.timing import Spread, time_readers
 from pipeline.benchmark.versions import versions
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
+from pipeline.store.reader.reader import TargetStore
+from pipeline.views.types import ViewKey
 
 LEAST_VIEWS_LOADED = 1000
 """Views in one epoch of the data loader: fewer are read before a clock on the wall says anything."""

@@ -9,8 +9,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.cache import schema as layout
-from pipeline.cache.records import ViewKey
+from pipeline.store.format import schema as layout
+from pipeline.views.types import ViewKey
 
 ViewArrays = Mapping[str, NDArray[Any]]
 """The rows of one view, by the path of their array in the store."""

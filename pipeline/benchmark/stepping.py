@@ -11,17 +11,17 @@ import torch
 from pipeline.benchmark.memory import peak_bytes
 from pipeline.benchmark.rounds import Repeats, ShowRounds, now, take_turns
 from pipeline.benchmark.ways import Way
-from pipeline.cache.records import ViewKey
-from pipeline.data.conventions import Conventions
-from pipeline.data.images import apply_view, batch_images, read_image
-from pipeline.data.manifest import Manifest
-from pipeline.regions.grid import Size
 from pipeline.student.train import StudentConfig, student_losses
 from pipeline.training.batches import Batch, batch_targets
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Machine
 from pipeline.training.step import Stepper
+from pipeline.views.conventions import Conventions
+from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.views.manifest import Manifest
+from pipeline.views.pyramid import Size
+from pipeline.views.types import ViewKey
 
 NO_RATE = 0.0
 """The same step is taken again and again; random weights should not run away."""

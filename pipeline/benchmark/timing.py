@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from pipeline.benchmark.readers import ViewReader
-from pipeline.cache.records import ViewKey
+from pipeline.views.types import ViewKey
 
 IMAGE_BYTES = 1216 * 800 * 3
 """A decoded view of the recipes for COCO."""

@@ -6,18 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
-from pipeline.data.manifest import training_boxes
-from pipeline.data.views import transform_boxes
 from pipeline.detector.model import BoxModel
-from pipeline.planning import ViewPlan
 from pipeline.regions.atss import assign_atss, nearest_candidates
-from pipeline.regions.grid import level_lengths, level_sizes, pyramid_points, square_anchors
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.source import StoredTargets, planned_epochs
-from pipeline.teacher.train import AnnotationTargets
 from pipeline.training.batches import Batch, OnDevice
 from pipeline.training.source import TargetSource
+from pipeline.training.teacher import AnnotationTargets
+from pipeline.views.geometry import transform_boxes
+from pipeline.views.manifest import training_boxes
+from pipeline.views.pyramid import level_lengths, level_sizes, pyramid_points, square_anchors
+from pipeline.views.types import KeptPoints, PlannedView, ViewKey
 
 PLAIN, ONLINE, STORED = "plain, assigned on the fly", "LD, teacher in the loop", "LD, from the store"
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 QUANTIZED_WEIGHT_SCALE = 2**10 - 1
 """Codes per unit of weight when quantised: an IoU to 5e-4, which adds 0.2 % to the gradient where the logits'

@@ -13,25 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.cache import writer
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import PlannedView, SoftTargets, ViewKey
-from pipeline.cache.stored import StoredView
-from pipeline.cache.table import ViewTable, plan_schema
-from pipeline.data.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING
-from pipeline.data.images import batch_images
-from pipeline.data.manifest import Manifest
+from pipeline.core.timing import clocked
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
-from pipeline.parallel.clock import clocked
+from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.store.writer import writer
+from pipeline.student.teacher_batch import batch_soft_targets
 from pipeline.student.train import StudentConfig, student_losses
-from pipeline.teacher.cache_views import CacheConfig
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.run import CacheConfig
 from pipeline.training.batches import Example, collate
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Machine, Processes
-from pipeline.training.soft import batch_soft_targets
 from pipeline.training.step import Stepper
+from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING
+from pipeline.views.images import batch_images
+from pipeline.views.manifest import Manifest
+from pipeline.views.types import PlannedView, SoftTargets, ViewKey
 
 WRITTEN_VIEWS = 16
 """One partition; its views are the typical one again and again, with other noise."""

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.cache.records import PlannedView
-from pipeline.cache.table import ViewTable, plan_schema
+from pipeline.core.errors import DatasetError
+from pipeline.core.timing import clocked
 from pipeline.detector.config import DetectorConfig
-from pipeline.errors import DatasetError
-from pipeline.parallel.clock import clocked
-from pipeline.plan_table import Progress
-from pipeline.planning import ViewPlan, one_thread
-from pipeline.teacher.cache_views import CacheConfig
+from pipeline.regions.view_set import ViewPlan, one_thread
+from pipeline.store.format.table import ViewTable, plan_schema
 from pipeline.teacher.expected import expected_bytes
+from pipeline.teacher.plan_table import Progress
+from pipeline.teacher.run import CacheConfig
+from pipeline.views.types import PlannedView
 
 SAMPLED_IMAGES = 500
 """Of all images, evenly spaced: the mean number of kept points is then known to some 4 %."""

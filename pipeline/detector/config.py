@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 BACKBONE_CHANNELS: dict[str, tuple[int, int, int]] = {
     "mobilenet_v3_small": (24, 48, 576),

@@ -9,15 +9,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pipeline.config import structure
-from pipeline.data.conventions import GFL_CONVENTIONS, Conventions
+from pipeline.core.config import structure
+from pipeline.core.errors import TeacherError, shown
+from pipeline.core.output import replacing
 from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import BACKBONE_CHANNELS, DetectorConfig
 from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
 from pipeline.detector.model import GFL_SUPPRESSION, ModelSpec
 from pipeline.detector.neck import FeaturePyramid
-from pipeline.errors import TeacherError, shown
-from pipeline.output import replacing
+from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
 
 
 class GFL(nn.Module):

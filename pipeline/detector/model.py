@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.data.conventions import Conventions
+from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
-from pipeline.errors import ConfigError
+from pipeline.views.conventions import Conventions
 
 
 @dataclass(frozen=True, kw_only=True)

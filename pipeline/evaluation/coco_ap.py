@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.data.manifest import Category, Manifest
-from pipeline.errors import ConfigError
-from pipeline.output import replacing
+from pipeline.core.errors import ConfigError
+from pipeline.core.output import replacing
+from pipeline.views.manifest import Category, Manifest
 
 AREA_UNBOUNDED = 1e10
 """COCO's upper bound of an object's area, px^2."""

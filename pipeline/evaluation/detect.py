@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.data.image_table import ImageRecord
-from pipeline.data.images import apply_view, batch_images, read_image
-from pipeline.data.manifest import Manifest
-from pipeline.data.views import Fit, ViewGeometry, ViewsConfig, enumerate_views, scale_factors
+from pipeline.core.errors import DatasetError
+from pipeline.core.output import replacing
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel, ModelSpec
-from pipeline.detector.postprocess import Detections, postprocess
-from pipeline.errors import DatasetError
-from pipeline.output import replacing
+from pipeline.evaluation.postprocess import Detections, postprocess
+from pipeline.views.geometry import Fit, ViewGeometry, ViewsConfig, enumerate_views, scale_factors
+from pipeline.views.image_table import ImageRecord
+from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.views.manifest import Manifest
 
 Result = dict[str, Any]
 """``image_id``, ``category_id``, ``bbox`` (x, y, w, h in px of the original image), ``score``."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.regions.overlap import EPSILON, box_areas
+from pipeline.views.box_ops import EPSILON, box_areas
 
 QFL_BETA = 2.0
 """Exponent of the quality focal loss's modulating factor (``beta`` of the GFL configurations)."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.regions.grid import Size
-from pipeline.regions.overlap import box_iou
+from pipeline.views.box_ops import box_iou
+from pipeline.views.pyramid import Size
 
 TOP_K = 9
 """Candidates per level and box (``topk`` of the GFL configurations)."""

@@ -1,39 +1,13 @@
-"""Overlaps of boxes, with the denominators of the reference (never below 1e-6).
-
-Boxes are ``Tensor[..., 4]``; leading dimensions broadcast, so that pairs can be listed one by one or
-made of all ``Tensor[N, 1, 4]`` with all ``Tensor[1, G, 4]``. Every value is the same either way.
-"""
+"""The overlap of anchors and boxes that bounds the valuable localization region."""
 
 from typing import Literal
 
 from torch import Tensor
 
-EPSILON = 1e-6
-"""Lower bound of every denominator (mmdetection ``bbox_overlaps``), px^2."""
+from pipeline.views.box_ops import EPSILON, box_areas, box_intersection, box_iou
 
 VlrOverlap = Literal["released", "diou"]
 """``released``: as the LD repository computes it; ``diou``: as the paper writes it."""
-
-
-def box_areas(boxes_xyxy: Tensor) -> Tensor:
-    """Areas ``Tensor[...]`` of ``Tensor[..., 4]`` boxes, px^2."""
-    return (boxes_xyxy[..., 2] - boxes_xyxy[..., 0]) * (boxes_xyxy[..., 3] - boxes_xyxy[..., 1])
-
-
-def box_intersection(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """Intersection areas ``Tensor[...]``, px^2."""
-    left1, top1, right1, bottom1 = boxes1_xyxy.unbind(-1)
-    left2, top2, right2, bottom2 = boxes2_xyxy.unbind(-1)
-    width = right1.minimum(right2).sub_(left1.maximum(left2)).clamp_(min=0)
-    height = bottom1.minimum(bottom2).sub_(top1.maximum(top2)).clamp_(min=0)
-    return width.mul_(height)
-
-
-def box_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """Intersection over union, ``Tensor[...]``."""
-    intersection = box_intersection(boxes1_xyxy, boxes2_xyxy)
-    union = box_areas(boxes1_xyxy) + box_areas(boxes2_xyxy) - intersection
-    return intersection / union.clamp_(min=EPSILON)
 
 
 def box_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pipeline.regions.atss import Assignment, assign_atss, nearest_candidates
-from pipeline.regions.grid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
-from pipeline.regions.near import NearPairs, near_pairs
-from pipeline.regions.overlap import VlrOverlap, box_iou, vlr_overlap
+from pipeline.regions.candidate_pairs import NearPairs, near_pairs
+from pipeline.regions.overlap import VlrOverlap, vlr_overlap
+from pipeline.views.box_ops import box_iou
+from pipeline.views.pyramid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
 
 VLR_LOWER_FRACTION = 0.25
 """The region starts at this fraction of ATSS's threshold (``gamma`` of the paper)."""

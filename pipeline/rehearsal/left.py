@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache.summary import summarise
-from pipeline.data.manifest import read_manifest
-from pipeline.progress import describe_bytes
-from pipeline.run_folder import TEACHER, RunFolder
+from pipeline.core.paths import TEACHER, RunFolder
+from pipeline.core.progress import describe_bytes
+from pipeline.store.tools.summary import summarise
+from pipeline.views.manifest import read_manifest
 
 Figures = dict[str, int | float | None]
 """By name; sizes are in bytes and their names begin with :data:`BYTES`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import ConfigError, shown
+from pipeline.core.errors import ConfigError, shown
 
 Params = dict[str, Any]
 """The content of a parameter file."""

@@ -10,12 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import structure
+from pipeline.core.config import structure
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, save_detector
-from pipeline.detector.pretrained import has_imagenet
 from pipeline.rehearsal.overrides import Params
 from pipeline.rehearsal.shorten import training_sections
+from pipeline.training.pretrained import has_imagenet
 
 SEED = 0
 """Of the random teacher."""

@@ -7,15 +7,12 @@ from typing import Any
 
 import torch
 
-from pipeline.cache.fingerprint import digest
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.schema import FORMAT_VERSION, StoreSchema
-from pipeline.config import structure
-from pipeline.data.manifest import Manifest
+from pipeline.core.config import structure
+from pipeline.core.paths import RunFolder
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.files import ONNX
 from pipeline.detector.gfl import GFL, load_detector, read_description
-from pipeline.detector.onnx_description import OnnxDescription
+from pipeline.onnx.description import OnnxDescription
+from pipeline.onnx.models import ONNX
 from pipeline.report.lessons import (
     Closeness,
     Lesson,
@@ -28,8 +25,11 @@ from pipeline.report.lessons import (
 from pipeline.report.runs import Pair, Run, choose_pair, read_json, read_students, read_teacher
 from pipeline.report.statistics import StoreStatistics, measure_store
 from pipeline.report.strips import Gallery, choose_images, make_gallery, read_shown
-from pipeline.run_folder import RunFolder
+from pipeline.store.format.fingerprint import digest
+from pipeline.store.format.schema import FORMAT_VERSION, StoreSchema
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig
+from pipeline.views.manifest import Manifest
 
 MOST_SHOWN = 3
 """Students whose detections are drawn."""

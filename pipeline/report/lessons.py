@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.cache.stored import StoredView
-from pipeline.data.images import apply_view, batch_images, read_image
-from pipeline.data.manifest import Manifest
-from pipeline.detector.boxes import encode_distances
 from pipeline.detector.gfl import GFL
-from pipeline.regions.grid import level_lengths, level_sizes, pyramid_points
 from pipeline.report.statistics import entropy_of, softmax
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.views.box_ops import encode_distances
+from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.views.manifest import Manifest
+from pipeline.views.pyramid import level_lengths, level_sizes, pyramid_points
+from pipeline.views.types import ViewKey
 
 SAMPLED_VIEWS = 48
 """Stored views on which the students are run."""

@@ -1,6 +1,6 @@
 """Numbers as a reader wants them: few digits, a unit, a dash for what is unknown."""
 
-from pipeline.progress import describe_bytes
+from pipeline.core.progress import describe_bytes
 
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

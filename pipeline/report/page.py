@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from pipeline.fidelity.fidelity import FidelityConfig
 from pipeline.report import figures, summary, tables
 from pipeline.report.collect import Report
 from pipeline.report.figures import Dash, Line
@@ -27,7 +28,6 @@ from pipeline.report.regions import (
 from pipeline.report.runs import Role, Run
 from pipeline.report.strips import SHOWN_SCORE
 from pipeline.report.style import MAIN, TEACHER, TRUTH, VALUABLE
-from pipeline.teacher.fidelity import FidelityConfig
 
 TEMPLATE = Path(__file__).with_name("page.html")
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cache.records import NOT_MAIN
 from pipeline.report.lessons import SampledView
 from pipeline.report.pictures import PALETTE, Picture, Rectangle, embed_picture
+from pipeline.views.types import NOT_MAIN
 
 REGION_VIEWS = 4
 """Views that are shown."""

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 
+from pipeline.core.errors import PipelineError
+from pipeline.core.paths import TEACHER, RunFolder
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
-from pipeline.detector.onnx_description import OnnxDescription
-from pipeline.errors import PipelineError
-from pipeline.run_folder import TEACHER, RunFolder
+from pipeline.onnx.description import OnnxDescription
 from pipeline.student.train import StudentConfig
 
 Role = Literal["teacher", "plain", "distilled"]

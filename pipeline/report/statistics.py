@@ -13,14 +13,14 @@ import zarr
 from dask.base import compute
 from numpy.typing import NDArray
 
-from pipeline.cache import schema as layout
-from pipeline.cache.reader import read_finished, recorded_files
-from pipeline.cache.records import NOT_MAIN
-from pipeline.cache.schema import StoreSchema
 from pipeline.codec.edges import EDGES, dequantize_edges
 from pipeline.codec.precision import Precision
 from pipeline.codec.steps import edge_steps
-from pipeline.regions.grid import level_lengths, level_sizes
+from pipeline.store.format import schema as layout
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.reader.reader import read_finished, recorded_files
+from pipeline.views.pyramid import level_lengths, level_sizes
+from pipeline.views.types import NOT_MAIN
 
 ENTROPY_BINS = 40
 """Columns of the entropy histograms."""

@@ -4,13 +4,13 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.cache.fingerprint import canonical_json
-from pipeline.cache.schema import StoreSchema
-from pipeline.cache.scratch import ScratchFolder
-from pipeline.cache.summary import StoreSummary
-from pipeline.cache.verify import Problem
-from pipeline.progress import describe_bytes
+from pipeline.core.progress import describe_bytes
 from pipeline.report import numbers
+from pipeline.store.format.fingerprint import canonical_json
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.reader.verify import Problem
+from pipeline.store.tools.scratch import ScratchFolder
+from pipeline.store.tools.summary import StoreSummary
 
 WIDTH = 100
 """Columns of a terminal that lines are wrapped to."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cache.points import PointPlaces, locate_points
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.cache.stored import StoredView
+from pipeline.store.reader.points import PointPlaces, locate_points
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.views.types import ViewKey
 
 SHOWN_OBJECTS = 4
 """Objects whose edge distributions are drawn."""

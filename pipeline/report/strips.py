@@ -6,9 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.image_table import Annotation, ImageRecord
-from pipeline.data.images import read_image
-from pipeline.data.manifest import Manifest
 from pipeline.evaluation.detect import Result, read_results
 from pipeline.report.pictures import (
     PALETTE,
@@ -19,6 +16,9 @@ from pipeline.report.pictures import (
     embed_picture,
     place_marks,
 )
+from pipeline.views.image_table import Annotation, ImageRecord
+from pipeline.views.images import read_image
+from pipeline.views.manifest import Manifest
 
 STRIPS = 5
 """Images that are shown."""

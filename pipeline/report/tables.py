@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.data.image_table import ImageTable
+from pipeline.fidelity.fidelity import FidelityConfig
 from pipeline.report.collect import Report
 from pipeline.report.numbers import MISSING, count, duration, mean, significant, size
 from pipeline.report.runs import Role, Run, baseline_of, difference
 from pipeline.report.statistics import FLOAT32_BYTES, dense_bytes, kept_bytes
-from pipeline.teacher.fidelity import FidelityConfig
+from pipeline.views.image_table import ImageTable
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Columns, in COCO's order."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
-from pipeline.errors import ConfigError
 from pipeline.losses.distillation import kd_divergence
 from pipeline.training.batches import BatchTargets, SoftBatch
 from pipeline.training.criterion import MainPoints, Normalisers

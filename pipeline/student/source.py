@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipeline.cache.fingerprint import require
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import PlannedView, ViewKey
-from pipeline.cache.stored import StoredView
-from pipeline.data.conventions import Conventions
-from pipeline.data.manifest import Manifest
-from pipeline.data.views import ViewGeometry, choose_view
+from pipeline.core.errors import ConfigError
 from pipeline.detector.config import DetectorConfig
-from pipeline.errors import ConfigError
-from pipeline.training.soft import BatchSoftTargets, batch_soft_targets
+from pipeline.store.format.fingerprint import require
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.student.teacher_batch import BatchSoftTargets, batch_soft_targets
+from pipeline.views.conventions import Conventions
+from pipeline.views.geometry import ViewGeometry, choose_view
+from pipeline.views.manifest import Manifest
+from pipeline.views.types import PlannedView, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)

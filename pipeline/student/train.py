@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.cache.reader import TargetStore
-from pipeline.data.conventions import Conventions
-from pipeline.data.manifest import Manifest
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import RawOutputs
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.distillation import DistillationConfig, distillation_losses
 from pipeline.student.source import StoredTargets, planned_epochs, require_epochs, require_fit
 from pipeline.student.validate import ValidationConfig
@@ -22,6 +20,8 @@ from pipeline.training.processes import Machine
 from pipeline.training.source import TargetSource
 from pipeline.training.step import LossesOf, Terms
 from pipeline.training.validation import Validation
+from pipeline.views.conventions import Conventions
+from pipeline.views.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class StudentConfig:
     detector: DetectorConfig
     train: TrainConfig
     loss: DistillationConfig
-    validation: ValidationConfig | None
-    """Evaluation while it is trained; ``None`` evaluates nothing and keeps the last weights."""
+    validation: ValidationConfig
+    """Evaluation while it is trained."""
 
 
 def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoredTargets:

@@ -7,9 +7,9 @@ the higher of the two: it is 0-40 % too large, the more so the coarser the steps
 
 import math
 
-from pipeline.cache.schema import StoreSchema
-from pipeline.cache.table import ViewTable
 from pipeline.codec.edges import edge_columns
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.table import ViewTable
 
 EDGE_BITS_AT = (0.04, 6.2)
 """Step, and bits of an edge code at that step; 5.0 with ``released`` regions, whose weights are lower."""

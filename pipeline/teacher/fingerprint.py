@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.cache.schema import FORMAT_VERSION
 from pipeline.codec.precision import Precision
+from pipeline.detector.amp import NetworkPrecision
 from pipeline.detector.model import ModelSpec
-from pipeline.detector.network_precision import NetworkPrecision
-from pipeline.planning import ViewPlan
 from pipeline.regions.atss import INSIDE_MARGIN_PX, TOP_K
-from pipeline.regions.grid import ANCHOR_SCALE
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.format.schema import FORMAT_VERSION
+from pipeline.views.pyramid import ANCHOR_SCALE
 
 
 def store_fingerprint(

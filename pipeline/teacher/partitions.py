@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import BoundedSemaphore
 
-from pipeline.cache import writer
-from pipeline.cache.partition import PartitionRows, quantize_partition
-from pipeline.cache.records import PlannedView, SoftTargets, ViewKey
-from pipeline.parallel.clock import clocked
-from pipeline.planning import ViewPlan
-from pipeline.teacher.soft_targets import Teacher, ThreadCounts, equal_size_batches
+from pipeline.core.timing import clocked
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.writer import writer
+from pipeline.store.writer.partition import PartitionRows, quantize_partition
+from pipeline.teacher.extractor import Teacher, ThreadCounts, equal_size_batches
 from pipeline.teacher.times import PartitionTimes, Seconds
+from pipeline.views.types import PlannedView, SoftTargets, ViewKey
 
 PARTITIONS_IN_FLIGHT = 2
 """In one process: one is computed while the one before it is quantised and written. Bounds the memory."""

@@ -11,15 +11,15 @@ import torch
 from distributed import Client, Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from pipeline.cache.fingerprint import any_difference
-from pipeline.cache.writer import read_schema
-from pipeline.data.manifest import read_manifest
-from pipeline.errors import CacheError, PipelineError
-from pipeline.parallel.cluster import registered, run_tasks
-from pipeline.teacher.cache_views import CacheConfig
+from pipeline.core.cluster import registered, run_tasks
+from pipeline.core.errors import CacheError, PipelineError
+from pipeline.store.format.fingerprint import any_difference
+from pipeline.store.writer.writer import read_schema
+from pipeline.teacher.inputs import set_up_store
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter
-from pipeline.teacher.setup import set_up_store
+from pipeline.teacher.run import CacheConfig
 from pipeline.teacher.times import PartitionTimes
+from pipeline.views.manifest import read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.cache.records import PlannedView
-from pipeline.data.conventions import Preprocessing
-from pipeline.data.images import batch_images
-from pipeline.regions.grid import Size, level_lengths, level_sizes, valid_cells
+from pipeline.views.conventions import Preprocessing
+from pipeline.views.images import batch_images
+from pipeline.views.pyramid import Size, level_lengths, level_sizes, valid_cells
+from pipeline.views.types import PlannedView
 
 
 @dataclass(frozen=True, kw_only=True)

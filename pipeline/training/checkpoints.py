@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.cache.durable import FileDigest, lock_scratch, remove, write_durably
-from pipeline.cache.fingerprint import digest
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.core.files import FileDigest, lock_scratch, remove, write_durably
+from pipeline.store.format.fingerprint import digest
 from pipeline.training.processes import Processes
 
 NAME_DIGITS = 16

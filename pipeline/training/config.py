@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from pipeline.detector.network_precision import NetworkPrecision
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
+from pipeline.detector.amp import NetworkPrecision
 from pipeline.training.schedule import ScheduleConfig
 
 LIMITS = {"seed": (0, 2**31 - 1), "frozen_stages": (-1, 4)}

@@ -11,7 +11,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pipeline.detector.boxes import decode_boxes, encode_distances
 from pipeline.detector.head import Integral, RawOutputs
 from pipeline.losses.detection import (
     aligned_iou,
@@ -19,9 +18,10 @@ from pipeline.losses.detection import (
     giou_loss,
     quality_focal_loss,
 )
-from pipeline.regions.grid import pyramid_points
 from pipeline.training.batches import BatchTargets
 from pipeline.training.processes import Processes
+from pipeline.views.box_ops import decode_boxes, encode_distances
+from pipeline.views.pyramid import pyramid_points
 
 CLS_WEIGHT = 1.0
 BOX_WEIGHT = 2.0

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import PipelineError
-from pipeline.output import replacing
+from pipeline.core.errors import PipelineError
+from pipeline.core.output import replacing
 from pipeline.training.processes import Machine
 
 LOG_EVERY_STEPS = 20

@@ -7,16 +7,16 @@ from functools import cached_property
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.cache.records import ViewKey
-from pipeline.data.images import apply_view, read_image
-from pipeline.data.manifest import Manifest
-from pipeline.errors import ConfigError
-from pipeline.regions.grid import Size
+from pipeline.core.errors import ConfigError
 from pipeline.training.batches import Batch, Example, collate
 from pipeline.training.files import ImageFiles
 from pipeline.training.order import epoch_batches
 from pipeline.training.processes import Machine
 from pipeline.training.source import TargetSource
+from pipeline.views.images import apply_view, read_image
+from pipeline.views.manifest import Manifest
+from pipeline.views.pyramid import Size
+from pipeline.views.types import ViewKey
 
 StepBatches = tuple[Batch, ...]
 """What one process computes in one step: its share of the batch, in parts that fit its memory."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.manifest import Manifest
+from pipeline.views.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

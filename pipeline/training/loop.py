@@ -8,21 +8,21 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from pipeline.data.conventions import Conventions
+from pipeline.core.errors import PipelineError
+from pipeline.core.progress import progress_bar
 from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
-from pipeline.detector.pretrained import load_imagenet
-from pipeline.errors import PipelineError
-from pipeline.progress import progress_bar
 from pipeline.training.checkpoints import Checkpoint, Checkpoints, random_states, restore_random
 from pipeline.training.config import TrainConfig
 from pipeline.training.curve import Curve, LossRow, steps_per_row
 from pipeline.training.dataset import Loader
+from pipeline.training.pretrained import load_imagenet
 from pipeline.training.processes import Machine
 from pipeline.training.schedule import rate_factor
 from pipeline.training.step import LossesOf, Stepper
 from pipeline.training.validation import ScoreRow, Validation, is_best
+from pipeline.views.conventions import Conventions
 
 logger = logging.getLogger(__name__)
 

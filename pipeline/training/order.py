@@ -3,8 +3,8 @@
 import torch
 from torch import Generator
 
-from pipeline.cache.records import ViewKey
 from pipeline.training.source import TargetSource
+from pipeline.views.types import ViewKey
 
 Batches = list[list[ViewKey]]
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 STEP_GAMMA = 0.1
 """Factor at each milestone of the ``step`` decay (mmdetection's schedules)."""

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from pipeline.cache.records import PlannedView, ViewKey
-from pipeline.data.conventions import Conventions
-from pipeline.data.views import ViewGeometry
 from pipeline.training.batches import SoftBatch
+from pipeline.views.conventions import Conventions
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import PlannedView, ViewKey
 
 
 class TargetSource(Protocol):

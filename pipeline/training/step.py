@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.core.errors import ConfigError
+from pipeline.detector.amp import computing_in
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
-from pipeline.detector.network_precision import computing_in
-from pipeline.errors import ConfigError
 from pipeline.training.batch_norm import share_batch_norms
 from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.core.output import replacing
 from pipeline.detector.gfl import GFL
-from pipeline.output import replacing
 
 SCORES = ("AP", "AP50", "AP75")
 """What is recorded; the first decides which epoch is the best."""

@@ -21,16 +21,16 @@ from pipeline.benchmark.rounds import Repeats, take_turns
 from pipeline.benchmark.stepping import StudentSteps
 from pipeline.benchmark.tables import render_distilling
 from pipeline.benchmark.ways import ONLINE, PLAIN, STORED, Way, ways
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import SoftTargets
+from pipeline.cli.main import main
 from pipeline.codec.precision import Precision
-from pipeline.data.manifest import training_boxes
-from pipeline.data.views import PerEpochViewsConfig
-from pipeline.planning import ViewPlan
-from pipeline.teacher.cache_views import CacheConfig
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.reader.reader import TargetStore
+from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.run import CacheConfig
 from pipeline.training.batches import Batch
-from stages.commands.main import main
+from pipeline.views.geometry import PerEpochViewsConfig
+from pipeline.views.manifest import training_boxes
+from pipeline.views.types import SoftTargets
 
 CPU = torch.device("cpu")
 BATCH = 2

@@ -26,9 +26,9 @@ from pipeline.benchmark.reading import ReadingConfig, measure_reading
 from pipeline.benchmark.sample import Sample, ViewArrays
 from pipeline.benchmark.tables import render_reading
 from pipeline.benchmark.timing import Spread, time_readers
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.reader.reader import TargetStore
+from pipeline.views.types import ViewKey
 
 ROOT = Path(__file__).parents[2]
 VIEWS, POINTS = 70, 40
@@ -150,7 +150,7 @@ def test_a_given_store_is_measured_and_printed(path: Path, tmp_path: Path) -> No
 
 
 def test_command_line(tmp_path: Path) -> None:
-    command = ["stages.commands.main", "bench", "read", "--points", "30", "--repeats", "1", "--workers", "0"]
+    command = ["pipeline.cli.main", "bench", "read", "--points", "30", "--repeats", "1", "--workers", "0"]
     finished = run(tmp_path, *command, "--views", "8", "--json", "out.json")
     assert finished.returncode == 0, finished.stderr
     assert "TargetStore.read" in finished.stdout
@@ -159,7 +159,7 @@ def test_command_line(tmp_path: Path) -> None:
 
 def test_arguments_that_make_no_sense_are_one_line(tmp_path: Path) -> None:
     for name in ("views", "repeats"):
-        finished = run(tmp_path, "stages.commands.main", "bench", "read", f"--{name}", "0")
+        finished = run(tmp_path, "pipeline.cli.main", "bench", "read", f"--{name}", "0")
         assert finished.returncode == 1
         assert finished.stderr == f"error: ldp bench read: --{name}: expected 1 or more, but got 0\n"
 

@@ -8,12 +8,12 @@ import zarr
 from cache_cases import LOSSLESS, QUANTIZED, Plan, make_plan, make_targets, make_view, write_store
 from numpy.random import Generator
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import PlannedView, ViewKey
-from pipeline.cache.schema import sharded_specs, table_specs
-from pipeline.cache.shards import ShardedRows, read_table
-from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.codec.precision import Precision
+from pipeline.store.format.schema import sharded_specs, table_specs
+from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.shards import ShardedRows, read_table
+from pipeline.views.types import PlannedView, ViewKey
 
 
 def random_views(rng: Generator) -> list[PlannedView]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from cache_cases import content_of, flip_bit, make_plan, make_view, plan_of, write_store
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.cache.verify import Problem, verify
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.verify import Problem, verify
+from pipeline.views.types import ViewKey
 
 SHARDED = ["points/region", "points/edge_codes", "main/cls_codes"]
 TABLES = ["views/image_id", "views/view", "views/geometry", "views/extent", "boxes/xyxy", "boxes/label"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cache.durable import (
+from pipeline.core.errors import CacheError
+from pipeline.core.files import (
     LOCK_FILE,
     FileDigest,
     lock_scratch,
@@ -16,7 +17,6 @@ from pipeline.cache.durable import (
     remove_others,
     write_durably,
 )
-from pipeline.errors import CacheError
 
 
 def _hold(scratch: Path, ready: Connection) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from cache_cases import BINS, CLASSES, LOSSLESS, QUANTIZED, make_plan, write_store
 
-from pipeline.cache.export import CONTENT, choose_views, export_views, views_of_image, write_npz
-from pipeline.cache.points import locate_points
-from pipeline.cache.reader import TargetStore
 from pipeline.codec.precision import Precision
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.reader.points import locate_points
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.tools.export import CONTENT, choose_views, export_views, views_of_image, write_npz
 
 
 @pytest.fixture

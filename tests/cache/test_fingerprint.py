@@ -1,7 +1,7 @@
 import pytest
 
-from pipeline.cache.fingerprint import digest, first_difference, require
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.format.fingerprint import digest, first_difference, require
 
 STORED = {"teacher": {"weights": "abc", "stride": 8}, "views": [1, 2]}
 

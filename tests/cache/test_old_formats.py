@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.cache.verify import verify
-from pipeline.data.views import ViewGeometry
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.verify import verify
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import ViewKey
 
 STORES = Path(__file__).parent
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from cache_cases import make_view
 
-from pipeline.cache.points import locate_points
-from pipeline.cache.records import KeptPoints, PlannedView, ViewKey
-from pipeline.data.views import ViewGeometry
-from pipeline.regions.grid import level_sizes, pyramid_points
+from pipeline.store.reader.points import locate_points
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.pyramid import level_sizes, pyramid_points
+from pipeline.views.types import KeptPoints, PlannedView, ViewKey
 
 STRIDES = (8, 16, 32)
 

@@ -10,11 +10,11 @@ import pytest
 from cache_cases import LOSSLESS, QUANTIZED, flip_bit, make_plan, write_store
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.cache.stored import StoredView
 from pipeline.codec.precision import Precision
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.views.types import ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)

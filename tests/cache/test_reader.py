@@ -11,12 +11,12 @@ import pytest
 import zarr
 from cache_cases import LOSSLESS, QUANTIZED, Plan, make_plan, plan_of, write_all, write_store
 
-from pipeline.cache.attributes import SEAL, write_attributes
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.cache.stored import StoredView
-from pipeline.cache.writer import STORE_FOLDER
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.format.attributes import SEAL, write_attributes
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.store.writer.writer import STORE_FOLDER
+from pipeline.views.types import ViewKey
 
 
 @pytest.fixture(params=[QUANTIZED, LOSSLESS], ids=["quantized", "lossless"])
@@ -200,13 +200,13 @@ def test_a_reader_keeps_no_file_open(tmp_path: Path) -> None:
 
 
 def test_reading_imports_neither_zarr_nor_torch() -> None:
-    code = "import sys, pipeline.cache.verify; print({'zarr', 'torch'} & set(sys.modules))"
+    code = "import sys, pipeline.store.reader.verify; print({'zarr', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 
 
 def test_writing_does_not_import_torch() -> None:
-    code = "import sys, pipeline.cache.writer; print('torch' in sys.modules)"
+    code = "import sys, pipeline.store.writer.writer; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.cache.records import KeptPoints, PlannedView, SoftTargets, ViewKey
-from pipeline.data.views import ViewGeometry
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import KeptPoints, PlannedView, SoftTargets, ViewKey
 
 GEOMETRY = ViewGeometry(original_hw=(4, 4), resized_hw=(8, 8), padded_hw=(32, 32), flip=False)
 

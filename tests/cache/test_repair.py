@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from cache_cases import LOSSLESS, QUANTIZED, Plan, content_of, flip_bit, make_plan, plan_of, write_store
 
-from pipeline.cache.repair import (
+from pipeline.codec.precision import Precision
+from pipeline.core.errors import CacheError
+from pipeline.store.format.schema import REGION
+from pipeline.store.reader.verify import verify
+from pipeline.store.tools.repair import (
     Damage,
     Rebuilt,
     find_damage,
@@ -18,10 +22,6 @@ from pipeline.cache.repair import (
     silent_targets,
     stored_table,
 )
-from pipeline.cache.schema import REGION
-from pipeline.cache.verify import verify
-from pipeline.codec.precision import Precision
-from pipeline.errors import CacheError
 
 
 @pytest.fixture

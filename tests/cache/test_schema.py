@@ -3,9 +3,16 @@ import json
 import pytest
 from cache_cases import LOSSLESS, QUANTIZED, make_plan
 
-from pipeline.cache.schema import CLS_CODES, EDGE_CODES, FORMAT_VERSION, REGION, StoreSchema, sharded_specs
 from pipeline.codec.precision import Precision
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.format.schema import (
+    CLS_CODES,
+    EDGE_CODES,
+    FORMAT_VERSION,
+    REGION,
+    StoreSchema,
+    sharded_specs,
+)
 
 
 @pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS])

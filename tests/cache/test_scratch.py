@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from cache_cases import make_plan, write_all
 
-from pipeline.cache.durable import is_held, lock_scratch
-from pipeline.cache.fingerprint import digest
-from pipeline.cache.scratch import clean_scratch, list_scratch
+from pipeline.core.files import is_held, lock_scratch
+from pipeline.store.format.fingerprint import digest
+from pipeline.store.tools.scratch import clean_scratch, list_scratch
 
 NAME = digest(make_plan().schema.fingerprint)[:16]
 
@@ -83,7 +83,7 @@ def test_asking_whether_a_folder_is_held_leaves_no_trace(root: Path) -> None:
 
 def test_another_process_is_seen_to_hold_a_folder(root: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline.cache.durable import lock_scratch\n"
+        "import sys; from pathlib import Path; from pipeline.core.files import lock_scratch\n"
         "with lock_scratch(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(root / NAME)]

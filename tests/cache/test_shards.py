@@ -5,10 +5,10 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.cache.arrays import encode_shard
-from pipeline.cache.schema import ArraySpec, chunk_key
-from pipeline.cache.shards import ShardedRows
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.format.schema import ArraySpec, chunk_key
+from pipeline.store.reader.shards import ShardedRows
+from pipeline.store.writer.arrays import encode_shard
 
 SPEC = ArraySpec(path="rows", dtype="int16", shape=(64, 3), chunks=(8, 3), shards=(32, 3))
 

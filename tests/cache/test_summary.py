@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from cache_cases import LOSSLESS, content_of, flip_bit, make_plan, write_store
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.schema import FORMAT_VERSION
-from pipeline.cache.summary import METADATA, summarise
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.format.schema import FORMAT_VERSION
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.tools.summary import METADATA, summarise
 
 
 @pytest.fixture

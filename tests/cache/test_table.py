@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from cache_cases import CHUNK_ROWS, VIEWS_PER_PARTITION, make_plan, make_view, plan_of
 
-from pipeline.cache.records import ViewKey
-from pipeline.cache.schema import EXTENT
-from pipeline.cache.table import ViewTable, geometry_from_row, geometry_row
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.format.schema import EXTENT
+from pipeline.store.format.table import ViewTable, geometry_from_row, geometry_row
+from pipeline.views.types import ViewKey
 
 
 def test_extents_are_what_a_loop_over_the_partitions_finds() -> None:

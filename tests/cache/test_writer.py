@@ -21,11 +21,11 @@ from cache_cases import (
     write_store,
 )
 
-from pipeline.cache import writer
-from pipeline.cache.completion import record_path
-from pipeline.cache.records import SoftTargets, ViewKey
-from pipeline.cache.writer import STORE_FOLDER, finalise, finished_partitions, init, write_partition
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.format.completion import record_path
+from pipeline.store.writer import writer
+from pipeline.store.writer.writer import STORE_FOLDER, finalise, finished_partitions, init, write_partition
+from pipeline.views.types import SoftTargets, ViewKey
 
 
 def test_order_of_partitions_and_repetition_do_not_change_a_byte(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pipeline.codec.precision import Precision
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.05)
 LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)

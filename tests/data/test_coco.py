@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.data.coco import read_coco
-from pipeline.data.manifest import keep_trainable, read_manifest, training_boxes, write_manifest
-from pipeline.errors import DatasetError
+from pipeline.core.errors import DatasetError
+from pipeline.datasets.coco import read_coco
+from pipeline.views.manifest import keep_trainable, read_manifest, training_boxes, write_manifest
 
 
 def coco(**changes: Any) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING, Conventions, Preprocessing
-from pipeline.data.images import apply_view, batch_images, resize_image
-from pipeline.data.views import Fit, ViewsConfig, enumerate_views, transform_boxes
-from pipeline.errors import CacheError, ConfigError
+from pipeline.core.errors import CacheError, ConfigError
+from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING, Conventions, Preprocessing
+from pipeline.views.geometry import Fit, ViewsConfig, enumerate_views, transform_boxes
+from pipeline.views.images import apply_view, batch_images, resize_image
 
 IN_OLD_FINGERPRINTS = {
     "decoder": "pillow",

@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from pipeline.data.image_table import COLUMNS, Annotation, ImageRecord, ImageTable
+from pipeline.views.image_table import COLUMNS, Annotation, ImageRecord, ImageTable
 
 
 def drawn(images: int, seed: int = 0) -> list[ImageRecord]:

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.conventions import GFL_PREPROCESSING
-from pipeline.data.images import batch_images, read_image, resize_image
-from pipeline.errors import DatasetError
+from pipeline.core.errors import DatasetError
+from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views.images import batch_images, read_image, resize_image
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.data.json_rows import read_blocks, read_json
+from pipeline.views.json_rows import read_blocks, read_json
 
 NUMBERS = [0, -1, 12345678, 1.5, -2.25e-7, 1e300, float("inf"), True, None]
 ROWS = [{"id": number, "name": '{"a\\', "deep": [[number], {"x": "],"}]} for number in NUMBERS] + NUMBERS

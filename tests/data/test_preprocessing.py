@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.coco import read_coco
-from pipeline.data.images import read_image, resize_image
-from pipeline.data.views import fit_size
+from pipeline.datasets.coco import read_coco
+from pipeline.views.geometry import fit_size
+from pipeline.views.images import read_image, resize_image
 
 SAMPLE = os.environ.get("LD_COCO_SAMPLE")
 COCO_SCALE = (1333, 800)

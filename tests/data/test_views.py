@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.conventions import GFL_PREPROCESSING
-from pipeline.data.images import apply_view
-from pipeline.data.views import (
+from pipeline.core.errors import ConfigError
+from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views.geometry import (
     PerEpochViewsConfig,
     ViewGeometry,
     ViewsConfig,
@@ -20,7 +20,7 @@ from pipeline.data.views import (
     pad_size,
     transform_boxes,
 )
-from pipeline.errors import ConfigError
+from pipeline.views.images import apply_view
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 import torch
 from teacher_cases import DETECTOR
 
-from pipeline.detector.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from pipeline.cli.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from pipeline.core.errors import TeacherError
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
-from pipeline.errors import TeacherError
 
 RESNET = replace(DETECTOR, backbone="resnet18", channels=32, norm_groups=32)
 

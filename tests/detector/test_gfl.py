@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from teacher_cases import DETECTOR
 
+from pipeline.core.errors import ConfigError, PipelineError, TeacherError
 from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_detector, save_detector
-from pipeline.errors import ConfigError, PipelineError, TeacherError
 
 
 def test_a_detector_reads_back_as_it_was_written(tmp_path: Path) -> None:

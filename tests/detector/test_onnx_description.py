@@ -7,9 +7,9 @@ import pytest
 import yaml
 from onnx_cases import clairvoyant_description, write_description
 
-from pipeline.config import structure
-from pipeline.detector.onnx_description import OnnxDescription, read_onnx_description
-from pipeline.errors import ConfigError
+from pipeline.core.config import structure
+from pipeline.core.errors import ConfigError
+from pipeline.onnx.description import OnnxDescription, read_onnx_description
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

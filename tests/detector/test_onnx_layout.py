@@ -8,10 +8,10 @@ import torch
 from onnx_cases import BINS, SIDE, clairvoyant_description
 from torch import Tensor
 
-from pipeline.config import structure
-from pipeline.detector.onnx_description import OnnxDescription
-from pipeline.detector.onnx_layout import Layout
-from pipeline.errors import TeacherError
+from pipeline.core.config import structure
+from pipeline.core.errors import TeacherError
+from pipeline.onnx.description import OnnxDescription
+from pipeline.onnx.layout import Layout
 
 IMAGES, STRIDES = 2, (8, 16, 32)
 SIDES = [SIDE // stride for stride in STRIDES]

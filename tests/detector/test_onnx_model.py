@@ -19,11 +19,11 @@ from onnx_cases import (
 )
 from teacher_cases import DETECTOR
 
-from pipeline.data.manifest import Category
-from pipeline.detector import onnx_model
-from pipeline.detector.files import file_sha256, find_model, import_onnx, read_onnx
+from pipeline.core.errors import ConfigError, TeacherError
 from pipeline.detector.gfl import GFL, save_detector
-from pipeline.errors import ConfigError, TeacherError
+from pipeline.onnx import model as onnx_model
+from pipeline.onnx.models import file_sha256, find_model, import_onnx, read_onnx
+from pipeline.views.manifest import Category
 
 CPU = torch.device("cpu")
 CATEGORIES = tuple(Category(category_id=i, name=name) for i, name in SHAPES.items())

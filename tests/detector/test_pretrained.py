@@ -7,9 +7,9 @@ import pytest
 import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
+from pipeline.core.errors import TeacherError
 from pipeline.detector.backbone import build_backbone
-from pipeline.detector.pretrained import load_imagenet
-from pipeline.errors import TeacherError
+from pipeline.training.pretrained import load_imagenet
 
 
 def test_a_classifiers_weights_become_a_backbones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.cache.records import KeptPoints, PlannedView, ViewGeometry, ViewKey
-from pipeline.cache.stored import StoredView
 from pipeline.detector.head import RawOutputs, flatten_levels
-from pipeline.regions.grid import (
+from pipeline.regions.valuable import find_regions
+from pipeline.store.reader.stored import StoredView
+from pipeline.student.distillation import DistillationConfig
+from pipeline.student.teacher_batch import BatchSoftTargets, batch_soft_targets
+from pipeline.training.batches import BatchTargets, batch_positions, batch_targets
+from pipeline.views.pyramid import (
     Size,
     level_lengths,
     level_sizes,
@@ -28,10 +31,7 @@ from pipeline.regions.grid import (
     square_anchors,
     valid_cells,
 )
-from pipeline.regions.valuable import find_regions
-from pipeline.student.distillation import DistillationConfig
-from pipeline.training.batches import BatchTargets, batch_positions, batch_targets
-from pipeline.training.soft import BatchSoftTargets, batch_soft_targets
+from pipeline.views.types import KeptPoints, PlannedView, ViewGeometry, ViewKey
 
 FOLDER = Path(os.environ.get("LD_GOLDEN", Path(__file__).parent / "data"))
 """The recorded set; another one of the same layout runs through the same tests."""

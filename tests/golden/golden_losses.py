@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.detection import ciou_loss, giou_loss
-from pipeline.regions.grid import level_lengths
 from pipeline.student.distillation import REFERENCE_IMAGES, DistillationLosses, distillation_losses
+from pipeline.student.teacher_batch import BatchSoftTargets
 from pipeline.training.batches import BatchTargets
 from pipeline.training.criterion import (
     WEIGHT_SUM_EPSILON,
@@ -19,7 +19,7 @@ from pipeline.training.criterion import (
     Normalisers,
     gather_main,
 )
-from pipeline.training.soft import BatchSoftTargets
+from pipeline.views.pyramid import level_lengths
 
 TERMS = ("loss_cls", "loss_bbox", "loss_dfl", "loss_ld", "loss_ld_vlr", "loss_kd")
 """Terms of the product, in the order of the reference's components."""

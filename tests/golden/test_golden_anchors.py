@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden_data import FOLDER, STRIDES, load, size_of
 
-from pipeline.regions.grid import level_lengths, level_sizes, pyramid_points, square_anchors, valid_cells
+from pipeline.views.pyramid import level_lengths, level_sizes, pyramid_points, square_anchors, valid_cells
 
 DATA = load(FOLDER / "anchors.npz")
 CASES = range(int(DATA["n_cases"]))

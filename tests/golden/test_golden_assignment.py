@@ -30,10 +30,10 @@ from golden_data import (
 from torch import Tensor
 
 from pipeline.regions.atss import NEGATIVE
-from pipeline.regions.grid import level_lengths, level_sizes
 from pipeline.regions.overlap import VlrOverlap
 from pipeline.regions.valuable import find_regions
 from pipeline.training.criterion import MainPoints, Normalisers
+from pipeline.views.pyramid import level_lengths, level_sizes
 
 IOU_TOLERANCE = 1e-6
 BACKGROUND = 80

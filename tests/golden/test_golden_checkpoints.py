@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_models import architectures, detector_config, state_entries
 
-from pipeline.detector.checkpoint import load_checkpoint, recognise, save_checkpoint
+from pipeline.cli.checkpoint import load_checkpoint, recognise, save_checkpoint
 from pipeline.detector.gfl import load_detector, save_detector
 
 DTYPES = {"float32": torch.float32, "int64": torch.int64}

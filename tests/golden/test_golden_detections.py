@@ -9,8 +9,8 @@ from golden_data import STRIDES, Arrays, cases, image_count, load, raw_outputs, 
 from torch import Tensor
 
 from pipeline.detector.model import GFL_SUPPRESSION
-from pipeline.detector.postprocess import Detections, best_positions, postprocess
-from pipeline.regions.grid import level_lengths
+from pipeline.evaluation.postprocess import Detections, best_positions, postprocess
+from pipeline.views.pyramid import level_lengths
 
 BOX_TOLERANCE = {"rtol": 1e-6, "atol": 1e-4}
 SCORE_TOLERANCE = {"rtol": 0, "atol": 1e-6}

@@ -10,7 +10,6 @@ import torch
 from golden_data import FOLDER, load
 from torch import Tensor
 
-from pipeline.detector.boxes import clip_boxes, decode_boxes, encode_distances
 from pipeline.detector.head import Integral
 from pipeline.losses.detection import (
     aligned_iou,
@@ -21,8 +20,9 @@ from pipeline.losses.detection import (
     quality_focal_loss,
 )
 from pipeline.losses.distillation import kd_divergence
-from pipeline.regions.overlap import box_iof, box_iou, vlr_overlap
+from pipeline.regions.overlap import box_iof, vlr_overlap
 from pipeline.training.criterion import BOX_WEIGHT, DFL_WEIGHT
+from pipeline.views.box_ops import box_iou, clip_boxes, decode_boxes, encode_distances
 
 DATA = load(FOLDER / "functions.npz")
 REG_MAX = 16

@@ -5,9 +5,9 @@ import pytest
 import torch
 from golden_data import FOLDER, load, size_of
 
-from pipeline.data.conventions import GFL_PREPROCESSING
-from pipeline.data.images import apply_view, batch_images, resize_image
-from pipeline.data.views import ViewGeometry, fit_size, pad_size, scale_factors, transform_boxes
+from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views.geometry import ViewGeometry, fit_size, pad_size, scale_factors, transform_boxes
+from pipeline.views.images import apply_view, batch_images, resize_image
 
 DATA = load(FOLDER / "geometry.npz")
 ROWS = range(len(DATA["orig_wh"]))

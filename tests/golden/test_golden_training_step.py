@@ -33,9 +33,9 @@ from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import flatten_levels
 from pipeline.losses.detection import giou_loss
-from pipeline.regions.grid import level_lengths, level_sizes
-from pipeline.regions.overlap import box_iou
 from pipeline.training.schedule import ScheduleConfig, build_optimizer
+from pipeline.views.box_ops import box_iou
+from pipeline.views.pyramid import level_lengths, level_sizes
 
 CLASSES = 80
 IMITATION_WEIGHT = 2.0

@@ -13,9 +13,9 @@ import dask
 import pytest
 from distributed import Client
 
-from pipeline.errors import CacheError, ConfigError
-from pipeline.parallel import cluster
-from pipeline.parallel.cluster import existing_cluster, local_cluster, run_tasks
+from pipeline.core import cluster
+from pipeline.core.cluster import existing_cluster, local_cluster, run_tasks
+from pipeline.core.errors import CacheError, ConfigError
 
 ROOT = Path(__file__).parents[2]
 HANGS_AFTER_SECONDS = 180
@@ -23,7 +23,7 @@ HANGS_AFTER_SECONDS = 180
 
 OWNER = """
 import os, time
-from pipeline.parallel.cluster import local_cluster
+from pipeline.core.cluster import local_cluster
 if __name__ == "__main__":
     with local_cluster([{}, {}], threads=1) as client:
         print(*client.run(os.getpid).values(), flush=True)

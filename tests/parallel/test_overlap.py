@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
-from pipeline.parallel.overlap import Overlap
+from pipeline.core.prefetch import Overlap
 
 Numbers = Overlap[int, int, int]
 

@@ -6,7 +6,7 @@ import torch
 from dense_regions import IGNORED, assign_densely
 
 from pipeline.regions.atss import NEGATIVE, TOP_K, Assignment, assign_atss, nearest_candidates
-from pipeline.regions.grid import pyramid_points
+from pipeline.views.pyramid import pyramid_points
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 FAR = [[100.0, 0.0, 110.0, 10.0], [200.0, 0.0, 210.0, 10.0]]

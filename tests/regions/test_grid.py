@@ -2,8 +2,8 @@
 
 import torch
 
-from pipeline.regions.grid import level_points
 from pipeline.regions.valuable import find_regions
+from pipeline.views.pyramid import level_points
 
 
 def test_points_lie_in_the_corners_or_in_the_middle_of_their_cells() -> None:

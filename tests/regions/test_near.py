@@ -8,13 +8,14 @@ import torch
 from dense_regions import dense_regions
 from torch import Tensor
 
-from pipeline.data.coco import read_coco
-from pipeline.data.manifest import training_boxes
-from pipeline.data.views import ViewsConfig, enumerate_views, transform_boxes
-from pipeline.regions.grid import Size, level_sizes, pyramid_points, square_anchors
-from pipeline.regions.near import near_pairs
-from pipeline.regions.overlap import VlrOverlap, box_intersection
+from pipeline.datasets.coco import read_coco
+from pipeline.regions.candidate_pairs import near_pairs
+from pipeline.regions.overlap import VlrOverlap
 from pipeline.regions.valuable import find_regions
+from pipeline.views.box_ops import box_intersection
+from pipeline.views.geometry import ViewsConfig, enumerate_views, transform_boxes
+from pipeline.views.manifest import training_boxes
+from pipeline.views.pyramid import Size, level_sizes, pyramid_points, square_anchors
 
 STRIDES = (8, 16, 32, 64, 128)
 SAMPLE = os.environ.get("LD_COCO_SAMPLE")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.regions.near import NearPairs
+from pipeline.regions.candidate_pairs import NearPairs
 from pipeline.regions.overlap import VlrOverlap, vlr_overlap
 from pipeline.regions.valuable import find_regions, valuable_weights
 

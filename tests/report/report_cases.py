@@ -10,21 +10,21 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from pipeline.cache.records import PlannedView, SoftTargets
-from pipeline.cache.table import ViewTable, plan_schema
-from pipeline.cache.writer import finalise, init, write_partition
 from pipeline.codec.precision import Precision
-from pipeline.config import structure
-from pipeline.data.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.data.manifest import Category, Manifest, write_manifest
-from pipeline.data.views import ViewsConfig
+from pipeline.core.config import structure
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, save_detector
-from pipeline.planning import RegionsConfig, ViewPlan
+from pipeline.fidelity.fidelity import FidelityConfig
+from pipeline.regions.view_set import RegionsConfig, ViewPlan
 from pipeline.report.runs import Curve, Role, Run
+from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.student.train import StudentConfig
-from pipeline.teacher.fidelity import FidelityConfig
 from pipeline.teacher.fingerprint import store_fingerprint
+from pipeline.views.geometry import ViewsConfig
+from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.views.manifest import Category, Manifest, write_manifest
+from pipeline.views.types import PlannedView, SoftTargets
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 BOUNDS = structure(FidelityConfig, PARAMS["verify_cache"], "verify_cache")

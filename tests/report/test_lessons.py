@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cache.records import ViewKey
 from pipeline.report.lessons import LESSONS, Lesson, choose_lessons, kl, spread_keys
+from pipeline.views.types import ViewKey
 
 
 def lesson(image_id: int, widths: tuple[int, int, int, int]) -> Lesson:

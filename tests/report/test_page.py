@@ -10,15 +10,15 @@ import pytest
 import torch
 from report_cases import BOUNDS, LD_LOSS, NO_LOSS, run_of, student, write_project
 
-from pipeline.data.manifest import read_manifest
+from pipeline.core.paths import RunFolder
 from pipeline.report.collect import Report, collect, shown_students
 from pipeline.report.figures import count_bounds, inline_svg, loss_chart, size_bounds
 from pipeline.report.numbers import count, direction, duration, signed, significant, size
 from pipeline.report.page import detector_lines, render
 from pipeline.report.runs import Curve, choose_pair
 from pipeline.report.summary import claim, measure_break_even, tiles
-from pipeline.run_folder import RunFolder
 from pipeline.student.train import StudentConfig
+from pipeline.views.manifest import read_manifest
 
 NULL_METRICS = {
     **dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl")),

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.data.manifest import Category, Manifest
 from pipeline.report.pictures import PALETTE, Picture, class_colours, crop, embed_picture, place_marks
 from pipeline.report.regions import dots_path, shades, squares_path
 from pipeline.report.strips import box_iou, choose_images, describe, match, shown_detections
+from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.views.manifest import Category, Manifest
 
 PICTURE = Picture(uri="", width=100, height=100, scale=1)
 

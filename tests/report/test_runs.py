@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from report_cases import DETECTOR, LD_LOSS, NO_LOSS, run_of, student
 
+from pipeline.core.paths import RunFolder
 from pipeline.detector.gfl import GFL
 from pipeline.report.runs import (
     ReportError,
@@ -16,7 +17,6 @@ from pipeline.report.runs import (
     read_precision_recall,
     read_students,
 )
-from pipeline.run_folder import RunFolder
 
 
 def test_baseline_has_the_same_detector_and_training() -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from report_cases import LD_LOSS, student, write_project
 
-from pipeline.cache.reader import TargetStore
 from pipeline.codec.edges import dequantize_edges, quantize_edges
 from pipeline.codec.precision import Precision
 from pipeline.report.statistics import (
@@ -17,6 +16,7 @@ from pipeline.report.statistics import (
     rounding_error,
     softmax,
 )
+from pipeline.store.reader.reader import TargetStore
 
 
 @pytest.fixture(scope="module")

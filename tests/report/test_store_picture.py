@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import PlannedView, SoftTargets, ViewKey
-from pipeline.cache.table import ViewTable, plan_schema
-from pipeline.cache.writer import finalise, init, write_partition
 from pipeline.codec.precision import Precision
-from pipeline.data.manifest import GroundTruth
-from pipeline.data.views import ViewGeometry, pad_size
-from pipeline.planning import RegionsConfig, plan_view
+from pipeline.regions.view_set import RegionsConfig, plan_view
 from pipeline.report.store_picture import draw_view, last_shown_bin
 from pipeline.report.store_view import GREY, choose_objects, show_view
+from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.writer.writer import finalise, init, write_partition
+from pipeline.views.geometry import ViewGeometry, pad_size
+from pipeline.views.manifest import GroundTruth
+from pipeline.views.types import PlannedView, SoftTargets, ViewKey
 
 BINS, CLASSES = 17, 3
 REGIONS = RegionsConfig(overlap="released", lower_fraction=0.25)

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cache.summary import ByteCounts, PointCounts, StoreSummary
-from pipeline.cache.verify import Problem
-from pipeline.progress import describe_bytes
+from pipeline.core.progress import describe_bytes
 from pipeline.report.store_text import (
     WIDTH,
     counted,
@@ -16,6 +14,8 @@ from pipeline.report.store_text import (
     render_problems,
     render_summary,
 )
+from pipeline.store.reader.verify import Problem
+from pipeline.store.tools.summary import ByteCounts, PointCounts, StoreSummary
 
 SUMMARY = StoreSummary(
     path="cache/targets.zarr",

@@ -22,10 +22,10 @@ from typing import Any, TextIO
 
 from measured import Measured, measure, render
 
-from pipeline.data.coco import read_coco
-from pipeline.data.manifest import Manifest, keep_trainable, read_manifest, write_manifest
-from pipeline.data.views import ViewsConfig
+from pipeline.datasets.coco import read_coco
 from pipeline.evaluation.coco_ap import evaluate
+from pipeline.views.geometry import ViewsConfig
+from pipeline.views.manifest import Manifest, keep_trainable, read_manifest, write_manifest
 
 BOXES_PER_IMAGE = 7.27
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427), (612, 612), (375, 500), (500, 375), (334, 500))
@@ -123,8 +123,8 @@ def prepare(annotations: Path, manifest: Path) -> str:
 def plan(manifest: Path, processes: int) -> str:
     """The plan phase of ``cache_teacher``."""
     # Loaded here: the other pieces of work do without torch.
-    from pipeline.plan_table import tabulate  # noqa: PLC0415
-    from pipeline.planning import RegionsConfig, ViewPlan  # noqa: PLC0415
+    from pipeline.regions.view_set import RegionsConfig, ViewPlan  # noqa: PLC0415
+    from pipeline.teacher.plan_table import tabulate  # noqa: PLC0415
 
     regions = RegionsConfig(overlap="released", lower_fraction=0.25)
     views = ViewPlan(manifest=read_manifest(manifest), strides=STRIDES, views=VIEWS, regions=regions)

@@ -21,11 +21,11 @@ from random import Random
 from measured import Measured, measure, render, render_growth
 
 from pipeline.benchmark.generated import BINS, CLASSES, LEVEL_STRIDES, PRECISION, planned_view, soft_targets
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import PlannedView, SoftTargets, ViewKey
-from pipeline.cache.table import ViewTable, plan_schema
-from pipeline.cache.verify import verify
-from pipeline.cache.writer import finalise, init, read_schema, write_partition
+from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.verify import verify
+from pipeline.store.writer.writer import finalise, init, read_schema, write_partition
+from pipeline.views.types import PlannedView, SoftTargets, ViewKey
 
 TEMPLATES = 64
 VIEWS_PER_PARTITION = 512

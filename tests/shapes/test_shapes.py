@@ -11,18 +11,24 @@ import pytest
 from numpy.random import RandomState
 from PIL import Image
 from pycocotools.coco import COCO
+from shapes_dataset import write_dataset
 
-from pipeline.errors import ConfigError
-from pipeline.shapes.dataset import (
+from pipeline.core.errors import ConfigError
+from pipeline.datasets.shapes.dataset import (
     CATEGORIES,
     MIN_BOX_PX,
     ShapeObject,
     ShapesConfig,
     render_image,
-    write_dataset,
 )
-from pipeline.shapes.outlines import edge_alpha, move_outline, outline_box, outline_distance, random_outline
-from pipeline.shapes.scene import MIN_VISIBLE_SHARE
+from pipeline.datasets.shapes.outlines import (
+    edge_alpha,
+    move_outline,
+    outline_box,
+    outline_distance,
+    random_outline,
+)
+from pipeline.datasets.shapes.scene import MIN_VISIBLE_SHARE
 
 # of the dataset of `small`; another value means that every cached teacher and store of `shapes` is void
 PINNED_SHA256 = "622fd9c55a71ef772d0b9795cae290d3042d542bb36d9c4127c60e26065aef48"

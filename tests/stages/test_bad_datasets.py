@@ -32,7 +32,7 @@ from wrong_input import (
     written,
 )
 
-from pipeline.data.manifest import read_manifest, training_boxes
+from pipeline.views.manifest import read_manifest, training_boxes
 
 ANNOTATIONS = [
     Wrong(does="no JSON", edit=written(TRAIN, "images: []"), run=DATA, says=("is not JSON",)),

@@ -190,7 +190,7 @@ CHANGES = [
     ),
     # What changes no byte runs nothing.
     Change(does="a comment in params.yaml", edit=comment("params.yaml"), runs=set()),
-    Change(does="a command of ldp", edit=comment("stages/commands/seeds.py"), runs=set()),
+    Change(does="a command of ldp", edit=comment("pipeline/cli/seeds.py"), runs=set()),
     Change(does="the README", edit=comment("README.md"), runs=set()),
     Change(does="the number of decoding processes", environment={"LDP_WORKERS": "3"}, runs=set()),
     Change(does="the number of writing processes", environment={"LDP_CACHE_WORKERS": "2"}, runs=set()),

@@ -38,7 +38,7 @@ def test_a_reader_that_has_seen_enough_ends_a_command_quietly(own_project: Path,
     unread, output = os.pipe()
     os.close(unread)
     finished = subprocess.run(
-        [sys.executable, "-m", "stages.commands.main", "store", *command],
+        [sys.executable, "-m", "pipeline.cli.main", "store", *command],
         cwd=own_project,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=output,

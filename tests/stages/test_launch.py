@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
+from pipeline.training.launch import _first_failure, machine
 from pipeline.training.processes import ALONE, Processes
-from stages.launch import _first_failure, machine
 
 SECOND = Processes(rank=1, count=2)
 

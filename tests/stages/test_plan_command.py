@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from teacher_cases import small_manifest
 
-from pipeline.errors import ConfigError
-from stages.commands.plan import add_command
+from pipeline.cli.plan import add_command
+from pipeline.core.errors import ConfigError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -23,7 +23,7 @@ from project import (
     write_tiny_dataset,
 )
 
-from pipeline.config import structure
+from pipeline.core.config import structure
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, save_detector
 

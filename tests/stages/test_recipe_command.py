@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from project import ROOT, run, start_repository
 
-from stages.commands.main import main
+from pipeline.cli.main import main
 
 
 @pytest.fixture

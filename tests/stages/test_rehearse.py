@@ -12,14 +12,14 @@ from finished import Ended, call, files_below, working_in
 from project import DATASET, ROOT, tiny_params, write_params, write_tiny_dataset
 from quick_python import quick_python
 
-from pipeline.config import structure
+from pipeline.cli.params import require_params
+from pipeline.cli.stage_processes import stage_processes
+from pipeline.core.config import structure
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_detector, save_detector
 from pipeline.rehearsal.overrides import override
 from pipeline.rehearsal.shorten import Shortening, shorten
 from pipeline.rehearsal.stand_ins import find_or_replace, run_apart, write_random_teacher
-from stages.commands.params import require_params
-from stages.commands.stage_processes import stage_processes
 
 Params = dict[str, Any]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
-from stages.runtime import cache_workers, worker_environments
+from pipeline.core.environment import cache_workers, worker_environments
+from pipeline.core.errors import ConfigError
 
 CPU, CUDA, SECOND_GPU = (torch.device(name) for name in ("cpu", "cuda", "cuda:1"))
 Gpus = Callable[[int], None]

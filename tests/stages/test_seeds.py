@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline.cli.seeds import compare, render_table
 from pipeline.evaluation.coco_ap import SUMMARY
-from stages.commands.seeds import compare, render_table
 
 
 def rows(*values: float) -> list[dict[str, float | None]]:

@@ -16,17 +16,17 @@ import yaml
 from PIL import Image
 from teacher_cases import small_manifest, small_teacher
 
-from pipeline.cache.durable import lock_scratch
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.repair import find_damage, stored_table
-from pipeline.cache.writer import init
-from pipeline.config import load_section
-from pipeline.data.manifest import write_manifest
+from pipeline.cli.main import main
+from pipeline.core.config import load_section
+from pipeline.core.files import lock_scratch
+from pipeline.core.paths import RunFolder
 from pipeline.detector.gfl import save_detector
-from pipeline.run_folder import RunFolder
-from pipeline.teacher.cache_views import CacheConfig, plan_store, write_store
-from pipeline.teacher.setup import set_up_store
-from stages.commands.main import main
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.tools.repair import find_damage, stored_table
+from pipeline.store.writer.writer import init
+from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.run import CacheConfig, plan_store, write_store
+from pipeline.views.manifest import write_manifest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = RunFolder(Path("runs/small"))
@@ -163,7 +163,7 @@ def test_info_without_a_store_is_one_line(ldp: Ldp) -> None:
 
 def test_info_and_verify_load_neither_torch_nor_matplotlib(folder: Path) -> None:
     code = (
-        "import sys; from stages.commands.main import main\n"
+        "import sys; from pipeline.cli.main import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'matplotlib', 'dask'} & set(sys.modules), 'too much is imported'"
     )

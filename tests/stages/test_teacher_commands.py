@@ -9,11 +9,11 @@ import pytest
 import yaml
 from onnx_cases import clairvoyant_description, clairvoyant_manifest, write_clairvoyant, write_description
 
-from pipeline.config import structure
-from pipeline.errors import ConfigError
+from pipeline.cli.main import main
+from pipeline.core.config import structure
+from pipeline.core.errors import ConfigError
 from pipeline.evaluation.coco_ap import to_coco
-from stages.commands.main import main
-from stages.prepare_teacher import PrepareTeacherConfig
+from pipeline.training.teacher_config import PrepareTeacherConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

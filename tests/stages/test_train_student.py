@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
 from training_cases import FULL, IMAGES, student
 
-from pipeline.data.manifest import write_manifest
-from pipeline.run_folder import RunFolder
+from pipeline.core.paths import RunFolder
 from pipeline.student.validate import ValidationConfig
-from pipeline.teacher.cache_views import write_store
+from pipeline.teacher.run import write_store
+from pipeline.views.manifest import write_manifest
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 12

@@ -26,12 +26,12 @@ import zarr
 from stores import make_plan, write_remaining
 from workspace import Content, content_of, temporary_folder
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.cache.schema import sharded_specs
-from pipeline.cache.stored import StoredView
-from pipeline.cache.verify import verify
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.format.schema import sharded_specs
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.store.reader.verify import verify
+from pipeline.views.types import ViewKey
 
 ROOT_METADATA = "zarr.json"
 HARMLESS, AT_OPEN, AT_READ, WRONG, CRASHED = OUTCOMES = (

@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 from workspace import STAGE, Run, environment, session_of, small_params, wait_for
 
-from stages.launch import run_training
-from stages.runtime import run_stage
+from pipeline.core.environment import run_stage
+from pipeline.training.launch import run_training
 
 PREPARATION = ("stages.prepare_data", "stages.prepare_teacher")
 TRAINING = ("stages.prepare_teacher",)

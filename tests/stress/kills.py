@@ -55,8 +55,8 @@ from workspace import (
     wait_for,
 )
 
-from pipeline.cache.reader import TargetStore
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.reader.reader import TargetStore
 
 KILLS_A_LIFE = (2, 5)
 """Before a run may complete and the next begins from nothing: at least, at most."""

@@ -38,9 +38,9 @@ from disk_state import RECORDS, STORE, is_whole
 from stores import Plan, make_plan, write_one, write_remaining
 from workspace import Content, content_of, differences, temporary_folder
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.writer import init
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.writer.writer import init
 
 SCRATCH_FOLDER, OUTPUT = Path("scratch/0123456789abcdef"), Path("cache/targets.zarr")
 PATCHED = ("rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cache.durable import lock_scratch
-from pipeline.cache.records import NOT_MAIN, KeptPoints, PlannedView, SoftTargets, ViewKey
-from pipeline.cache.schema import StoreSchema
-from pipeline.cache.table import ViewTable, plan_schema
-from pipeline.cache.writer import finalise, finished_partitions, init, write_partition
 from pipeline.codec.precision import Precision
-from pipeline.data.views import ViewGeometry
+from pipeline.core.files import lock_scratch
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.writer.writer import finalise, finished_partitions, init, write_partition
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import NOT_MAIN, KeptPoints, PlannedView, SoftTargets, ViewKey
 
 QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.05)
 BINS, CLASSES, LEVELS, CELLS = 8, 4, 4, 60

@@ -10,9 +10,9 @@ from disk_state import STORE
 from stores import Plan, make_plan, write_one, write_remaining
 from workspace import Content, content_of
 
-from pipeline.cache.durable import LOCK_FILE
-from pipeline.cache.writer import finalise, finished_partitions, init
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.core.files import LOCK_FILE
+from pipeline.store.writer.writer import finalise, finished_partitions, init
 
 PLANNED_FILES = ["views/extent/c/0/0", "views/image_id/zarr.json", "points/zarr.json"]
 

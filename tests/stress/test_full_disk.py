@@ -11,8 +11,8 @@ from kills import Quiet, Tool
 from stores import make_plan, write_one, write_remaining
 from workspace import content_of
 
-from pipeline.cache.writer import finished_partitions, init
-from pipeline.errors import CacheError
+from pipeline.core.errors import CacheError
+from pipeline.store.writer.writer import finished_partitions, init
 
 CASES = [
     Case(name="bytes", options="size=16m,nr_inodes=100000", fill_at=3, phases=("partitions",)),

@@ -17,7 +17,7 @@ from power_loss import (
     replay,
 )
 
-from pipeline.cache.durable import write_durably
+from pipeline.core.files import write_durably
 
 RECORD = {"a first run": record_first_run, "a run that continues": record_second_run}
 MOST_MOMENTS = 8

@@ -28,9 +28,9 @@ from damage import (
 )
 from stores import make_plan, write_remaining
 
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.records import ViewKey
-from pipeline.cache.stored import StoredView
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.views.types import ViewKey
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from teacher_cases import QUANTIZED, small_plan
 from training_cases import FULL, IMAGES, same_weights, store_of, student, trained
 
+from pipeline.core.errors import CacheError, PipelineError
 from pipeline.detector.gfl import GFL
-from pipeline.errors import CacheError, PipelineError
 from pipeline.student.train import StudentConfig
 from pipeline.training.checkpoints import Checkpoint, Checkpoints, hold_checkpoints, run_key
 from pipeline.training.loop import Trained

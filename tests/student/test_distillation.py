@@ -6,13 +6,13 @@ import pytest
 import torch
 from batch_cases import BINS, CLASSES, STRIDES, random_outputs, three_views
 
+from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
-from pipeline.errors import ConfigError
 from pipeline.losses.distillation import kd_divergence
 from pipeline.student.distillation import DistillationConfig, distillation_losses
+from pipeline.student.teacher_batch import BatchSoftTargets
 from pipeline.training.batches import BatchTargets, batch_targets
 from pipeline.training.criterion import Normalisers, gather_main
-from pipeline.training.soft import BatchSoftTargets
 
 FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=10, kd_temperature=2)
 

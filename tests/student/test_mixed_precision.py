@@ -9,7 +9,6 @@ from teacher_cases import DETECTOR, QUANTIZED, small_plan
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, TRAIN, relative_difference, store_of, student, trained
 
-from pipeline.data.conventions import GFL_CONVENTIONS
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
 from pipeline.student.source import StoredTargets
@@ -19,6 +18,7 @@ from pipeline.training.criterion import MainPoints, Normalisers
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import Trained
 from pipeline.training.step import LossesOf, Stepper
+from pipeline.views.conventions import GFL_CONVENTIONS
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.detector.head import RawOutputs
-from pipeline.regions.grid import level_lengths, level_sizes
 from pipeline.student.distillation import (
     REFERENCE_IMAGES,
     DistillationConfig,
     DistillationLosses,
     distillation_losses,
 )
+from pipeline.student.teacher_batch import BatchSoftTargets
 from pipeline.training.batches import BatchTargets
 from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
-from pipeline.training.soft import BatchSoftTargets
+from pipeline.views.pyramid import level_lengths, level_sizes
 
 STRIDES = (8, 16, 32)
 SIZES = tuple(level_sizes((64, 64), STRIDES))

@@ -9,7 +9,7 @@ from teacher_cases import QUANTIZED, small_plan
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, store_of, student, trained
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.training.processes import ALONE, Processes
 
 ROUNDING = 1e-4

@@ -18,14 +18,14 @@ from training_cases import (
 )
 from training_cases import trained as trained_run
 
-from pipeline.cache.reader import TargetStore
-from pipeline.data.views import PerEpochViewsConfig
+from pipeline.cli.online_source import OnlineTargets
+from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.detector.gfl import GFL
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.planning import ViewPlan
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig, stored_targets, train_student
-from pipeline.teacher.online import OnlineTargets
 from pipeline.training.order import epoch_generator, epoch_keys
+from pipeline.views.geometry import PerEpochViewsConfig
 
 
 def trained(config: StudentConfig, store: TargetStore, plan: ViewPlan) -> GFL:

@@ -9,21 +9,21 @@ import pytest
 import torch
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
-from pipeline.cache import writer
-from pipeline.cache.fingerprint import digest
-from pipeline.cache.reader import TargetStore
-from pipeline.errors import CacheError, TeacherError
+from pipeline.core.errors import CacheError, TeacherError
+from pipeline.fidelity.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
+from pipeline.store.format.fingerprint import digest
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.writer import writer
 from pipeline.student.source import require_fit
-from pipeline.teacher.cache_views import (
+from pipeline.teacher.expected import expected_bytes
+from pipeline.teacher.partitions import PartitionWriter, write_here
+from pipeline.teacher.run import (
     StorePlan,
     fill_store,
     require_disk,
     scratch_folder,
     write_store,
 )
-from pipeline.teacher.expected import expected_bytes
-from pipeline.teacher.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
-from pipeline.teacher.partitions import PartitionWriter, write_here
 from pipeline.teacher.times import PartitionTimes, StoreTimes
 
 

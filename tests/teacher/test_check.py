@@ -16,14 +16,14 @@ from onnx_cases import (
     write_description,
 )
 
-from pipeline.data.coco import read_coco
-from pipeline.data.manifest import Manifest
-from pipeline.detector.files import onnx_files
-from pipeline.detector.onnx_description import OnnxDescription, read_onnx_description
-from pipeline.errors import TeacherError
+from pipeline.cli.diagnosis import Check, Verdict
+from pipeline.core.errors import TeacherError
+from pipeline.datasets.coco import read_coco
 from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
-from pipeline.teacher.check import Check, Verdict
+from pipeline.onnx.description import OnnxDescription, read_onnx_description
+from pipeline.onnx.models import onnx_files
+from pipeline.views.manifest import Manifest
 
 CPU = torch.device("cpu")
 MODELS, SAMPLE = os.environ.get("LD_MODELS"), os.environ.get("LD_COCO_SAMPLE")

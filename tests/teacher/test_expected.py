@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.cache.table import ViewTable, plan_schema
 from pipeline.codec.precision import Precision
+from pipeline.store.format.table import ViewTable, plan_schema
 from pipeline.teacher.expected import expected_bytes
 
 SHAPES = {"views": 4000, "boxes": 11366, "points": 336606, "main": 73001, "bins": 17, "classes": 4}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from teacher_cases import DETECTOR, QUANTIZED, small_plan
 
-from pipeline.cache.fingerprint import ABSENT, any_difference
+from pipeline.detector.amp import NetworkPrecision
 from pipeline.detector.gfl import gfl_spec
-from pipeline.detector.network_precision import NetworkPrecision
+from pipeline.store.format.fingerprint import ABSENT, any_difference
 from pipeline.teacher.fingerprint import store_fingerprint
 
 

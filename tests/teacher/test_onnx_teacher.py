@@ -21,25 +21,25 @@ from onnx_cases import (
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_teacher
 from training_cases import HERE
 
-from pipeline.cache.reader import TargetStore
+from pipeline.cli.agreement import measure_agreement
+from pipeline.cli.detections_at_points import detect_at_points
 from pipeline.codec.precision import Precision
-from pipeline.data.manifest import Manifest
-from pipeline.data.views import ViewsConfig
+from pipeline.core.errors import CacheError, ConfigError
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.files import import_onnx
 from pipeline.detector.gfl import GFL, load_detector, save_detector
-from pipeline.errors import CacheError, ConfigError
-from pipeline.evaluation.agreement import measure_agreement
-from pipeline.evaluation.points import detect_at_points
-from pipeline.planning import RegionsConfig
+from pipeline.onnx.models import import_onnx
+from pipeline.regions.view_set import RegionsConfig
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.distillation import DistillationConfig
 from pipeline.student.source import require_fit
 from pipeline.student.train import StudentConfig, stored_targets, train_student
-from pipeline.teacher.cache_views import CacheConfig, plan_store, write_store
-from pipeline.teacher.setup import StoreSetup, set_up_store
-from pipeline.teacher.soft_targets import ThreadCounts, equal_size_batches
+from pipeline.teacher.extractor import ThreadCounts, equal_size_batches
+from pipeline.teacher.inputs import StoreSetup, set_up_store
+from pipeline.teacher.run import CacheConfig, plan_store, write_store
 from pipeline.training.config import TrainConfig
 from pipeline.training.schedule import ScheduleConfig
+from pipeline.views.geometry import ViewsConfig
+from pipeline.views.manifest import Manifest
 
 CPU = torch.device("cpu")
 STUDENT = replace(DETECTOR, reg_max=BINS - 1, num_classes=2)

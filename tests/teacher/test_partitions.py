@@ -10,13 +10,13 @@ import pytest
 from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
 from torch import Tensor
 
-from pipeline.cache import writer
-from pipeline.cache.records import PlannedView
-from pipeline.errors import DatasetError
-from pipeline.planning import ViewPlan
+from pipeline.core.errors import DatasetError
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.writer import writer
 from pipeline.teacher import partitions
+from pipeline.teacher.extractor import Teacher
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter, write_here
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.views.types import PlannedView
 
 IMAGES = 12
 """24 views in 6 partitions."""

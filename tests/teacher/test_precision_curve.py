@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
-from pipeline.cache import writer
-from pipeline.cache.reader import TargetStore
+from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
-from pipeline.teacher.cache_views import partition_views
-from pipeline.teacher.fidelity import FidelityConfig, LossSettings, measure_fidelity
-from pipeline.teacher.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
+from pipeline.fidelity.fidelity import FidelityConfig, LossSettings, measure_fidelity
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.writer import writer
+from pipeline.teacher.run import partition_views
 
 SETTINGS = LossSettings(temperature=10.0, cls_temperature=2.0, seed=0)
 

@@ -9,13 +9,13 @@ import torch
 from batch_cases import STRIDES
 from teacher_cases import small_plan, small_teacher
 
-from pipeline.cache.records import KeptPoints, SoftTargets
-from pipeline.data.conventions import GFL_PREPROCESSING
-from pipeline.data.images import apply_view, batch_images, read_image
-from pipeline.detector.network_precision import NetworkPrecision
-from pipeline.errors import TeacherError
-from pipeline.regions.grid import level_lengths
-from pipeline.teacher.soft_targets import ThreadCounts, equal_size_batches, require_finite
+from pipeline.core.errors import TeacherError
+from pipeline.detector.amp import NetworkPrecision
+from pipeline.teacher.extractor import ThreadCounts, equal_size_batches, require_finite
+from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.views.pyramid import level_lengths
+from pipeline.views.types import KeptPoints, SoftTargets
 
 
 def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:

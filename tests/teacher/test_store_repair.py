@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
-from pipeline.cache.durable import lock_scratch
-from pipeline.cache.fingerprint import digest
-from pipeline.cache.reader import TargetStore
-from pipeline.cache.repair import Damage, find_damage
-from pipeline.cache.verify import verify
-from pipeline.errors import CacheError
-from pipeline.planning import ViewPlan
-from pipeline.teacher.cache_views import write_store
-from pipeline.teacher.repair import Repair, repair_store, require_repaired
-from pipeline.teacher.soft_targets import Teacher
+from pipeline.cli.store_rebuild import Repair, repair_store, require_repaired
+from pipeline.core.errors import CacheError
+from pipeline.core.files import lock_scratch
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.format.fingerprint import digest
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.verify import verify
+from pipeline.store.tools.repair import Damage, find_damage
+from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.run import write_store
 
 IMAGES = 6
 """Twelve views in three partitions."""

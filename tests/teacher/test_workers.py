@@ -16,17 +16,17 @@ from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 from teacher_cases import QUANTIZED, small_plan, small_teacher
 
-from pipeline.cache import writer
-from pipeline.cache.fingerprint import digest
-from pipeline.data.manifest import write_manifest
+from pipeline.core.cluster import existing_cluster, local_cluster
+from pipeline.core.errors import CacheError, TeacherError
 from pipeline.detector.gfl import save_detector
-from pipeline.errors import CacheError, TeacherError
-from pipeline.parallel.cluster import existing_cluster, local_cluster
-from pipeline.teacher.cache_views import CacheConfig, StorePlan, fill_store, plan_store
+from pipeline.store.format.fingerprint import digest
+from pipeline.store.writer import writer
+from pipeline.teacher.inputs import StoreSetup, set_up_store
 from pipeline.teacher.partitions import Engine, write_here
-from pipeline.teacher.setup import StoreSetup, set_up_store
+from pipeline.teacher.run import CacheConfig, StorePlan, fill_store, plan_store
 from pipeline.teacher.times import PartitionTimes, StoreTimes
 from pipeline.teacher.workers import PartitionJob, write_in_workers
+from pipeline.views.manifest import write_manifest
 
 IMAGES = 16
 CPU = torch.device("cpu")

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from batch_cases import STRIDES, planned_view, three_views
 
-from pipeline.cache.stored import StoredView
-from pipeline.regions.grid import pyramid_points
+from pipeline.store.reader.stored import StoredView
+from pipeline.student.teacher_batch import batch_soft_targets
 from pipeline.training.batches import batch_targets
-from pipeline.training.soft import batch_soft_targets
+from pipeline.views.pyramid import pyramid_points
 
 
 def test_points_keep_their_coordinates_in_a_wider_batch() -> None:

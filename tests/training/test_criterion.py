@@ -5,10 +5,10 @@ from dataclasses import fields
 import torch
 from batch_cases import STRIDES, planned_view, random_outputs, three_views
 
-from pipeline.cache.records import PlannedView
 from pipeline.detector.head import RawOutputs
 from pipeline.training.batches import batch_targets
 from pipeline.training.criterion import DetectionCriterion, DetectionLosses, Normalisers, gather_main
+from pipeline.views.types import PlannedView
 
 
 def losses_of(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from training_cases import HERE
 
-from pipeline.errors import PipelineError
+from pipeline.core.errors import PipelineError
 from pipeline.training.curve import Curve, steps_per_row
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from pipeline.cache.records import PlannedView, ViewKey
-from pipeline.data.views import ViewGeometry, choose_view
 from pipeline.training.batches import SoftBatch
 from pipeline.training.dataset import EpochOrder
 from pipeline.training.order import epoch_batches
 from pipeline.training.processes import Machine, Processes
+from pipeline.views.geometry import ViewGeometry, choose_view
+from pipeline.views.types import PlannedView, ViewKey
 
 BATCH = 4
 WIDE, TALL = 22, 15

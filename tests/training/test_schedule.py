@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.training.schedule import ScheduleConfig, build_optimizer, rate_factor
 
 

@@ -1,0 +1,1 @@
+"""The commands of `ldp`; none is a stage."""

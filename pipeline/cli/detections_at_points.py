@@ -1,0 +1,29 @@
+"""Detections from logits at single points: what a store holds of a teacher, as boxes."""
+
+import torch
+
+from pipeline.detector.head import Integral
+from pipeline.detector.model import ModelSpec
+from pipeline.evaluation.postprocess import Detections, select_detections
+from pipeline.store.reader.points import locate_points
+from pipeline.views.box_ops import clip_boxes, decode_boxes
+from pipeline.views.geometry import scale_factors
+from pipeline.views.types import PlannedView, SoftTargets
+
+
+def detect_at_points(planned: PlannedView, soft: SoftTargets, spec: ModelSpec) -> Detections:
+    """Detections among the main-region points of a view that is not flipped, px of the original image.
+
+    The main region is where the annotations put the objects: nothing is said elsewhere, and so nothing can
+    be found there that is not. The AP of such detections is not that of the detector; it is for comparison
+    with other logits at the same points.
+    """
+    assert not planned.geometry.flip, "boxes are not mirrored back"
+    main = planned.points.main_region
+    places = locate_points(planned, spec.strides, spec.conventions.cell_offset)
+    stride = torch.from_numpy(places.stride[main]).float()
+    distances = Integral(spec.bins - 1)(torch.from_numpy(soft.edge_logits[main])) * stride[:, None]
+    corner = torch.tensor(planned.geometry.content_top_left[::-1])
+    boxes = decode_boxes(torch.from_numpy(places.xy[main]) - corner, distances)
+    boxes = clip_boxes(boxes, planned.geometry.content_hw) / torch.from_numpy(scale_factors(planned.geometry))
+    return select_detections(boxes, torch.from_numpy(soft.cls_logits).sigmoid(), spec.suppression)

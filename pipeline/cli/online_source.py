@@ -1,0 +1,59 @@
+"""The teacher in the training loop: what the store replaces, kept to compare with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.regions.view_set import ViewPlan
+from pipeline.store.reader.stored import StoredView
+from pipeline.student.teacher_batch import BatchSoftTargets, batch_soft_targets
+from pipeline.teacher.extractor import Teacher
+from pipeline.views.conventions import Conventions
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import PlannedView, ViewKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineTargets:
+    """Targets that are computed for every view of every epoch: regions anew, the teacher run again.
+
+    Each view runs by itself, with its own padding, as a store of ``batch_size: 1`` holds it.
+    """
+
+    plan: ViewPlan
+    teacher: Teacher
+
+    @property
+    def conventions(self) -> Conventions:
+        """Of the teacher."""
+        return self.plan.conventions
+
+    def image_ids(self) -> Sequence[int]:
+        """Images that are trained on, ascending."""
+        ids: list[int] = self.plan.manifest.images.image_id.tolist()
+        return ids
+
+    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
+        """The view of an image that an epoch trains on."""
+        return self.plan.views.choose(seed, epoch, image_id)
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self.plan.geometry(self.plan.manifest.image(key.image_id), key.view)
+
+    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+        """Plan the view and run the teacher on it."""
+        planned = self.plan.plan(self.plan.manifest.image(key.image_id), key.view)
+        (soft,) = self.teacher.run([planned])
+        points, edges, bins = soft.edge_logits.shape
+        stored = StoredView(
+            planned=planned,
+            edge_codes=soft.edge_logits.reshape(points, edges * bins),
+            edge_steps=None,
+            cls_codes=soft.cls_logits,
+            cls_step=None,
+        )
+        return planned, stored
+
+    def join(self, soft: Sequence[StoredView]) -> BatchSoftTargets:
+        """Codes of a batch, one view after another."""
+        return batch_soft_targets(soft)

@@ -1,0 +1,125 @@
+"""What a precision costs in bytes and in fidelity: the curve from which the default was chosen."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+
+from pipeline.codec.classes import dequantize_classes
+from pipeline.codec.edges import EDGES, dequantize_edges
+from pipeline.codec.precision import Precision
+from pipeline.codec.steps import edge_steps
+from pipeline.codec.weights import dequantize_weights
+from pipeline.fidelity.fidelity import LossSettings, PointLogits, measure_loss_errors
+from pipeline.fidelity.loss_error import LossError
+from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema, sharded_specs
+from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.writer.arrays import encode_shard
+from pipeline.store.writer.partition import PartitionRows, quantize_partition
+from pipeline.views.types import PlannedView, SoftTargets
+
+T = TypeVar("T")
+Progress = Callable[[Iterable[T], int, str], Iterable[T]]
+
+EDGE_STEPS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.4, 0.8)
+"""Logits; from a quarter of the default to about 3 bits a logit."""
+LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)
+USUAL = Precision(edge_step=0.04, edge_step_cap=8.0, cls_step=0.05)
+"""Of the recipes for COCO; the curve's cap and ratio of steps where the configured precision is lossless."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Views with exact teacher outputs, and a student's at the same points if there is one."""
+
+    views: Sequence[PlannedView]
+    targets: Sequence[SoftTargets]
+    strides: tuple[int, ...]
+    student: Sequence[SoftTargets] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One precision: bytes as the store would take them, and errors as the losses see them."""
+
+    precision: Precision
+    bytes_per_view: float
+    bytes_per_point: float
+    """Of everything that is stored, per kept point."""
+    bits_per_edge_logit: float
+    bytes_per_class_row: float
+    """Per main-region point."""
+    edges: LossError
+    classes: LossError
+
+
+def curve_precisions(precision: Precision) -> list[Precision]:
+    """Lossless, and the given precision with finer and coarser steps; class steps in proportion."""
+    usual = USUAL if precision.lossless else precision
+    assert usual.edge_step is not None
+    assert usual.cls_step is not None
+    ratio = usual.cls_step / usual.edge_step
+    steps = sorted({*EDGE_STEPS, usual.edge_step})
+    return [LOSSLESS, *(replace(usual, edge_step=step, cls_step=round(step * ratio, 6)) for step in steps)]
+
+
+def measure_curve(
+    sample: Sample, precisions: Sequence[Precision], settings: LossSettings, progress: Progress[Precision]
+) -> Iterator[CurvePoint]:
+    """Quantise, compress and dequantise the sample with each precision, with the store's own code."""
+    exact = PointLogits.joined(sample.views, sample.targets)
+    student = PointLogits.joined(sample.views, sample.student) if sample.student else None
+    for precision in progress(precisions, len(precisions), "fidelity"):
+        schema = _schema(sample, precision)
+        rows = quantize_partition(schema, sample.views, sample.targets)
+        edges, classes = measure_loss_errors(exact, stored_logits(precision, rows), student, settings)
+        yield _curve_point(schema, rows, edges, classes)
+
+
+def stored_logits(precision: Precision, rows: PartitionRows) -> PointLogits:
+    """The logits and weights that a reader gets of a partition's rows."""
+    region = rows.arrays[REGION]
+    main = region[:, 2] >= 0
+    steps = edge_steps(precision, region[:, 3], main)
+    classes = dequantize_classes(rows.arrays[CLS_CODES], precision.cls_step)
+    return PointLogits(
+        edges=torch.from_numpy(dequantize_edges(rows.arrays[EDGE_CODES], steps)),
+        classes=torch.from_numpy(classes).unsqueeze(1),
+        weights=torch.from_numpy(dequantize_weights(region[:, 3], precision.weight_scale)),
+        main=torch.from_numpy(main),
+    )
+
+
+def _schema(sample: Sample, precision: Precision) -> StoreSchema:
+    """Of a store that holds the sample as its only partition."""
+    soft = sample.targets[0]
+    return plan_schema(
+        ViewTable.from_views(sample.views),
+        bins=soft.edge_logits.shape[-1],
+        num_classes=soft.cls_logits.shape[-1],
+        strides=sample.strides,
+        precision=precision,
+        views_per_partition=len(sample.views),
+        fingerprint={},
+        provenance={},
+    )
+
+
+def _curve_point(
+    schema: StoreSchema, rows: PartitionRows, edges: LossError, classes: LossError
+) -> CurvePoint:
+    sizes = {
+        spec.path: len(encode_shard(spec, rows.arrays[spec.path])) if len(rows.arrays[spec.path]) else 0
+        for spec in sharded_specs(schema)
+    }
+    points, main = rows.statistics.points, rows.statistics.main_points
+    return CurvePoint(
+        precision=schema.precision,
+        bytes_per_view=sum(sizes.values()) / schema.views,
+        bytes_per_point=sum(sizes.values()) / max(1, points),
+        bits_per_edge_logit=8 * sizes[EDGE_CODES] / max(1, points * EDGES * schema.bins),
+        bytes_per_class_row=sizes[CLS_CODES] / max(1, main),
+        edges=edges,
+        classes=classes,
+    )

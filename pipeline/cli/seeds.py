@@ -1,0 +1,155 @@
+"""``ldp seeds``: train students from the store with several seeds, and compare them."""
+
+import argparse
+import json
+import logging
+import statistics
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.config import load_section, load_student
+from pipeline.core.environment import device, write_json
+from pipeline.core.errors import ConfigError
+from pipeline.core.paths import SCRATCH, require_student, run_folder, student_names
+from pipeline.core.progress import show_progress
+from pipeline.evaluation.coco_ap import SUMMARY, evaluate
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.evaluation.detect import detect
+from pipeline.store.format.fingerprint import digest
+from pipeline.store.reader.reader import TargetStore
+from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.training.launch import machine
+from pipeline.training.processes import ALONE
+from pipeline.views.manifest import read_split
+
+FINISHED = SCRATCH / "seeds"
+"""One file a finished run, so that a killed comparison goes on where it stopped."""
+
+logger = logging.getLogger(__name__)
+
+Summary = dict[str, float | None]
+Gain = dict[str, float | None]
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the sub-command."""
+    parser = commands.add_parser(
+        "seeds",
+        help="train students from the store with several seeds and print the gain over the first",
+        description="Trains each student with each seed from the recipe's store, or from another store of "
+        "the same images (ld@runs/lossless/cache/targets.zarr); the teacher is not needed. Evaluates it, and "
+        "prints the mean gain over the first student with its standard error. Finished runs are kept in "
+        "scratch/seeds and not repeated.",
+    )
+    add = parser.add_argument
+    add(
+        "students",
+        nargs="*",
+        metavar="NAME[@STORE]",
+        help="names in params.yaml, each with the store to read, if not the recipe's; default: all",
+    )
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    add("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the sub-command."""
+    students = arguments.students or student_names()
+    if len(students) < 2:
+        raise ConfigError(f"ldp seeds: expected two students or more, but got {students}")
+    summaries = {name: [_summary(name, seed) for seed in arguments.seeds] for name in dict.fromkeys(students)}
+    figures = compare(summaries)
+    logger.info("%s", render_table(summaries, arguments.seeds, figures))
+    if arguments.json:
+        write_json(arguments.json, {"seeds": arguments.seeds, "summaries": summaries, "gains": figures})
+
+
+def _summary(student: str, seed: int) -> Summary:
+    """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
+    name, _, path = student.partition("@")
+    config = load_student(StudentConfig, require_student(name))
+    config = replace(config, train=replace(config.train, seed=seed))
+    evaluation = load_section(EvaluateConfig, "evaluate")
+    store = TargetStore.open(Path(path) if path else run_folder().store)
+    key = digest({"student": asdict(config), "store": store.fingerprint, "evaluate": asdict(evaluation)})
+    finished = FINISHED / f"{key[:24]}.json"
+    if not finished.is_file():
+        summary = _train_and_evaluate(config, evaluation, store, student)
+        write_json(finished, {"student": student, "seed": seed, **summary})
+    kept = json.loads(finished.read_text())
+    return {metric: kept[metric] for metric in SUMMARY}
+
+
+def _train_and_evaluate(
+    config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
+) -> dict[str, Any]:
+    label = f"{name} seed {config.train.seed}"
+    train_manifest = read_split(run_folder(), "train")
+    model = train_student(
+        config,
+        stored_targets(config, store, train_manifest),
+        train_manifest,
+        machine=machine(ALONE),
+        label=label,
+    ).model
+    manifest = read_split(run_folder(), "val")
+    results = detect(
+        model,
+        manifest,
+        evaluation.scale,
+        batch_size=evaluation.batch_size,
+        device=device(),
+        progress=lambda batches, total: show_progress(batches, total, f"evaluate {label}"),
+    )
+    return dict(evaluate(manifest, results, evaluation.area_edges).summary)
+
+
+def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, Gain]]:
+    """Gains over the first student, paired by seed.
+
+    Returns:
+        For every other student and every metric: ``mean`` gain and its ``standard_error`` (0 for one seed).
+    """
+    first, *others = summaries
+    gains: dict[str, dict[str, Gain]] = {}
+    for name in others:
+        gains[name] = {}
+        for metric in SUMMARY:
+            pairs = zip(summaries[first], summaries[name], strict=True)
+            both = [(before[metric], after[metric]) for before, after in pairs]
+            gains[name][metric] = _mean_gain([b - a for a, b in both if a is not None and b is not None])
+    return gains
+
+
+def _mean_gain(differences: list[float]) -> Gain:
+    """Mean and its standard error; ``None`` where no object of that size was there to be found."""
+    if not differences:
+        return {"mean": None, "standard_error": None}
+    spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
+    return {"mean": statistics.fmean(differences), "standard_error": spread / len(differences) ** 0.5}
+
+
+def render_table(
+    summaries: dict[str, list[Summary]], seeds: list[int], gains: dict[str, dict[str, Gain]]
+) -> str:
+    """The comparison as a Markdown table."""
+    lines = ["| student | seed | " + " | ".join(SUMMARY) + " |", "|---|---|" + "---|" * len(SUMMARY)]
+    for name, rows in summaries.items():
+        for seed, row in zip(seeds, rows, strict=True):
+            cells = " | ".join(_cell(row[metric]) for metric in SUMMARY)
+            lines.append(f"| {name} | {seed} | {cells} |")
+    for name, figures in gains.items():
+        cells = " | ".join(map(_gain_cell, figures.values()))
+        lines.append(f"| gain of {name} | mean ± s.e. | {cells} |")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _gain_cell(gain: Gain) -> str:
+    mean, error = gain["mean"], gain["standard_error"]
+    return "-" if mean is None or error is None else f"{mean:+.2f} ± {error:.2f}"

@@ -1,0 +1,133 @@
+"""``ldp store fidelity``: bytes against errors for a list of precisions, on real teacher outputs."""
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
+from pipeline.codec.precision import Precision
+from pipeline.core.config import load_section
+from pipeline.core.environment import device, write_json
+from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.paths import run_folder
+from pipeline.core.progress import show_progress
+from pipeline.detector.gfl import load_detector
+from pipeline.fidelity.fidelity import FidelityConfig, LossSettings
+from pipeline.store.reader.reader import TargetStore
+from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.run import CacheConfig
+from pipeline.views.manifest import read_split
+from pipeline.views.types import PlannedView, SoftTargets, ViewKey
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the sub-command."""
+    if arguments.views < 1:
+        raise ConfigError(f"--views: expected 1 or more, but got {arguments.views}")
+    config = load_section(FidelityConfig, "verify_cache")
+    given = {name: getattr(arguments, name) for name in ("temperature", "cls_temperature")}
+    settings = replace(
+        config, **{name: value for name, value in given.items() if value is not None}
+    ).loss_settings
+    precision = load_section(CacheConfig, "cache_teacher").precision
+    sample = _stored(arguments) if arguments.path else _live(arguments)
+    points = list(measure_curve(sample, curve_precisions(precision), settings, show_progress))
+    sys.stdout.write(render_curve(sample, points, precision, settings) + "\n")
+    if arguments.json:
+        write_json(arguments.json, {"points": [asdict(point) for point in points], **asdict(settings)})
+
+
+def _chosen(keys: list[ViewKey], count: int) -> list[ViewKey]:
+    """A random sample, the same at every call; ascending."""
+    order = np.random.default_rng(0).permutation(len(keys))[:count]
+    return [keys[index] for index in sorted(order)]
+
+
+def _stored(arguments: argparse.Namespace) -> Sample:
+    """Exact outputs that a lossless store holds."""
+    store = TargetStore.open(arguments.path)
+    if not store.schema.precision.lossless:
+        raise CacheError(
+            f"{arguments.path}: expected a lossless store (precision: null), but its edge step is "
+            f"{store.schema.precision.edge_step}; leave PATH out to run this workspace's teacher instead"
+        )
+    if arguments.student:
+        raise ConfigError(
+            "--student needs images: leave PATH out to run teacher and student on this workspace's"
+        )
+    stored = [store.read(key) for key in _chosen(list(store.keys), arguments.views)]
+    return Sample(
+        views=[view.planned for view in stored],
+        targets=[SoftTargets(edge_logits=v.edge_logits(), cls_logits=v.cls_logits()) for v in stored],
+        strides=store.schema.strides,
+        student=None,
+    )
+
+
+def _live(arguments: argparse.Namespace) -> Sample:
+    """Exact outputs of this workspace's teacher."""
+    folder = run_folder()
+    manifest = read_split(folder, "train")
+    setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
+    keys = _chosen(setup.plan.keys(), arguments.views)
+    views = [setup.plan.plan(setup.plan.manifest.image(key.image_id), key.view) for key in keys]
+    targets = list(setup.load_teacher(device()).run(views))
+    student = (
+        _student_outputs(arguments.student, setup.load_teacher(device()), views)
+        if arguments.student
+        else None
+    )
+    return Sample(views=views, targets=targets, strides=setup.plan.strides, student=student)
+
+
+def _student_outputs(weights: Path, teacher: Teacher, views: list[PlannedView]) -> list[SoftTargets]:
+    model = load_detector(weights)
+    mine, theirs = model.spec, teacher.model.spec
+    if (mine.strides, mine.bins, mine.conventions) != (theirs.strides, theirs.bins, theirs.conventions):
+        raise ConfigError(f"{weights}: expected a student of the teacher's strides, bins and pixels")
+    student = Teacher(
+        model=model,
+        manifest=teacher.manifest,
+        batch_size=teacher.batch_size,
+        device=teacher.device,
+        precision="float32",
+    )
+    return list(student.run(views))
+
+
+HEADER = (
+    "edge step  cls step    B/view  B/point  bit/logit  B/class row |"
+    "  KL edges  LD loss  gradient    cosine |  KD loss  gradient"
+)
+
+
+def render_curve(
+    sample: Sample, points: list[CurvePoint], precision: Precision, settings: LossSettings
+) -> str:
+    """A table, the configured precision marked."""
+    kept = sum(len(view.points) for view in sample.views)
+    lines = [
+        f"{len(sample.views)} views, {kept} points; LD at T = {settings.temperature:g}, class KD at "
+        f"T = {settings.cls_temperature:g}; {'a real student' if sample.student else 'a stand-in student'}",
+        "",
+        HEADER,
+    ]
+    for point in points:
+        mark = "  <- params.yaml" if point.precision == precision else ""
+        lines.append(_row(point) + mark)
+    return "\n".join(lines)
+
+
+def _row(point: CurvePoint) -> str:
+    chosen, edges, classes = point.precision, point.edges, point.classes
+    steps = ("float32", "float32") if chosen.lossless else (f"{chosen.edge_step:g}", f"{chosen.cls_step:g}")
+    return (
+        f"{steps[0]:>9}  {steps[1]:>8}  {point.bytes_per_view:8.0f}  {point.bytes_per_point:7.2f}  "
+        f"{point.bits_per_edge_logit:9.2f}  {point.bytes_per_class_row:11.1f} | {edges.kl_mean:9.2g}  "
+        f"{edges.loss_error:7.3%}  {edges.gradient_error:8.2%}  {edges.gradient_cosine:8.6f} | "
+        f"{classes.loss_error:8.3%}  {classes.gradient_error:8.2%}"
+    )

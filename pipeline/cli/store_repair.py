@@ -1,0 +1,64 @@
+"""``ldp store repair``: compute what is damaged in a store again, and nothing else."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from pipeline.cli.store import store_path
+from pipeline.cli.store_rebuild import repair_store, require_repaired
+from pipeline.core.config import load_section
+from pipeline.core.environment import device
+from pipeline.core.errors import CacheError
+from pipeline.core.paths import SCRATCH, run_folder
+from pipeline.core.progress import show_counts, show_progress
+from pipeline.report.store_text import counted, describe_problems, listed
+from pipeline.store.reader.verify import verify
+from pipeline.store.tools.repair import Damage, find_damage, remove_unexpected
+from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.run import CacheConfig
+from pipeline.views.manifest import read_split
+
+logger = logging.getLogger(__name__)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the sub-command."""
+    path: Path = store_path(arguments)
+    with show_counts("verify", " files") as progress:
+        damage = find_damage(path, progress)
+    if not damage.lost and not damage.unexpected:
+        logger.info("%s is whole: nothing to repair", path)
+        return
+    if damage.lost:
+        _make_again(damage)
+    else:
+        remove_unexpected(damage)
+    if damage.unexpected:
+        logger.info("removed what is not part of the store: %s", listed(damage.unexpected))
+    with show_counts("verify", " files") as progress:
+        left = verify(path, progress)
+    if left:
+        raise CacheError(
+            f"{path} is still not whole: {describe_problems(left)}; run `ldp store verify {path}`"
+        )
+    logger.info("%s is whole again", path)
+
+
+def _make_again(damage: Damage) -> None:
+    """Make lost files again with what this workspace has."""
+    folder = run_folder()
+    manifest = read_split(folder, "train")
+    setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
+    repair = repair_store(
+        damage,
+        setup.plan,
+        setup.fingerprint,
+        lambda: setup.load_teacher(device()),
+        scratch_root=SCRATCH,
+        progress=show_progress,
+    )
+    if repair.replaced:
+        logger.info("replaced %s: %s", counted(len(repair.replaced), "file"), listed(repair.replaced))
+    if repair.computed:
+        logger.info("ran the teacher for partitions %s", listed(repair.computed))
+    require_repaired(damage, repair)

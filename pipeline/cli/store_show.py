@@ -1,0 +1,105 @@
+"""``ldp store show``: draw a stored view with its regions and the teacher's edge distributions."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cli.store import store_path
+from pipeline.core.errors import CacheError, DatasetError
+from pipeline.core.output import replacing
+from pipeline.core.paths import RunFolder
+from pipeline.report.store_picture import draw_view
+from pipeline.report.store_view import show_view
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.tools.export import views_of_image
+from pipeline.views.conventions import Preprocessing
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.images import apply_view, read_image
+from pipeline.views.manifest import Manifest, read_split
+from pipeline.views.types import ViewKey
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+logger = logging.getLogger(__name__)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the sub-command."""
+    store = TargetStore.open(store_path(arguments))
+    key = _choose_view(store, arguments.image_id, arguments.view)
+    manifest = _own_manifest(store)
+    geometry = store.planned(key).geometry
+    path = find_image(key.image_id, arguments.image, manifest)
+    pixels = (
+        read_pixels(path, geometry, store.conventions.preprocessing, required=arguments.image is not None)
+        if path
+        else None
+    )
+    names = {label: category.name for label, category in enumerate(manifest.categories)} if manifest else {}
+    output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
+    picture = draw_view(show_view(store, key, pixels, names))
+    with replacing(output) as partial:
+        partial.write_bytes(picture)
+    logger.info("pixels: %s; wrote %s", "none, drawn on grey" if pixels is None else path, output)
+
+
+def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey:
+    views = views_of_image(store, image_id)
+    if view is not None and view not in views:
+        raise CacheError(
+            f"expected one of the views {', '.join(map(str, views))} of image {image_id}, but got {view}"
+        )
+    return ViewKey(image_id, views[0] if view is None else view)
+
+
+def _own_manifest(store: TargetStore) -> Manifest | None:
+    """The manifest of the store's run, if it is of the very images that the store was made from."""
+    folder = RunFolder(store.path.parent.parent)
+    path = folder.manifest("train")
+    if not path.is_file():
+        logger.info("%s is not there: no image and no class name is known from it", path)
+        return None
+    manifest = read_split(folder, "train")
+    if store.fingerprint.get("images") != manifest.images_sha256:
+        logger.info("%s is of other images than the store's, and not used", path)
+        return None
+    return manifest
+
+
+def find_image(image_id: int, given: Path | None, manifest: Manifest | None) -> Path | None:
+    """The file of an image: as given, or in the given folder, or where the manifest says.
+
+    Raises:
+        DatasetError: Nothing is there, or the given folder has no file for the image.
+    """
+    if given is None:
+        return manifest.image_path(manifest.image(image_id)) if manifest else None
+    if not given.is_dir():
+        return given
+    names = [manifest.image(image_id).file_name] if manifest else []
+    names += [stem + suffix for stem in (f"{image_id:012d}", str(image_id)) for suffix in IMAGE_SUFFIXES]
+    found = next((given / name for name in names if (given / name).is_file()), None)
+    if found is None:
+        raise DatasetError(
+            f"{given}: expected an image {names[0]} (or {image_id:012d} or {image_id} with a usual suffix); "
+            "give the file itself"
+        )
+    return found
+
+
+def read_pixels(
+    path: Path, geometry: ViewGeometry, preprocessing: Preprocessing, *, required: bool
+) -> NDArray[np.uint8] | None:
+    """The pixels of a view, (H, W, 3); ``None`` if there are none and none are ``required``."""
+    try:
+        pixels = apply_view(read_image(path, geometry.original_hw), geometry, preprocessing)
+    except DatasetError as error:
+        if required:
+            raise
+        logger.info("%s", error)
+        return None
+    view: NDArray[np.uint8] = pixels.permute(1, 2, 0).contiguous().numpy()
+    return view

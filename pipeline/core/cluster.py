@@ -1,0 +1,202 @@
+"""Tasks in worker processes, of this machine or of a scheduler that is there already (Dask distributed)."""
+
+import atexit
+import logging
+import signal
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from itertools import islice
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dask
+from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
+from distributed.comm.core import CommClosedError
+from distributed.deploy.spec import close_clusters
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.scheduler import KilledWorker, NoWorkerError
+from distributed.utils import LoopRunner
+
+from pipeline.core.errors import CacheError, ConfigError
+
+if TYPE_CHECKING:
+    from tornado.ioloop import IOLoop
+
+T = TypeVar("T")
+
+LOCALHOST = "127.0.0.1"
+CONNECT_SECONDS = 10
+"""How long a scheduler may take to answer."""
+
+RETRIES = 2
+"""Of a task that raises; one whose worker dies is repeated up to three times anyhow."""
+
+SETTINGS = {
+    # A killed worker is started again, which may take longer than the 15 s after which Dask gives it up.
+    "distributed.deploy.lost-worker-timeout": "1h",
+    # If none can be started any more, tasks fail instead of waiting for ever.
+    "distributed.scheduler.no-workers-timeout": "10m",
+    # A sampling profiler that nobody looks at.
+    "distributed.worker.profile.enabled": False,
+}
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> Iterator[Client]:
+    """Start worker processes on this machine, and stop them at the end.
+
+    Each is started again if it dies; all die with this process, however it dies.
+
+    Args:
+        environments: One process each: what its environment has beside that of this process.
+        threads: Tasks that a process runs at a time.
+    """
+    _quieten()
+    host = {"host": LOCALHOST, "dashboard": False, "dashboard_address": f"{LOCALHOST}:0"}
+    worker = {**host, "nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    specs = {
+        number: {"cls": Nanny, "options": {**worker, "env": dict(environment)}}
+        for number, environment in enumerate(environments)
+    }
+    logger.info("starting %d worker processes", len(specs))
+    scheduler = {"cls": Scheduler, "options": host}
+    with (
+        dask.config.set(SETTINGS),
+        _event_loop() as loop,
+        _start(scheduler=scheduler, workers=specs, loop=loop) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def _start(**options: Any) -> SpecCluster:
+    try:
+        return SpecCluster(**options)
+    except RuntimeError as error:
+        raise CacheError(f"the worker processes cannot be started: {error}") from error
+    except KeyboardInterrupt:
+        # Dask would try, in vain, to close what has not begun: its processes end with this one.
+        atexit.unregister(close_clusters)
+        raise
+
+
+@contextmanager
+def _event_loop() -> Iterator["IOLoop"]:
+    """Dask's thread, deaf to Ctrl-C as are the processes that it starts: this one hears, and ends them."""
+    # Started here, for it makes the thread that starts it hear again.
+    resource_tracker.ensure_running()
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    runner = LoopRunner()
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+
+
+@contextmanager
+def existing_cluster(address: str) -> Iterator[Client]:
+    """Use the workers of a running scheduler, once there is one; leave them running.
+
+    Raises:
+        ConfigError: No scheduler answers.
+    """
+    with _connect(address) as client:
+        if not client.nthreads():
+            logger.info("waiting for a worker of %s", address)
+            client.wait_for_workers(1)
+        yield client
+
+
+def require_scheduler(address: str) -> None:
+    """Find out in time whether there is a scheduler.
+
+    Raises:
+        ConfigError: None answers.
+    """
+    _connect(address).close()
+
+
+def _connect(address: str) -> Client:
+    _quieten()
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"expected a Dask scheduler at {address}, but none answers within {CONNECT_SECONDS} s"
+        ) from error
+
+
+@contextmanager
+def registered(client: Client, plugin: WorkerPlugin) -> Iterator[str]:
+    """Give every worker, also those that come later, a plugin; returns the name under which it is there."""
+    name = f"{type(plugin).__name__}-{uuid.uuid4().hex[:8]}"
+    client.register_plugin(plugin, name=name)
+    try:
+        yield name
+    finally:
+        # It may be the lost scheduler that ended the run.
+        with suppress(OSError, CancelledError):
+            client.unregister_worker_plugin(name)
+
+
+def run_tasks(
+    client: Client, function: Callable[[int], T], arguments: Sequence[int], *, label: str, per_worker: int
+) -> Iterator[T]:
+    """Results of ``function`` as they come, in any order; each is small, and each task may run twice.
+
+    Args:
+        client: Of a cluster with workers.
+        function: What the workers run; it must not raise what no repetition mends.
+        arguments: One task each.
+        label: Beginning of the tasks' keys.
+        per_worker: Tasks that are handed out at a time, so that all workers end together.
+
+    Raises:
+        CacheError: A task's workers died again and again, or the scheduler went away.
+    """
+    remaining = iter(arguments)
+    running = as_completed(loop=client.loop)
+    known: set[str] = set()
+    try:
+        while True:
+            known = _watch(client, known)
+            # With no worker left, one task waits for the next.
+            room = max(1, per_worker * len(known)) - running.count()
+            for argument in islice(remaining, max(0, room)):
+                key = f"{label}-{argument}"
+                running.add(client.submit(function, argument, key=key, pure=False, retries=RETRIES))
+            if running.is_empty():
+                return
+            yield next(running).result()
+    except KilledWorker as error:
+        raise CacheError(
+            f"{error.task}: {error.allowed_failures + 1} workers died of it, for want of memory perhaps"
+        ) from error
+    except NoWorkerError as error:
+        raise CacheError(
+            "all workers are gone, and none has come back; run again: what is finished stays"
+        ) from error
+    except (CancelledError, CommClosedError) as error:
+        raise CacheError("the Dask scheduler went away; run again: what is finished stays") from error
+
+
+def _watch(client: Client, known: set[str]) -> set[str]:
+    """Addresses of the workers; says which of the known ones are gone."""
+    workers = set(client.nthreads())
+    for address in sorted(known - workers):
+        logger.warning("worker %s is gone; what it was at is done again", address)
+    return workers
+
+
+def _quieten() -> None:
+    """Let Dask log what is wrong, and not what it is doing."""
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,214 @@
+"""Files that survive a kill: written whole or not at all, hashed, moved by rename, locked."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import CacheError
+from pipeline.core.output import PARTIAL_SUFFIX
+
+LOCK_FILE = "lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileDigest:
+    """Size in bytes and sha256 (hex) of a file."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of_bytes(cls, content: bytes) -> "FileDigest":
+        return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def of_file(cls, path: Path) -> "FileDigest":
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(size=os.fstat(file.fileno()).st_size, sha256=sha256)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "FileDigest":
+        return cls(size=document["size"], sha256=document["sha256"])
+
+    def size_problem(self, path: Path) -> str | None:
+        """What is wrong with the file at ``path`` without reading it, or ``None``."""
+        if not path.is_file():
+            return "the file is missing"
+        size = path.stat().st_size
+        return None if size == self.size else f"expected {self.size} bytes, but got {size}"
+
+    def problem(self, path: Path) -> str | None:
+        """What is wrong with the file at ``path``, read whole, or ``None``."""
+        wrong_size = self.size_problem(path)
+        if wrong_size:
+            return wrong_size
+        same = FileDigest.of_file(path).sha256 == self.sha256
+        return None if same else f"the content differs from its sha256 {self.sha256[:12]}"
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that a kill or a power cut leaves the old one, the new one, or none.
+
+    The temporary name is unique, so that two writers of the same file never share one.
+
+    Raises:
+        CacheError: The disk is full or does not take it.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    with names_what_fails(path):
+        make_folder(path.parent)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            # On a full disk the rest of it would be in the way of everybody else.
+            partial.unlink(missing_ok=True)
+            raise
+        _fsync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents; a power cut does not take away the name of a new one."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _fsync(folder.parent)
+
+
+@contextmanager
+def names_what_fails(path: Path) -> Iterator[None]:
+    """Say in one line what could not be written: Python's own message of a full disk names no file.
+
+    Raises:
+        CacheError: In place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"{path} could not be written: {_reason(error)}; make room there, or mend what is wrong, "
+            "and run again: what is finished is kept"
+        ) from error
+
+
+def fsync_tree(folder: Path) -> None:
+    """Force every file and folder below ``folder``, and itself, to the disk."""
+    for path in folder.rglob("*"):
+        _fsync(path)
+    _fsync(folder)
+
+
+def remove_others(folder: Path, known: Container[str]) -> None:
+    """Delete all files below ``folder`` but the known ones, such as what killed writers left.
+
+    With them the folder would not be the same to the byte.
+    """
+    others = [path for path in folder.rglob("*") if not path.is_dir()]
+    others = [path for path in others if path.relative_to(folder).as_posix() not in known]
+    for path in others:
+        path.unlink(missing_ok=True)
+    for parent in {path.parent for path in others}:
+        _fsync(parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def move_into_place(folder: Path, target: Path) -> None:
+    """Replace ``target`` by ``folder`` with one rename, also from another file system.
+
+    Raises:
+        CacheError: The other file system is full or does not take it.
+    """
+    make_folder(target.parent)
+    remove(target)
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_into_place(folder, target)
+    _fsync(target.parent)
+
+
+@contextmanager
+def lock_scratch(scratch: Path) -> Iterator[None]:
+    """Hold ``scratch`` for one run; the kernel lets go of it when the process dies, however it dies.
+
+    Raises:
+        CacheError: Another run holds it.
+    """
+    make_folder(scratch)
+    path = scratch / LOCK_FILE
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CacheError(
+                f"another run is writing to {scratch}; wait for it to end, or stop it, then run again"
+            ) from None
+        # The run that held the lock may have finished, and removed the folder, since `path` was opened.
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise CacheError(f"another run has just finished with {scratch}; run again")
+        yield
+
+
+def is_held(scratch: Path) -> bool:
+    """Whether a run holds ``scratch`` at this moment; asks with a shared lock and lets go of it at once."""
+    path = scratch / LOCK_FILE
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _copy_into_place(folder: Path, target: Path) -> None:
+    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    remove(partial)
+    with names_what_fails(target):
+        try:
+            shutil.copytree(folder, partial)
+            fsync_tree(partial)
+        except OSError:
+            remove(partial)
+            raise
+    partial.rename(target)
+
+
+def _reason(error: OSError) -> str:
+    """Of a copied folder's many failures, the first: (source, destination, reason)."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return str(error.args[0][0][2])
+    return error.strerror or str(error)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""Where everything that a recipe makes lies: below ``runs/NAME``, so that no recipe overwrites another's.
+
+``NAME`` is the key ``name`` of ``params.yaml``. Recipes that share a teacher's store share a name; their
+students have names of their own below it.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.core.config import PARAMS, read_params
+from pipeline.core.errors import ConfigError, shown
+
+Split = Literal["train", "val"]
+
+SPLITS: tuple[Split, Split] = ("train", "val")
+
+RUNS = Path("runs")
+
+SCRATCH = Path("scratch")
+"""Unfinished work, which DVC does not know; each piece is keyed by all that it depends on."""
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+"""What DVC takes as part of a stage's name, and every file system as that of a folder."""
+
+TEACHER = "teacher"
+"""The name under which the teacher is evaluated, beside the students."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The outputs of one recipe's stages."""
+
+    root: Path
+
+    def split(self, split: Split) -> Path:
+        """What ``prepare_data`` leaves of a split: its manifest, and its images if it rendered them."""
+        return self.root / "data" / split
+
+    def manifest(self, split: Split) -> Path:
+        """What later stages know of a split."""
+        return self.split(split) / "manifest.json"
+
+    @property
+    def teacher(self) -> Path:
+        """Folder of the teacher's training."""
+        return self.root / "teacher"
+
+    @property
+    def teacher_weights(self) -> Path:
+        """The teacher; its description lies beside it."""
+        return self.teacher / "model" / "teacher.safetensors"
+
+    @property
+    def store(self) -> Path:
+        """The teacher's outputs."""
+        return self.root / "cache" / "targets.zarr"
+
+    @property
+    def cache_timing(self) -> Path:
+        """How long writing the store took."""
+        return self.root / "cache" / "timing.json"
+
+    @property
+    def fidelity(self) -> Path:
+        """What ``verify_cache`` measured."""
+        return self.root / "cache" / "fidelity.json"
+
+    def student(self, name: str) -> Path:
+        """Folder of a student's training."""
+        return self.root / "students" / name
+
+    def student_weights(self, name: str) -> Path:
+        """A trained student; its description lies beside it."""
+        return self.student(name) / "model" / "student.safetensors"
+
+    def evaluation(self, name: str) -> Path:
+        """Folder of the detections of a student, or of ``TEACHER``."""
+        return self.root / "evaluation" / name
+
+    def metrics(self, name: str) -> Path:
+        """COCO summary of a student, or of ``TEACHER``."""
+        return self.root / "metrics" / f"{name}.json"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.root / "report" / "index.html"
+
+
+def run_folder(params: Path = PARAMS) -> RunFolder:
+    """The folder that a parameter file's ``name`` stands for.
+
+    Raises:
+        ConfigError: The file or its name is missing, or cannot be the name of a folder and of a stage.
+    """
+    return RunFolder(RUNS / run_name(read_params(params), params))
+
+
+def run_name(content: Any, where: Path) -> str:
+    """The checked ``name`` of a parameter file's content."""
+    name = content.get("name") if isinstance(content, dict) else None
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{where}: name: expected letters, digits, _ and - (outputs lie in {RUNS}/NAME), "
+            f"but got {shown(name)}"
+        )
+    return name
+
+
+def student_names(path: Path = PARAMS) -> list[str]:
+    """Keys of the section ``students``.
+
+    Raises:
+        ConfigError: There is no such section, it is empty, or a name is the teacher's or cannot be that of
+            a folder.
+    """
+    content = read_params(path)
+    students = content.get("students") if isinstance(content, dict) else None
+    if not isinstance(students, dict) or not students:
+        raise ConfigError(
+            f"{path}: students: expected one student or more by name, but got {shown(students)}"
+        )
+    if TEACHER in students:
+        raise ConfigError(
+            f"{path}: students: expected other names than {TEACHER!r}, whose results it would replace"
+        )
+    for name in students:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ConfigError(
+                f"{path}: students: expected names of letters, digits, _ and -, but got {shown(name)}"
+            )
+    return list(students)
+
+
+def require_student(name: str, path: Path = PARAMS) -> str:
+    """``name``, once it has proved to be that of a student.
+
+    Raises:
+        ConfigError: Names those that there are.
+    """
+    names = student_names(path)
+    if name not in names:
+        raise ConfigError(f"{path}: students: expected one of {', '.join(names)}, but got {name!r}")
+    return name

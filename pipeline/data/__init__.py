@@ -1,1 +1,0 @@
-"""Datasets in COCO layout: where their images and annotations come from."""

@@ -1,0 +1,1 @@
+"""Where images and annotations come from: COCO-layout folders, and the embedded dataset."""

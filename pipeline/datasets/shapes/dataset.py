@@ -1,0 +1,316 @@
+"""``shapes``: a procedural detection dataset in COCO layout whose difficulty is localization.
+
+Rotated, textured objects of four classes, edges 0.6 to 5 px wide, clear to faint, of very different sizes,
+partly hidden by each other and by unlabelled clutter.
+
+The same bytes on every machine: random numbers come from ``RandomState.random_sample`` alone (its stream is
+frozen by NEP 19; ``randint`` depends on the platform's long), arrays see only operations that IEEE 754 rounds
+exactly, one per call so that no compiler fuses two, and scalar ``math`` results are rounded before use.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.core.errors import ConfigError
+from pipeline.core.output import replacing
+from pipeline.datasets.shapes.draws import Floats, Point, clamp, log_uniform, pick, pick_weighted, uniform
+from pipeline.datasets.shapes.outlines import (
+    Outline,
+    edge_alpha,
+    move_outline,
+    outline_box,
+    outline_distance,
+    outline_extent,
+    random_outline,
+)
+from pipeline.datasets.shapes.scene import Layer, Placed, Scene, scatter
+from pipeline.datasets.shapes.surfaces import background, textured, tinted
+
+CATEGORIES: tuple[tuple[int, str], ...] = ((1, "ellipse"), (3, "rectangle"), (4, "triangle"), (7, "cross"))
+
+# All pixel sizes below are for a long edge of 96 and scale with it.
+REFERENCE_LONG_EDGE = 96
+MIN_OBJECT_PX = 14.0
+MAX_OBJECT_SHARE = 0.75  # of the long edge
+BLUR_PX = (0.6, 6.0)
+MIN_BOX_PX = 4.0  # of a clipped box; does not scale, it is what a detector can still resolve
+EMPTY_SHARE = 0.04
+COUNT_WEIGHTS = (0.16, 0.27, 0.25, 0.16, 0.10, 0.06)  # of 1, 2, ... objects
+PLACEMENT_TRIES = 8
+FIRST_VAL_ID = 1_000_001
+MAX_ANNOTATION_NOISE = 0.25
+ANNOTATION_STREAM = 1  # third seed of the numbers that annotations draw; pixels have two
+IDS_PER_IMAGE = 10  # annotation ids reserved for one image; more than the largest number of objects
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesConfig:
+    """What determines every byte of the dataset.
+
+    Attributes:
+        seed: of all random numbers, 0 to 2**32 - 1.
+        train_images: number of images in ``train``.
+        val_images: number of images in ``val``.
+        long_edge: pixels, even; the short edge is the same or about 5/6 of it, even too.
+        annotation_noise: how far an edge of a box in ``train`` lies from the truth at most, as a share of
+            the box's side, 0 to 0.25: people do not draw exact boxes. ``val`` is exact.
+    """
+
+    seed: int
+    train_images: int
+    val_images: int
+    long_edge: int
+    annotation_noise: float
+
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` for a value out of range."""
+        limits = {
+            "seed": (0, 2**32 - 1),
+            "train_images": (1, FIRST_VAL_ID - 1),
+            "val_images": (1, FIRST_VAL_ID - 1),
+            "long_edge": (32, 2048),
+        }
+        for name, bounds in limits.items():
+            _check_integer(name, getattr(self, name), bounds)
+        if not 0 <= self.annotation_noise <= MAX_ANNOTATION_NOISE:
+            raise ConfigError(
+                f"shapes.annotation_noise: expected 0 to {MAX_ANNOTATION_NOISE}, "
+                f"but got {self.annotation_noise!r}"
+            )
+        if self.long_edge % 2:
+            raise ConfigError(
+                f"shapes.long_edge: expected an even number of pixels, but got {self.long_edge}"
+            )
+
+
+def _check_integer(key: str, value: object, limits: tuple[int, int]) -> None:
+    low, high = limits
+    # bool is an int to isinstance, and `true` in YAML is never a meant number
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ConfigError(f"shapes.{key}: expected an integer from {low} to {high}, but got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeObject:
+    """One labelled object of an image.
+
+    Attributes:
+        category_id: COCO-like id, see ``CATEGORIES``.
+        box_xyxy: tight box, in pixels, of that part of the un-occluded outline that lies inside the image.
+        visible_share: share of the object's pixels inside the image that nothing hides.
+    """
+
+    category_id: int
+    box_xyxy: Box
+    visible_share: float
+
+
+def _random_centre(rng: RandomState, scene: Scene, half_width: float, half_height: float) -> Point:
+    """Draw a centre: mostly such that the object lies inside the image, else such that it may be cut."""
+    inside = uniform(rng, 0.0, 1.0) < 0.82
+    margin_x = half_width if inside and 2.0 * half_width < scene.width else 0.08 * scene.width
+    margin_y = half_height if inside and 2.0 * half_height < scene.height else 0.08 * scene.height
+    return uniform(rng, margin_x, scene.width - margin_x), uniform(rng, margin_y, scene.height - margin_y)
+
+
+def _random_size(rng: RandomState, scene: Scene) -> float:
+    largest = MAX_OBJECT_SHARE * max(scene.width, scene.height)
+    return log_uniform(rng, MIN_OBJECT_PX * scene.scale, largest)
+
+
+def _add_object(rng: RandomState, scene: Scene) -> bool:
+    """Draw one object and paint it, unless its box is tiny or it hides another; tell whether it was."""
+    category = pick(rng, len(CATEGORIES))
+    outline = random_outline(rng, category, _random_size(rng, scene))
+    extent = outline_extent(outline)
+    centre = _random_centre(rng, scene, extent[2], extent[3])
+    outline = move_outline(outline, 1.0, centre)
+    box = outline_box(outline, scene.width, scene.height)
+    if box is None or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_PX:
+        return False
+    layer = _object_layer(rng, scene, category, outline, centre)
+    inside = np.zeros((scene.height, scene.width), dtype=np.bool_)
+    inside[layer.window.pixels] = layer.alpha > 0.5
+    pixels = int(np.count_nonzero(inside))
+    if pixels == 0 or not scene.paint(layer):
+        return False
+    scene.objects.append(
+        Placed(category_id=CATEGORIES[category][0], box_xyxy=box, pixels=pixels, visible=inside)
+    )
+    return True
+
+
+def _object_layer(rng: RandomState, scene: Scene, category: int, outline: Outline, centre: Point) -> Layer:
+    widest = BLUR_PX[1] * scene.scale
+    window = scene.window(outline_extent(outline), widest)
+    assert window is not None, "an object with a box lies inside the image"
+    distance = outline_distance(outline, window.x, window.y)
+    depth = -float(distance.min())
+    # a thin object keeps an opaque core; no edge is sharper than a pixel can show
+    drawn = uniform(rng, BLUR_PX[0], BLUR_PX[1]) * scene.scale
+    blur = max(min(drawn, 1.6 * depth), BLUR_PX[0])
+    base, contrast = tinted(rng, category, scene.colour_at(centre))
+    colour = textured(rng, scene.scale, window, base, contrast)
+    return Layer(window=window, alpha=edge_alpha(distance, blur), colour=colour)
+
+
+def _populate(rng: RandomState, scene: Scene) -> None:
+    if uniform(rng, 0.0, 1.0) < EMPTY_SHARE:
+        return
+    for _ in range(1 + pick_weighted(rng, COUNT_WEIGHTS)):
+        for _ in range(PLACEMENT_TRIES):
+            if _add_object(rng, scene):
+                break
+
+
+def image_id_of(split: str, index: int) -> int:
+    """Id, unique across splits, of the image at ``index`` of ``train`` or ``val``.
+
+    Raises:
+        ValueError: the split is unknown or the index out of range.
+    """
+    if not 0 <= index < FIRST_VAL_ID - 1:
+        raise ValueError(f"index: expected 0 to {FIRST_VAL_ID - 2}, but got {index}")
+    match split:
+        case "train":
+            return 1 + index
+        case "val":
+            return FIRST_VAL_ID + index
+    raise ValueError(f"split: expected 'train' or 'val', but got {split!r}")
+
+
+def _image_size(rng: RandomState, long_edge: int) -> tuple[int, int]:
+    """Draw ``(width, height)``: square, landscape or portrait."""
+    short_edge = 2 * round(long_edge * 5 / 12)
+    return ((long_edge, long_edge), (long_edge, short_edge), (short_edge, long_edge))[pick(rng, 3)]
+
+
+def render_image(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
+    """Render one image, independent of all others.
+
+    Args:
+        config: seed and size.
+        split: ``train`` or ``val``.
+        index: of the image in its split, from 0.
+
+    Returns:
+        RGB pixels ``(H, W, 3)`` and the labelled objects, bottom to top.
+
+    Raises:
+        ValueError: the split is unknown or the index out of range.
+    """
+    rng = RandomState([config.seed, image_id_of(split, index)])
+    width, height = _image_size(rng, config.long_edge)
+    scale = config.long_edge / REFERENCE_LONG_EDGE
+    scene = Scene(background(rng, width, height, scale), scale)
+    scatter(rng, scene, (0.35, 0.25, 0.25, 0.15), 2 + pick(rng, 6))
+    _populate(rng, scene)
+    scatter(rng, scene, (0.45, 0.25, 0.3, 0.0), pick(rng, 4))
+    return _expose(rng, scene.canvas), [_labelled(placed) for placed in scene.objects]
+
+
+def _expose(rng: RandomState, canvas: Floats) -> NDArray[np.uint8]:
+    """Add sensor noise and round to 8 bits."""
+    noise = uniform(rng, 0.0, 0.06) * (rng.random_sample(canvas.shape) - 0.5)
+    return np.floor(clamp(canvas + noise) * 255.0 + 0.5).astype(np.uint8)
+
+
+def _labelled(placed: Placed) -> ShapeObject:
+    return ShapeObject(
+        category_id=placed.category_id, box_xyxy=placed.box_xyxy, visible_share=placed.visible_share()
+    )
+
+
+def annotate(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
+    """An image and its objects as somebody annotates them: in ``train`` with imprecise boxes.
+
+    Every edge moves by its own share of the box's side and stays inside the image.
+    """
+    pixels, shapes = render_image(config, split, index)
+    if split != "train":
+        return pixels, shapes
+    rng = RandomState([config.seed, image_id_of(split, index), ANNOTATION_STREAM])
+    height, width, _ = pixels.shape
+    drawn = [_imprecise(rng, shape.box_xyxy, config.annotation_noise) for shape in shapes]
+    boxes = [(max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)) for x1, y1, x2, y2 in drawn]
+    return pixels, [replace(shape, box_xyxy=box) for shape, box in zip(shapes, boxes, strict=True)]
+
+
+def _imprecise(rng: RandomState, box_xyxy: Box, noise: float) -> Box:
+    x1, y1, x2, y2 = box_xyxy
+    reach = (noise * (x2 - x1), noise * (y2 - y1)) * 2
+    left, top, right, bottom = (uniform(rng, -limit, limit) for limit in reach)
+    return x1 + left, y1 + top, x2 + right, y2 + bottom
+
+
+def _annotation(image_id: int, number: int, shape: ShapeObject) -> dict[str, Any]:
+    x1, y1, x2, y2 = (round(value, 2) for value in shape.box_xyxy)
+    width, height = round(x2 - x1, 2), round(y2 - y1, 2)
+    return {
+        "id": image_id * IDS_PER_IMAGE + number,
+        "image_id": image_id,
+        "category_id": shape.category_id,
+        "bbox": [x1, y1, width, height],
+        "area": round(width * height, 4),
+        "iscrowd": 0,
+        "segmentation": [],
+    }
+
+
+def write_split(
+    config: ShapesConfig,
+    split: str,
+    *,
+    images: Path,
+    annotations: Path,
+    progress: Callable[[Iterable[int]], Iterable[int]],
+) -> None:
+    """Render one split in COCO layout, independent of the other.
+
+    Args:
+        config: what to render.
+        split: ``train`` or ``val``.
+        images: folder of ``<image id>.bmp``; made if missing.
+        annotations: the annotation file, which is written after the images.
+        progress: wraps the indices of the images, as ``tqdm.tqdm`` does.
+    """
+    images.mkdir(parents=True, exist_ok=True)
+    image_rows: list[dict[str, Any]] = []
+    annotation_rows: list[dict[str, Any]] = []
+    for index in progress(range(config.train_images if split == "train" else config.val_images)):
+        image_id = image_id_of(split, index)
+        pixels, shapes = annotate(config, split, index)
+        # BMP, not PNG: with compress_level=0 too, where stored blocks are cut differs between zlib builds and
+        # buffer sizes (seen above 64 KiB: Pillow with zlib-ng cut every 33 kB, Python's zlib every 65 kB)
+        file_name = f"{image_id:012d}.bmp"
+        with replacing(images / file_name) as partial:
+            Image.fromarray(pixels).save(partial, format="BMP")
+        height, width, _ = pixels.shape
+        image_rows.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
+        annotation_rows.extend(_annotation(image_id, number, shape) for number, shape in enumerate(shapes))
+    _write_annotations(annotations, image_rows, annotation_rows)
+
+
+def _write_annotations(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
+    document = {
+        "info": {"description": "shapes: a procedural detection dataset", "version": "1"},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": category_id, "name": name, "supercategory": "shape"} for category_id, name in CATEGORIES
+        ],
+    }
+    # bytes, because text mode would write other line ends on Windows
+    with replacing(path) as partial:
+        partial.write_bytes((json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode())

@@ -1,0 +1,221 @@
+"""Outlines of the objects: signed distances to draw them by, and tight boxes."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.random import RandomState
+
+from pipeline.datasets.shapes.draws import Floats, Point, Range, cos_sin, smoothstep, uniform
+
+
+class ConvexPart(Protocol):
+    """A convex region of the plane, x to the right and y down, in pixels."""
+
+    def distance(self, x: Floats, y: Floats) -> Floats:
+        """Approximate signed distance in px: negative inside, zero on the outline; ``x``, ``y`` broadcast."""
+
+    def x_range(self, y_band: Range) -> Range | None:
+        """Smallest and largest x of the region within ``y_band``; ``None`` where they do not meet."""
+
+    def transposed(self) -> "ConvexPart":
+        """Return the region with x and y swapped."""
+
+    def placed(self, scale: float, centre: Point) -> "ConvexPart":
+        """Return the region scaled about the origin, then moved by ``centre``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EllipsePart:
+    """The ellipse ``d^T M^-1 d <= 1``, ``d = (x, y) - centre``, ``M = [[xx, xy], [xy, yy]]`` in px^2."""
+
+    centre: Point
+    xx: float
+    yy: float
+    xy: float
+
+    def distance(self, x: Floats, y: Floats) -> Floats:
+        """First-order distance ``(f - 1) / |grad f|`` with ``f = sqrt(d^T M^-1 d)``."""
+        det = self.xx * self.yy - self.xy * self.xy
+        dx, dy = x - self.centre[0], y - self.centre[1]
+        mx = (self.yy / det) * dx - (self.xy / det) * dy
+        my = (self.xx / det) * dy - (self.xy / det) * dx
+        f = np.sqrt(np.maximum(dx * mx + dy * my, 0.0))
+        # |grad f| = |M^-1 d| / f; the small number only serves the centre itself, where both vanish
+        return (f - 1.0) * ((f + 1e-9) / (np.sqrt(mx * mx + my * my) + 1e-9))
+
+    def x_range(self, y_band: Range) -> Range | None:
+        """The left and right outlines are convex in y, so the extreme point is moved into the band."""
+        low, high = y_band[0] - self.centre[1], y_band[1] - self.centre[1]
+        top = math.sqrt(self.yy)
+        if low >= top or high <= -top:
+            return None
+        dy_right = self.xy / math.sqrt(self.xx)
+        right = self._half_chord(min(max(dy_right, low), high))[1]
+        left = self._half_chord(min(max(-dy_right, low), high))[0]
+        return self.centre[0] + left, self.centre[0] + right
+
+    def _half_chord(self, dy: float) -> Range:
+        middle = self.xy / self.yy * dy
+        squared = (self.xx - self.xy * self.xy / self.yy) * (1.0 - dy * dy / self.yy)
+        half = math.sqrt(max(squared, 0.0))
+        return middle - half, middle + half
+
+    def transposed(self) -> "EllipsePart":
+        """Return the ellipse with x and y swapped."""
+        return EllipsePart(centre=self.centre[::-1], xx=self.yy, yy=self.xx, xy=self.xy)
+
+    def placed(self, scale: float, centre: Point) -> "EllipsePart":
+        """Return the ellipse scaled about the origin, then moved by ``centre``."""
+        area = scale * scale
+        return EllipsePart(
+            centre=_place(self.centre, scale, centre), xx=self.xx * area, yy=self.yy * area, xy=self.xy * area
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolygonPart:
+    """A convex polygon; its vertices turn from +x towards +y, so ``(dy, -dx)`` of an edge points outwards."""
+
+    vertices: tuple[Point, ...]
+
+    def _edges(self) -> Iterable[tuple[Point, Point]]:
+        return zip(self.vertices, self.vertices[1:] + self.vertices[:1], strict=True)
+
+    def distance(self, x: Floats, y: Floats) -> Floats:
+        """Largest distance to the edges' lines: mitred corners, so that blur does not shrink the outline."""
+        result: Floats | None = None
+        for (x1, y1), (x2, y2) in self._edges():
+            dx, dy = x2 - x1, y2 - y1
+            length = math.sqrt(dx * dx + dy * dy)
+            plane = (dy / length) * (x - x1) - (dx / length) * (y - y1)
+            result = plane if result is None else np.maximum(result, plane)
+        assert result is not None
+        return result
+
+    def x_range(self, y_band: Range) -> Range | None:
+        """Extremes lie at vertices inside the band or where an edge crosses one of its limits."""
+        candidates = [x for x, y in self.vertices if y_band[0] <= y <= y_band[1]]
+        for (x1, y1), (x2, y2) in self._edges():
+            for limit in y_band:
+                if min(y1, y2) < limit < max(y1, y2):
+                    candidates.append(x1 + (limit - y1) / (y2 - y1) * (x2 - x1))
+        return (min(candidates), max(candidates)) if candidates else None
+
+    def transposed(self) -> "PolygonPart":
+        """Return the polygon with x and y swapped, in the order that keeps the edges' normals outwards."""
+        return PolygonPart(vertices=tuple((y, x) for x, y in reversed(self.vertices)))
+
+    def placed(self, scale: float, centre: Point) -> "PolygonPart":
+        """Return the polygon scaled about the origin, then moved by ``centre``."""
+        return PolygonPart(vertices=tuple(_place(vertex, scale, centre) for vertex in self.vertices))
+
+
+def _place(point: Point, scale: float, centre: Point) -> Point:
+    return point[0] * scale + centre[0], point[1] * scale + centre[1]
+
+
+Outline = tuple[ConvexPart, ...]  # the union of its parts
+
+
+def outline_distance(outline: Outline, x: Floats, y: Floats) -> Floats:
+    """Signed distance-like field of the union of the parts, in px, negative inside."""
+    result = outline[0].distance(x, y)
+    for part in outline[1:]:
+        result = np.minimum(result, part.distance(x, y))
+    return result
+
+
+def edge_alpha(distance: Floats, blur: float) -> Floats:
+    """Opacity ``smoothstep(0.5 - distance / blur)``: 0.5 on the outline; ``blur`` is the edge's width, px."""
+    return smoothstep(0.5 - distance / blur)
+
+
+def outline_box(outline: Outline, width: float, height: float) -> tuple[float, float, float, float] | None:
+    """Tight xyxy box of the outline cut at ``[0, width] x [0, height]``; ``None`` if nothing lies inside.
+
+    It is the box of what remains, not the cut box of the whole: the latter would ask for edges set by corners
+    that are not in the image.
+    """
+    boxes = []
+    for part in outline:
+        across = _overlap(part.x_range((0.0, height)), width)
+        down = _overlap(part.transposed().x_range((0.0, width)), height)
+        if across is not None and down is not None:
+            boxes.append((across[0], down[0], across[1], down[1]))
+    if not boxes:
+        return None
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return min(left), min(top), max(right), max(bottom)
+
+
+def _overlap(span: Range | None, size: float) -> Range | None:
+    if span is None or span[0] >= size or span[1] <= 0.0:
+        return None
+    return max(span[0], 0.0), min(span[1], size)
+
+
+def outline_extent(outline: Outline) -> tuple[float, float, float, float]:
+    """Tight xyxy box of the whole outline, wherever it lies."""
+    everywhere = (-math.inf, math.inf)
+    across = [part.x_range(everywhere) for part in outline]
+    down = [part.transposed().x_range(everywhere) for part in outline]
+    xs = [x for span in across if span is not None for x in span]
+    ys = [y for span in down if span is not None for y in span]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def bar(half_long: float, half_short: float, direction: Point) -> PolygonPart:
+    c, s = direction
+    corners = ((1.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0))
+    spans = ((u * half_long, v * half_short) for u, v in corners)
+    return PolygonPart(vertices=tuple((u * c - v * s, u * s + v * c) for u, v in spans))
+
+
+def _ellipse(rng: RandomState) -> Outline:
+    c, s = cos_sin(uniform(rng, 0.0, 1.0))
+    short = uniform(rng, 0.42, 1.0)
+    square = short * short
+    return (
+        EllipsePart(
+            centre=(0.0, 0.0), xx=c * c + square * s * s, yy=s * s + square * c * c, xy=(1.0 - square) * c * s
+        ),
+    )
+
+
+def _rectangle(rng: RandomState) -> Outline:
+    direction = cos_sin(uniform(rng, 0.0, 1.0))
+    return (bar(1.0, uniform(rng, 0.38, 1.0), direction),)
+
+
+def _triangle(rng: RandomState) -> Outline:
+    turn = uniform(rng, 0.0, 1.0)
+    vertices = []
+    for corner in range(3):
+        c, s = cos_sin(turn + corner / 3.0 + uniform(rng, -0.06, 0.06))
+        radius = uniform(rng, 0.75, 1.0)
+        vertices.append((radius * c, radius * s))
+    return (PolygonPart(vertices=tuple(vertices)),)
+
+
+def _cross(rng: RandomState) -> Outline:
+    c, s = cos_sin(uniform(rng, 0.0, 1.0))
+    half_width = uniform(rng, 0.22, 0.34)
+    arm = uniform(rng, 0.7, 1.0)
+    return bar(1.0, half_width, (c, s)), bar(arm, half_width, (-s, c))
+
+
+def random_outline(rng: RandomState, category: int, long_side: float) -> Outline:
+    """Draw an outline of ``CATEGORIES[category]`` about the origin; ``long_side`` of its box is in px."""
+    unit = (_ellipse, _rectangle, _triangle, _cross)[category](rng)
+    left, top, right, bottom = outline_extent(unit)
+    scale = long_side / max(right - left, bottom - top)
+    middle = (-0.5 * scale * (left + right), -0.5 * scale * (top + bottom))
+    return move_outline(unit, scale, middle)
+
+
+def move_outline(outline: Outline, scale: float, centre: Point) -> Outline:
+    """Scale an outline about the origin, then move it by ``centre`` px."""
+    return tuple(part.placed(scale, centre) for part in outline)

@@ -1,0 +1,171 @@
+"""An image under construction, and the clutter on it that belongs to no class."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from pipeline.datasets.shapes.draws import (
+    Colour,
+    Floats,
+    Point,
+    cos_sin,
+    log_uniform,
+    pick_weighted,
+    smoothstep,
+    uniform,
+)
+from pipeline.datasets.shapes.outlines import bar, edge_alpha, move_outline, outline_distance, outline_extent
+from pipeline.datasets.shapes.surfaces import contrasting, stripes, value_noise
+from pipeline.datasets.shapes.window import Window
+
+MIN_VISIBLE_SHARE = 0.45
+"""Of the pixels of an object that lie inside the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Something to paint on a window: opacity ``alpha (h, w)`` and ``colour``, ``(h, w, 3)`` or ``(3,)``."""
+
+    window: Window
+    alpha: Floats
+    colour: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """An object in the scene; ``visible`` ``(H, W)`` shrinks while later layers hide it."""
+
+    category_id: int
+    box_xyxy: tuple[float, float, float, float]
+    pixels: int
+    visible: NDArray[np.bool_]
+
+    def visible_share(self) -> float:
+        """Share of the object's pixels inside the image that nothing hides so far."""
+        return int(np.count_nonzero(self.visible)) / self.pixels
+
+    def bears(self, window: Window, cover: NDArray[np.bool_]) -> bool:
+        """Tell whether enough stays visible if ``cover`` is laid over ``window``."""
+        hidden = int(np.count_nonzero(self.visible[window.pixels] & cover))
+        return int(np.count_nonzero(self.visible)) - hidden >= MIN_VISIBLE_SHARE * self.pixels
+
+
+class Scene:
+    """An image under construction: ``canvas (H, W, 3)`` in [0, 1] and the objects on it, bottom to top."""
+
+    def __init__(self, canvas: Floats, scale: float) -> None:
+        """Start from a background; ``scale`` is the size of a reference pixel."""
+        self.canvas = canvas
+        self.scale = scale
+        self.objects: list[Placed] = []
+
+    @property
+    def height(self) -> int:
+        """Height in px."""
+        return int(self.canvas.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Width in px."""
+        return int(self.canvas.shape[1])
+
+    def window(self, extent: tuple[float, float, float, float], margin: float) -> Window | None:
+        """Pixels within ``margin`` px of an xyxy box; ``None`` outside the image."""
+        left, top = math.floor(extent[0] - margin), math.floor(extent[1] - margin)
+        right, bottom = math.ceil(extent[2] + margin), math.ceil(extent[3] + margin)
+        left, top = max(left, 0), max(top, 0)
+        right, bottom = min(right, self.width), min(bottom, self.height)
+        if right <= left or bottom <= top:
+            return None
+        return Window(top=top, bottom=bottom, left=left, right=right)
+
+    def colour_at(self, point: Point) -> Colour:
+        """Colour of the pixel nearest to a point."""
+        row = min(max(math.floor(point[1]), 0), self.height - 1)
+        column = min(max(math.floor(point[0]), 0), self.width - 1)
+        red, green, blue = (float(value) for value in self.canvas[row, column])
+        return red, green, blue
+
+    def paint(self, layer: Layer) -> bool:
+        """Paint a layer unless it would hide too much of an object; tell whether it was painted."""
+        cover = layer.alpha > 0.5
+        if not all(placed.bears(layer.window, cover) for placed in self.objects):
+            return False
+        region = self.canvas[layer.window.pixels]
+        region += layer.alpha[:, :, None] * (layer.colour - region)
+        for placed in self.objects:
+            placed.visible[layer.window.pixels] &= ~cover
+        return True
+
+
+def _random_point(rng: RandomState, scene: Scene) -> Point:
+    return uniform(rng, 0.0, scene.width), uniform(rng, 0.0, scene.height)
+
+
+def _around(scene: Scene, centre: Point, reach: float) -> Window:
+    x, y = centre
+    window = scene.window((x - reach, y - reach, x + reach, y + reach), 1.0)
+    assert window is not None, "a clutter's centre lies inside the image"
+    return window
+
+
+def _faded(rng: RandomState, scene: Scene, window: Window, centre: Point, alpha: Floats) -> Layer:
+    contrast = log_uniform(rng, 0.12, 0.5)
+    colour = np.array(contrasting(rng, scene.colour_at(centre), contrast))
+    return Layer(window=window, alpha=alpha * uniform(rng, 0.6, 1.0), colour=colour)
+
+
+def _line(rng: RandomState, scene: Scene) -> Layer:
+    centre = _random_point(rng, scene)
+    half = log_uniform(rng, 8.0, 60.0) * scene.scale
+    thickness = uniform(rng, 0.35, 1.0) * scene.scale
+    outline = move_outline((bar(half, thickness, cos_sin(uniform(rng, 0.0, 1.0))),), 1.0, centre)
+    window = scene.window(outline_extent(outline), 2.0)
+    assert window is not None, "a clutter's centre lies inside the image"
+    blur = uniform(rng, 0.8, 1.8) * scene.scale
+    return _faded(rng, scene, window, centre, edge_alpha(outline_distance(outline, window.x, window.y), blur))
+
+
+def _arc(rng: RandomState, scene: Scene) -> Layer:
+    """A thin piece, at most half, of a circle."""
+    centre = _random_point(rng, scene)
+    radius = log_uniform(rng, 5.0, 40.0) * scene.scale
+    window = _around(scene, centre, radius + 2.0 * scene.scale)
+    dx, dy = window.x - centre[0], window.y - centre[1]
+    ring = np.abs(np.sqrt(dx * dx + dy * dy) - radius) - uniform(rng, 0.3, 0.9) * scene.scale
+    c, s = cos_sin(uniform(rng, 0.0, 1.0))
+    cut = uniform(rng, 0.0, 0.6) * radius - (c * dx + s * dy)
+    return _faded(rng, scene, window, centre, edge_alpha(np.maximum(ring, cut), 1.2 * scene.scale))
+
+
+def _blob(rng: RandomState, scene: Scene) -> Layer:
+    """A ragged smudge: a paraboloid broken up by noise, with no outline of its own."""
+    centre = _random_point(rng, scene)
+    radius = log_uniform(rng, 4.0, 16.0) * scene.scale
+    window = _around(scene, centre, radius)
+    dx, dy = (window.x - centre[0]) / radius, (window.y - centre[1]) / radius
+    hill = np.maximum(1.0 - (dx * dx + dy * dy), 0.0)
+    noise = value_noise(rng, window.x, window.y, 0.35 * radius)
+    alpha = smoothstep(hill * (3.6 * noise - 1.0) * uniform(rng, 0.9, 1.4))
+    return _faded(rng, scene, window, centre, alpha)
+
+
+def _stripe_patch(rng: RandomState, scene: Scene) -> Layer:
+    """Stripes that fade out in every direction."""
+    centre = _random_point(rng, scene)
+    radius = log_uniform(rng, 10.0, 35.0) * scene.scale
+    window = _around(scene, centre, radius)
+    dx, dy = (window.x - centre[0]) / radius, (window.y - centre[1]) / radius
+    hill = np.maximum(1.0 - (dx * dx + dy * dy), 0.0)
+    pattern = stripes(rng, window.x, window.y, log_uniform(rng, 3.0, 10.0) * scene.scale)
+    return _faded(rng, scene, window, centre, hill * hill * pattern)
+
+
+def scatter(rng: RandomState, scene: Scene, weights: Sequence[float], count: int) -> None:
+    """Paint clutter: lines, arcs, smudges and patches of stripes in the proportion of ``weights``."""
+    for _ in range(count):
+        scene.paint((_line, _arc, _blob, _stripe_patch)[pick_weighted(rng, weights)](rng, scene))

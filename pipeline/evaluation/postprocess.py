@@ -1,0 +1,86 @@
+"""From raw outputs to detections, as mmdetection's GFL head does it at test time."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from pipeline.detector.head import Integral, RawOutputs
+from pipeline.detector.model import GFL_SUPPRESSION, Suppression
+from pipeline.views.box_ops import clip_boxes, decode_boxes
+from pipeline.views.pyramid import level_lengths, pyramid_points
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """Detections of one image, by descending score."""
+
+    boxes_xyxy: Tensor
+    """``Tensor[D, 4]``, px."""
+    scores: Tensor
+    """``Tensor[D]``."""
+    labels: Tensor
+    """``LongTensor[D]``."""
+
+
+def postprocess(
+    raw: RawOutputs,
+    strides: tuple[int, ...],
+    images_hw: list[tuple[int, int]],
+    scale_factors: Tensor,
+    *,
+    corners_xy: Tensor | None = None,
+    cell_offset: float = 0.0,
+    suppression: Suppression = GFL_SUPPRESSION,
+) -> list[Detections]:
+    """Decode, clip to the image's content, rescale to the original image, threshold, NMS class by class.
+
+    Args:
+        raw: outputs for a batch of ``B`` images.
+        strides: of the levels, px.
+        images_hw: content sizes of the images (without padding), px.
+        scale_factors: ``Tensor[B, 4]``: network px over original px for x1, y1, x2, y2.
+        corners_xy: ``Tensor[B, 2]``: where each image's upper left corner lies, px; (0, 0) if not given.
+        cell_offset: of the points in their cells, strides.
+        suppression: which detections stay.
+    """
+    points, point_strides = pyramid_points(raw.sizes, strides, raw.cls_logits.device, cell_offset)
+    corners = torch.zeros(len(images_hw), 2) if corners_xy is None else corners_xy
+    integral = Integral(raw.edge_logits.shape[-1] - 1).to(raw.edge_logits.device)
+    lengths = level_lengths(raw.sizes)
+    results = []
+    for index, image_hw in enumerate(images_hw):
+        scores = raw.cls_logits[index].float().sigmoid()
+        kept = best_positions(scores, lengths, suppression.pre_nms_top)
+        distances = integral(raw.edge_logits[index, kept]) * point_strides[kept, None]
+        centres = points[kept] - corners[index].to(points)
+        boxes = clip_boxes(decode_boxes(centres, distances), image_hw) / scale_factors[index].to(points)
+        results.append(select_detections(boxes, scores[kept], suppression))
+    return results
+
+
+def best_positions(scores: Tensor, lengths: list[int], most: int) -> Tensor:
+    """Indices of the ``most`` best positions of every level."""
+    kept = []
+    start = 0
+    for length in lengths:
+        best = scores[start : start + length].amax(dim=1)
+        top = best.topk(most).indices if length > most else torch.arange(length, device=best.device)
+        kept.append(top + start)
+        start += length
+    return torch.cat(kept)
+
+
+def select_detections(boxes_xyxy: Tensor, scores: Tensor, suppression: Suppression) -> Detections:
+    """Threshold, class-wise NMS, and the best ones over all classes.
+
+    Args:
+        boxes_xyxy: ``Tensor[P, 4]`` px.
+        scores: ``Tensor[P, C]``.
+        suppression: threshold, overlap and number.
+    """
+    position, label = (scores > suppression.score_threshold).nonzero().unbind(dim=1)
+    candidates, candidate_scores = boxes_xyxy[position], scores[position, label]
+    kept = batched_nms(candidates, candidate_scores, label, suppression.iou)[: suppression.max_detections]
+    return Detections(boxes_xyxy=candidates[kept], scores=candidate_scores[kept], labels=label[kept])

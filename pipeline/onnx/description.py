@@ -1,0 +1,198 @@
+"""The description of a teacher that is an ONNX file: everything that the file itself does not say."""
+
+import os
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pipeline.core.config import structure
+from pipeline.core.errors import ConfigError
+from pipeline.detector.model import Suppression
+from pipeline.views.conventions import Conventions, Preprocessing
+
+Edge = Literal["l", "t", "r", "b"]
+EDGE_ORDER: tuple[Edge, ...] = ("l", "t", "r", "b")
+"""Left, top, right, bottom: the order of this project."""
+
+CLASSES = "classes"
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """What the file takes."""
+
+    name: str
+    size: tuple[int, int] | None
+    """``(height, width)`` px of a fixed input, no higher than wide; null if the file takes any."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and not 0 < self.size[0] <= self.size[1]:
+            raise ConfigError(
+                f"size: expected (height, width) with height <= width, but got {list(self.size)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointsConfig:
+    """Where the predicted points lie, and in which order they come."""
+
+    strides: tuple[int, ...]
+    """Of the levels, px, in the file's order."""
+    order: Literal["row_major", "column_major"]
+    """Of the points of a level."""
+    cell_offset: float
+    """Of a point in its cell, strides: 0 for NanoDet and GFL, 0.5 for YOLO."""
+
+    def __post_init__(self) -> None:
+        if not self.strides or min(self.strides) < 1 or len(set(self.strides)) < len(self.strides):
+            raise ConfigError(f"strides: expected different positive numbers, but got {list(self.strides)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorsConfig:
+    """Where in the file's tensors something stands: in one tensor, or in one for each level."""
+
+    names: tuple[str, ...]
+    """Outputs of the graph, or tensors within it."""
+    channels: Literal["first", "last"]
+    """Whether the channels come before the points (``[N, C, H, W]``, ``[N, C, P]``) or after them."""
+    columns: tuple[int, int] | None
+    """First channel, and the one after the last; null takes all."""
+
+    def __post_init__(self) -> None:
+        if self.columns is not None and not 0 <= self.columns[0] < self.columns[1]:
+            raise ConfigError(f"columns: expected [first, end] with first < end, but got {self.columns}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassesConfig:
+    """The class outputs."""
+
+    tensors: TensorsConfig
+    activation: Literal["none", "sigmoid"]
+    """What the file has already done to the logits; a sigmoid is undone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgesConfig:
+    """The box distributions: for each edge, one logit a bin."""
+
+    tensors: TensorsConfig
+    bins: int
+    """``reg_max + 1``; bin ``i`` stands for a distance of ``i`` strides."""
+    order: tuple[Edge, ...]
+    """Of the edges in the channels."""
+
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ConfigError(f"bins: expected 2 or more, but got {self.bins}")
+        if sorted(self.order) != sorted(EDGE_ORDER):
+            raise ConfigError(f"order: expected each of l, t, r, b once, but got {list(self.order)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassConfig:
+    """One class of the teacher, in the order of its channels."""
+
+    category_id: int
+    """Of the dataset's category that it means."""
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxDescription:
+    """A teacher that is an ONNX file."""
+
+    name: str
+    """For people."""
+    file: str
+    """Path of the ONNX file: absolute, or relative to the description; ``${NAME}`` stands for an environment
+    variable."""
+    sha256: str | None
+    """Of the file, if it is to be that one and no other."""
+    input: InputConfig
+    preprocessing: Preprocessing
+    points: PointsConfig
+    cls: ClassesConfig
+    edges: EdgesConfig
+    suppression: Suppression
+    classes: tuple[ClassConfig, ...]
+
+    def __post_init__(self) -> None:
+        if self.preprocessing.fit == "keep_ratio" and self.input.size is not None:
+            raise ConfigError(
+                f"input.size: expected null with fit 'keep_ratio', whose views differ in size, but got "
+                f"{list(self.input.size)}; take stretch or a letterbox for a fixed input"
+            )
+        _require_width("cls.tensors", self.cls.tensors, len(self.classes), "classes")
+        _require_width("edges.tensors", self.edges.tensors, 4 * self.edges.bins, "4 * bins")
+        for what, tensors in (("cls", self.cls.tensors), ("edges", self.edges.tensors)):
+            if len(tensors.names) not in (1, len(self.points.strides)):
+                raise ConfigError(
+                    f"{what}.tensors.names: expected one tensor, or one for each of the "
+                    f"{len(self.points.strides)} strides, but got {list(tensors.names)}"
+                )
+        ids = [row.category_id for row in self.classes]
+        if len(set(ids)) < len(ids):
+            raise ConfigError("classes: expected every category_id once")
+
+    @property
+    def conventions(self) -> Conventions:
+        """How it sees an image, and where its points lie."""
+        return Conventions(preprocessing=self.preprocessing, cell_offset=self.points.cell_offset)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Every tensor that is read, once."""
+        return tuple(dict.fromkeys((*self.cls.tensors.names, *self.edges.tensors.names)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, from which ``structure`` builds it again."""
+        document: dict[str, Any] = yaml.safe_load(yaml.dump(asdict(self), Dumper=_PlainDumper))
+        return document
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes tuples as lists."""
+
+
+_PlainDumper.add_representer(tuple, yaml.SafeDumper.represent_list)
+
+
+def _require_width(where: str, tensors: TensorsConfig, expected: int, what: str) -> None:
+    if tensors.columns is not None and tensors.columns[1] - tensors.columns[0] != expected:
+        raise ConfigError(
+            f"{where}.columns: expected {expected} columns ({what}), but got {list(tensors.columns)}"
+        )
+
+
+def read_onnx_description(path: Path) -> OnnxDescription:
+    """Read a teacher's description; its ``file`` becomes a path that holds from here.
+
+    Raises:
+        ConfigError: Missing, not YAML, or a key is missing, unknown or out of range: names file and key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: expected the description of a teacher ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: expected YAML, but got {' '.join(str(error).split())}") from error
+    description = structure(OnnxDescription, content, f"{path}: teacher")
+    return replace(description, file=str(path.parent / _expand(description.file, path)))
+
+
+def _expand(file: str, path: Path) -> str:
+    """Put environment variables into a path."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise ConfigError(f"{path}: teacher.file: expected the environment variable {name} for {file!r}")
+        return os.environ[name]
+
+    return VARIABLE.sub(value, file)

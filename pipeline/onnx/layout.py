@@ -1,0 +1,92 @@
+"""From the tensors of an ONNX file, in whatever layout, to this project's raw outputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.core.errors import TeacherError
+from pipeline.detector.head import EDGES, RawOutputs
+from pipeline.onnx.description import EDGE_ORDER, OnnxDescription, PointsConfig, TensorsConfig
+from pipeline.views.pyramid import Size, level_lengths, level_sizes
+
+PROBABILITY_EPSILON = 1e-7
+"""Probabilities are clamped to this far from 0 and 1 before the sigmoid is undone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where a description says that logits stand, and which classes of them are wanted."""
+
+    description: OnnxDescription
+    columns: tuple[int, ...]
+    """Channel of each of the dataset's labels."""
+
+    def read(self, tensors: Mapping[str, Tensor], image_hw: Size) -> RawOutputs:
+        """Raw outputs for a batch of images of ``image_hw`` px: levels by ascending stride, edges l, t, r, b.
+
+        Raises:
+            TeacherError: A tensor has not the shape that was described, or is no sigmoid's.
+        """
+        description, points = self.description, self.description.points
+        sizes = level_sizes(image_hw, points.strides)
+        classes, edges = description.cls, description.edges
+        cls_logits = _levels(tensors, classes.tensors, points, sizes, len(description.classes))
+        edge_logits = _levels(tensors, edges.tensors, points, sizes, EDGES * edges.bins)
+        ascending = sorted(range(len(sizes)), key=lambda level: points.strides[level])
+        order = [edges.order.index(edge) for edge in EDGE_ORDER]
+        chosen = torch.cat([cls_logits[level] for level in ascending], dim=1)[..., list(self.columns)]
+        distributions = torch.cat([edge_logits[level] for level in ascending], dim=1)
+        return RawOutputs(
+            cls_logits=_undo_sigmoid(chosen) if classes.activation == "sigmoid" else chosen,
+            edge_logits=distributions.reshape(*distributions.shape[:2], EDGES, edges.bins)[:, :, order],
+            sizes=tuple(sizes[level] for level in ascending),
+        )
+
+
+def _levels(
+    tensors: Mapping[str, Tensor],
+    where: TensorsConfig,
+    points: PointsConfig,
+    sizes: Sequence[Size],
+    width: int,
+) -> list[Tensor]:
+    """``Tensor[B, H * W, width]`` of every level, in the file's order of levels, points row-major."""
+    lengths = level_lengths(sizes)
+    rows = [_rows(tensors[name], where) for name in where.names]
+    expected = [sum(lengths)] if len(rows) == 1 else lengths
+    for name, found, length in zip(where.names, rows, expected, strict=True):
+        if tuple(found.shape[1:]) != (length, width):
+            raise TeacherError(
+                f"tensor {name!r}: expected {length} points of {width} channels for strides "
+                f"{list(points.strides)}, but got {found.shape[1]} of {found.shape[2]} (shape "
+                f"{tuple(tensors[name].shape)}); mind input.size, points.strides, channels and columns"
+            )
+    levels = torch.split(rows[0], lengths, dim=1) if len(rows) == 1 else rows
+    return [_row_major(level, size, points) for level, size in zip(levels, sizes, strict=True)]
+
+
+def _rows(tensor: Tensor, where: TensorsConfig) -> Tensor:
+    """``Tensor[B, C, ...]`` or ``Tensor[B, ..., C]`` to ``Tensor[B, points, columns]``."""
+    last = tensor.movedim(1, -1) if where.channels == "first" else tensor
+    rows = last.flatten(1, -2)
+    return rows if where.columns is None else rows[..., slice(*where.columns)]
+
+
+def _row_major(level: Tensor, size: Size, points: PointsConfig) -> Tensor:
+    if points.order == "row_major":
+        return level
+    height, width = size
+    columns = level.reshape(len(level), width, height, -1)
+    return columns.transpose(1, 2).flatten(1, 2)
+
+
+def _undo_sigmoid(probabilities: Tensor) -> Tensor:
+    least, most = (float(value) for value in probabilities.aminmax())
+    if least < 0 or most > 1:
+        raise TeacherError(
+            f"cls.activation: expected 'none', for the class outputs are from {least:.3g} to {most:.3g}, "
+            "which no sigmoid gives"
+        )
+    return torch.logit(probabilities, eps=PROBABILITY_EPSILON)

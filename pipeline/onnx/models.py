@@ -1,0 +1,154 @@
+"""A model's files: what it is, known from its description alone; loaded only when it is to run."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.core.config import structure
+from pipeline.core.errors import TeacherError
+from pipeline.core.output import replacing
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
+from pipeline.detector.model import BoxModel, ModelSpec
+from pipeline.onnx.description import OnnxDescription, read_onnx_description
+from pipeline.onnx.model import OnnxFiles, class_columns
+from pipeline.views.conventions import Conventions
+from pipeline.views.manifest import Category
+
+ONNX = "onnx"
+"""Key of a description under which that of an ONNX file stands."""
+
+
+class ModelFiles(Protocol):
+    """A model that is not loaded yet."""
+
+    @property
+    def weights(self) -> Path:
+        """The file that holds what was learned."""
+        ...
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What it predicts."""
+        ...
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What decides its outputs beside the weights, as plain values: for fingerprints."""
+        ...
+
+    def load(self) -> BoxModel:
+        """The model, to be placed on a device.
+
+        Raises:
+            TeacherError: The weights are missing, or do not fit their description.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class GflFiles:
+    """A GFL detector of this project: a safetensors file."""
+
+    weights: Path
+    config: DetectorConfig
+    conventions: Conventions
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What it predicts."""
+        return gfl_spec(self.config, self.conventions)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Of the detector."""
+        return self.config.to_json()
+
+    def load(self) -> GFL:
+        """Build it and load its weights."""
+        return load_detector(self.weights)
+
+
+def find_model(path: Path, categories: tuple[Category, ...]) -> ModelFiles:
+    """The model whose description lies at ``path`` with the suffix ``.json``, for a dataset's categories.
+
+    Args:
+        path: The weights of a GFL detector, or the description. What an ONNX description calls ``file`` lies
+            beside it.
+        categories: That are asked for, in the order of their labels.
+
+    Raises:
+        TeacherError: There is no model, or it does not know the categories.
+        ConfigError: Its description is not one.
+    """
+    described = path.with_suffix(".json")
+    document = read_description(path)
+    if ONNX in document:
+        description = structure(OnnxDescription, document[ONNX], f"{described}: {ONNX}")
+        return onnx_files(description, described.parent / description.file, categories)
+    config = structure(DetectorConfig, document.get("architecture"), str(described))
+    if config.num_classes != len(categories):
+        raise TeacherError(
+            f"{path}: expected a teacher of the dataset's {len(categories)} classes, "
+            f"but it has {config.num_classes}"
+        )
+    conventions = Conventions.from_json(document)
+    weights = path.with_suffix(".safetensors")
+    return GflFiles(weights=weights, config=config, conventions=conventions)
+
+
+def onnx_files(description: OnnxDescription, file: Path, categories: tuple[Category, ...]) -> OnnxFiles:
+    """An ONNX teacher for a dataset's categories.
+
+    Raises:
+        TeacherError: There is no file, it is another than described, or it does not know the categories.
+    """
+    if not file.is_file():
+        raise TeacherError(f"{file}: expected an ONNX file, but there is none")
+    found = file_sha256(file)
+    if description.sha256 not in (None, found):
+        raise TeacherError(f"{file}: expected the file of sha256 {description.sha256}, but got {found}")
+    return OnnxFiles(description=description, weights=file, columns=class_columns(description, categories))
+
+
+def read_onnx(path: Path, categories: tuple[Category, ...]) -> OnnxFiles:
+    """The ONNX teacher of a YAML description, for a dataset's categories.
+
+    Raises:
+        ConfigError: The description is not one.
+        TeacherError: There is no file, it is another than described, or it does not know the categories.
+    """
+    description = read_onnx_description(path)
+    return onnx_files(description, Path(description.file), categories)
+
+
+def import_onnx(path: Path, categories: tuple[Category, ...], weights: Path) -> None:
+    """Copy an ONNX teacher to the place of a run's teacher: from there on it depends on nothing else.
+
+    Args:
+        path: Of its YAML description.
+        categories: Of the dataset.
+        weights: Where a GFL teacher's weights would lie; both files get its name, with other suffixes.
+
+    Raises:
+        ConfigError: The description is not one.
+        TeacherError: There is no file, it is another than described, or it does not know the categories.
+    """
+    files = read_onnx(path, categories)
+    copy = weights.with_suffix(".onnx")
+    with replacing(copy) as partial:
+        shutil.copyfile(files.weights, partial)
+    described = replace(files.description, file=copy.name, sha256=file_sha256(copy))
+    document = {ONNX: described.to_json(), **described.conventions.to_json()}
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    with replacing(weights.with_suffix(".json")) as partial:
+        partial.write_text(text)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

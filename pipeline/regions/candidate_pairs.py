@@ -1,0 +1,63 @@
+"""Pairs of anchors and boxes that can overlap: a window of cells per level around every box.
+
+Everything that the regions ask of a pair is zero where anchor and box do not meet, and of the millions of
+pairs of a view few do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.views.pyramid import ANCHOR_SCALE, Size, level_lengths
+
+REACH_CELLS = ANCHOR_SCALE // 2
+"""An anchor reaches this many cells to each side of its point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearPairs:
+    """``M`` pairs of an anchor and a box; every pair that overlaps is among them, and few others."""
+
+    position: Tensor
+    """``LongTensor[M]``: counted through all levels."""
+    box: Tensor
+    """``LongTensor[M]``."""
+
+
+def near_pairs(
+    sizes: Sequence[Size], strides: Sequence[int], boxes_xyxy: Tensor, cell_offset: float = 0.0
+) -> NearPairs:
+    """Pairs of the anchors of all levels and the boxes ``Tensor[G, 4]`` px around which they lie."""
+    grid = torch.tensor(sizes, device=boxes_xyxy.device)[:, None]
+    cells = boxes_xyxy[None] / torch.tensor(strides, device=boxes_xyxy.device)[:, None, None] - cell_offset
+    first = (cells[..., [1, 0]].floor().long() - REACH_CELLS).clamp_(min=0)
+    beyond = (cells[..., [3, 2]].ceil().long() + REACH_CELLS + 1).minimum(grid)
+    return _list_windows(first.flatten(0, 1), (beyond - first).clamp_(min=0).flatten(0, 1), sizes)
+
+
+def _list_windows(first: Tensor, extent: Tensor, sizes: Sequence[Size]) -> NearPairs:
+    """The cells of windows, of all boxes on the first level, then on the next; row after row.
+
+    Args:
+        first: ``LongTensor[levels * G, 2]``: upper left ``(row, column)`` of each window.
+        extent: ``LongTensor[levels * G, 2]``: its ``(rows, columns)``; both 0 or more.
+        sizes: cells ``(height, width)`` of the levels.
+    """
+    boxes = len(first) // len(sizes)
+    widths = first.new_tensor([width for _, width in sizes]).repeat_interleave(boxes)
+    lengths = first.new_tensor(level_lengths(sizes))
+    corners = (lengths.cumsum(0) - lengths).repeat_interleave(boxes) + first[:, 1]
+    window = torch.arange(len(first), device=first.device).repeat_interleave(extent[:, 0])
+    starts = corners[window] + _ranges(first[:, 0], extent[:, 0]) * widths[window]
+    columns = extent[:, 1][window]
+    return NearPairs(
+        position=_ranges(starts, columns), box=(window % max(1, boxes)).repeat_interleave(columns)
+    )
+
+
+def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
+    """``start, start + 1, ..., start + length - 1`` for all of ``LongTensor[R]``, one after the other."""
+    shifts = starts - (lengths.cumsum(0) - lengths)
+    return torch.arange(int(lengths.sum()), device=starts.device) + shifts.repeat_interleave(lengths)

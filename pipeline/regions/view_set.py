@@ -1,0 +1,107 @@
+"""From an image's annotations to its planned views: everything that is known before a teacher runs."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.core.errors import ConfigError
+from pipeline.regions.overlap import VlrOverlap
+from pipeline.regions.valuable import find_regions
+from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
+from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
+from pipeline.views.image_table import ImageRecord
+from pipeline.views.manifest import GroundTruth, Manifest, training_boxes
+from pipeline.views.types import KeptPoints, PlannedView, ViewKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionsConfig:
+    """Which points distillation reads."""
+
+    overlap: VlrOverlap
+    """``released`` as in the LD repository (the published numbers), ``diou`` as in the paper."""
+    lower_fraction: float
+    """The valuable region starts at this fraction of ATSS's threshold (0.25)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lower_fraction <= 1:
+            raise ConfigError(f"lower_fraction: expected 0 to 1, but got {self.lower_fraction}")
+
+
+def plan_view(
+    key: ViewKey,
+    geometry: ViewGeometry,
+    truth: GroundTruth,
+    strides: Sequence[int],
+    regions: RegionsConfig,
+    cell_offset: float = 0.0,
+) -> PlannedView:
+    """Boxes of one view and the points that distillation reads there."""
+    boxes = transform_boxes(truth.boxes_xyxy, geometry)
+    found = find_regions(
+        geometry.padded_hw,
+        strides,
+        torch.from_numpy(boxes),
+        regions.overlap,
+        regions.lower_fraction,
+        cell_offset,
+    )
+    points = KeptPoints(
+        level=found.level.numpy(),
+        position=found.position.numpy(),
+        main_gt=found.main_gt.numpy(),
+        valuable_weight=found.valuable_weight.numpy(),
+    )
+    return PlannedView(key=key, geometry=geometry, boxes_xyxy=boxes, labels=truth.labels, points=points)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Planning works on small tensors: spreading them over threads costs more than it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewPlan:
+    """All views of a split, as a function: nothing is computed until it is asked for."""
+
+    manifest: Manifest
+    strides: tuple[int, ...]
+    views: Views
+    regions: RegionsConfig
+    conventions: Conventions = GFL_CONVENTIONS
+
+    def __len__(self) -> int:
+        """Number of views."""
+        return len(self.manifest.images) * len(self.views.numbers)
+
+    def keys(self, rows: slice = slice(None)) -> list[ViewKey]:
+        """Views, ascending: all, or those in some rows of the plan; millions need not be listed at once."""
+        images, numbers = self.manifest.images, self.views.numbers
+        places = (divmod(row, len(numbers)) for row in range(len(self))[rows])
+        return [ViewKey(int(images.image_id[image]), numbers[number]) for image, number in places]
+
+    def geometry(self, record: ImageRecord, view: int) -> ViewGeometry:
+        """Geometry of one view of one image."""
+        fit = self.conventions.preprocessing.fit
+        return self.views.geometry((record.height, record.width), record.image_id, view, fit)
+
+    def plan(self, record: ImageRecord, view: int) -> PlannedView:
+        """One view of one image."""
+        geometry = self.geometry(record, view)
+        truth = training_boxes(record, self.manifest.labels)
+        key = ViewKey(record.image_id, view)
+        return plan_view(key, geometry, truth, self.strides, self.regions, self.conventions.cell_offset)
+
+    def __iter__(self) -> Iterator[PlannedView]:
+        """Every planned view, in the order of :meth:`keys`."""
+        for record in self.manifest.images:
+            for view in self.views.numbers:
+                yield self.plan(record, view)

@@ -1,0 +1,69 @@
+"""The store's root ``zarr.json``: its attributes hold everything that is not an array."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import CacheError
+from pipeline.core.files import write_durably
+from pipeline.store.format.fingerprint import digest
+from pipeline.store.format.schema import require_version
+
+ROOT_METADATA = "zarr.json"
+SEAL = "attributes_sha256"
+"""Attribute with the digest of all others: no other file records the root's own content."""
+GET_ANOTHER = "fetch it with `dvc pull`, or make it with `dvc repro cache_teacher`"
+
+
+def write_attributes(store: Path, attributes: Mapping[str, Any]) -> None:
+    """Write the root group's metadata, sealed by a digest of ``attributes``."""
+    write_durably(store / ROOT_METADATA, _encode({**attributes, SEAL: digest(attributes)}))
+
+
+def read_attributes(store: Path) -> dict[str, Any]:
+    """Read the attributes of a store of this format version, finished or not.
+
+    Raises:
+        CacheError: Nothing is there, something else is there, the store is of another version, or its
+            attributes are damaged.
+    """
+    path = store / ROOT_METADATA
+    content = _read_root(store)
+    attributes = _parse(path, content)
+    try:
+        require_version(attributes["schema"])
+    except CacheError as error:
+        raise CacheError(f"{path}: {error}") from None
+    # To the byte: a change around the attributes, or in how a number is written, is damage all the same.
+    as_written = _encode(attributes)
+    seal = attributes.pop(SEAL, None)
+    if content != as_written or seal != digest(attributes):
+        raise CacheError(f"{path} is damaged: its checksum differs; {GET_ANOTHER}")
+    return attributes
+
+
+def _encode(attributes: Mapping[str, Any]) -> bytes:
+    """The one content of the root's metadata with these attributes."""
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(document, indent=2, allow_nan=False).encode()
+
+
+def _read_root(store: Path) -> bytes:
+    if not store.exists():
+        raise CacheError(f"expected a store at {store}, but there is nothing; {GET_ANOTHER}")
+    if not store.is_dir():
+        raise CacheError(f"expected the folder of a store at {store}, but it is a file; {GET_ANOTHER}")
+    path = store / ROOT_METADATA
+    if not path.is_file():
+        raise CacheError(f"expected a store at {store}, but it has no {ROOT_METADATA}; {GET_ANOTHER}")
+    return path.read_bytes()
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        attributes: dict[str, Any] = json.loads(content)["attributes"]
+        attributes["schema"]["format_version"]
+    except (ValueError, KeyError, TypeError):
+        raise CacheError(f"{path} is damaged, or not of a store of teacher outputs; {GET_ANOTHER}") from None
+    return attributes

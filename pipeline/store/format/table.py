@@ -1,0 +1,187 @@
+"""The table of all planned views: what the writer must know before the first teacher output exists."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codec.precision import Precision
+from pipeline.core.errors import CacheError
+from pipeline.store.format import schema as layout
+from pipeline.store.format.schema import StoreSchema
+from pipeline.views.geometry import Fit, ViewGeometry
+from pipeline.views.types import PlannedView, ViewKey
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ViewTable:
+    """One row per view in ascending order of keys, and the boxes of all views one after another.
+
+    Attributes:
+        image_id: (V,) int64.
+        view: (V,) int32.
+        geometry: (V, 7) int32, see ``schema.GEOMETRY_COLUMNS``.
+        counts: (V, 3) int64, points, main-region points and boxes of each view.
+        boxes_xyxy: (G, 4) float32.
+        labels: (G,) int32.
+    """
+
+    image_id: NDArray[np.int64]
+    view: NDArray[np.int32]
+    geometry: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    boxes_xyxy: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+    @classmethod
+    def from_views(cls, views: Iterable[PlannedView]) -> "ViewTable":
+        """Tabulate planned views; keeps none of their points, so that ``views`` may be a generator.
+
+        Raises:
+            CacheError: The keys do not ascend strictly.
+        """
+        keys, geometry, counts, boxes, labels = [], [], [], [], []
+        for planned in views:
+            keys.append(planned.key)
+            geometry.append(geometry_row(planned.geometry))
+            counts.append(counts_row(planned))
+            boxes.append(planned.boxes_xyxy)
+            labels.append(planned.labels)
+        numbers = np.array(keys, dtype=np.int64).reshape(len(keys), 2)
+        return cls(
+            image_id=numbers[:, 0].copy(),
+            view=numbers[:, 1].astype(np.int32),
+            geometry=np.array(geometry, dtype=np.int32).reshape(len(keys), len(layout.GEOMETRY_COLUMNS)),
+            counts=np.array(counts, dtype=np.int64).reshape(len(keys), 3),
+            boxes_xyxy=np.concatenate([np.empty((0, 4)), *boxes]).astype(np.float32),
+            labels=np.concatenate([np.empty(0), *labels]).astype(np.int32),
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "ViewTable":
+        """Inverse of ``arrays``: the table of a finished store."""
+        return cls(
+            image_id=arrays[layout.IMAGE_ID],
+            view=arrays[layout.VIEW],
+            geometry=arrays[layout.GEOMETRY],
+            counts=arrays[layout.EXTENT][:, 1::2].copy(),
+            boxes_xyxy=arrays[layout.BOXES],
+            labels=arrays[layout.LABELS],
+        )
+
+    @classmethod
+    def concatenate(cls, tables: Sequence["ViewTable"]) -> "ViewTable":
+        """Join the tables of consecutive runs of views, such as those planned by different workers.
+
+        Raises:
+            CacheError: The keys of the whole do not ascend strictly.
+        """
+        names = ("image_id", "view", "geometry", "counts", "boxes_xyxy", "labels")
+        return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
+
+    def __post_init__(self) -> None:
+        images, views = self.image_id, self.view
+        ascends = (images[1:] > images[:-1]) | ((images[1:] == images[:-1]) & (views[1:] > views[:-1]))
+        if not ascends.all():
+            row = int(np.argmin(ascends))
+            raise CacheError(
+                "expected views in strictly ascending (image_id, view), "
+                f"but got {self.key(row + 1)} after {self.key(row)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def key(self, row: int) -> ViewKey:
+        """The key in a row of the table."""
+        return ViewKey(int(self.image_id[row]), int(self.view[row]))
+
+    def digest(self) -> str:
+        """sha256 (hex) of all values: tells two plans apart."""
+        hashed = hashlib.sha256()
+        for values in (self.image_id, self.view, self.geometry, self.counts, self.boxes_xyxy, self.labels):
+            hashed.update(np.ascontiguousarray(values).tobytes())
+        return hashed.hexdigest()
+
+    def arrays(self, schema: StoreSchema) -> Mapping[str, NDArray[Any]]:
+        """The values of ``schema.table_specs``, by path."""
+        return {
+            layout.IMAGE_ID: self.image_id,
+            layout.VIEW: self.view,
+            layout.GEOMETRY: self.geometry,
+            layout.EXTENT: self._extents(schema),
+            layout.BOXES: self.boxes_xyxy,
+            layout.LABELS: self.labels,
+        }
+
+    def _extents(self, schema: StoreSchema) -> NDArray[np.int64]:
+        """(V, 6) first row and number of rows of each view in points, main and boxes."""
+        before = np.cumsum(self.counts, axis=0) - self.counts
+        partition = np.arange(len(self)) // schema.views_per_partition
+        first_view = partition * schema.views_per_partition
+        extents = np.empty((len(self), 6), dtype=np.int64)
+        extents[:, 1::2] = self.counts
+        for kind, rows in enumerate((schema.points_per_shard, schema.main_per_shard)):
+            extents[:, 2 * kind] = before[:, kind] - before[first_view, kind] + partition * rows
+        extents[:, 4] = before[:, 2]
+        return extents
+
+
+def plan_schema(
+    table: ViewTable,
+    *,
+    bins: int,
+    num_classes: int,
+    strides: tuple[int, ...],
+    precision: Precision,
+    views_per_partition: int,
+    fingerprint: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    chunk_rows: int = layout.CHUNK_ROWS,
+) -> StoreSchema:
+    """The schema of a store of these views: every size is known before the teacher starts."""
+    return StoreSchema(
+        bins=bins,
+        num_classes=num_classes,
+        strides=strides,
+        precision=precision,
+        views=len(table),
+        boxes=len(table.labels),
+        views_per_partition=views_per_partition,
+        points_per_shard=_shard_rows(table.counts[:, 0], views_per_partition, chunk_rows),
+        main_per_shard=_shard_rows(table.counts[:, 1], views_per_partition, chunk_rows),
+        chunk_rows=chunk_rows,
+        fingerprint=fingerprint,
+        provenance=provenance,
+    )
+
+
+def geometry_row(geometry: ViewGeometry) -> tuple[int, ...]:
+    """A row of ``views/geometry``."""
+    return (*geometry.original_hw, *geometry.resized_hw, *geometry.padded_hw, int(geometry.flip))
+
+
+def geometry_from_row(row: Sequence[int], fit: Fit) -> ViewGeometry:
+    """Inverse of ``geometry_row``; the fit is the same for all views of a store."""
+    return ViewGeometry(
+        original_hw=(row[0], row[1]),
+        resized_hw=(row[2], row[3]),
+        padded_hw=(row[4], row[5]),
+        flip=bool(row[6]),
+        fit=fit,
+    )
+
+
+def counts_row(planned: PlannedView) -> tuple[int, int, int]:
+    """Points, main-region points and boxes of a view."""
+    return len(planned.points), planned.points.main_count, len(planned.labels)
+
+
+def _shard_rows(counts: NDArray[np.int64], views_per_partition: int, chunk_rows: int) -> int:
+    """Rows of the fullest partition, rounded up to whole chunks, at least one."""
+    starts = np.arange(0, len(counts), views_per_partition)
+    most = int(np.add.reduceat(counts, starts).max()) if len(counts) else 0
+    return max(1, -(-most // chunk_rows)) * chunk_rows

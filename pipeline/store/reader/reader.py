@@ -1,0 +1,229 @@
+"""Reading a finished store: by key, one view at a time, from any process; without importing zarr."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codec.steps import edge_steps
+from pipeline.codec.weights import dequantize_weights
+from pipeline.core.errors import CacheError
+from pipeline.core.files import FileDigest
+from pipeline.store.format import schema as layout
+from pipeline.store.format.attributes import GET_ANOTHER, read_attributes
+from pipeline.store.format.completion import PartitionRecord
+from pipeline.store.format.schema import StoreSchema, sharded_specs, table_specs
+from pipeline.store.format.table import geometry_from_row
+from pipeline.store.reader.shards import ShardedRows, read_table
+from pipeline.store.reader.stored import StoredView
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import KeptPoints, PlannedView, ViewKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """A file of a finished store, as recorded when it was written.
+
+    Attributes:
+        name: Path inside the store.
+        partition: Its partition, or ``None`` for a table or for metadata.
+        digest: Its size and hash.
+    """
+
+    name: str
+    partition: int | None
+    digest: FileDigest
+
+
+def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
+    """Every file that a finished store must have, but for the root's own metadata."""
+    for name, document in attributes["files"].items():
+        yield FileRecord(name=name, partition=None, digest=FileDigest.from_json(document))
+    for document in attributes["partitions"]:
+        record = PartitionRecord.from_json(document)
+        for name, shard in record.shards.items():
+            yield FileRecord(name=name, partition=record.partition, digest=shard)
+
+
+def read_finished(store: Path) -> dict[str, Any]:
+    """The attributes of a finished store.
+
+    Raises:
+        CacheError: There is no store, or it is unfinished, of another version, or damaged.
+    """
+    attributes = read_attributes(store)
+    if "partitions" not in attributes:
+        raise CacheError(f"{store} was never finished; run `dvc repro cache_teacher` to complete it")
+    return attributes
+
+
+def _problems(store: Path, attributes: Mapping[str, Any]) -> Iterator[tuple[FileRecord, str]]:
+    """Files that are missing or damaged; shards are checked chunk by chunk as they are read, tables here."""
+    for file in recorded_files(attributes):
+        check = file.digest.problem if file.partition is None else file.digest.size_problem
+        problem = check(store / file.name)
+        if problem:
+            yield file, problem
+
+
+def _damaged(store: Path, file: FileRecord, problem: str) -> CacheError:
+    return CacheError(f"the store at {store} is damaged: {file.name}: {problem}; {GET_ANOTHER}")
+
+
+def _rows_of_partitions(schema: StoreSchema, absent: Collection[int]) -> NDArray[np.intp] | slice:
+    """The views of all partitions but the absent ones."""
+    if not absent:
+        return slice(None)
+    views = np.arange(schema.views)
+    kept = [views[schema.partition_views(i)] for i in range(schema.partitions) if i not in absent]
+    return np.concatenate(kept)
+
+
+class TargetStore:
+    """A finished store. Make one with ``TargetStore.open``, or of a part of it with ``open_partial``.
+
+    It holds the tables in memory and no open file, so that it may be used before and after a fork; when
+    pickled it is only its path, and opens again where it is unpickled.
+    """
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any], absent: Collection[int] = ()) -> None:
+        self.path = path
+        self.absent = absent
+        self.schema = StoreSchema.from_json(attributes["schema"])
+        self.conventions = self.schema.conventions
+        self.statistics: Mapping[str, Any] = attributes["statistics"]
+        tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
+        present = _rows_of_partitions(self.schema, absent)
+        self._image_id, self._view = tables[layout.IMAGE_ID][present], tables[layout.VIEW][present]
+        self._geometry, self._extent = tables[layout.GEOMETRY][present], tables[layout.EXTENT][present]
+        self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
+        records = [PartitionRecord.from_json(document) for document in attributes["partitions"]]
+        marks = {name: mark for record in records for name, mark in record.marks.items()}
+        self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(self.schema)}
+
+    @classmethod
+    def open(cls, path: Path) -> "TargetStore":
+        """Open a store, once its tables have proved whole and its shards present.
+
+        Raises:
+            CacheError: There is no store, or it is unfinished, of another version, incomplete or damaged.
+        """
+        path = path.absolute()
+        attributes = read_finished(path)
+        for file, problem in _problems(path, attributes):
+            raise _damaged(path, file, problem)
+        return cls(path, attributes)
+
+    @classmethod
+    def open_partial(cls, path: Path) -> "TargetStore":
+        """Open what is there of a store: its tables, and the partitions of which every shard is present.
+
+        Raises:
+            CacheError: There is no store, no whole partition of it, or a table is missing or damaged.
+        """
+        path = path.absolute()
+        attributes = read_finished(path)
+        absent = set()
+        for file, problem in _problems(path, attributes):
+            if file.partition is None:
+                raise _damaged(path, file, problem)
+            absent.add(file.partition)
+        if len(absent) == len(attributes["partitions"]):
+            raise CacheError(f"{path}: expected one partition or more, but none of {len(absent)} is there")
+        return cls(path, attributes, frozenset(absent))
+
+    def __reduce__(self) -> tuple[Callable[[Path], "TargetStore"], tuple[Path]]:
+        return TargetStore.open_partial if self.absent else TargetStore.open, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._image_id)
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        return self.schema.fingerprint
+
+    @property
+    def keys(self) -> tuple[ViewKey, ...]:
+        """The keys of all views, ascending; made anew at each call."""
+        pairs = zip(self._image_id.tolist(), self._view.tolist(), strict=True)
+        return tuple(ViewKey(image_id, view) for image_id, view in pairs)
+
+    def views_of(self, image_id: int) -> tuple[int, ...]:
+        """The numbers of the stored views of an image, ascending; empty if there is none."""
+        rows = self._rows_of(image_id)
+        return tuple(self._view[rows.start : rows.stop].tolist())
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """The geometry of a view, from memory.
+
+        Raises:
+            CacheError: The view is not stored.
+        """
+        return self._geometry_of(self._row(key))
+
+    def planned(self, key: ViewKey) -> PlannedView:
+        """A view as planned, its weights as stored.
+
+        Raises:
+            CacheError: The view is not stored, or its partition is damaged.
+        """
+        row = self._row(key)
+        return self._planned(key, row, self._region(row))
+
+    def read(self, key: ViewKey) -> StoredView:
+        """A view with its codes.
+
+        Raises:
+            CacheError: The view is not stored, or its partition is damaged.
+        """
+        row = self._row(key)
+        points, count, main, main_count, _, _ = self._extent[row].tolist()
+        region = self._region(row)
+        planned = self._planned(key, row, region)
+        return StoredView(
+            planned=planned,
+            edge_codes=self._rows[layout.EDGE_CODES].read(points, count),
+            edge_steps=edge_steps(self.schema.precision, region[:, 3], planned.points.main_region),
+            cls_codes=self._rows[layout.CLS_CODES].read(main, main_count),
+            cls_step=self.schema.precision.cls_step,
+        )
+
+    def _rows_of(self, image_id: int) -> range:
+        first, end = self._image_id.searchsorted((image_id, image_id + 1)).tolist()
+        return range(first, end)
+
+    def _row(self, key: ViewKey) -> int:
+        rows = self._rows_of(key.image_id)
+        views: list[int] = self._view[rows.start : rows.stop].tolist()
+        if key.view not in views:
+            raise CacheError(
+                f"expected a view of image_id={key.image_id} in {views}, but got view={key.view} "
+                f"(store {self.path})"
+            )
+        return rows.start + views.index(key.view)
+
+    def _geometry_of(self, row: int) -> ViewGeometry:
+        return geometry_from_row(self._geometry[row].tolist(), self.conventions.preprocessing.fit)
+
+    def _region(self, row: int) -> NDArray[np.int32]:
+        """(P, 4) rows of ``points/region``."""
+        return self._rows[layout.REGION].read(int(self._extent[row, 0]), int(self._extent[row, 1]))
+
+    def _planned(self, key: ViewKey, row: int, region: NDArray[np.int32]) -> PlannedView:
+        first, count = self._extent[row, 4:].tolist()
+        boxes = slice(first, first + count)
+        return PlannedView(
+            key=key,
+            geometry=self._geometry_of(row),
+            boxes_xyxy=self._boxes[boxes],
+            labels=self._labels[boxes].astype(np.int64),
+            points=KeptPoints(
+                level=region[:, 0],
+                position=region[:, 1],
+                main_gt=region[:, 2],
+                valuable_weight=dequantize_weights(region[:, 3], self.schema.precision.weight_scale),
+            ),
+        )

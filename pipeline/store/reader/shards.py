@@ -1,0 +1,156 @@
+"""Reading zarr arrays without zarr: one positional read per inner chunk of a shard.
+
+zarr v3's ``sharding_indexed`` codec puts the compressed chunks of a shard one after another into one file
+and ends it with an index: (offset, size) as little-endian uint64 per chunk, then the crc32c of the index.
+Each chunk here is a Blosc frame followed by its crc32c. Nothing stays open between two reads, so that a
+reader may be used before and after a fork.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from pipeline.core.errors import CacheError
+from pipeline.store.format.schema import ArraySpec, chunk_key
+from pipeline.store.format.shard_signature import CRC_BYTES, INDEX_ENTRY_BYTES
+
+CRC_RESIDUE = 0x48674BC7
+"""The crc32c of any bytes followed by their own crc32c (little-endian)."""
+NO_CHUNK = 2**64 - 1
+"""Offset and size of a chunk that was never written."""
+
+Identity = tuple[int, int, int]
+"""Inode, time of modification in ns, and size: what changes when another file takes a shard's place."""
+
+# As zarr sets it: Blosc's own threads gain nothing on chunks this small, and do not survive a fork.
+blosc.use_threads = False
+
+
+def read_table(store: Path, spec: ArraySpec) -> NDArray[Any]:
+    """The whole of an array of a single chunk.
+
+    Raises:
+        CacheError: The chunk's checksum differs.
+    """
+    values = np.empty(spec.shape, spec.dtype)
+    if len(values):
+        content = (store / spec.path / chunk_key(0, len(spec.shape))).read_bytes()
+        if not _checksum_holds(content):
+            raise _damaged(f"{spec.path} of {store}", "its checksum differs")
+        blosc.decompress(content, values)
+    return values
+
+
+class ShardedRows:
+    """The rows of one sharded array.
+
+    Args:
+        store: Folder of the store.
+        spec: A sharded array of it, with a single column of chunks.
+        marks: What ``shard_signature`` gives for its shards, by path inside the
+            store; others are not compared.
+    """
+
+    def __init__(self, store: Path, spec: ArraySpec, marks: Mapping[str, str] = MappingProxyType({})) -> None:
+        assert spec.shards is not None, f"{spec.path} is not sharded"
+        self._folder = str(store / spec.path)
+        self._where = f"{spec.path} of {store}"
+        self._dtype = np.dtype(spec.dtype)
+        self._columns = spec.shape[1]
+        self._chunk_rows = spec.chunks[0]
+        self._shard_rows = spec.shards[0]
+        self._marks = {name: mark for name, mark in marks.items() if name.startswith(f"{spec.path}/")}
+        self._path = spec.path
+        self._indices: dict[int, tuple[Identity, NDArray[np.uint64]]] = {}
+
+    def read(self, start: int, count: int) -> NDArray[Any]:
+        """Rows ``start..start + count`` of one partition, (count, columns).
+
+        Raises:
+            CacheError: The shard or a chunk is missing, or a checksum differs.
+        """
+        if not count:
+            return np.empty((0, self._columns), self._dtype)
+        partition, first = divmod(start, self._shard_rows)
+        chunks = range(first // self._chunk_rows, -(-(first + count) // self._chunk_rows))
+        rows = np.empty((len(chunks), self._chunk_rows, self._columns), self._dtype)
+        descriptor = self._open(partition)
+        try:
+            index = self._index(descriptor, partition)
+            for slot, chunk in enumerate(chunks):
+                blosc.decompress(self._frame(descriptor, partition, chunk, index), rows[slot])
+        finally:
+            os.close(descriptor)
+        skipped = first - chunks.start * self._chunk_rows
+        return rows.reshape(-1, self._columns)[skipped : skipped + count]
+
+    def _open(self, partition: int) -> int:
+        try:
+            return os.open(f"{self._folder}/{chunk_key(partition, 2)}", os.O_RDONLY)
+        except FileNotFoundError:
+            raise self._damaged(partition, "the shard is missing") from None
+
+    def _index(self, descriptor: int, partition: int) -> NDArray[np.uint64]:
+        """(chunks, 2) offset and size of each chunk of a shard, parsed once for each file that was there."""
+        status = os.fstat(descriptor)
+        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known = self._indices.get(partition)
+        if known and known[0] == identity:
+            return known[1]
+        size = INDEX_ENTRY_BYTES * (self._shard_rows // self._chunk_rows) + CRC_BYTES
+        if status.st_size < size:
+            raise self._damaged(partition, "the shard is too short for its index")
+        content = self._checked(os.pread(descriptor, size, status.st_size - size), partition, "the index")
+        index = np.frombuffer(content[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
+        self._require_mark(descriptor, partition, index, content[-CRC_BYTES:])
+        self._indices[partition] = (identity, index)
+        return index
+
+    def _require_mark(
+        self, descriptor: int, partition: int, index: NDArray[np.uint64], index_checksum: bytes
+    ) -> None:
+        """Tell the shard from another whole one that lies in its place: checksums alone would hold there."""
+        expected = self._marks.get(f"{self._path}/{chunk_key(partition, 2)}")
+        if expected is None:
+            return
+        offset, size = index[0].tolist()
+        first = b"" if offset == NO_CHUNK else os.pread(descriptor, CRC_BYTES, offset + size - CRC_BYTES)
+        if (first + index_checksum).hex() != expected:
+            raise self._damaged(
+                partition, "the checksums of its first chunk and index are not those recorded"
+            )
+
+    def _frame(self, descriptor: int, partition: int, chunk: int, index: NDArray[np.uint64]) -> bytes:
+        """A chunk as stored; Blosc knows where it ends and leaves the checksum alone."""
+        offset, size = index[chunk].tolist()
+        if offset == NO_CHUNK:
+            raise self._damaged(partition, f"chunk {chunk} is missing")
+        return self._checked(os.pread(descriptor, size, offset), partition, f"chunk {chunk}")
+
+    def _checked(self, content: bytes, partition: int, what: str) -> bytes:
+        """``content``, which ends with its checksum."""
+        if not _checksum_holds(content):
+            raise self._damaged(partition, f"the checksum of {what} differs")
+        return content
+
+    def _damaged(self, partition: int, problem: str) -> CacheError:
+        return _damaged(f"partition {partition} of {self._where}", problem)
+
+
+def _checksum_holds(content: bytes) -> bool:
+    """Whether the last four bytes are the crc32c of those before; nothing at all is no content."""
+    return len(content) > CRC_BYTES and google_crc32c.value(content) == CRC_RESIDUE
+
+
+def _damaged(where: str, problem: str) -> CacheError:
+    return CacheError(
+        f"{where} is damaged: {problem}; "
+        "fetch the store again with `dvc pull --force`, or make it with `dvc repro -f cache_teacher`"
+    )

@@ -1,0 +1,66 @@
+"""Reading a whole store to find what is damaged."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.store.format.attributes import ROOT_METADATA
+from pipeline.store.reader.reader import FileRecord, read_finished, recorded_files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A damaged, missing or unexpected file.
+
+    Attributes:
+        file: Path inside the store; begins with the path of its array.
+        partition: The damaged partition, or ``None`` for a table or for metadata.
+        message: What is wrong.
+    """
+
+    file: str
+    partition: int | None
+    message: str
+
+
+def verify(path: Path, progress: Callable[[int, int], None]) -> list[Problem]:
+    """Compare every file of a store with its recorded size and sha256.
+
+    The hashes are of the bytes as the writer held them in memory, before they went to the disk.
+
+    Args:
+        path: Folder of the store.
+        progress: Called with the number of files read and of all files, after each.
+
+    Returns:
+        All problems, in order of the files; empty for a whole store.
+
+    Raises:
+        CacheError: There is no store, or it is unfinished, of another version, or its attributes (which
+            hold the records to compare with) are damaged.
+    """
+    files = list(recorded_files(read_finished(path)))
+    problems = _unexpected(path, files)
+    for number, file in enumerate(files, start=1):
+        message = _problem(file, path)
+        if message:
+            problems.append(Problem(file=file.name, partition=file.partition, message=message))
+        progress(number, len(files))
+    return sorted(problems, key=lambda problem: problem.file)
+
+
+def _problem(file: FileRecord, store: Path) -> str | None:
+    """What is wrong with a file; one that the disk does not give back is damaged like any other."""
+    try:
+        return file.digest.problem(store / file.name)
+    except OSError as error:
+        return f"the file cannot be read ({error.strerror})"
+
+
+def _unexpected(path: Path, files: list[FileRecord]) -> list[Problem]:
+    known = {file.name for file in files} | {ROOT_METADATA}
+    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
+    return [
+        Problem(file=name, partition=None, message="the file is not part of the store")
+        for name in sorted(present - known)
+    ]

@@ -1,0 +1,1 @@
+"""What `ldp store` does beside reading."""

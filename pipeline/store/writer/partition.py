@@ -1,0 +1,100 @@
+"""From views and teacher outputs to the rows of one partition, and its statistics."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codec.classes import quantize_classes
+from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
+from pipeline.codec.precision import Precision
+from pipeline.codec.steps import edge_steps
+from pipeline.codec.weights import quantize_weights
+from pipeline.store.format.completion import PartitionStatistics
+from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
+from pipeline.views.types import KeptPoints, PlannedView, SoftTargets
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartitionRows:
+    """The rows of one view or of one partition, by path of the array, and their statistics."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    statistics: PartitionStatistics
+
+
+def quantize_partition(
+    schema: StoreSchema, views: Sequence[PlannedView], targets: Sequence[SoftTargets]
+) -> PartitionRows:
+    """Quantise the views of one partition and put their rows one after another.
+
+    Raises:
+        ValueError: Not one target per view, or a target of the wrong shape or not finite (with the view's
+            key as a note).
+    """
+    parts = []
+    for planned, soft in zip(views, targets, strict=True):
+        try:
+            parts.append(_quantize_view(schema, planned, soft))
+        except ValueError as error:
+            error.add_note(f"image_id={planned.key.image_id}, view={planned.key.view}")
+            raise
+    return PartitionRows(
+        arrays={path: np.concatenate([part.arrays[path] for part in parts]) for path in parts[0].arrays},
+        statistics=PartitionStatistics.total(part.statistics for part in parts),
+    )
+
+
+def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_bytes: int) -> dict[str, Any]:
+    """What the store's attributes say about its content."""
+    edge_codes = total.points * edge_columns(schema.bins, lossless=schema.precision.lossless)
+    weight = total.valuable_weight_codes / schema.precision.weight_scale
+    return {
+        **total.to_json(),
+        "mean_valuable_weight": _ratio(weight, total.valuable_points),
+        "edge_clipped_fraction": _ratio(total.edge_codes_clipped, edge_codes),
+        "cls_clipped_fraction": _ratio(total.cls_codes_clipped, total.main_points * schema.num_classes),
+        "points_per_view": _ratio(total.points, total.views),
+        "bytes": stored_bytes,
+        "bytes_per_view": _ratio(stored_bytes, total.views),
+        "bytes_per_point": _ratio(stored_bytes, total.points),
+    }
+
+
+def _quantize_view(schema: StoreSchema, planned: PlannedView, soft: SoftTargets) -> PartitionRows:
+    points, precision = planned.points, schema.precision
+    _require_shape("edge_logits", soft.edge_logits, (len(points), EDGES, schema.bins))
+    _require_shape("cls_logits", soft.cls_logits, (points.main_count, schema.num_classes))
+    region = _region_rows(precision, points)
+    weight_codes = region[:, 3]
+    edges = quantize_edges(soft.edge_logits, edge_steps(precision, weight_codes, points.main_region))
+    classes = quantize_classes(soft.cls_logits, precision.cls_step)
+    statistics = PartitionStatistics(
+        views=1,
+        boxes=len(planned.labels),
+        points=len(points),
+        main_points=points.main_count,
+        valuable_points=int(np.count_nonzero(weight_codes)),
+        valuable_weight_codes=int(weight_codes.sum(dtype=np.int64)),
+        edge_codes_clipped=edges.clipped,
+        cls_codes_clipped=classes.clipped,
+    )
+    arrays = {REGION: region, EDGE_CODES: edges.codes, CLS_CODES: classes.codes}
+    return PartitionRows(arrays=arrays, statistics=statistics)
+
+
+def _region_rows(precision: Precision, points: KeptPoints) -> NDArray[np.int32]:
+    weight_codes = quantize_weights(points.valuable_weight, precision.weight_scale)
+    columns = (points.level, points.position, points.main_gt, weight_codes)
+    return np.stack([column.astype(np.int32) for column in columns], axis=1)
+
+
+def _require_shape(name: str, values: NDArray[Any], expected: tuple[int, ...]) -> None:
+    if values.shape != expected:
+        raise ValueError(f"expected {name} of shape {expected}, but got {values.shape}")
+
+
+def _ratio(part: float, whole: int) -> float:
+    return part / whole if whole else 0.0

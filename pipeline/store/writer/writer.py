@@ -1,0 +1,303 @@
+"""Writing a store in three phases: ``init``, ``write_partition`` (independent, repeatable), ``finalise``.
+
+The phases meet only in a scratch folder, so that partitions may be written by any process in any order:
+
+    scratch/store.zarr              the store that grows; moved to its place by ``finalise``
+    scratch/partitions/p00012.json  a completion record, written last, once per partition
+    scratch/lock                    held by ``durable.lock_scratch`` while a run is on
+
+The three phases are the pattern of bio2zarr (``bio2zarr/vcz.py``).
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.core.errors import CacheError
+from pipeline.core.files import (
+    FileDigest,
+    fsync_tree,
+    move_into_place,
+    names_what_fails,
+    remove,
+    remove_others,
+    write_durably,
+)
+from pipeline.core.output import PARTIAL_SUFFIX
+from pipeline.store.format.attributes import ROOT_METADATA, read_attributes, write_attributes
+from pipeline.store.format.completion import (
+    RECORDS_FOLDER,
+    PartitionRecord,
+    PartitionStatistics,
+    read_record,
+    record_path,
+    write_record,
+)
+from pipeline.store.format.fingerprint import first_difference
+from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
+from pipeline.store.format.shard_signature import shard_signature
+from pipeline.store.format.table import ViewTable, counts_row
+from pipeline.store.writer.arrays import create_arrays, encode_shard
+from pipeline.store.writer.partition import (
+    PartitionRows,
+    quantize_partition,
+    store_statistics,
+)
+from pipeline.views.types import PlannedView, SoftTargets
+
+logger = logging.getLogger(__name__)
+
+STORE_FOLDER = "store.zarr"
+MOST_LISTED = 20
+
+
+def init(scratch: Path, schema: StoreSchema, table: ViewTable) -> None:
+    """Write the metadata, the empty arrays and the tables, or resume what an earlier run began.
+
+    Args:
+        scratch: Made if needed; hold it with ``durable.lock_scratch`` during the whole run.
+        schema: See ``table.plan_schema``.
+        table: All views of the store.
+
+    Raises:
+        CacheError: ``scratch`` holds the beginning of another store, or the disk is full.
+    """
+    store = scratch / STORE_FOLDER
+    plan = _plan_attributes(schema, table)
+    begun = _begun(scratch, plan) if store.exists() else None
+    partial = scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
+    remove(partial)
+    with names_what_fails(partial):
+        create_arrays(partial, schema, table.arrays(schema))
+        files = {name: FileDigest.of_file(partial / name) for name in _planned_files(partial)}
+    attributes = {**plan, "files": {name: file.to_json() for name, file in files.items()}}
+    if begun:
+        _mend(store, partial, files)
+        if begun.get("files") != attributes["files"]:
+            write_attributes(store, attributes)
+        remove(partial)
+        return
+    # Records without a store are of an earlier one: they must not vouch for this one's shards.
+    remove(scratch / RECORDS_FOLDER)
+    write_attributes(partial, attributes)
+    with names_what_fails(partial):
+        fsync_tree(partial)
+    move_into_place(partial, store)
+
+
+def write_partition(
+    scratch: Path, index: int, views: Sequence[PlannedView], targets: Sequence[SoftTargets]
+) -> PartitionRecord:
+    """Quantise and write one partition: its shard files, then its completion record.
+
+    Args:
+        scratch: As given to ``init``.
+        index: Of the partition; its views are ``schema.partition_views(index)``.
+        views: The views of the partition, as planned.
+        targets: The teacher's outputs, one per view.
+
+    Raises:
+        CacheError: ``init`` has not run, or the views are not the planned ones.
+        ValueError: A target has the wrong shape or is not finite (with the view's key as a note).
+    """
+    require_planned(scratch, index, views)
+    return write_rows(scratch, index, quantize_partition(read_schema(scratch), views, targets))
+
+
+def require_planned(scratch: Path, index: int, views: Sequence[PlannedView]) -> None:
+    """Compare a partition's keys and counts with the plan: the offsets of all later views depend on them.
+
+    Raises:
+        CacheError: ``init`` has not run, or the views are not the planned ones.
+    """
+    store, schema = scratch / STORE_FOLDER, read_schema(scratch)
+    if not 0 <= index < schema.partitions:
+        raise CacheError(f"expected a partition in 0..{schema.partitions - 1}, but got {index}")
+    root = zarr.open_group(store, mode="r")
+    rows = schema.partition_views(index)
+    image_ids, numbers, extents = (_rows(root, path, rows) for path in (IMAGE_ID, VIEW, EXTENT))
+    planned = [
+        (int(image_id), int(view), *map(int, extent[1::2]))
+        for image_id, view, extent in zip(image_ids, numbers, extents, strict=True)
+    ]
+    given = [(*view.key, *counts_row(view)) for view in views]
+    if given != planned:
+        wrong = next((pair for pair in zip(planned, given, strict=False) if pair[0] != pair[1]), None)
+        raise CacheError(
+            f"partition {index}: expected the {len(planned)} planned views, but got {len(given)}; first "
+            f"difference in (image_id, view, points, main points, boxes), planned and given: {wrong}"
+        )
+
+
+def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecord:
+    """The last step of ``write_partition``, for whoever has done the ones before it.
+
+    Raises:
+        CacheError: ``init`` has not run.
+    """
+    store = scratch / STORE_FOLDER
+    schema = read_schema(scratch)
+    # The old record, if any, must not outlive the shards that it describes.
+    record_path(scratch, index).unlink(missing_ok=True)
+    shards: dict[str, FileDigest] = {}
+    marks: dict[str, str] = {}
+    for spec in sharded_specs(schema):
+        values, name = rows.arrays[spec.path], f"{spec.path}/{chunk_key(index, 2)}"
+        if len(values):
+            content = encode_shard(spec, values)
+            write_durably(store / name, content)
+            shards[name], marks[name] = FileDigest.of_bytes(content), shard_signature(content, spec)
+    record = PartitionRecord(partition=index, shards=shards, marks=marks, statistics=rows.statistics)
+    write_record(scratch, record)
+    return record
+
+
+def read_schema(scratch: Path) -> StoreSchema:
+    """The schema that ``init`` wrote.
+
+    Raises:
+        CacheError: There is none.
+    """
+    return StoreSchema.from_json(read_attributes(scratch / STORE_FOLDER)["schema"])
+
+
+def finished_partitions(scratch: Path) -> set[int]:
+    """Partitions that need no more work."""
+    return {index for index in range(read_schema(scratch).partitions) if is_finished(scratch, index)}
+
+
+def is_finished(scratch: Path, index: int) -> bool:
+    """Whether a partition needs no more work: its record is there, and its files have the recorded size."""
+    record = read_record(scratch, index)
+    return record is not None and _sizes_match(scratch / STORE_FOLDER, record)
+
+
+def finalise(scratch: Path, output: Path) -> None:
+    """Check that every partition is there and whole, complete the attributes, move the store to ``output``.
+
+    Replaces ``output`` and removes ``scratch``.
+
+    Raises:
+        CacheError: Partitions are missing or damaged; their next ``write_partition`` mends that.
+    """
+    store = scratch / STORE_FOLDER
+    schema = read_schema(scratch)
+    records = _complete_records(scratch, schema)
+    attributes = _final_attributes(store, schema, records)
+    shards = (name for record in records for name in record.shards)
+    remove_others(store, {ROOT_METADATA, *attributes["files"], *shards})
+    write_attributes(store, attributes)
+    move_into_place(store, output)
+    # A run that has begun here since has put its lock into the folder: it stays.
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _plan_attributes(schema: StoreSchema, table: ViewTable) -> dict[str, Any]:
+    return {
+        "title": "Teacher outputs for localization distillation",
+        "schema": schema.to_json(),
+        "quantizer": schema.precision.formula,
+        "table_sha256": table.digest(),
+    }
+
+
+def _plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that ``init`` wrote, also from a store whose ``finalise`` was killed half-way."""
+    return {name: attributes[name] for name in ("title", "schema", "quantizer", "table_sha256")}
+
+
+def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[PartitionRecord]) -> dict[str, Any]:
+    """The plan's attributes, the statistics, and the digests of all files but the root's metadata."""
+    begun = read_attributes(store)
+    files = {name: FileDigest.from_json(file) for name, file in begun["files"].items()}
+    for name, file in files.items():
+        problem = file.problem(store / name)
+        if problem:
+            raise CacheError(f"{store / name}: {problem}; run the stage again: it writes that file again")
+    stored_bytes = sum(shard.size for record in records for shard in record.shards.values())
+    stored_bytes += sum(file.size for file in files.values())
+    total = PartitionStatistics.total(record.statistics for record in records)
+    return {
+        **_plan_of(begun),
+        "statistics": store_statistics(schema, total, stored_bytes),
+        "files": begun["files"],
+        "partitions": [record.to_json() for record in records],
+    }
+
+
+def _planned_files(store: Path) -> list[str]:
+    """The tables and the metadata of a store without shards, in order; its root's is written on its own."""
+    names = {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
+    return sorted(names - {ROOT_METADATA})
+
+
+def _begun(scratch: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of the store that was begun, once they have proved to be of the same plan."""
+    try:
+        begun = read_attributes(scratch / STORE_FOLDER)
+    except CacheError as error:
+        raise CacheError(f"{scratch} cannot be continued: remove it, and run again ({error})") from error
+    _require_same_plan(scratch, begun, plan)
+    return begun
+
+
+def _mend(store: Path, fresh: Path, files: Mapping[str, FileDigest]) -> None:
+    """Put right what has become of the tables and the metadata since they were written."""
+    for name, file in files.items():
+        if file.problem(store / name):
+            logger.warning("%s is damaged: written again", store / name)
+            write_durably(store / name, (fresh / name).read_bytes())
+
+
+def _require_same_plan(scratch: Path, begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    # Both ways: a field that only the begun store has makes it another one, too.
+    begun = _plan_of(begun)
+    found = first_difference(begun, wanted) or first_difference(wanted, begun)
+    if found:
+        raise CacheError(
+            f"{scratch} holds the beginning of another store: {found[0]} differs ({found[1]}, {found[2]}); "
+            "remove that folder, or choose another"
+        )
+
+
+def _rows(root: zarr.Group, path: str, rows: slice) -> NDArray[Any]:
+    array = root[path]
+    assert isinstance(array, zarr.Array), f"{path} is not an array"
+    return np.asarray(array[rows])
+
+
+def _sizes_match(store: Path, record: PartitionRecord) -> bool:
+    return not any(shard.size_problem(store / name) for name, shard in record.shards.items())
+
+
+def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecord]:
+    """Every partition's record, in order, once each of its files has proved to match."""
+    found = {index: read_record(scratch, index) for index in range(schema.partitions)}
+    records = [record for record in found.values() if record]
+    missing = [index for index, record in found.items() if not record]
+    if missing:
+        raise CacheError(_not_whole("missing", missing, schema))
+    damaged = [record.partition for record in records if _is_damaged(scratch / STORE_FOLDER, record)]
+    for index in damaged:
+        record_path(scratch, index).unlink()
+    if damaged:
+        raise CacheError(_not_whole("damaged", damaged, schema))
+    return records
+
+
+def _is_damaged(store: Path, record: PartitionRecord) -> bool:
+    return any(shard.problem(store / name) for name, shard in record.shards.items())
+
+
+def _not_whole(problem: str, indices: Sequence[int], schema: StoreSchema) -> str:
+    listed = ", ".join(map(str, indices[:MOST_LISTED])) + (", ..." if len(indices) > MOST_LISTED else "")
+    return (
+        f"expected {schema.partitions} partitions, but {len(indices)} are {problem}: {listed}; "
+        "run the stage again: it writes only those"
+    )

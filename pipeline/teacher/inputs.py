@@ -1,0 +1,91 @@
+"""What a store is to be made from, without loading the teacher: whoever writes or repairs one starts here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.core.errors import ConfigError, TeacherError
+from pipeline.detector.model import ModelSpec
+from pipeline.onnx.models import GflFiles, ModelFiles, file_sha256, find_model
+from pipeline.regions.view_set import ViewPlan
+from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.fingerprint import store_fingerprint
+from pipeline.teacher.run import CacheConfig
+from pipeline.views.manifest import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSetup:
+    """A teacher's files, and the views that it is to see."""
+
+    config: CacheConfig
+    plan: ViewPlan
+    files: ModelFiles
+    """The weights themselves are not read until the teacher is loaded."""
+    weights_sha256: str
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the teacher predicts."""
+        return self.files.spec
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the store that this makes."""
+        return store_fingerprint(
+            self.plan,
+            self.spec,
+            self.files.architecture,
+            self.weights_sha256,
+            self.config.precision,
+            self.config.batch_size,
+            self.config.forward_precision,
+        )
+
+    def load_teacher(self, device: torch.device) -> Teacher:
+        """The teacher, ready to run.
+
+        Raises:
+            TeacherError: The weights are missing or do not fit their description.
+        """
+        return Teacher(
+            model=self.files.load(),
+            manifest=self.plan.manifest,
+            batch_size=self.config.batch_size,
+            device=device,
+            precision=self.config.forward_precision,
+        )
+
+
+def set_up_store(config: CacheConfig, manifest: Manifest, weights: Path) -> StoreSetup:
+    """Put together what a store is made from.
+
+    Args:
+        config: Of the store.
+        manifest: Of the training images.
+        weights: Of the teacher; its description lies beside it, see ``find_model``.
+
+    Raises:
+        TeacherError: There is no teacher, or it is one of other classes than the dataset's.
+        ConfigError: The views have not the size that the teacher takes, or its precision is its file's.
+    """
+    files = find_model(weights, manifest.categories)
+    if config.forward_precision != "float32" and not isinstance(files, GflFiles):
+        raise ConfigError(
+            "cache_teacher.forward_precision: expected float32, for an ONNX file says itself in what it "
+            f"computes, but got {config.forward_precision}"
+        )
+    if not files.weights.is_file():
+        raise TeacherError(f"{files.weights}: expected a weights file, but there is none")
+    spec = files.spec
+    spec.require_scales(config.views.scales, "cache_teacher.views.scales")
+    plan = ViewPlan(
+        manifest=manifest,
+        strides=spec.strides,
+        views=config.views,
+        regions=config.regions,
+        conventions=spec.conventions,
+    )
+    return StoreSetup(config=config, plan=plan, files=files, weights_sha256=file_sha256(files.weights))

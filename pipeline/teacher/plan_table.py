@@ -1,0 +1,66 @@
+"""The plan phase: the table of all views, made run by run, by several processes where it takes minutes."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from threading import Thread
+from typing import TypeVar
+
+from pipeline.regions.view_set import ViewPlan, one_thread
+from pipeline.store.format.table import ViewTable
+
+T = TypeVar("T")
+
+Progress = Callable[[Iterable[T], int, str], Iterable[T]]
+"""Wraps an iterable, given its length and a label, to show how far it is."""
+
+VIEWS_PER_RUN = 512
+PARALLEL_FROM_VIEWS = 20_000
+"""Fewer are planned in a minute, by which time processes would hardly have begun."""
+
+
+def tabulate(plan: ViewPlan, processes: int, progress: Progress[ViewTable]) -> ViewTable:
+    """Find the regions of every view and keep what the writer must know of them.
+
+    Args:
+        plan: All views of a split.
+        processes: How many may work at once; the table does not depend on it.
+        progress: Is shown the tables of runs of views.
+    """
+    runs = list(_runs(plan))
+    if processes == 1 or len(plan) < PARALLEL_FROM_VIEWS:
+        return ViewTable.concatenate(list(progress(map(_tabulate_run, runs), len(runs), "plan")))
+    # Threads of torch do not survive a fork of this process; spawned ones would each own 300 MB of torch.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(processes, context, initializer=_follow_parent) as pool:
+        return ViewTable.concatenate(list(progress(pool.map(_tabulate_run, runs), len(runs), "plan")))
+
+
+def _runs(plan: ViewPlan) -> Iterator[ViewPlan]:
+    """Plans of consecutive images; one without images if there are none."""
+    images = plan.manifest.images
+    length = max(1, VIEWS_PER_RUN // len(plan.views.numbers))
+    for start in range(0, max(1, len(images)), length):
+        yield replace(plan, manifest=replace(plan.manifest, images=images[start : start + length]))
+
+
+def _tabulate_run(plan: ViewPlan) -> ViewTable:
+    with one_thread():
+        return ViewTable.from_views(plan)
+
+
+def _follow_parent() -> None:
+    """End with the process that asked, also if it was killed; leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()

@@ -1,0 +1,189 @@
+"""Plan, write and finalise a store of the teacher's outputs."""
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.codec.precision import Precision
+from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.files import lock_scratch
+from pipeline.core.progress import describe_bytes
+from pipeline.detector.amp import NetworkPrecision
+from pipeline.regions.view_set import RegionsConfig, ViewPlan
+from pipeline.store.format.fingerprint import digest
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.writer import writer
+from pipeline.teacher.expected import expected_bytes
+from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.partitions import Engine, plan_views, write_here
+from pipeline.teacher.plan_table import Progress, tabulate
+from pipeline.teacher.times import PartitionTimes, StoreTimes
+from pipeline.views.geometry import Views
+from pipeline.views.types import PlannedView
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """What the store holds, and how finely."""
+
+    views: Views
+    regions: RegionsConfig
+    precision: Precision
+    views_per_partition: int
+    """Views in one unit of work, of commit and of repair."""
+    batch_size: int
+    """Views in one forward pass of the teacher; part of the fingerprint, for it can change last bits."""
+    forward_precision: NetworkPrecision
+    """Of the teacher; part of the fingerprint unless it is float32."""
+
+    def __post_init__(self) -> None:
+        for name in ("views_per_partition", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected 1 or more, but got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorePlan:
+    """Everything about a store that is known before its teacher runs."""
+
+    schema: StoreSchema
+    table: ViewTable
+
+
+def plan_store(
+    plan: ViewPlan,
+    config: CacheConfig,
+    *,
+    num_classes: int,
+    bins: int,
+    fingerprint: dict[str, Any],
+    provenance: dict[str, Any],
+    processes: int,
+    progress: Progress[ViewTable],
+) -> StorePlan:
+    """Find the regions of every view; keeps counts and boxes, not points.
+
+    ``processes`` may plan at once if the dataset is large.
+    """
+    table = tabulate(plan, processes, progress)
+    schema = plan_schema(
+        table,
+        bins=bins,
+        num_classes=num_classes,
+        strides=plan.strides,
+        precision=config.precision,
+        views_per_partition=config.views_per_partition,
+        fingerprint=fingerprint,
+        provenance=provenance,
+    )
+    return StorePlan(schema=schema, table=table)
+
+
+def scratch_folder(planned: StorePlan, scratch_root: Path) -> Path:
+    """Where a store grows: a folder of its own for every fingerprint."""
+    return scratch_root / digest(planned.schema.fingerprint)[:16]
+
+
+def require_disk(planned: StorePlan, scratch_root: Path) -> None:
+    """Refuse before the teacher starts if the store, or what is missing of it, cannot fit.
+
+    Raises:
+        CacheError: says what is needed and what is free.
+    """
+    expected, free = expected_bytes(planned.schema, planned.table), shutil.disk_usage(scratch_root).free
+    begun = scratch_folder(planned, scratch_root) / writer.STORE_FOLDER
+    there = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
+    logger.info(
+        "plan: %d views, %d kept points, about %s expected (%s a view), %s free",
+        planned.schema.views,
+        int(planned.table.counts[:, 0].sum()),
+        describe_bytes(expected),
+        describe_bytes(expected / max(1, planned.schema.views)),
+        describe_bytes(free),
+    )
+    needed = expected - there
+    if needed > free:
+        raise CacheError(
+            f"{scratch_root}: expected room for about {describe_bytes(needed)}, but {describe_bytes(free)} "
+            "are free; free some, or choose fewer views or a coarser precision"
+        )
+
+
+def write_store(
+    planned: StorePlan,
+    plan: ViewPlan,
+    teacher: Teacher,
+    *,
+    scratch_root: Path,
+    output: Path,
+    progress: Progress[PartitionTimes],
+) -> StoreTimes:
+    """:func:`fill_store` in this process alone."""
+    engine = partial(write_here, plan, teacher, torch.get_num_threads())
+    return fill_store(planned, engine, scratch_root=scratch_root, output=output, progress=progress)
+
+
+def fill_store(
+    planned: StorePlan,
+    engine: Engine,
+    *,
+    scratch_root: Path,
+    output: Path,
+    progress: Progress[PartitionTimes],
+) -> StoreTimes:
+    """Write all partitions that are not finished yet, then move the store to ``output``.
+
+    Args:
+        planned: The store.
+        engine: Who writes the partitions; not called if all are finished.
+        scratch_root: Where unfinished stores lie, each in a folder of its own.
+        output: Where the finished store goes.
+        progress: Is shown the finished partitions; the length that it is given is that of all their views.
+
+    Raises:
+        CacheError: another run writes the same store, or partitions do not match the plan.
+        DatasetError: an image cannot be read.
+        TeacherError: an output is not finite.
+    """
+    scratch = scratch_folder(planned, scratch_root)
+    times = StoreTimes()
+    start = time.perf_counter()
+    with lock_scratch(scratch):
+        writer.init(scratch, planned.schema, planned.table)
+        remaining = _remaining(scratch, planned.schema)
+        if remaining:
+            with closing(engine(scratch, remaining)) as finished:
+                for partition in progress(finished, _count_views(planned.schema, remaining), "cache"):
+                    times += partition
+            logger.info("%s", times.sentence(time.perf_counter() - start))
+        writer.finalise(scratch, output)
+    return times
+
+
+def _remaining(scratch: Path, schema: StoreSchema) -> list[int]:
+    finished = writer.finished_partitions(scratch)
+    if finished:
+        logger.info("resuming: %d of %d partitions were finished", len(finished), schema.partitions)
+    return [index for index in range(schema.partitions) if index not in finished]
+
+
+def _count_views(schema: StoreSchema, partitions: Sequence[int]) -> int:
+    runs = (schema.partition_views(index) for index in partitions)
+    return sum(run.stop - run.start for run in runs)
+
+
+def partition_views(planned: StorePlan, plan: ViewPlan, index: int) -> list[PlannedView]:
+    """The planned views of one partition, found again: cheaper than keeping all points of all views."""
+    rows = planned.schema.partition_views(index)
+    return plan_views(plan, [planned.table.key(row) for row in range(rows.start, rows.stop)])

@@ -1,0 +1,80 @@
+"""Training a teacher where no published checkpoint fits: an ordinary GFL training run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.head import RawOutputs
+from pipeline.regions.view_set import ViewPlan
+from pipeline.training.batches import Batch, SoftBatch
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.config import TrainConfig
+from pipeline.training.criterion import DetectionCriterion, MainPoints, Normalisers
+from pipeline.training.dataset import Loader
+from pipeline.training.loop import Trained, build_for_training, train
+from pipeline.training.processes import Machine
+from pipeline.training.step import Terms
+from pipeline.views.conventions import Conventions
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import PlannedView, ViewKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationTargets:
+    """Targets computed from the annotations as training goes, as every framework does."""
+
+    plan: ViewPlan
+
+    @property
+    def conventions(self) -> Conventions:
+        """Of the plan."""
+        return self.plan.conventions
+
+    def image_ids(self) -> Sequence[int]:
+        """Images that are trained on, ascending."""
+        ids: list[int] = self.plan.manifest.images.image_id.tolist()
+        return ids
+
+    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
+        """The view of an image that an epoch trains on."""
+        return self.plan.views.choose(seed, epoch, image_id)
+
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self.plan.geometry(self.plan.manifest.image(key.image_id), key.view)
+
+    def load(self, key: ViewKey) -> tuple[PlannedView, None]:
+        """Plan the view; there are no soft targets."""
+        return self.plan.plan(self.plan.manifest.image(key.image_id), key.view), None
+
+    def join(self, soft: Sequence[None]) -> SoftBatch:
+        """Never asked for: no view has soft targets."""
+        raise AssertionError(f"expected no soft targets, but got {len(soft)}")
+
+
+def train_teacher(
+    detector: DetectorConfig,
+    plan: ViewPlan,
+    config: TrainConfig,
+    *,
+    machine: Machine,
+    checkpoints: Checkpoints | None = None,
+) -> Trained:
+    """Train a detector from random weights, on from the newest of ``checkpoints`` if there is one."""
+    conventions = plan.conventions
+    criterion = DetectionCriterion(detector.strides, cell_offset=conventions.cell_offset)
+
+    def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers) -> Terms:
+        return criterion(raw, batch.targets, main).reduce(normalisers)
+
+    loader = Loader(
+        manifest=plan.manifest,
+        source=AnnotationTargets(plan=plan),
+        strides=detector.strides,
+        batch_size=config.schedule.batch_size,
+        seed=config.seed,
+        group_by_aspect=config.group_by_aspect,
+        machine=machine,
+    )
+    model = build_for_training(detector, conventions, config, machine.device)
+    return train(model, losses_of, loader, config, label="teacher", checkpoints=checkpoints)

@@ -1,0 +1,160 @@
+"""How a detector sees an image, and where its points lie: what a student shares with its teacher.
+
+A teacher's logits mean something only at the pixels and at the points that it was trained for, so these
+conventions go with them: from the teacher's description into the store's fingerprint, and from there into
+the students that are trained from it. The defaults of the GFL configurations are written into fingerprints
+in the words that they always had, so that older stores stay readable.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pipeline.core.errors import CacheError, ConfigError
+from pipeline.views.geometry import Fit
+
+Sampling = Literal["half_pixel", "corner"]
+"""``half_pixel``: pixel centres lie at halves, as in OpenCV's and torch's resize; ``corner``: pixel (0, 0)
+lies on pixel (0, 0) and pixel (x, y) of the result on (x, y) times the factor, as in a perspective warp."""
+
+Colour = Literal["RGB", "BGR"]
+
+GREY_LEVELS = 256
+
+_RESIZE: dict[Sampling, str] = {
+    "half_pixel": "bilinear, half-pixel centres, no antialiasing, rounded to 8 bits",
+    "corner": "bilinear, pixel (0, 0) onto (0, 0), no antialiasing, rounded to 8 bits",
+}
+_DECODER = "pillow"
+_PADDING = "zeros after normalising, right and bottom"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """From the pixels of a file to those that a detector takes."""
+
+    fit: Fit
+    """How an image fills its view."""
+    fill: int | None
+    """Grey level around a letterboxed image; null for any other fit."""
+    sampling: Sampling
+    colour: Colour
+    """Order of the channels; ``mean`` and ``std`` are in this order."""
+    mean: tuple[float, float, float]
+    """Grey levels (0-255) that are subtracted."""
+    std: tuple[float, float, float]
+    """Grey levels that are divided by; 255 for a detector that takes 0-1."""
+
+    def __post_init__(self) -> None:
+        if self.fit not in get_args(Fit):
+            raise ConfigError(f"fit: expected one of {', '.join(get_args(Fit))}, but got {self.fit!r}")
+        if not len(self.mean) == len(self.std) == 3:
+            raise ConfigError("mean, std: expected a number for each of three channels")
+        letterboxed = self.fit in ("letterbox", "letterbox_centred")
+        if letterboxed != (self.fill is not None):
+            wanted = "a grey level such as 114" if letterboxed else "null"
+            raise ConfigError(f"fill: expected {wanted} for fit {self.fit!r}, but got {self.fill}")
+        if self.fill is not None and not 0 <= self.fill < GREY_LEVELS:
+            raise ConfigError(f"fill: expected 0 to 255, but got {self.fill}")
+        if min(self.std) <= 0:
+            raise ConfigError(f"std: expected more than 0, but got {list(self.std)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in fingerprints and descriptions."""
+        document: dict[str, Any] = {
+            "decoder": _DECODER,
+            "colour": self.colour,
+            "resize": _RESIZE[self.sampling],
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "padding": _PADDING,
+        }
+        if self.fit != "keep_ratio":
+            document["fit"] = self.fit
+        if self.fill is not None:
+            document["fill"] = self.fill
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Preprocessing":
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            CacheError: It describes pixels that this code does not make.
+        """
+        samplings = {words: sampling for sampling, words in _RESIZE.items()}
+        try:
+            found = cls(
+                fit=document.get("fit", "keep_ratio"),
+                fill=document.get("fill"),
+                sampling=samplings[document["resize"]],
+                colour=document["colour"],
+                mean=tuple(document["mean"]),
+                std=tuple(document["std"]),
+            )
+        except (KeyError, TypeError, ConfigError):
+            found = None
+        if found is None or found.to_json() != document:
+            raise CacheError(
+                f"expected a preprocessing that this code knows, but got {dict(document)}; "
+                "read it with the code that it was written with"
+            )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conventions:
+    """What a teacher's logits are bound to, and its students with them."""
+
+    preprocessing: Preprocessing
+    cell_offset: float
+    """Of a point in its cell, in strides: the point of cell ``(row, column)`` on a level of stride ``s`` is
+    ``((column + cell_offset) * s, (row + cell_offset) * s)`` px. 0 for GFL and NanoDet, 0.5 for YOLO."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cell_offset <= 1:
+            raise ConfigError(f"cell_offset: expected 0 to 1, but got {self.cell_offset}")
+
+    def geometry(self) -> dict[str, float]:
+        """What ``geometry`` in a fingerprint says of it: nothing for an offset of 0, as it always was."""
+        return {"cell_offset": self.cell_offset} if self.cell_offset else {}
+
+    def to_json(self) -> dict[str, Any]:
+        """For the description beside a detector's weights."""
+        return {"preprocessing": self.preprocessing.to_json(), **self.geometry()}
+
+    @classmethod
+    def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> "Conventions":
+        """Of a store; GFL's, where it says nothing.
+
+        Raises:
+            CacheError: It describes pixels that this code does not make.
+        """
+        geometry = fingerprint.get("geometry", {})
+        return cls.from_json({**fingerprint, "cell_offset": geometry.get("cell_offset", 0.0)})
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Conventions":
+        """Inverse of :meth:`to_json`; passes over what else stands there.
+
+        Raises:
+            CacheError: It describes pixels that this code does not make.
+        """
+        pixels = document.get("preprocessing")
+        return cls(
+            preprocessing=GFL_PREPROCESSING if pixels is None else Preprocessing.from_json(pixels),
+            cell_offset=document.get("cell_offset", 0.0),
+        )
+
+
+GFL_PREPROCESSING = Preprocessing(
+    fit="keep_ratio",
+    fill=None,
+    sampling="half_pixel",
+    colour="RGB",
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+)
+"""ImageNet's mean and standard deviation, and mmdetection's resize (the GFL configurations)."""
+
+GFL_CONVENTIONS = Conventions(preprocessing=GFL_PREPROCESSING, cell_offset=0.0)

@@ -1,0 +1,104 @@
+"""The nouns that the planner and the writer share, from before any code: immutable, shapes checked once."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.views.geometry import ViewGeometry
+
+NOT_MAIN = -1
+"""``main_gt`` of a point outside the main region."""
+
+
+class ViewKey(NamedTuple):
+    """One deterministic augmentation of one image; ordered by image, then view."""
+
+    image_id: int
+    view: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeptPoints:
+    """The points that LD reads in one view: what the annotations alone decide, without a teacher.
+
+    Attributes:
+        level: (P,) int, index of the pyramid level.
+        position: (P,) int, row-major cell in the level's grid of this view's padded size.
+        main_gt: (P,) int, index into the view's boxes, or ``NOT_MAIN``.
+        valuable_weight: (P,) float32 in [0, 1], 0 outside the valuable region.
+
+    Points are in strictly ascending order of (level, position).
+    """
+
+    level: NDArray[np.integer]
+    position: NDArray[np.integer]
+    main_gt: NDArray[np.integer]
+    valuable_weight: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.level),)
+        for values in (self.level, self.position, self.main_gt, self.valuable_weight):
+            assert values.shape == shape, f"expected {shape}, but got {values.shape}"
+        # A cell index fits 32 bits, so that level and position make one sortable number.
+        order = (self.level.astype(np.int64) << 32) + self.position
+        assert (order[1:] > order[:-1]).all(), "points must ascend by (level, position)"
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+    @property
+    def main_region(self) -> NDArray[np.bool_]:
+        """(P,) true where the point is an ATSS positive."""
+        return np.asarray(self.main_gt != NOT_MAIN)
+
+    @property
+    def main_count(self) -> int:
+        """M, the number of points in the main region."""
+        return int(np.count_nonzero(self.main_region))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlannedView:
+    """A view with its ground truth and its points, before any teacher has run.
+
+    Attributes:
+        key: Which view of which image.
+        geometry: Its sizes.
+        boxes_xyxy: (G, 4) float32, in pixels of the resized view.
+        labels: (G,) int64, contiguous classes.
+        points: The points to store.
+    """
+
+    key: ViewKey
+    geometry: ViewGeometry
+    boxes_xyxy: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    points: KeptPoints
+
+    def __post_init__(self) -> None:
+        boxes = len(self.labels)
+        assert self.labels.shape == (boxes,), f"expected (G,) labels, but got {self.labels.shape}"
+        assert self.boxes_xyxy.shape == (boxes, 4), f"expected ({boxes}, 4), but got {self.boxes_xyxy.shape}"
+        main_gt = self.points.main_gt
+        assert ((main_gt >= NOT_MAIN) & (main_gt < boxes)).all(), f"main_gt must index {boxes} boxes"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SoftTargets:
+    """What the teacher said at the points of one view.
+
+    Attributes:
+        edge_logits: (P, 4, bins) float32, in the order of the points.
+        cls_logits: (M, C) float32, for the main-region points, in the order of the points.
+    """
+
+    edge_logits: NDArray[np.float32]
+    cls_logits: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        edges, classes = self.edge_logits, self.cls_logits
+        assert edges.ndim == 3, f"expected (P, 4, bins), but got {edges.shape}"
+        assert edges.shape[1] == 4, f"expected (P, 4, bins), but got {edges.shape}"
+        assert classes.ndim == 2, f"expected (M, C), but got {classes.shape}"

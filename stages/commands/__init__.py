@@ -1,1 +1,0 @@
-"""The console script ``ldp``: everything that is not a stage, one module a sub-command."""
