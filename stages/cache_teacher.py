@@ -18,12 +18,12 @@ from pipeline.core.environment import (
     timed,
     worker_environments,
 )
-from pipeline.core.files import names_what_fails
-from pipeline.core.paths import SCRATCH, RunFolder, run_folder
+from pipeline.core.files import os_errors_as_cache_error
+from pipeline.core.paths import SCRATCH, RunPaths, run_paths
 from pipeline.core.progress import show_progress, show_work
-from pipeline.teacher.inputs import StoreSetup, set_up_store
+from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
-from pipeline.teacher.run import CacheConfig, fill_store, plan_store, require_disk
+from pipeline.teacher.run import CacheConfig, fill_store, layout_store, require_disk
 from pipeline.teacher.times import PartitionTimes
 from pipeline.views.manifest import read_split
 
@@ -31,10 +31,10 @@ from pipeline.views.manifest import read_split
 def main() -> None:
     """Run the stage."""
     params = stage_arguments(__doc__).params
-    config, folder = load_section(CacheConfig, "cache_teacher", params), run_folder(params)
-    setup = set_up_store(config, read_split(folder, "train"), folder.teacher_weights)
+    config, folder = load_section(CacheConfig, "cache_teacher", params), run_paths(params)
+    setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
     engine = choose_engine(setup, folder)
-    planned = plan_store(
+    planned = layout_store(
         setup.plan,
         config,
         num_classes=setup.spec.num_classes,
@@ -44,7 +44,7 @@ def main() -> None:
         processes=os.cpu_count() or 1,
         progress=show_progress,
     )
-    with names_what_fails(SCRATCH):
+    with os_errors_as_cache_error(SCRATCH):
         SCRATCH.mkdir(exist_ok=True)
     require_disk(planned, SCRATCH)
     with timed(folder.cache_timing, views=planned.schema.views) as facts:
@@ -55,7 +55,7 @@ def main() -> None:
             facts.update(times.to_json())
 
 
-def choose_engine(setup: StoreSetup, folder: RunFolder) -> Engine:
+def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     """This process, processes of this machine, or the workers of a scheduler, as the environment says."""
     scheduler, chosen = dask_scheduler(), device()
     workers, cores = cache_workers(chosen), torch.get_num_threads()

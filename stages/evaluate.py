@@ -3,12 +3,12 @@
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
 from pipeline.core.environment import device, run_stage, write_json
-from pipeline.core.paths import TEACHER, require_student, run_folder
+from pipeline.core.paths import TEACHER, require_student, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect, write_results
-from pipeline.onnx.models import find_model
+from pipeline.onnx.models import open_model
 from pipeline.views.manifest import read_split
 
 
@@ -16,12 +16,12 @@ def main() -> None:
     """Run the stage."""
     arguments = stage_arguments(__doc__, f"a key of the section students, or {TEACHER}")
     name, params = arguments.name, arguments.params
-    config, folder = load_section(EvaluateConfig, "evaluate", params), run_folder(params)
+    config, folder = load_section(EvaluateConfig, "evaluate", params), run_paths(params)
     if name != TEACHER:
         require_student(name, params)
     weights = folder.teacher_weights if name == TEACHER else folder.student_weights(name)
     manifest = read_split(folder, "val")
-    files = find_model(weights, manifest.categories)
+    files = open_model(weights, manifest.categories)
     files.spec.require_scales([config.scale], "evaluate.scale")
     results = detect(
         files.load(),

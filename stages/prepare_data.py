@@ -6,8 +6,8 @@ from pathlib import Path
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
 from pipeline.core.environment import dataset_root, run_stage
-from pipeline.core.errors import DatasetError, shown
-from pipeline.core.paths import SPLITS, RunFolder, Split, run_folder
+from pipeline.core.errors import DatasetError, short_repr
+from pipeline.core.paths import SPLITS, RunPaths, Split, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.datasets.coco import read_coco, require_images
 from pipeline.datasets.config import CocoConfig, PrepareDataConfig
@@ -18,7 +18,7 @@ from pipeline.views.manifest import Manifest, keep_trainable, write_manifest
 def main() -> None:
     """Run the stage."""
     params = stage_arguments(__doc__).params
-    config, folder = load_section(PrepareDataConfig, "prepare_data", params), run_folder(params)
+    config, folder = load_section(PrepareDataConfig, "prepare_data", params), run_paths(params)
     if config.coco:
         train, val = (_read_split(config.coco, split) for split in SPLITS)
     else:
@@ -33,7 +33,7 @@ def main() -> None:
     write_manifest(val, folder.manifest("val"))
 
 
-def _render_split(config: ShapesConfig, folder: RunFolder, split: Split) -> Manifest:
+def _render_split(config: ShapesConfig, folder: RunPaths, split: Split) -> Manifest:
     root = folder.split(split)
     write_split(
         config,
@@ -66,7 +66,7 @@ def _require_same_categories(train: Manifest, val: Manifest) -> None:
     if train.labels != val.labels:
         raise DatasetError(
             f"{val.root}: expected the categories of the training split, "
-            f"{shown(list(train.labels))}, but got {shown(list(val.labels))}"
+            f"{short_repr(list(train.labels))}, but got {short_repr(list(val.labels))}"
         )
 
 

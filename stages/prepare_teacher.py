@@ -8,39 +8,39 @@ from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
 from pipeline.core.environment import timed
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import run_folder
+from pipeline.core.paths import run_paths
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, save_detector
 from pipeline.onnx.models import import_onnx
-from pipeline.regions.view_set import RegionsConfig, ViewPlan
+from pipeline.regions.view_set import RegionsConfig, ViewSet
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.curve import LossRow, write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
-from pipeline.training.processes import Machine, Processes
+from pipeline.training.processes import Placement, World
 from pipeline.training.teacher import train_teacher
 from pipeline.training.teacher_config import PrepareTeacherConfig
 from pipeline.views.geometry import Views
 from pipeline.views.manifest import Manifest, read_split
 
 
-def main(processes: Processes) -> None:
+def main(processes: World) -> None:
     """Run the stage in one of the processes that share the teacher's batches."""
     params = stage_arguments(__doc__).params
-    config, folder = load_section(PrepareTeacherConfig, "prepare_teacher", params), run_folder(params)
+    config, folder = load_section(PrepareTeacherConfig, "prepare_teacher", params), run_paths(params)
     manifest = read_split(folder, "train")
     images = [manifest.annotations_sha256, manifest.images_sha256]
     unfinished = UNFINISHED / run_key("teacher", {"prepare_teacher": asdict(config), "images": images})
     with hold_checkpoints(unfinished, processes) as checkpoints:
         timing = folder.teacher / "timing.json"
-        with timed(timing, images=len(manifest.images)) if processes.leads else nullcontext():
+        with timed(timing, images=len(manifest.images)) if processes.is_main else nullcontext():
             model, curve = _make(config, manifest, machine(processes), checkpoints)
-        if processes.leads:
+        if processes.is_main:
             _write(config, manifest, model, folder.teacher_weights)
             write_curve(curve, folder.teacher / "loss.csv")
 
 
 def _make(
-    config: PrepareTeacherConfig, manifest: Manifest, here: Machine, checkpoints: Checkpoints
+    config: PrepareTeacherConfig, manifest: Manifest, here: Placement, checkpoints: Checkpoints
 ) -> tuple[GFL | None, list[LossRow]]:
     """The teacher, unless it is a file of another framework, and its loss curve, if it was trained."""
     if config.detector is None:
@@ -71,8 +71,8 @@ def _require_classes(detector: DetectorConfig, manifest: Manifest) -> None:
         )
 
 
-def _plan(detector: DetectorConfig, views: Views, manifest: Manifest) -> ViewPlan:
-    return ViewPlan(
+def _plan(detector: DetectorConfig, views: Views, manifest: Manifest) -> ViewSet:
+    return ViewSet(
         manifest=manifest,
         strides=detector.strides,
         views=views,

@@ -4,7 +4,7 @@ from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section, load_student
 from pipeline.core.environment import device, run_stage
 from pipeline.core.output import replacing
-from pipeline.core.paths import run_folder, student_names
+from pipeline.core.paths import run_paths, student_names
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.fidelity.fidelity import FidelityConfig
 from pipeline.report.collect import collect
@@ -19,7 +19,7 @@ def main() -> None:
     students = {name: load_student(StudentConfig, name, params) for name in student_names(params)}
     bounds = load_section(FidelityConfig, "verify_cache", params)
     evaluated = load_section(EvaluateConfig, "evaluate", params)
-    folder = run_folder(params)
+    folder = run_paths(params)
     train, val = read_split(folder, "train"), read_split(folder, "val")
     page = render(collect(folder, train, val, students, device()), bounds, evaluated.area_edges)
     with replacing(folder.report) as partial:

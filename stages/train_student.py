@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_student
 from pipeline.core.environment import timed
-from pipeline.core.paths import require_student, run_folder
+from pipeline.core.paths import require_student, run_paths
 from pipeline.detector.gfl import save_detector
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig, run_identity, stored_targets, train_student
@@ -15,17 +15,17 @@ from pipeline.training.checkpoints import hold_checkpoints, run_key
 from pipeline.training.curve import write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import Trained
-from pipeline.training.processes import Processes
+from pipeline.training.processes import World
 from pipeline.training.validation import write_scores
 from pipeline.views.manifest import read_split
 
 
-def main(processes: Processes) -> None:
+def main(processes: World) -> None:
     """Run the stage in one of the processes that share its batches."""
     arguments = stage_arguments(__doc__, "a key of the section students")
     name = require_student(arguments.name, arguments.params)
     config = load_student(StudentConfig, name, arguments.params)
-    folder = run_folder(arguments.params)
+    folder = run_paths(arguments.params)
     train = read_split(folder, "train")
     val = read_split(folder, "val") if config.validation.enabled else None
     store = TargetStore.open(folder.store)
@@ -36,7 +36,7 @@ def main(processes: Processes) -> None:
     unfinished = UNFINISHED / run_key(name, run_identity(config, store, read))
     with hold_checkpoints(unfinished, processes) as checkpoints:
         clock: AbstractContextManager[dict[str, object]] = (
-            timed(output / "timing.json", **facts) if processes.leads else nullcontext({})
+            timed(output / "timing.json", **facts) if processes.is_main else nullcontext({})
         )
         with clock as timing:
             student = train_student(
@@ -50,7 +50,7 @@ def main(processes: Processes) -> None:
             )
             if student.continued_from:
                 timing["continued_from_epoch"] = student.continued_from
-        if processes.leads:
+        if processes.is_main:
             _write(student, folder.student_weights(name), output)
 
 

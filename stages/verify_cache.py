@@ -7,12 +7,12 @@ from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
 from pipeline.core.environment import device, run_stage, write_json
 from pipeline.core.errors import CacheError
-from pipeline.core.paths import run_folder
+from pipeline.core.paths import run_paths
 from pipeline.fidelity.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
-from pipeline.store.format.fingerprint import require_same
+from pipeline.store.format.fingerprint import check_equal
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
-from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import read_split
 
@@ -24,7 +24,7 @@ def main() -> None:
     params = stage_arguments(__doc__).params
     config = load_section(FidelityConfig, "verify_cache", params)
     cached = load_section(CacheConfig, "cache_teacher", params)
-    folder = run_folder(params)
+    folder = run_paths(params)
     problems = verify(folder.store, lambda _done, _total: None)
     if problems:
         first = problems[0]
@@ -33,8 +33,8 @@ def main() -> None:
         )
     store = TargetStore.open(folder.store)
     manifest = read_split(folder, "train")
-    setup = set_up_store(cached, manifest, folder.teacher_weights)
-    require_same(store.fingerprint, setup.fingerprint)
+    setup = load_inputs(cached, manifest, folder.teacher_weights)
+    check_equal(store.fingerprint, setup.fingerprint)
     # What a lower precision costs is a part of what is measured.
     teacher = replace(setup.load_teacher(device()), precision="float32")
     fidelity = measure_fidelity(store, setup.plan, teacher, config, sample_keys(store, config))

@@ -10,35 +10,35 @@ import torch
 from torch import Tensor
 
 from pipeline.benchmark.rounds import Repeats, ShowRounds, now, take_turns
-from pipeline.regions.view_set import ViewPlan
-from pipeline.teacher.extractor import Teacher, ThreadCounts, equal_size_batches
-from pipeline.teacher.run import CacheConfig, StorePlan, partition_views, plan_store, write_store
+from pipeline.regions.view_set import ViewSet
+from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
+from pipeline.teacher.run import CacheConfig, StoreLayout, layout_store, partition_views, write_store
 from pipeline.teacher.times import Seconds
 from pipeline.views.pyramid import Size
-from pipeline.views.types import PlannedView, SoftTargets
+from pipeline.views.types import LabeledView, SoftTargets
 
 STAGE, BARE = "cache stage", "teacher's forward pass alone"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BareTeacher(Teacher):
+class BareTeacher(LogitExtractor):
     """A teacher whose images are decoded already, and of whose outputs nothing is kept."""
 
     decoded: Mapping[tuple[int, Size], Tensor]
     """A batch of every size that occurs, by :func:`size_of`; which pixels it has changes no time."""
 
-    def decode(self, batch: Sequence[PlannedView]) -> Tensor:
+    def decode(self, batch: Sequence[LabeledView]) -> Tensor:
         """A batch of that size."""
         return self.decoded[size_of(batch)]
 
     @torch.inference_mode()
-    def forward(self, images: Tensor, batch: Sequence[PlannedView]) -> list[SoftTargets]:  # noqa: ARG002
+    def forward(self, images: Tensor, batch: Sequence[LabeledView]) -> list[SoftTargets]:  # noqa: ARG002
         """Run the network."""
         self.outputs(images)
         return []
 
 
-def size_of(batch: Sequence[PlannedView]) -> tuple[int, Size]:
+def size_of(batch: Sequence[LabeledView]) -> tuple[int, Size]:
     """Number of views, and their padded size."""
     return len(batch), batch[0].geometry.padded_hw
 
@@ -61,7 +61,7 @@ class CacheTimes:
 class CachePasses:
     """Writes the same small store again and again."""
 
-    def __init__(self, plan: ViewPlan, config: CacheConfig, teacher: Teacher, folder: Path) -> None:
+    def __init__(self, plan: ViewSet, config: CacheConfig, teacher: LogitExtractor, folder: Path) -> None:
         self._plan, self._config, self._teacher, self._folder = plan, config, teacher, folder
         self._planned = self._plan_store()
         rows = range(self._planned.schema.partitions)
@@ -95,9 +95,9 @@ class CachePasses:
             store_bytes=sum(file.stat().st_size for file in self.store.rglob("*") if file.is_file()),
         )
 
-    def _plan_store(self) -> StorePlan:
+    def _plan_store(self) -> StoreLayout:
         spec = self._teacher.model.spec
-        return plan_store(
+        return layout_store(
             self._plan,
             self._config,
             num_classes=spec.num_classes,

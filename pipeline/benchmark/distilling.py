@@ -14,12 +14,12 @@ from pipeline.benchmark.versions import versions
 from pipeline.benchmark.ways import ONLINE, PLAIN, STORED, ways
 from pipeline.cost.card import StudentCost, break_even
 from pipeline.cost.probe import device_name
-from pipeline.regions.view_set import ViewPlan
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig
-from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.run import CacheConfig
-from pipeline.training.processes import Machine
+from pipeline.training.processes import Placement
 from pipeline.views.geometry import PerEpochViewsConfig, Views
 
 PARTITIONS = 4
@@ -70,12 +70,12 @@ class DistillingTimes:
 
 def measure_distilling(
     config: DistillingConfig,
-    plan: ViewPlan,
+    plan: ViewSet,
     cache: CacheConfig,
-    teacher: Teacher,
+    teacher: LogitExtractor,
     student: tuple[str, StudentConfig],
     *,
-    machine: Machine,
+    machine: Placement,
     folder: Path,
     show: ShowRounds,
 ) -> tuple[DistillingTimes, Path]:
@@ -141,7 +141,7 @@ def _break_even(
     return break_even(once, (cost,))
 
 
-def _machine(machine: Machine) -> dict[str, str]:
+def _machine(machine: Placement) -> dict[str, str]:
     return {
         "threads": str(torch.get_num_threads()),
         "decoding processes": str(machine.workers),

@@ -20,7 +20,7 @@ LOG_ASPECT_DEVIATION = 0.5
 LEAST_SIDE_PX = 2.0
 BLOB_PX = 16
 GRAIN = 12.0
-"""Noise upon soft blobs, grey levels: a file takes about 150 KB, as COCO's do."""
+"""Noise upon soft blobs, gray levels: a file takes about 150 KB, as COCO's do."""
 JPEG_QUALITY = 90
 
 

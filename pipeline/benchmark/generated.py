@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from pipeline.codec.edges import EDGES
 from pipeline.codec.precision import Precision
-from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.geometry import ViewGeometry
-from pipeline.views.types import NOT_MAIN, KeptPoints, PlannedView, SoftTargets, ViewKey
+from pipeline.views.types import NOT_MAIN, KeptPoints, LabeledView, SoftTargets, ViewKey
 
 BINS, CLASSES, BOXES = 17, 80, 7
 PRECISION = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
@@ -22,7 +22,7 @@ LEVEL_STRIDES = {8: 0.62, 16: 0.24, 32: 0.1, 64: 0.03, 128: 0.01}
 MAIN_SHARE = 65 / 900
 """Main-region points of kept points, on COCO."""
 RUN_ENDS = 0.08
-"""Share of points that are the last of a run of neighbouring cells: a box is about 12 cells wide."""
+"""Share of points that are the last of a run of neighboring cells: a box is about 12 cells wide."""
 VIEWS_PER_PARTITION = 64
 
 
@@ -39,7 +39,7 @@ def generate_store(folder: Path, views: int, points: int, precision: Precision =
         The store's path.
     """
     scratch, store = folder / "scratch", folder / "targets.zarr"
-    table = ViewTable.from_views(planned_view(number, points) for number in range(views))
+    table = ViewIndex.from_views(planned_view(number, points) for number in range(views))
     schema = plan_schema(
         table,
         bins=BINS,
@@ -59,14 +59,14 @@ def generate_store(folder: Path, views: int, points: int, precision: Precision =
     return store
 
 
-def planned_view(number: int, points: int) -> PlannedView:
+def planned_view(number: int, points: int) -> LabeledView:
     """The view of image ``number``, drawn from its number alone."""
     rng = np.random.default_rng([number, 0])
     level, position = _cells(rng, int(rng.integers(points // 2, points + points // 2 + 1)))
     main = rng.random(len(level)) < MAIN_SHARE
     weight = np.where(main, 0, 0.6 * rng.random(len(level)) ** 3)
     corners = np.sort(rng.random((BOXES, 2, 2)) * GEOMETRY.resized_hw[::-1], axis=1)
-    return PlannedView(
+    return LabeledView(
         key=ViewKey(number, 0),
         geometry=GEOMETRY,
         boxes_xyxy=corners.reshape(BOXES, 4).astype(np.float32),
@@ -80,7 +80,7 @@ def planned_view(number: int, points: int) -> PlannedView:
     )
 
 
-def soft_targets(planned: PlannedView) -> SoftTargets:
+def soft_targets(planned: LabeledView) -> SoftTargets:
     """Edge logits with one peak and ragged tails, class logits far below zero but for the box's class."""
     rng = np.random.default_rng([planned.key.image_id, 1])
     edges, mains = (len(planned.points), EDGES, 1), planned.points.main_count
@@ -96,7 +96,7 @@ def soft_targets(planned: PlannedView) -> SoftTargets:
 
 
 def _cells(rng: Generator, points: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Level and position of ``points`` cells in runs of neighbours, ascending."""
+    """Level and position of ``points`` cells in runs of neighbors, ascending."""
     levels = np.sort(rng.choice(len(LEVEL_STRIDES), points, p=list(LEVEL_STRIDES.values())))
     positions = []
     for level, stride in enumerate(LEVEL_STRIDES):

@@ -123,10 +123,10 @@ def _worker_milliseconds(batches: Sequence[LoadedBatch]) -> float:
 
 
 def _fields(view: StoredView) -> list[NDArray[np.generic]]:
-    points = view.planned.points
+    points = view.view.points
     steps = [] if view.edge_steps is None else [view.edge_steps]
     return [
         *(points.level, points.position, points.main_gt, points.valuable_weight),
         *(view.edge_codes, *steps, view.cls_codes),
-        *(view.planned.boxes_xyxy, view.planned.labels),
+        *(view.view.boxes_xyxy, view.view.labels),
     ]

@@ -42,7 +42,7 @@ class ViewReader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TargetReader:
-    """The reader that students use; it also validates, and dequantises weights and steps."""
+    """The reader that students use; it also validates, and dequantizes weights and steps."""
 
     store: TargetStore
     name: str = "TargetStore.read"
@@ -51,7 +51,7 @@ class TargetReader:
         return self.store.read(key)
 
     def arrays(self, content: StoredView) -> ViewArrays:
-        planned, points = content.planned, content.planned.points
+        planned, points = content.view, content.view.points
         weights = quantize_weights(points.valuable_weight, self.store.schema.precision.weight_scale)
         return {
             layout.REGION: np.stack([points.level, points.position, points.main_gt, weights], axis=1),

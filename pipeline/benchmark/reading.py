@@ -41,7 +41,7 @@ class ReadingConfig:
         views: Views to read, at most.
         points: Mean number of kept points of a generated view.
         repeats: How often every reader reads every view.
-        workers: Processes of the data loader; 0 leaves it out.
+        workers: World of the data loader; 0 leaves it out.
     """
 
     store: Path | None

@@ -12,11 +12,11 @@ from pipeline.benchmark.memory import peak_bytes
 from pipeline.benchmark.rounds import Repeats, ShowRounds, now, take_turns
 from pipeline.benchmark.ways import Way
 from pipeline.student.train import StudentConfig, student_losses
-from pipeline.training.batches import Batch, batch_targets
+from pipeline.training.batches import Batch, batch_labels
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
-from pipeline.training.processes import Machine
-from pipeline.training.step import Stepper
+from pipeline.training.processes import Placement
+from pipeline.training.step import TrainStep
 from pipeline.views.conventions import Conventions
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
@@ -34,7 +34,7 @@ class StepSeconds:
     targets: float
     """To assign, to read, or to ask the teacher; and to bring the targets to the device."""
     update: float
-    """Forward pass, losses, backward pass and optimiser."""
+    """Forward pass, losses, backward pass and optimizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +54,13 @@ class StudentSteps:
     """A student with random weights, and the images that it is trained on."""
 
     def __init__(
-        self, config: StudentConfig, conventions: Conventions, manifest: Manifest, machine: Machine
+        self, config: StudentConfig, conventions: Conventions, manifest: Manifest, machine: Placement
     ) -> None:
         """Build the student; ``config`` gives the batch size."""
         train = replace(config.train, pretrained=False)
         model = build_for_training(config.detector, conventions, train, machine.device)
         model.train()
-        self._stepper = Stepper(model, student_losses(config, conventions), train, machine)
+        self._stepper = TrainStep(model, student_losses(config, conventions), train, machine)
         self._config, self._conventions = config, conventions
         self._manifest, self._machine = manifest, machine
 
@@ -126,8 +126,8 @@ class StudentSteps:
         """The batch of some views, with their targets as one way has them."""
         planned, stored = zip(*(way.source.load(key) for key in keys), strict=True)
         soft = None if stored[0] is None else way.source.join(stored).to(self._device)
-        targets = batch_targets(planned, batch_hw, self._config.detector.strides).to(self._device)
-        return way.complete(Batch(images=images, targets=targets, soft=soft))
+        targets = batch_labels(planned, batch_hw, self._config.detector.strides).to(self._device)
+        return way.complete(Batch(images=images, targets=targets, teacher=soft))
 
     def now(self) -> float:
         """Seconds, once the device is done."""

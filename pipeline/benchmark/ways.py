@@ -8,16 +8,16 @@ from torch import Tensor
 
 from pipeline.detector.model import BoxModel
 from pipeline.regions.atss import assign_atss, nearest_candidates
-from pipeline.regions.view_set import ViewPlan
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.source import StoredTargets, planned_epochs
-from pipeline.training.batches import Batch, OnDevice
+from pipeline.student.source import StoreSource, planned_epochs
+from pipeline.training.batches import Batch, TensorData
 from pipeline.training.source import TargetSource
-from pipeline.training.teacher import AnnotationTargets
+from pipeline.training.teacher import LabelSource
 from pipeline.views.geometry import transform_boxes
 from pipeline.views.manifest import training_boxes
 from pipeline.views.pyramid import level_lengths, level_sizes, pyramid_points, square_anchors
-from pipeline.views.types import KeptPoints, PlannedView, ViewKey
+from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
 PLAIN, ONLINE, STORED = "plain, assigned on the fly", "LD, teacher in the loop", "LD, from the store"
 
@@ -35,30 +35,30 @@ class Way:
         """The batch with what the teacher in the loop says of it, if there is one."""
         if self.teacher is None:
             return batch
-        return Batch(images=batch.images, targets=batch.targets, soft=ask(self.teacher, batch))
+        return Batch(images=batch.images, targets=batch.targets, teacher=ask(self.teacher, batch))
 
 
-def ways(plan: ViewPlan, teacher: BoxModel, store: TargetStore) -> tuple[Way, Way, Way]:
+def ways(plan: ViewSet, teacher: BoxModel, store: TargetStore) -> tuple[Way, Way, Way]:
     """All three, for the same views."""
-    stored = StoredTargets(store=store, with_teacher=True, epochs=planned_epochs(store.fingerprint))
+    stored = StoreSource(store=store, read_logits=True, epochs=planned_epochs(store.fingerprint))
     return (
         Way(name=PLAIN, source=AssignedTargets(plan=plan), teacher=None),
-        Way(name=ONLINE, source=AnnotationTargets(plan=plan), teacher=teacher),
+        Way(name=ONLINE, source=LabelSource(plan=plan), teacher=teacher),
         Way(name=STORED, source=stored, teacher=None),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AssignedTargets(AnnotationTargets):
+class AssignedTargets(LabelSource):
     """What a plain student needs, found anew for every view: the main region without the valuable one."""
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, None]:
+    def load(self, key: ViewKey) -> tuple[LabeledView, None]:
         """Assign the view's points to its boxes."""
         record = self.plan.manifest.image(key.image_id)
         truth = training_boxes(record, self.plan.manifest.labels)
         geometry = self.plan.geometry(record, key.view)
         boxes = transform_boxes(truth.boxes_xyxy, geometry)
-        planned = PlannedView(
+        planned = LabeledView(
             key=key,
             geometry=geometry,
             boxes_xyxy=boxes,
@@ -68,7 +68,7 @@ class AssignedTargets(AnnotationTargets):
         return planned, None
 
 
-def _main_points(plan: ViewPlan, padded_hw: tuple[int, int], boxes_xyxy: Tensor) -> KeptPoints:
+def _main_points(plan: ViewSet, padded_hw: tuple[int, int], boxes_xyxy: Tensor) -> KeptPoints:
     offset = plan.conventions.cell_offset
     sizes = level_sizes(padded_hw, plan.strides)
     anchors = square_anchors(*pyramid_points(sizes, plan.strides, cell_offset=offset))
@@ -86,8 +86,8 @@ def _main_points(plan: ViewPlan, padded_hw: tuple[int, int], boxes_xyxy: Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiveTargets(OnDevice):
-    """What a teacher has just said at a batch's points; a ``SoftBatch``."""
+class LiveTargets(TensorData):
+    """What a teacher has just said at a batch's points; a ``TeacherBatch``."""
 
     edges: Tensor
     """``Tensor[P, 4, bins]``."""
@@ -106,7 +106,7 @@ class LiveTargets(OnDevice):
 @torch.no_grad()
 def ask(teacher: BoxModel, batch: Batch) -> LiveTargets:
     """Run a teacher on a batch as it is padded, and select its points."""
-    raw = teacher(batch.images.to(teacher.input_device))
+    raw = teacher(batch.images.to(teacher.device))
     targets = batch.targets
     main_image, main_index = targets.image[targets.main], targets.index[targets.main]
     return LiveTargets(

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pipeline.core.paths import run_folder
+from pipeline.core.paths import run_paths
 from pipeline.datasets.coco import read_coco
 from pipeline.views.manifest import Manifest, read_split
 
@@ -25,5 +25,5 @@ def read_dataset(arguments: argparse.Namespace) -> Manifest:
     """The images that the command line names."""
     folder, split = arguments.dataset, arguments.split
     if folder is None:
-        return read_split(run_folder(), split)
+        return read_split(run_paths(), split)
     return read_coco(folder / "annotations" / f"instances_{split}.json", str(folder), split)

@@ -16,18 +16,18 @@ from pipeline.benchmark.tables import render_distilling, render_reading
 from pipeline.core.config import PARAMS, load_section, load_student
 from pipeline.core.environment import device, write_json
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import RunFolder, require_student, run_folder, student_names
+from pipeline.core.paths import RunPaths, require_student, run_paths, student_names
 from pipeline.core.progress import show_progress
 from pipeline.detector.gfl import GFL
 from pipeline.detector.model import BoxModel
-from pipeline.onnx.models import find_model
-from pipeline.regions.view_set import ViewPlan
+from pipeline.onnx.models import open_model
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig
-from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.run import CacheConfig
 from pipeline.training.launch import machine
-from pipeline.training.processes import ALONE
+from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.training.teacher_config import PrepareTeacherConfig
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.manifest import Manifest, read_split
@@ -113,9 +113,9 @@ def distilling(arguments: argparse.Namespace) -> None:
     images = max(student.train.schedule.batch_size, -(-arguments.views // len(cache.views.numbers)))
     with tempfile.TemporaryDirectory(prefix="ldp-bench-") as temporary:
         folder = Path(temporary)
-        run = run_folder(recipe)
+        run = run_paths(recipe)
         manifest = _manifest(run, images, student, folder / "drawn")
-        teacher = Teacher(
+        teacher = LogitExtractor(
             model=_model(run, recipe, manifest),
             manifest=manifest,
             batch_size=cache.batch_size,
@@ -129,7 +129,7 @@ def distilling(arguments: argparse.Namespace) -> None:
             cache,
             teacher,
             (name, student),
-            machine=machine(ALONE),
+            machine=machine(SINGLE_PROCESS),
             folder=folder / "cached",
             show=show_progress,
         )
@@ -159,7 +159,7 @@ def _student(recipe: Path, name: str | None, batch: int | None) -> tuple[str, St
     return chosen, replace(student, train=replace(student.train, schedule=schedule))
 
 
-def _manifest(run: RunFolder, images: int, student: StudentConfig, drawn: Path) -> Manifest:
+def _manifest(run: RunPaths, images: int, student: StudentConfig, drawn: Path) -> Manifest:
     """So many images of the recipe, or drawn ones."""
     if run.manifest("train").is_file():
         manifest = read_split(run, "train")
@@ -170,10 +170,10 @@ def _manifest(run: RunFolder, images: int, student: StudentConfig, drawn: Path) 
     return draw_dataset(drawn, images, student.detector.num_classes)
 
 
-def _plan(cache: CacheConfig, teacher: Teacher) -> ViewPlan:
+def _plan(cache: CacheConfig, teacher: LogitExtractor) -> ViewSet:
     """The views of all the teacher's images."""
     spec = teacher.model.spec
-    return ViewPlan(
+    return ViewSet(
         manifest=teacher.manifest,
         strides=spec.strides,
         views=cache.views,
@@ -182,11 +182,11 @@ def _plan(cache: CacheConfig, teacher: Teacher) -> ViewPlan:
     )
 
 
-def _model(run: RunFolder, recipe: Path, manifest: Manifest) -> BoxModel:
+def _model(run: RunPaths, recipe: Path, manifest: Manifest) -> BoxModel:
     """The recipe's teacher, or one of its architecture."""
     if run.teacher_weights.is_file():
         logger.info("teacher: %s", run.teacher_weights)
-        return find_model(run.teacher_weights, manifest.categories).load()
+        return open_model(run.teacher_weights, manifest.categories).load()
     detector = load_section(PrepareTeacherConfig, "prepare_teacher", recipe).detector
     if detector is None:
         raise ConfigError(
@@ -196,7 +196,7 @@ def _model(run: RunFolder, recipe: Path, manifest: Manifest) -> BoxModel:
     return GFL(detector, GFL_CONVENTIONS)
 
 
-def _kept(run: RunFolder) -> dict[str, Any] | None:
+def _kept(run: RunPaths) -> dict[str, Any] | None:
     """Bytes and fidelity of the recipe's own store, as it was written and verified."""
     if not run.fidelity.is_file() or not run.store.is_dir():
         return None

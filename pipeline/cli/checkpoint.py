@@ -65,7 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
 
 
-def recognise(state: State, where: str) -> DetectorConfig:
+def recognize(state: State, where: str) -> DetectorConfig:
     """The architecture whose state dict this is.
 
     Raises:
@@ -93,7 +93,7 @@ def load_checkpoint(path: Path) -> GFL:
     """
     state = read_checkpoint(path)
     try:
-        model = GFL(recognise(state, str(path)))
+        model = GFL(recognize(state, str(path)))
     except (ConfigError, IndexError, TypeError) as error:
         raise TeacherError(
             f"{path}: expected a GFL detector, but its shapes are of none ({error})"

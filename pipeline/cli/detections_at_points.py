@@ -5,13 +5,13 @@ import torch
 from pipeline.detector.head import Integral
 from pipeline.detector.model import ModelSpec
 from pipeline.evaluation.postprocess import Detections, select_detections
-from pipeline.store.reader.points import locate_points
+from pipeline.store.tools.points import locate_points
 from pipeline.views.box_ops import clip_boxes, decode_boxes
 from pipeline.views.geometry import scale_factors
-from pipeline.views.types import PlannedView, SoftTargets
+from pipeline.views.types import LabeledView, SoftTargets
 
 
-def detect_at_points(planned: PlannedView, soft: SoftTargets, spec: ModelSpec) -> Detections:
+def detect_at_points(planned: LabeledView, soft: SoftTargets, spec: ModelSpec) -> Detections:
     """Detections among the main-region points of a view that is not flipped, px of the original image.
 
     The main region is where the annotations put the objects: nothing is said elsewhere, and so nothing can

@@ -16,9 +16,9 @@ from pipeline.detector.model import Suppression
 from pipeline.evaluation.detect import decode_views, view_at
 from pipeline.evaluation.postprocess import Detections
 from pipeline.onnx.description import EDGE_ORDER, OnnxDescription
-from pipeline.onnx.model import OnnxFiles, OnnxModel, class_columns
+from pipeline.onnx.model import OnnxHandle, OnnxModel, class_columns
 from pipeline.views.conventions import Preprocessing
-from pipeline.views.geometry import Fit, ViewGeometry
+from pipeline.views.geometry import ResizeMode, ViewGeometry
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
 
@@ -30,7 +30,7 @@ LEAST_AP = 0.95
 """And only if its AP is no lower than this share; the images are few."""
 
 YOLO_FILL = 114
-"""Grey level around a letterbox, where the description has none."""
+"""Gray level around a letterbox, where the description has none."""
 
 CANDIDATES = 100
 """Positions of a level that are decoded: wrong class outputs would make all of them detections."""
@@ -69,7 +69,7 @@ def alternatives(description: OnnxDescription) -> Iterator[Alternative]:
     yield from _other_points(description)
     yield from _other_classes(description)
     yield from _other_edges(description)
-    yield from _other_colours(description.preprocessing, description)
+    yield from _other_colors(description.preprocessing, description)
     yield from _other_fits(description.preprocessing, description)
 
 
@@ -117,18 +117,18 @@ def _other_edges(description: OnnxDescription) -> Iterator[Alternative]:
             )
 
 
-def _other_colours(pixels: Preprocessing, description: OnnxDescription) -> Iterator[Alternative]:
-    other = replace(pixels, colour="BGR" if pixels.colour == "RGB" else "RGB")
+def _other_colors(pixels: Preprocessing, description: OnnxDescription) -> Iterator[Alternative]:
+    other = replace(pixels, color="BGR" if pixels.color == "RGB" else "RGB")
     swapped = replace(other, mean=pixels.mean[::-1], std=pixels.std[::-1])
     yield Alternative(
         fault="channels are swapped",
-        remedy=f"preprocessing.colour: {other.colour}",
+        remedy=f"preprocessing.color: {other.color}",
         description=replace(description, preprocessing=other),
     )
     if swapped != other:
         yield Alternative(
             fault="channels are swapped, and mean and std with them",
-            remedy=f"preprocessing.colour: {other.colour}, mean: {list(swapped.mean)}, "
+            remedy=f"preprocessing.color: {other.color}, mean: {list(swapped.mean)}, "
             f"std: {list(swapped.std)}",
             description=replace(description, preprocessing=swapped),
         )
@@ -137,7 +137,7 @@ def _other_colours(pixels: Preprocessing, description: OnnxDescription) -> Itera
 def _other_fits(pixels: Preprocessing, description: OnnxDescription) -> Iterator[Alternative]:
     if description.input.size is None:
         return
-    fits: tuple[Fit, ...] = ("stretch", "letterbox", "letterbox_centred")
+    fits: tuple[ResizeMode, ...] = ("stretch", "letterbox", "letterbox_centred")
     for fit in fits:
         if fit != pixels.fit:
             fill = None if fit == "stretch" else pixels.fill or YOLO_FILL
@@ -191,9 +191,9 @@ class Check:
         model.place(self.device)
         return model
 
-    def _files(self, description: OnnxDescription) -> OnnxFiles:
+    def _files(self, description: OnnxDescription) -> OnnxHandle:
         columns = class_columns(description, self.manifest.categories)
-        return OnnxFiles(description=description, weights=self.weights, columns=columns)
+        return OnnxHandle(description=description, weights=self.weights, columns=columns)
 
     def _see(self, preprocessing: Preprocessing) -> "Iterator[Seen]":
         for record in self.manifest.images:

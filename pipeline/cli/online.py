@@ -6,17 +6,17 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.cli.online_source import OnlineTargets
+from pipeline.cli.online_source import OnlineSource
 from pipeline.core.config import load_section, load_student
 from pipeline.core.environment import device, write_json
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import require_student, run_folder
+from pipeline.core.paths import require_student, run_paths
 from pipeline.detector.gfl import GFL
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig, stored_targets, train_student
-from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.run import CacheConfig
-from pipeline.training.processes import ALONE, Machine
+from pipeline.training.processes import SINGLE_PROCESS, Placement
 from pipeline.training.source import TargetSource
 from pipeline.views.manifest import Manifest, read_split
 
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             f"ldp online: student {arguments.student!r} reads nothing of the teacher; take another"
         )
-    folder = run_folder()
+    folder = run_paths()
     manifest = read_split(folder, "train")
     store = TargetStore.open(folder.store)
     sources: list[tuple[str, TargetSource]] = [
@@ -70,10 +70,10 @@ def run(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, {"student": arguments.student, "steps": arguments.steps, **figures})
 
 
-def _online(manifest: Manifest, weights: Path) -> OnlineTargets:
+def _online(manifest: Manifest, weights: Path) -> OnlineSource:
     config = load_section(CacheConfig, "cache_teacher")
-    setup = set_up_store(replace(config, batch_size=1), manifest, weights)
-    return OnlineTargets(plan=setup.plan, teacher=setup.load_teacher(device()))
+    setup = load_inputs(replace(config, batch_size=1), manifest, weights)
+    return OnlineSource(plan=setup.plan, teacher=setup.load_teacher(device()))
 
 
 def _short_run(
@@ -81,7 +81,7 @@ def _short_run(
 ) -> ShortRun:
     """Train for a few steps; views are decoded in this process, where the online teacher lives."""
     start = time.perf_counter()
-    here = Machine(device=device(), workers=0, processes=ALONE, micro_batch=None)
+    here = Placement(device=device(), workers=0, processes=SINGLE_PROCESS, micro_batch=None)
     student = train_student(config, source, manifest, machine=here, label=label, steps=steps, log_every=1)
     losses = [sum(row.terms.values()) for row in student.curve]
     return ShortRun(model=student.model, losses=losses, seconds=time.perf_counter() - start)

@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.regions.view_set import ViewPlan
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import BatchSoftTargets, batch_soft_targets
-from pipeline.teacher.extractor import Teacher
+from pipeline.student.teacher_batch import QuantizedTeacherBatch, quantized_teacher_batch
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
-from pipeline.views.types import PlannedView, ViewKey
+from pipeline.views.types import LabeledView, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineTargets:
+class OnlineSource:
     """Targets that are computed for every view of every epoch: regions anew, the teacher run again.
 
     Each view runs by itself, with its own padding, as a store of ``batch_size: 1`` holds it.
     """
 
-    plan: ViewPlan
-    teacher: Teacher
+    plan: ViewSet
+    teacher: LogitExtractor
 
     @property
     def conventions(self) -> Conventions:
@@ -40,13 +40,13 @@ class OnlineTargets:
         """Geometry of one view."""
         return self.plan.geometry(self.plan.manifest.image(key.image_id), key.view)
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+    def load(self, key: ViewKey) -> tuple[LabeledView, StoredView | None]:
         """Plan the view and run the teacher on it."""
         planned = self.plan.plan(self.plan.manifest.image(key.image_id), key.view)
         (soft,) = self.teacher.run([planned])
         points, edges, bins = soft.edge_logits.shape
         stored = StoredView(
-            planned=planned,
+            view=planned,
             edge_codes=soft.edge_logits.reshape(points, edges * bins),
             edge_steps=None,
             cls_codes=soft.cls_logits,
@@ -54,6 +54,6 @@ class OnlineTargets:
         )
         return planned, stored
 
-    def join(self, soft: Sequence[StoredView]) -> BatchSoftTargets:
+    def join(self, soft: Sequence[StoredView]) -> QuantizedTeacherBatch:
         """Codes of a batch, one view after another."""
-        return batch_soft_targets(soft)
+        return quantized_teacher_batch(soft)

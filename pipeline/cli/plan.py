@@ -12,14 +12,14 @@ from pathlib import Path
 from pipeline.core.config import PARAMS, load_section, load_student
 from pipeline.core.environment import dataset_root, device, write_json
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import run_folder, student_names
+from pipeline.core.paths import run_paths, student_names
 from pipeline.core.progress import show_progress
 from pipeline.cost.card import FORMULA, make_card, render_card
 from pipeline.cost.probe import probe_machine
 from pipeline.cost.views import gather_statistics
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
-from pipeline.regions.view_set import ViewPlan
+from pipeline.regions.view_set import ViewSet
 from pipeline.student.train import StudentConfig
 from pipeline.teacher.run import CacheConfig
 from pipeline.training.teacher_config import PrepareTeacherConfig
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     everything, manifest = _read(recipe, arguments.annotations)
     # Images without boxes are left out of training, as many of all as of the sample.
     images = round((arguments.images or everything) * len(manifest.images) / max(1, everything))
-    plan = ViewPlan(manifest=manifest, strides=teacher.strides, views=config.views, regions=config.regions)
+    plan = ViewSet(manifest=manifest, strides=teacher.strides, views=config.views, regions=config.regions)
     statistics = gather_statistics(plan, config, teacher, images, show_progress)
     with tempfile.TemporaryDirectory(prefix="ldp-plan-") as folder:
         probe = probe_machine(
@@ -98,5 +98,5 @@ def _read(recipe: Path, annotations: Path | None) -> tuple[int, Manifest]:
         manifest = read_coco(Path(root, train.annotations), root, train.images)
         manifest = replace(manifest, images=manifest.images[: train.limit])
     else:
-        manifest = read_split(run_folder(recipe), "train")
+        manifest = read_split(run_paths(recipe), "train")
     return len(manifest.images), keep_trainable(manifest, keep_empty=config.keep_empty_images)

@@ -14,10 +14,10 @@ from pipeline.codec.weights import dequantize_weights
 from pipeline.fidelity.fidelity import LossSettings, PointLogits, measure_loss_errors
 from pipeline.fidelity.loss_error import LossError
 from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema, sharded_specs
-from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer.arrays import encode_shard
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
-from pipeline.views.types import PlannedView, SoftTargets
+from pipeline.views.types import LabeledView, SoftTargets
 
 T = TypeVar("T")
 Progress = Callable[[Iterable[T], int, str], Iterable[T]]
@@ -33,7 +33,7 @@ USUAL = Precision(edge_step=0.04, edge_step_cap=8.0, cls_step=0.05)
 class Sample:
     """Views with exact teacher outputs, and a student's at the same points if there is one."""
 
-    views: Sequence[PlannedView]
+    views: Sequence[LabeledView]
     targets: Sequence[SoftTargets]
     strides: tuple[int, ...]
     student: Sequence[SoftTargets] | None
@@ -67,7 +67,7 @@ def curve_precisions(precision: Precision) -> list[Precision]:
 def measure_curve(
     sample: Sample, precisions: Sequence[Precision], settings: LossSettings, progress: Progress[Precision]
 ) -> Iterator[CurvePoint]:
-    """Quantise, compress and dequantise the sample with each precision, with the store's own code."""
+    """Quantize, compress and dequantize the sample with each precision, with the store's own code."""
     exact = PointLogits.joined(sample.views, sample.targets)
     student = PointLogits.joined(sample.views, sample.student) if sample.student else None
     for precision in progress(precisions, len(precisions), "fidelity"):
@@ -95,7 +95,7 @@ def _schema(sample: Sample, precision: Precision) -> StoreSchema:
     """Of a store that holds the sample as its only partition."""
     soft = sample.targets[0]
     return plan_schema(
-        ViewTable.from_views(sample.views),
+        ViewIndex.from_views(sample.views),
         bins=soft.edge_logits.shape[-1],
         num_classes=soft.cls_logits.shape[-1],
         strides=sample.strides,

@@ -17,7 +17,7 @@ from pipeline.cli.stage_processes import StageProcess, run_process, stage_proces
 from pipeline.core.config import PARAMS, read_params
 from pipeline.core.environment import dataset_root, device, write_json
 from pipeline.core.errors import ConfigError, PipelineError
-from pipeline.core.paths import RUNS, RunFolder
+from pipeline.core.paths import RUNS, RunPaths
 from pipeline.rehearsal.card import RehearsalCard, StageRow, render_card, render_changes
 from pipeline.rehearsal.left import figures_of
 from pipeline.rehearsal.overrides import Params, override
@@ -38,7 +38,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "rehearse",
         help="run every stage of a recipe on a few images and steps, before it runs for days",
         description="Runs all stages of a recipe, one after the other as DVC would, in a temporary folder: "
-        "at the recipe's own resolution, with its detectors, losses, optimiser and precision, on a few "
+        "at the recipe's own resolution, with its detectors, losses, optimizer and precision, on a few "
         "images for a few steps. Where the teacher's weights file is not there, random weights of its "
         "architecture stand in for it. Prints what each stage took and left. The workspace is not touched.",
     )
@@ -103,7 +103,7 @@ def rehearse(name: str, recipe: Params, short: Shortening, folder: Path) -> Rehe
     found, notes = find_or_replace(recipe, folder / RANDOM_WEIGHTS, dataset_root)
     params = shorten(found, short)
     _write(params, folder)
-    where = RunFolder(folder / RUNS / params["name"])
+    where = RunPaths(folder / RUNS / params["name"])
     first, *others = stage_processes(params["students"])
     rows = [_run(first, where, folder)]
     if rows[0].spent.succeeded:
@@ -123,7 +123,7 @@ def _write(params: Params, folder: Path) -> None:
     (folder / PARAMS).write_text(yaml.safe_dump(params, sort_keys=False))
 
 
-def _largest_batch(where: RunFolder) -> int:
+def _largest_batch(where: RunPaths) -> int:
     """Images that there are, or as many of them as the training processes can share equally."""
     images, processes = len(read_manifest(where.manifest("train")).images), training_processes()
     return images // processes * processes or images
@@ -136,7 +136,7 @@ def _announce(recipe: Params, params: Params, notes: list[str]) -> None:
 
 
 def _run_until_failure(
-    processes: Iterable[StageProcess], where: RunFolder, folder: Path
+    processes: Iterable[StageProcess], where: RunPaths, folder: Path
 ) -> Iterator[StageRow]:
     for process in processes:
         yield (row := _run(process, where, folder))
@@ -144,7 +144,7 @@ def _run_until_failure(
             return
 
 
-def _run(process: StageProcess, where: RunFolder, folder: Path) -> StageRow:
+def _run(process: StageProcess, where: RunPaths, folder: Path) -> StageRow:
     logger.info("== %s", process.label)
     spent = run_process(process, folder)
     left = figures_of(process.stage, where, process.student) if spent.succeeded else {}

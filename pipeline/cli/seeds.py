@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import load_section, load_student
+from pipeline.core.digest import digest
 from pipeline.core.environment import device, write_json
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import SCRATCH, require_student, run_folder, student_names
+from pipeline.core.paths import SCRATCH, require_student, run_paths, student_names
 from pipeline.core.progress import show_progress
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect
-from pipeline.store.format.fingerprint import digest
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.launch import machine
-from pipeline.training.processes import ALONE
+from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.manifest import read_split
 
 FINISHED = SCRATCH / "seeds"
@@ -72,7 +72,7 @@ def _summary(student: str, seed: int) -> Summary:
     config = load_student(StudentConfig, require_student(name))
     config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
-    store = TargetStore.open(Path(path) if path else run_folder().store)
+    store = TargetStore.open(Path(path) if path else run_paths().store)
     key = digest({"student": asdict(config), "store": store.fingerprint, "evaluate": asdict(evaluation)})
     finished = FINISHED / f"{key[:24]}.json"
     if not finished.is_file():
@@ -86,15 +86,15 @@ def _train_and_evaluate(
     config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
 ) -> dict[str, Any]:
     label = f"{name} seed {config.train.seed}"
-    train_manifest = read_split(run_folder(), "train")
+    train_manifest = read_split(run_paths(), "train")
     model = train_student(
         config,
         stored_targets(config, store, train_manifest),
         train_manifest,
-        machine=machine(ALONE),
+        machine=machine(SINGLE_PROCESS),
         label=label,
     ).model
-    manifest = read_split(run_folder(), "val")
+    manifest = read_split(run_paths(), "val")
     results = detect(
         model,
         manifest,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import CacheError, ConfigError
-from pipeline.core.paths import SCRATCH, run_folder
+from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import describe_bytes, show_counts
 from pipeline.report.store_text import (
     counted,
@@ -26,7 +26,7 @@ from pipeline.store.reader.reader import TargetStore, read_finished, recorded_fi
 from pipeline.store.reader.verify import Problem, verify
 from pipeline.store.tools.export import CONTENT, choose_views, export_views, write_npz
 from pipeline.store.tools.scratch import clean_scratch, list_scratch
-from pipeline.store.tools.summary import summarise
+from pipeline.store.tools.summary import summarize
 
 EXPORTED_VIEWS = 16
 """Views that are exported if neither images nor a number are given."""
@@ -104,7 +104,7 @@ def _add_show(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--image",
         type=Path,
         metavar="FILE_OR_FOLDER",
-        help="the image, or the folder that it is in; default: as the run's manifest says, and grey if "
+        help="the image, or the folder that it is in; default: as the run's manifest says, and gray if "
         "there is none",
     )
     parser.set_defaults(run=_lazily("pipeline.cli.store_show"))
@@ -118,7 +118,7 @@ def _add_export(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=textwrap.fill(
             "Writes some views to one file that `numpy.load(FILE, allow_pickle=False)` reads. Values are "
-            "dequantised; views, points and boxes stand one after another.",
+            "dequantized; views, points and boxes stand one after another.",
             width=100,
         ),
         epilog=f"arrays, of V views, P points, M main-region points and G boxes:\n{described}",
@@ -142,7 +142,7 @@ def _add_fidelity(actions: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = actions.add_parser(
         "fidelity",
         help="bytes and errors of the losses for a list of precisions",
-        description="Quantises exact teacher outputs with a list of precisions, from float32 to below 2 bits "
+        description="Quantizes exact teacher outputs with a list of precisions, from float32 to below 2 bits "
         "a logit, and prints for each what the store would take and how far the distillation losses and "
         "their gradients by the student's logits would be off. The outputs come from this workspace's "
         "teacher, or from a lossless store. Temperatures and the precision to compare with come from "
@@ -200,12 +200,12 @@ def _lazily(module: str) -> Callable[[argparse.Namespace], None]:
 
 def store_path(arguments: argparse.Namespace) -> Path:
     """The store that is meant: the given one, or that of ``params.yaml``."""
-    return arguments.path or run_folder().store
+    return arguments.path or run_paths().store
 
 
 def print_summary(arguments: argparse.Namespace) -> None:
     """Run ``ldp store info``."""
-    summary = summarise(store_path(arguments))
+    summary = summarize(store_path(arguments))
     _print(_json(summary.to_json()) if arguments.json else render_summary(summary))
 
 

@@ -12,16 +12,16 @@ from pipeline.codec.precision import Precision
 from pipeline.core.config import load_section
 from pipeline.core.environment import device, write_json
 from pipeline.core.errors import CacheError, ConfigError
-from pipeline.core.paths import run_folder
+from pipeline.core.paths import run_paths
 from pipeline.core.progress import show_progress
 from pipeline.detector.gfl import load_detector
 from pipeline.fidelity.fidelity import FidelityConfig, LossSettings
 from pipeline.store.reader.reader import TargetStore
-from pipeline.teacher.extractor import Teacher
-from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.extractor import LogitExtractor
+from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import read_split
-from pipeline.views.types import PlannedView, SoftTargets, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -61,7 +61,7 @@ def _stored(arguments: argparse.Namespace) -> Sample:
         )
     stored = [store.read(key) for key in _chosen(list(store.keys), arguments.views)]
     return Sample(
-        views=[view.planned for view in stored],
+        views=[view.view for view in stored],
         targets=[SoftTargets(edge_logits=v.edge_logits(), cls_logits=v.cls_logits()) for v in stored],
         strides=store.schema.strides,
         student=None,
@@ -70,9 +70,9 @@ def _stored(arguments: argparse.Namespace) -> Sample:
 
 def _live(arguments: argparse.Namespace) -> Sample:
     """Exact outputs of this workspace's teacher."""
-    folder = run_folder()
+    folder = run_paths()
     manifest = read_split(folder, "train")
-    setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
+    setup = load_inputs(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
     keys = _chosen(setup.plan.keys(), arguments.views)
     views = [setup.plan.plan(setup.plan.manifest.image(key.image_id), key.view) for key in keys]
     targets = list(setup.load_teacher(device()).run(views))
@@ -84,12 +84,12 @@ def _live(arguments: argparse.Namespace) -> Sample:
     return Sample(views=views, targets=targets, strides=setup.plan.strides, student=student)
 
 
-def _student_outputs(weights: Path, teacher: Teacher, views: list[PlannedView]) -> list[SoftTargets]:
+def _student_outputs(weights: Path, teacher: LogitExtractor, views: list[LabeledView]) -> list[SoftTargets]:
     model = load_detector(weights)
     mine, theirs = model.spec, teacher.model.spec
     if (mine.strides, mine.bins, mine.conventions) != (theirs.strides, theirs.bins, theirs.conventions):
         raise ConfigError(f"{weights}: expected a student of the teacher's strides, bins and pixels")
-    student = Teacher(
+    student = LogitExtractor(
         model=model,
         manifest=teacher.manifest,
         batch_size=teacher.batch_size,

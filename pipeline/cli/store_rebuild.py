@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
 from pipeline.core.files import lock_scratch, remove
-from pipeline.regions.view_set import ViewPlan
-from pipeline.store.format.fingerprint import any_difference, digest
-from pipeline.store.format.table import ViewTable
+from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.fingerprint import diff
+from pipeline.store.format.table import ViewIndex
 from pipeline.store.tools.repair import (
     GET_WHOLE,
     Damage,
@@ -21,9 +22,9 @@ from pipeline.store.tools.repair import (
     silent_targets,
     stored_table,
 )
-from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.plan_table import Progress
-from pipeline.teacher.run import StorePlan, partition_views
+from pipeline.teacher.run import StoreLayout, partition_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +44,9 @@ class Repair:
 
 def repair_store(
     damage: Damage,
-    plan: ViewPlan,
+    plan: ViewSet,
     fingerprint: Mapping[str, Any],
-    load_teacher: Callable[[], Teacher],
+    load_teacher: Callable[[], LogitExtractor],
     *,
     scratch_root: Path,
     progress: Progress[Any],
@@ -67,7 +68,7 @@ def repair_store(
     require_same_store(damage.path, damage.schema.fingerprint, fingerprint)
     with _hold(scratch_root / digest(fingerprint)[:16]):
         remove_unexpected(damage)
-        planned = StorePlan(schema=damage.schema, table=_find_table(damage, plan, progress))
+        planned = StoreLayout(schema=damage.schema, table=_find_table(damage, plan, progress))
         rebuilt = rebuild_planned(damage, planned.table)
         teacher, computed = cache(load_teacher), []
         for index in progress(damage.partitions, len(damage.partitions), "repair"):
@@ -87,7 +88,7 @@ def require_same_store(path: Path, stored: Mapping[str, Any], here: Mapping[str,
     Raises:
         CacheError: Names the first differing field and both values.
     """
-    found = any_difference(stored, here)
+    found = diff(stored, here)
     if found:
         field, left, right = found
         raise CacheError(
@@ -111,10 +112,10 @@ def require_repaired(damage: Damage, repair: Repair) -> None:
         )
 
 
-def _find_table(damage: Damage, plan: ViewPlan, progress: Progress[Any]) -> ViewTable:
+def _find_table(damage: Damage, plan: ViewSet, progress: Progress[Any]) -> ViewIndex:
     """The table of all views: as stored if it is whole, for planning a large dataset takes long."""
     if damage.tables:
-        return ViewTable.from_views(progress(plan, len(plan.keys()), "plan"))
+        return ViewIndex.from_views(progress(plan, len(plan.keys()), "plan"))
     return stored_table(damage)
 
 

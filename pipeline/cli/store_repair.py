@@ -9,12 +9,12 @@ from pipeline.cli.store_rebuild import repair_store, require_repaired
 from pipeline.core.config import load_section
 from pipeline.core.environment import device
 from pipeline.core.errors import CacheError
-from pipeline.core.paths import SCRATCH, run_folder
+from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import show_counts, show_progress
 from pipeline.report.store_text import counted, describe_problems, listed
 from pipeline.store.reader.verify import verify
 from pipeline.store.tools.repair import Damage, find_damage, remove_unexpected
-from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import read_split
 
@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _make_again(damage: Damage) -> None:
     """Make lost files again with what this workspace has."""
-    folder = run_folder()
+    folder = run_paths()
     manifest = read_split(folder, "train")
-    setup = set_up_store(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
+    setup = load_inputs(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
     repair = repair_store(
         damage,
         setup.plan,

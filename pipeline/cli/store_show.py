@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.cli.store import store_path
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.core.output import replacing
-from pipeline.core.paths import RunFolder
+from pipeline.core.paths import RunPaths
 from pipeline.report.store_picture import draw_view
 from pipeline.report.store_view import show_view
 from pipeline.store.reader.reader import TargetStore
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     store = TargetStore.open(store_path(arguments))
     key = _choose_view(store, arguments.image_id, arguments.view)
     manifest = _own_manifest(store)
-    geometry = store.planned(key).geometry
+    geometry = store.view(key).geometry
     path = find_image(key.image_id, arguments.image, manifest)
     pixels = (
         read_pixels(path, geometry, store.conventions.preprocessing, required=arguments.image is not None)
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     picture = draw_view(show_view(store, key, pixels, names))
     with replacing(output) as partial:
         partial.write_bytes(picture)
-    logger.info("pixels: %s; wrote %s", "none, drawn on grey" if pixels is None else path, output)
+    logger.info("pixels: %s; wrote %s", "none, drawn on gray" if pixels is None else path, output)
 
 
 def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey:
@@ -57,7 +57,7 @@ def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey
 
 def _own_manifest(store: TargetStore) -> Manifest | None:
     """The manifest of the store's run, if it is of the very images that the store was made from."""
-    folder = RunFolder(store.path.parent.parent)
+    folder = RunPaths(store.path.parent.parent)
     path = folder.manifest("train")
     if not path.is_file():
         logger.info("%s is not there: no image and no class name is known from it", path)

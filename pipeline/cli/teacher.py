@@ -22,7 +22,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     importing = actions.add_parser(
         "import",
         help="turn a .pth checkpoint of the LD repository or mmdetection into a safetensors file",
-        description="Reads a checkpoint without running code from it, recognises the architecture, checks "
+        description="Reads a checkpoint without running code from it, recognizes the architecture, checks "
         "that every key is used once, and writes FILE.safetensors with its description beside it.",
     )
     importing.add_argument("file", type=Path, help="for example gfl_r101_fpn_mstrain_2x_coco_*.pth")
@@ -94,7 +94,7 @@ def import_teacher(arguments: argparse.Namespace) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     described = yaml.safe_dump({"detector": model.config.to_json()}, sort_keys=False)
     logger.info(
-        "recognised a GFL detector: %s, %d classes, %.1f M parameters, %d keys, all used once",
+        "recognized a GFL detector: %s, %d classes, %.1f M parameters, %d keys, all used once",
         model.config.backbone,
         model.config.num_classes,
         parameters / 1e6,

@@ -11,14 +11,14 @@ from pipeline.cli.detections_at_points import detect_at_points
 from pipeline.core.config import load_section
 from pipeline.core.environment import device, write_json
 from pipeline.core.errors import CacheError, ConfigError
-from pipeline.core.paths import run_folder
+from pipeline.core.paths import run_paths
 from pipeline.core.progress import show_progress
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.detect import Result, detect, to_results
 from pipeline.evaluation.postprocess import Detections
-from pipeline.onnx.models import ModelFiles, find_model, read_onnx
+from pipeline.onnx.models import ModelHandle, open_model, read_onnx
 from pipeline.store.reader.reader import TargetStore
-from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.types import SoftTargets
@@ -40,14 +40,14 @@ def _live(arguments: argparse.Namespace) -> Rows:
     """A teacher on a split."""
     manifest = read_dataset(arguments)
     if arguments.description:
-        files: ModelFiles = read_onnx(arguments.description, manifest.categories)
+        files: ModelHandle = read_onnx(arguments.description, manifest.categories)
     else:
-        files = find_model(run_folder().teacher_weights, manifest.categories)
+        files = open_model(run_paths().teacher_weights, manifest.categories)
     scale = choose_scale(files, arguments.scale)
     return {files.spec.name: _summary(manifest, _detect(files, manifest, scale))}
 
 
-def choose_scale(files: ModelFiles, asked: list[int] | None) -> tuple[int, int]:
+def choose_scale(files: ModelHandle, asked: list[int] | None) -> tuple[int, int]:
     """The test scale: as asked for, or the size of the teacher's input.
 
     Raises:
@@ -63,7 +63,7 @@ def choose_scale(files: ModelFiles, asked: list[int] | None) -> tuple[int, int]:
     return width, height
 
 
-def _detect(files: ModelFiles, manifest: Manifest, scale: tuple[int, int]) -> list[Result]:
+def _detect(files: ModelHandle, manifest: Manifest, scale: tuple[int, int]) -> list[Result]:
     return detect(
         files.load(),
         manifest,
@@ -76,15 +76,15 @@ def _detect(files: ModelFiles, manifest: Manifest, scale: tuple[int, int]) -> li
 
 def _stored(path: Path) -> Rows:
     """What a store holds of a teacher beside that teacher, on the training images."""
-    store, manifest = TargetStore.open(path), read_split(run_folder(), "train")
+    store, manifest = TargetStore.open(path), read_split(run_paths(), "train")
     if store.fingerprint.get("images") != manifest.images_sha256:
         raise CacheError(f"{path}: expected a store of this workspace's training images")
     config = load_section(CacheConfig, "cache_teacher")
-    setup = set_up_store(config, manifest, run_folder().teacher_weights)
+    setup = load_inputs(config, manifest, run_paths().teacher_weights)
     stored = [store.read(key) for key in store.keys if key.view == 0]
-    if not stored or any(view.planned.geometry.flip for view in stored):
+    if not stored or any(view.view.geometry.flip for view in stored):
         raise CacheError(f"{path}: expected view 0 of every image to be one that is not flipped")
-    planned = [view.planned for view in stored]
+    planned = [view.view for view in stored]
     said = [SoftTargets(edge_logits=v.edge_logits(), cls_logits=v.cls_logits()) for v in stored]
     live = setup.load_teacher(device()).run(planned)
 

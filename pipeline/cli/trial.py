@@ -6,11 +6,11 @@ import statistics
 
 from pipeline.core.config import load_student
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import require_student, run_folder
+from pipeline.core.paths import require_student, run_paths
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.launch import machine
-from pipeline.training.processes import ALONE
+from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.manifest import read_split
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
     if arguments.steps < 1:
         raise ConfigError(f"ldp trial: --steps: expected 1 or more, but got {arguments.steps}")
-    folder = run_folder()
+    folder = run_paths()
     config = load_student(StudentConfig, require_student(arguments.student))
     store = TargetStore.open_partial(folder.store)
     manifest = read_split(folder, "train")
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         config,
         stored_targets(config, store, manifest),
         manifest,
-        machine=machine(ALONE),
+        machine=machine(SINGLE_PROCESS),
         label=arguments.student,
         steps=arguments.steps,
         log_every=1,

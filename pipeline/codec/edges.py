@@ -1,6 +1,6 @@
 """Edge logits (the box distributions' logits) as 16-bit codes of their cosine transform over the bins.
 
-The logits of neighbouring bins are alike, so that the discrete cosine transform (DCT-II) of an edge's
+The logits of neighboring bins are alike, so that the discrete cosine transform (DCT-II) of an edge's
 ``bins`` logits has a few large coefficients and many near zero: a quarter fewer bytes than the logits
 themselves at the same error, and no more with the best transform there is for the data (their own
 principal components). The transform is orthonormal, so that a rounding error is as large in the logits as

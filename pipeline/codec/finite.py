@@ -1,4 +1,4 @@
-"""The one check that every quantiser makes on its input."""
+"""The one check that every quantizer makes on its input."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -8,15 +8,15 @@ from typing import Any
 from pipeline.core.errors import ConfigError
 
 QUANTIZED_WEIGHT_SCALE = 2**10 - 1
-"""Codes per unit of weight when quantised: an IoU to 5e-4, which adds 0.2 % to the gradient where the logits'
-quantiser adds 2 %, and takes half the bytes of 16 bits."""
+"""Codes per unit of weight when quantized: an IoU to 5e-4, which adds 0.2 % to the gradient where the logits'
+quantizer adds 2 %, and takes half the bytes of 16 bits."""
 LOSSLESS_WEIGHT_SCALE = 2**24
 """Codes per unit of weight when lossless: the spacing of float32 just below 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The quantiser's steps, in logits; no step at all means float32 as it is.
+    """The quantizer's steps, in logits; no step at all means float32 as it is.
 
     Attributes:
         edge_step: Step of the edge logits' cosine transform at a main-region point, or ``None``.
@@ -34,7 +34,7 @@ class Precision:
     def __post_init__(self) -> None:
         if (self.edge_step is None) != (self.cls_step is None):
             raise ConfigError(
-                "precision: edge_step and cls_step must be both numbers (quantised) or both null (lossless), "
+                "precision: edge_step and cls_step must be both numbers (quantized) or both null (lossless), "
                 f"but got edge_step={self.edge_step!r}, cls_step={self.cls_step!r}"
             )
         for name in ("edge_step", "cls_step"):

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from pipeline.core.errors import ConfigError, shown
+from pipeline.core.errors import ConfigError, short_repr
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def load_section(cls: type[T], section: str, path: Path = PARAMS) -> T:
     """
     value = read_params(path)
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, but got {shown(value)}")
+        raise ConfigError(f"{path}: expected a mapping of sections, but got {short_repr(value)}")
     for part in section.split("."):
         if not isinstance(value, dict) or part not in value:
             raise ConfigError(f"{path}: expected a section {section!r}, but {part!r} is not there")
@@ -47,7 +47,7 @@ def load_student(cls: type[T], name: str, path: Path = PARAMS) -> T:
     """
     value = read_params(path)
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, but got {shown(value)}")
+        raise ConfigError(f"{path}: expected a mapping of sections, but got {short_repr(value)}")
     students = value.get("students")
     if not isinstance(students, dict) or name not in students:
         raise ConfigError(f"{path}: expected a section 'students.{name}', but it is not there")
@@ -83,7 +83,7 @@ def read_params(path: Path = PARAMS) -> Any:
 def structure(cls: type[T], value: object, where: str) -> T:
     """Build the dataclass ``cls`` from a mapping, checking keys and types all the way down."""
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, but got {shown(value)}")
+        raise ConfigError(f"{where}: expected a mapping, but got {short_repr(value)}")
     hints = get_type_hints(cls)
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     required = [field.name for field in fields(cls) if field.default is MISSING]  # type: ignore[arg-type]
@@ -157,5 +157,5 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[
 
 def _require(condition: bool, value: Any, where: str, expected: str) -> Any:  # noqa: FBT001
     if not condition:
-        raise ConfigError(f"{where}: expected {expected}, but got {shown(value)}")
+        raise ConfigError(f"{where}: expected {expected}, but got {short_repr(value)}")
     return value

@@ -28,7 +28,7 @@ from pipeline.core.output import replacing
 if TYPE_CHECKING:
     import torch
 
-MOST_PROCESSES = 1024
+MAX_PROCESSES = 1024
 """More are a slip of the finger, which a machine does not survive."""
 
 DATASETS = "datasets"
@@ -94,19 +94,19 @@ def workers(training_processes: int = 1) -> int:
     """Decoding processes for each of the training processes."""
     cores = (os.cpu_count() or 1) // training_processes
     value = os.environ.get("LDP_WORKERS", str(max(0, min(8, cores - 2))))
-    if not value.isdecimal() or int(value) > MOST_PROCESSES:
+    if not value.isdecimal() or int(value) > MAX_PROCESSES:
         raise ConfigError(
-            f"LDP_WORKERS: expected a number of processes up to {MOST_PROCESSES}, but got {value!r}"
+            f"LDP_WORKERS: expected a number of processes up to {MAX_PROCESSES}, but got {value!r}"
         )
     return int(value)
 
 
 def cache_workers(chosen: "torch.device") -> int:
-    """Processes that write the store."""
+    """World that write the store."""
     value = os.environ.get("LDP_CACHE_WORKERS", str(max(1, len(_spread_gpus(chosen)))))
-    if not value.isdecimal() or not 1 <= int(value) <= MOST_PROCESSES:
+    if not value.isdecimal() or not 1 <= int(value) <= MAX_PROCESSES:
         raise ConfigError(
-            f"LDP_CACHE_WORKERS: expected a number of processes from 1 to {MOST_PROCESSES}, but got {value!r}"
+            f"LDP_CACHE_WORKERS: expected a number of processes from 1 to {MAX_PROCESSES}, but got {value!r}"
         )
     return int(value)
 

@@ -2,7 +2,7 @@
 
 from reprlib import Repr
 
-MOST_SHOWN = 200
+MAX_SHOWN = 200
 """Characters of a text, or of a number's digits, that a message repeats."""
 
 
@@ -30,8 +30,8 @@ class OutputError(PipelineError):
     """A file cannot be written."""
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value from outside as it stands in a message: one short line, however large or deep it is."""
     short = Repr()
-    short.maxstring = short.maxlong = short.maxother = MOST_SHOWN
+    short.maxstring = short.maxlong = short.maxother = MAX_SHOWN
     return short.repr(value)

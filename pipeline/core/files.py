@@ -67,7 +67,7 @@ def write_durably(path: Path, content: bytes) -> None:
         CacheError: The disk is full or does not take it.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    with names_what_fails(path):
+    with os_errors_as_cache_error(path):
         make_folder(path.parent)
         try:
             with partial.open("wb") as file:
@@ -91,7 +91,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def names_what_fails(path: Path) -> Iterator[None]:
+def os_errors_as_cache_error(path: Path) -> Iterator[None]:
     """Say in one line what could not be written: Python's own message of a full disk names no file.
 
     Raises:
@@ -189,7 +189,7 @@ def is_held(scratch: Path) -> bool:
 def _copy_into_place(folder: Path, target: Path) -> None:
     partial = target.with_name(target.name + PARTIAL_SUFFIX)
     remove(partial)
-    with names_what_fails(target):
+    with os_errors_as_cache_error(target):
         try:
             shutil.copytree(folder, partial)
             fsync_tree(partial)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.core.config import PARAMS, read_params
-from pipeline.core.errors import ConfigError, shown
+from pipeline.core.errors import ConfigError, short_repr
 
 Split = Literal["train", "val"]
 
@@ -29,7 +29,7 @@ TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunPaths:
     """The outputs of one recipe's stages."""
 
     root: Path
@@ -89,13 +89,13 @@ class RunFolder:
         return self.root / "report" / "index.html"
 
 
-def run_folder(params: Path = PARAMS) -> RunFolder:
+def run_paths(params: Path = PARAMS) -> RunPaths:
     """The folder that a parameter file's ``name`` stands for.
 
     Raises:
         ConfigError: The file or its name is missing, or cannot be the name of a folder and of a stage.
     """
-    return RunFolder(RUNS / run_name(read_params(params), params))
+    return RunPaths(RUNS / run_name(read_params(params), params))
 
 
 def run_name(content: Any, where: Path) -> str:
@@ -104,7 +104,7 @@ def run_name(content: Any, where: Path) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             f"{where}: name: expected letters, digits, _ and - (outputs lie in {RUNS}/NAME), "
-            f"but got {shown(name)}"
+            f"but got {short_repr(name)}"
         )
     return name
 
@@ -120,7 +120,7 @@ def student_names(path: Path = PARAMS) -> list[str]:
     students = content.get("students") if isinstance(content, dict) else None
     if not isinstance(students, dict) or not students:
         raise ConfigError(
-            f"{path}: students: expected one student or more by name, but got {shown(students)}"
+            f"{path}: students: expected one student or more by name, but got {short_repr(students)}"
         )
     if TEACHER in students:
         raise ConfigError(
@@ -129,7 +129,7 @@ def student_names(path: Path = PARAMS) -> list[str]:
     for name in students:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ConfigError(
-                f"{path}: students: expected names of letters, digits, _ and -, but got {shown(name)}"
+                f"{path}: students: expected names of letters, digits, _ and -, but got {short_repr(name)}"
             )
     return list(students)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
 
-from pipeline.core.timing import clocked
+from pipeline.core.timing import timed_call
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -23,7 +23,7 @@ class Computed(Generic[Result]):
     compute_seconds: float
 
 
-class Overlap(Generic[Item, Loaded, Result]):
+class Prefetcher(Generic[Item, Loaded, Result]):
     """The threads around one device: some load items, others compute on them in the order of submission.
 
     Any number of threads may be in :meth:`run`. Their runs take the device one after another, each whole;
@@ -56,7 +56,7 @@ class Overlap(Generic[Item, Loaded, Result]):
         """Items of one run that are loaded or computed at a time: enough for every thread to have one."""
         self._turn = Lock()
 
-    def __enter__(self) -> "Overlap[Item, Loaded, Result]":
+    def __enter__(self) -> "Prefetcher[Item, Loaded, Result]":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,10 +86,10 @@ class Overlap(Generic[Item, Loaded, Result]):
                 future.cancel()
 
     def _submit(self, item: Item) -> "Future[Computed[Result]]":
-        loaded = self._loaders.submit(clocked, self._load, item)
+        loaded = self._loaders.submit(timed_call, self._load, item)
         return self._computers.submit(self._compute_loaded, loaded, item)
 
     def _compute_loaded(self, loaded: "Future[tuple[Loaded, float]]", item: Item) -> Computed[Result]:
         content, load_seconds = loaded.result()
-        result, compute_seconds = clocked(self._compute, content, item)
+        result, compute_seconds = timed_call(self._compute, content, item)
         return Computed(result=result, load_seconds=load_seconds, compute_seconds=compute_seconds)

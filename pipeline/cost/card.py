@@ -10,7 +10,7 @@ from pipeline.cost.views import ViewStatistics
 from pipeline.student.train import StudentConfig
 
 FORMULA = """\
-the store      = views x (plan + teacher's forward pass + quantise and write), once
+the store      = views x (plan + teacher's forward pass + quantize and write), once
 from the store = epochs x images x (read + student's step)
 in the loop    = epochs x images x (plan + teacher's forward pass + student's step)
 break-even     = the smallest number n of students with  the store + n x from the store < n x in the loop
@@ -157,7 +157,7 @@ def _render_store(card: CostCard) -> list[str]:
         _row("free disk", _gigabytes(card.free_bytes), enough),
         _row("plan", _hours(card.plan_hours), "in one process"),
         _row("teacher", _hours(card.teacher_hours), ""),
-        _row("quantise and write", _hours(card.write_hours), "beside the teacher"),
+        _row("quantize and write", _hours(card.write_hours), "beside the teacher"),
     ]
 
 

@@ -13,25 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.timing import clocked
+from pipeline.core.timing import timed_call
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
-from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
 from pipeline.store.writer import writer
-from pipeline.student.teacher_batch import batch_soft_targets
+from pipeline.student.teacher_batch import quantized_teacher_batch
 from pipeline.student.train import StudentConfig, student_losses
-from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.run import CacheConfig
 from pipeline.training.batches import Example, collate
 from pipeline.training.loop import build_for_training
-from pipeline.training.processes import Machine, Processes
-from pipeline.training.step import Stepper
+from pipeline.training.processes import Placement, World
+from pipeline.training.step import TrainStep
 from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING
 from pipeline.views.images import batch_images
 from pipeline.views.manifest import Manifest
-from pipeline.views.types import PlannedView, SoftTargets, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 WRITTEN_VIEWS = 16
 """One partition; its views are the typical one again and again, with other noise."""
@@ -64,10 +64,10 @@ class Probe:
     teacher_seconds: float
     """Forward pass and selection of the kept points."""
     write_seconds: float
-    """Quantising, compressing, writing and finalising."""
+    """Quantizing, compressing, writing and finalising."""
     read_seconds: float
     student_seconds: dict[str, float]
-    """Forward, losses, backward and optimiser step of each student, without decoding."""
+    """Forward, losses, backward and optimizer step of each student, without decoding."""
 
     @property
     def pixels(self) -> int:
@@ -80,7 +80,7 @@ def probe_machine(
     students: dict[str, StudentConfig],
     config: CacheConfig,
     manifest: Manifest,
-    view: PlannedView,
+    view: LabeledView,
     *,
     device: torch.device,
     folder: Path,
@@ -102,7 +102,7 @@ def probe_machine(
     teacher_batch, student_batch = (config.batch_size, GPU_STUDENT_IMAGES) if on_gpu else (1, 1)
     announce(f"the teacher: {teacher.backbone}, {teacher_batch} views of {view.geometry.padded_hw}")
     soft, teacher_seconds = _run_teacher(
-        Teacher(
+        LogitExtractor(
             model=GFL(teacher),
             manifest=manifest,
             batch_size=teacher_batch,
@@ -136,7 +136,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def _run_teacher(teacher: Teacher, view: PlannedView) -> tuple[SoftTargets, float]:
+def _run_teacher(teacher: LogitExtractor, view: LabeledView) -> tuple[SoftTargets, float]:
     """What random weights say of a view, and seconds for each view of a batch."""
     batch = teacher.batch_size
     images = batch_images([_pixels(view)] * batch, [view.geometry.padded_hw] * batch, GFL_PREPROCESSING)
@@ -145,12 +145,12 @@ def _run_teacher(teacher: Teacher, view: PlannedView) -> tuple[SoftTargets, floa
 
 
 def _write_and_read(
-    detector: DetectorConfig, config: CacheConfig, view: PlannedView, soft: SoftTargets, folder: Path
+    detector: DetectorConfig, config: CacheConfig, view: LabeledView, soft: SoftTargets, folder: Path
 ) -> tuple[StoredView, float, float]:
     """A view as a student reads it, and seconds a view to write a store and to read one."""
     views = [replace(view, key=ViewKey(number, 0)) for number in range(WRITTEN_VIEWS)]
     schema = plan_schema(
-        table := ViewTable.from_views(views),
+        table := ViewIndex.from_views(views),
         bins=detector.bins,
         num_classes=detector.num_classes,
         strides=detector.strides,
@@ -161,10 +161,10 @@ def _write_and_read(
     )
     targets = [_with_noise(soft, number) for number in range(WRITTEN_VIEWS)]
     writer.init(folder / "scratch", schema, table)
-    _, write_seconds = clocked(writer.write_partition, folder / "scratch", 0, views, targets)
-    _, finalise_seconds = clocked(writer.finalise, folder / "scratch", folder / "targets.zarr")
+    _, write_seconds = timed_call(writer.write_partition, folder / "scratch", 0, views, targets)
+    _, finalise_seconds = timed_call(writer.finalise, folder / "scratch", folder / "targets.zarr")
     store = TargetStore.open(folder / "targets.zarr")
-    stored, read_seconds = clocked(lambda: [store.read(planned.key) for planned in views])
+    stored, read_seconds = timed_call(lambda: [store.read(planned.key) for planned in views])
     return stored[0], (write_seconds + finalise_seconds) / WRITTEN_VIEWS, read_seconds / WRITTEN_VIEWS
 
 
@@ -187,18 +187,18 @@ def _kinds(students: dict[str, StudentConfig]) -> Iterator[tuple[list[str], Stud
 def _train_student(student: StudentConfig, stored: StoredView, batch: int, device: torch.device) -> float:
     """Seconds an image of a training step."""
     train = replace(student.train, pretrained=False)
-    machine = Machine(device=device, workers=0, processes=Processes(rank=0, count=1), micro_batch=None)
+    machine = Placement(device=device, workers=0, processes=World(rank=0, count=1), micro_batch=None)
     model = build_for_training(student.detector, GFL_CONVENTIONS, train, device)
-    stepper = Stepper(model, student_losses(student, GFL_CONVENTIONS), train, machine)
-    example = Example(pixels=_pixels(stored.planned), planned=stored.planned, stored=stored)
-    padded_hw = stored.planned.geometry.padded_hw
+    stepper = TrainStep(model, student_losses(student, GFL_CONVENTIONS), train, machine)
+    example = Example(pixels=_pixels(stored.view), view=stored.view, teacher=stored)
+    padded_hw = stored.view.geometry.padded_hw
     examples = collate(
-        [example] * batch, student.detector.strides, padded_hw, GFL_PREPROCESSING, batch_soft_targets
+        [example] * batch, student.detector.strides, padded_hw, GFL_PREPROCESSING, quantized_teacher_batch
     )
     return _seconds_of(lambda: stepper.step((examples.to(device),), NO_RATE), device)[1] / batch
 
 
-def _pixels(view: PlannedView) -> Tensor:
+def _pixels(view: LabeledView) -> Tensor:
     height, width = view.geometry.resized_hw
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
 
@@ -212,6 +212,6 @@ def _seconds_of(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
             torch.cuda.synchronize(device)
         return result
 
-    result, first = clocked(run)
+    result, first = timed_call(run)
     repeats = min(MOST_REPEATS, int(BUDGET_SECONDS / first))
-    return result, median(clocked(run)[1] for _ in range(repeats)) if repeats else first
+    return result, median(timed_call(run)[1] for _ in range(repeats)) if repeats else first

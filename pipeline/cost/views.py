@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.core.errors import DatasetError
-from pipeline.core.timing import clocked
+from pipeline.core.timing import timed_call
 from pipeline.detector.config import DetectorConfig
-from pipeline.regions.view_set import ViewPlan, one_thread
-from pipeline.store.format.table import ViewTable, plan_schema
-from pipeline.teacher.expected import expected_bytes
+from pipeline.regions.view_set import ViewSet, one_thread
+from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.plan_table import Progress
 from pipeline.teacher.run import CacheConfig
-from pipeline.views.types import PlannedView
+from pipeline.views.types import LabeledView
 
 SAMPLED_IMAGES = 500
 """Of all images, evenly spaced: the mean number of kept points is then known to some 4 %."""
@@ -34,16 +34,16 @@ class ViewStatistics:
     """Padding included."""
     store_bytes_per_view: float
     plan_seconds_per_view: float
-    typical: PlannedView
+    typical: LabeledView
     """The sampled view whose number of points is nearest to the mean: what the machine is probed with."""
 
 
 def gather_statistics(
-    plan: ViewPlan,
+    plan: ViewSet,
     config: CacheConfig,
     detector: DetectorConfig,
     images: int,
-    progress: Progress[PlannedView],
+    progress: Progress[LabeledView],
 ) -> ViewStatistics:
     """Plan a sample of views.
 
@@ -63,7 +63,7 @@ def gather_statistics(
     with one_thread():
         next(_plan_each(plan, keys[:1]))  # what torch does once should not count
         planned = progress(_plan_each(plan, keys), len(keys), "plan")
-        table, seconds = clocked(ViewTable.from_views, planned)
+        table, seconds = timed_call(ViewIndex.from_views, planned)
     schema = plan_schema(
         table,
         bins=detector.bins,
@@ -84,13 +84,13 @@ def gather_statistics(
         main_points_per_view=float(main),
         boxes_per_view=float(boxes),
         pixels_per_view=float(table.geometry[:, 4:6].astype(float).prod(axis=1).mean()),
-        store_bytes_per_view=expected_bytes(schema, table) / len(keys),
+        store_bytes_per_view=estimate_bytes(schema, table) / len(keys),
         plan_seconds_per_view=seconds / len(keys),
         typical=next(iter(_plan_each(plan, keys[nearest : nearest + 1]))),
     )
 
 
-def _sampled_keys(plan: ViewPlan) -> Iterator[tuple[int, int]]:
+def _sampled_keys(plan: ViewSet) -> Iterator[tuple[int, int]]:
     """Place of an image and number of a view: a few views of each image, other ones for the next."""
     total, numbers = len(plan.manifest.images), plan.views.numbers
     places = np.unique(np.linspace(0, total - 1, min(total, SAMPLED_IMAGES)).astype(int))
@@ -99,5 +99,5 @@ def _sampled_keys(plan: ViewPlan) -> Iterator[tuple[int, int]]:
         yield from ((place, number) for number in sorted(turned))
 
 
-def _plan_each(plan: ViewPlan, keys: Iterable[tuple[int, int]]) -> Iterator[PlannedView]:
+def _plan_each(plan: ViewSet, keys: Iterable[tuple[int, int]]) -> Iterator[LabeledView]:
     return (plan.plan(plan.manifest.images[place], number) for place, number in keys)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import DatasetError, shown
+from pipeline.core.errors import DatasetError, short_repr
 from pipeline.views.image_table import ImageRows, ImageTable
 from pipeline.views.json_rows import read_blocks, read_json
 from pipeline.views.manifest import Category, Manifest
@@ -111,7 +111,7 @@ def _require_keys(row: Any, required: dict[str, type], path: Path, section: str,
         got = row.get(key) if isinstance(row, dict) else row
         if not isinstance(row, dict) or not _is_of(kind, got):
             raise DatasetError(
-                f"{path}: {section}[{index}].{key}: expected {kind.__name__}, but got {shown(got)}"
+                f"{path}: {section}[{index}].{key}: expected {kind.__name__}, but got {short_repr(got)}"
             )
 
 
@@ -136,12 +136,12 @@ def _box_and_area(row: Row, path: Path) -> tuple[list[float], float]:
     if len(box) != 4 or not all(_is_number(value) and abs(value) <= MOST_PX for value in box):
         raise DatasetError(
             f"{path}: annotation {row['id']}: expected bbox as 4 finite numbers of at most {MOST_PX:.0e}, "
-            f"but got {shown(box)}"
+            f"but got {short_repr(box)}"
         )
     area = row.get("area", float(box[2]) * float(box[3]))
     if not _is_number(area):
         raise DatasetError(
-            f"{path}: annotation {row['id']}: expected area as a finite number, but got {shown(area)}"
+            f"{path}: annotation {row['id']}: expected area as a finite number, but got {short_repr(area)}"
         )
     return box, area
 
@@ -185,7 +185,7 @@ def _safe_name(file_name: str, path: Path) -> str:
     unsafe = name.is_absolute() or ".." in name.parts or not name.parts
     if unsafe or "\\" in file_name or "\0" in file_name:
         raise DatasetError(
-            f"{path}: expected file_name as a path inside the image folder, but got {shown(file_name)}"
+            f"{path}: expected file_name as a path inside the image folder, but got {short_repr(file_name)}"
         )
     return file_name
 

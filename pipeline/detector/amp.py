@@ -9,6 +9,6 @@ NetworkPrecision = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def computing_in(precision: NetworkPrecision, device: torch.device) -> torch.autocast:
+def autocast(precision: NetworkPrecision, device: torch.device) -> torch.autocast:
     """A context in which networks compute so; float32 is as PyTorch has it: TF32 in a GPU's convolutions."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "float32")

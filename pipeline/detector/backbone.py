@@ -103,7 +103,7 @@ class MobileNetBackbone(nn.Module):
 def build_backbone(
     name: str, dcn_stages: Sequence[int], *, dcn_modulated: bool
 ) -> ResNetBackbone | MobileNetBackbone:
-    """A randomly initialised backbone."""
+    """A randomly initialized backbone."""
     if name in RESNET_LAYERS:
         return ResNetBackbone(name, dcn_stages, dcn_modulated=dcn_modulated)
     return MobileNetBackbone()

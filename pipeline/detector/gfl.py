@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipeline.core.config import structure
-from pipeline.core.errors import TeacherError, shown
+from pipeline.core.errors import TeacherError, short_repr
 from pipeline.core.output import replacing
 from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import BACKBONE_CHANNELS, DetectorConfig
@@ -35,7 +35,7 @@ class GFL(nn.Module):
         self.bbox_head = GFLHead(config)
 
     def forward(self, images: Tensor) -> RawOutputs:
-        """Normalised images ``Tensor[B, 3, H, W]`` to raw outputs."""
+        """Normalized images ``Tensor[B, 3, H, W]`` to raw outputs."""
         return flatten_levels(self.bbox_head(self.neck(self.backbone(images))))
 
     @property
@@ -44,7 +44,7 @@ class GFL(nn.Module):
         return gfl_spec(self.config, self.conventions)
 
     @property
-    def input_device(self) -> torch.device:
+    def device(self) -> torch.device:
         """Where it takes its images."""
         return next(self.parameters()).device
 
@@ -95,7 +95,7 @@ def read_description(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise TeacherError(f"{described}: expected JSON, but it cannot be read ({error})") from error
     if not isinstance(description, dict):
-        raise TeacherError(f"{described}: expected a description, but got {shown(description)}")
+        raise TeacherError(f"{described}: expected a description, but got {short_repr(description)}")
     return description
 
 

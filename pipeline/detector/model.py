@@ -80,7 +80,7 @@ class BoxModel(Protocol):
         ...
 
     @property
-    def input_device(self) -> torch.device:
+    def device(self) -> torch.device:
         """Where it takes its images."""
         ...
 

@@ -13,7 +13,7 @@ from pipeline.core.output import replacing
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.evaluation.postprocess import Detections, postprocess
-from pipeline.views.geometry import Fit, ViewGeometry, ViewsConfig, enumerate_views, scale_factors
+from pipeline.views.geometry import ResizeMode, ViewGeometry, ViewsConfig, enumerate_views, scale_factors
 from pipeline.views.image_table import ImageRecord
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
@@ -73,7 +73,7 @@ def _detect_batch(
         for record, geometry in zip(records, geometries, strict=True)
     ]
     images = batch_images(pixels, [geometry.padded_hw for geometry in geometries], preprocessing)
-    return decode_views(model(images.to(model.input_device)), model.spec, geometries)
+    return decode_views(model(images.to(model.device)), model.spec, geometries)
 
 
 def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeometry]) -> list[Detections]:
@@ -89,7 +89,7 @@ def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeom
     )
 
 
-def view_at(record: ImageRecord, scale: tuple[int, int], fit: Fit) -> ViewGeometry:
+def view_at(record: ImageRecord, scale: tuple[int, int], fit: ResizeMode) -> ViewGeometry:
     """The view of an image at a test scale."""
     config = ViewsConfig(scales=(scale,), flips=(False,))
     return enumerate_views((record.height, record.width), config, fit)[0]

@@ -54,8 +54,8 @@ def postprocess(
         scores = raw.cls_logits[index].float().sigmoid()
         kept = best_positions(scores, lengths, suppression.pre_nms_top)
         distances = integral(raw.edge_logits[index, kept]) * point_strides[kept, None]
-        centres = points[kept] - corners[index].to(points)
-        boxes = clip_boxes(decode_boxes(centres, distances), image_hw) / scale_factors[index].to(points)
+        centers = points[kept] - corners[index].to(points)
+        boxes = clip_boxes(decode_boxes(centers, distances), image_hw) / scale_factors[index].to(points)
         results.append(select_detections(boxes, scores[kept], suppression))
     return results
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.fidelity.loss_error import LossError, measure_loss_error, stand_in_student
-from pipeline.regions.view_set import ViewPlan
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
-from pipeline.teacher.extractor import Teacher
-from pipeline.views.types import KeptPoints, PlannedView, SoftTargets, ViewKey
+from pipeline.teacher.extractor import LogitExtractor
+from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
 
 WEIGHT_TOLERANCE = 6e-4
 """Stored weights are IoUs in steps of 1/1023."""
@@ -98,16 +98,20 @@ def sample_keys(store: TargetStore, config: FidelityConfig) -> list[ViewKey]:
 
 
 def measure_fidelity(
-    store: TargetStore, plan: ViewPlan, teacher: Teacher, config: FidelityConfig, keys: Sequence[ViewKey]
+    store: TargetStore,
+    plan: ViewSet,
+    teacher: LogitExtractor,
+    config: FidelityConfig,
+    keys: Sequence[ViewKey],
 ) -> Fidelity:
     """Run the teacher again on stored views and compare."""
     live_views = [plan.plan(plan.manifest.image(key.image_id), key.view) for key in keys]
     live = list(teacher.run(live_views))
     stored = [store.read(key) for key in keys]
-    if not all(_equal_regions(view, read.planned) for view, read in zip(live_views, stored, strict=True)):
+    if not all(_equal_regions(view, read.view) for view, read in zip(live_views, stored, strict=True)):
         raise CacheError(f"{store.path}: the regions of stored views differ from those computed now")
     exact = PointLogits.joined(live_views, live)
-    approximate = PointLogits.joined([view.planned for view in stored], [_as_soft(view) for view in stored])
+    approximate = PointLogits.joined([view.view for view in stored], [_as_soft(view) for view in stored])
     edges, classes = measure_loss_errors(exact, approximate, None, config.loss_settings)
     return Fidelity(
         views=len(keys),
@@ -137,7 +141,7 @@ class PointLogits:
     """``BoolTensor[P]``: the point is in the main region."""
 
     @classmethod
-    def joined(cls, views: Sequence[PlannedView], targets: Sequence[SoftTargets]) -> "PointLogits":
+    def joined(cls, views: Sequence[LabeledView], targets: Sequence[SoftTargets]) -> "PointLogits":
         """Put views one after another."""
         return cls(
             edges=torch.from_numpy(np.concatenate([soft.edge_logits for soft in targets])),
@@ -185,7 +189,7 @@ def _as_soft(view: StoredView) -> SoftTargets:
     return SoftTargets(edge_logits=view.edge_logits(), cls_logits=view.cls_logits())
 
 
-def _equal_regions(live: PlannedView, stored: PlannedView) -> bool:
+def _equal_regions(live: LabeledView, stored: LabeledView) -> bool:
     return (
         np.array_equal(live.boxes_xyxy, stored.boxes_xyxy)
         and np.array_equal(live.labels, stored.labels)

@@ -1,1 +1,1 @@
-"""Losses as pure functions on ``(P, ...)`` tensors: per-point values, no weights, no normalisation."""
+"""Losses as pure functions on ``(P, ...)`` tensors: per-point values, no weights, no normalization."""

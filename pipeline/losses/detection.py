@@ -64,7 +64,7 @@ def giou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
 
 def diou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
     """``1 - DIoU`` (Zheng et al., AAAI 2020) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``."""
-    return 1 - aligned_iou(predicted_xyxy, target_xyxy) + _centre_term(predicted_xyxy, target_xyxy)
+    return 1 - aligned_iou(predicted_xyxy, target_xyxy) + _center_term(predicted_xyxy, target_xyxy)
 
 
 def ciou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def ciou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
     aspect = 4 / math.pi**2 * (_aspect_angle(target_xyxy) - _aspect_angle(predicted_xyxy)).square()
     denominator = 1 - iou + aspect
     penalty = torch.where(denominator > 0, aspect.square() / denominator.where(denominator > 0, 1), 0)
-    return 1 - iou + _centre_term(predicted_xyxy, target_xyxy) + penalty
+    return 1 - iou + _center_term(predicted_xyxy, target_xyxy) + penalty
 
 
 def _intersection_union(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,11 +94,11 @@ def _enclosing_wh(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
     return (lower_right - upper_left).clamp(min=0)
 
 
-def _centre_term(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """Squared distance of the centres over the squared diagonal of the enclosing box."""
-    centres = boxes2_xyxy[:, :2] + boxes2_xyxy[:, 2:] - boxes1_xyxy[:, :2] - boxes1_xyxy[:, 2:]
+def _center_term(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """Squared distance of the centers over the squared diagonal of the enclosing box."""
+    centers = boxes2_xyxy[:, :2] + boxes2_xyxy[:, 2:] - boxes1_xyxy[:, :2] - boxes1_xyxy[:, 2:]
     diagonal = _enclosing_wh(boxes1_xyxy, boxes2_xyxy).square().sum(dim=-1) + EPSILON
-    return centres.square().sum(dim=-1) / 4 / diagonal
+    return centers.square().sum(dim=-1) / 4 / diagonal
 
 
 def _aspect_angle(boxes_xyxy: Tensor) -> Tensor:

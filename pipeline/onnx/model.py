@@ -23,7 +23,7 @@ QUIET = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxFiles:
+class OnnxHandle:
     """A description, its ONNX file, and which of its classes are wanted."""
 
     description: OnnxDescription
@@ -87,9 +87,9 @@ class OnnxModel:
     share it; several calls may run at once.
     """
 
-    def __init__(self, files: OnnxFiles) -> None:
+    def __init__(self, files: OnnxHandle) -> None:
         self.spec = files.spec
-        self.input_device = torch.device("cpu")
+        self.device = torch.device("cpu")
         self._files = files
         self._layout = files.layout
         self._session: Any = None
@@ -188,8 +188,8 @@ def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
                 f"{path}: expected a tensor {name!r}, but there is none; its outputs are {outputs}"
             )
         model.graph.output.append(onnx.ValueInfoProto(name=name))
-    serialised: bytes = model.SerializeToString()
-    return serialised
+    serialized: bytes = model.SerializeToString()
+    return serialized
 
 
 def _require_input(session: Any, description: OnnxDescription, path: Path) -> int | None:

@@ -14,7 +14,7 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
-from pipeline.onnx.model import OnnxFiles, class_columns
+from pipeline.onnx.model import OnnxHandle, class_columns
 from pipeline.views.conventions import Conventions
 from pipeline.views.manifest import Category
 
@@ -22,7 +22,7 @@ ONNX = "onnx"
 """Key of a description under which that of an ONNX file stands."""
 
 
-class ModelFiles(Protocol):
+class ModelHandle(Protocol):
     """A model that is not loaded yet."""
 
     @property
@@ -50,7 +50,7 @@ class ModelFiles(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GflFiles:
+class GflHandle:
     """A GFL detector of this project: a safetensors file."""
 
     weights: Path
@@ -72,7 +72,7 @@ class GflFiles:
         return load_detector(self.weights)
 
 
-def find_model(path: Path, categories: tuple[Category, ...]) -> ModelFiles:
+def open_model(path: Path, categories: tuple[Category, ...]) -> ModelHandle:
     """The model whose description lies at ``path`` with the suffix ``.json``, for a dataset's categories.
 
     Args:
@@ -97,10 +97,10 @@ def find_model(path: Path, categories: tuple[Category, ...]) -> ModelFiles:
         )
     conventions = Conventions.from_json(document)
     weights = path.with_suffix(".safetensors")
-    return GflFiles(weights=weights, config=config, conventions=conventions)
+    return GflHandle(weights=weights, config=config, conventions=conventions)
 
 
-def onnx_files(description: OnnxDescription, file: Path, categories: tuple[Category, ...]) -> OnnxFiles:
+def onnx_files(description: OnnxDescription, file: Path, categories: tuple[Category, ...]) -> OnnxHandle:
     """An ONNX teacher for a dataset's categories.
 
     Raises:
@@ -111,10 +111,10 @@ def onnx_files(description: OnnxDescription, file: Path, categories: tuple[Categ
     found = file_sha256(file)
     if description.sha256 not in (None, found):
         raise TeacherError(f"{file}: expected the file of sha256 {description.sha256}, but got {found}")
-    return OnnxFiles(description=description, weights=file, columns=class_columns(description, categories))
+    return OnnxHandle(description=description, weights=file, columns=class_columns(description, categories))
 
 
-def read_onnx(path: Path, categories: tuple[Category, ...]) -> OnnxFiles:
+def read_onnx(path: Path, categories: tuple[Category, ...]) -> OnnxHandle:
     """The ONNX teacher of a YAML description, for a dataset's categories.
 
     Raises:

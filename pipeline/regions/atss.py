@@ -35,7 +35,7 @@ class Assignment:
 def nearest_candidates(
     sizes: Sequence[Size], strides: Sequence[int], boxes_xyxy: Tensor, cell_offset: float = 0.0
 ) -> Tensor:
-    """The ``TOP_K`` positions of every level that are nearest to each box's centre.
+    """The ``TOP_K`` positions of every level that are nearest to each box's center.
 
     Args:
         sizes: cells ``(height, width)`` of the levels.
@@ -46,21 +46,21 @@ def nearest_candidates(
     Returns:
         ``LongTensor[K, G]`` of positions counted through all levels; level after level, nearest first.
     """
-    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    centers = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     candidates, start = [], 0
     for size, stride in zip(sizes, strides, strict=True):
-        distances = _centre_distances(size, stride, centres, cell_offset)
+        distances = _center_distances(size, stride, centers, cell_offset)
         nearest = distances.topk(min(TOP_K, distances.shape[1]), dim=1, largest=False).indices
         candidates.append(nearest.t() + start)
         start += distances.shape[1]
     return torch.cat(candidates)
 
 
-def _centre_distances(size: Size, stride: int, centres: Tensor, cell_offset: float) -> Tensor:
-    """Distances ``Tensor[G, height * width]`` from centres ``Tensor[G, 2]`` to the points of a level, px."""
-    height, width = ((torch.arange(cells, device=centres.device) + cell_offset) * stride for cells in size)
-    across = (width - centres[:, :1]).square_()
-    down = (height - centres[:, 1:]).square_()
+def _center_distances(size: Size, stride: int, centers: Tensor, cell_offset: float) -> Tensor:
+    """Distances ``Tensor[G, height * width]`` from centers ``Tensor[G, 2]`` to the points of a level, px."""
+    height, width = ((torch.arange(cells, device=centers.device) + cell_offset) * stride for cells in size)
+    across = (width - centers[:, :1]).square_()
+    down = (height - centers[:, 1:]).square_()
     # The root stays, though it changes no order: it makes ties, and what a tie decides must not change.
     return (across[:, None, :] + down[:, :, None]).sqrt_().flatten(1)
 

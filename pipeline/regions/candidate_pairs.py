@@ -12,12 +12,12 @@ from torch import Tensor
 
 from pipeline.views.pyramid import ANCHOR_SCALE, Size, level_lengths
 
-REACH_CELLS = ANCHOR_SCALE // 2
+ANCHOR_RADIUS_CELLS = ANCHOR_SCALE // 2
 """An anchor reaches this many cells to each side of its point."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearPairs:
+class CandidatePairs:
     """``M`` pairs of an anchor and a box; every pair that overlaps is among them, and few others."""
 
     position: Tensor
@@ -26,18 +26,18 @@ class NearPairs:
     """``LongTensor[M]``."""
 
 
-def near_pairs(
+def candidate_pairs(
     sizes: Sequence[Size], strides: Sequence[int], boxes_xyxy: Tensor, cell_offset: float = 0.0
-) -> NearPairs:
+) -> CandidatePairs:
     """Pairs of the anchors of all levels and the boxes ``Tensor[G, 4]`` px around which they lie."""
     grid = torch.tensor(sizes, device=boxes_xyxy.device)[:, None]
     cells = boxes_xyxy[None] / torch.tensor(strides, device=boxes_xyxy.device)[:, None, None] - cell_offset
-    first = (cells[..., [1, 0]].floor().long() - REACH_CELLS).clamp_(min=0)
-    beyond = (cells[..., [3, 2]].ceil().long() + REACH_CELLS + 1).minimum(grid)
+    first = (cells[..., [1, 0]].floor().long() - ANCHOR_RADIUS_CELLS).clamp_(min=0)
+    beyond = (cells[..., [3, 2]].ceil().long() + ANCHOR_RADIUS_CELLS + 1).minimum(grid)
     return _list_windows(first.flatten(0, 1), (beyond - first).clamp_(min=0).flatten(0, 1), sizes)
 
 
-def _list_windows(first: Tensor, extent: Tensor, sizes: Sequence[Size]) -> NearPairs:
+def _list_windows(first: Tensor, extent: Tensor, sizes: Sequence[Size]) -> CandidatePairs:
     """The cells of windows, of all boxes on the first level, then on the next; row after row.
 
     Args:
@@ -52,7 +52,7 @@ def _list_windows(first: Tensor, extent: Tensor, sizes: Sequence[Size]) -> NearP
     window = torch.arange(len(first), device=first.device).repeat_interleave(extent[:, 0])
     starts = corners[window] + _ranges(first[:, 0], extent[:, 0]) * widths[window]
     columns = extent[:, 1][window]
-    return NearPairs(
+    return CandidatePairs(
         position=_ranges(starts, columns), box=(window % max(1, boxes)).repeat_interleave(columns)
     )
 

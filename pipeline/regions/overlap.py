@@ -15,8 +15,8 @@ def box_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
     return box_intersection(boxes1_xyxy, boxes2_xyxy) / box_areas(boxes1_xyxy).clamp(min=EPSILON)
 
 
-def centre_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """``d^2 / c^2`` of DIoU: squared centre distance over squared enclosing diagonal, ``Tensor[...]``."""
+def center_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """``d^2 / c^2`` of DIoU: squared center distance over squared enclosing diagonal, ``Tensor[...]``."""
     left1, top1, right1, bottom1 = boxes1_xyxy.unbind(-1)
     left2, top2, right2, bottom2 = boxes2_xyxy.unbind(-1)
     width = right1.maximum(right2).sub_(left1.minimum(left2))
@@ -41,4 +41,4 @@ def vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, overlap: VlrOverlap) -
             first = box_iou(anchors_xyxy, boxes_xyxy)
         case _:
             raise ValueError(f"overlap: expected 'released' or 'diou', but got {overlap!r}")
-    return first - centre_penalty(anchors_xyxy, boxes_xyxy)
+    return first - center_penalty(anchors_xyxy, boxes_xyxy)

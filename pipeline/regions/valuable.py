@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.regions.atss import Assignment, assign_atss, nearest_candidates
-from pipeline.regions.candidate_pairs import NearPairs, near_pairs
+from pipeline.regions.candidate_pairs import CandidatePairs, candidate_pairs
 from pipeline.regions.overlap import VlrOverlap, vlr_overlap
 from pipeline.views.box_ops import box_iou
 from pipeline.views.pyramid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
@@ -40,7 +40,7 @@ class ViewRegions:
 
 def valuable_weights(
     anchors_xyxy: Tensor,
-    pairs: NearPairs,
+    pairs: CandidatePairs,
     boxes_xyxy: Tensor,
     thresholds: Tensor,
     overlap: VlrOverlap,
@@ -93,7 +93,7 @@ def find_regions(
     anchors = _anchors(tuple(sizes), tuple(strides), boxes_xyxy.device, cell_offset)
     nearest = nearest_candidates(sizes, strides, boxes_xyxy, cell_offset)
     assignment = assign_atss(anchors, nearest, boxes_xyxy)
-    pairs = near_pairs(sizes, strides, boxes_xyxy, cell_offset)
+    pairs = candidate_pairs(sizes, strides, boxes_xyxy, cell_offset)
     weights = valuable_weights(anchors, pairs, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
     return _keep(assignment, weights, lengths)
 

@@ -13,7 +13,7 @@ from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
 from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
 from pipeline.views.image_table import ImageRecord
 from pipeline.views.manifest import GroundTruth, Manifest, training_boxes
-from pipeline.views.types import KeptPoints, PlannedView, ViewKey
+from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def plan_view(
     strides: Sequence[int],
     regions: RegionsConfig,
     cell_offset: float = 0.0,
-) -> PlannedView:
+) -> LabeledView:
     """Boxes of one view and the points that distillation reads there."""
     boxes = transform_boxes(truth.boxes_xyxy, geometry)
     found = find_regions(
@@ -54,7 +54,7 @@ def plan_view(
         main_gt=found.main_gt.numpy(),
         valuable_weight=found.valuable_weight.numpy(),
     )
-    return PlannedView(key=key, geometry=geometry, boxes_xyxy=boxes, labels=truth.labels, points=points)
+    return LabeledView(key=key, geometry=geometry, boxes_xyxy=boxes, labels=truth.labels, points=points)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def one_thread() -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewPlan:
+class ViewSet:
     """All views of a split, as a function: nothing is computed until it is asked for."""
 
     manifest: Manifest
@@ -93,14 +93,14 @@ class ViewPlan:
         fit = self.conventions.preprocessing.fit
         return self.views.geometry((record.height, record.width), record.image_id, view, fit)
 
-    def plan(self, record: ImageRecord, view: int) -> PlannedView:
+    def plan(self, record: ImageRecord, view: int) -> LabeledView:
         """One view of one image."""
         geometry = self.geometry(record, view)
         truth = training_boxes(record, self.manifest.labels)
         key = ViewKey(record.image_id, view)
         return plan_view(key, geometry, truth, self.strides, self.regions, self.conventions.cell_offset)
 
-    def __iter__(self) -> Iterator[PlannedView]:
+    def __iter__(self) -> Iterator[LabeledView]:
         """Every planned view, in the order of :meth:`keys`."""
         for record in self.manifest.images:
             for view in self.views.numbers:

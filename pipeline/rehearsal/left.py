@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.paths import TEACHER, RunFolder
+from pipeline.core.paths import TEACHER, RunPaths
 from pipeline.core.progress import describe_bytes
-from pipeline.store.tools.summary import summarise
+from pipeline.store.tools.summary import summarize
 from pipeline.views.manifest import read_manifest
 
 Figures = dict[str, int | float | None]
@@ -17,7 +17,7 @@ Figures = dict[str, int | float | None]
 BYTES = "bytes"
 
 
-def figures_of(stage: str, folder: RunFolder, student: str | None) -> Figures:
+def figures_of(stage: str, folder: RunPaths, student: str | None) -> Figures:
     """What there is to say of a stage of ``dvc.yaml`` that has run.
 
     Args:
@@ -27,7 +27,7 @@ def figures_of(stage: str, folder: RunFolder, student: str | None) -> Figures:
     """
     if student is not None:
         return {"train_student": _student, "evaluate_student": _evaluated}[stage](folder, student)
-    of_stage: Mapping[str, Callable[[RunFolder], Figures]] = {
+    of_stage: Mapping[str, Callable[[RunPaths], Figures]] = {
         "prepare_data": _data,
         "prepare_teacher": _teacher,
         "evaluate_teacher": lambda run: _evaluated(run, TEACHER),
@@ -38,7 +38,7 @@ def figures_of(stage: str, folder: RunFolder, student: str | None) -> Figures:
     return of_stage[stage](folder)
 
 
-def _data(folder: RunFolder) -> Figures:
+def _data(folder: RunPaths) -> Figures:
     train, val = read_manifest(folder.manifest("train")), read_manifest(folder.manifest("val"))
     return {
         "training images": len(train.images),
@@ -47,13 +47,13 @@ def _data(folder: RunFolder) -> Figures:
     }
 
 
-def _teacher(folder: RunFolder) -> Figures:
+def _teacher(folder: RunPaths) -> Figures:
     files = folder.teacher_weights.parent.iterdir()
     return {BYTES: sum(file.stat().st_size for file in files), **_losses(folder.teacher / "loss.csv")}
 
 
-def _store(folder: RunFolder) -> Figures:
-    store = summarise(folder.store)
+def _store(folder: RunPaths) -> Figures:
+    store = summarize(folder.store)
     return {
         "views": store.views,
         "points a view": round(store.points.per_view),
@@ -62,7 +62,7 @@ def _store(folder: RunFolder) -> Figures:
     }
 
 
-def _fidelity(folder: RunFolder) -> Figures:
+def _fidelity(folder: RunPaths) -> Figures:
     fidelity = _read(folder.fidelity)
     return {
         "views": fidelity["views"],
@@ -71,7 +71,7 @@ def _fidelity(folder: RunFolder) -> Figures:
     }
 
 
-def _student(folder: RunFolder, name: str) -> Figures:
+def _student(folder: RunPaths, name: str) -> Figures:
     return _losses(folder.student(name) / "loss.csv")
 
 
@@ -89,7 +89,7 @@ def _losses(curve: Path) -> Figures:
     }
 
 
-def _evaluated(folder: RunFolder, name: str) -> Figures:
+def _evaluated(folder: RunPaths, name: str) -> Figures:
     found = _read(folder.evaluation(name) / "detections.json")
     return {"AP": _read(folder.metrics(name))["AP"], "detections": len(found)}
 

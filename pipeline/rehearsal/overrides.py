@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.core.errors import ConfigError, shown
+from pipeline.core.errors import ConfigError, short_repr
 
 Params = dict[str, Any]
 """The content of a parameter file."""
@@ -45,4 +45,4 @@ def _value(text: str, assignment: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"-S: expected YAML behind the =, but got {shown(assignment)}") from error
+        raise ConfigError(f"-S: expected YAML behind the =, but got {short_repr(assignment)}") from error

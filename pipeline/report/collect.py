@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from pipeline.core.config import structure
-from pipeline.core.paths import RunFolder
+from pipeline.core.digest import digest
+from pipeline.core.paths import RunPaths
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_detector, read_description
 from pipeline.onnx.description import OnnxDescription
@@ -25,13 +26,12 @@ from pipeline.report.lessons import (
 from pipeline.report.runs import Pair, Run, choose_pair, read_json, read_students, read_teacher
 from pipeline.report.statistics import StoreStatistics, measure_store
 from pipeline.report.strips import Gallery, choose_images, make_gallery, read_shown
-from pipeline.store.format.fingerprint import digest
 from pipeline.store.format.schema import FORMAT_VERSION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig
 from pipeline.views.manifest import Manifest
 
-MOST_SHOWN = 3
+MAX_SHOWN = 3
 """Students whose detections are drawn."""
 
 GALLERY_PX, GAP_PX = 1082.0, 16.0
@@ -78,7 +78,7 @@ class Report:
 
 
 def collect(
-    folder: RunFolder,
+    folder: RunPaths,
     train: Manifest,
     val: Manifest,
     students: Mapping[str, StudentConfig],
@@ -130,16 +130,16 @@ def read_architecture(weights: Path) -> DetectorConfig | OnnxDescription:
 
 
 def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:
-    """At most ``MOST_SHOWN`` students, the pair among them, in their order."""
-    preferred = [*pair.runs, *(run for run in students if run not in pair.runs)][:MOST_SHOWN]
+    """At most ``MAX_SHOWN`` students, the pair among them, in their order."""
+    preferred = [*pair.runs, *(run for run in students if run not in pair.runs)][:MAX_SHOWN]
     return [run for run in students if run in preferred]
 
 
-def _load(folder: RunFolder, pair: Pair) -> dict[str, GFL]:
+def _load(folder: RunPaths, pair: Pair) -> dict[str, GFL]:
     return {run.name: load_detector(folder.student_weights(run.name)) for run in pair.runs}
 
 
-def _gallery(folder: RunFolder, val: Manifest, runs: Sequence[Run]) -> Gallery:
+def _gallery(folder: RunPaths, val: Manifest, runs: Sequence[Run]) -> Gallery:
     records = choose_images(val)
     image_ids = [record.image_id for record in records]
     detections = {

@@ -66,7 +66,7 @@ class Line:
     """How one detector is drawn everywhere."""
 
     name: str
-    colour: str
+    color: str
     dash: Dash
     """matplotlib's line style."""
 
@@ -135,7 +135,7 @@ def _precision_recall(axes: Axes, curves: Mapping[str, Curve], lines: Sequence[L
     )
     for place, line in enumerate(line for line in lines if line.name in curves):
         curve = curves[line.name]
-        axes.plot(curve.x, curve.y, color=line.colour, linestyle=line.dash)
+        axes.plot(curve.x, curve.y, color=line.color, linestyle=line.dash)
         rank = len(curves) - 1 - place if low else -1 - place
         axes.annotate(
             f"{line.name}  {100 * means[line.name]:.1f}",
@@ -144,7 +144,7 @@ def _precision_recall(axes: Axes, curves: Mapping[str, Curve], lines: Sequence[L
             xytext=(0, 16 * rank),
             textcoords="offset points",
             ha="left" if low else "right",
-            color=line.colour,
+            color=line.color,
         )
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=TENTHS, yticks=TENTHS)
     for axis in (axes.xaxis, axes.yaxis):
@@ -186,7 +186,7 @@ def _loss_term(
             axes.plot(
                 curve.x,
                 curve.y,
-                color=line.colour,
+                color=line.color,
                 linestyle=line.dash,
                 linewidth=1.4,
                 marker="o" if dot else None,
@@ -226,12 +226,12 @@ def last_shown_bin(lesson: Lesson) -> int:
 
 def _edge(axes: Axes, lesson: Lesson, edge: int, last: int, lines: Sequence[Line], teacher: Line) -> None:
     bins = np.arange(lesson.teacher.shape[-1])
-    axes.bar(bins, lesson.teacher[edge], width=0.86, color=teacher.colour, alpha=0.28, linewidth=0)
+    axes.bar(bins, lesson.teacher[edge], width=0.86, color=teacher.color, alpha=0.28, linewidth=0)
     for line in lines:
         axes.plot(
             bins,
             lesson.students[line.name][edge],
-            color=line.colour,
+            color=line.color,
             marker="o",
             markersize=2.6,
             linewidth=1.3,
@@ -246,20 +246,20 @@ def _edge(axes: Axes, lesson: Lesson, edge: int, last: int, lines: Sequence[Line
     axes.grid(visible=False, axis="x")
 
 
-def entropy_chart(statistics: StoreStatistics, strides: Sequence[int], colours: tuple[str, str]) -> str:
+def entropy_chart(statistics: StoreStatistics, strides: Sequence[int], colors: tuple[str, str]) -> str:
     """Entropy of the teacher's edge distributions: a panel a level, shares of each region's edges.
 
     Args:
         statistics: Of the store.
         strides: Of the levels, px.
-        colours: Of the valuable and of the main region.
+        colors: Of the valuable and of the main region.
     """
     shown = [level for level in range(len(strides)) if statistics.entropy[level].any()]
 
     def plot(figure: Figure) -> None:
         panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
         for axes, level in zip(panels, shown, strict=False):
-            _entropy_of_level(axes, statistics, level, colours)
+            _entropy_of_level(axes, statistics, level, colors)
             axes.set_title(f"P{level + 3}, stride {strides[level]}")
         panels[0].set_ylim(0, HEADROOM * largest_share(statistics))
         spread_panels(figure)
@@ -274,18 +274,18 @@ def largest_share(statistics: StoreStatistics) -> float:
     return float(shares.max(initial=1))
 
 
-def _entropy_of_level(axes: Axes, statistics: StoreStatistics, level: int, colours: tuple[str, str]) -> None:
-    for counts, colour in zip(statistics.entropy[level], colours, strict=True):
+def _entropy_of_level(axes: Axes, statistics: StoreStatistics, level: int, colors: tuple[str, str]) -> None:
+    for counts, color in zip(statistics.entropy[level], colors, strict=True):
         if counts.any():
             share = 100 * counts / counts.sum()
-            axes.stairs(share, statistics.entropy_edges, color=colour, fill=True, alpha=0.22, linewidth=0)
-            axes.stairs(share, statistics.entropy_edges, color=colour, linewidth=1.4)
+            axes.stairs(share, statistics.entropy_edges, color=color, fill=True, alpha=0.22, linewidth=0)
+            axes.stairs(share, statistics.entropy_edges, color=color, linewidth=1.4)
     axes.set_xlim(0, statistics.entropy_edges[-1])
     axes.set_xlabel("entropy, nats")
     axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(decimals=0))
 
 
-def box_points_chart(statistics: StoreStatistics, colour: str) -> str:
+def box_points_chart(statistics: StoreStatistics, color: str) -> str:
     """Main-region points of an object over its size: median and quartiles, above the number of objects."""
     bounds = size_bounds(statistics.box_sides)
     labels = [f"{low:.0f}\N{EN DASH}{high:.0f}" for low, high in pairwise(bounds)]
@@ -297,8 +297,8 @@ def box_points_chart(statistics: StoreStatistics, colour: str) -> str:
         for x, group in enumerate(groups):
             if len(group):
                 low, middle, high = np.percentile(group, (25, 50, 75))
-                upper.vlines(x, low, high, color=colour, linewidth=7, alpha=0.3)
-                upper.plot(x, middle, "o", color=colour, markersize=5)
+                upper.vlines(x, low, high, color=color, linewidth=7, alpha=0.3)
+                upper.plot(x, middle, "o", color=color, markersize=5)
         upper.set_title("main-region points of an object")
         quartiles = [float(np.percentile(group, 75)) for group in groups if len(group)]
         upper.set_ylim(0, HEADROOM * max(quartiles, default=1.0) or 1.0)
@@ -322,17 +322,17 @@ def size_bounds(sides: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(2 ** (np.arange(low, max(high, low + 1) + step, step) / 2))
 
 
-def view_points_chart(statistics: StoreStatistics, colours: tuple[str, str]) -> str:
+def view_points_chart(statistics: StoreStatistics, colors: tuple[str, str]) -> str:
     """How many points a view keeps: histograms of main-region points and of all kept points."""
 
     def plot(figure: Figure) -> None:
         panels = figure.subplots(2, 1)
         series = (
-            ("main-region points of a view", statistics.view_main, colours[1]),
-            ("all kept points of a view", statistics.view_points, colours[0]),
+            ("main-region points of a view", statistics.view_main, colors[1]),
+            ("all kept points of a view", statistics.view_points, colors[0]),
         )
-        for axes, (title, counts, colour) in zip(panels, series, strict=True):
-            axes.hist(counts, bins=count_bounds(counts), color=colour, alpha=0.55)
+        for axes, (title, counts, color) in zip(panels, series, strict=True):
+            axes.hist(counts, bins=count_bounds(counts), color=color, alpha=0.55)
             middle = float(np.median(counts)) if len(counts) else 0.0
             axes.axvline(middle, color=INK, linewidth=1)
             axes.set(title=f"{title}: median {middle:.0f}", xlim=(0, None))

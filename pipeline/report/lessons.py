@@ -125,7 +125,7 @@ def sample_view(
 ) -> SampledView:
     """One stored view, and what the students say at its points."""
     stored = store.read(key)
-    geometry, kept = stored.planned.geometry, stored.planned.points
+    geometry, kept = stored.view.geometry, stored.view.points
     record = manifest.image(key.image_id)
     conventions = store.conventions
     image = read_image(manifest.image_path(record), geometry.original_hw)
@@ -150,7 +150,7 @@ def sample_view(
 
 def lessons_of(view: SampledView) -> Iterator[Lesson]:
     """A lesson for every object of a view that is large enough and within reach of the distributions."""
-    planned = view.stored.planned
+    planned = view.stored.view
     for box, label in enumerate(planned.labels.tolist()):
         point = _surest_point(view.stored, box, label)
         if point is None:
@@ -162,8 +162,8 @@ def lessons_of(view: SampledView) -> Iterator[Lesson]:
 
 def _surest_point(stored: StoredView, box: int, label: int) -> int | None:
     """The main-region point of a box where the teacher's logit of its class is largest."""
-    main = np.flatnonzero(stored.planned.points.main_region)
-    mine = stored.planned.points.main_gt[main] == box
+    main = np.flatnonzero(stored.view.points.main_region)
+    mine = stored.view.points.main_gt[main] == box
     if not mine.any():
         return None
     scores = np.where(mine, stored.cls_logits()[:, label], -np.inf)
@@ -171,7 +171,7 @@ def _surest_point(stored: StoredView, box: int, label: int) -> int | None:
 
 
 def _lesson(view: SampledView, box: int, label: int, point: int) -> Lesson:
-    planned = view.stored.planned
+    planned = view.stored.view
     boxes, xy = planned.boxes_xyxy[box], view.points_xy[point]
     distances = encode_distances(torch.from_numpy(xy), torch.from_numpy(boxes)).numpy()
     return Lesson(
@@ -215,7 +215,7 @@ def choose_lessons(lessons: Sequence[Lesson]) -> list[Lesson]:
 def measure_closeness(views: Sequence[SampledView], student: str) -> Closeness:
     """Mean KL of a student from the teacher over the points of sampled views."""
     divergence = np.concatenate([kl(view.teacher, view.students[student]).mean(axis=1) for view in views])
-    main = np.concatenate([view.stored.planned.points.main_region for view in views])
+    main = np.concatenate([view.stored.view.points.main_region for view in views])
     return Closeness(student=student, main=_mean(divergence[main]), valuable=_mean(divergence[~main]))
 
 

@@ -1,4 +1,4 @@
-"""The page itself: colours, charts and tables put into the template."""
+"""The page itself: colors, charts and tables put into the template."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,15 +31,15 @@ from pipeline.report.style import MAIN, TEACHER, TRUTH, VALUABLE
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
-ROLE_COLOURS: Mapping[Role, Sequence[str]] = {
+ROLE_COLORS: Mapping[Role, Sequence[str]] = {
     "teacher": (TEACHER,),
     "plain": ("#5a92bd", "#7fa88f", "#a08a63", "#9a86ad"),
     "distilled": ("#cf4f2e", "#d99a2b", "#8e3f72", "#3c7d94"),
 }
-"""A detector has one colour in all charts."""
+"""A detector has one color in all charts."""
 
 REPEATED_DASHES: Sequence[Dash] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
-"""Line styles of the first, second and third detector of one colour."""
+"""Line styles of the first, second and third detector of one color."""
 
 REGION_PX = 250.0
 CROP_PX = 132.0
@@ -64,13 +64,13 @@ class LessonRow:
 
 
 def detector_lines(runs: Sequence[Run]) -> list[Line]:
-    """Colour and line style of every detector, by its role and its place among those of the role."""
+    """Color and line style of every detector, by its role and its place among those of the role."""
     lines = []
     for run in runs:
         place = [other.name for other in runs if other.role == run.role].index(run.name)
-        colours = ROLE_COLOURS[run.role]
-        dash = REPEATED_DASHES[place // len(colours) % len(REPEATED_DASHES)]
-        lines.append(Line(name=run.name, colour=colours[place % len(colours)], dash=dash))
+        colors = ROLE_COLORS[run.role]
+        dash = REPEATED_DASHES[place // len(colors) % len(REPEATED_DASHES)]
+        lines.append(Line(name=run.name, color=colors[place % len(colors)], dash=dash))
     return lines
 
 
@@ -141,19 +141,19 @@ def _charts(report: Report) -> dict[str, Any]:
     lines = detector_lines(runs)
     losses = {run.name: run.losses for run in runs}
     loss_chart = figures.loss_chart(losses, lines)
-    region_colours = (VALUABLE, MAIN)
+    region_colors = (VALUABLE, MAIN)
     return {
         "lines": lines,
-        "detector_legend": [(line.colour, line.name) for line in lines],
+        "detector_legend": [(line.color, line.name) for line in lines],
         "precision_recall": Markup(
             figures.precision_recall_chart({run.name: run.precision_recall for run in runs}, lines)
         ),
         "losses": Markup(loss_chart) if loss_chart else None,
-        "entropy": Markup(figures.entropy_chart(report.statistics, report.schema.strides, region_colours)),
+        "entropy": Markup(figures.entropy_chart(report.statistics, report.schema.strides, region_colors)),
         "box_points": Markup(figures.box_points_chart(report.statistics, MAIN)),
-        "view_points": Markup(figures.view_points_chart(report.statistics, region_colours)),
-        "region_colours": region_colours,
-        "truth_colour": TRUTH,
+        "view_points": Markup(figures.view_points_chart(report.statistics, region_colors)),
+        "region_colors": region_colors,
+        "truth_color": TRUTH,
     }
 
 
@@ -162,7 +162,7 @@ def _pictures(report: Report) -> dict[str, Any]:
         draw_regions(view, report.schema.strides, REGION_PX) for view in choose_region_views(report.views)
     ]
     return {
-        "class_legend": [(colour, name) for name, colour in report.gallery.colours.items()],
+        "class_legend": [(color, name) for name, color in report.gallery.colors.items()],
         "shown_score": SHOWN_SCORE,
         "pair_names": [run.name for run in report.pair.runs],
         "lessons": _lesson_rows(report),

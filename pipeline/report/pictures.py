@@ -46,7 +46,7 @@ class Mark:
     """A box to draw, in shown px."""
 
     box: Rectangle
-    colour: str
+    color: str
     text: str
     """Its label; empty draws none."""
     tag: tuple[float, float, float] | None
@@ -91,25 +91,25 @@ def crop(pixels: Tensor, box_xyxy: NDArray[np.floating], margin: float) -> tuple
     return pixels[:, top:bottom, left:right], np.array([left, top], np.float64)
 
 
-def _span(centre: float, half: float, limit: int) -> tuple[int, int]:
-    """A run of pixels around ``centre``, moved rather than cut where it would leave the image."""
+def _span(center: float, half: float, limit: int) -> tuple[int, int]:
+    """A run of pixels around ``center``, moved rather than cut where it would leave the image."""
     length = min(limit, max(1, int(np.ceil(2 * half))))
-    start = int(np.clip(round(centre - half), 0, limit - length))
+    start = int(np.clip(round(center - half), 0, limit - length))
     return start, start + length
 
 
 def place_marks(
-    boxes_xywh: Sequence[Rectangle], colours: Sequence[str], texts: Sequence[str], picture: Picture
+    boxes_xywh: Sequence[Rectangle], colors: Sequence[str], texts: Sequence[str], picture: Picture
 ) -> list[Mark]:
     """Boxes in shown px, each with its label where it fits without covering another one."""
     taken: list[Rectangle] = []
     marks = []
-    for box, colour, text in zip(boxes_xywh, colours, texts, strict=True):
+    for box, color, text in zip(boxes_xywh, colors, texts, strict=True):
         x, y, width, height = (value * picture.scale for value in box)
         tag = _free_place((x, y, width, height), _label_width(text), picture, taken) if text else None
         if tag:
             taken.append(tag)
-        marks.append(Mark(box=(x, y, width, height), colour=colour, text=text, tag=tag[:3] if tag else None))
+        marks.append(Mark(box=(x, y, width, height), color=color, text=text, tag=tag[:3] if tag else None))
     return marks
 
 
@@ -155,11 +155,11 @@ PALETTE = (
     "#8c4a2f",
     "#4a5fc1",
 )
-"""Class colours: dark enough for white text on them."""
+"""Class colors: dark enough for white text on them."""
 
 
-def class_colours(category_ids: Iterable[int]) -> dict[int, str]:
-    """Colours of the categories in a set of pictures; all different for up to ``len(PALETTE)`` of them."""
+def class_colors(category_ids: Iterable[int]) -> dict[int, str]:
+    """Colors of the categories in a set of pictures; all different for up to ``len(PALETTE)`` of them."""
     return {
         category: PALETTE[place % len(PALETTE)] for place, category in enumerate(sorted(set(category_ids)))
     }

@@ -35,7 +35,7 @@ class Shade:
 class Dots:
     """Main-region points of one object, as one SVG path of dots."""
 
-    colour: str
+    color: str
     path: str
 
 
@@ -71,17 +71,17 @@ class RegionView:
 def choose_region_views(views: Sequence[SampledView]) -> list[SampledView]:
     """The first sampled views of a few objects; if there is none, the first with any object."""
     low, high = BOXES
-    few = [view for view in views if low <= len(view.stored.planned.labels) <= high]
-    return (few or [view for view in views if len(view.stored.planned.labels)])[:REGION_VIEWS]
+    few = [view for view in views if low <= len(view.stored.view.labels) <= high]
+    return (few or [view for view in views if len(view.stored.view.labels)])[:REGION_VIEWS]
 
 
 def draw_regions(view: SampledView, level_strides: Sequence[int], shown: float) -> RegionView:
     """Both regions of a view, its pictures with a long edge of ``shown`` px."""
-    planned = view.stored.planned
+    planned = view.stored.view
     picture = embed_picture(view.pixels, shown)
     corners = planned.boxes_xyxy * picture.scale
     boxes = [
-        ((float(x1), float(y1), float(x2 - x1), float(y2 - y1)), box_colour(place))
+        ((float(x1), float(y1), float(x2 - x1), float(y2 - y1)), box_color(place))
         for place, (x1, y1, x2, y2) in enumerate(corners)
     ]
     flipped = ", flipped" if planned.geometry.flip else ""
@@ -93,13 +93,13 @@ def draw_regions(view: SampledView, level_strides: Sequence[int], shown: float) 
     )
 
 
-def box_colour(place: int) -> str:
-    """Colour of a view's ``place``-th object."""
+def box_color(place: int) -> str:
+    """Color of a view's ``place``-th object."""
     return PALETTE[place % len(PALETTE)]
 
 
 def _panel(view: SampledView, level: int, stride: int, scale: float) -> LevelPanel:
-    points = view.stored.planned.points
+    points = view.stored.view.points
     here = points.level == level
     xy, main_gt = view.points_xy[here] * scale, points.main_gt[here]
     weights = points.valuable_weight[here]
@@ -110,7 +110,7 @@ def _panel(view: SampledView, level: int, stride: int, scale: float) -> LevelPan
         dot=dot_size(stride * scale),
         shades=shades(xy[valuable], weights[valuable], stride * scale),
         dots=[
-            Dots(colour=box_colour(box), path=dots_path(xy[main_gt == box]))
+            Dots(color=box_color(box), path=dots_path(xy[main_gt == box]))
             for box in np.unique(main_gt[main]).tolist()
         ],
         caption=f"{np.count_nonzero(main)} main, {np.count_nonzero(valuable)} valuable",

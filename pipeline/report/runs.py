@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.paths import TEACHER, RunFolder
+from pipeline.core.paths import TEACHER, RunPaths
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.onnx.description import OnnxDescription
@@ -71,7 +71,7 @@ class Run:
         return count_parameters(self.detector) if isinstance(self.detector, DetectorConfig) else None
 
 
-def read_teacher(folder: RunFolder, detector: DetectorConfig | OnnxDescription) -> Run:
+def read_teacher(folder: RunPaths, detector: DetectorConfig | OnnxDescription) -> Run:
     """The teacher's results.
 
     Raises:
@@ -80,7 +80,7 @@ def read_teacher(folder: RunFolder, detector: DetectorConfig | OnnxDescription) 
     return _read_run(folder, TEACHER, "teacher", detector, None)
 
 
-def read_students(folder: RunFolder, students: Mapping[str, StudentConfig]) -> list[Run]:
+def read_students(folder: RunPaths, students: Mapping[str, StudentConfig]) -> list[Run]:
     """The students' results, in the order of ``params.yaml``.
 
     Raises:
@@ -97,7 +97,7 @@ def read_students(folder: RunFolder, students: Mapping[str, StudentConfig]) -> l
 
 
 def _read_run(
-    folder: RunFolder,
+    folder: RunPaths,
     name: str,
     role: Role,
     detector: DetectorConfig | OnnxDescription,

@@ -150,7 +150,7 @@ def edge_entropies(
     Args:
         codes: (P, 4 * (bins - 1)), or (P, 4 * bins) if lossless.
         region: (P, 4) rows of ``points/region``.
-        precision: The quantiser's steps.
+        precision: The quantizer's steps.
 
     Returns:
         (P, 4), in ``[0, log(bins)]``.

@@ -35,7 +35,7 @@ PALE = 0.62
 """Opacity of the white over a picture below points."""
 
 FULL_WEIGHT = 0.5
-"""Weight from which on a cell is fully coloured: the region ends at ATSS's threshold, mostly below it."""
+"""Weight from which on a cell is fully colored: the region ends at ATSS's threshold, mostly below it."""
 
 LOWEST_OPACITY, OPACITY_SPREAD = 0.15, 0.75
 
@@ -73,7 +73,7 @@ def draw_view(view: ShownView) -> bytes:
 
 def _draw(view: ShownView, objects: Sequence[ShownObject]) -> Figure:
     """The sheet: the view with its levels beside it, and below a row for every shown object."""
-    if not len(view.stored.planned.points):
+    if not len(view.stored.view.points):
         return _draw_empty(view)
     columns = _level_columns(view)
     heights = [max(_view_height(view), _levels_height(view, columns))]
@@ -123,7 +123,7 @@ def _view_height(view: ShownView) -> float:
 
 
 def _title(view: ShownView) -> str:
-    planned = view.stored.planned
+    planned = view.stored.view
     (height, width), points = view.size_hw, planned.points
     flipped = ", flipped" if planned.geometry.flip else ""
     kept = (
@@ -139,7 +139,7 @@ def _title(view: ShownView) -> str:
 
 def _legend(objects: Sequence[ShownObject]) -> list[Artist]:
     handles: list[Artist] = [
-        Line2D([], [], color=MUTED, linewidth=1.8, label="ground truth, a colour an object"),
+        Line2D([], [], color=MUTED, linewidth=1.8, label="ground truth, a color an object"),
         Line2D([], [], color=MUTED, marker="o", linestyle="", markersize=5, label="main-region point"),
     ]
     handles += [
@@ -166,8 +166,8 @@ def _draw_view(part: SubFigure, view: ShownView, objects: Sequence[ShownObject])
     axes = part.subplots()
     _show_pixels(axes, view)
     letters = {shown.box: _letter(place) for place, shown in enumerate(objects)}
-    for box, corners in enumerate(view.stored.planned.boxes_xyxy.tolist()):
-        axes.add_patch(_outline(corners, box_colour(box), "-", 1.8))
+    for box, corners in enumerate(view.stored.view.boxes_xyxy.tolist()):
+        axes.add_patch(_outline(corners, box_color(box), "-", 1.8))
     for shown in objects:
         _mark_teacher(axes, shown)
     points_per_px = _view_scale(view) * POINTS_PER_INCH
@@ -182,14 +182,14 @@ def _letter(place: int) -> str:
 
 def _labels(view: ShownView, letters: dict[int, str], points_per_px: float) -> list[Mark]:
     """Labels of the boxes where they cover no other one: the shown objects come first."""
-    planned = view.stored.planned
+    planned = view.stored.view
     height, width = view.size_hw
     picture = Picture(uri="", width=width * points_per_px, height=height * points_per_px, scale=points_per_px)
     others = [box for box in range(len(planned.labels)) if box not in letters]
     labelled = [*letters, *(others if len(planned.labels) <= MOST_LABELS else [])]
     return place_marks(
         [_xywh(planned.boxes_xyxy[box]) for box in labelled],
-        [box_colour(box) for box in labelled],
+        [box_color(box) for box in labelled],
         [f"{letters.get(box, '')} {view.class_name(box)}".strip() for box in labelled],
         picture,
     )
@@ -205,7 +205,7 @@ def _draw_label(axes: Axes, mark: Mark, points_per_px: float) -> None:
         return
     left, top, width = (value / points_per_px for value in mark.tag)
     height = LABEL_HEIGHT / points_per_px
-    axes.add_patch(Rectangle((left, top), width, height, facecolor=mark.colour, linewidth=0, zorder=5))
+    axes.add_patch(Rectangle((left, top), width, height, facecolor=mark.color, linewidth=0, zorder=5))
     axes.text(
         left + width / 2,
         top + height / 2,
@@ -228,16 +228,16 @@ def _mark_teacher(axes: Axes, shown: ShownObject) -> None:
 
 
 def _outline(
-    corners: Sequence[float], colour: str, dash: str | tuple[float, Sequence[float]], width: float
+    corners: Sequence[float], color: str, dash: str | tuple[float, Sequence[float]], width: float
 ) -> Rectangle:
     x1, y1, x2, y2 = corners
     return Rectangle(
-        (x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linestyle=dash, linewidth=width, zorder=3
+        (x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=dash, linewidth=width, zorder=3
     )
 
 
 def _show_pixels(axes: Axes, view: ShownView) -> None:
-    """The picture, pixel centres at whole numbers + 1/2 as boxes count them."""
+    """The picture, pixel centers at whole numbers + 1/2 as boxes count them."""
     height, width = view.size_hw
     axes.imshow(view.pixels, extent=(0, width, height, 0), interpolation="bilinear")
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
@@ -257,24 +257,24 @@ def _draw_levels(part: SubFigure, view: ShownView, columns: int) -> None:
 
 
 def _draw_level(axes: Axes, view: ShownView, level: int, inches: float) -> None:
-    """Cells of the valuable region by weight, and points of the main region in their object's colour."""
+    """Cells of the valuable region by weight, and points of the main region in their object's color."""
     _show_pixels(axes, view)
     height, width = view.size_hw
     axes.add_patch(Rectangle((0, 0), width, height, facecolor="white", alpha=PALE, linewidth=0))
-    points = view.stored.planned.points
+    points = view.stored.view.points
     here = points.level == level
     xy, weights, main_gt = view.places.xy[here], points.valuable_weight[here], points.main_gt[here]
     stride = view.strides[level]
     valuable, main = weights > 0, main_gt != NOT_MAIN
     axes.add_collection(_cells(xy[valuable], weights[valuable], stride))
-    boxes = view.stored.planned.boxes_xyxy.tolist()
+    boxes = view.stored.view.boxes_xyxy.tolist()
     for box, corners in enumerate(boxes):
-        axes.add_patch(_outline(corners, box_colour(box), "-", 1.0 if len(boxes) <= MOST_LABELS else 0.5))
+        axes.add_patch(_outline(corners, box_color(box), "-", 1.0 if len(boxes) <= MOST_LABELS else 0.5))
     axes.scatter(
         xy[main, 0],
         xy[main, 1],
         s=_dot_area(stride * inches * POINTS_PER_INCH / width),
-        c=[box_colour(box) for box in main_gt[main].tolist()],
+        c=[box_color(box) for box in main_gt[main].tolist()],
         edgecolors="white",
         linewidths=0.5,
         zorder=4,
@@ -286,8 +286,8 @@ def _draw_level(axes: Axes, view: ShownView, level: int, inches: float) -> None:
 def _cells(xy: NDArray[np.float32], weights: NDArray[np.float32], side: int) -> PolyCollection:
     """A square around each point, the more opaque the heavier it is."""
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.47 * side
-    colours = [mpl.colors.to_rgba(VALUABLE, _opacity(weight)) for weight in weights.tolist()]
-    return PolyCollection(list(xy[:, None] + corners), facecolors=colours, linewidths=0, zorder=2)
+    colors = [mpl.colors.to_rgba(VALUABLE, _opacity(weight)) for weight in weights.tolist()]
+    return PolyCollection(list(xy[:, None] + corners), facecolors=colors, linewidths=0, zorder=2)
 
 
 def _opacity(weight: float) -> float:
@@ -314,8 +314,8 @@ def _draw_objects(part: SubFigure, view: ShownView, objects: Sequence[ShownObjec
 def _draw_crop(axes: Axes, view: ShownView, shown: ShownObject, letter: str) -> None:
     """The object with its true and the teacher's box, and a little of what is around them."""
     _show_pixels(axes, view)
-    truth = view.stored.planned.boxes_xyxy[shown.box]
-    axes.add_patch(_outline(truth.tolist(), box_colour(shown.box), "-", 1.8))
+    truth = view.stored.view.boxes_xyxy[shown.box]
+    axes.add_patch(_outline(truth.tolist(), box_color(shown.box), "-", 1.8))
     _mark_teacher(axes, shown)
     low = np.minimum(truth[:2], shown.teacher_xyxy[:2])
     high = np.maximum(truth[2:], shown.teacher_xyxy[2:])
@@ -346,6 +346,6 @@ def last_shown_bin(shown: ShownObject) -> int:
     return min(max(int(likely.max(initial=0)), furthest) + 1, last)
 
 
-def box_colour(place: int) -> str:
-    """Colour of a view's ``place``-th object."""
+def box_color(place: int) -> str:
+    """Color of a view's ``place``-th object."""
     return PALETTE[place % len(PALETTE)]

@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline.core.digest import canonical_json
 from pipeline.core.progress import describe_bytes
 from pipeline.report import numbers
-from pipeline.store.format.fingerprint import canonical_json
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.reader.verify import Problem
 from pipeline.store.tools.scratch import ScratchFolder

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.store.reader.points import PointPlaces, locate_points
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
+from pipeline.store.tools.points import PointPlaces, locate_points
 from pipeline.views.types import ViewKey
 
 SHOWN_OBJECTS = 4
 """Objects whose edge distributions are drawn."""
 
-GREY = 208
+GRAY = 208
 """Level of the canvas where there is no image."""
 
 
@@ -43,11 +43,11 @@ class ShownView:
     @property
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the view, px, not padded."""
-        return self.stored.planned.geometry.resized_hw
+        return self.stored.view.geometry.resized_hw
 
     def class_name(self, box: int) -> str:
         """Class of the view's ``box``-th object."""
-        label = int(self.stored.planned.labels[box])
+        label = int(self.stored.view.labels[box])
         return self.class_names.get(label, f"class {label}")
 
 
@@ -78,9 +78,9 @@ class ShownObject:
     teacher_xyxy: NDArray[np.float64]
 
 
-def grey_canvas(size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+def gray_canvas(size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """What a view is drawn on without its image: (H, W, 3)."""
-    return np.full((*size_hw, 3), GREY, np.uint8)
+    return np.full((*size_hw, 3), GRAY, np.uint8)
 
 
 def show_view(
@@ -94,7 +94,7 @@ def show_view(
     Args:
         store: The store.
         key: A view of it.
-        pixels: Of the view, not padded; ``None`` draws it on grey.
+        pixels: Of the view, not padded; ``None`` draws it on gray.
         class_names: By label.
 
     Raises:
@@ -104,16 +104,16 @@ def show_view(
     strides = store.schema.strides
     return ShownView(
         stored=stored,
-        places=locate_points(stored.planned, strides, store.conventions.cell_offset),
+        places=locate_points(stored.view, strides, store.conventions.cell_offset),
         strides=strides,
-        pixels=grey_canvas(stored.planned.geometry.resized_hw) if pixels is None else pixels,
+        pixels=gray_canvas(stored.view.geometry.resized_hw) if pixels is None else pixels,
         class_names=class_names,
     )
 
 
 def choose_objects(view: ShownView, most: int = SHOWN_OBJECTS) -> list[ShownObject]:
     """Objects with points in the main region, spread from the largest to the smallest; from left to right."""
-    planned = view.stored.planned
+    planned = view.stored.view
     sides = planned.boxes_xyxy[:, 2:] - planned.boxes_xyxy[:, :2]
     by_size = np.argsort(-sides.prod(axis=1), kind="stable").tolist()
     points = {box: _surest_point(view.stored, box) for box in by_size}
@@ -127,16 +127,16 @@ def choose_objects(view: ShownView, most: int = SHOWN_OBJECTS) -> list[ShownObje
 
 def _surest_point(stored: StoredView, box: int) -> int | None:
     """The main-region point of a box where the teacher's logit of its class is largest."""
-    main = np.flatnonzero(stored.planned.points.main_region)
-    mine = stored.planned.points.main_gt[main] == box
+    main = np.flatnonzero(stored.view.points.main_region)
+    mine = stored.view.points.main_gt[main] == box
     if not mine.any():
         return None
-    scores = np.where(mine, stored.cls_logits()[:, int(stored.planned.labels[box])], -np.inf)
+    scores = np.where(mine, stored.cls_logits()[:, int(stored.view.labels[box])], -np.inf)
     return int(main[scores.argmax()])
 
 
 def _show_object(view: ShownView, box: int, point: int) -> ShownObject:
-    planned = view.stored.planned
+    planned = view.stored.view
     logits = view.stored.edge_logits()[point].astype(np.float64)
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities = powers / powers.sum(axis=-1, keepdims=True)

@@ -12,7 +12,7 @@ from pipeline.report.pictures import (
     Mark,
     Picture,
     Rectangle,
-    class_colours,
+    class_colors,
     embed_picture,
     place_marks,
 )
@@ -58,10 +58,10 @@ class Strip:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """All strips, and the colours that classes have in all of them, by name; none if there are too many."""
+    """All strips, and the colors that classes have in all of them, by name; none if there are too many."""
 
     strips: Sequence[Strip]
-    colours: Mapping[str, str]
+    colors: Mapping[str, str]
 
 
 def choose_images(manifest: Manifest, count: int = STRIPS) -> list[ImageRecord]:
@@ -98,12 +98,12 @@ class _Classes:
     """How the classes of one strip are drawn."""
 
     names: Mapping[int, str]
-    colours: Mapping[int, str]
+    colors: Mapping[int, str]
     explained: frozenset[int]
-    """Classes whose colour the page explains elsewhere: by a legend, or by the ground truth beside."""
+    """Classes whose color the page explains elsewhere: by a legend, or by the ground truth beside."""
 
     def label(self, result: Result) -> str:
-        """The score, and the class where its colour alone would not tell it."""
+        """The score, and the class where its color alone would not tell it."""
         score = f"{result['score']:.2f}"
         category: int = result["category_id"]
         return score if category in self.explained else f"{self.names[category]} {score}"
@@ -117,7 +117,7 @@ def make_gallery(
 ) -> Gallery:
     """Strips of ``records``, pictures ``shown`` px wide.
 
-    Classes have the same colours in all strips if there are enough colours; else in each strip its own.
+    Classes have the same colors in all strips if there are enough colors; else in each strip its own.
 
     Args:
         manifest: Of the validation split.
@@ -130,18 +130,18 @@ def make_gallery(
         {name: by_image[record.image_id] for name, by_image in detections.items()} for record in records
     ]
     categories = [_categories(record, found) for record, found in zip(records, by_record, strict=True)]
-    shared = class_colours(set().union(*categories))
+    shared = class_colors(set().union(*categories))
     legend = shared if len(shared) <= len(PALETTE) else {}
     strips = []
     for record, found, mine in zip(records, by_record, categories, strict=True):
         true = frozenset(annotation.category_id for annotation in _objects(record))
         classes = _Classes(
             names=names,
-            colours=legend or class_colours(mine),
+            colors=legend or class_colors(mine),
             explained=frozenset(legend) or true,
         )
         strips.append(_strip(manifest, record, found, classes, shown))
-    return Gallery(strips=strips, colours={names[category]: colour for category, colour in legend.items()})
+    return Gallery(strips=strips, colors={names[category]: color for category, color in legend.items()})
 
 
 def _categories(record: ImageRecord, found: Mapping[str, Sequence[Result]]) -> set[int]:
@@ -168,7 +168,7 @@ def _truth_panel(record: ImageRecord, picture: Picture, classes: _Classes) -> Pa
     objects = _objects(record)
     marks = place_marks(
         [annotation.box_xywh for annotation in objects],
-        [classes.colours[annotation.category_id] for annotation in objects],
+        [classes.colors[annotation.category_id] for annotation in objects],
         [classes.names[annotation.category_id] for annotation in objects],
         picture,
     )
@@ -181,7 +181,7 @@ def _found_panel(
 ) -> Panel:
     marks = place_marks(
         [result["bbox"] for result in results],
-        [classes.colours[result["category_id"]] for result in results],
+        [classes.colors[result["category_id"]] for result in results],
         [classes.label(result) for result in results],
         picture,
     )

@@ -1,4 +1,4 @@
-"""How charts look: colours and matplotlib's settings, for the page and for single pictures."""
+"""How charts look: colors and matplotlib's settings, for the page and for single pictures."""
 
 from typing import Any, Final
 
@@ -35,4 +35,4 @@ STYLE: Final[Any] = {
 EDGE_NAMES = ("left", "top", "right", "bottom")
 
 TEACHER, VALUABLE, MAIN = "#27364f", "#d79a1e", "#5b4a9e"
-"""Colours of the teacher, of the valuable and of the main region."""
+"""Colors of the teacher, of the valuable and of the main region."""

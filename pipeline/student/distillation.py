@@ -1,4 +1,4 @@
-"""The distillation terms of a batch: weights and normalisation, once and visibly.
+"""The distillation terms of a batch: weights and normalization, once and visibly.
 
 Source: repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py`` (``loss_single``).
 
@@ -17,8 +17,8 @@ from torch import Tensor
 from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.distillation import kd_divergence
-from pipeline.training.batches import BatchTargets, SoftBatch
-from pipeline.training.criterion import MainPoints, Normalisers
+from pipeline.training.batches import BatchLabels, TeacherBatch
+from pipeline.training.criterion import LossNormalizers, MainPoints
 
 REFERENCE_IMAGES = 2
 """Images per GPU of the published runs, over which the reference sums."""
@@ -74,13 +74,13 @@ class DistillationLosses:
     main_level: Tensor
     """``LongTensor[M]``: level of each main-region point."""
 
-    def reduce(self, config: DistillationConfig, normalisers: Normalisers) -> dict[str, Tensor]:
-        """The weighted and normalised terms, 0-d each.
+    def reduce(self, config: DistillationConfig, normalizers: LossNormalizers) -> dict[str, Tensor]:
+        """The weighted and normalized terms, 0-d each.
 
         The reference averages class KD level by level and then sums the levels.
         """
-        per_image = REFERENCE_IMAGES / normalisers.images
-        per_level = 1 / normalisers.main_per_level[self.main_level]
+        per_image = REFERENCE_IMAGES / normalizers.images
+        per_level = 1 / normalizers.main_per_level[self.main_level]
         return {
             "loss_ld": config.ld_weight * self.ld.sum() * per_image,
             "loss_ld_vlr": config.vlr_weight * self.vlr.sum() * per_image,
@@ -90,8 +90,8 @@ class DistillationLosses:
 
 def distillation_losses(
     raw: RawOutputs,
-    targets: BatchTargets,
-    soft: SoftBatch,
+    targets: BatchLabels,
+    soft: TeacherBatch,
     main: MainPoints,
     config: DistillationConfig,
 ) -> DistillationLosses:

@@ -10,19 +10,19 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.store.format.fingerprint import require
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import BatchSoftTargets, batch_soft_targets
+from pipeline.student.teacher_batch import QuantizedTeacherBatch, quantized_teacher_batch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, choose_view
 from pipeline.views.manifest import Manifest
-from pipeline.views.types import PlannedView, ViewKey
+from pipeline.views.types import LabeledView, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredTargets:
+class StoreSource:
     """Targets of views as a store holds them; soft targets only if asked for."""
 
     store: TargetStore
-    with_teacher: bool
+    read_logits: bool
     """Whether the teacher's outputs are read; a plain student needs the regions alone."""
     epochs: int | None
     """Epochs whose views the store holds one by one; None if every epoch draws from all views."""
@@ -50,22 +50,22 @@ class StoredTargets:
         """Geometry of one view."""
         return self.store.geometry(key)
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, StoredView | None]:
+    def load(self, key: ViewKey) -> tuple[LabeledView, StoredView | None]:
         """Read one view."""
-        if not self.with_teacher:
-            return self.store.planned(key), None
+        if not self.read_logits:
+            return self.store.view(key), None
         stored = self.store.read(key)
-        return stored.planned, stored
+        return stored.view, stored
 
-    def join(self, soft: Sequence[StoredView]) -> BatchSoftTargets:
+    def join(self, soft: Sequence[StoredView]) -> QuantizedTeacherBatch:
         """Codes of a batch, one view after another."""
-        return batch_soft_targets(soft)
+        return quantized_teacher_batch(soft)
 
 
 def student_needs(detector: DetectorConfig, manifest: Manifest) -> dict[str, Any]:
     """The fields of a store's fingerprint that a student depends on.
 
-    Not the conventions: a student takes over those of the store, see ``StoredTargets.conventions``.
+    Not the conventions: a student takes over those of the store, see ``StoreSource.conventions``.
     """
     return {
         "annotations": manifest.annotations_sha256,

@@ -1,4 +1,4 @@
-"""Soft targets of a batch: stored codes of its views, joined, and dequantised where the losses are."""
+"""Soft targets of a batch: stored codes of its views, joined, and dequantized where the losses are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pipeline.codec.edges import CODE_OF_ZERO, EDGES, cosine_basis
 from pipeline.store.reader.stored import StoredView
-from pipeline.training.batches import OnDevice, joined
+from pipeline.training.batches import TensorData, joined
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchSoftTargets(OnDevice):
+class QuantizedTeacherBatch(TensorData):
     """What the teacher said at a batch's points: integer codes, or float logits if their step is 0."""
 
     edge_codes: Tensor
@@ -47,10 +47,10 @@ def _basis(bins: int, device: torch.device) -> Tensor:
     return torch.from_numpy(cosine_basis(bins).astype(np.float32)).to(device)
 
 
-def batch_soft_targets(stored: Sequence[StoredView]) -> BatchSoftTargets:
+def quantized_teacher_batch(stored: Sequence[StoredView]) -> QuantizedTeacherBatch:
     """Concatenate codes; they stay integers until they are on the device."""
     steps = [_steps(view) for view in stored]
-    return BatchSoftTargets(
+    return QuantizedTeacherBatch(
         edge_codes=joined([view.edge_codes for view in stored], stored[0].edge_codes.dtype),
         edge_steps=joined(steps, np.float32),
         cls_codes=joined([view.cls_codes for view in stored], stored[0].cls_codes.dtype),

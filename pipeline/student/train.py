@@ -8,17 +8,17 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import RawOutputs
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.distillation import DistillationConfig, distillation_losses
-from pipeline.student.source import StoredTargets, planned_epochs, require_epochs, require_fit
+from pipeline.student.source import StoreSource, planned_epochs, require_epochs, require_fit
 from pipeline.student.validate import ValidationConfig
 from pipeline.training.batches import Batch
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.config import TrainConfig
-from pipeline.training.criterion import DetectionCriterion, MainPoints, Normalisers
+from pipeline.training.criterion import DetectionCriterion, LossNormalizers, MainPoints
 from pipeline.training.dataset import Loader
 from pipeline.training.loop import Trained, build_for_training, train
-from pipeline.training.processes import Machine
+from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
-from pipeline.training.step import LossesOf, Terms
+from pipeline.training.step import LossFn, Terms
 from pipeline.training.validation import Validation
 from pipeline.views.conventions import Conventions
 from pipeline.views.manifest import Manifest
@@ -35,7 +35,7 @@ class StudentConfig:
     """Evaluation while it is trained."""
 
 
-def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoredTargets:
+def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoreSource:
     """A student's targets from a store that fits it; the student takes over the store's conventions.
 
     Raises:
@@ -44,9 +44,9 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
     """
     require_fit(store.fingerprint, config.detector, manifest)
     require_epochs(store.fingerprint, config.train.schedule.epochs)
-    return StoredTargets(
+    return StoreSource(
         store=store,
-        with_teacher=config.loss.reads_teacher,
+        read_logits=config.loss.reads_teacher,
         epochs=planned_epochs(store.fingerprint),
     )
 
@@ -56,7 +56,7 @@ def train_student(
     source: TargetSource,
     manifest: Manifest,
     *,
-    machine: Machine,
+    machine: Placement,
     label: str,
     steps: int | None = None,
     log_every: int | None = None,
@@ -72,7 +72,7 @@ def train_student(
         machine: where to train.
         label: shown beside the progress.
         steps: stop after so many; the schedule's own number if not given.
-        log_every: steps that a row of the loss curve is the mean of; see ``steps_per_row`` if not given.
+        log_every: steps that a row of the loss curve is the mean of; see ``log_interval`` if not given.
         checkpoints: to go on from and to leave behind; none if not given.
         validation: see ``student.validate``; none if not given.
 
@@ -101,15 +101,15 @@ def train_student(
     )
 
 
-def student_losses(config: StudentConfig, conventions: Conventions) -> LossesOf:
+def student_losses(config: StudentConfig, conventions: Conventions) -> LossFn:
     """The loss terms of a batch: detection, and distillation where the batch has soft targets."""
     criterion = DetectionCriterion(config.detector.strides, cell_offset=conventions.cell_offset)
 
-    def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers) -> Terms:
-        terms = criterion(raw, batch.targets, main).reduce(normalisers)
-        if batch.soft is not None:
-            losses = distillation_losses(raw, batch.targets, batch.soft, main, config.loss)
-            terms |= losses.reduce(config.loss, normalisers)
+    def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
+        terms = criterion(raw, batch.targets, main).reduce(normalizers)
+        if batch.teacher is not None:
+            losses = distillation_losses(raw, batch.targets, batch.teacher, main, config.loss)
+            terms |= losses.reduce(config.loss, normalizers)
         return terms
 
     return losses_of

@@ -7,7 +7,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.detector.gfl import GFL
 from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
-from pipeline.training.processes import Machine
+from pipeline.training.processes import Placement
 from pipeline.training.validation import SCORES, Validation
 from pipeline.views.manifest import Manifest
 
@@ -43,7 +43,7 @@ class ValidationConfig:
                 raise ConfigError(f"{name}: expected 1 or more, but got {getattr(self, name)}")
 
 
-def validation_on(config: ValidationConfig, manifest: Manifest, machine: Machine) -> Validation:
+def validation_on(config: ValidationConfig, manifest: Manifest, machine: Placement) -> Validation:
     """Validation on the images of a manifest, which the processes share."""
     processes, scale = machine.processes, config.scale
     assert scale is not None, "a validation has a scale"
@@ -59,7 +59,7 @@ def validation_on(config: ValidationConfig, manifest: Manifest, machine: Machine
             progress=lambda batches, _total: batches,
         )
         results = processes.collect(found)
-        if not processes.leads:
+        if not processes.is_main:
             return dict.fromkeys(SCORES)
         summary = evaluate(manifest, results, AREA_EDGES).summary
         return {name: summary[name] for name in SCORES}

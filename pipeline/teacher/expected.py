@@ -9,7 +9,7 @@ import math
 
 from pipeline.codec.edges import edge_columns
 from pipeline.store.format.schema import StoreSchema
-from pipeline.store.format.table import ViewTable
+from pipeline.store.format.table import ViewIndex
 
 EDGE_BITS_AT = (0.04, 6.2)
 """Step, and bits of an edge code at that step; 5.0 with ``released`` regions, whose weights are lower."""
@@ -24,7 +24,7 @@ FILE_BYTES = 2**15
 """Tables and metadata of a small store."""
 
 
-def expected_bytes(schema: StoreSchema, table: ViewTable) -> int:
+def estimate_bytes(schema: StoreSchema, table: ViewIndex) -> int:
     """Bytes of a finished store of this plan."""
     points, main, boxes = (int(total) for total in table.counts.sum(axis=0))
     precision = schema.precision

@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.core.errors import TeacherError
-from pipeline.core.prefetch import Overlap
-from pipeline.detector.amp import NetworkPrecision, computing_in
+from pipeline.core.prefetch import Prefetcher
+from pipeline.detector.amp import NetworkPrecision, autocast
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
-from pipeline.views.types import PlannedView, SoftTargets
+from pipeline.views.types import LabeledView, SoftTargets
 
-TeacherThreads = Overlap[list[PlannedView], Tensor, list[SoftTargets]]
+TeacherThreads = Prefetcher[list[LabeledView], Tensor, list[SoftTargets]]
 """The threads that decode batches and run the teacher on them."""
 
 MOST_PIXELS = 32_000_000
 """Of the views that are inside the teacher at a time, on the CPU: a ResNet-50 takes 240 bytes for each."""
 
-MOST_DECODERS = 8
+MAX_DECODERS = 8
 """Each holds a decoded batch: 100 MB for eight views of 1333x800."""
 
 FORWARDS_PER_DECODER = 4
@@ -44,7 +44,7 @@ class ThreadCounts:
         """One thread drives a GPU; on the CPU there is one for each core, as far as the memory reaches.
 
         A forward pass on the CPU has one thread, for its last bits depend on how many it is spread over
-        (oneDNN and group normalisation sum in another order): so a store is the same on any number of cores.
+        (oneDNN and group normalization sum in another order): so a store is the same on any number of cores.
 
         Args:
             device: Of the teacher.
@@ -52,13 +52,13 @@ class ThreadCounts:
             batch_pixels: Of all views of the largest batch.
         """
         if device.type != "cpu":
-            return cls(decoders=max(1, min(cores, MOST_DECODERS)), forwards=1)
+            return cls(decoders=max(1, min(cores, MAX_DECODERS)), forwards=1)
         forwards = max(1, min(cores, MOST_PIXELS // batch_pixels))
-        return cls(decoders=min(-(-forwards // FORWARDS_PER_DECODER), MOST_DECODERS), forwards=forwards)
+        return cls(decoders=min(-(-forwards // FORWARDS_PER_DECODER), MAX_DECODERS), forwards=forwards)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teacher:
+class LogitExtractor:
     """A frozen detector that turns planned views into soft targets.
 
     Views are batched only with views of the same padded size, and batches are cut in the same way
@@ -75,7 +75,7 @@ class Teacher:
     def __post_init__(self) -> None:
         self.model.place(self.device)
 
-    def run(self, views: Sequence[PlannedView]) -> Iterator[SoftTargets]:
+    def run(self, views: Sequence[LabeledView]) -> Iterator[SoftTargets]:
         """Soft targets of views, in their order; the next batches are decoded while one is computed."""
         pixels = self.batch_size * max((math.prod(view.geometry.padded_hw) for view in views), default=1)
         with self.threads(ThreadCounts.of(self.device, torch.get_num_threads(), pixels)) as threads:
@@ -84,7 +84,7 @@ class Teacher:
 
     def threads(self, counts: ThreadCounts) -> TeacherThreads:
         """The threads of a process that runs this teacher; to be closed."""
-        return Overlap(
+        return Prefetcher(
             self.decode,
             self.forward,
             loaders=counts.decoders,
@@ -92,7 +92,7 @@ class Teacher:
             initializer=_compute_alone,
         )
 
-    def decode(self, batch: Sequence[PlannedView]) -> Tensor:
+    def decode(self, batch: Sequence[LabeledView]) -> Tensor:
         """The pixels of a batch, ``Tensor[B, 3, H, W]``, in the host's memory."""
         preprocessing = self.model.spec.conventions.preprocessing
         pixels = []
@@ -102,17 +102,17 @@ class Teacher:
             pixels.append(apply_view(image, view.geometry, preprocessing))
         images = batch_images(pixels, [view.geometry.padded_hw for view in batch], preprocessing)
         # From pinned memory the copy to a GPU is several times as fast.
-        return images.pin_memory() if self.model.input_device.type == "cuda" else images
+        return images.pin_memory() if self.model.device.type == "cuda" else images
 
     @torch.inference_mode()
     def outputs(self, images: Tensor) -> RawOutputs:
         """The network's outputs for images ``Tensor[B, 3, H, W]`` in the host's memory, on its device."""
-        target = self.model.input_device
-        with computing_in(self.precision, target):
+        target = self.model.device
+        with autocast(self.precision, target):
             return self.model(images.to(target, memory_format=torch.channels_last, non_blocking=True))
 
     @torch.inference_mode()
-    def forward(self, images: Tensor, batch: Sequence[PlannedView]) -> list[SoftTargets]:
+    def forward(self, images: Tensor, batch: Sequence[LabeledView]) -> list[SoftTargets]:
         """Soft targets of a batch of images ``Tensor[B, 3, H, W]`` of equal padded size.
 
         Raises:
@@ -131,7 +131,7 @@ class Teacher:
         return targets
 
 
-def equal_size_batches(views: Sequence[PlannedView], batch_size: int) -> list[list[PlannedView]]:
+def equal_size_batches(views: Sequence[LabeledView], batch_size: int) -> list[list[LabeledView]]:
     """Consecutive views of equal padded size, at most ``batch_size`` at a time."""
     batches = []
     for _, group in groupby(views, key=lambda view: view.geometry.padded_hw):
@@ -141,7 +141,7 @@ def equal_size_batches(views: Sequence[PlannedView], batch_size: int) -> list[li
 
 
 def kept_rows(
-    batch: Sequence[PlannedView], sizes: Sequence[tuple[int, int]]
+    batch: Sequence[LabeledView], sizes: Sequence[tuple[int, int]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of all views' points, and of those in the main region, among the ``B * N`` positions of a batch.
 
@@ -171,7 +171,7 @@ def _compute_alone() -> None:
     torch.set_num_threads(1)
 
 
-def require_finite(soft: SoftTargets, view: PlannedView) -> None:
+def require_finite(soft: SoftTargets, view: LabeledView) -> None:
     """Stop at the first image for which the teacher says nothing usable."""
     for name in ("edge_logits", "cls_logits"):
         values = torch.from_numpy(getattr(soft, name))

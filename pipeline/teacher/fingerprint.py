@@ -8,13 +8,13 @@ from pipeline.codec.precision import Precision
 from pipeline.detector.amp import NetworkPrecision
 from pipeline.detector.model import ModelSpec
 from pipeline.regions.atss import INSIDE_MARGIN_PX, TOP_K
-from pipeline.regions.view_set import ViewPlan
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import FORMAT_VERSION
 from pipeline.views.pyramid import ANCHOR_SCALE
 
 
 def store_fingerprint(
-    plan: ViewPlan,
+    plan: ViewSet,
     spec: ModelSpec,
     architecture: Mapping[str, Any],
     weights_sha256: str,

@@ -8,21 +8,21 @@ import torch
 
 from pipeline.core.errors import ConfigError, TeacherError
 from pipeline.detector.model import ModelSpec
-from pipeline.onnx.models import GflFiles, ModelFiles, file_sha256, find_model
-from pipeline.regions.view_set import ViewPlan
-from pipeline.teacher.extractor import Teacher
+from pipeline.onnx.models import GflHandle, ModelHandle, file_sha256, open_model
+from pipeline.regions.view_set import ViewSet
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.fingerprint import store_fingerprint
 from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreSetup:
+class StoreInputs:
     """A teacher's files, and the views that it is to see."""
 
     config: CacheConfig
-    plan: ViewPlan
-    files: ModelFiles
+    plan: ViewSet
+    files: ModelHandle
     """The weights themselves are not read until the teacher is loaded."""
     weights_sha256: str
 
@@ -44,13 +44,13 @@ class StoreSetup:
             self.config.forward_precision,
         )
 
-    def load_teacher(self, device: torch.device) -> Teacher:
+    def load_teacher(self, device: torch.device) -> LogitExtractor:
         """The teacher, ready to run.
 
         Raises:
             TeacherError: The weights are missing or do not fit their description.
         """
-        return Teacher(
+        return LogitExtractor(
             model=self.files.load(),
             manifest=self.plan.manifest,
             batch_size=self.config.batch_size,
@@ -59,20 +59,20 @@ class StoreSetup:
         )
 
 
-def set_up_store(config: CacheConfig, manifest: Manifest, weights: Path) -> StoreSetup:
+def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> StoreInputs:
     """Put together what a store is made from.
 
     Args:
         config: Of the store.
         manifest: Of the training images.
-        weights: Of the teacher; its description lies beside it, see ``find_model``.
+        weights: Of the teacher; its description lies beside it, see ``open_model``.
 
     Raises:
         TeacherError: There is no teacher, or it is one of other classes than the dataset's.
         ConfigError: The views have not the size that the teacher takes, or its precision is its file's.
     """
-    files = find_model(weights, manifest.categories)
-    if config.forward_precision != "float32" and not isinstance(files, GflFiles):
+    files = open_model(weights, manifest.categories)
+    if config.forward_precision != "float32" and not isinstance(files, GflHandle):
         raise ConfigError(
             "cache_teacher.forward_precision: expected float32, for an ONNX file says itself in what it "
             f"computes, but got {config.forward_precision}"
@@ -81,11 +81,11 @@ def set_up_store(config: CacheConfig, manifest: Manifest, weights: Path) -> Stor
         raise TeacherError(f"{files.weights}: expected a weights file, but there is none")
     spec = files.spec
     spec.require_scales(config.views.scales, "cache_teacher.views.scales")
-    plan = ViewPlan(
+    plan = ViewSet(
         manifest=manifest,
         strides=spec.strides,
         views=config.views,
         regions=config.regions,
         conventions=spec.conventions,
     )
-    return StoreSetup(config=config, plan=plan, files=files, weights_sha256=file_sha256(files.weights))
+    return StoreInputs(config=config, plan=plan, files=files, weights_sha256=file_sha256(files.weights))

@@ -5,16 +5,16 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import BoundedSemaphore
 
-from pipeline.core.timing import clocked
-from pipeline.regions.view_set import ViewPlan
+from pipeline.core.timing import timed_call
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
-from pipeline.teacher.extractor import Teacher, ThreadCounts, equal_size_batches
+from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
 from pipeline.teacher.times import PartitionTimes, Seconds
-from pipeline.views.types import PlannedView, SoftTargets, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 PARTITIONS_IN_FLIGHT = 2
-"""In one process: one is computed while the one before it is quantised and written. Bounds the memory."""
+"""In one process: one is computed while the one before it is quantized and written. Bounds the memory."""
 
 Engine = Callable[[Path, Sequence[int]], Generator[PartitionTimes, None, None]]
 """Writes partitions of the store that ``writer.init`` began in a scratch folder; yields the finished ones.
@@ -24,7 +24,7 @@ Closing it early drops what has not begun; partitions that were finished stay.
 
 
 def write_here(
-    plan: ViewPlan, teacher: Teacher, cores: int, scratch: Path, partitions: Sequence[int]
+    plan: ViewSet, teacher: LogitExtractor, cores: int, scratch: Path, partitions: Sequence[int]
 ) -> Generator[PartitionTimes, None, None]:
     """The engine of one process; an ``Engine`` once ``plan``, ``teacher`` and ``cores`` are given."""
     with (
@@ -43,7 +43,9 @@ def write_here(
 class PartitionWriter:
     """What one process needs to write partitions: the plan, the teacher and their threads."""
 
-    def __init__(self, scratch: Path, plan: ViewPlan, teacher: Teacher, *, cores: int, name: str) -> None:
+    def __init__(
+        self, scratch: Path, plan: ViewSet, teacher: LogitExtractor, *, cores: int, name: str
+    ) -> None:
         """Start.
 
         Args:
@@ -77,7 +79,7 @@ class PartitionWriter:
         self._threads.close()
 
     def write(self, index: int) -> PartitionTimes:
-        """Plan, compute, quantise and write one partition; any number of threads may be in here.
+        """Plan, compute, quantize and write one partition; any number of threads may be in here.
 
         Raises:
             CacheError: the partition does not fit what was planned.
@@ -86,18 +88,18 @@ class PartitionWriter:
         """
         with self._room:
             keys = self._plan.keys(self._schema.partition_views(index))
-            views, plan_seconds = clocked(plan_views, self._plan, keys)
+            views, plan_seconds = timed_call(plan_views, self._plan, keys)
             writer.require_planned(self._scratch, index, views)
             targets, busy = self._compute(views)
-            rows, quantise_seconds = clocked(quantize_partition, self._schema, views, targets)
+            rows, quantize_seconds = timed_call(quantize_partition, self._schema, views, targets)
             write_seconds = self._write_rows(index, rows)
         return self._times(
             index,
             len(views),
-            busy + Seconds(plan=plan_seconds, quantise=quantise_seconds, write=write_seconds),
+            busy + Seconds(plan=plan_seconds, quantize=quantize_seconds, write=write_seconds),
         )
 
-    def _compute(self, views: Sequence[PlannedView]) -> tuple[list[SoftTargets], Seconds]:
+    def _compute(self, views: Sequence[LabeledView]) -> tuple[list[SoftTargets], Seconds]:
         targets: list[SoftTargets] = []
         busy = Seconds()
         for batch in self._threads.run(equal_size_batches(views, self._teacher.batch_size)):
@@ -110,14 +112,14 @@ class PartitionWriter:
         # kill: whoever comes second leaves the files alone, for they may be on their way into the store.
         if writer.is_finished(self._scratch, index):
             return 0.0
-        return clocked(writer.write_rows, self._scratch, index, rows)[1]
+        return timed_call(writer.write_rows, self._scratch, index, rows)[1]
 
     def _times(self, index: int, views: int, busy: Seconds) -> PartitionTimes:
         load = Seconds(
             plan=busy.plan / PARTITIONS_IN_FLIGHT,
             decode=busy.decode / self._counts.decoders,
             teacher=busy.teacher / self._counts.forwards,
-            quantise=busy.quantise / PARTITIONS_IN_FLIGHT,
+            quantize=busy.quantize / PARTITIONS_IN_FLIGHT,
             write=busy.write / PARTITIONS_IN_FLIGHT,
         )
         device = str(self._teacher.device)
@@ -126,6 +128,6 @@ class PartitionWriter:
         )
 
 
-def plan_views(plan: ViewPlan, keys: Sequence[ViewKey]) -> list[PlannedView]:
+def plan_views(plan: ViewSet, keys: Sequence[ViewKey]) -> list[LabeledView]:
     """The planned views of some keys."""
     return [plan.plan(plan.manifest.image(key.image_id), key.view) for key in keys]

@@ -9,8 +9,8 @@ from dataclasses import replace
 from threading import Thread
 from typing import TypeVar
 
-from pipeline.regions.view_set import ViewPlan, one_thread
-from pipeline.store.format.table import ViewTable
+from pipeline.regions.view_set import ViewSet, one_thread
+from pipeline.store.format.table import ViewIndex
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ PARALLEL_FROM_VIEWS = 20_000
 """Fewer are planned in a minute, by which time processes would hardly have begun."""
 
 
-def tabulate(plan: ViewPlan, processes: int, progress: Progress[ViewTable]) -> ViewTable:
+def build_index(plan: ViewSet, processes: int, progress: Progress[ViewIndex]) -> ViewIndex:
     """Find the regions of every view and keep what the writer must know of them.
 
     Args:
@@ -32,15 +32,15 @@ def tabulate(plan: ViewPlan, processes: int, progress: Progress[ViewTable]) -> V
     """
     runs = list(_runs(plan))
     if processes == 1 or len(plan) < PARALLEL_FROM_VIEWS:
-        return ViewTable.concatenate(list(progress(map(_tabulate_run, runs), len(runs), "plan")))
+        return ViewIndex.concatenate(list(progress(map(_tabulate_run, runs), len(runs), "plan")))
     # Threads of torch do not survive a fork of this process; spawned ones would each own 300 MB of torch.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(processes, context, initializer=_follow_parent) as pool:
-        return ViewTable.concatenate(list(progress(pool.map(_tabulate_run, runs), len(runs), "plan")))
+        return ViewIndex.concatenate(list(progress(pool.map(_tabulate_run, runs), len(runs), "plan")))
 
 
-def _runs(plan: ViewPlan) -> Iterator[ViewPlan]:
+def _runs(plan: ViewSet) -> Iterator[ViewSet]:
     """Plans of consecutive images; one without images if there are none."""
     images = plan.manifest.images
     length = max(1, VIEWS_PER_RUN // len(plan.views.numbers))
@@ -48,9 +48,9 @@ def _runs(plan: ViewPlan) -> Iterator[ViewPlan]:
         yield replace(plan, manifest=replace(plan.manifest, images=images[start : start + length]))
 
 
-def _tabulate_run(plan: ViewPlan) -> ViewTable:
+def _tabulate_run(plan: ViewSet) -> ViewIndex:
     with one_thread():
-        return ViewTable.from_views(plan)
+        return ViewIndex.from_views(plan)
 
 
 def _follow_parent() -> None:

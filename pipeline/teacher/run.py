@@ -13,22 +13,22 @@ from typing import Any
 import torch
 
 from pipeline.codec.precision import Precision
+from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.files import lock_scratch
 from pipeline.core.progress import describe_bytes
 from pipeline.detector.amp import NetworkPrecision
-from pipeline.regions.view_set import RegionsConfig, ViewPlan
-from pipeline.store.format.fingerprint import digest
+from pipeline.regions.view_set import RegionsConfig, ViewSet
 from pipeline.store.format.schema import StoreSchema
-from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer import writer
-from pipeline.teacher.expected import expected_bytes
-from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.expected import estimate_bytes
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.partitions import Engine, plan_views, write_here
-from pipeline.teacher.plan_table import Progress, tabulate
+from pipeline.teacher.plan_table import Progress, build_index
 from pipeline.teacher.times import PartitionTimes, StoreTimes
 from pipeline.views.geometry import Views
-from pipeline.views.types import PlannedView
+from pipeline.views.types import LabeledView
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +54,15 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StorePlan:
+class StoreLayout:
     """Everything about a store that is known before its teacher runs."""
 
     schema: StoreSchema
-    table: ViewTable
+    table: ViewIndex
 
 
-def plan_store(
-    plan: ViewPlan,
+def layout_store(
+    plan: ViewSet,
     config: CacheConfig,
     *,
     num_classes: int,
@@ -70,13 +70,13 @@ def plan_store(
     fingerprint: dict[str, Any],
     provenance: dict[str, Any],
     processes: int,
-    progress: Progress[ViewTable],
-) -> StorePlan:
+    progress: Progress[ViewIndex],
+) -> StoreLayout:
     """Find the regions of every view; keeps counts and boxes, not points.
 
     ``processes`` may plan at once if the dataset is large.
     """
-    table = tabulate(plan, processes, progress)
+    table = build_index(plan, processes, progress)
     schema = plan_schema(
         table,
         bins=bins,
@@ -87,21 +87,21 @@ def plan_store(
         fingerprint=fingerprint,
         provenance=provenance,
     )
-    return StorePlan(schema=schema, table=table)
+    return StoreLayout(schema=schema, table=table)
 
 
-def scratch_folder(planned: StorePlan, scratch_root: Path) -> Path:
+def scratch_folder(planned: StoreLayout, scratch_root: Path) -> Path:
     """Where a store grows: a folder of its own for every fingerprint."""
     return scratch_root / digest(planned.schema.fingerprint)[:16]
 
 
-def require_disk(planned: StorePlan, scratch_root: Path) -> None:
+def require_disk(planned: StoreLayout, scratch_root: Path) -> None:
     """Refuse before the teacher starts if the store, or what is missing of it, cannot fit.
 
     Raises:
         CacheError: says what is needed and what is free.
     """
-    expected, free = expected_bytes(planned.schema, planned.table), shutil.disk_usage(scratch_root).free
+    expected, free = estimate_bytes(planned.schema, planned.table), shutil.disk_usage(scratch_root).free
     begun = scratch_folder(planned, scratch_root) / writer.STORE_FOLDER
     there = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
     logger.info(
@@ -121,9 +121,9 @@ def require_disk(planned: StorePlan, scratch_root: Path) -> None:
 
 
 def write_store(
-    planned: StorePlan,
-    plan: ViewPlan,
-    teacher: Teacher,
+    planned: StoreLayout,
+    plan: ViewSet,
+    teacher: LogitExtractor,
     *,
     scratch_root: Path,
     output: Path,
@@ -135,7 +135,7 @@ def write_store(
 
 
 def fill_store(
-    planned: StorePlan,
+    planned: StoreLayout,
     engine: Engine,
     *,
     scratch_root: Path,
@@ -183,7 +183,7 @@ def _count_views(schema: StoreSchema, partitions: Sequence[int]) -> int:
     return sum(run.stop - run.start for run in runs)
 
 
-def partition_views(planned: StorePlan, plan: ViewPlan, index: int) -> list[PlannedView]:
+def partition_views(planned: StoreLayout, plan: ViewSet, index: int) -> list[LabeledView]:
     """The planned views of one partition, found again: cheaper than keeping all points of all views."""
     rows = planned.schema.partition_views(index)
     return plan_views(plan, [planned.table.key(row) for row in range(rows.start, rows.stop)])

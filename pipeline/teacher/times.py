@@ -11,7 +11,7 @@ class Seconds:
     plan: float = 0.0
     decode: float = 0.0
     teacher: float = 0.0
-    quantise: float = 0.0
+    quantize: float = 0.0
     write: float = 0.0
 
     def __add__(self, other: "Seconds") -> "Seconds":
@@ -21,8 +21,8 @@ class Seconds:
 def busiest(load: Seconds) -> str:
     """The step whose threads were busy longest, each: those of the other steps waited for them."""
     shares = asdict(load)
-    # Planning, quantising and writing are done by the same threads, which are full with all three.
-    writers = {name: shares.pop(name) for name in ("plan", "quantise", "write")}
+    # Planning, quantizing and writing are done by the same threads, which are full with all three.
+    writers = {name: shares.pop(name) for name in ("plan", "quantize", "write")}
     shares[max(writers, key=writers.__getitem__)] = sum(writers.values())
     return max(shares, key=shares.__getitem__)
 

@@ -13,9 +13,9 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from pipeline.core.cluster import registered, run_tasks
 from pipeline.core.errors import CacheError, PipelineError
-from pipeline.store.format.fingerprint import any_difference
+from pipeline.store.format.fingerprint import diff
 from pipeline.store.writer.writer import read_schema
-from pipeline.teacher.inputs import set_up_store
+from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter
 from pipeline.teacher.run import CacheConfig
 from pipeline.teacher.times import PartitionTimes
@@ -54,8 +54,8 @@ class PartitionJob:
         """
         manifest = read_manifest(self.workspace / self.manifest)
         manifest = replace(manifest, root=str(self.workspace / self.images))
-        setup = set_up_store(self.config, manifest, self.workspace / self.weights)
-        found = any_difference(read_schema(scratch).fingerprint, setup.fingerprint)
+        setup = load_inputs(self.config, manifest, self.workspace / self.weights)
+        found = diff(read_schema(scratch).fingerprint, setup.fingerprint)
         if found:
             raise CacheError(
                 f"worker {worker.address}: expected to make the store of {self.workspace}, but its own "

@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.processes import Processes
+from pipeline.training.processes import World
 
 
 class _SharedMean(torch.autograd.Function):
     """Mean over the processes, whose gradient is the mean of theirs."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, processes: Processes) -> Tensor:
+    def forward(ctx: Any, values: Tensor, processes: World) -> Tensor:
         ctx.processes = processes
         return processes.mean(values)
 
@@ -24,11 +24,11 @@ class _SharedMean(torch.autograd.Function):
 class SharedBatchNorm(nn.BatchNorm2d):
     """BatchNorm whose statistics in training are those of all processes' images.
 
-    ``nn.SyncBatchNorm`` does this on GPUs only; here every device computes the same. Processes have equally
+    ``nn.SyncBatchNorm`` does this on GPUs only; here every device computes the same. World have equally
     many images of equal size, so the mean of their means is the mean of all.
     """
 
-    def __init__(self, replaced: nn.BatchNorm2d, processes: Processes) -> None:
+    def __init__(self, replaced: nn.BatchNorm2d, processes: World) -> None:
         super().__init__(replaced.num_features, replaced.eps, replaced.momentum)
         self.weight, self.bias = replaced.weight, replaced.bias
         self.running_mean, self.running_var = replaced.running_mean, replaced.running_var
@@ -41,11 +41,11 @@ class SharedBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         values = x.float()
         mean = self._shared_mean(values)
-        centred = values - mean[:, None, None]
-        variance = self._shared_mean(centred.square())
+        centered = values - mean[:, None, None]
+        variance = self._shared_mean(centered.square())
         self._track(mean, variance, x.numel() // self.num_features * self._processes.count)
         factor = self.weight * (variance + self.eps).rsqrt()
-        return (centred * factor[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centered * factor[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     def _shared_mean(self, values: Tensor) -> Tensor:
         """``Tensor[C]``."""
@@ -63,7 +63,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
 
 
-def share_batch_norms(module: nn.Module, processes: Processes) -> None:
+def share_batch_norms(module: nn.Module, processes: World) -> None:
     """Replace every BatchNorm below ``module``; names and values of its state stay."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):

@@ -12,11 +12,11 @@ from torch import Tensor
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import batch_images
 from pipeline.views.pyramid import Size, level_lengths, level_sizes, valid_cells
-from pipeline.views.types import PlannedView
+from pipeline.views.types import LabeledView
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnDevice:
+class TensorData:
     """A dataclass of tensors that moves as a whole."""
 
     def to(self, device: torch.device) -> Self:
@@ -29,7 +29,7 @@ class OnDevice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchTargets(OnDevice):
+class BatchLabels(TensorData):
     """What the annotations decide for a batch of ``B`` images with ``N`` positions each.
 
     ``P`` kept points, image after image; ``M`` of them are in the main region.
@@ -55,7 +55,7 @@ class BatchTargets(OnDevice):
     """``Tensor[P]``: VLR weight; 0 outside the valuable region."""
 
 
-class SoftBatch(Protocol):
+class TeacherBatch(Protocol):
     """What a teacher said at a batch's points, wherever it comes from."""
 
     def to(self, device: torch.device) -> Self:
@@ -77,8 +77,8 @@ class Example:
 
     pixels: Tensor
     """``ByteTensor[3, H, W]``, resized and flipped, not padded."""
-    planned: PlannedView
-    stored: Any
+    view: LabeledView
+    teacher: Any
     """Soft targets in the form that its source joins; ``None`` where there are none."""
 
 
@@ -87,16 +87,16 @@ class Batch:
     """One step's input."""
 
     images: Tensor
-    """``Tensor[B, 3, H, W]``, normalised and padded."""
-    targets: BatchTargets
-    soft: SoftBatch | None
+    """``Tensor[B, 3, H, W]``, normalized and padded."""
+    targets: BatchLabels
+    teacher: TeacherBatch | None
 
     def to(self, device: torch.device) -> "Batch":
         """The same on ``device``."""
         return Batch(
             images=self.images.to(device, non_blocking=True, memory_format=torch.channels_last),
             targets=self.targets.to(device),
-            soft=self.soft.to(device) if self.soft else None,
+            teacher=self.teacher.to(device) if self.teacher else None,
         )
 
     def pin_memory(self) -> "Batch":
@@ -109,25 +109,25 @@ def collate(
     strides: Sequence[int],
     batch_hw: Size,
     preprocessing: Preprocessing,
-    join: Callable[[list[Any]], SoftBatch],
+    join: Callable[[list[Any]], TeacherBatch],
 ) -> Batch:
     """Pad examples to ``batch_hw`` px and place their points; soft targets only if every example has them."""
-    stored = [example.stored for example in examples if example.stored is not None]
+    stored = [example.teacher for example in examples if example.teacher is not None]
     return Batch(
         images=batch_images([example.pixels for example in examples], [batch_hw], preprocessing),
-        targets=batch_targets([example.planned for example in examples], batch_hw, strides),
-        soft=join(stored) if len(stored) == len(examples) else None,
+        targets=batch_labels([example.view for example in examples], batch_hw, strides),
+        teacher=join(stored) if len(stored) == len(examples) else None,
     )
 
 
-def batch_targets(planned: Sequence[PlannedView], batch_hw: Size, strides: Sequence[int]) -> BatchTargets:
+def batch_labels(planned: Sequence[LabeledView], batch_hw: Size, strides: Sequence[int]) -> BatchLabels:
     """Place the points of every view in the grid of a batch of ``batch_hw`` px."""
     sizes = tuple(level_sizes(batch_hw, strides))
     counts = [len(view.points) for view in planned]
     main_gt = [view.points.main_gt for view in planned]
     boxes = [view.boxes_xyxy[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
     labels = [view.labels[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
-    return BatchTargets(
+    return BatchLabels(
         sizes=sizes,
         valid=torch.stack([valid_cells(sizes, strides, view.geometry.padded_hw) for view in planned]),
         image=torch.arange(len(planned)).repeat_interleave(torch.tensor(counts)),
@@ -140,7 +140,7 @@ def batch_targets(planned: Sequence[PlannedView], batch_hw: Size, strides: Seque
     )
 
 
-def batch_positions(view: PlannedView, sizes: Sequence[Size], strides: Sequence[int]) -> NDArray[np.int64]:
+def batch_positions(view: LabeledView, sizes: Sequence[Size], strides: Sequence[int]) -> NDArray[np.int64]:
     """Flat positions ``(P,)`` of a view's points in a batch's wider grid."""
     own_widths = np.asarray([width for _, width in level_sizes(view.geometry.padded_hw, strides)])
     widths = np.asarray([width for _, width in sizes])

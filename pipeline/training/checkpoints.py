@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
 from pipeline.core.files import FileDigest, lock_scratch, remove, write_durably
-from pipeline.store.format.fingerprint import digest
-from pipeline.training.processes import Processes
+from pipeline.training.processes import World
 
 NAME_DIGITS = 16
 
@@ -73,15 +73,15 @@ class Checkpoints:
 
 
 @contextmanager
-def hold_checkpoints(folder: Path, processes: Processes) -> Iterator[Checkpoints]:
+def hold_checkpoints(folder: Path, processes: World) -> Iterator[Checkpoints]:
     """Hold a folder for one run; it goes when the run has ended well.
 
     Raises:
         CacheError: another run of the same training holds it.
     """
-    with lock_scratch(folder) if processes.leads else nullcontext():
+    with lock_scratch(folder) if processes.is_main else nullcontext():
         yield Checkpoints(folder=folder)
-        if processes.leads:
+        if processes.is_main:
             remove(folder)
 
 

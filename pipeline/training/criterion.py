@@ -1,4 +1,4 @@
-"""The detection losses of a batch: weights and normalisation, once and visibly.
+"""The detection losses of a batch: weights and normalization, once and visibly.
 
 Source: mmdetection ``dense_heads/gfl_head.py``. Differs on purpose: ``loss_bbox`` and ``loss_dfl`` are 0,
 not NaN, for a batch without positives.
@@ -18,8 +18,8 @@ from pipeline.losses.detection import (
     giou_loss,
     quality_focal_loss,
 )
-from pipeline.training.batches import BatchTargets
-from pipeline.training.processes import Processes
+from pipeline.training.batches import BatchLabels
+from pipeline.training.processes import World
 from pipeline.views.box_ops import decode_boxes, encode_distances
 from pipeline.views.pyramid import pyramid_points
 
@@ -49,7 +49,7 @@ class MainPoints:
     """``Tensor[M]``: best class score, without gradient: the weight of the point's box losses."""
 
 
-def gather_main(raw: RawOutputs, targets: BatchTargets) -> MainPoints:
+def gather_main(raw: RawOutputs, targets: BatchLabels) -> MainPoints:
     """Outputs at the main region."""
     image, index = targets.image[targets.main], targets.index[targets.main]
     cls_logits = raw.cls_logits[image, index].float()
@@ -61,11 +61,11 @@ def gather_main(raw: RawOutputs, targets: BatchTargets) -> MainPoints:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normalisers:
+class LossNormalizers:
     """What the losses of a batch are divided by: all of it known before any loss, none of it with gradient.
 
     Where processes share a batch and average their gradients, each divides by the *mean* of the processes'
-    normalisers; the average is then the gradient of the whole batch. Where one process goes through its
+    normalizers; the average is then the gradient of the whole batch. Where one process goes through its
     images in parts and adds up the gradients, each part is divided by the *total* of the parts'.
     """
 
@@ -79,8 +79,8 @@ class Normalisers:
     """``Tensor[levels]``: points of the main region."""
 
     @classmethod
-    def of_batch(cls, targets: BatchTargets, main: MainPoints) -> Self:
-        """Normalisers of one process's batch."""
+    def from_batch(cls, targets: BatchLabels, main: MainPoints) -> Self:
+        """LossNormalizers of one process's batch."""
         images = targets.valid.shape[0]
         return cls(
             images=main.score.new_full((), images),
@@ -90,11 +90,11 @@ class Normalisers:
         )
 
     @classmethod
-    def total(cls, parts: "Sequence[Normalisers]") -> "Normalisers":
+    def total(cls, parts: "Sequence[LossNormalizers]") -> "LossNormalizers":
         """Of the batch that the parts make up."""
         return parts[0] if len(parts) == 1 else cls._of_row(torch.stack([p._as_row() for p in parts]).sum(0))
 
-    def shared(self, processes: Processes) -> "Normalisers":
+    def shared(self, processes: World) -> "LossNormalizers":
         """What every process divides by."""
         return self if processes.count == 1 else self._of_row(processes.mean(self._as_row()))
 
@@ -103,7 +103,7 @@ class Normalisers:
         return torch.cat([torch.stack([self.images, self.positives, self.weight_sum]), self.main_per_level])
 
     @classmethod
-    def _of_row(cls, row: Tensor) -> "Normalisers":
+    def _of_row(cls, row: Tensor) -> "LossNormalizers":
         return cls(images=row[0], positives=row[1], weight_sum=row[2], main_per_level=row[3:])
 
 
@@ -123,11 +123,11 @@ class DetectionLosses:
     dfl: Tensor
     """``Tensor[M]`` distribution focal loss, mean over the edges, times score."""
 
-    def reduce(self, normalisers: Normalisers) -> dict[str, Tensor]:
-        """The three weighted and normalised terms, 0-d each."""
-        weight_sum = normalisers.weight_sum + WEIGHT_SUM_EPSILON
+    def reduce(self, normalizers: LossNormalizers) -> dict[str, Tensor]:
+        """The three weighted and normalized terms, 0-d each."""
+        weight_sum = normalizers.weight_sum + WEIGHT_SUM_EPSILON
         return {
-            "loss_cls": CLS_WEIGHT * self.cls.sum() / normalisers.positives,
+            "loss_cls": CLS_WEIGHT * self.cls.sum() / normalizers.positives,
             "loss_bbox": BOX_WEIGHT * self.box.sum() / weight_sum,
             "loss_dfl": DFL_WEIGHT * self.dfl.sum() / weight_sum,
         }
@@ -141,25 +141,25 @@ class DetectionCriterion:
     box_loss: BoxLoss = field(default=giou_loss)
     cell_offset: float = 0.0
 
-    def __call__(self, raw: RawOutputs, targets: BatchTargets, main: MainPoints) -> DetectionLosses:
+    def __call__(self, raw: RawOutputs, targets: BatchLabels, main: MainPoints) -> DetectionLosses:
         """Losses of a batch."""
         points, point_strides = pyramid_points(
             raw.sizes, self.strides, raw.cls_logits.device, self.cell_offset
         )
         index = targets.index[targets.main]
         # In units of the level's stride, as distances are.
-        centres = points[index] / point_strides[index, None]
+        centers = points[index] / point_strides[index, None]
         goals = targets.boxes_xyxy / point_strides[index, None]
-        predicted = decode_boxes(centres, _integral(main.edge_logits))
+        predicted = decode_boxes(centers, _integral(main.edge_logits))
         quality = aligned_iou(predicted.detach(), goals)
         return DetectionLosses(
             cls=self._quality_focal(raw, targets, quality),
             box=self.box_loss(predicted, goals) * main.score,
-            dfl=_mean_dfl(main.edge_logits, centres, goals) * main.score,
+            dfl=_mean_dfl(main.edge_logits, centers, goals) * main.score,
         )
 
     @staticmethod
-    def _quality_focal(raw: RawOutputs, targets: BatchTargets, quality: Tensor) -> Tensor:
+    def _quality_focal(raw: RawOutputs, targets: BatchLabels, quality: Tensor) -> Tensor:
         goal = torch.zeros_like(raw.cls_logits, dtype=torch.float32)
         goal[targets.image[targets.main], targets.index[targets.main], targets.labels] = quality
         return quality_focal_loss(raw.cls_logits.float(), goal) * targets.valid
@@ -169,7 +169,7 @@ def _integral(edge_logits: Tensor) -> Tensor:
     return Integral(edge_logits.shape[-1] - 1).to(edge_logits.device)(edge_logits)  # type: ignore[no-any-return]
 
 
-def _mean_dfl(edge_logits: Tensor, centres: Tensor, goals: Tensor) -> Tensor:
+def _mean_dfl(edge_logits: Tensor, centers: Tensor, goals: Tensor) -> Tensor:
     """Distribution focal loss of each point, mean over its edges: ``Tensor[M]``."""
     limit = edge_logits.shape[-1] - 1 - TARGET_MARGIN
-    return distribution_focal_loss(edge_logits, encode_distances(centres, goals, limit)).mean(dim=1)
+    return distribution_focal_loss(edge_logits, encode_distances(centers, goals, limit)).mean(dim=1)

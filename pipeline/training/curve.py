@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.output import replacing
-from pipeline.training.processes import Machine
+from pipeline.training.processes import Placement
 
 LOG_EVERY_STEPS = 20
 """Rows of the loss curve are means over this many steps..."""
@@ -28,7 +28,7 @@ class LossRow:
     terms: dict[str, float]
 
 
-def steps_per_row(steps: int) -> int:
+def log_interval(steps: int) -> int:
     """Steps that a row of the curve of a run of ``steps`` is the mean of."""
     return max(1, min(LOG_EVERY_STEPS, steps // LEAST_ROWS))
 
@@ -39,7 +39,7 @@ class Curve:
     Values stay on the device until a row is complete: a look at every step would make a GPU wait for it.
     """
 
-    def __init__(self, every: int, machine: Machine) -> None:
+    def __init__(self, every: int, machine: Placement) -> None:
         self.rows: list[LossRow] = []
         self.step = 0
         self._every = every
@@ -55,12 +55,12 @@ class Curve:
         self.step += 1
         self._pending.append({name: value.detach() for name, value in terms.items()})
         if len(self._pending) == self._every:
-            self.settle()
+            self.flush()
             means = {name: torch.stack([row[name] for row in self._pending]).mean().item() for name in terms}
             self.rows.append(LossRow(step=self.step, terms=means))
             self._pending.clear()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Average the pending steps over the processes, and look at them.
 
         Raises:

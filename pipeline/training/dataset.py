@@ -11,7 +11,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.training.batches import Batch, Example, collate
 from pipeline.training.files import ImageFiles
 from pipeline.training.order import epoch_batches
-from pipeline.training.processes import Machine
+from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
 from pipeline.views.images import apply_view, read_image
 from pipeline.views.manifest import Manifest
@@ -56,16 +56,16 @@ class StepReader(Dataset[StepBatches]):
         planned, stored = self.source.load(key)
         pixels = read_image(*self.files.find(key.image_id))
         view = apply_view(pixels, planned.geometry, self.source.conventions.preprocessing)
-        return Example(pixels=view, planned=planned, stored=stored)
+        return Example(pixels=view, view=planned, teacher=stored)
 
 
-class EpochOrder(Sampler[StepViews]):
+class EpochSampler(Sampler[StepViews]):
     """The steps of the epoch that is set, as this process's views."""
 
     def __init__(
         self,
         source: TargetSource,
-        machine: Machine,
+        machine: Placement,
         *,
         batch_size: int,
         seed: int,
@@ -101,7 +101,7 @@ class Loader:
     batch_size: int
     seed: int
     group_by_aspect: bool
-    machine: Machine
+    machine: Placement
 
     def __post_init__(self) -> None:
         images = len(self.source.image_ids())
@@ -115,8 +115,8 @@ class Loader:
         return len(self._order)
 
     @cached_property
-    def _order(self) -> EpochOrder:
-        return EpochOrder(
+    def _order(self) -> EpochSampler:
+        return EpochSampler(
             self.source,
             self.machine,
             batch_size=self.batch_size,
@@ -136,7 +136,7 @@ class Loader:
             batch_size=None,  # a step is read whole, by one process
             num_workers=self.machine.workers,
             persistent_workers=self.machine.workers > 0,
-            collate_fn=_as_read,  # type: ignore[arg-type]  # without batch_size it gets one item
+            collate_fn=_identity,  # type: ignore[arg-type]  # without batch_size it gets one item
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -146,5 +146,5 @@ class Loader:
         yield from self._loader
 
 
-def _as_read(batches: StepBatches) -> StepBatches:
+def _identity(batches: StepBatches) -> StepBatches:
     return batches

@@ -30,7 +30,7 @@ from torch.distributed.run import parse_args, run
 from pipeline.core.environment import device, log_level, run_stage, workers
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.paths import SCRATCH
-from pipeline.training.processes import ALONE, Machine, Processes
+from pipeline.training.processes import SINGLE_PROCESS, Placement, World
 
 UNFINISHED = SCRATCH / "training"
 """A folder for each unfinished run."""
@@ -49,7 +49,7 @@ INTERRUPTED = 130
 logger = logging.getLogger(__name__)
 
 
-def run_training(main: Callable[[Processes], None], module: str) -> None:
+def run_training(main: Callable[[World], None], module: str) -> None:
     """Run a training stage: ``main`` in each of its processes.
 
     Args:
@@ -62,10 +62,10 @@ def run_training(main: Callable[[Processes], None], module: str) -> None:
         run_stage(lambda: _run_here_or_in_members(main, module))
 
 
-def _run_here_or_in_members(main: Callable[[Processes], None], module: str) -> None:
+def _run_here_or_in_members(main: Callable[[World], None], module: str) -> None:
     count = training_processes()
     if count == 1:
-        main(ALONE)
+        main(SINGLE_PROCESS)
     else:
         _start_members(module, count)
 
@@ -75,9 +75,9 @@ def training_processes() -> int:
     return _positive("LDP_TRAIN_PROCESSES") or 1
 
 
-def machine(processes: Processes) -> Machine:
+def machine(processes: World) -> Placement:
     """Where this process trains."""
-    return Machine(
+    return Placement(
         device=_own_device(processes),
         workers=workers(processes.count),
         processes=processes,
@@ -85,7 +85,7 @@ def machine(processes: Processes) -> Machine:
     )
 
 
-def _own_device(processes: Processes) -> torch.device:
+def _own_device(processes: World) -> torch.device:
     """One GPU a process, or the CPU for all."""
     chosen = device()
     if processes.count == 1 or chosen.type != "cuda":
@@ -164,7 +164,7 @@ def _user_errors() -> set[str]:
     return {kind.__name__ for base in kinds for kind in (base, *base.__subclasses__())}
 
 
-def _run_member(main: Callable[[Processes], None]) -> None:
+def _run_member(main: Callable[[World], None]) -> None:
     """Run the stage in one of several processes; what it fails of is told by the process that started it."""
     _die_with_parent()
     leads = os.environ["RANK"] == "0"
@@ -183,9 +183,9 @@ def _run_member(main: Callable[[Processes], None]) -> None:
 
 
 @contextmanager
-def _joined() -> Iterator[Processes]:
+def _joined() -> Iterator[World]:
     """Meet the other processes."""
-    processes = Processes(rank=int(os.environ["RANK"]), count=int(os.environ["WORLD_SIZE"]))
+    processes = World(rank=int(os.environ["RANK"]), count=int(os.environ["WORLD_SIZE"]))
     if processes.count == 1:
         yield processes
         return

@@ -15,12 +15,12 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.training.checkpoints import Checkpoint, Checkpoints, random_states, restore_random
 from pipeline.training.config import TrainConfig
-from pipeline.training.curve import Curve, LossRow, steps_per_row
+from pipeline.training.curve import Curve, LossRow, log_interval
 from pipeline.training.dataset import Loader
 from pipeline.training.pretrained import load_imagenet
-from pipeline.training.processes import Machine
+from pipeline.training.processes import Placement
 from pipeline.training.schedule import rate_factor
-from pipeline.training.step import LossesOf, Stepper
+from pipeline.training.step import LossFn, TrainStep
 from pipeline.training.validation import ScoreRow, Validation, is_best
 from pipeline.views.conventions import Conventions
 
@@ -53,7 +53,7 @@ class Trained:
 
 def train(
     model: GFL,
-    losses_of: LossesOf,
+    losses_of: LossFn,
     loader: Loader,
     config: TrainConfig,
     *,
@@ -66,7 +66,7 @@ def train(
     """Train ``model`` in place, on from the newest of ``checkpoints`` if there is one.
 
     ``steps`` stops before the schedule's end; the learning rate is that of the whole schedule all the same.
-    A row of the loss curve is the mean of ``log_every`` steps; if not given, see ``steps_per_row``.
+    A row of the loss curve is the mean of ``log_every`` steps; if not given, see ``log_interval``.
 
     Raises:
         PipelineError: the loss is not finite; the message names step and terms.
@@ -74,9 +74,9 @@ def train(
     per_epoch = len(loader)
     total = config.schedule.epochs * per_epoch
     total = total if steps is None else min(steps, total)
-    run = _Run(model, losses_of, loader, config, log_every or steps_per_row(total), validation)
+    run = _Run(model, losses_of, loader, config, log_every or log_interval(total), validation)
     continued_from = run.restore(checkpoints, label) if checkpoints else 0
-    hidden = not loader.machine.processes.leads
+    hidden = not loader.machine.processes.is_main
     with progress_bar(total, label, "step", initial=run.curve.step, hidden=hidden) as bar:
         for epoch in range(continued_from, -(-total // per_epoch)):
             for _ in islice(run.epoch(epoch), total - run.curve.step):
@@ -93,7 +93,7 @@ class _Run:
     def __init__(
         self,
         model: GFL,
-        losses_of: LossesOf,
+        losses_of: LossFn,
         loader: Loader,
         config: TrainConfig,
         log_every: int,
@@ -104,10 +104,10 @@ class _Run:
         self._best: dict[str, Tensor] = {}
         self._model, self._loader, self._config = model, loader, config
         self._validation = validation
-        self._stepper = Stepper(model, losses_of, config, loader.machine)
+        self._stepper = TrainStep(model, losses_of, config, loader.machine)
 
     @property
-    def _machine(self) -> Machine:
+    def _machine(self) -> Placement:
         return self._loader.machine
 
     def epoch(self, epoch: int) -> Iterator[None]:
@@ -124,16 +124,16 @@ class _Run:
 
     def finish_epoch(self, finished: int, checkpoints: Checkpoints | None) -> None:
         """Look at losses and weights, validate, and only then replace the last checkpoint."""
-        self.curve.settle()
+        self.curve.flush()
         self._require_finite_weights()
         if self._validation and self._validation.is_due(finished, self._config.schedule.epochs):
             self._score(self._validation, finished)
-        if checkpoints and self._machine.processes.leads:
+        if checkpoints and self._machine.processes.is_main:
             checkpoints.save(self._checkpoint(finished))
 
     def _score(self, validation: Validation, finished: int) -> None:
         scores = validation.score(self._model)
-        if not self._machine.processes.leads:
+        if not self._machine.processes.is_main:
             return
         self.scores.append(ScoreRow(epoch=finished, scores=scores))
         if validation.keep == "best" and is_best(self.scores):

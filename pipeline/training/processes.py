@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Processes:
+class World:
     """How many processes share a batch, and which of them this is.
 
     Every method is called by all of them at the same place; alone, it gives back what it was given.
@@ -22,7 +22,7 @@ class Processes:
     count: int
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one process that writes and shows progress."""
         return self.rank == 0
 
@@ -57,16 +57,16 @@ class Processes:
         return [item for part in lists for item in part]
 
 
-ALONE = Processes(rank=0, count=1)
+SINGLE_PROCESS = World(rank=0, count=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class Placement:
     """Where training runs. Nothing here changes the result beyond the rounding of its sums."""
 
     device: torch.device
     workers: int
-    """Processes that decode images for this one; 0 decodes here."""
-    processes: Processes
+    """World that decode images for this one; 0 decodes here."""
+    processes: World
     micro_batch: int | None
     """Images that pass through the network at once; ``None`` takes this process's whole share of a batch."""

@@ -60,7 +60,7 @@ def rate_factor(step: int, steps_per_epoch: int, config: ScheduleConfig) -> floa
 
 
 def build_optimizer(model: nn.Module, config: ScheduleConfig) -> torch.optim.Optimizer:
-    """The optimiser over the parameters that get gradients."""
+    """The optimizer over the parameters that get gradients."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     match config.optimizer:
         case "sgd":

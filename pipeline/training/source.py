@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from pipeline.training.batches import SoftBatch
+from pipeline.training.batches import TeacherBatch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
-from pipeline.views.types import PlannedView, ViewKey
+from pipeline.views.types import LabeledView, ViewKey
 
 
 class TargetSource(Protocol):
@@ -29,10 +29,10 @@ class TargetSource(Protocol):
         """Geometry of one view: cheap, for it is asked of every view of a batch by every process."""
         ...
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, Any]:
+    def load(self, key: ViewKey) -> tuple[LabeledView, Any]:
         """Targets of one view; with soft targets, in any form that :meth:`join` takes, or ``None``."""
         ...
 
-    def join(self, soft: Sequence[Any]) -> SoftBatch:
+    def join(self, soft: Sequence[Any]) -> TeacherBatch:
         """Soft targets of a batch from those of its views."""
         ...

@@ -8,28 +8,28 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.core.errors import ConfigError
-from pipeline.detector.amp import computing_in
+from pipeline.detector.amp import autocast
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
 from pipeline.training.batch_norm import share_batch_norms
 from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
-from pipeline.training.criterion import MainPoints, Normalisers, gather_main
+from pipeline.training.criterion import LossNormalizers, MainPoints, gather_main
 from pipeline.training.dataset import StepBatches
-from pipeline.training.processes import Machine
+from pipeline.training.processes import Placement
 from pipeline.training.schedule import build_optimizer
 
 Terms = dict[str, Tensor]
 """Weighted loss terms, 0-d each."""
 
-LossesOf = Callable[[RawOutputs, Batch, MainPoints, Normalisers], Terms]
-"""The terms of a batch, divided by the normalisers given; their sum is what is minimised."""
+LossFn = Callable[[RawOutputs, Batch, MainPoints, LossNormalizers], Terms]
+"""The terms of a batch, divided by the normalizers given; their sum is what is minimised."""
 
 
-class Stepper:
-    """A model and its optimiser."""
+class TrainStep:
+    """A model and its optimizer."""
 
-    def __init__(self, model: GFL, losses_of: LossesOf, config: TrainConfig, machine: Machine) -> None:
+    def __init__(self, model: GFL, losses_of: LossFn, config: TrainConfig, machine: Placement) -> None:
         if machine.micro_batch and not config.norm_eval:
             raise ConfigError(
                 "norm_eval: expected true, but got false: a batch in parts (LDP_MICRO_BATCH) would have "
@@ -50,7 +50,7 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        whole = self._normalisers(batches) if len(batches) > 1 else None
+        whole = self._normalizers(batches) if len(batches) > 1 else None
         *first, last = batches
         parts = []
         for batch in first:
@@ -61,31 +61,33 @@ class Stepper:
         return {name: torch.stack([terms[name] for terms in parts]).sum() for name in parts[0]}
 
     @torch.no_grad()
-    def _normalisers(self, batches: StepBatches) -> Normalisers:
+    def _normalizers(self, batches: StepBatches) -> LossNormalizers:
         """Of all parts, before the first is trained on.
 
         The sum of the student's own scores is only known after a forward pass of every part. This one more
         pass is the price of a result that does not depend on how a batch was cut.
         """
         parts = [
-            Normalisers.of_batch(batch.targets, gather_main(self._forward(self._model, batch), batch.targets))
+            LossNormalizers.from_batch(
+                batch.targets, gather_main(self._forward(self._model, batch), batch.targets)
+            )
             for batch in batches
         ]
-        return Normalisers.total(parts).shared(self._machine.processes)
+        return LossNormalizers.total(parts).shared(self._machine.processes)
 
-    def _backward(self, batch: Batch, whole: Normalisers | None) -> Terms:
-        """Add a batch's gradients; its normalisers are its own where it is the ``whole``."""
+    def _backward(self, batch: Batch, whole: LossNormalizers | None) -> Terms:
+        """Add a batch's gradients; its normalizers are its own where it is the ``whole``."""
         raw = self._forward(self._parallel, batch)
         main = gather_main(raw, batch.targets)
         if whole is None:
-            whole = Normalisers.of_batch(batch.targets, main).shared(self._machine.processes)
+            whole = LossNormalizers.from_batch(batch.targets, main).shared(self._machine.processes)
         terms = self._losses_of(raw, batch, main, whole)
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
 
     def _forward(self, model: nn.Module, batch: Batch) -> RawOutputs:
-        with computing_in(self._config.precision, self._machine.device):
+        with autocast(self._config.precision, self._machine.device):
             raw: RawOutputs = model(batch.images)
         return raw
 
@@ -103,7 +105,7 @@ class Stepper:
         self.scaler.update()
 
 
-def _in_parallel(model: GFL, config: TrainConfig, machine: Machine) -> nn.Module:
+def _in_parallel(model: GFL, config: TrainConfig, machine: Placement) -> nn.Module:
     """The model itself, or wrapped so that its gradients are averaged over the processes."""
     if machine.processes.count == 1:
         return model

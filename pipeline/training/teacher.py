@@ -5,25 +5,25 @@ from dataclasses import dataclass
 
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import RawOutputs
-from pipeline.regions.view_set import ViewPlan
-from pipeline.training.batches import Batch, SoftBatch
+from pipeline.regions.view_set import ViewSet
+from pipeline.training.batches import Batch, TeacherBatch
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.config import TrainConfig
-from pipeline.training.criterion import DetectionCriterion, MainPoints, Normalisers
+from pipeline.training.criterion import DetectionCriterion, LossNormalizers, MainPoints
 from pipeline.training.dataset import Loader
 from pipeline.training.loop import Trained, build_for_training, train
-from pipeline.training.processes import Machine
+from pipeline.training.processes import Placement
 from pipeline.training.step import Terms
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
-from pipeline.views.types import PlannedView, ViewKey
+from pipeline.views.types import LabeledView, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnotationTargets:
+class LabelSource:
     """Targets computed from the annotations as training goes, as every framework does."""
 
-    plan: ViewPlan
+    plan: ViewSet
 
     @property
     def conventions(self) -> Conventions:
@@ -43,33 +43,33 @@ class AnnotationTargets:
         """Geometry of one view."""
         return self.plan.geometry(self.plan.manifest.image(key.image_id), key.view)
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, None]:
+    def load(self, key: ViewKey) -> tuple[LabeledView, None]:
         """Plan the view; there are no soft targets."""
         return self.plan.plan(self.plan.manifest.image(key.image_id), key.view), None
 
-    def join(self, soft: Sequence[None]) -> SoftBatch:
+    def join(self, soft: Sequence[None]) -> TeacherBatch:
         """Never asked for: no view has soft targets."""
         raise AssertionError(f"expected no soft targets, but got {len(soft)}")
 
 
 def train_teacher(
     detector: DetectorConfig,
-    plan: ViewPlan,
+    plan: ViewSet,
     config: TrainConfig,
     *,
-    machine: Machine,
+    machine: Placement,
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train a detector from random weights, on from the newest of ``checkpoints`` if there is one."""
     conventions = plan.conventions
     criterion = DetectionCriterion(detector.strides, cell_offset=conventions.cell_offset)
 
-    def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers) -> Terms:
-        return criterion(raw, batch.targets, main).reduce(normalisers)
+    def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
+        return criterion(raw, batch.targets, main).reduce(normalizers)
 
     loader = Loader(
         manifest=plan.manifest,
-        source=AnnotationTargets(plan=plan),
+        source=LabelSource(plan=plan),
         strides=detector.strides,
         batch_size=config.schedule.batch_size,
         seed=config.seed,

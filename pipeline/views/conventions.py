@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pipeline.core.errors import CacheError, ConfigError
-from pipeline.views.geometry import Fit
+from pipeline.views.geometry import ResizeMode
 
 Sampling = Literal["half_pixel", "corner"]
-"""``half_pixel``: pixel centres lie at halves, as in OpenCV's and torch's resize; ``corner``: pixel (0, 0)
+"""``half_pixel``: pixel centers lie at halves, as in OpenCV's and torch's resize; ``corner``: pixel (0, 0)
 lies on pixel (0, 0) and pixel (x, y) of the result on (x, y) times the factor, as in a perspective warp."""
 
-Colour = Literal["RGB", "BGR"]
+Color = Literal["RGB", "BGR"]
 
-GREY_LEVELS = 256
+GRAY_LEVELS = 256
 
 _RESIZE: dict[Sampling, str] = {
     "half_pixel": "bilinear, half-pixel centres, no antialiasing, rounded to 8 bits",
@@ -33,28 +33,28 @@ _PADDING = "zeros after normalising, right and bottom"
 class Preprocessing:
     """From the pixels of a file to those that a detector takes."""
 
-    fit: Fit
+    fit: ResizeMode
     """How an image fills its view."""
     fill: int | None
-    """Grey level around a letterboxed image; null for any other fit."""
+    """Gray level around a letterboxed image; null for any other fit."""
     sampling: Sampling
-    colour: Colour
+    color: Color
     """Order of the channels; ``mean`` and ``std`` are in this order."""
     mean: tuple[float, float, float]
-    """Grey levels (0-255) that are subtracted."""
+    """Gray levels (0-255) that are subtracted."""
     std: tuple[float, float, float]
-    """Grey levels that are divided by; 255 for a detector that takes 0-1."""
+    """Gray levels that are divided by; 255 for a detector that takes 0-1."""
 
     def __post_init__(self) -> None:
-        if self.fit not in get_args(Fit):
-            raise ConfigError(f"fit: expected one of {', '.join(get_args(Fit))}, but got {self.fit!r}")
+        if self.fit not in get_args(ResizeMode):
+            raise ConfigError(f"fit: expected one of {', '.join(get_args(ResizeMode))}, but got {self.fit!r}")
         if not len(self.mean) == len(self.std) == 3:
             raise ConfigError("mean, std: expected a number for each of three channels")
         letterboxed = self.fit in ("letterbox", "letterbox_centred")
         if letterboxed != (self.fill is not None):
-            wanted = "a grey level such as 114" if letterboxed else "null"
+            wanted = "a gray level such as 114" if letterboxed else "null"
             raise ConfigError(f"fill: expected {wanted} for fit {self.fit!r}, but got {self.fill}")
-        if self.fill is not None and not 0 <= self.fill < GREY_LEVELS:
+        if self.fill is not None and not 0 <= self.fill < GRAY_LEVELS:
             raise ConfigError(f"fill: expected 0 to 255, but got {self.fill}")
         if min(self.std) <= 0:
             raise ConfigError(f"std: expected more than 0, but got {list(self.std)}")
@@ -63,7 +63,7 @@ class Preprocessing:
         """As it stands in fingerprints and descriptions."""
         document: dict[str, Any] = {
             "decoder": _DECODER,
-            "colour": self.colour,
+            "colour": self.color,
             "resize": _RESIZE[self.sampling],
             "mean": list(self.mean),
             "std": list(self.std),
@@ -88,7 +88,7 @@ class Preprocessing:
                 fit=document.get("fit", "keep_ratio"),
                 fill=document.get("fill"),
                 sampling=samplings[document["resize"]],
-                colour=document["colour"],
+                color=document["colour"],
                 mean=tuple(document["mean"]),
                 std=tuple(document["std"]),
             )
@@ -151,7 +151,7 @@ GFL_PREPROCESSING = Preprocessing(
     fit="keep_ratio",
     fill=None,
     sampling="half_pixel",
-    colour="RGB",
+    color="RGB",
     mean=(123.675, 116.28, 103.53),
     std=(58.395, 57.12, 57.375),
 )

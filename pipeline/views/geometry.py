@@ -22,7 +22,7 @@ LONGEST_PX = 2**14
 
 Boxes = NDArray[np.float32]
 
-Fit = Literal["keep_ratio", "stretch", "letterbox", "letterbox_centred"]
+ResizeMode = Literal["keep_ratio", "stretch", "letterbox", "letterbox_centred"]
 """How an image fills its view: ``keep_ratio`` resizes it into the scale, and the view has its size;
 ``stretch`` resizes it to the scale, whatever its ratio; the letterboxes give the view the size of the scale,
 and put the image, ratio kept, into the upper left corner (YOLOX) or into the middle (YOLOv8)."""
@@ -62,7 +62,7 @@ class ViewsConfig:
         original_hw: tuple[int, int],
         image_id: int,  # noqa: ARG002
         number: int,
-        fit: "Fit" = "keep_ratio",
+        fit: "ResizeMode" = "keep_ratio",
     ) -> "ViewGeometry":
         """One view of an image; all images have the same."""
         return enumerate_views(original_hw, self, fit)[number]
@@ -121,7 +121,7 @@ class PerEpochViewsConfig:
         return self.long_edge * self.short_edges[1]
 
     def geometry(
-        self, original_hw: tuple[int, int], image_id: int, number: int, fit: "Fit" = "keep_ratio"
+        self, original_hw: tuple[int, int], image_id: int, number: int, fit: "ResizeMode" = "keep_ratio"
     ) -> "ViewGeometry":
         """The view of an image that one epoch trains on."""
         least, most = self.short_edges
@@ -159,18 +159,18 @@ class ViewGeometry:
     """Of the view, with the borders of a letterbox."""
     padded_hw: tuple[int, int]
     flip: bool
-    fit: Fit = "keep_ratio"
+    fit: ResizeMode = "keep_ratio"
 
     @property
     def content_hw(self) -> tuple[int, int]:
         """Size of the image in the view, without the borders of a letterbox."""
         if self.fit in ("keep_ratio", "stretch"):
             return self.resized_hw
-        return fit_into(self.original_hw, self.resized_hw)
+        return letterbox_size(self.original_hw, self.resized_hw)
 
     @property
     def content_top_left(self) -> tuple[int, int]:
-        """``(y, x)`` of the image's corner in the view before a flip: not 0 in a centred letterbox."""
+        """``(y, x)`` of the image's corner in the view before a flip: not 0 in a centered letterbox."""
         if self.fit != "letterbox_centred":
             return 0, 0
         pairs = zip(self.resized_hw, self.content_hw, strict=True)
@@ -178,7 +178,7 @@ class ViewGeometry:
         return top, left
 
 
-def fit_size(original_hw: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+def resize_keep_ratio(original_hw: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
     """Size of an image resized, ratio kept, to fit into ``(long, short)``; it may be enlarged."""
     height, width = original_hw
     factor = min(scale[0] / max(height, width), scale[1] / min(height, width))
@@ -186,7 +186,7 @@ def fit_size(original_hw: tuple[int, int], scale: tuple[int, int]) -> tuple[int,
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
-def fit_into(original_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> tuple[int, int]:
+def letterbox_size(original_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> tuple[int, int]:
     """Size of an image resized, ratio kept, to fit into a canvas of ``(height, width)``."""
     factor = min(canvas / side for canvas, side in zip(canvas_hw, original_hw, strict=True))
     height, width = (int(side * factor + 0.5) for side in original_hw)
@@ -200,16 +200,18 @@ def pad_size(size_hw: tuple[int, int]) -> tuple[int, int]:
 
 
 def enumerate_views(
-    original_hw: tuple[int, int], config: ViewsConfig, fit: Fit = "keep_ratio"
+    original_hw: tuple[int, int], config: ViewsConfig, fit: ResizeMode = "keep_ratio"
 ) -> list[ViewGeometry]:
     """All views of an image; a view's number is its index in this list."""
     return [_view(original_hw, scale, fit, flip=flip) for scale in config.scales for flip in config.flips]
 
 
-def _view(original_hw: tuple[int, int], scale: tuple[int, int], fit: Fit, *, flip: bool) -> ViewGeometry:
+def _view(
+    original_hw: tuple[int, int], scale: tuple[int, int], fit: ResizeMode, *, flip: bool
+) -> ViewGeometry:
     # A detector of a fixed input gets just that, so nothing is padded there.
     keep = fit == "keep_ratio"
-    resized = fit_size(original_hw, scale) if keep else (scale[1], scale[0])
+    resized = resize_keep_ratio(original_hw, scale) if keep else (scale[1], scale[0])
     padded = pad_size(resized) if keep else resized
     return ViewGeometry(original_hw=original_hw, resized_hw=resized, padded_hw=padded, flip=flip, fit=fit)
 

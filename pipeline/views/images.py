@@ -1,7 +1,7 @@
-"""Reading, resizing and normalising images.
+"""Reading, resizing and normalizing images.
 
-Every resize is bilinear, *without antialiasing*, and rounded to 8 bits. With half-pixel centres it is the
-reference's (OpenCV ``INTER_LINEAR``, from which it differs by at most one grey level).
+Every resize is bilinear, *without antialiasing*, and rounded to 8 bits. With half-pixel centers it is the
+reference's (OpenCV ``INTER_LINEAR``, from which it differs by at most one gray level).
 """
 
 import struct
@@ -33,7 +33,7 @@ UNREADABLE = (
 def read_image(path: Path, expected_hw: tuple[int, int]) -> Tensor:
     """Decode an image to RGB: ``ByteTensor[3, H, W]``.
 
-    As OpenCV does, greyscale, palettes and CMYK are converted, transparency is left out, and of 16 bits the
+    As OpenCV does, grayscale, palettes and CMYK are converted, transparency is left out, and of 16 bits the
     upper 8 are taken.
 
     Raises:
@@ -115,7 +115,7 @@ def apply_view(pixels: Tensor, geometry: ViewGeometry, preprocessing: Preprocess
 
 
 def _letterboxed(content: Tensor, geometry: ViewGeometry, preprocessing: Preprocessing) -> Tensor:
-    assert preprocessing.fill is not None, "a letterbox has a grey level"
+    assert preprocessing.fill is not None, "a letterbox has a gray level"
     canvas = torch.full((3, *geometry.resized_hw), preprocessing.fill, dtype=torch.uint8)
     top, left = geometry.content_top_left
     canvas[:, top : top + content.shape[1], left : left + content.shape[2]] = content
@@ -125,7 +125,7 @@ def _letterboxed(content: Tensor, geometry: ViewGeometry, preprocessing: Preproc
 def batch_images(
     images: list[Tensor], padded_hw: list[tuple[int, int]], preprocessing: Preprocessing
 ) -> Tensor:
-    """Normalise images and pad them with zeros to the largest of their padded sizes.
+    """Normalize images and pad them with zeros to the largest of their padded sizes.
 
     Args:
         images: ``ByteTensor[3, H, W]`` each, RGB.
@@ -140,6 +140,6 @@ def batch_images(
     mean, std = (torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
     batch = torch.zeros(len(images), 3, height, width).to(memory_format=torch.channels_last)
     for target, pixels in zip(batch, images, strict=True):
-        ordered = pixels if preprocessing.colour == "RGB" else pixels.flip(0)
+        ordered = pixels if preprocessing.color == "RGB" else pixels.flip(0)
         target[:, : pixels.shape[1], : pixels.shape[2]] = (ordered.float() - mean) / std
     return batch

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
 from pipeline.core.output import replacing
-from pipeline.core.paths import RunFolder, Split
+from pipeline.core.paths import RunPaths, Split
 from pipeline.views.image_table import Annotation, ImageRecord, ImageRows, ImageTable
 from pipeline.views.json_rows import read_blocks, read_json
 
@@ -174,7 +174,7 @@ def _from_content(content: dict[str, Any], images: ImageRows) -> Manifest:
     )
 
 
-def read_split(folder: RunFolder, split: Split) -> Manifest:
+def read_split(folder: RunPaths, split: Split) -> Manifest:
     """The manifest of a split, with its images where this machine has them."""
     manifest = read_manifest(folder.manifest(split))
     return replace(manifest, root=dataset_root(manifest.root))

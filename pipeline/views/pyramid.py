@@ -56,7 +56,7 @@ def pyramid_points(
 
 
 def square_anchors(points: Tensor, strides: Tensor) -> Tensor:
-    """Square anchors of side ``8 * stride`` centred on the points.
+    """Square anchors of side ``8 * stride`` centered on the points.
 
     Args:
         points: ``Tensor[N, 2]``, px.

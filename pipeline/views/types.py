@@ -60,7 +60,7 @@ class KeptPoints:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PlannedView:
+class LabeledView:
     """A view with its ground truth and its points, before any teacher has run.
 
     Attributes:

@@ -23,9 +23,9 @@ from pipeline.benchmark.tables import render_distilling
 from pipeline.benchmark.ways import ONLINE, PLAIN, STORED, Way, ways
 from pipeline.cli.main import main
 from pipeline.codec.precision import Precision
-from pipeline.regions.view_set import ViewPlan
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.run import CacheConfig
 from pipeline.training.batches import Batch
 from pipeline.views.geometry import PerEpochViewsConfig
@@ -40,7 +40,7 @@ def show(items, _total, _label):
     return items
 
 
-def config_of(plan: ViewPlan, precision: Precision) -> CacheConfig:
+def config_of(plan: ViewSet, precision: Precision) -> CacheConfig:
     return CacheConfig(
         views=plan.views,
         regions=plan.regions,
@@ -52,17 +52,17 @@ def config_of(plan: ViewPlan, precision: Precision) -> CacheConfig:
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> ViewPlan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> ViewSet:
     return small_plan(tmp_path_factory.mktemp("dataset"), IMAGES)
 
 
 @pytest.fixture(scope="module")
-def teacher(plan: ViewPlan) -> Teacher:
+def teacher(plan: ViewSet) -> LogitExtractor:
     return small_teacher(plan.manifest)
 
 
 @pytest.fixture(scope="module")
-def passes(plan: ViewPlan, teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> CachePasses:
+def passes(plan: ViewSet, teacher: LogitExtractor, tmp_path_factory: pytest.TempPathFactory) -> CachePasses:
     """A lossless store, written twice."""
     written = CachePasses(plan, config_of(plan, LOSSLESS), teacher, tmp_path_factory.mktemp("cached"))
     written.time(1, show)
@@ -70,12 +70,12 @@ def passes(plan: ViewPlan, teacher: Teacher, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def three(plan: ViewPlan, teacher: Teacher, passes: CachePasses) -> dict[str, Way]:
+def three(plan: ViewSet, teacher: LogitExtractor, passes: CachePasses) -> dict[str, Way]:
     return {way.name: way for way in ways(plan, teacher.model, TargetStore.open(passes.store))}
 
 
 @pytest.fixture(scope="module")
-def batches(three: dict[str, Way], plan: ViewPlan) -> dict[str, Batch]:
+def batches(three: dict[str, Way], plan: ViewSet) -> dict[str, Batch]:
     """The same images, each way."""
     steps = StudentSteps(student(FULL), plan.conventions, plan.manifest, HERE)
     keys = steps.first_keys(three[PLAIN], BATCH)
@@ -113,10 +113,10 @@ def test_the_teacher_in_the_loop_says_what_a_lossless_store_holds(batches: dict[
 
 
 def test_the_limit_of_the_cache_stage_runs_the_same_batches(
-    plan: ViewPlan, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: ViewSet, teacher: LogitExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[tuple[int, ...]]] = {"Teacher": [], "BareTeacher": []}
-    for kind in (Teacher, BareTeacher):
+    for kind in (LogitExtractor, BareTeacher):
         monkeypatch.setattr(kind, "forward", recorded(kind.forward, seen[kind.__name__]))
     times = CachePasses(plan, config_of(plan, QUANTIZED), teacher, tmp_path).time(1, show)
     # A warm-up and a round of each.
@@ -129,7 +129,7 @@ def test_the_limit_of_the_cache_stage_runs_the_same_batches(
 def recorded(
     forward: Callable[..., list[SoftTargets]], shapes: list[tuple[int, ...]]
 ) -> Callable[..., list[SoftTargets]]:
-    def call(self: Teacher, images: torch.Tensor, batch: object) -> list[SoftTargets]:
+    def call(self: LogitExtractor, images: torch.Tensor, batch: object) -> list[SoftTargets]:
         shapes.append(tuple(images.shape))
         return forward(self, images, batch)
 
@@ -137,7 +137,9 @@ def recorded(
 
 
 @pytest.fixture(scope="module")
-def measured(plan: ViewPlan, teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> DistillingTimes:
+def measured(
+    plan: ViewSet, teacher: LogitExtractor, tmp_path_factory: pytest.TempPathFactory
+) -> DistillingTimes:
     times, _ = measure_distilling(
         DistillingConfig(rounds=2, steps=2),
         plan,
@@ -235,7 +237,7 @@ def test_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a recipe of which nothing has been made yet."""
-    recipe = Path(__file__).parents[2] / "recipes/smoke.yaml"
+    recipe = Path(__file__).parents[2] / "recipes/smoke/params.yaml"
     monkeypatch.chdir(tmp_path)
     options = ["--batch", "2", "--views", "4", "--rounds", "1", "--steps", "1", "--json", "out.json"]
     monkeypatch.setattr(sys, "argv", ["ldp", "bench", "--recipe", str(recipe), *options])
@@ -259,7 +261,7 @@ def test_arguments_that_make_no_sense_are_refused(option: str, monkeypatch: pyte
 
 
 def test_a_student_that_reads_no_teacher_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Path(__file__).parents[2] / "recipes/smoke.yaml"
+    recipe = Path(__file__).parents[2] / "recipes/smoke/params.yaml"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["ldp", "bench", "--recipe", str(recipe), "--student", "plain"])
     with pytest.raises(SystemExit, match=r"students\.plain: expected a student that reads the teacher"):

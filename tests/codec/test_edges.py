@@ -16,7 +16,7 @@ def softmax(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def centred(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def centered(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values - values.mean(axis=-1, keepdims=True)
 
 
@@ -40,7 +40,7 @@ def test_rounding_errs_by_half_a_step_a_coefficient_at_most() -> None:
     values = logits(200)
     steps = np.random.default_rng(0).choice([0.1, 0.2, 0.4], 200).astype(np.float32)
     quantized = quantize_edges(values, steps)
-    error = dequantize_edges(quantized.codes, steps) - centred(values)
+    error = dequantize_edges(quantized.codes, steps) - centered(values)
     assert quantized.clipped == 0
     assert (np.linalg.norm(error, axis=-1) <= steps[:, None] / 2 * np.sqrt(16) + 1e-4).all()
     coefficients = np.einsum("peb,kb->pek", error, cosine_basis(17))

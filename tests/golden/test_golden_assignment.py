@@ -32,7 +32,7 @@ from torch import Tensor
 from pipeline.regions.atss import NEGATIVE
 from pipeline.regions.overlap import VlrOverlap
 from pipeline.regions.valuable import find_regions
-from pipeline.training.criterion import MainPoints, Normalisers
+from pipeline.training.criterion import LossNormalizers, MainPoints
 from pipeline.views.pyramid import level_lengths, level_sizes
 
 IOU_TOLERANCE = 1e-6
@@ -192,7 +192,7 @@ def test_planned_targets_of_a_batch(path: Path) -> None:
     assert_equal_at(where, boxes, data["bbox_targets"])
     expected = data.get("vlr", torch.zeros_like(data["label_weights"]))
     assert_valuable(dense_valuable_weights(targets), expected, where)
-    counted = Normalisers.of_batch(targets, main_points_of(len(targets.labels)))
+    counted = LossNormalizers.from_batch(targets, main_points_of(len(targets.labels)))
     assert abs(counted.positives - data["num_total_pos"]) <= (~where).sum()
     assert counted.images == image_count(data)
 

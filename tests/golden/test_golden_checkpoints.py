@@ -1,4 +1,4 @@
-"""Checkpoints of every published architecture: recognised from their keys and shapes, imported, exported."""
+"""Checkpoints of every published architecture: recognized from their keys and shapes, imported, exported."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_models import architectures, detector_config, state_entries
 
-from pipeline.cli.checkpoint import load_checkpoint, recognise, save_checkpoint
+from pipeline.cli.checkpoint import load_checkpoint, recognize, save_checkpoint
 from pipeline.detector.gfl import load_detector, save_detector
 
 DTYPES = {"float32": torch.float32, "int64": torch.int64}
@@ -22,10 +22,10 @@ def recorded_state(architecture: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("architecture", architectures())
-def test_a_published_architecture_is_recognised(architecture: str) -> None:
+def test_a_published_architecture_is_recognized(architecture: str) -> None:
     state = recorded_state(architecture)
     classes = len(state["bbox_head.gfl_cls.bias"])
-    assert recognise(state, architecture) == detector_config(architecture, classes)
+    assert recognize(state, architecture) == detector_config(architecture, classes)
 
 
 @pytest.mark.parametrize("architecture", architectures())

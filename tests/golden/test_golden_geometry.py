@@ -6,7 +6,7 @@ import torch
 from golden_data import FOLDER, load, size_of
 
 from pipeline.views.conventions import GFL_PREPROCESSING
-from pipeline.views.geometry import ViewGeometry, fit_size, pad_size, scale_factors, transform_boxes
+from pipeline.views.geometry import ViewGeometry, pad_size, resize_keep_ratio, scale_factors, transform_boxes
 from pipeline.views.images import apply_view, batch_images, resize_image
 
 DATA = load(FOLDER / "geometry.npz")
@@ -14,14 +14,14 @@ ROWS = range(len(DATA["orig_wh"]))
 PIXEL_CASES = range(int(DATA["n_pix"]))
 
 PIXEL_TOLERANCE = 0.0181
-"""One grey level after normalising: OpenCV's fixed-point resize rounds differently (set's README, 9)."""
+"""One gray level after normalizing: OpenCV's fixed-point resize rounds differently (set's README, 9)."""
 
 BOX_TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
 
 def geometry_of(row: int, *, flip: bool) -> ViewGeometry:
     width, height = DATA["orig_wh"][row].tolist()
-    resized = fit_size((height, width), size_of(DATA["scale"][row]))
+    resized = resize_keep_ratio((height, width), size_of(DATA["scale"][row]))
     return ViewGeometry(
         original_hw=(height, width), resized_hw=resized, padded_hw=pad_size(resized), flip=flip
     )
@@ -54,7 +54,7 @@ def rgb_of(case: int) -> torch.Tensor:
 
 def pixel_geometry(case: int) -> ViewGeometry:
     original = tuple(DATA[f"pix{case}_input_bgr"].shape[:2])
-    resized = fit_size(original, size_of(DATA[f"pix{case}_scale"]))
+    resized = resize_keep_ratio(original, size_of(DATA[f"pix{case}_scale"]))
     return ViewGeometry(
         original_hw=original,
         resized_hw=resized,
@@ -64,7 +64,7 @@ def pixel_geometry(case: int) -> ViewGeometry:
 
 
 @pytest.mark.parametrize("case", PIXEL_CASES)
-def test_resized_pixels_are_at_most_one_grey_level_off(case: int) -> None:
+def test_resized_pixels_are_at_most_one_gray_level_off(case: int) -> None:
     resized = resize_image(rgb_of(case), pixel_geometry(case).resized_hw)
     expected = DATA[f"pix{case}_resized_bgr"].flip(-1).permute(2, 0, 1)
     assert (resized.long() - expected).abs().max() <= 1

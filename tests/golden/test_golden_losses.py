@@ -1,4 +1,4 @@
-"""Every loss term of every level, its normalisers and its gradients.
+"""Every loss term of every level, its normalizers and its gradients.
 
 ``total`` and the gradients leave out feature imitation (see ``golden_data``), which does not reach the
 logits. ``loss_kd_neg`` is 0 in the reference and does not exist here.
@@ -93,13 +93,13 @@ def test_total_without_imitation(path: Path) -> None:
 
 
 @every_case
-def test_normalisers(path: Path) -> None:
+def test_normalizers(path: Path) -> None:
     case = computed(path)
-    normalisers = case.levels.normalisers
-    assert normalisers.positives == case.data["num_total_samples"]
+    normalizers = case.levels.normalizers
+    assert normalizers.positives == case.data["num_total_samples"]
     torch.testing.assert_close(case.levels.avg_factor, case.data["avg_factor"], **LOSS_TOLERANCE)
     weights = case.data["weight_sum_per_level"]
-    torch.testing.assert_close(normalisers.weight_sum, weights.sum(), **LOSS_TOLERANCE)
+    torch.testing.assert_close(normalizers.weight_sum, weights.sum(), **LOSS_TOLERANCE)
 
 
 @every_case

@@ -118,7 +118,7 @@ def step() -> Step:
     raw = flatten_levels(student.bbox_head(features))
     soft = lossless_targets(teacher_raw, planned_views(data))
     levels = level_terms(raw, targets_of(data), soft, giou_loss)
-    imitation = imitation_loss(data, levels.normalisers.main_per_level, features, teacher_features)
+    imitation = imitation_loss(data, levels.normalizers.main_per_level, features, teacher_features)
     optimizer = build_optimizer(student, schedule_of(description["optimizer"]))
     (levels.total + imitation.sum()).backward()
     optimizer.step()
@@ -149,7 +149,7 @@ def test_frozen_parameters(step: Step) -> None:
     after = step.student.state_dict()
     for name in frozen:
         assert torch.equal(after[name], step.before[name]), name
-    # The reference's optimiser holds the frozen parameters too, without effect.
+    # The reference's optimizer holds the frozen parameters too, without effect.
     assert len(list(step.student.parameters())) == step.description["params_in_optimizer"]
 
 

@@ -46,7 +46,7 @@ def test_quality_focal_loss_sums_over_the_classes() -> None:
 
 @pytest.mark.parametrize("distance", [0.0, 3.25, 15.9])
 def test_distribution_focal_loss_of_a_uniform_distribution(distance: float) -> None:
-    """Every bin has 1/17, so the two neighbours share log 17 whatever their shares."""
+    """Every bin has 1/17, so the two neighbors share log 17 whatever their shares."""
     found = distribution_focal_loss(torch.zeros(1, 17), torch.tensor([distance]))
     assert found.item() == pytest.approx(math.log(17))
 
@@ -66,7 +66,7 @@ def test_distribution_focal_loss_keeps_leading_dimensions() -> None:
 
 
 def test_overlapping_boxes_side_by_side() -> None:
-    """Squares of side 2, one px apart: intersection 2, union 6, enclosing 3 x 2, centres 1 px apart."""
+    """Squares of side 2, one px apart: intersection 2, union 6, enclosing 3 x 2, centers 1 px apart."""
     shifted = [1.0, 0.0, 3.0, 2.0]
     assert of_pair(aligned_iou, SQUARE, shifted) == pytest.approx(1 / 3)
     assert of_pair(giou_loss, SQUARE, shifted) == pytest.approx(1 - 1 / 3)
@@ -76,7 +76,7 @@ def test_overlapping_boxes_side_by_side() -> None:
 
 
 def test_disjoint_boxes() -> None:
-    """Unit squares with a gap of 1: union 2, enclosing 3 x 1, centres 2 px apart, diagonal^2 = 10."""
+    """Unit squares with a gap of 1: union 2, enclosing 3 x 1, centers 2 px apart, diagonal^2 = 10."""
     apart = [2.0, 0.0, 3.0, 1.0]
     assert of_pair(aligned_iou, UNIT, apart) == 0
     assert of_pair(giou_loss, UNIT, apart) == pytest.approx(1 + 1 / 3)
@@ -84,7 +84,7 @@ def test_disjoint_boxes() -> None:
 
 
 def test_ciou_adds_the_aspect() -> None:
-    """A square in the left half of a 4 x 2 box: IoU 1/2, centres 1 px apart, diagonal^2 = 20.
+    """A square in the left half of a 4 x 2 box: IoU 1/2, centers 1 px apart, diagonal^2 = 20.
 
     v = 4 / pi^2 * (atan 2 - atan 1)^2 = 0.041957, and the aspect term v^2 / (1/2 + v) = 0.003248.
     """

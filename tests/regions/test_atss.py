@@ -19,8 +19,8 @@ def boxes(*rows: list[float]) -> torch.Tensor:
 
 def assign(anchors: torch.Tensor, lengths: Sequence[int], truth: torch.Tensor) -> Assignment:
     """With candidates found by sorting, on anchors that need not lie on a grid."""
-    centres = (anchors[:, None, :2] + anchors[:, None, 2:] - truth[:, :2] - truth[:, 2:]) / 2
-    order = [level.sort(dim=0).indices[:TOP_K] for level in centres.norm(dim=-1).split(list(lengths))]
+    centers = (anchors[:, None, :2] + anchors[:, None, 2:] - truth[:, :2] - truth[:, 2:]) / 2
+    order = [level.sort(dim=0).indices[:TOP_K] for level in centers.norm(dim=-1).split(list(lengths))]
     starts = [sum(lengths[:level]) for level in range(len(lengths))]
     candidates = torch.cat([nearest + start for nearest, start in zip(order, starts, strict=True)])
     return assign_atss(anchors, candidates, truth)
@@ -42,7 +42,7 @@ def test_a_good_overlap_below_the_threshold_is_negative() -> None:
 
 @pytest.mark.parametrize(("inside", "expected"), [(0.02, 0), (0.005, NEGATIVE)])
 def test_the_point_must_be_inside_by_more_than_the_margin(inside: float, expected: int) -> None:
-    """An anchor centred ``inside`` px behind the left edge: IoU 0.33 over a threshold of 0.30."""
+    """An anchor centered ``inside`` px behind the left edge: IoU 0.33 over a threshold of 0.30."""
     anchor = [inside - 5, 0.0, inside + 5, 10.0]
     found = assign(boxes(anchor, *FAR), [3], boxes(BOX))
     assert found.gt_index[0] == expected
@@ -59,7 +59,7 @@ def test_a_cell_goes_to_the_box_with_the_larger_overlap(*, exact_first: bool) ->
 
 @pytest.mark.parametrize(("lengths", "expected"), [([TOP_K + 1], NEGATIVE), ([TOP_K, 1], 0)])
 def test_candidates_are_the_nine_nearest_of_each_level(lengths: list[int], expected: int) -> None:
-    """Nine small anchors sit nearer to the centre than one that overlaps well (IoU 0.81)."""
+    """Nine small anchors sit nearer to the center than one that overlaps well (IoU 0.81)."""
     small = [[49.0 + step, 49.0, 51.0 + step, 51.0] for step in range(-4, 5)]
     anchors = boxes(*small, [10.0, 10.0, 100.0, 100.0])
     found = assign(anchors, lengths, boxes([0.0, 0.0, 100.0, 100.0]))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.regions.candidate_pairs import NearPairs
+from pipeline.regions.candidate_pairs import CandidatePairs
 from pipeline.regions.overlap import VlrOverlap, vlr_overlap
 from pipeline.regions.valuable import find_regions, valuable_weights
 
@@ -17,7 +17,7 @@ def weight(
     lower_fraction: float = 0.25,
 ) -> float:
     """Of one anchor, paired with all boxes."""
-    pairs = NearPairs(position=torch.zeros(len(boxes), dtype=torch.int64), box=torch.arange(len(boxes)))
+    pairs = CandidatePairs(position=torch.zeros(len(boxes), dtype=torch.int64), box=torch.arange(len(boxes)))
     return valuable_weights(anchor, pairs, boxes, thresholds, overlap, lower_fraction).item()
 
 
@@ -28,7 +28,7 @@ def weight_of(box: list[float], threshold: float, overlap: VlrOverlap) -> float:
 def test_the_two_definitions_by_hand() -> None:
     """The anchor is the upper half of the box.
 
-    Intersection 100, anchor 100, union 200; centres 5 px apart, enclosing diagonal^2 = 10^2 + 20^2:
+    Intersection 100, anchor 100, union 200; centers 5 px apart, enclosing diagonal^2 = 10^2 + 20^2:
     ``released`` = 100 / 100 - 25 / 500, ``diou`` = 100 / 200 - 25 / 500.
     """
     box = torch.tensor([[0.0, 0.0, 10.0, 20.0]])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from report_cases import BOUNDS, LD_LOSS, NO_LOSS, run_of, student, write_project
 
-from pipeline.core.paths import RunFolder
+from pipeline.core.paths import RunPaths
 from pipeline.report.collect import Report, collect, shown_students
 from pipeline.report.figures import count_bounds, inline_svg, loss_chart, size_bounds
 from pipeline.report.numbers import count, direction, duration, signed, significant, size
@@ -58,7 +58,7 @@ class Outline(HTMLParser):
 
 def collect_case(root: Path, students: Mapping[str, StudentConfig]) -> Report:
     write_project(root, students, NULL_METRICS)
-    folder = RunFolder(root)
+    folder = RunPaths(root)
     train, val = (read_manifest(folder.manifest(split)) for split in ("train", "val"))
     return collect(folder, train, val, students, torch.device("cpu"))
 
@@ -160,7 +160,7 @@ def test_many_students_are_told_apart_and_few_are_drawn() -> None:
     runs = [run_of("plain", student(NO_LOSS), 1.0)]
     runs += [run_of(f"ld_{number}", student(LD_LOSS), float(number)) for number in range(9)]
     lines = detector_lines(runs)
-    assert len({(line.colour, line.dash) for line in lines}) == len(runs)
+    assert len({(line.color, line.dash) for line in lines}) == len(runs)
     drawn = [run.name for run in shown_students(runs, choose_pair(runs))]
     assert drawn == ["plain", "ld_0", "ld_8"]
 
@@ -232,6 +232,6 @@ def test_a_run_of_one_row_is_a_dot() -> None:
     )
     assert dot is not None
     assert line is not None
-    colour = f"fill: {lines[0].colour}"
-    assert colour in dot
-    assert colour not in line
+    color = f"fill: {lines[0].color}"
+    assert color in dot
+    assert color not in line

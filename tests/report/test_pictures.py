@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.report.pictures import PALETTE, Picture, class_colours, crop, embed_picture, place_marks
+from pipeline.report.pictures import PALETTE, Picture, class_colors, crop, embed_picture, place_marks
 from pipeline.report.regions import dots_path, shades, squares_path
 from pipeline.report.strips import box_iou, choose_images, describe, match, shown_detections
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
@@ -68,9 +68,9 @@ def test_label_without_room_is_left_out() -> None:
     assert mark.tag is None
 
 
-def test_colours_differ_for_few_classes_and_repeat_for_many() -> None:
-    assert len(set(class_colours([7, 3, 3, 1]).values())) == 3
-    assert set(class_colours(range(80)).values()) == set(PALETTE)
+def test_colors_differ_for_few_classes_and_repeat_for_many() -> None:
+    assert len(set(class_colors([7, 3, 3, 1]).values())) == 3
+    assert set(class_colors(range(80)).values()) == set(PALETTE)
 
 
 def test_best_few_are_shown_where_nothing_is_confident() -> None:

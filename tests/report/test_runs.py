@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from report_cases import DETECTOR, LD_LOSS, NO_LOSS, run_of, student
 
-from pipeline.core.paths import RunFolder
+from pipeline.core.paths import RunPaths
 from pipeline.detector.gfl import GFL
 from pipeline.report.runs import (
     ReportError,
@@ -79,14 +79,14 @@ def test_nan_and_null_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "students/s").mkdir(parents=True)
     (tmp_path / "students/s/loss.csv").write_text("step,loss\n")
     (tmp_path / "students/s/timing.json").write_text(json.dumps({"seconds": 1}))
-    (run,) = read_students(RunFolder(tmp_path), {"s": student(NO_LOSS)})
+    (run,) = read_students(RunPaths(tmp_path), {"s": student(NO_LOSS)})
     assert run.metrics == {"AP": None, "APs": None, "AP50": 1.5}
     assert run.per_class == {"a": None}
 
 
 def test_student_named_teacher_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="other names"):
-        read_students(RunFolder(tmp_path), {"teacher": student(NO_LOSS)})
+        read_students(RunPaths(tmp_path), {"teacher": student(NO_LOSS)})
 
 
 def test_missing_result_names_the_file(tmp_path: Path) -> None:

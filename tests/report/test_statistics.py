@@ -67,11 +67,11 @@ def test_statistics_equal_a_direct_computation(store: TargetStore) -> None:
     box_points = []
     for key in store.keys:
         view = store.read(key)
-        points = view.planned.points
+        points = view.view.points
         entropies = entropy_of(softmax(view.edge_logits()))
         for level, main, row in zip(points.level, points.main_region, entropies, strict=True):
             entropy[level, int(main)] += np.histogram(row, bins=found.entropy_edges)[0]
-        boxes = len(view.planned.labels)
+        boxes = len(view.view.labels)
         box_points += [int((points.main_gt == box).sum()) for box in range(boxes)]
     assert found.entropy.sum() == 4 * store.statistics["points"]
     assert np.array_equal(found.entropy, entropy)
@@ -100,7 +100,7 @@ def test_rounding_error_is_that_of_the_steps(store: TargetStore) -> None:
     """Uniform over a step: variance step**2 / 12 of each coefficient, spread over one bin more."""
     views = [store.read(key) for key in store.keys]
     steps = np.concatenate([view.edge_steps for view in views if view.edge_steps is not None])
-    main = np.concatenate([view.planned.points.main_region for view in views])
+    main = np.concatenate([view.view.points.main_region for view in views])
     bins = store.schema.bins
     expected = [
         np.sqrt((steps[chosen].astype(np.float64) ** 2).mean() / 12 * (bins - 1) / bins)
@@ -124,6 +124,6 @@ def test_box_sides_are_those_of_the_views(store: TargetStore) -> None:
     sides = [
         float(np.sqrt((x2 - x1) * (y2 - y1)))
         for key in store.keys
-        for x1, y1, x2, y2 in store.planned(key).boxes_xyxy.astype(np.float64)
+        for x1, y1, x2, y2 in store.view(key).boxes_xyxy.astype(np.float64)
     ]
     assert found.box_sides == pytest.approx(sides)

@@ -10,13 +10,13 @@ from PIL import Image
 from pipeline.codec.precision import Precision
 from pipeline.regions.view_set import RegionsConfig, plan_view
 from pipeline.report.store_picture import draw_view, last_shown_bin
-from pipeline.report.store_view import GREY, choose_objects, show_view
-from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.report.store_view import GRAY, choose_objects, show_view
+from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.geometry import ViewGeometry, pad_size
 from pipeline.views.manifest import GroundTruth
-from pipeline.views.types import PlannedView, SoftTargets, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 BINS, CLASSES = 17, 3
 REGIONS = RegionsConfig(overlap="released", lower_fraction=0.25)
@@ -24,7 +24,7 @@ LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)
 EMPTY, FEW, CROWDED, WIDE = range(4)
 
 
-def planned(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[int, ...]) -> PlannedView:
+def planned(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[int, ...]) -> LabeledView:
     rng = np.random.default_rng(number)
     corners = rng.uniform(0, 0.6, (boxes, 2)) * size_hw[::-1]
     sides = rng.uniform(0.15, 0.4, (boxes, 2)) * size_hw[::-1]
@@ -36,7 +36,7 @@ def planned(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[in
     return plan_view(ViewKey(number, 0), geometry, truth, strides, REGIONS)
 
 
-def targets(view: PlannedView) -> SoftTargets:
+def targets(view: LabeledView) -> SoftTargets:
     """Distributions that point at distances 3, 1, 2 and 4 strides, and classes that grow along the points."""
     points, main = len(view.points), view.points.main_count
     distances = np.array([3, 1, 2, 4])[:, None]
@@ -51,7 +51,7 @@ def targets(view: PlannedView) -> SoftTargets:
 def write(folder: Path, strides: tuple[int, ...]) -> TargetStore:
     sizes = [((96, 96), 0), ((96, 96), 2), ((120, 160), 30), ((40, 300), 3)]
     views = [planned(number, size, boxes, strides) for number, (size, boxes) in enumerate(sizes)]
-    table = ViewTable.from_views(views)
+    table = ViewIndex.from_views(views)
     schema = plan_schema(
         table,
         bins=BINS,
@@ -75,7 +75,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
 
 def test_an_object_is_shown_at_the_point_where_the_teacher_is_surest(store: TargetStore) -> None:
     view = show_view(store, ViewKey(FEW, 0), None, {0: "cup"})
-    points = view.stored.planned.points
+    points = view.stored.view.points
     shown = choose_objects(view)
     assert {one.box for one in shown} == set(points.main_gt[points.main_region].tolist())
     for one in shown:
@@ -94,9 +94,9 @@ def test_an_object_is_shown_at_the_point_where_the_teacher_is_surest(store: Targ
 
 def test_few_of_many_objects_are_shown_from_large_to_small(store: TargetStore) -> None:
     view = show_view(store, ViewKey(CROWDED, 0), None, {})
-    boxes = view.stored.planned.boxes_xyxy
+    boxes = view.stored.view.boxes_xyxy
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    seen = np.unique(view.stored.planned.points.main_gt)[1:]
+    seen = np.unique(view.stored.view.points.main_gt)[1:]
     shown = choose_objects(view)
     assert len(shown) == 4
     chosen = areas[[one.box for one in shown]]
@@ -108,25 +108,25 @@ def test_few_of_many_objects_are_shown_from_large_to_small(store: TargetStore) -
 
 def test_a_class_without_a_name_is_shown_by_its_number(store: TargetStore) -> None:
     view = show_view(store, ViewKey(FEW, 0), None, {})
-    assert view.class_name(0) == f"class {view.stored.planned.labels[0]}"
+    assert view.class_name(0) == f"class {view.stored.view.labels[0]}"
 
 
 @pytest.mark.parametrize("number", [EMPTY, FEW, CROWDED, WIDE])
-def test_every_kind_of_view_can_be_drawn_on_grey(store: TargetStore, number: int) -> None:
+def test_every_kind_of_view_can_be_drawn_on_gray(store: TargetStore, number: int) -> None:
     image = Image.open(io.BytesIO(draw_view(show_view(store, ViewKey(number, 0), None, {}))))
     assert image.format == "PNG"
     assert 500 < image.width < 2000
     assert 200 < image.height < 3000
-    colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    assert (colours == GREY).all(axis=1).mean() > 0.03
+    colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    assert (colors == GRAY).all(axis=1).mean() > 0.03
 
 
 def test_the_pixels_of_a_view_are_in_its_picture(store: TargetStore) -> None:
-    height, width = store.planned(ViewKey(EMPTY, 0)).geometry.resized_hw
+    height, width = store.view(ViewKey(EMPTY, 0)).geometry.resized_hw
     pixels = np.zeros((height, width, 3), np.uint8) + np.array([10, 200, 60], np.uint8)
     image = Image.open(io.BytesIO(draw_view(show_view(store, ViewKey(EMPTY, 0), pixels, {}))))
-    colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    assert (colours == (10, 200, 60)).all(axis=1).mean() > 0.3
+    colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    assert (colors == (10, 200, 60)).all(axis=1).mean() > 0.3
 
 
 def test_the_same_view_is_drawn_to_the_same_bytes(store: TargetStore) -> None:

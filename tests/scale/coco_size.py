@@ -123,12 +123,12 @@ def prepare(annotations: Path, manifest: Path) -> str:
 def plan(manifest: Path, processes: int) -> str:
     """The plan phase of ``cache_teacher``."""
     # Loaded here: the other pieces of work do without torch.
-    from pipeline.regions.view_set import RegionsConfig, ViewPlan  # noqa: PLC0415
-    from pipeline.teacher.plan_table import tabulate  # noqa: PLC0415
+    from pipeline.regions.view_set import RegionsConfig, ViewSet  # noqa: PLC0415
+    from pipeline.teacher.plan_table import build_index  # noqa: PLC0415
 
     regions = RegionsConfig(overlap="released", lower_fraction=0.25)
-    views = ViewPlan(manifest=read_manifest(manifest), strides=STRIDES, views=VIEWS, regions=regions)
-    table = tabulate(views, processes, lambda items, _total, _label: items)
+    views = ViewSet(manifest=read_manifest(manifest), strides=STRIDES, views=VIEWS, regions=regions)
+    table = build_index(views, processes, lambda items, _total, _label: items)
     points, main, _ = table.counts.mean(axis=0)
     return f"{len(table):,} views, {points:,.0f} kept points and {main:.0f} in the main region of each"
 

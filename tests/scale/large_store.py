@@ -21,11 +21,11 @@ from random import Random
 from measured import Measured, measure, render, render_growth
 
 from pipeline.benchmark.generated import BINS, CLASSES, LEVEL_STRIDES, PRECISION, planned_view, soft_targets
-from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
 from pipeline.store.writer.writer import finalise, init, read_schema, write_partition
-from pipeline.views.types import PlannedView, SoftTargets, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 TEMPLATES = 64
 VIEWS_PER_PARTITION = 512
@@ -43,7 +43,7 @@ DVC_COMMANDS = (
 def begin(folder: Path, views: int, points: int) -> str:
     """The table of all views, and the empty store."""
     templates = [planned_view(number, points) for number in range(TEMPLATES)]
-    table = ViewTable.from_views(_view(templates, row) for row in range(views))
+    table = ViewIndex.from_views(_view(templates, row) for row in range(views))
     schema = plan_schema(
         table,
         bins=BINS,
@@ -59,7 +59,7 @@ def begin(folder: Path, views: int, points: int) -> str:
 
 
 def write(folder: Path, points: int) -> str:
-    """Quantise and write every partition."""
+    """Quantize and write every partition."""
     schema = read_schema(folder / "scratch")
     templates = [planned_view(number, points) for number in range(TEMPLATES)]
     targets = [soft_targets(view) for view in templates]
@@ -71,7 +71,7 @@ def write(folder: Path, points: int) -> str:
     return f"{schema.partitions} partitions"
 
 
-def _view(templates: list[PlannedView], row: int) -> PlannedView:
+def _view(templates: list[LabeledView], row: int) -> LabeledView:
     return replace(templates[row % TEMPLATES], key=ViewKey(row // 2, row % 2))
 
 

@@ -150,7 +150,7 @@ def _array_of(name: str) -> str:
 
 def values_of(view: StoredView) -> Values:
     """What a student gets of a view."""
-    planned = view.planned
+    planned = view.view
     arrays: list[Any] = [planned.key, planned.boxes_xyxy, planned.labels, view.edge_codes, view.cls_codes]
     geometry = planned.geometry
     arrays += [geometry.original_hw, geometry.resized_hw, geometry.padded_hw, geometry.flip]

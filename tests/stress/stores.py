@@ -9,10 +9,10 @@ import numpy as np
 from pipeline.codec.precision import Precision
 from pipeline.core.files import lock_scratch
 from pipeline.store.format.schema import StoreSchema
-from pipeline.store.format.table import ViewTable, plan_schema
+from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer.writer import finalise, finished_partitions, init, write_partition
 from pipeline.views.geometry import ViewGeometry
-from pipeline.views.types import NOT_MAIN, KeptPoints, PlannedView, SoftTargets, ViewKey
+from pipeline.views.types import NOT_MAIN, KeptPoints, LabeledView, SoftTargets, ViewKey
 
 QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.05)
 BINS, CLASSES, LEVELS, CELLS = 8, 4, 4, 60
@@ -24,9 +24,9 @@ MAIN_SHARE = 5
 class Plan:
     """Views, what a teacher says about them, and the store that they are to become."""
 
-    views: Sequence[PlannedView]
+    views: Sequence[LabeledView]
     targets: Sequence[SoftTargets]
-    table: ViewTable
+    table: ViewIndex
     schema: StoreSchema
 
 
@@ -34,7 +34,7 @@ def make_plan(images: int, *, views_per_partition: int, most_points: int, chunk_
     """Two views of each image; every fifth view has no points, and every seventh image no boxes."""
     keys = [ViewKey(3 * image + 1, view) for image in range(images) for view in range(2)]
     views = [_make_view(key, row, most_points) for row, key in enumerate(keys)]
-    table = ViewTable.from_views(views)
+    table = ViewIndex.from_views(views)
     schema = plan_schema(
         table,
         bins=BINS,
@@ -69,7 +69,7 @@ def write_one(scratch: Path, plan: Plan, index: int) -> None:
     write_partition(scratch, index, plan.views[rows], plan.targets[rows])
 
 
-def _make_view(key: ViewKey, row: int, most_points: int) -> PlannedView:
+def _make_view(key: ViewKey, row: int, most_points: int) -> LabeledView:
     rng = np.random.default_rng([key.image_id, key.view])
     boxes = 0 if key.image_id % 7 == 0 else int(rng.integers(1, 5))
     points = 0 if row % 5 == 3 else int(rng.integers(1, most_points + 1))
@@ -78,7 +78,7 @@ def _make_view(key: ViewKey, row: int, most_points: int) -> PlannedView:
     if boxes:
         main_gt[::MAIN_SHARE] = rng.integers(0, boxes, len(main_gt[::MAIN_SHARE]))
     weight = np.where(main_gt == NOT_MAIN, rng.random(points) ** 3, 0).astype(np.float32)
-    return PlannedView(
+    return LabeledView(
         key=key,
         geometry=ViewGeometry(
             original_hw=(48, 64), resized_hw=(75, 100), padded_hw=(96, 128), flip=bool(key.view)
@@ -91,7 +91,7 @@ def _make_view(key: ViewKey, row: int, most_points: int) -> PlannedView:
     )
 
 
-def _make_targets(view: PlannedView) -> SoftTargets:
+def _make_targets(view: LabeledView) -> SoftTargets:
     rng = np.random.default_rng([view.key.view, view.key.image_id])
     return SoftTargets(
         edge_logits=rng.normal(0, 3, (len(view.points), 4, BINS)).astype(np.float32),

@@ -118,7 +118,7 @@ def stage_process(run: Run) -> int | None:
 
 
 def session_members(run: Run) -> list[int]:
-    """Processes of a run's session that are still there."""
+    """World of a run's session that are still there."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
     return [pid for pid in pids if session_of(pid) == run.pid]
 
@@ -142,7 +142,7 @@ def _is_stage(entry: Path) -> bool:
 
 def small_params(partitions: int) -> dict[str, Any]:
     """The smoke recipe, with partitions so small that there are many."""
-    params: dict[str, Any] = yaml.safe_load((ROOT / "recipes/smoke.yaml").read_text())
+    params: dict[str, Any] = yaml.safe_load((ROOT / "recipes/smoke/params.yaml").read_text())
     images = -(-partitions * VIEWS_PER_PARTITION // VIEWS_AN_IMAGE)
     params["prepare_data"]["shapes"].update(train_images=images, val_images=2)
     params["prepare_teacher"]["train"]["schedule"].update(epochs=1)

@@ -14,7 +14,7 @@ from pipeline.detector.gfl import GFL
 from pipeline.student.train import StudentConfig
 from pipeline.training.checkpoints import Checkpoint, Checkpoints, hold_checkpoints, run_key
 from pipeline.training.loop import Trained
-from pipeline.training.processes import ALONE
+from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.training.validation import Validation
 
 EPOCHS = 4
@@ -168,11 +168,11 @@ def test_a_damaged_checkpoint_is_named(run: Run, tmp_path: Path) -> None:
 
 def test_the_folder_is_held_by_one_run_and_goes_when_it_ends_well(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with pytest.raises(KilledError), hold_checkpoints(folder, ALONE):
+    with pytest.raises(KilledError), hold_checkpoints(folder, SINGLE_PROCESS):
         raise KilledError
     assert folder.is_dir()
-    with hold_checkpoints(folder, ALONE):
-        with pytest.raises(CacheError, match="another run"), hold_checkpoints(folder, ALONE):
+    with hold_checkpoints(folder, SINGLE_PROCESS):
+        with pytest.raises(CacheError, match="another run"), hold_checkpoints(folder, SINGLE_PROCESS):
             pass
         assert folder.is_dir()
     assert not folder.exists()

@@ -10,17 +10,17 @@ from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.distillation import kd_divergence
 from pipeline.student.distillation import DistillationConfig, distillation_losses
-from pipeline.student.teacher_batch import BatchSoftTargets
-from pipeline.training.batches import BatchTargets, batch_targets
-from pipeline.training.criterion import Normalisers, gather_main
+from pipeline.student.teacher_batch import QuantizedTeacherBatch
+from pipeline.training.batches import BatchLabels, batch_labels
+from pipeline.training.criterion import LossNormalizers, gather_main
 
 FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=10, kd_temperature=2)
 
 
-def case() -> tuple[RawOutputs, BatchTargets, BatchSoftTargets]:
-    targets = batch_targets(three_views(), (96, 96), STRIDES)
+def case() -> tuple[RawOutputs, BatchLabels, QuantizedTeacherBatch]:
+    targets = batch_labels(three_views(), (96, 96), STRIDES)
     generator = torch.Generator().manual_seed(1)
-    soft = BatchSoftTargets(
+    soft = QuantizedTeacherBatch(
         edge_codes=torch.randn(len(targets.index), 4 * BINS, generator=generator),
         edge_steps=torch.zeros(len(targets.index)),
         cls_codes=torch.randn(int(targets.main.sum()), CLASSES, generator=generator),
@@ -29,11 +29,11 @@ def case() -> tuple[RawOutputs, BatchTargets, BatchSoftTargets]:
     return random_outputs(3, (96, 96)), targets, soft
 
 
-def terms_of(config: DistillationConfig) -> tuple[RawOutputs, BatchTargets, dict[str, torch.Tensor]]:
+def terms_of(config: DistillationConfig) -> tuple[RawOutputs, BatchLabels, dict[str, torch.Tensor]]:
     raw, targets, soft = case()
     main = gather_main(raw, targets)
     losses = distillation_losses(raw, targets, soft, main, config)
-    return raw, targets, losses.reduce(config, Normalisers.of_batch(targets, main))
+    return raw, targets, losses.reduce(config, LossNormalizers.from_batch(targets, main))
 
 
 def test_terms_are_the_sums_of_the_definition() -> None:
@@ -84,8 +84,8 @@ def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn() -> Non
         cls_codes=gather_main(raw, targets).cls_logits.detach(),
     )
     main = gather_main(raw, targets)
-    normalisers = Normalisers.of_batch(targets, main)
-    terms = distillation_losses(raw, targets, taught, main, FULL).reduce(FULL, normalisers)
+    normalizers = LossNormalizers.from_batch(targets, main)
+    terms = distillation_losses(raw, targets, taught, main, FULL).reduce(FULL, normalizers)
     assert sum(terms.values()).item() == pytest.approx(0, abs=1e-5)
 
 

@@ -11,13 +11,13 @@ from training_cases import FULL, HERE, IMAGES, TRAIN, relative_difference, store
 
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
-from pipeline.student.source import StoredTargets
+from pipeline.student.source import StoreSource
 from pipeline.student.train import student_losses
 from pipeline.training.batches import Batch
-from pipeline.training.criterion import MainPoints, Normalisers
+from pipeline.training.criterion import LossNormalizers, MainPoints
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import Trained
-from pipeline.training.step import LossesOf, Stepper
+from pipeline.training.step import LossFn, TrainStep
 from pipeline.views.conventions import GFL_CONVENTIONS
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,7 +43,7 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
     plan = small_plan(folder, IMAGES)
     loader = Loader(
         manifest=plan.manifest,
-        source=StoredTargets(store=store_of(folder, QUANTIZED), with_teacher=True, epochs=None),
+        source=StoreSource(store=store_of(folder, QUANTIZED), read_logits=True, epochs=None),
         strides=DETECTOR.strides,
         batch_size=2,
         seed=0,
@@ -53,11 +53,11 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
     return next(loader.epoch(0))
 
 
-def stepper(losses_of: LossesOf, precision: str) -> tuple[GFL, Stepper]:
+def stepper(losses_of: LossFn, precision: str) -> tuple[GFL, TrainStep]:
     torch.manual_seed(0)
     model = GFL(DETECTOR)
     model.train()
-    return model, Stepper(model, losses_of, replace(TRAIN, precision=precision), HERE)
+    return model, TrainStep(model, losses_of, replace(TRAIN, precision=precision), HERE)
 
 
 @pytest.mark.parametrize("precision", DTYPES)
@@ -65,10 +65,10 @@ def test_the_network_has_fewer_bits_and_the_losses_have_all(precision: str, batc
     outputs: list[RawOutputs] = []
 
     def losses_of(
-        raw: RawOutputs, batch: Batch, main: MainPoints, normalisers: Normalisers
+        raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers
     ) -> dict[str, Tensor]:
         outputs.append(raw)
-        return student_losses(student(FULL), GFL_CONVENTIONS)(raw, batch, main, normalisers)
+        return student_losses(student(FULL), GFL_CONVENTIONS)(raw, batch, main, normalizers)
 
     _, taking = stepper(losses_of, precision)
     terms = taking.step(batches, rate=0.0)

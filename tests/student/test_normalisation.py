@@ -1,4 +1,4 @@
-"""The distillation terms' normalisation: the reference's at its batch, and the same gradient at any other."""
+"""The distillation terms' normalization: the reference's at its batch, and the same gradient at any other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -15,9 +15,9 @@ from pipeline.student.distillation import (
     DistillationLosses,
     distillation_losses,
 )
-from pipeline.student.teacher_batch import BatchSoftTargets
-from pipeline.training.batches import BatchTargets
-from pipeline.training.criterion import DetectionCriterion, Normalisers, gather_main
+from pipeline.student.teacher_batch import QuantizedTeacherBatch
+from pipeline.training.batches import BatchLabels
+from pipeline.training.criterion import DetectionCriterion, LossNormalizers, gather_main
 from pipeline.views.pyramid import level_lengths, level_sizes
 
 STRIDES = (8, 16, 32)
@@ -36,8 +36,8 @@ class Shard:
 
     features: Tensor
     """``Tensor[B, N, FEATURES]``: what the stand-in network makes its logits from."""
-    targets: BatchTargets
-    soft: BatchSoftTargets
+    targets: BatchLabels
+    soft: QuantizedTeacherBatch
 
 
 def make_shard(seed: int, *, empty: bool) -> Shard:
@@ -50,7 +50,7 @@ def make_shard(seed: int, *, empty: bool) -> Shard:
     ends = np.cumsum(level_lengths(SIZES))
     corners = rng.uniform(0, 40, (main.sum(), 2))
     boxes = np.concatenate([corners, corners + rng.uniform(4, 40, corners.shape)], axis=1)
-    targets = BatchTargets(
+    targets = BatchLabels(
         sizes=SIZES,
         valid=torch.from_numpy(rng.random((images, POSITIONS)) < 0.9),
         image=torch.arange(images).repeat_interleave(torch.from_numpy(counts)),
@@ -61,7 +61,7 @@ def make_shard(seed: int, *, empty: bool) -> Shard:
         labels=torch.from_numpy(rng.integers(0, CLASSES, main.sum())),
         valuable_weight=torch.from_numpy(rng.random(len(index))).float(),
     )
-    soft = BatchSoftTargets(
+    soft = QuantizedTeacherBatch(
         edge_codes=torch.from_numpy(rng.normal(0, 3, (len(index), 4 * BINS))).float(),
         edge_steps=torch.zeros(len(index)),
         cls_codes=torch.from_numpy(rng.normal(-2, 2, (main.sum(), CLASSES))).float(),
@@ -76,7 +76,7 @@ def joined(shards: Sequence[Shard]) -> Shard:
     first = np.cumsum([0, *(len(shard.features) for shard in shards)])
     joint = {
         field.name: torch.cat([getattr(shard.targets, field.name) for shard in shards])
-        for field in fields(BatchTargets)
+        for field in fields(BatchLabels)
         if field.name not in ("sizes", "image")
     }
     image = torch.cat([shard.targets.image + int(start) for shard, start in zip(shards, first, strict=False)])
@@ -86,8 +86,8 @@ def joined(shards: Sequence[Shard]) -> Shard:
     }
     return Shard(
         features=torch.cat([shard.features for shard in shards]),
-        targets=BatchTargets(sizes=SIZES, image=image, **joint),
-        soft=BatchSoftTargets(cls_step=0.0, **soft),
+        targets=BatchLabels(sizes=SIZES, image=image, **joint),
+        soft=QuantizedTeacherBatch(cls_step=0.0, **soft),
     )
 
 
@@ -103,26 +103,26 @@ def forward(network: nn.Linear, shard: Shard) -> RawOutputs:
     )
 
 
-def normalisers_of(network: nn.Linear, shard: Shard) -> Normalisers:
+def normalizers_of(network: nn.Linear, shard: Shard) -> LossNormalizers:
     main = gather_main(forward(network, shard), shard.targets)
-    return Normalisers.of_batch(shard.targets, main)
+    return LossNormalizers.from_batch(shard.targets, main)
 
 
-def mean_of(parts: Sequence[Normalisers]) -> Normalisers:
+def mean_of(parts: Sequence[LossNormalizers]) -> LossNormalizers:
     """What an all-reduce with the mean gives every process."""
-    names = [field.name for field in fields(Normalisers)]
-    return Normalisers(
+    names = [field.name for field in fields(LossNormalizers)]
+    return LossNormalizers(
         **{name: torch.stack([getattr(part, name) for part in parts]).mean(dim=0) for name in names}
     )
 
 
-def gradients(network: nn.Linear, shard: Shard, normalisers: Normalisers) -> dict[str, Tensor]:
+def gradients(network: nn.Linear, shard: Shard, normalizers: LossNormalizers) -> dict[str, Tensor]:
     """Gradient of every loss term by the network's weights."""
     raw = forward(network, shard)
     main = gather_main(raw, shard.targets)
-    terms = DetectionCriterion(STRIDES)(raw, shard.targets, main).reduce(normalisers)
+    terms = DetectionCriterion(STRIDES)(raw, shard.targets, main).reduce(normalizers)
     losses = distillation_losses(raw, shard.targets, shard.soft, main, CONFIG)
-    terms |= losses.reduce(CONFIG, normalisers)
+    terms |= losses.reduce(CONFIG, normalizers)
     return {
         name: torch.autograd.grad(term, network.weight, retain_graph=True, materialize_grads=True)[0]
         for name, term in terms.items()
@@ -141,7 +141,7 @@ def shards() -> list[Shard]:
 
 def test_shards_cover_the_special_cases(shards: list[Shard]) -> None:
     network = make_network()
-    counts = torch.stack([normalisers_of(network, shard).main_per_level for shard in shards])
+    counts = torch.stack([normalizers_of(network, shard).main_per_level for shard in shards])
     assert (counts.sum(dim=1) == 0).sum() == 1, "expected one shard without positives"
     assert ((counts == 0) & (counts.sum(dim=1, keepdim=True) > 0)).any(), "expected a level without any"
 
@@ -149,8 +149,8 @@ def test_shards_cover_the_special_cases(shards: list[Shard]) -> None:
 def test_gradient_of_a_batch_is_the_average_of_its_shards(shards: list[Shard]) -> None:
     network = make_network()
     whole = joined(shards)
-    expected = gradients(network, whole, normalisers_of(network, whole))
-    shared = mean_of([normalisers_of(network, shard) for shard in shards])
+    expected = gradients(network, whole, normalizers_of(network, whole))
+    shared = mean_of([normalizers_of(network, shard) for shard in shards])
     found = averaged([gradients(network, shard, shared) for shard in shards])
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -160,11 +160,11 @@ def test_gradient_of_a_batch_is_the_average_of_its_shards(shards: list[Shard]) -
         )
 
 
-def test_shards_need_the_normalisers_of_the_whole_batch(shards: list[Shard]) -> None:
+def test_shards_need_the_normalizers_of_the_whole_batch(shards: list[Shard]) -> None:
     network = make_network()
     whole = joined(shards)
-    expected = gradients(network, whole, normalisers_of(network, whole))
-    found = averaged([gradients(network, shard, normalisers_of(network, shard)) for shard in shards])
+    expected = gradients(network, whole, normalizers_of(network, whole))
+    found = averaged([gradients(network, shard, normalizers_of(network, shard)) for shard in shards])
     for name in ("loss_cls", "loss_bbox", "loss_dfl", "loss_kd"):
         assert (found[name] - expected[name]).abs().max() > 0.01 * expected[name].abs().max(), name
 
@@ -173,8 +173,8 @@ def test_localization_terms_need_none_of_it(shards: list[Shard]) -> None:
     """They are means over images, so equal shards average to the whole without any exchange."""
     network = make_network()
     whole = joined(shards)
-    expected = gradients(network, whole, normalisers_of(network, whole))
-    found = averaged([gradients(network, shard, normalisers_of(network, shard)) for shard in shards])
+    expected = gradients(network, whole, normalizers_of(network, whole))
+    found = averaged([gradients(network, shard, normalizers_of(network, shard)) for shard in shards])
     for name in ("loss_ld", "loss_ld_vlr"):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
@@ -188,8 +188,8 @@ def hand_made_losses() -> DistillationLosses:
     )
 
 
-def normalisers_for(images: int) -> Normalisers:
-    return Normalisers(
+def normalizers_for(images: int) -> LossNormalizers:
+    return LossNormalizers(
         images=torch.tensor(float(images)),
         positives=torch.tensor(3.0),
         weight_sum=torch.tensor(1.0),
@@ -199,7 +199,7 @@ def normalisers_for(images: int) -> Normalisers:
 
 def test_equals_the_reference_at_its_batch() -> None:
     """``0.25 * 8`` and ``0.25 * 4``: plain sums; ``10 * ((1 + 3) / 2 + 5 / 1)``: means over each level."""
-    terms = hand_made_losses().reduce(CONFIG, normalisers_for(REFERENCE_IMAGES))
+    terms = hand_made_losses().reduce(CONFIG, normalizers_for(REFERENCE_IMAGES))
     assert {name: value.item() for name, value in terms.items()} == {
         "loss_ld": 2.0,
         "loss_ld_vlr": 1.0,
@@ -210,7 +210,7 @@ def test_equals_the_reference_at_its_batch() -> None:
 @pytest.mark.parametrize("images", [1, 4, 16])
 def test_localization_terms_are_means_over_the_images(images: int) -> None:
     losses = hand_made_losses()
-    terms = losses.reduce(CONFIG, normalisers_for(images))
+    terms = losses.reduce(CONFIG, normalizers_for(images))
     assert terms["loss_ld"].item() == pytest.approx(2.0 * 2 / images)
     assert terms["loss_ld_vlr"].item() == pytest.approx(1.0 * 2 / images)
     assert terms["loss_kd"].item() == 70.0
@@ -220,14 +220,14 @@ def test_an_image_without_positives_counts_one(shards: list[Shard]) -> None:
     whole = joined(shards)
     image = whole.targets.image[whole.targets.main]
     expected = sum(max(1, int((image == number).sum())) for number in range(IMAGES))
-    normalisers = normalisers_of(make_network(), whole)
-    assert normalisers.positives == expected
-    assert normalisers.images == IMAGES
-    assert normalisers.main_per_level.tolist() == [
+    normalizers = normalizers_of(make_network(), whole)
+    assert normalizers.positives == expected
+    assert normalizers.images == IMAGES
+    assert normalizers.main_per_level.tolist() == [
         int((whole.targets.level[whole.targets.main] == level).sum()) for level in range(len(STRIDES))
     ]
 
 
-def test_normalisers_have_no_gradient(shards: list[Shard]) -> None:
-    normalisers = normalisers_of(make_network(), joined(shards))
-    assert not any(getattr(normalisers, field.name).requires_grad for field in fields(Normalisers))
+def test_normalizers_have_no_gradient(shards: list[Shard]) -> None:
+    normalizers = normalizers_of(make_network(), joined(shards))
+    assert not any(getattr(normalizers, field.name).requires_grad for field in fields(LossNormalizers))

@@ -10,7 +10,7 @@ from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, store_of, student, trained
 
 from pipeline.core.errors import ConfigError
-from pipeline.training.processes import ALONE, Processes
+from pipeline.training.processes import SINGLE_PROCESS, World
 
 ROUNDING = 1e-4
 """Of a tensor's largest value: sums in another order, and what six steps make of that (1e-5 measured)."""
@@ -56,7 +56,7 @@ def test_a_run_goes_on_in_another_number_of_processes(folder: Path, alone: State
 
 def test_a_batch_in_parts_trains_the_student_of_the_whole(folder: Path, alone: States) -> None:
     """Parts of three and one: unequal, and padded as the whole batch is."""
-    for name, model in train_all(folder, ALONE, 3).items():
+    for name, model in train_all(folder, SINGLE_PROCESS, 3).items():
         assert largest_difference(model.state_dict(), alone[name]) < ROUNDING, name
 
 
@@ -68,7 +68,7 @@ def test_the_cases_would_notice(folder: Path, alone: States) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(folder: Path) -> None:
-    machine = replace(HERE, processes=Processes(rank=0, count=3))
+    machine = replace(HERE, processes=World(rank=0, count=3))
     plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
     with pytest.raises(ConfigError, match="expected a multiple of the 3 training processes, but got 4"):
         trained(student(FULL, {"batch_size": 4}), store, plan, machine)

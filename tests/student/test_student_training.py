@@ -18,17 +18,17 @@ from training_cases import (
 )
 from training_cases import trained as trained_run
 
-from pipeline.cli.online_source import OnlineTargets
+from pipeline.cli.online_source import OnlineSource
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.detector.gfl import GFL
-from pipeline.regions.view_set import ViewPlan
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.training.order import epoch_generator, epoch_keys
 from pipeline.views.geometry import PerEpochViewsConfig
 
 
-def trained(config: StudentConfig, store: TargetStore, plan: ViewPlan) -> GFL:
+def trained(config: StudentConfig, store: TargetStore, plan: ViewSet) -> GFL:
     return trained_run(config, store, plan).model
 
 
@@ -44,9 +44,9 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path
     assert not same_weights(trained(student(FULL), one, plan), trained(student(FULL), other, plan))
 
 
-def trained_online(config: StudentConfig, plan: ViewPlan) -> GFL:
+def trained_online(config: StudentConfig, plan: ViewSet) -> GFL:
     teacher = replace(small_teacher(plan.manifest), batch_size=1)
-    source = OnlineTargets(plan=plan, teacher=teacher)
+    source = OnlineSource(plan=plan, teacher=teacher)
     return train_student(config, source, plan.manifest, machine=HERE, label="online").model
 
 
@@ -62,7 +62,7 @@ def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_
     assert 1e-6 < relative_difference(quantized, online) < 1e-2
 
 
-def per_epoch_plan(folder: Path, epochs: int) -> ViewPlan:
+def per_epoch_plan(folder: Path, epochs: int) -> ViewSet:
     views = PerEpochViewsConfig(
         epochs=epochs, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=3
     )
@@ -73,7 +73,7 @@ def test_a_student_of_views_drawn_per_epoch_sees_those_of_a_teacher_in_the_loop(
     """Two epochs from the store of exactly two views an image; sizes differ from epoch to epoch."""
     plan = per_epoch_plan(tmp_path, 2)
     store = store_of(tmp_path, LOSSLESS, plan=plan)
-    assert len({store.planned(key).geometry.resized_hw for key in store.keys}) > 5
+    assert len({store.view(key).geometry.resized_hw for key in store.keys}) > 5
     source = stored_targets(student(FULL, {"epochs": 2}), store, plan.manifest)
     for epoch in (0, 1):
         assert {key.view for key in epoch_keys(source, 0, epoch, epoch_generator(0, epoch))} == {epoch}
@@ -108,8 +108,8 @@ def test_targets_are_read_for_the_view_that_is_shown(tmp_path: Path) -> None:
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     for key in store.keys:
         live = plan.plan(plan.manifest.image(key.image_id), key.view)
-        assert store.planned(key).geometry == live.geometry
-        np.testing.assert_array_equal(store.planned(key).boxes_xyxy, live.boxes_xyxy)
+        assert store.view(key).geometry == live.geometry
+        np.testing.assert_array_equal(store.view(key).boxes_xyxy, live.boxes_xyxy)
 
 
 def test_decoding_processes_change_nothing(tmp_path: Path) -> None:

@@ -9,16 +9,16 @@ import pytest
 import torch
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
+from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, TeacherError
 from pipeline.fidelity.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
-from pipeline.store.format.fingerprint import digest
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer import writer
 from pipeline.student.source import require_fit
-from pipeline.teacher.expected import expected_bytes
+from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.partitions import PartitionWriter, write_here
 from pipeline.teacher.run import (
-    StorePlan,
+    StoreLayout,
     fill_store,
     require_disk,
     scratch_folder,
@@ -31,7 +31,7 @@ class KilledError(Exception):
     """Stands for a process that dies."""
 
 
-def write(folder: Path, planned: StorePlan, die_after: int | None = None) -> Path:
+def write(folder: Path, planned: StoreLayout, die_after: int | None = None) -> Path:
     """Write the small store; optionally die after some partitions."""
     plan = small_plan(folder)
 
@@ -61,8 +61,8 @@ def test_a_lossless_store_holds_the_teachers_words(tmp_path: Path) -> None:
         stored = store.read(view.key)
         np.testing.assert_allclose(stored.edge_logits(), soft.edge_logits, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(stored.cls_logits(), soft.cls_logits, rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(stored.planned.boxes_xyxy, view.boxes_xyxy)
-        np.testing.assert_array_equal(stored.planned.points.main_gt, view.points.main_gt)
+        np.testing.assert_array_equal(stored.view.boxes_xyxy, view.boxes_xyxy)
+        np.testing.assert_array_equal(stored.view.points.main_gt, view.points.main_gt)
 
 
 def test_a_run_that_died_continues_to_the_same_bytes(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_store_that_cannot_fit_is_refused_before_the_teacher_runs(
 ) -> None:
     planned = small_store_plan(small_plan(tmp_path), QUANTIZED)
     require_disk(planned, tmp_path)
-    usage = type("Usage", (), {"free": expected_bytes(planned.schema, planned.table) - 1})
+    usage = type("Usage", (), {"free": estimate_bytes(planned.schema, planned.table) - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(CacheError, match=r"expected room for about \S+ KB, but \S+ KB are free"):
         require_disk(planned, tmp_path)
@@ -180,7 +180,7 @@ def test_what_a_killed_run_left_needs_no_room_again(tmp_path: Path, monkeypatch:
     begun = scratch_folder(planned, tmp_path) / "store.zarr/points"
     begun.mkdir(parents=True)
     (begun / "shard").write_bytes(bytes(100))
-    usage = type("Usage", (), {"free": expected_bytes(planned.schema, planned.table) - 100})
+    usage = type("Usage", (), {"free": estimate_bytes(planned.schema, planned.table) - 100})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     require_disk(planned, tmp_path)
 

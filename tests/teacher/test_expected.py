@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.codec.precision import Precision
-from pipeline.store.format.table import ViewTable, plan_schema
-from pipeline.teacher.expected import expected_bytes
+from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.teacher.expected import estimate_bytes
 
 SHAPES = {"views": 4000, "boxes": 11366, "points": 336606, "main": 73001, "bins": 17, "classes": 4}
 RELEASED = {"views": 89, "boxes": 794, "points": 75699, "main": 4694, "bins": 8, "classes": 80}
@@ -40,15 +40,15 @@ def test_the_estimate_is_not_too_small_and_at_most_four_tenths_too_large(
         fingerprint={},
         provenance={},
     )
-    assert 0.98 <= expected_bytes(schema, table) / measured <= 1.42
+    assert 0.98 <= estimate_bytes(schema, table) / measured <= 1.42
 
 
-def table_of(sizes: dict[str, int]) -> ViewTable:
+def table_of(sizes: dict[str, int]) -> ViewIndex:
     """Totals in the first view: only sums matter."""
     views, boxes = sizes["views"], sizes["boxes"]
     counts = np.zeros((views, 3), np.int64)
     counts[0] = sizes["points"], sizes["main"], boxes
-    return ViewTable(
+    return ViewIndex(
         image_id=np.arange(views),
         view=np.zeros(views, np.int32),
         geometry=np.zeros((views, 7), np.int32),

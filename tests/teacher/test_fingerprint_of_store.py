@@ -7,7 +7,7 @@ from teacher_cases import DETECTOR, QUANTIZED, small_plan
 
 from pipeline.detector.amp import NetworkPrecision
 from pipeline.detector.gfl import gfl_spec
-from pipeline.store.format.fingerprint import ABSENT, any_difference
+from pipeline.store.format.fingerprint import ABSENT, diff
 from pipeline.teacher.fingerprint import store_fingerprint
 
 
@@ -23,8 +23,8 @@ def test_a_lower_precision_of_the_teacher_makes_another_store(
 ) -> None:
     lower, exact = fingerprint(tmp_path, precision), fingerprint(tmp_path, "float32")
     field = "teacher.forward_precision"
-    assert any_difference(lower, exact) == (field, f'"{precision}"', ABSENT)
-    assert any_difference(exact, lower) == (field, ABSENT, f'"{precision}"')
+    assert diff(lower, exact) == (field, f'"{precision}"', ABSENT)
+    assert diff(exact, lower) == (field, ABSENT, f'"{precision}"')
 
 
 def test_stores_from_before_the_precision_could_be_chosen_stay_good(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ from pipeline.student.distillation import DistillationConfig
 from pipeline.student.source import require_fit
 from pipeline.student.train import StudentConfig, stored_targets, train_student
 from pipeline.teacher.extractor import ThreadCounts, equal_size_batches
-from pipeline.teacher.inputs import StoreSetup, set_up_store
-from pipeline.teacher.run import CacheConfig, plan_store, write_store
+from pipeline.teacher.inputs import StoreInputs, load_inputs
+from pipeline.teacher.run import CacheConfig, layout_store, write_store
 from pipeline.training.config import TrainConfig
 from pipeline.training.schedule import ScheduleConfig
 from pipeline.views.geometry import ViewsConfig
@@ -56,8 +56,8 @@ def config(precision: Precision, side: int = SIDE) -> CacheConfig:
     )
 
 
-def write(setup: StoreSetup, folder: Path) -> TargetStore:
-    planned = plan_store(
+def write(setup: StoreInputs, folder: Path) -> TargetStore:
+    planned = layout_store(
         setup.plan,
         setup.config,
         num_classes=setup.spec.num_classes,
@@ -88,13 +88,13 @@ def test_a_store_of_an_exported_teacher_holds_what_that_of_the_teacher_holds(tmp
     description = write_description(gfl_description(teacher.model, "gfl.onnx"), tmp_path / "gfl.yaml")
     import_onnx(description, plan.manifest.categories, tmp_path / "onnx" / "teacher.safetensors")
     stores = [
-        write(set_up_store(config(LOSSLESS), plan.manifest, folder / "teacher.safetensors"), folder)
+        write(load_inputs(config(LOSSLESS), plan.manifest, folder / "teacher.safetensors"), folder)
         for folder in (tmp_path / "torch", tmp_path / "onnx")
     ]
     assert stores[0].keys == stores[1].keys
     for key in stores[0].keys:
         one, other = (store.read(key) for store in stores)
-        np.testing.assert_array_equal(one.planned.points.position, other.planned.points.position)
+        np.testing.assert_array_equal(one.view.points.position, other.view.points.position)
         np.testing.assert_allclose(one.edge_logits(), other.edge_logits(), rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(one.cls_logits(), other.cls_logits(), rtol=1e-3, atol=1e-3)
     assert stores[0].fingerprint["geometry"] == stores[1].fingerprint["geometry"]
@@ -116,23 +116,23 @@ def weights(tmp_path: Path, manifest: Manifest) -> Path:
 
 
 def test_a_store_knows_its_teachers_conventions(tmp_path: Path, manifest: Manifest, weights: Path) -> None:
-    setup = set_up_store(config(QUANTIZED), manifest, weights)
+    setup = load_inputs(config(QUANTIZED), manifest, weights)
     store = write(setup, tmp_path)
     assert store.conventions == setup.spec.conventions
     assert store.fingerprint["geometry"] == {"strides": list(STRIDES), "bins": BINS, "cell_offset": OFFSET}
-    assert store.planned(store.keys[0]).geometry.fit == "stretch"
+    assert store.view(store.keys[0]).geometry.fit == "stretch"
 
 
 def test_boxes_decoded_from_stored_points_are_the_annotated_ones(
     tmp_path: Path, manifest: Manifest, weights: Path
 ) -> None:
     """The clairvoyant speaks at points of offset 0.5: any other place of a point would move its boxes."""
-    setup = set_up_store(config(QUANTIZED), manifest, weights)
+    setup = load_inputs(config(QUANTIZED), manifest, weights)
     store = write(setup, tmp_path)
     stored = [store.read(key) for key in store.keys]
-    said = list(setup.load_teacher(CPU).run([view.planned for view in stored]))
+    said = list(setup.load_teacher(CPU).run([view.view for view in stored]))
     found = {
-        view.planned.key.image_id: detect_at_points(view.planned, soft, setup.spec)
+        view.view.key.image_id: detect_at_points(view.view, soft, setup.spec)
         for view, soft in zip(stored, said, strict=True)
     }
     agreement = measure_agreement(manifest, found)
@@ -145,7 +145,7 @@ def test_boxes_decoded_from_stored_points_are_the_annotated_ones(
 def test_what_is_said_does_not_depend_on_how_many_runs_there_are_at_once(
     manifest: Manifest, weights: Path
 ) -> None:
-    setup = set_up_store(config(LOSSLESS), manifest, weights)
+    setup = load_inputs(config(LOSSLESS), manifest, weights)
     views = list(setup.plan)
     teacher = setup.load_teacher(CPU)
     said = []
@@ -158,7 +158,7 @@ def test_what_is_said_does_not_depend_on_how_many_runs_there_are_at_once(
 
 def test_a_teacher_is_refused_views_of_another_size(manifest: Manifest, weights: Path) -> None:
     with pytest.raises(ConfigError, match=r"cache_teacher\.views\.scales: expected \[64, 64\]"):
-        set_up_store(config(QUANTIZED, side=96), manifest, weights)
+        load_inputs(config(QUANTIZED, side=96), manifest, weights)
 
 
 def test_a_teacher_that_says_itself_in_what_it_computes_is_refused_another_precision(
@@ -166,7 +166,7 @@ def test_a_teacher_that_says_itself_in_what_it_computes_is_refused_another_preci
 ) -> None:
     lower = replace(config(QUANTIZED), forward_precision="float16")
     with pytest.raises(ConfigError, match=r"forward_precision: expected float32, .* but got float16"):
-        set_up_store(lower, manifest, weights)
+        load_inputs(lower, manifest, weights)
 
 
 def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_conventions(tmp_path: Path) -> None:
@@ -176,11 +176,11 @@ def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_convention
     assert isinstance(teacher, GFL)
     export_gfl(teacher, tmp_path / "gfl.onnx")
     document = gfl_description(teacher, "gfl.onnx")
-    document["preprocessing"] |= {"fit": "stretch", "colour": "BGR", "sampling": "corner"}
+    document["preprocessing"] |= {"fit": "stretch", "color": "BGR", "sampling": "corner"}
     document["points"]["cell_offset"] = 0.5
     description = write_description(document, tmp_path / "gfl.yaml")
     import_onnx(description, plan.manifest.categories, tmp_path / "teacher.safetensors")
-    setup = set_up_store(config(QUANTIZED), plan.manifest, tmp_path / "teacher.safetensors")
+    setup = load_inputs(config(QUANTIZED), plan.manifest, tmp_path / "teacher.safetensors")
     store = write(setup, tmp_path)
     taught = student(epochs=40)
     source = stored_targets(taught, store, plan.manifest)
@@ -228,6 +228,6 @@ def student(epochs: int) -> StudentConfig:
 def test_a_student_of_another_geometry_is_refused(
     tmp_path: Path, manifest: Manifest, weights: Path, changed: DetectorConfig, message: str
 ) -> None:
-    store = write(set_up_store(config(QUANTIZED), manifest, weights), tmp_path)
+    store = write(load_inputs(config(QUANTIZED), manifest, weights), tmp_path)
     with pytest.raises(CacheError, match=message):
         require_fit(store.fingerprint, changed, manifest)

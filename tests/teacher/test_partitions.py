@@ -11,19 +11,19 @@ from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
 from torch import Tensor
 
 from pipeline.core.errors import DatasetError
-from pipeline.regions.view_set import ViewPlan
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
 from pipeline.teacher import partitions
-from pipeline.teacher.extractor import Teacher
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter, write_here
-from pipeline.views.types import PlannedView
+from pipeline.views.types import LabeledView
 
 IMAGES = 12
 """24 views in 6 partitions."""
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> ViewPlan:
+def plan(tmp_path: Path) -> ViewSet:
     """Views of a store that is begun in ``scratch``."""
     plan = small_plan(tmp_path, IMAGES)
     planned = small_store_plan(plan, QUANTIZED)
@@ -32,28 +32,28 @@ def plan(tmp_path: Path) -> ViewPlan:
 
 
 def test_the_next_partition_is_computed_while_one_is_written(
-    plan: ViewPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: ViewSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: dict[int, threading.Event] = {index: threading.Event() for index in range(7)}
-    write_rows, forward = writer.write_rows, Teacher.forward
+    write_rows, forward = writer.write_rows, LogitExtractor.forward
 
     def wait_for_the_next(scratch: Path, index: int, *rows: Any) -> Any:
         if index < 5:
             assert computed[index + 1].wait(timeout=10), "nothing is computed meanwhile"
         return write_rows(scratch, index, *rows)
 
-    def tell(self: Teacher, images: Tensor, batch: Sequence[PlannedView]) -> Any:
+    def tell(self: LogitExtractor, images: Tensor, batch: Sequence[LabeledView]) -> Any:
         computed[(batch[0].key.image_id - 1) // 2].set()
         return forward(self, images, batch)
 
     monkeypatch.setattr(writer, "write_rows", wait_for_the_next)
-    monkeypatch.setattr(Teacher, "forward", tell)
+    monkeypatch.setattr(LogitExtractor, "forward", tell)
     done = list(write_here(plan, small_teacher(plan.manifest), 1, tmp_path / "scratch", range(6)))
     assert sorted(times.partition for times in done) == list(range(6))
 
 
 def test_a_process_never_holds_more_than_two_partitions(
-    plan: ViewPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: ViewSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many threads ask: a worker may be given more tasks at a time than there should be."""
     lock, held, most = threading.Lock(), 0, 0
@@ -83,14 +83,14 @@ def test_a_process_never_holds_more_than_two_partitions(
     assert most == PARTITIONS_IN_FLIGHT
 
 
-def test_an_image_that_cannot_be_read_stops_the_run_by_name(plan: ViewPlan, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_stops_the_run_by_name(plan: ViewSet, tmp_path: Path) -> None:
     path = plan.manifest.image_path(plan.manifest.images[5])
     path.write_bytes(b"no image")
     with pytest.raises(DatasetError, match=f"{path.name}: expected an image"):
         list(write_here(plan, small_teacher(plan.manifest), 2, tmp_path / "scratch", range(6)))
 
 
-def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(plan: ViewPlan, tmp_path: Path) -> None:
+def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(plan: ViewSet, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     run = write_here(plan, small_teacher(plan.manifest), 1, scratch, range(6))
     first = next(run)

@@ -17,13 +17,13 @@ from distributed.utils import get_mp_context
 from teacher_cases import QUANTIZED, small_plan, small_teacher
 
 from pipeline.core.cluster import existing_cluster, local_cluster
+from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, TeacherError
 from pipeline.detector.gfl import save_detector
-from pipeline.store.format.fingerprint import digest
 from pipeline.store.writer import writer
-from pipeline.teacher.inputs import StoreSetup, set_up_store
+from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import Engine, write_here
-from pipeline.teacher.run import CacheConfig, StorePlan, fill_store, plan_store
+from pipeline.teacher.run import CacheConfig, StoreLayout, fill_store, layout_store
 from pipeline.teacher.times import PartitionTimes, StoreTimes
 from pipeline.teacher.workers import PartitionJob, write_in_workers
 from pipeline.views.manifest import write_manifest
@@ -39,8 +39,8 @@ class Workspace:
     """A teacher and its images on the disk, and the store that they are to become."""
 
     folder: Path
-    setup: StoreSetup
-    planned: StorePlan
+    setup: StoreInputs
+    planned: StoreLayout
 
     @property
     def job(self) -> PartitionJob:
@@ -69,7 +69,7 @@ class Workspace:
     ) -> tuple[Files, StoreTimes]:
         output = self.folder / f"{name}.zarr"
         times = fill_store(
-            self.planned,
+            self.view,
             engine,
             scratch_root=self.folder,
             output=output,
@@ -96,8 +96,8 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
         batch_size=3,
         forward_precision="float32",
     )
-    setup = set_up_store(config, views.manifest, folder / "teacher.safetensors")
-    planned = plan_store(
+    setup = load_inputs(config, views.manifest, folder / "teacher.safetensors")
+    planned = layout_store(
         setup.plan,
         config,
         num_classes=setup.spec.num_classes,
@@ -107,7 +107,7 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
         processes=1,
         progress=lambda items, _total, _label: items,
     )
-    return Workspace(folder=folder, setup=setup, planned=planned)
+    return Workspace(folder=folder, setup=setup, view=planned)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partit
     tmp_path: Path, scheduler: str
 ) -> None:
     workspace = prepare(tmp_path, silent=True)
-    writer.init(workspace.scratch, workspace.planned.schema, workspace.planned.table)
+    writer.init(workspace.scratch, workspace.view.schema, workspace.view.table)
     teller = small_teacher(workspace.setup.plan.manifest)
     list(write_here(workspace.setup.plan, teller, 1, workspace.scratch, [3, 5]))
     engine = workspace.workers(partial(existing_cluster, scheduler))
@@ -187,7 +187,7 @@ def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partit
         workspace.fill(engine, "never")
     # Partitions without a single point have nothing that could be NaN.
     pointless = {
-        index for index in range(16) if not workspace.planned.table.counts[2 * index : 2 * index + 2, 0].any()
+        index for index in range(16) if not workspace.view.table.counts[2 * index : 2 * index + 2, 0].any()
     }
     finished = writer.finished_partitions(workspace.scratch)
     assert {3, 5} <= finished <= {3, 5} | pointless

@@ -5,37 +5,37 @@ import torch
 from batch_cases import STRIDES, planned_view, three_views
 
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import batch_soft_targets
-from pipeline.training.batches import batch_targets
+from pipeline.student.teacher_batch import quantized_teacher_batch
+from pipeline.training.batches import batch_labels
 from pipeline.views.pyramid import pyramid_points
 
 
 def test_points_keep_their_coordinates_in_a_wider_batch() -> None:
     views = three_views()
-    together = batch_targets(views, (96, 96), STRIDES)
+    together = batch_labels(views, (96, 96), STRIDES)
     points, _ = pyramid_points(together.sizes, STRIDES)
     for number, view in enumerate(views):
-        alone = batch_targets([view], view.geometry.padded_hw, STRIDES)
+        alone = batch_labels([view], view.geometry.padded_hw, STRIDES)
         own_points, _ = pyramid_points(alone.sizes, STRIDES)
         assert torch.equal(points[together.index[together.image == number]], own_points[alone.index])
 
 
 def test_a_batch_is_its_views_one_after_another() -> None:
     views = three_views()
-    together = batch_targets(views, (96, 96), STRIDES)
-    alone = [batch_targets([view], view.geometry.padded_hw, STRIDES) for view in views]
+    together = batch_labels(views, (96, 96), STRIDES)
+    alone = [batch_labels([view], view.geometry.padded_hw, STRIDES) for view in views]
     for name in ("level", "main", "boxes_xyxy", "labels", "valuable_weight"):
         assert torch.equal(getattr(together, name), torch.cat([getattr(t, name) for t in alone])), name
 
 
 def test_valid_cells_are_those_of_each_views_own_padding() -> None:
-    together = batch_targets(three_views(), (96, 96), STRIDES)
+    together = batch_labels(three_views(), (96, 96), STRIDES)
     assert together.valid.sum(dim=1).tolist() == [12 * 8 + 6 * 4 + 3 * 2, 12 * 8 + 6 * 4 + 3 * 2, 64 + 16 + 4]
 
 
 def test_main_points_carry_the_box_and_label_of_their_object() -> None:
     view = planned_view(2, (96, 64), [[4, 4, 30, 60], [20, 40, 60, 90]], [0, 3])
-    targets = batch_targets([view], (96, 64), STRIDES)
+    targets = batch_labels([view], (96, 64), STRIDES)
     assert set(targets.labels.tolist()) == {0, 3}
     for box, label in zip(targets.boxes_xyxy.tolist(), targets.labels.tolist(), strict=True):
         assert box == view.boxes_xyxy[[0, 3].index(label)].tolist()
@@ -44,16 +44,16 @@ def test_main_points_carry_the_box_and_label_of_their_object() -> None:
 def test_a_batch_without_points_has_empty_targets() -> None:
     empty = three_views()[2]
     stored = StoredView(
-        planned=empty,
+        view=empty,
         edge_codes=np.zeros((0, 64), np.int16),
         edge_steps=np.zeros(0, np.float32),
         cls_codes=np.zeros((0, 4), np.int16),
         cls_step=0.1,
     )
-    soft = batch_soft_targets([stored])
+    soft = quantized_teacher_batch([stored])
     assert soft.edge_logits().shape == (0, 4, 17)
     assert soft.cls_logits().shape == (0, 4)
-    assert batch_targets([empty], (64, 64), STRIDES).index.shape == (0,)
+    assert batch_labels([empty], (64, 64), STRIDES).index.shape == (0,)
 
 
 def test_codes_and_plain_logits_give_what_the_store_gives() -> None:
@@ -61,21 +61,21 @@ def test_codes_and_plain_logits_give_what_the_store_gives() -> None:
     points, main = len(view.points), view.points.main_count
     rng = np.random.default_rng(0)
     coded = StoredView(
-        planned=view,
+        view=view,
         edge_codes=rng.integers(0, 400, (points, 64), dtype=np.int16),
         edge_steps=rng.random(points, dtype=np.float32) + 0.1,
         cls_codes=rng.integers(-90, 90, (main, 4), dtype=np.int16),
         cls_step=0.1,
     )
     plain = StoredView(
-        planned=view,
+        view=view,
         edge_codes=rng.standard_normal((points, 68), dtype=np.float32),
         edge_steps=None,
         cls_codes=rng.standard_normal((main, 4), dtype=np.float32),
         cls_step=None,
     )
     for stored in (coded, plain):
-        soft = batch_soft_targets([stored, stored])
+        soft = quantized_teacher_batch([stored, stored])
         assert soft.edge_codes.is_floating_point() == (stored is plain), "integers until on the device"
         assert soft.cls_codes.is_floating_point() == (stored is plain)
         np.testing.assert_allclose(soft.edge_logits()[points:], stored.edge_logits(), rtol=1e-5, atol=1e-4)
@@ -86,13 +86,13 @@ def test_codes_travel_to_the_device_as_integers_and_become_logits_there() -> Non
     view = three_views()[0]
     points, main = len(view.points), view.points.main_count
     stored = StoredView(
-        planned=view,
+        view=view,
         edge_codes=np.zeros((points, 64), np.int16),
         edge_steps=np.ones(points, np.float32),
         cls_codes=np.zeros((main, 4), np.int16),
         cls_step=0.1,
     )
-    there = batch_soft_targets([stored]).to(torch.device("meta"))
+    there = quantized_teacher_batch([stored]).to(torch.device("meta"))
     assert (there.edge_codes.dtype, there.cls_codes.dtype) == (torch.int16, torch.int16)
     for logits in (there.edge_logits(), there.cls_logits()):
         assert (logits.device.type, logits.dtype) == ("meta", torch.float32)

@@ -6,17 +6,17 @@ import torch
 from batch_cases import STRIDES, planned_view, random_outputs, three_views
 
 from pipeline.detector.head import RawOutputs
-from pipeline.training.batches import batch_targets
-from pipeline.training.criterion import DetectionCriterion, DetectionLosses, Normalisers, gather_main
-from pipeline.views.types import PlannedView
+from pipeline.training.batches import batch_labels
+from pipeline.training.criterion import DetectionCriterion, DetectionLosses, LossNormalizers, gather_main
+from pipeline.views.types import LabeledView
 
 
 def losses_of(
-    raw: RawOutputs, views: list[PlannedView], batch_hw: tuple[int, int]
-) -> tuple[DetectionLosses, Normalisers]:
-    targets = batch_targets(views, batch_hw, STRIDES)
+    raw: RawOutputs, views: list[LabeledView], batch_hw: tuple[int, int]
+) -> tuple[DetectionLosses, LossNormalizers]:
+    targets = batch_labels(views, batch_hw, STRIDES)
     main = gather_main(raw, targets)
-    return DetectionCriterion(STRIDES)(raw, targets, main), Normalisers.of_batch(targets, main)
+    return DetectionCriterion(STRIDES)(raw, targets, main), LossNormalizers.from_batch(targets, main)
 
 
 def test_a_batch_is_the_sum_of_its_images() -> None:
@@ -41,7 +41,7 @@ def test_a_batch_is_the_sum_of_its_images() -> None:
 
 def test_cells_outside_an_images_padding_cost_nothing() -> None:
     raw = random_outputs(3, (96, 96))
-    targets = batch_targets(three_views(), (96, 96), STRIDES)
+    targets = batch_labels(three_views(), (96, 96), STRIDES)
     losses, _ = losses_of(raw, three_views(), (96, 96))
     assert losses.cls[~targets.valid].abs().sum() == 0
     assert (losses.cls[targets.valid] > 0).all()
@@ -49,9 +49,9 @@ def test_cells_outside_an_images_padding_cost_nothing() -> None:
 
 def test_box_losses_reach_only_main_region_points() -> None:
     raw = random_outputs(3, (96, 96))
-    targets = batch_targets(three_views(), (96, 96), STRIDES)
-    losses, normalisers = losses_of(raw, three_views(), (96, 96))
-    terms = losses.reduce(normalisers)
+    targets = batch_labels(three_views(), (96, 96), STRIDES)
+    losses, normalizers = losses_of(raw, three_views(), (96, 96))
+    terms = losses.reduce(normalizers)
     (terms["loss_bbox"] + terms["loss_dfl"]).backward()
     touched = raw.edge_logits.grad.abs().sum(dim=(2, 3)) > 0
     main = torch.zeros_like(touched)
@@ -62,8 +62,8 @@ def test_box_losses_reach_only_main_region_points() -> None:
 
 def test_a_batch_without_boxes_has_finite_losses_and_gradients() -> None:
     raw = random_outputs(1, (64, 64))
-    losses, normalisers = losses_of(raw, [planned_view(1, (64, 64), [], [])], (64, 64))
-    terms = losses.reduce(normalisers)
+    losses, normalizers = losses_of(raw, [planned_view(1, (64, 64), [], [])], (64, 64))
+    terms = losses.reduce(normalizers)
     assert terms["loss_bbox"] == 0
     assert terms["loss_dfl"] == 0
     sum(terms.values()).backward()

@@ -5,7 +5,7 @@ import torch
 from training_cases import HERE
 
 from pipeline.core.errors import PipelineError
-from pipeline.training.curve import Curve, steps_per_row
+from pipeline.training.curve import Curve, log_interval
 
 
 def terms(value: float) -> dict[str, torch.Tensor]:
@@ -36,7 +36,7 @@ def test_settling_looks_at_steps_that_make_no_row_yet() -> None:
     curve = Curve(100, HERE)
     add_all(curve, [1.0, float("nan"), float("nan")])
     with pytest.raises(PipelineError, match=r"^step 1: .*loss_bbox=1"):
-        curve.settle()
+        curve.flush()
 
 
 def test_a_curve_goes_on_from_its_state_wherever_it_was_cut() -> None:
@@ -46,7 +46,7 @@ def test_a_curve_goes_on_from_its_state_wherever_it_was_cut() -> None:
     for cut in range(len(values)):
         first, second = Curve(4, HERE), Curve(4, HERE)
         add_all(first, values[:cut])
-        first.settle()
+        first.flush()
         second.restore(first.state())
         add_all(second, values[cut:])
         assert second.rows == straight.rows
@@ -54,4 +54,4 @@ def test_a_curve_goes_on_from_its_state_wherever_it_was_cut() -> None:
 
 
 def test_a_short_run_has_a_curve_too() -> None:
-    assert [steps_per_row(steps) for steps in (1, 39, 40, 399, 400, 10**6)] == [1, 1, 2, 19, 20, 20]
+    assert [log_interval(steps) for steps in (1, 39, 40, 399, 400, 10**6)] == [1, 1, 2, 19, 20, 20]

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from pipeline.training.batches import SoftBatch
-from pipeline.training.dataset import EpochOrder
+from pipeline.training.batches import TeacherBatch
+from pipeline.training.dataset import EpochSampler
 from pipeline.training.order import epoch_batches
-from pipeline.training.processes import Machine, Processes
+from pipeline.training.processes import Placement, World
 from pipeline.views.geometry import ViewGeometry, choose_view
-from pipeline.views.types import PlannedView, ViewKey
+from pipeline.views.types import LabeledView, ViewKey
 
 BATCH = 4
 WIDE, TALL = 22, 15
@@ -35,10 +35,10 @@ class Shapes:
         size = (64, 65 + number) if number < self.wide else (64 + number, 64)
         return ViewGeometry(original_hw=size, resized_hw=size, padded_hw=size, flip=bool(key.view))
 
-    def load(self, key: ViewKey) -> tuple[PlannedView, None]:
+    def load(self, key: ViewKey) -> tuple[LabeledView, None]:
         raise NotImplementedError
 
-    def join(self, soft: Sequence[None]) -> SoftBatch:
+    def join(self, soft: Sequence[None]) -> TeacherBatch:
         raise NotImplementedError
 
 
@@ -46,9 +46,9 @@ def is_wide(key: ViewKey) -> bool:
     return key.image_id < 100 + WIDE
 
 
-def order_of(processes: Processes, micro_batch: int | None = None, *, grouped: bool) -> EpochOrder:
-    machine = Machine(device=torch.device("cpu"), workers=0, processes=processes, micro_batch=micro_batch)
-    return EpochOrder(Shapes(), machine, batch_size=BATCH, seed=3, group_by_aspect=grouped)
+def order_of(processes: World, micro_batch: int | None = None, *, grouped: bool) -> EpochSampler:
+    machine = Placement(device=torch.device("cpu"), workers=0, processes=processes, micro_batch=micro_batch)
+    return EpochSampler(Shapes(), machine, batch_size=BATCH, seed=3, group_by_aspect=grouped)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -87,8 +87,8 @@ def test_ungrouped_batches_are_mixed() -> None:
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_shares_of_processes_make_up_the_batches_of_one(count: int, grouped: bool) -> None:
-    alone = order_of(Processes(rank=0, count=1), grouped=grouped)
-    members = [order_of(Processes(rank=rank, count=count), grouped=grouped) for rank in range(count)]
+    alone = order_of(World(rank=0, count=1), grouped=grouped)
+    members = [order_of(World(rank=rank, count=count), grouped=grouped) for rank in range(count)]
     for epoch in (0, 5):
         for order in (alone, *members):
             order.epoch = epoch
@@ -100,7 +100,7 @@ def test_the_shares_of_processes_make_up_the_batches_of_one(count: int, grouped:
 
 def test_a_part_is_padded_as_its_whole_batch() -> None:
     source = Shapes()
-    for step in order_of(Processes(rank=0, count=1), 3, grouped=False):
+    for step in order_of(World(rank=0, count=1), 3, grouped=False):
         assert [len(part) for part in step.parts] == [3, 1]
         sizes = [source.geometry(key).padded_hw for part in step.parts for key in part]
         assert step.batch_hw == (max(h for h, _ in sizes), max(w for _, w in sizes))

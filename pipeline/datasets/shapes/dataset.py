@@ -115,8 +115,8 @@ class ShapeObject:
     visible_share: float
 
 
-def _random_centre(rng: RandomState, scene: Scene, half_width: float, half_height: float) -> Point:
-    """Draw a centre: mostly such that the object lies inside the image, else such that it may be cut."""
+def _random_center(rng: RandomState, scene: Scene, half_width: float, half_height: float) -> Point:
+    """Draw a center: mostly such that the object lies inside the image, else such that it may be cut."""
     inside = uniform(rng, 0.0, 1.0) < 0.82
     margin_x = half_width if inside and 2.0 * half_width < scene.width else 0.08 * scene.width
     margin_y = half_height if inside and 2.0 * half_height < scene.height else 0.08 * scene.height
@@ -133,12 +133,12 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     category = pick(rng, len(CATEGORIES))
     outline = random_outline(rng, category, _random_size(rng, scene))
     extent = outline_extent(outline)
-    centre = _random_centre(rng, scene, extent[2], extent[3])
-    outline = move_outline(outline, 1.0, centre)
+    center = _random_center(rng, scene, extent[2], extent[3])
+    outline = move_outline(outline, 1.0, center)
     box = outline_box(outline, scene.width, scene.height)
     if box is None or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_PX:
         return False
-    layer = _object_layer(rng, scene, category, outline, centre)
+    layer = _object_layer(rng, scene, category, outline, center)
     inside = np.zeros((scene.height, scene.width), dtype=np.bool_)
     inside[layer.window.pixels] = layer.alpha > 0.5
     pixels = int(np.count_nonzero(inside))
@@ -150,7 +150,7 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     return True
 
 
-def _object_layer(rng: RandomState, scene: Scene, category: int, outline: Outline, centre: Point) -> Layer:
+def _object_layer(rng: RandomState, scene: Scene, category: int, outline: Outline, center: Point) -> Layer:
     widest = BLUR_PX[1] * scene.scale
     window = scene.window(outline_extent(outline), widest)
     assert window is not None, "an object with a box lies inside the image"
@@ -159,9 +159,9 @@ def _object_layer(rng: RandomState, scene: Scene, category: int, outline: Outlin
     # a thin object keeps an opaque core; no edge is sharper than a pixel can show
     drawn = uniform(rng, BLUR_PX[0], BLUR_PX[1]) * scene.scale
     blur = max(min(drawn, 1.6 * depth), BLUR_PX[0])
-    base, contrast = tinted(rng, category, scene.colour_at(centre))
-    colour = textured(rng, scene.scale, window, base, contrast)
-    return Layer(window=window, alpha=edge_alpha(distance, blur), colour=colour)
+    base, contrast = tinted(rng, category, scene.color_at(center))
+    color = textured(rng, scene.scale, window, base, contrast)
+    return Layer(window=window, alpha=edge_alpha(distance, blur), color=color)
 
 
 def _populate(rng: RandomState, scene: Scene) -> None:

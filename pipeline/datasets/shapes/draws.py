@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Point = tuple[float, float]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Range = tuple[float, float]
 
 

@@ -23,15 +23,15 @@ class ConvexPart(Protocol):
     def transposed(self) -> "ConvexPart":
         """Return the region with x and y swapped."""
 
-    def placed(self, scale: float, centre: Point) -> "ConvexPart":
-        """Return the region scaled about the origin, then moved by ``centre``."""
+    def placed(self, scale: float, center: Point) -> "ConvexPart":
+        """Return the region scaled about the origin, then moved by ``center``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EllipsePart:
-    """The ellipse ``d^T M^-1 d <= 1``, ``d = (x, y) - centre``, ``M = [[xx, xy], [xy, yy]]`` in px^2."""
+    """The ellipse ``d^T M^-1 d <= 1``, ``d = (x, y) - center``, ``M = [[xx, xy], [xy, yy]]`` in px^2."""
 
-    centre: Point
+    center: Point
     xx: float
     yy: float
     xy: float
@@ -39,23 +39,23 @@ class EllipsePart:
     def distance(self, x: Floats, y: Floats) -> Floats:
         """First-order distance ``(f - 1) / |grad f|`` with ``f = sqrt(d^T M^-1 d)``."""
         det = self.xx * self.yy - self.xy * self.xy
-        dx, dy = x - self.centre[0], y - self.centre[1]
+        dx, dy = x - self.center[0], y - self.center[1]
         mx = (self.yy / det) * dx - (self.xy / det) * dy
         my = (self.xx / det) * dy - (self.xy / det) * dx
         f = np.sqrt(np.maximum(dx * mx + dy * my, 0.0))
-        # |grad f| = |M^-1 d| / f; the small number only serves the centre itself, where both vanish
+        # |grad f| = |M^-1 d| / f; the small number only serves the center itself, where both vanish
         return (f - 1.0) * ((f + 1e-9) / (np.sqrt(mx * mx + my * my) + 1e-9))
 
     def x_range(self, y_band: Range) -> Range | None:
         """The left and right outlines are convex in y, so the extreme point is moved into the band."""
-        low, high = y_band[0] - self.centre[1], y_band[1] - self.centre[1]
+        low, high = y_band[0] - self.center[1], y_band[1] - self.center[1]
         top = math.sqrt(self.yy)
         if low >= top or high <= -top:
             return None
         dy_right = self.xy / math.sqrt(self.xx)
         right = self._half_chord(min(max(dy_right, low), high))[1]
         left = self._half_chord(min(max(-dy_right, low), high))[0]
-        return self.centre[0] + left, self.centre[0] + right
+        return self.center[0] + left, self.center[0] + right
 
     def _half_chord(self, dy: float) -> Range:
         middle = self.xy / self.yy * dy
@@ -65,13 +65,13 @@ class EllipsePart:
 
     def transposed(self) -> "EllipsePart":
         """Return the ellipse with x and y swapped."""
-        return EllipsePart(centre=self.centre[::-1], xx=self.yy, yy=self.xx, xy=self.xy)
+        return EllipsePart(center=self.center[::-1], xx=self.yy, yy=self.xx, xy=self.xy)
 
-    def placed(self, scale: float, centre: Point) -> "EllipsePart":
-        """Return the ellipse scaled about the origin, then moved by ``centre``."""
+    def placed(self, scale: float, center: Point) -> "EllipsePart":
+        """Return the ellipse scaled about the origin, then moved by ``center``."""
         area = scale * scale
         return EllipsePart(
-            centre=_place(self.centre, scale, centre), xx=self.xx * area, yy=self.yy * area, xy=self.xy * area
+            center=_place(self.center, scale, center), xx=self.xx * area, yy=self.yy * area, xy=self.xy * area
         )
 
 
@@ -108,13 +108,13 @@ class PolygonPart:
         """Return the polygon with x and y swapped, in the order that keeps the edges' normals outwards."""
         return PolygonPart(vertices=tuple((y, x) for x, y in reversed(self.vertices)))
 
-    def placed(self, scale: float, centre: Point) -> "PolygonPart":
-        """Return the polygon scaled about the origin, then moved by ``centre``."""
-        return PolygonPart(vertices=tuple(_place(vertex, scale, centre) for vertex in self.vertices))
+    def placed(self, scale: float, center: Point) -> "PolygonPart":
+        """Return the polygon scaled about the origin, then moved by ``center``."""
+        return PolygonPart(vertices=tuple(_place(vertex, scale, center) for vertex in self.vertices))
 
 
-def _place(point: Point, scale: float, centre: Point) -> Point:
-    return point[0] * scale + centre[0], point[1] * scale + centre[1]
+def _place(point: Point, scale: float, center: Point) -> Point:
+    return point[0] * scale + center[0], point[1] * scale + center[1]
 
 
 Outline = tuple[ConvexPart, ...]  # the union of its parts
@@ -180,7 +180,7 @@ def _ellipse(rng: RandomState) -> Outline:
     square = short * short
     return (
         EllipsePart(
-            centre=(0.0, 0.0), xx=c * c + square * s * s, yy=s * s + square * c * c, xy=(1.0 - square) * c * s
+            center=(0.0, 0.0), xx=c * c + square * s * s, yy=s * s + square * c * c, xy=(1.0 - square) * c * s
         ),
     )
 
@@ -216,6 +216,6 @@ def random_outline(rng: RandomState, category: int, long_side: float) -> Outline
     return move_outline(unit, scale, middle)
 
 
-def move_outline(outline: Outline, scale: float, centre: Point) -> Outline:
-    """Scale an outline about the origin, then move it by ``centre`` px."""
-    return tuple(part.placed(scale, centre) for part in outline)
+def move_outline(outline: Outline, scale: float, center: Point) -> Outline:
+    """Scale an outline about the origin, then move it by ``center`` px."""
+    return tuple(part.placed(scale, center) for part in outline)

@@ -9,7 +9,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from pipeline.datasets.shapes.draws import (
-    Colour,
+    Color,
     Floats,
     Point,
     cos_sin,
@@ -28,11 +28,11 @@ MIN_VISIBLE_SHARE = 0.45
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Something to paint on a window: opacity ``alpha (h, w)`` and ``colour``, ``(h, w, 3)`` or ``(3,)``."""
+    """Something to paint on a window: opacity ``alpha (h, w)`` and ``color``, ``(h, w, 3)`` or ``(3,)``."""
 
     window: Window
     alpha: Floats
-    colour: Floats
+    color: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,8 @@ class Scene:
             return None
         return Window(top=top, bottom=bottom, left=left, right=right)
 
-    def colour_at(self, point: Point) -> Colour:
-        """Colour of the pixel nearest to a point."""
+    def color_at(self, point: Point) -> Color:
+        """Color of the pixel nearest to a point."""
         row = min(max(math.floor(point[1]), 0), self.height - 1)
         column = min(max(math.floor(point[0]), 0), self.width - 1)
         red, green, blue = (float(value) for value in self.canvas[row, column])
@@ -96,7 +96,7 @@ class Scene:
         if not all(placed.bears(layer.window, cover) for placed in self.objects):
             return False
         region = self.canvas[layer.window.pixels]
-        region += layer.alpha[:, :, None] * (layer.colour - region)
+        region += layer.alpha[:, :, None] * (layer.color - region)
         for placed in self.objects:
             placed.visible[layer.window.pixels] &= ~cover
         return True
@@ -106,63 +106,63 @@ def _random_point(rng: RandomState, scene: Scene) -> Point:
     return uniform(rng, 0.0, scene.width), uniform(rng, 0.0, scene.height)
 
 
-def _around(scene: Scene, centre: Point, reach: float) -> Window:
-    x, y = centre
+def _around(scene: Scene, center: Point, reach: float) -> Window:
+    x, y = center
     window = scene.window((x - reach, y - reach, x + reach, y + reach), 1.0)
-    assert window is not None, "a clutter's centre lies inside the image"
+    assert window is not None, "a clutter's center lies inside the image"
     return window
 
 
-def _faded(rng: RandomState, scene: Scene, window: Window, centre: Point, alpha: Floats) -> Layer:
+def _faded(rng: RandomState, scene: Scene, window: Window, center: Point, alpha: Floats) -> Layer:
     contrast = log_uniform(rng, 0.12, 0.5)
-    colour = np.array(contrasting(rng, scene.colour_at(centre), contrast))
-    return Layer(window=window, alpha=alpha * uniform(rng, 0.6, 1.0), colour=colour)
+    color = np.array(contrasting(rng, scene.color_at(center), contrast))
+    return Layer(window=window, alpha=alpha * uniform(rng, 0.6, 1.0), color=color)
 
 
 def _line(rng: RandomState, scene: Scene) -> Layer:
-    centre = _random_point(rng, scene)
+    center = _random_point(rng, scene)
     half = log_uniform(rng, 8.0, 60.0) * scene.scale
     thickness = uniform(rng, 0.35, 1.0) * scene.scale
-    outline = move_outline((bar(half, thickness, cos_sin(uniform(rng, 0.0, 1.0))),), 1.0, centre)
+    outline = move_outline((bar(half, thickness, cos_sin(uniform(rng, 0.0, 1.0))),), 1.0, center)
     window = scene.window(outline_extent(outline), 2.0)
-    assert window is not None, "a clutter's centre lies inside the image"
+    assert window is not None, "a clutter's center lies inside the image"
     blur = uniform(rng, 0.8, 1.8) * scene.scale
-    return _faded(rng, scene, window, centre, edge_alpha(outline_distance(outline, window.x, window.y), blur))
+    return _faded(rng, scene, window, center, edge_alpha(outline_distance(outline, window.x, window.y), blur))
 
 
 def _arc(rng: RandomState, scene: Scene) -> Layer:
     """A thin piece, at most half, of a circle."""
-    centre = _random_point(rng, scene)
+    center = _random_point(rng, scene)
     radius = log_uniform(rng, 5.0, 40.0) * scene.scale
-    window = _around(scene, centre, radius + 2.0 * scene.scale)
-    dx, dy = window.x - centre[0], window.y - centre[1]
+    window = _around(scene, center, radius + 2.0 * scene.scale)
+    dx, dy = window.x - center[0], window.y - center[1]
     ring = np.abs(np.sqrt(dx * dx + dy * dy) - radius) - uniform(rng, 0.3, 0.9) * scene.scale
     c, s = cos_sin(uniform(rng, 0.0, 1.0))
     cut = uniform(rng, 0.0, 0.6) * radius - (c * dx + s * dy)
-    return _faded(rng, scene, window, centre, edge_alpha(np.maximum(ring, cut), 1.2 * scene.scale))
+    return _faded(rng, scene, window, center, edge_alpha(np.maximum(ring, cut), 1.2 * scene.scale))
 
 
 def _blob(rng: RandomState, scene: Scene) -> Layer:
     """A ragged smudge: a paraboloid broken up by noise, with no outline of its own."""
-    centre = _random_point(rng, scene)
+    center = _random_point(rng, scene)
     radius = log_uniform(rng, 4.0, 16.0) * scene.scale
-    window = _around(scene, centre, radius)
-    dx, dy = (window.x - centre[0]) / radius, (window.y - centre[1]) / radius
+    window = _around(scene, center, radius)
+    dx, dy = (window.x - center[0]) / radius, (window.y - center[1]) / radius
     hill = np.maximum(1.0 - (dx * dx + dy * dy), 0.0)
     noise = value_noise(rng, window.x, window.y, 0.35 * radius)
     alpha = smoothstep(hill * (3.6 * noise - 1.0) * uniform(rng, 0.9, 1.4))
-    return _faded(rng, scene, window, centre, alpha)
+    return _faded(rng, scene, window, center, alpha)
 
 
 def _stripe_patch(rng: RandomState, scene: Scene) -> Layer:
     """Stripes that fade out in every direction."""
-    centre = _random_point(rng, scene)
+    center = _random_point(rng, scene)
     radius = log_uniform(rng, 10.0, 35.0) * scene.scale
-    window = _around(scene, centre, radius)
-    dx, dy = (window.x - centre[0]) / radius, (window.y - centre[1]) / radius
+    window = _around(scene, center, radius)
+    dx, dy = (window.x - center[0]) / radius, (window.y - center[1]) / radius
     hill = np.maximum(1.0 - (dx * dx + dy * dy), 0.0)
     pattern = stripes(rng, window.x, window.y, log_uniform(rng, 3.0, 10.0) * scene.scale)
-    return _faded(rng, scene, window, centre, hill * hill * pattern)
+    return _faded(rng, scene, window, center, hill * hill * pattern)
 
 
 def scatter(rng: RandomState, scene: Scene, weights: Sequence[float], count: int) -> None:

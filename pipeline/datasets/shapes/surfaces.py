@@ -1,10 +1,10 @@
-"""Colours and textures of objects and backgrounds."""
+"""Colors and textures of objects and backgrounds."""
 
 import numpy as np
 from numpy.random import RandomState
 
 from pipeline.datasets.shapes.draws import (
-    Colour,
+    Color,
     Floats,
     clamp,
     cos_sin,
@@ -51,8 +51,8 @@ def checker(rng: RandomState, x: Floats, y: Floats, period: float) -> Floats:
     return 0.5 + 0.5 * (2.0 * first - 1.0) * (2.0 * second - 1.0)
 
 
-def contrasting(rng: RandomState, under: Colour, contrast: float) -> Colour:
-    """Draw a colour that differs by about ``contrast`` or more in one channel, anyhow in the others."""
+def contrasting(rng: RandomState, under: Color, contrast: float) -> Color:
+    """Draw a color that differs by about ``contrast`` or more in one channel, anyhow in the others."""
     lead = pick(rng, 3)
     # towards the side of the leading channel that has more room, so that the clamp seldom eats the contrast
     up = uniform(rng, 0.0, 1.0) < 1.5 - 2.0 * under[lead]
@@ -65,8 +65,8 @@ def contrasting(rng: RandomState, under: Colour, contrast: float) -> Colour:
     return red, green, blue
 
 
-def tinted(rng: RandomState, category: int, under: Colour) -> tuple[Colour, float]:
-    """Draw a surface's colour, between what lies under it and the tint of its class, and their contrast."""
+def tinted(rng: RandomState, category: int, under: Color) -> tuple[Color, float]:
+    """Draw a surface's color, between what lies under it and the tint of its class, and their contrast."""
     share = uniform(rng, *TINT_SHARE)
     red, green, blue = (
         min(max(share * tint * uniform(rng, 0.8, 1.2) + (1.0 - share) * value, 0.0), 1.0)
@@ -75,8 +75,8 @@ def tinted(rng: RandomState, category: int, under: Colour) -> tuple[Colour, floa
     return (red, green, blue), 0.5 * share
 
 
-def textured(rng: RandomState, scale: float, window: Window, base: Colour, contrast: float) -> Floats:
-    """Colours ``(h, w, 3)`` of a surface: flat (a quarter), stripes, checker or blotches about ``base``."""
+def textured(rng: RandomState, scale: float, window: Window, base: Color, contrast: float) -> Floats:
+    """Colors ``(h, w, 3)`` of a surface: flat (a quarter), stripes, checker or blotches about ``base``."""
     kind = pick(rng, 4)
     period = log_uniform(rng, 3.0, 14.0) * scale
     strength = contrast * uniform(rng, 0.3, 0.8)
@@ -85,14 +85,14 @@ def textured(rng: RandomState, scale: float, window: Window, base: Colour, contr
         return first
     second: Floats = np.array(contrasting(rng, base, strength))
     pattern = (stripes, checker, value_noise)[kind](rng, window.x, window.y, period)
-    colour: Floats = first + pattern[:, :, None] * (second - first)
-    return colour
+    color: Floats = first + pattern[:, :, None] * (second - first)
+    return color
 
 
 def background(rng: RandomState, width: int, height: int, scale: float) -> Floats:
-    """A gradient and two scales of value noise about a muted colour, ``(H, W, 3)``."""
+    """A gradient and two scales of value noise about a muted color, ``(H, W, 3)``."""
     window = Window(top=0, bottom=height, left=0, right=width)
-    grey = uniform(rng, 0.25, 0.75)
+    gray = uniform(rng, 0.25, 0.75)
     c, s = cos_sin(uniform(rng, 0.0, 1.0))
     gradient = (c / width) * window.x + (s / height) * window.y - 0.5 * (c + s)
     coarse = value_noise(rng, window.x, window.y, log_uniform(rng, 18.0, 50.0) * scale) - 0.5
@@ -101,5 +101,5 @@ def background(rng: RandomState, width: int, height: int, scale: float) -> Float
     canvas = np.empty((height, width, 3))
     for channel in range(3):
         a, b, d = (strength * uniform(rng, 0.5, 1.2) for strength in strengths)
-        canvas[:, :, channel] = grey + uniform(rng, -0.15, 0.15) + a * gradient + b * coarse + d * fine
+        canvas[:, :, channel] = gray + uniform(rng, -0.15, 0.15) + a * gradient + b * coarse + d * fine
     return clamp(canvas)

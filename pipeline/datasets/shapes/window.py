@@ -23,10 +23,10 @@ class Window:
 
     @property
     def x(self) -> Floats:
-        """``(1, W)`` pixel centres."""
+        """``(1, W)`` pixel centers."""
         return np.arange(self.left, self.right, dtype=np.float64)[None, :] + 0.5
 
     @property
     def y(self) -> Floats:
-        """``(H, 1)`` pixel centres."""
+        """``(H, 1)`` pixel centers."""
         return np.arange(self.top, self.bottom, dtype=np.float64)[:, None] + 0.5

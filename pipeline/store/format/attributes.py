@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
 from pipeline.core.files import write_durably
-from pipeline.store.format.fingerprint import digest
 from pipeline.store.format.schema import require_version
 
 ROOT_METADATA = "zarr.json"
 SEAL = "attributes_sha256"
 """Attribute with the digest of all others: no other file records the root's own content."""
-GET_ANOTHER = "fetch it with `dvc pull`, or make it with `dvc repro cache_teacher`"
+REFETCH_HINT = "fetch it with `dvc pull`, or make it with `dvc repro cache_teacher`"
 
 
 def write_attributes(store: Path, attributes: Mapping[str, Any]) -> None:
@@ -39,7 +39,7 @@ def read_attributes(store: Path) -> dict[str, Any]:
     as_written = _encode(attributes)
     seal = attributes.pop(SEAL, None)
     if content != as_written or seal != digest(attributes):
-        raise CacheError(f"{path} is damaged: its checksum differs; {GET_ANOTHER}")
+        raise CacheError(f"{path} is damaged: its checksum differs; {REFETCH_HINT}")
     return attributes
 
 
@@ -51,12 +51,12 @@ def _encode(attributes: Mapping[str, Any]) -> bytes:
 
 def _read_root(store: Path) -> bytes:
     if not store.exists():
-        raise CacheError(f"expected a store at {store}, but there is nothing; {GET_ANOTHER}")
+        raise CacheError(f"expected a store at {store}, but there is nothing; {REFETCH_HINT}")
     if not store.is_dir():
-        raise CacheError(f"expected the folder of a store at {store}, but it is a file; {GET_ANOTHER}")
+        raise CacheError(f"expected the folder of a store at {store}, but it is a file; {REFETCH_HINT}")
     path = store / ROOT_METADATA
     if not path.is_file():
-        raise CacheError(f"expected a store at {store}, but it has no {ROOT_METADATA}; {GET_ANOTHER}")
+        raise CacheError(f"expected a store at {store}, but it has no {ROOT_METADATA}; {REFETCH_HINT}")
     return path.read_bytes()
 
 
@@ -65,5 +65,5 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
         attributes: dict[str, Any] = json.loads(content)["attributes"]
         attributes["schema"]["format_version"]
     except (ValueError, KeyError, TypeError):
-        raise CacheError(f"{path} is damaged, or not of a store of teacher outputs; {GET_ANOTHER}") from None
+        raise CacheError(f"{path} is damaged, or not of a store of teacher outputs; {REFETCH_HINT}") from None
     return attributes

@@ -1,23 +1,12 @@
 """What a store was made from, and whether that is what its reader needs."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.core.digest import canonical_json
 from pipeline.core.errors import CacheError
 
 ABSENT = "(absent)"
-
-
-def canonical_json(document: Any) -> bytes:
-    """The one byte string of a JSON document: sorted keys, no spaces, no NaN."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def digest(document: Mapping[str, Any]) -> str:
-    """sha256 (hex) of the canonical JSON."""
-    return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 def first_difference(stored: Any, needed: Any, path: str = "") -> tuple[str, str, str] | None:
@@ -41,7 +30,7 @@ def first_difference(stored: Any, needed: Any, path: str = "") -> tuple[str, str
     return None if left == right else (path, left, right)
 
 
-def any_difference(stored: Any, made: Any) -> tuple[str, str, str] | None:
+def diff(stored: Any, made: Any) -> tuple[str, str, str] | None:
     """As :func:`first_difference`, but a field that only ``stored`` has is a difference, too."""
     found = first_difference(stored, made)
     if found:
@@ -59,13 +48,13 @@ def require(stored: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
     _require_none(first_difference(stored, needed))
 
 
-def require_same(stored: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+def check_equal(stored: Mapping[str, Any], made: Mapping[str, Any]) -> None:
     """Refuse a store that would not be made again from what is here.
 
     Raises:
         CacheError: As :func:`require`.
     """
-    _require_none(any_difference(stored, made))
+    _require_none(diff(stored, made))
 
 
 def _require_none(found: tuple[str, str, str] | None) -> None:

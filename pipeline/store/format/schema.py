@@ -65,7 +65,7 @@ class StoreSchema:
         bins: Bins of an edge's distribution (reg_max + 1).
         num_classes: Channels of the class logits.
         strides: Of the pyramid levels, in pixels.
-        precision: The quantiser's steps.
+        precision: The quantizer's steps.
         views: Number of views, V.
         boxes: Number of ground-truth boxes of all views, G.
         views_per_partition: Views in one partition, the unit of work, of commit and of repair.

@@ -12,12 +12,12 @@ from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
 from pipeline.store.format import schema as layout
 from pipeline.store.format.schema import StoreSchema
-from pipeline.views.geometry import Fit, ViewGeometry
-from pipeline.views.types import PlannedView, ViewKey
+from pipeline.views.geometry import ResizeMode, ViewGeometry
+from pipeline.views.types import LabeledView, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ViewTable:
+class ViewIndex:
     """One row per view in ascending order of keys, and the boxes of all views one after another.
 
     Attributes:
@@ -37,7 +37,7 @@ class ViewTable:
     labels: NDArray[np.int32]
 
     @classmethod
-    def from_views(cls, views: Iterable[PlannedView]) -> "ViewTable":
+    def from_views(cls, views: Iterable[LabeledView]) -> "ViewIndex":
         """Tabulate planned views; keeps none of their points, so that ``views`` may be a generator.
 
         Raises:
@@ -61,7 +61,7 @@ class ViewTable:
         )
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "ViewTable":
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "ViewIndex":
         """Inverse of ``arrays``: the table of a finished store."""
         return cls(
             image_id=arrays[layout.IMAGE_ID],
@@ -73,7 +73,7 @@ class ViewTable:
         )
 
     @classmethod
-    def concatenate(cls, tables: Sequence["ViewTable"]) -> "ViewTable":
+    def concatenate(cls, tables: Sequence["ViewIndex"]) -> "ViewIndex":
         """Join the tables of consecutive runs of views, such as those planned by different workers.
 
         Raises:
@@ -131,7 +131,7 @@ class ViewTable:
 
 
 def plan_schema(
-    table: ViewTable,
+    table: ViewIndex,
     *,
     bins: int,
     num_classes: int,
@@ -164,7 +164,7 @@ def geometry_row(geometry: ViewGeometry) -> tuple[int, ...]:
     return (*geometry.original_hw, *geometry.resized_hw, *geometry.padded_hw, int(geometry.flip))
 
 
-def geometry_from_row(row: Sequence[int], fit: Fit) -> ViewGeometry:
+def geometry_from_row(row: Sequence[int], fit: ResizeMode) -> ViewGeometry:
     """Inverse of ``geometry_row``; the fit is the same for all views of a store."""
     return ViewGeometry(
         original_hw=(row[0], row[1]),
@@ -175,7 +175,7 @@ def geometry_from_row(row: Sequence[int], fit: Fit) -> ViewGeometry:
     )
 
 
-def counts_row(planned: PlannedView) -> tuple[int, int, int]:
+def counts_row(planned: LabeledView) -> tuple[int, int, int]:
     """Points, main-region points and boxes of a view."""
     return len(planned.points), planned.points.main_count, len(planned.labels)
 

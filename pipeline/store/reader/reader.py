@@ -13,14 +13,14 @@ from pipeline.codec.weights import dequantize_weights
 from pipeline.core.errors import CacheError
 from pipeline.core.files import FileDigest
 from pipeline.store.format import schema as layout
-from pipeline.store.format.attributes import GET_ANOTHER, read_attributes
+from pipeline.store.format.attributes import REFETCH_HINT, read_attributes
 from pipeline.store.format.completion import PartitionRecord
 from pipeline.store.format.schema import StoreSchema, sharded_specs, table_specs
 from pipeline.store.format.table import geometry_from_row
 from pipeline.store.reader.shards import ShardedRows, read_table
 from pipeline.store.reader.stored import StoredView
 from pipeline.views.geometry import ViewGeometry
-from pipeline.views.types import KeptPoints, PlannedView, ViewKey
+from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def _problems(store: Path, attributes: Mapping[str, Any]) -> Iterator[tuple[File
 
 
 def _damaged(store: Path, file: FileRecord, problem: str) -> CacheError:
-    return CacheError(f"the store at {store} is damaged: {file.name}: {problem}; {GET_ANOTHER}")
+    return CacheError(f"the store at {store} is damaged: {file.name}: {problem}; {REFETCH_HINT}")
 
 
 def _rows_of_partitions(schema: StoreSchema, absent: Collection[int]) -> NDArray[np.intp] | slice:
@@ -164,7 +164,7 @@ class TargetStore:
         """
         return self._geometry_of(self._row(key))
 
-    def planned(self, key: ViewKey) -> PlannedView:
+    def view(self, key: ViewKey) -> LabeledView:
         """A view as planned, its weights as stored.
 
         Raises:
@@ -184,7 +184,7 @@ class TargetStore:
         region = self._region(row)
         planned = self._planned(key, row, region)
         return StoredView(
-            planned=planned,
+            view=planned,
             edge_codes=self._rows[layout.EDGE_CODES].read(points, count),
             edge_steps=edge_steps(self.schema.precision, region[:, 3], planned.points.main_region),
             cls_codes=self._rows[layout.CLS_CODES].read(main, main_count),
@@ -212,10 +212,10 @@ class TargetStore:
         """(P, 4) rows of ``points/region``."""
         return self._rows[layout.REGION].read(int(self._extent[row, 0]), int(self._extent[row, 1]))
 
-    def _planned(self, key: ViewKey, row: int, region: NDArray[np.int32]) -> PlannedView:
+    def _planned(self, key: ViewKey, row: int, region: NDArray[np.int32]) -> LabeledView:
         first, count = self._extent[row, 4:].tolist()
         boxes = slice(first, first + count)
-        return PlannedView(
+        return LabeledView(
             key=key,
             geometry=self._geometry_of(row),
             boxes_xyxy=self._boxes[boxes],

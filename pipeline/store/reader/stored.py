@@ -7,22 +7,22 @@ from numpy.typing import NDArray
 
 from pipeline.codec.classes import dequantize_classes
 from pipeline.codec.edges import dequantize_edges
-from pipeline.views.types import PlannedView
+from pipeline.views.types import LabeledView
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredView:
-    """One view as it is read: integer codes, for whoever dequantises them (on a device, or here).
+    """One view as it is read: integer codes, for whoever dequantizes them (on a device, or here).
 
     Attributes:
-        planned: The view, with its weights dequantised.
+        view: The view, with its weights dequantized.
         edge_codes: (P, 4 * (bins - 1)) int16; (P, 4 * bins) float32 logits if the store is lossless.
         edge_steps: (P,) float32, the steps of ``dequantize_edges``; ``None`` if lossless.
         cls_codes: (M, C) int16; float32 logits if the store is lossless.
         cls_step: ``cls_logit = cls_code * cls_step``; ``None`` if lossless.
     """
 
-    planned: PlannedView
+    view: LabeledView
     edge_codes: NDArray[np.int16] | NDArray[np.float32]
     edge_steps: NDArray[np.float32] | None
     cls_codes: NDArray[np.int16] | NDArray[np.float32]

@@ -11,9 +11,9 @@ from pipeline.codec.edges import EDGES
 from pipeline.core.errors import CacheError
 from pipeline.core.output import replacing
 from pipeline.store.format.schema import FORMAT_VERSION, StoreSchema
-from pipeline.store.reader.points import locate_points
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
+from pipeline.store.tools.points import locate_points
 from pipeline.views.types import ViewKey
 
 MOST_NAMED = 8
@@ -82,7 +82,7 @@ def views_of_image(store: TargetStore, image_id: int) -> tuple[int, ...]:
 
 
 def export_views(store: TargetStore, keys: Sequence[ViewKey]) -> dict[str, NDArray[Any]]:
-    """The arrays of ``CONTENT`` for some views of a store, dequantised.
+    """The arrays of ``CONTENT`` for some views of a store, dequantized.
 
     Raises:
         CacheError: A view is not stored, or its partition is damaged.
@@ -123,7 +123,7 @@ def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
 
 
 def _geometry_columns(views: Sequence[StoredView]) -> dict[str, NDArray[Any]]:
-    geometries = [view.planned.geometry for view in views]
+    geometries = [view.view.geometry for view in views]
     sizes = {
         name: np.asarray([getattr(geometry, name) for geometry in geometries], np.int64).reshape(-1, 2)
         for name in ("original_hw", "resized_hw", "padded_hw")
@@ -146,7 +146,7 @@ def _no_rows(schema: StoreSchema) -> dict[str, NDArray[Any]]:
 
 def _rows_of_view(view: StoredView, schema: StoreSchema) -> dict[str, NDArray[Any]]:
     """The rows of one view; its ``main_point`` counts from its own first point."""
-    planned, points = view.planned, view.planned.points
+    planned, points = view.view, view.view.points
     places = locate_points(planned, schema.strides, schema.conventions.cell_offset)
     return {
         "level": points.level.astype(np.int64),

@@ -16,13 +16,13 @@ from pipeline.core.errors import CacheError
 from pipeline.core.files import FileDigest, remove, write_durably
 from pipeline.store.format.attributes import ROOT_METADATA
 from pipeline.store.format.schema import REGION, StoreSchema, chunk_key, sharded_specs, table_specs
-from pipeline.store.format.table import ViewTable
+from pipeline.store.format.table import ViewIndex
 from pipeline.store.reader.reader import read_finished, recorded_files
 from pipeline.store.reader.shards import read_table
 from pipeline.store.reader.verify import verify
 from pipeline.store.writer.arrays import create_arrays, encode_shard
 from pipeline.store.writer.partition import quantize_partition
-from pipeline.views.types import PlannedView, SoftTargets
+from pipeline.views.types import LabeledView, SoftTargets
 
 PLANNED_ARRAYS = (REGION,)
 """Sharded arrays that the annotations alone decide, without a teacher."""
@@ -41,7 +41,7 @@ class Damage:
     Attributes:
         path: Folder of the store.
         schema: Of the store.
-        table_sha256: Of the table of all views, see ``ViewTable.digest``.
+        table_sha256: Of the table of all views, see ``ViewIndex.digest``.
         unexpected: Files that are not part of the store.
         metadata: Metadata of arrays and groups; the schema decides it.
         tables: Tables; the plan of all views decides them.
@@ -136,14 +136,14 @@ def remove_unexpected(damage: Damage) -> None:
             folder.rmdir()
 
 
-def stored_table(damage: Damage) -> ViewTable:
+def stored_table(damage: Damage) -> ViewIndex:
     """The table of all views as the store has it; all of its tables must be whole."""
     assert not damage.tables, "a damaged table cannot be read"
     arrays = {spec.path: read_table(damage.path, spec) for spec in table_specs(damage.schema)}
-    return ViewTable.from_arrays(arrays)
+    return ViewIndex.from_arrays(arrays)
 
 
-def rebuild_planned(damage: Damage, table: ViewTable) -> Rebuilt:
+def rebuild_planned(damage: Damage, table: ViewIndex) -> Rebuilt:
     """Make damaged tables and metadata again.
 
     Raises:
@@ -165,7 +165,7 @@ def rebuild_planned(damage: Damage, table: ViewTable) -> Rebuilt:
 
 
 def rebuild_shards(
-    damage: Damage, partition: int, views: Sequence[PlannedView], targets: Sequence[SoftTargets]
+    damage: Damage, partition: int, views: Sequence[LabeledView], targets: Sequence[SoftTargets]
 ) -> Rebuilt:
     """Make the damaged shards of one partition again; the others are left alone.
 
@@ -185,7 +185,7 @@ def rebuild_shards(
     return _put_in_place(damage.path, wanted, made)
 
 
-def silent_targets(schema: StoreSchema, views: Iterable[PlannedView]) -> list[SoftTargets]:
+def silent_targets(schema: StoreSchema, views: Iterable[LabeledView]) -> list[SoftTargets]:
     """Targets for views of which nothing is needed that the teacher says: all logits are 0."""
     return [
         SoftTargets(

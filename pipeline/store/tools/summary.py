@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
-from pipeline.store.format.fingerprint import digest
 from pipeline.store.format.schema import IMAGE_ID, StoreSchema, sharded_specs, table_specs
 from pipeline.store.reader.reader import read_finished, recorded_files
 from pipeline.store.reader.shards import read_table
@@ -65,7 +65,7 @@ class StoreSummary:
         bins: Bins of an edge's distribution.
         num_classes: Channels of the class logits.
         strides: Of the pyramid levels, px.
-        precision: The quantiser's settings.
+        precision: The quantizer's settings.
         quantizer: From codes to values, in words.
         clipped: Saturated share of the codes, by kind.
         bytes: Sizes.
@@ -99,7 +99,7 @@ class StoreSummary:
         return asdict(self)
 
 
-def summarise(path: Path) -> StoreSummary:
+def summarize(path: Path) -> StoreSummary:
     """Describe a finished store; a damaged one, too, as long as its attributes are whole.
 
     Raises:

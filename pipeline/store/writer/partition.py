@@ -14,7 +14,7 @@ from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import quantize_weights
 from pipeline.store.format.completion import PartitionStatistics
 from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
-from pipeline.views.types import KeptPoints, PlannedView, SoftTargets
+from pipeline.views.types import KeptPoints, LabeledView, SoftTargets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,9 +26,9 @@ class PartitionRows:
 
 
 def quantize_partition(
-    schema: StoreSchema, views: Sequence[PlannedView], targets: Sequence[SoftTargets]
+    schema: StoreSchema, views: Sequence[LabeledView], targets: Sequence[SoftTargets]
 ) -> PartitionRows:
-    """Quantise the views of one partition and put their rows one after another.
+    """Quantize the views of one partition and put their rows one after another.
 
     Raises:
         ValueError: Not one target per view, or a target of the wrong shape or not finite (with the view's
@@ -63,7 +63,7 @@ def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_byt
     }
 
 
-def _quantize_view(schema: StoreSchema, planned: PlannedView, soft: SoftTargets) -> PartitionRows:
+def _quantize_view(schema: StoreSchema, planned: LabeledView, soft: SoftTargets) -> PartitionRows:
     points, precision = planned.points, schema.precision
     _require_shape("edge_logits", soft.edge_logits, (len(points), EDGES, schema.bins))
     _require_shape("cls_logits", soft.cls_logits, (points.main_count, schema.num_classes))

@@ -24,7 +24,7 @@ from pipeline.core.files import (
     FileDigest,
     fsync_tree,
     move_into_place,
-    names_what_fails,
+    os_errors_as_cache_error,
     remove,
     remove_others,
     write_durably,
@@ -42,14 +42,14 @@ from pipeline.store.format.completion import (
 from pipeline.store.format.fingerprint import first_difference
 from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
 from pipeline.store.format.shard_signature import shard_signature
-from pipeline.store.format.table import ViewTable, counts_row
+from pipeline.store.format.table import ViewIndex, counts_row
 from pipeline.store.writer.arrays import create_arrays, encode_shard
 from pipeline.store.writer.partition import (
     PartitionRows,
     quantize_partition,
     store_statistics,
 )
-from pipeline.views.types import PlannedView, SoftTargets
+from pipeline.views.types import LabeledView, SoftTargets
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ STORE_FOLDER = "store.zarr"
 MOST_LISTED = 20
 
 
-def init(scratch: Path, schema: StoreSchema, table: ViewTable) -> None:
+def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     """Write the metadata, the empty arrays and the tables, or resume what an earlier run began.
 
     Args:
@@ -73,7 +73,7 @@ def init(scratch: Path, schema: StoreSchema, table: ViewTable) -> None:
     begun = _begun(scratch, plan) if store.exists() else None
     partial = scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
     remove(partial)
-    with names_what_fails(partial):
+    with os_errors_as_cache_error(partial):
         create_arrays(partial, schema, table.arrays(schema))
         files = {name: FileDigest.of_file(partial / name) for name in _planned_files(partial)}
     attributes = {**plan, "files": {name: file.to_json() for name, file in files.items()}}
@@ -86,15 +86,15 @@ def init(scratch: Path, schema: StoreSchema, table: ViewTable) -> None:
     # Records without a store are of an earlier one: they must not vouch for this one's shards.
     remove(scratch / RECORDS_FOLDER)
     write_attributes(partial, attributes)
-    with names_what_fails(partial):
+    with os_errors_as_cache_error(partial):
         fsync_tree(partial)
     move_into_place(partial, store)
 
 
 def write_partition(
-    scratch: Path, index: int, views: Sequence[PlannedView], targets: Sequence[SoftTargets]
+    scratch: Path, index: int, views: Sequence[LabeledView], targets: Sequence[SoftTargets]
 ) -> PartitionRecord:
-    """Quantise and write one partition: its shard files, then its completion record.
+    """Quantize and write one partition: its shard files, then its completion record.
 
     Args:
         scratch: As given to ``init``.
@@ -110,7 +110,7 @@ def write_partition(
     return write_rows(scratch, index, quantize_partition(read_schema(scratch), views, targets))
 
 
-def require_planned(scratch: Path, index: int, views: Sequence[PlannedView]) -> None:
+def require_planned(scratch: Path, index: int, views: Sequence[LabeledView]) -> None:
     """Compare a partition's keys and counts with the plan: the offsets of all later views depend on them.
 
     Raises:
@@ -198,7 +198,7 @@ def finalise(scratch: Path, output: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _plan_attributes(schema: StoreSchema, table: ViewTable) -> dict[str, Any]:
+def _plan_attributes(schema: StoreSchema, table: ViewIndex) -> dict[str, Any]:
     return {
         "title": "Teacher outputs for localization distillation",
         "schema": schema.to_json(),

@@ -1,0 +1,159 @@
+"""Repair with a live teacher: the same bytes again, of damaged partitions only, and of no other store."""
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
+
+from pipeline.cli.store_rebuild import Repair, repair_store, require_repaired
+from pipeline.core.digest import digest
+from pipeline.core.errors import CacheError
+from pipeline.core.files import lock_scratch
+from pipeline.regions.view_set import ViewSet
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.verify import verify
+from pipeline.store.tools.repair import Damage, find_damage
+from pipeline.teacher.extractor import LogitExtractor
+from pipeline.teacher.run import write_store
+
+IMAGES = 6
+"""Twelve views in three partitions."""
+
+
+def quiet(_done: int, _total: int) -> None:
+    """No progress bar."""
+
+
+def unchanged(items: Iterable[Any], _total: int, _label: str) -> Iterable[Any]:
+    return items
+
+
+def unwanted() -> LogitExtractor:
+    raise AssertionError("nothing here needs the teacher")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    plan = small_plan(folder, IMAGES)
+    write_store(
+        small_store_plan(plan, QUANTIZED),
+        plan,
+        small_teacher(plan.manifest),
+        scratch_root=folder / "scratch",
+        output=folder / "targets.zarr",
+        progress=unchanged,
+    )
+    return folder
+
+
+@pytest.fixture
+def store(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written / "targets.zarr", tmp_path / "targets.zarr"))
+
+
+@pytest.fixture
+def plan(written: Path) -> ViewSet:
+    return small_plan(written, IMAGES)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def harm(store: Path, *names: str) -> Damage:
+    for name in names:
+        content = bytearray((store / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (store / name).write_bytes(bytes(content))
+    return find_damage(store, quiet)
+
+
+def repair(damage: Damage, plan: ViewSet, teacher: LogitExtractor | None, **changes: Any) -> Repair:
+    """Repair; without a ``teacher`` none may be asked for."""
+    arguments = {
+        "fingerprint": damage.schema.fingerprint,
+        "load_teacher": (lambda: teacher) if teacher else unwanted,
+        "scratch_root": damage.path.parent / "scratch",
+        "progress": unchanged,
+    }
+    return repair_store(damage, plan, **{**arguments, **changes})
+
+
+def test_every_file_comes_back_to_the_byte(store: Path, plan: ViewSet) -> None:
+    before = content_of(store)
+    damage = harm(store, *(set(before) - {"zarr.json"}))
+    done = repair(damage, plan, small_teacher(plan.manifest))
+    assert content_of(store) == before
+    assert len(done.replaced) == len(before) - 1
+    assert done.computed == (0, 1, 2)
+    require_repaired(damage, done)
+
+
+def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
+    store: Path, plan: ViewSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, keys, seen = content_of(store), TargetStore.open(store).keys, []
+    damage = harm(store, "main/cls_codes/c/1/0", "points/region/c/2/0")
+    teacher = small_teacher(plan.manifest)
+    run = LogitExtractor.run
+    monkeypatch.setattr(LogitExtractor, "run", lambda self, views: seen.extend(views) or run(self, views))
+    assert repair(damage, plan, teacher).computed == (1,)
+    assert [view.key for view in seen] == list(keys[4:8])
+    assert content_of(store) == before
+
+
+def test_tables_metadata_and_regions_need_no_teacher(store: Path, plan: ViewSet) -> None:
+    before = content_of(store)
+    damage = harm(store, "views/extent/c/0/0", "boxes/xyxy/zarr.json", "points/region/c/0/0")
+    assert repair(damage, plan, None).computed == ()
+    assert content_of(store) == before
+
+
+def test_a_workspace_that_makes_another_store_is_refused_with_both_values(store: Path, plan: ViewSet) -> None:
+    damage = harm(store, "points/edge_codes/c/0/0", "points/region/c/0/0")
+    (store / "stray").touch()
+    harmed = content_of(store)
+    finer = small_store_plan(plan, LOSSLESS).schema.fingerprint
+    difference = re.escape(f"precision.cls_step is {QUANTIZED.cls_step} in the store, but null here")
+    with pytest.raises(CacheError, match=difference):
+        repair(damage, plan, None, fingerprint=finer)
+    more = {**damage.schema.fingerprint, "novelty": 1}
+    with pytest.raises(CacheError, match=r"novelty is \(absent\) in the store, but 1 here"):
+        repair(damage, plan, None, fingerprint=more)
+    fewer = {name: value for name, value in damage.schema.fingerprint.items() if name != "regions"}
+    with pytest.raises(CacheError, match=r"regions is \{.*\} in the store, but \(absent\) here"):
+        repair(damage, plan, None, fingerprint=fewer)
+    assert content_of(store) == harmed
+
+
+def test_what_comes_out_otherwise_is_not_put_in_place(store: Path, plan: ViewSet) -> None:
+    """Another teacher under the same name stands for hardware that gives other last bits."""
+    damage = harm(store, "points/edge_codes/c/0/0", "points/region/c/0/0")
+    harmed = content_of(store)
+    done = repair(damage, plan, small_teacher(plan.manifest, seed=1))
+    assert (done.replaced, done.different) == (("points/region/c/0/0",), ("points/edge_codes/c/0/0",))
+    assert content_of(store)["points/edge_codes/c/0/0"] == harmed["points/edge_codes/c/0/0"]
+    with pytest.raises(CacheError, match=r"points/edge_codes/c/0/0 came out otherwise.*dvc pull --force"):
+        require_repaired(damage, done)
+    assert [problem.file for problem in verify(store, quiet)] == ["points/edge_codes/c/0/0"]
+
+
+def test_a_run_that_writes_the_same_store_is_waited_for(store: Path, plan: ViewSet) -> None:
+    damage = harm(store, "points/region/c/0/0")
+    scratch = store.parent / "scratch" / digest(damage.schema.fingerprint)[:16]
+    with lock_scratch(scratch), pytest.raises(CacheError, match="another run is writing"):
+        repair(damage, plan, None)
+    assert scratch.is_dir()
+    repair(damage, plan, None)
+    assert scratch.is_dir()
+
+
+def test_a_repair_leaves_no_scratch_folder_behind(store: Path, plan: ViewSet) -> None:
+    repair(harm(store, "points/region/c/0/0"), plan, None)
+    assert list((store.parent / "scratch").iterdir()) == []

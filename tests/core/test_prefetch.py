@@ -1,0 +1,158 @@
+"""Loading ahead: order, bounds, errors, and turns."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import pytest
+
+from pipeline.core.prefetch import Prefetcher
+
+Numbers = Prefetcher[int, int, int]
+
+
+class Gauge:
+    """How many are inside, at most and now."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.most = 0
+        self._lock = threading.Lock()
+
+    def enter(self) -> None:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+
+    def leave(self) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def add(loaded: int, number: int) -> int:
+    return loaded + number
+
+
+def results(overlap: Numbers, items: range) -> list[int]:
+    return [computed.result for computed in overlap.run(items)]
+
+
+def test_results_come_in_the_order_of_the_items_whatever_finishes_first() -> None:
+    def slow_if_even(number: int) -> int:
+        time.sleep(0.002 * (1 - number % 2))
+        return 2 * number
+
+    with Prefetcher(slow_if_even, add, loaders=3, computers=2) as overlap:
+        assert results(overlap, range(20)) == [3 * number for number in range(20)]
+        assert results(overlap, range(0)) == []
+
+
+def test_one_computer_is_one_thread() -> None:
+    threads = set()
+
+    def compute(loaded: int, number: int) -> int:
+        threads.add(threading.get_ident())
+        return loaded + number
+
+    with Prefetcher(double, compute, loaders=3, computers=1) as overlap, ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda n: results(overlap, range(n)), (9, 5))) == [
+            [3 * number for number in range(n)] for n in (9, 5)
+        ]
+    assert len(threads) == 1
+
+
+def test_items_that_are_loaded_but_not_taken_are_bounded() -> None:
+    gauge = Gauge()
+
+    def load(number: int) -> int:
+        gauge.enter()
+        return 2 * number
+
+    with Prefetcher(load, add, loaders=2, computers=1) as overlap:
+        for computed in overlap.run(range(30)):
+            time.sleep(0.001)  # whoever takes results is the slowest
+            assert computed.result % 3 == 0
+            gauge.leave()
+    assert gauge.most <= overlap.ahead + 1  # and the one that is being looked at
+
+
+def test_the_next_run_is_loaded_while_the_last_items_of_the_one_before_are_computed() -> None:
+    loaded_second, order = threading.Event(), []
+
+    def load(number: int) -> int:
+        if number == 100:
+            loaded_second.set()
+        return number
+
+    def compute(loaded: int, _number: int) -> int:
+        order.append(loaded)
+        if loaded == 2:
+            assert loaded_second.wait(timeout=60), "the second run waits for the end of the first"
+        return loaded
+
+    def second_run(first_has_turn: threading.Event) -> list[int]:
+        first_has_turn.wait(timeout=60)
+        return results(overlap, range(100, 103))
+
+    with Prefetcher(load, compute, loaders=2, computers=1) as overlap, ThreadPoolExecutor(1) as pool:
+        begun = threading.Event()
+        second = pool.submit(second_run, begun)
+
+        def items() -> Iterator[int]:
+            begun.set()
+            yield from range(3)
+
+        assert [computed.result for computed in overlap.run(items())] == [0, 1, 2]
+        assert second.result() == [100, 101, 102]
+    assert order == [0, 1, 2, 100, 101, 102]
+
+
+@pytest.mark.parametrize("step", ["load", "compute"])
+def test_an_error_comes_in_its_items_place_and_later_runs_work(step: str) -> None:
+    def load(number: int) -> int:
+        if step == "load" and number == 3:
+            raise ValueError("no such image")
+        return 2 * number
+
+    def compute(loaded: int, number: int) -> int:
+        if step == "compute" and number == 3:
+            raise ValueError("no such image")
+        return loaded + number
+
+    with Prefetcher(load, compute, loaders=2, computers=1) as overlap:
+        seen = []
+        with pytest.raises(ValueError, match="no such image"):
+            seen.extend(computed.result for computed in overlap.run(range(10)))
+        assert results(overlap, range(3)) == [0, 3, 6]
+
+
+def test_closing_ends_a_run_that_is_under_way() -> None:
+    computing = threading.Event()
+
+    def compute(loaded: int, number: int) -> int:
+        computing.set()
+        time.sleep(0.01)
+        return loaded + number
+
+    overlap = Prefetcher(double, compute, loaders=1, computers=1)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(results, overlap, range(1000))
+        assert computing.wait(timeout=60)
+        overlap.close()
+        assert isinstance(run.exception(timeout=60), CancelledError | RuntimeError)
+
+
+def test_only_work_is_timed_not_waiting() -> None:
+    def load(number: int) -> int:
+        time.sleep(0.02)
+        return number
+
+    with Prefetcher(load, add, loaders=1, computers=1) as overlap:
+        computed = list(overlap.run(range(4)))
+    assert all(item.load_seconds >= 0.02 for item in computed)
+    assert sum(item.compute_seconds for item in computed) < 0.02

@@ -1,0 +1,244 @@
+"""The procedural dataset: same bytes everywhere, tight boxes, valid COCO."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.random import RandomState
+from PIL import Image
+from pycocotools.coco import COCO
+from shapes_dataset import write_dataset
+
+from pipeline.core.errors import ConfigError
+from pipeline.datasets.shapes.dataset import (
+    CATEGORIES,
+    MIN_BOX_PX,
+    ShapeObject,
+    ShapesConfig,
+    render_image,
+)
+from pipeline.datasets.shapes.outlines import (
+    edge_alpha,
+    move_outline,
+    outline_box,
+    outline_distance,
+    random_outline,
+)
+from pipeline.datasets.shapes.scene import MIN_VISIBLE_SHARE
+
+# of the dataset of `small`; another value means that every cached teacher and store of `shapes` is void
+PINNED_SHA256 = "622fd9c55a71ef772d0b9795cae290d3042d542bb36d9c4127c60e26065aef48"
+
+FINE = 4  # samples per pixel edge of the box oracle: at one, sharp tips fall between the pixel centers
+
+
+def small(**changes: Any) -> ShapesConfig:
+    values = {"seed": 3, "train_images": 6, "val_images": 3, "long_edge": 96, "annotation_noise": 0.1}
+    return ShapesConfig(**(values | changes))
+
+
+def unchanged(indices: Iterable[int]) -> Iterable[int]:
+    return indices
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
+
+
+def hash_of(root: Path) -> str:
+    total = hashlib.sha256()
+    for name, content in sorted(files_of(root).items()):
+        total.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
+    write_dataset(small(), root, unchanged)
+    return root
+
+
+def test_bytes_are_pinned(dataset: Path) -> None:
+    assert hash_of(dataset) == PINNED_SHA256
+
+
+def test_writing_again_gives_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
+    write_dataset(small(), tmp_path, unchanged)
+    assert files_of(tmp_path) == files_of(dataset)
+
+
+def test_files_hold_the_rendered_pixels(dataset: Path) -> None:
+    pixels, _ = render_image(small(), "val", 1)
+    with Image.open(dataset / "val" / "000001000002.bmp") as image:
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_progress_sees_each_split_once(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def record(indices: Iterable[int]) -> Iterable[int]:
+        taken = list(indices)
+        seen.append(len(taken))
+        return taken
+
+    write_dataset(small(train_images=2, val_images=1), tmp_path, record)
+    assert seen == [2, 1]
+
+
+def test_an_image_depends_on_nothing_but_seed_split_index_and_size() -> None:
+    in_a_run = [render_image(small(), "train", index) for index in range(8)]
+    alone = render_image(small(train_images=999, val_images=1), "train", 7)
+    np.testing.assert_array_equal(alone[0], in_a_run[7][0])
+    assert alone[1] == in_a_run[7][1]
+
+
+def test_splits_indices_and_seeds_differ() -> None:
+    images = [
+        render_image(small(), "train", 0)[0].tobytes(),
+        render_image(small(), "val", 0)[0].tobytes(),
+        render_image(small(), "train", 1)[0].tobytes(),
+        render_image(small(seed=4), "train", 0)[0].tobytes(),
+    ]
+    assert len(set(images)) == len(images)
+
+
+def mask_extent(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the xyxy extent, in pixels, of a mask with ``FINE`` samples per pixel edge."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / FINE
+
+
+@pytest.mark.parametrize("category", range(len(CATEGORIES)))
+@pytest.mark.parametrize("margin_share", [0.5, 0.0], ids=["inside", "cut_by_the_border"])
+def test_box_is_the_extent_of_the_mask(category: int, margin_share: float) -> None:
+    rng = RandomState(category)
+    width, height = 96, 80
+    x = (np.arange(width * FINE)[None, :] + 0.5) / FINE
+    y = (np.arange(height * FINE)[:, None] + 0.5) / FINE
+    for _ in range(150):
+        long_side = rng.uniform(9.0, 72.0)
+        margin = margin_share * long_side
+        center = (rng.uniform(margin, width - margin), rng.uniform(margin, height - margin))
+        outline = move_outline(random_outline(rng, category, long_side), 1.0, center)
+        box = outline_box(outline, width, height)
+        alpha = edge_alpha(outline_distance(outline, x, y), rng.uniform(0.6, 5.0))
+        np.testing.assert_allclose(box, mask_extent(alpha > 0.5), atol=1.0)
+
+
+@pytest.mark.parametrize("category", range(len(CATEGORIES)))
+def test_long_side_is_as_asked(category: int) -> None:
+    outline = move_outline(random_outline(RandomState(0), category, 40.0), 1.0, (48.0, 48.0))
+    x1, y1, x2, y2 = outline_box(outline, 96, 96) or (0.0, 0.0, 0.0, 0.0)
+    assert max(x2 - x1, y2 - y1) == pytest.approx(40.0)
+    assert ((x1 + x2) / 2, (y1 + y2) / 2) == pytest.approx((48.0, 48.0))
+
+
+def test_an_outline_outside_the_image_has_no_box() -> None:
+    outline = move_outline(random_outline(RandomState(0), 0, 20.0), 1.0, (-30.0, 40.0))
+    assert outline_box(outline, 96, 96) is None
+
+
+@pytest.mark.parametrize("long_edge", [32, 96, 130])
+def test_rendered_objects_are_in_the_image_large_enough_and_visible(long_edge: int) -> None:
+    for index in range(40):
+        pixels, shapes = render_image(small(long_edge=long_edge), "train", index)
+        height, width, _ = pixels.shape
+        assert max(height, width) == long_edge
+        assert height % 2 == width % 2 == 0
+        for shape in shapes:
+            x1, y1, x2, y2 = shape.box_xyxy
+            assert 0 <= x1 <= x2 - MIN_BOX_PX <= x2 <= width
+            assert 0 <= y1 <= y2 - MIN_BOX_PX <= y2 <= height
+            assert MIN_VISIBLE_SHARE <= shape.visible_share <= 1.0
+
+
+def test_some_images_are_empty_and_all_classes_and_orientations_occur() -> None:
+    rendered = [render_image(small(), "train", index) for index in range(200)]
+    counts = [len(shapes) for _, shapes in rendered]
+    assert 1 <= counts.count(0) <= 20
+    assert max(counts) == 6
+    assert {shape.category_id for _, shapes in rendered for shape in shapes} == {1, 3, 4, 7}
+    assert {pixels.shape for pixels, _ in rendered} == {(96, 96, 3), (80, 96, 3), (96, 80, 3)}
+
+
+def test_pycocotools_reads_both_splits(dataset: Path) -> None:
+    image_ids: list[int] = []
+    annotation_ids: list[int] = []
+    for split, count in (("train", 6), ("val", 3)):
+        coco = COCO(str(dataset / "annotations" / f"instances_{split}.json"))
+        assert len(coco.imgs) == count
+        assert [(category["id"], category["name"]) for category in coco.cats.values()] == list(CATEGORIES)
+        image_ids += coco.getImgIds()
+        annotation_ids += coco.getAnnIds()
+        for image in coco.imgs.values():
+            with Image.open(dataset / split / image["file_name"]) as file:
+                assert file.size == (image["width"], image["height"])
+    assert len(set(image_ids)) == len(image_ids)
+    assert len(set(annotation_ids)) == len(annotation_ids)
+
+
+def annotated_boxes(dataset: Path, split: str) -> list[tuple[tuple[float, ...], ShapeObject]]:
+    """Boxes (xyxy) as written, each with the object that was rendered."""
+    document = json.loads((dataset / "annotations" / f"instances_{split}.json").read_text())
+    pairs = []
+    for index, image in enumerate(document["images"]):
+        found = [a for a in document["annotations"] if a["image_id"] == image["id"]]
+        _, shapes = render_image(small(), split, index)
+        assert [a["category_id"] for a in found] == [shape.category_id for shape in shapes]
+        for annotation, shape in zip(found, shapes, strict=True):
+            x, y, width, height = annotation["bbox"]
+            assert x >= 0
+            assert y >= 0
+            assert x + width <= image["width"] + 0.011
+            assert y + height <= image["height"] + 0.011
+            pairs.append(((x, y, x + width, y + height), shape))
+    return pairs
+
+
+def test_val_is_annotated_exactly(dataset: Path) -> None:
+    for box, shape in annotated_boxes(dataset, "val"):
+        np.testing.assert_allclose(box, shape.box_xyxy, atol=0.011)
+
+
+def test_train_is_annotated_within_the_noise_and_not_exactly(dataset: Path) -> None:
+    pairs = annotated_boxes(dataset, "train")
+    for box, shape in pairs:
+        x1, y1, x2, y2 = shape.box_xyxy
+        reach = 0.1 * np.array([x2 - x1, y2 - y1] * 2)
+        assert (np.abs(np.subtract(box, shape.box_xyxy)) <= reach + 0.011).all()
+    assert np.mean([np.abs(np.subtract(box, shape.box_xyxy)).mean() for box, shape in pairs]) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**32),
+        ("train_images", 0),
+        ("val_images", 1_000_001),
+        ("long_edge", 30),
+        ("long_edge", 97),
+        ("long_edge", 96.0),
+        ("train_images", True),
+        ("seed", "0"),
+        ("annotation_noise", 0.3),
+        ("annotation_noise", -0.1),
+    ],
+)
+def test_bad_config_names_the_key_and_the_value(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"shapes\.{key}: expected .*, but got {value!r}"):
+        small(**{key: value})
+
+
+def test_unknown_split_and_index_are_refused() -> None:
+    with pytest.raises(ValueError, match="split: expected 'train' or 'val', but got 'test'"):
+        render_image(small(), "test", 0)
+    with pytest.raises(ValueError, match="index: expected 0 to"):
+        render_image(small(), "train", -1)

@@ -1,0 +1,394 @@
+"""``ldp store`` as its user meets it: what is printed where, and with which exit code."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from teacher_cases import small_manifest, small_teacher
+
+from pipeline.cli.main import main
+from pipeline.core.config import load_section
+from pipeline.core.files import lock_scratch
+from pipeline.core.paths import RunPaths
+from pipeline.detector.gfl import save_detector
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.tools.repair import find_damage, stored_table
+from pipeline.store.writer.writer import init
+from pipeline.teacher.inputs import load_inputs
+from pipeline.teacher.run import CacheConfig, layout_store, write_store
+from pipeline.views.manifest import write_manifest
+
+ROOT = Path(__file__).parents[2]
+FOLDER = RunPaths(Path("runs/small"))
+STORE = FOLDER.store
+WEIGHTS = FOLDER.teacher_weights
+PNG = b"\x89PNG"
+CACHE_TEACHER = {
+    "views": {"scales": [[64, 64]], "flips": [False, True]},
+    "regions": {"overlap": "released", "lower_fraction": 0.25},
+    "precision": {"edge_step": 0.1, "edge_step_cap": 4.0, "cls_step": 0.1},
+    "views_per_partition": 4,
+    "batch_size": 3,
+    "forward_precision": "float32",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a command left behind."""
+
+    code: int
+    stdout: str
+    error: str
+    """Its one line of error, or what it logged."""
+
+
+Ldp = Callable[..., Finished]
+
+
+def make_workspace(folder: Path) -> None:
+    """Six images, a teacher and its store, from within the folder."""
+    Path("params.yaml").write_text(yaml.safe_dump({"name": "small", "cache_teacher": CACHE_TEACHER}))
+    manifest = small_manifest(Path(), 6)
+    write_manifest(manifest, FOLDER.manifest("train"))
+    save_detector(small_teacher(manifest).model, WEIGHTS, {})
+    setup = load_inputs(load_section(CacheConfig, "cache_teacher"), manifest, WEIGHTS)
+    planned = layout_store(
+        setup.plan,
+        setup.config,
+        num_classes=setup.spec.num_classes,
+        bins=setup.spec.bins,
+        fingerprint=setup.fingerprint,
+        provenance={"teacher": "random numbers"},
+        processes=1,
+        progress=lambda items, _total, _label: items,
+    )
+    write_store(
+        planned,
+        setup.plan,
+        setup.load_teacher(torch.device("cpu")),
+        scratch_root=folder / "scratch",
+        output=STORE,
+        progress=lambda items, _total, _label: items,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_workspace(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace of one's own, and the current folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LDP_DEVICE", "cpu")
+    return tmp_path
+
+
+@pytest.fixture
+def ldp(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Ldp:
+    """Run `ldp store ...` in this process."""
+
+    def run(*arguments: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["ldp", "store", *map(str, arguments)])
+        capsys.readouterr()
+        caplog.clear()
+        caplog.set_level("INFO")
+        code, error = 0, ""
+        try:
+            main()
+        except SystemExit as ended:
+            code, error = (1, ended.code) if isinstance(ended.code, str) else (ended.code or 0, "")
+        return Finished(code=code, stdout=capsys.readouterr().out, error=error or "\n".join(caplog.messages))
+
+    return run
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def change(section: str, key: str, value: object) -> None:
+    params: dict[str, Any] = yaml.safe_load(Path("params.yaml").read_text())
+    params["cache_teacher"][section][key] = value
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+@pytest.mark.usefixtures("folder")
+def test_info_prints_the_facts_of_the_default_store(ldp: Ldp) -> None:
+    finished = ldp("info")
+    assert finished.code == 0
+    assert finished.stdout.startswith("runs/small/cache/targets.zarr\n")
+    assert "random numbers" in finished.stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_info_as_json_is_the_only_thing_on_stdout(ldp: Ldp) -> None:
+    document = json.loads(ldp("info", STORE, "--json").stdout)
+    assert (document["views"], document["images"], document["partitions"]) == (12, 6, 3)
+    assert document["fingerprint"] == TargetStore.open(STORE).fingerprint
+
+
+@pytest.mark.usefixtures("folder")
+def test_info_without_a_store_is_one_line(ldp: Ldp) -> None:
+    finished = ldp("info", "nowhere")
+    assert (finished.code, finished.stdout) == (1, "")
+    assert finished.error.startswith("error: expected a store at nowhere")
+
+
+def test_info_and_verify_load_neither_torch_nor_matplotlib(folder: Path) -> None:
+    code = (
+        "import sys; from pipeline.cli.main import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'matplotlib', 'dask'} & set(sys.modules), 'too much is imported'"
+    )
+    for action in ("info", "verify", "scratch"):
+        command = [sys.executable, "-c", code, "store", action]
+        environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+        finished = subprocess.run(
+            command, cwd=folder, env=environment, text=True, capture_output=True, check=False
+        )
+        assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_verify_of_a_whole_store_exits_with_0(ldp: Ldp) -> None:
+    finished = ldp("verify")
+    assert (finished.code, finished.stdout) == (
+        0,
+        "runs/small/cache/targets.zarr is whole: every file is as recorded\n",
+    )
+    assert json.loads(ldp("verify", "--json").stdout) == {
+        "path": "runs/small/cache/targets.zarr",
+        "whole": True,
+        "damaged_partitions": [],
+        "problems": [],
+    }
+
+
+@pytest.mark.usefixtures("folder")
+def test_verify_has_a_line_for_every_problem_and_names_the_partitions_last(ldp: Ldp) -> None:
+    flip(STORE / "points/edge_codes/c/2/0")
+    (STORE / "points/region/c/0/0").unlink()
+    (STORE / "stray").touch()
+    finished = ldp("verify", STORE)
+    assert finished.code == 1
+    first, second, third = finished.stdout.splitlines()
+    assert first.startswith("points/edge_codes/c/2/0  partition 2  the content differs")
+    assert " ".join(second.split()) == "points/region/c/0/0 partition 0 the file is missing"
+    assert third.startswith("stray ")
+    assert finished.error == (
+        f"error: {STORE}: 3 damaged files, in partitions 0, 2; `ldp store repair` makes them again"
+    )
+
+
+@pytest.mark.usefixtures("folder")
+def test_verify_as_json_has_all_problems(ldp: Ldp) -> None:
+    flip(STORE / "points/edge_codes/c/2/0")
+    finished = ldp("verify", "--json")
+    document = json.loads(finished.stdout)
+    assert (finished.code, document["whole"], document["damaged_partitions"]) == (1, False, [2])
+    (problem,) = document["problems"]
+    assert (problem["file"], problem["partition"]) == ("points/edge_codes/c/2/0", 2)
+
+
+def test_nothing_to_repair_needs_neither_parameters_nor_teacher(folder: Path, ldp: Ldp) -> None:
+    (folder / "params.yaml").unlink()
+    finished = ldp("repair", STORE)
+    assert (finished.code, finished.error) == (0, "runs/small/cache/targets.zarr is whole: nothing to repair")
+
+
+def test_repair_brings_every_file_back_and_verifies_again(folder: Path, ldp: Ldp) -> None:
+    before = content_of(folder / STORE)
+    for name in set(before) - {"zarr.json"}:
+        flip(STORE / name)
+    (STORE / "stray").touch()
+    finished = ldp("repair")
+    assert finished.code == 0, finished.error
+    assert content_of(folder / STORE) == before
+    assert "removed what is not part of the store: stray" in finished.error
+    assert "ran the teacher for partitions 0, 1, 2" in finished.error
+    assert finished.error.endswith("runs/small/cache/targets.zarr is whole again")
+
+
+@pytest.mark.usefixtures("folder")
+def test_repair_removes_stray_files_without_parameters(ldp: Ldp) -> None:
+    Path("params.yaml").unlink()
+    (STORE / "stray").touch()
+    assert ldp("repair", STORE).code == 0
+    assert not (STORE / "stray").exists()
+
+
+def test_repair_takes_the_partitions_of_the_store_not_of_the_parameters(folder: Path, ldp: Ldp) -> None:
+    before = content_of(folder / STORE)
+    params = {**CACHE_TEACHER, "views_per_partition": 7}
+    Path("params.yaml").write_text(yaml.safe_dump({"name": "small", "cache_teacher": params}))
+    for name in ("points/edge_codes/c/1/0", "views/extent/c/0/0"):
+        flip(STORE / name)
+    assert ldp("repair").code == 0
+    assert content_of(folder / STORE) == before
+
+
+def test_repair_with_other_parameters_is_refused_with_both_values(folder: Path, ldp: Ldp) -> None:
+    change("regions", "overlap", "diou")
+    flip(STORE / "points/region/c/1/0")
+    harmed = content_of(folder / STORE)
+    finished = ldp("repair")
+    assert finished.code == 1
+    assert 'regions.overlap is "released" in the store, but "diou" here' in finished.error
+    assert "\n" not in finished.error
+    assert content_of(folder / STORE) == harmed
+
+
+def test_repair_with_another_teacher_is_refused(folder: Path, ldp: Ldp) -> None:
+    save_detector(small_teacher(small_manifest(folder), seed=1).model, WEIGHTS, {})
+    flip(STORE / "points/edge_codes/c/1/0")
+    finished = ldp("repair")
+    assert finished.code == 1
+    assert "teacher.weights is" in finished.error
+
+
+@pytest.mark.usefixtures("folder")
+def test_repair_of_a_damaged_root_says_what_to_do(ldp: Ldp) -> None:
+    flip(STORE / "zarr.json")
+    finished = ldp("repair")
+    assert finished.code == 1
+    assert "nothing can be repaired without the store's own records" in finished.error
+    assert "dvc" in finished.error
+
+
+@pytest.mark.usefixtures("folder")
+def test_show_draws_the_image_of_the_manifest(ldp: Ldp) -> None:
+    image_id = TargetStore.open(STORE).keys[0].image_id
+    finished = ldp("show", image_id, "--view", 1)
+    assert (finished.code, finished.stdout) == (0, "")
+    assert finished.error.startswith("pixels: shapes/train/")
+    assert Path(f"{image_id}_v1.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.usefixtures("folder")
+def test_show_without_images_draws_on_gray_and_says_so(ldp: Ldp) -> None:
+    shutil.rmtree("shapes")
+    image_id = TargetStore.open(STORE).keys[0].image_id
+    finished = ldp("show", image_id, "--output", "new/a.png")
+    assert finished.code == 0
+    assert "expected an image, but there is none" in finished.error
+    assert "pixels: none, drawn on gray; wrote new/a.png" in finished.error
+    assert Path("new/a.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.usefixtures("folder")
+def test_show_refuses_a_given_image_that_is_missing_or_does_not_fit(ldp: Ldp) -> None:
+    image_id = TargetStore.open(STORE).keys[0].image_id
+    assert "error: nowhere.png: expected an image" in ldp("show", image_id, "--image", "nowhere.png").error
+    assert "runs: expected an image" in ldp("show", image_id, "--image", "runs").error
+    Image.new("RGB", (7, 5)).save("other.png")
+    finished = ldp("show", image_id, "--image", "other.png")
+    assert "(height, width)" in finished.error
+    assert finished.code == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_show_of_an_unknown_image_or_view_names_those_that_there_are(ldp: Ldp) -> None:
+    image_id = TargetStore.open(STORE).keys[0].image_id
+    finished = ldp("show", 987654)
+    assert finished.code == 1
+    assert "one of the 6 images" in finished.error
+    assert str(image_id) in finished.error
+    assert "one of the views 0, 1 of image" in ldp("show", image_id, "--view", 2).error
+
+
+@pytest.mark.usefixtures("folder")
+def test_export_writes_named_images_with_all_their_views(ldp: Ldp) -> None:
+    image_id = TargetStore.open(STORE).keys[0].image_id
+    finished = ldp("export", "--output", "a.npz", "--image-id", image_id)
+    assert finished.code == 0
+    assert finished.error.startswith("wrote a.npz: 2 views, ")
+    with np.load("a.npz", allow_pickle=False) as arrays:
+        assert arrays["image_id"].tolist() == [image_id, image_id]
+        assert len(arrays["edge_logits"]) == arrays["point_offset"][-1]
+
+
+@pytest.mark.usefixtures("folder")
+def test_export_spreads_a_number_of_views_over_the_store(ldp: Ldp) -> None:
+    assert ldp("export", STORE, "--output", "a.npz", "--views", 2).code == 0
+    with np.load("a.npz", allow_pickle=False) as arrays:
+        keys = TargetStore.open(STORE).keys
+        assert arrays["image_id"].tolist() == [keys[0].image_id, keys[-1].image_id]
+
+
+@pytest.mark.usefixtures("folder")
+def test_export_of_what_there_is_not_is_one_line(ldp: Ldp) -> None:
+    assert "--views: expected 1 or more" in ldp("export", "--output", "a.npz", "--views", 0).error
+    assert "one of the 6 images" in ldp("export", "--output", "a.npz", "--image-id", 5555).error
+    assert ldp("export").code == 2
+
+
+@pytest.fixture
+def begun(folder: Path) -> Path:
+    """A store that was begun, and a finished seed run beside it."""
+    (folder / "scratch/seeds").mkdir(parents=True)
+    (folder / "scratch/seeds/run.json").write_text("{}")
+    damage = find_damage(STORE, lambda _done, _total: None)
+    begun = folder / "scratch/0123456789abcdef"
+    init(begun, damage.schema, stored_table(damage))
+    return begun
+
+
+@pytest.mark.usefixtures("folder")
+def test_scratch_without_an_unfinished_store_says_so(ldp: Ldp) -> None:
+    assert ldp("scratch").stdout == "scratch: no unfinished store\n"
+    assert ldp("scratch", "--clean").code == 0
+
+
+def test_scratch_lists_and_only_clean_removes(begun: Path, ldp: Ldp) -> None:
+    listed = ldp("scratch").stdout
+    assert listed.startswith("scratch/0123456789abcdef  0 of 3 partitions, ")
+    assert "no run holds it" in listed
+    assert begun.is_dir()
+    cleaned = ldp("scratch", "--clean").stdout
+    assert cleaned.splitlines()[-1].startswith("removed 1 folder, freed ")
+    assert not begun.exists()
+    assert (begun.parent / "seeds/run.json").is_file()
+
+
+def test_scratch_leaves_a_folder_in_use(begun: Path, ldp: Ldp) -> None:
+    with lock_scratch(begun):
+        cleaned = ldp("scratch", "--clean").stdout
+    assert "a run holds it" in cleaned
+    assert "removed 0 folders, freed 0 B" in cleaned
+    assert (begun / "store.zarr").is_dir()
+
+
+def test_every_action_explains_itself(ldp: Ldp) -> None:
+    for action in ("info", "verify", "repair", "show", "export", "scratch"):
+        finished = ldp(action, "--help")
+        assert finished.code == 0
+        assert f"ldp store {action}" in finished.stdout
+    assert "edge_logits" in ldp("export", "--help").stdout
+    assert ldp("nonsense").code == 2

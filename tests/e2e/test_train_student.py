@@ -1,0 +1,200 @@
+"""The training stage as a user runs it: in one process or several, killed, interrupted, in error."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
+from training_cases import FULL, IMAGES, student
+
+from pipeline.core.paths import RunPaths
+from pipeline.student.validate import ValidationConfig
+from pipeline.teacher.run import write_store
+from pipeline.views.manifest import write_manifest
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 12
+WAIT_SECONDS = 300
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which only the students are still to be trained."""
+    folder = tmp_path_factory.mktemp("workspace")
+    run, plan = RunPaths(folder / "runs/small"), small_plan(folder, IMAGES)
+    for split in ("train", "val"):
+        write_manifest(plan.manifest, run.manifest(split))
+    write_store(
+        small_store_plan(plan, QUANTIZED),
+        plan,
+        small_teacher(plan.manifest),
+        scratch_root=folder / "scratch",
+        output=run.store,
+        progress=lambda items, _total, _label: items,
+    )
+    validation = ValidationConfig(every=5, keep="last", scale=(64, 64), batch_size=4)
+    config = student(FULL, {"epochs": EPOCHS, "batch_size": 4}, norm_eval=True)
+    students = {"ld": asdict(replace(config, validation=validation))}
+    (folder / "params.yaml").write_text(json.dumps({"name": "small", "students": students}))
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path) -> Path:
+    """The workspace, and nothing trained in it."""
+    for path in prepared.iterdir():
+        if path.name != "runs":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "params.yaml").unlink()
+    (tmp_path / "params.yaml").write_text((prepared / "params.yaml").read_text())
+    (tmp_path / "scratch").unlink(missing_ok=True)
+    (tmp_path / "runs/small").mkdir(parents=True)
+    for name in ("data", "cache"):
+        (tmp_path / "runs/small" / name).symlink_to(prepared / "runs/small" / name)
+    return tmp_path
+
+
+def start(folder: Path, processes: int) -> "subprocess.Popen[str]":
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "LDP_DEVICE": "cpu",
+        "LDP_WORKERS": "0",
+        "LDP_TRAIN_PROCESSES": str(processes),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.train_student", "ld"],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def finish(running: "subprocess.Popen[str]") -> tuple[int, str]:
+    output, _ = running.communicate(timeout=WAIT_SECONDS)
+    return running.returncode, output
+
+
+def processes_in(folder: Path) -> list[int]:
+    """World whose working directory the workspace is."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if link.resolve() == folder.resolve():
+                found.append(int(link.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return list(folder.glob("scratch/training/*/checkpoint.pt"))
+
+
+@pytest.fixture(scope="module")
+def straight(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of one undisturbed process."""
+    work = folder.__wrapped__(prepared, tmp_path_factory.mktemp("straight"))  # type: ignore[attr-defined]
+    code, output = finish(start(work, 1))
+    assert code == 0, output
+    assert not list(work.glob("scratch/training/*"))
+    return work / "runs/small/students/ld"
+
+
+def assert_nearly_the_same(folder: Path, straight: Path) -> None:
+    mine, other = (load_file(path / "model/student.safetensors") for path in (folder, straight))
+    assert mine.keys() == other.keys()
+    for name, value in other.items():
+        assert (mine[name] - value).abs().max() <= 1e-4 * value.abs().max().clamp(min=1e-3), name
+    assert len((folder / "loss.csv").read_text().splitlines()) == len(
+        (straight / "loss.csv").read_text().splitlines()
+    )
+
+
+def test_the_stage_leaves_a_score_for_every_epoch_that_was_validated(straight: Path) -> None:
+    rows = (straight / "ap.csv").read_text().splitlines()
+    assert rows[0] == "epoch,AP,AP50,AP75"
+    assert [row.split(",")[0] for row in rows[1:]] == ["5", "10", "12"]
+
+
+def test_a_killed_stage_goes_on_to_the_same_bytes(folder: Path, straight: Path) -> None:
+    killed = start(folder, 1)
+    wait_for(lambda: checkpoints(folder), "a checkpoint")
+    killed.kill()
+    killed.communicate()
+    code, output = finish(start(folder, 1))
+    assert code == 0, output
+    assert "ld: going on after epoch" in output
+    mine = folder / "runs/small/students/ld"
+    for name in ("model/student.safetensors", "loss.csv", "ap.csv"):
+        assert (mine / name).read_bytes() == (straight / name).read_bytes(), name
+    assert 0 < json.loads((mine / "timing.json").read_text())["continued_from_epoch"] < EPOCHS
+    assert not list(folder.glob("scratch/training/*"))
+
+
+def test_two_processes_train_the_same_student_also_after_a_kill(folder: Path, straight: Path) -> None:
+    """The kill takes the one process that started the others; they must not train on without it."""
+    killed = start(folder, 2)
+    wait_for(lambda: checkpoints(folder), "a checkpoint")
+    killed.kill()
+    killed.communicate()
+    wait_for(lambda: not processes_in(folder), "the other processes to die")
+    code, output = finish(start(folder, 2))
+    assert code == 0, output
+    assert output.count("ld: going on after epoch") == 1
+    assert_nearly_the_same(folder / "runs/small/students/ld", straight)
+
+
+def test_an_error_in_one_process_is_one_line_and_ends_all(folder: Path) -> None:
+    broken = folder / "shapes"
+    source = broken.resolve()
+    broken.unlink()
+    (broken / "train").mkdir(parents=True)
+    manifest = folder / "runs/small/data"
+    original = manifest.resolve()
+    manifest.unlink()
+    (manifest / "manifest").mkdir(parents=True)
+    for path in (original / "manifest").iterdir():
+        text = path.read_text().replace(str(source), str(broken))
+        (manifest / "manifest" / path.name).write_text(text)
+    images = sorted((source / "train").iterdir())
+    for image in images[1:]:
+        (broken / "train" / image.name).symlink_to(image)
+    code, output = finish(start(folder, 2))
+    assert code == 1
+    errors = [line for line in output.splitlines() if "rror" in line or "fail" in line]
+    assert errors == [f"error: {broken / 'train' / images[0].name}: expected an image, but there is none"]
+    assert not processes_in(folder)
+    assert not list(folder.glob("runs/small/students/ld/model"))
+
+
+def test_an_interrupt_stops_all_processes(folder: Path) -> None:
+    """As a terminal sends it: to every process of the group."""
+    running = start(folder, 2)
+    wait_for(lambda: checkpoints(folder), "a checkpoint")
+    os.killpg(running.pid, signal.SIGINT)
+    code, output = finish(running)
+    assert code == 130, output
+    assert "Traceback" not in output, output
+    assert not processes_in(folder)

@@ -1,0 +1,48 @@
+"""Small planned views and batches for the tests of training and distillation."""
+
+import numpy as np
+import torch
+
+from pipeline.detector.head import RawOutputs
+from pipeline.regions.view_set import RegionsConfig, plan_view
+from pipeline.views.geometry import ViewGeometry, pad_size
+from pipeline.views.manifest import GroundTruth
+from pipeline.views.pyramid import level_lengths, level_sizes
+from pipeline.views.types import LabeledView, ViewKey
+
+STRIDES = (8, 16, 32)
+BINS = 17
+CLASSES = 4
+REGIONS = RegionsConfig(overlap="released", lower_fraction=0.25)
+
+
+def planned_view(
+    image_id: int, size_hw: tuple[int, int], boxes: list[list[float]], labels: list[int]
+) -> LabeledView:
+    """A view without resizing or flip."""
+    geometry = ViewGeometry(original_hw=size_hw, resized_hw=size_hw, padded_hw=pad_size(size_hw), flip=False)
+    truth = GroundTruth(
+        boxes_xyxy=np.asarray(boxes, np.float32).reshape(-1, 4), labels=np.asarray(labels, np.int64)
+    )
+    return plan_view(ViewKey(image_id, 0), geometry, truth, STRIDES, REGIONS)
+
+
+def three_views() -> list[LabeledView]:
+    """Different sizes; the second has two boxes, the third none."""
+    return [
+        planned_view(1, (64, 96), [[10, 8, 50, 40]], [2]),
+        planned_view(2, (96, 64), [[4, 4, 30, 60], [20, 40, 60, 90]], [0, 3]),
+        planned_view(3, (64, 64), [], []),
+    ]
+
+
+def random_outputs(images: int, batch_hw: tuple[int, int], seed: int = 0) -> RawOutputs:
+    """Outputs of no model at all, that want a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = tuple(level_sizes(batch_hw, STRIDES))
+    positions = sum(level_lengths(sizes))
+    cls_logits = torch.randn(images, positions, CLASSES, generator=generator) - 2
+    edge_logits = torch.randn(images, positions, 4, BINS, generator=generator)
+    return RawOutputs(
+        cls_logits=cls_logits.requires_grad_(), edge_logits=edge_logits.requires_grad_(), sizes=sizes
+    )

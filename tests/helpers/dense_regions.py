@@ -1,0 +1,227 @@
+"""The oracle of the regions: every anchor with every box, as first written and held against the reference.
+
+It costs a hundred times what ``pipeline.regions`` does, which must give the same to the last bit. It also
+has the reference's ignore boxes (off by default there), which the pipeline leaves out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.regions.atss import INSIDE_MARGIN_PX, NEGATIVE, TOP_K
+from pipeline.regions.overlap import VlrOverlap
+from pipeline.regions.valuable import ViewRegions
+from pipeline.views.box_ops import EPSILON, box_areas
+from pipeline.views.pyramid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
+
+IGNORED_DISTANCE_PX = 1e8
+"""Distance given to cells under an ignore box, so that they are candidates last (reference: ``INF``)."""
+
+IGNORED = -2
+
+
+def pairwise_intersections(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """Intersection areas ``Tensor[N, G]`` of ``Tensor[N, 4]`` with ``Tensor[G, 4]``."""
+    upper_left = torch.maximum(boxes1_xyxy[:, None, :2], boxes2_xyxy[None, :, :2])
+    lower_right = torch.minimum(boxes1_xyxy[:, None, 2:], boxes2_xyxy[None, :, 2:])
+    width, height = (lower_right - upper_left).clamp(min=0).unbind(-1)
+    return width * height
+
+
+def pairwise_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """IoU ``Tensor[N, G]`` of ``Tensor[N, 4]`` with ``Tensor[G, 4]``."""
+    intersection = pairwise_intersections(boxes1_xyxy, boxes2_xyxy)
+    union = box_areas(boxes1_xyxy)[:, None] + box_areas(boxes2_xyxy)[None] - intersection
+    return intersection / union.clamp(min=EPSILON)
+
+
+def pairwise_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """Intersection over the area of the *first* box, ``Tensor[N, G]``."""
+    intersection = pairwise_intersections(boxes1_xyxy, boxes2_xyxy)
+    return intersection / box_areas(boxes1_xyxy)[:, None].clamp(min=EPSILON)
+
+
+def center_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """``d^2 / c^2`` of DIoU: squared center distance over squared enclosing diagonal, ``Tensor[N, G]``."""
+    upper_left = torch.minimum(boxes1_xyxy[:, None, :2], boxes2_xyxy[None, :, :2])
+    lower_right = torch.maximum(boxes1_xyxy[:, None, 2:], boxes2_xyxy[None, :, 2:])
+    diagonal = (lower_right - upper_left).square().sum(-1)
+    centers1 = boxes1_xyxy[:, None, :2] + boxes1_xyxy[:, None, 2:]
+    centers2 = boxes2_xyxy[None, :, :2] + boxes2_xyxy[None, :, 2:]
+    return (centers2 - centers1).square().sum(-1) / 4 / diagonal.clamp(min=EPSILON)
+
+
+def pairwise_vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, overlap: VlrOverlap) -> Tensor:
+    """The overlap ``D`` that bounds the valuable localization region, ``Tensor[N, G]``.
+
+    ``diou``: ``IoU - d^2/c^2`` (LD paper, CVPR 2022, section 3.3). ``released``: the LD repository's
+    ``iou2d_calculator`` divides the intersection by the *anchor's area* where the union belongs;
+    the published results were most likely trained with it.
+    """
+    match overlap:
+        case "released":
+            first = pairwise_iof(anchors_xyxy, boxes_xyxy)
+        case "diou":
+            first = pairwise_iou(anchors_xyxy, boxes_xyxy)
+        case _:
+            raise ValueError(f"overlap: expected 'released' or 'diou', but got {overlap!r}")
+    return first - center_penalty(anchors_xyxy, boxes_xyxy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseAssignment:
+    """What ATSS decides for the ``N`` positions and ``G`` boxes of one view."""
+
+    gt_index: Tensor
+    """``LongTensor[N]``: index of the box a position is positive for; -1 negative, -2 ignored."""
+    iou: Tensor
+    """``Tensor[N]``: IoU of anchor and assigned box; 0 where not positive."""
+    thresholds: Tensor
+    """``Tensor[G]``: the adaptive IoU threshold of every box."""
+
+
+def assign_densely(
+    anchors_xyxy: Tensor,
+    lengths: Sequence[int],
+    boxes_xyxy: Tensor,
+    *,
+    ignored_boxes_xyxy: Tensor | None = None,
+    ignored_iof_threshold: float = -1.0,
+) -> DenseAssignment:
+    """Assign positions to ground-truth boxes.
+
+    Args:
+        anchors_xyxy: ``Tensor[N, 4]`` px, level after level.
+        lengths: positions of each level, summing to ``N``.
+        boxes_xyxy: ``Tensor[G, 4]`` px.
+        ignored_boxes_xyxy: ``Tensor[K, 4]``; used only with a positive ``ignored_iof_threshold``.
+        ignored_iof_threshold: cells whose anchor lies in an ignored box by more than this are ignored
+            unless positive; the reference's default, -1, switches it off.
+    """
+    if boxes_xyxy.shape[0] == 0:
+        return _all_negative(anchors_xyxy)
+    iou = pairwise_iou(anchors_xyxy, boxes_xyxy)
+    points = (anchors_xyxy[:, :2] + anchors_xyxy[:, 2:]) / 2
+    distances = _center_distances(points, boxes_xyxy)
+    ignored = _ignored_cells(anchors_xyxy, ignored_boxes_xyxy, ignored_iof_threshold)
+    distances[ignored] = IGNORED_DISTANCE_PX
+    candidates = _nearest_per_level(distances, lengths)
+    thresholds = _adaptive_thresholds(iou, candidates)
+    positive = _positives(iou, candidates, thresholds, _inside(points, boxes_xyxy))
+    best_iou, best_gt = torch.where(positive, iou, -torch.inf).max(dim=1)
+    is_positive = positive.any(dim=1)
+    background = torch.where(ignored, IGNORED, NEGATIVE)
+    return DenseAssignment(
+        gt_index=torch.where(is_positive, best_gt, background),
+        iou=torch.where(is_positive, best_iou, 0.0),
+        thresholds=thresholds,
+    )
+
+
+def _all_negative(anchors_xyxy: Tensor) -> DenseAssignment:
+    positions = anchors_xyxy.shape[0]
+    return DenseAssignment(
+        gt_index=torch.full((positions,), NEGATIVE, device=anchors_xyxy.device),
+        iou=anchors_xyxy.new_zeros(positions),
+        thresholds=anchors_xyxy.new_zeros(0),
+    )
+
+
+def _center_distances(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
+    """Euclidean distances ``Tensor[N, G]`` from points to box centers, px."""
+    centers = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    return (points[:, None] - centers[None]).square().sum(-1).sqrt()
+
+
+def _ignored_cells(anchors_xyxy: Tensor, ignored_boxes_xyxy: Tensor | None, threshold: float) -> Tensor:
+    """``BoolTensor[N]``: cells whose anchor lies in an ignored box."""
+    if threshold <= 0 or ignored_boxes_xyxy is None or ignored_boxes_xyxy.shape[0] == 0:
+        return torch.zeros(anchors_xyxy.shape[0], dtype=torch.bool, device=anchors_xyxy.device)
+    return pairwise_iof(anchors_xyxy, ignored_boxes_xyxy).max(dim=1).values > threshold
+
+
+def _nearest_per_level(distances: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Indices ``LongTensor[K, G]`` of the candidates: the ``TOP_K`` nearest positions of every level."""
+    candidates = []
+    start = 0
+    for length in lengths:
+        level = distances[start : start + length]
+        nearest = level.topk(min(TOP_K, length), dim=0, largest=False).indices
+        candidates.append(nearest + start)
+        start += length
+    return torch.cat(candidates)
+
+
+def _adaptive_thresholds(iou: Tensor, candidates: Tensor) -> Tensor:
+    """``mean + std`` (unbiased) of each box's candidate IoUs, ``Tensor[G]``."""
+    candidate_iou = iou.gather(0, candidates)
+    return candidate_iou.mean(dim=0) + candidate_iou.std(dim=0)
+
+
+def _inside(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
+    """``BoolTensor[N, G]``: the point lies in the box by more than the margin on all sides."""
+    to_upper_left = points[:, None] - boxes_xyxy[None, :, :2]
+    to_lower_right = boxes_xyxy[None, :, 2:] - points[:, None]
+    return torch.cat([to_upper_left, to_lower_right], dim=-1).amin(dim=-1) > INSIDE_MARGIN_PX
+
+
+def _positives(iou: Tensor, candidates: Tensor, thresholds: Tensor, inside: Tensor) -> Tensor:
+    """``BoolTensor[N, G]``: candidates over their box's threshold whose point lies inside the box."""
+    is_candidate = torch.zeros_like(inside).scatter_(0, candidates, True)  # noqa: FBT003
+    return is_candidate & (iou >= thresholds) & inside
+
+
+def weigh_densely(
+    anchors_xyxy: Tensor,
+    boxes_xyxy: Tensor,
+    thresholds: Tensor,
+    overlap: VlrOverlap,
+    lower_fraction: float,
+) -> Tensor:
+    """VLR weights: the largest IoU over the boxes whose region holds the cell, 0 where there is none.
+
+    A cell is in the region of a box if ``lower_fraction * t <= D < t``, with ATSS's threshold ``t`` of
+    the box and ``D`` of :func:`pairwise_vlr_overlap`. A cell can be in the main region too.
+
+    Args:
+        anchors_xyxy: ``Tensor[N, 4]`` px.
+        boxes_xyxy: ``Tensor[G, 4]`` px.
+        thresholds: ``Tensor[G]``.
+        overlap: which ``D``.
+        lower_fraction: where the region starts.
+
+    Returns:
+        ``Tensor[N]`` in [0, 1].
+    """
+    if boxes_xyxy.shape[0] == 0:
+        return anchors_xyxy.new_zeros(anchors_xyxy.shape[0])
+    distance = pairwise_vlr_overlap(anchors_xyxy, boxes_xyxy, overlap)
+    inside = (distance >= lower_fraction * thresholds) & (distance < thresholds)
+    return torch.where(inside, pairwise_iou(anchors_xyxy, boxes_xyxy), 0.0).amax(dim=1)
+
+
+def dense_regions(
+    padded_hw: Size,
+    strides: Sequence[int],
+    boxes_xyxy: Tensor,
+    overlap: VlrOverlap,
+    lower_fraction: float,
+    cell_offset: float = 0.0,
+) -> ViewRegions:
+    """What ``find_regions`` must return."""
+    sizes = level_sizes(padded_hw, strides)
+    lengths = level_lengths(sizes)
+    anchors = square_anchors(*pyramid_points(sizes, strides, cell_offset=cell_offset))
+    assignment = assign_densely(anchors, lengths, boxes_xyxy)
+    weights = weigh_densely(anchors, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
+    kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
+    level = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    position = torch.cat([torch.arange(length) for length in lengths])
+    return ViewRegions(
+        level=level[kept],
+        position=position[kept],
+        main_gt=assignment.gt_index[kept],
+        valuable_weight=weights[kept],
+    )

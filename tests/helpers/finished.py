@@ -1,0 +1,138 @@
+"""The tiny project with everything in it that the stages make, run in this process: for what may spoil it."""
+
+import importlib
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from project import NAME, tiny_params, write_params, write_tiny_dataset
+
+from pipeline.cli.main import main as ldp
+from pipeline.core.environment import run_stage
+from pipeline.core.paths import RunPaths
+from pipeline.store.writer import writer
+from pipeline.training.launch import run_training
+
+FOLDER = RunPaths(Path("runs") / NAME)
+STUDENTS = ("plain", "ld")
+STAGES = (
+    "prepare_data",
+    "prepare_teacher",
+    "evaluate teacher",
+    "cache_teacher",
+    "verify_cache",
+    *(f"{stage} {name}" for name in STUDENTS for stage in ("train_student", "evaluate")),
+    "report",
+)
+"""All stages with their arguments, in an order in which they can run."""
+
+TRAINING = ("stages.prepare_teacher", "stages.train_student")
+"""Those that may run in several processes."""
+
+UNFINISHED = 3
+"""The partition of the store in ``scratch/`` that is not finished: it has the last images."""
+
+Files = dict[str, bytes | str]
+"""The content of every file, and the target of every link, by path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: Its exit code.
+        error: What it says last on standard error, if it failed; else empty.
+    """
+
+    code: int
+    error: str
+
+
+def call(command: str) -> Ended:
+    """Run ``STAGE ...`` or ``ldp ...`` in this process and in the current folder, as the shell would."""
+    name, *arguments = command.split()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *arguments])
+        try:
+            if name == "ldp":
+                ldp()
+            else:
+                _run_stage(f"stages.{name}")
+        except SystemExit as ended:
+            if isinstance(ended.code, str):
+                return Ended(code=1, error=ended.code)
+            return Ended(code=int(ended.code or 0), error="")
+    return Ended(code=0, error="")
+
+
+def _run_stage(module: str) -> None:
+    main = importlib.import_module(module).main
+    if module in TRAINING:
+        run_training(main, module)
+    else:
+        run_stage(main)
+
+
+def files_below(folder: Path) -> Files:
+    """Everything that lies there."""
+    paths = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+    return {
+        str(path.relative_to(folder)): str(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in paths
+    }
+
+
+def without_times(files: Files) -> Files:
+    """All files but those that say how long something took, and the page that shows it."""
+    return {name: content for name, content in files.items() if not name.endswith(("timing.json", ".html"))}
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Be in a folder, with the environment of a machine without a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in [name for name in os.environ if name.startswith("LDP_")]:
+            patch.delenv(name)
+        patch.setenv("LDP_DEVICE", "cpu")
+        patch.setenv("LDP_WORKERS", "0")
+        level = logging.getLogger().level
+        yield
+        logging.getLogger().setLevel(level)
+
+
+def finish(folder: Path) -> None:
+    """Run every stage; then put back the unfinished store that the teacher's run had in ``scratch/``."""
+    write_tiny_dataset(folder)
+    params = tiny_params()
+    # Files of a tenth of the size.
+    params["prepare_teacher"]["detector"]["backbone"] = "mobilenet_v3_small"
+    write_params(folder, params)
+    with working_in(folder):
+        for stage in STAGES:
+            if stage == "cache_teacher":
+                _leave_unfinished()
+                shutil.copytree("scratch", "kept")
+            ended = call(stage)
+            assert ended.code == 0, f"{stage}: {ended.error}"
+        shutil.rmtree("scratch")
+        Path("kept").rename("scratch")
+
+
+def _leave_unfinished() -> None:
+    """Stop the teacher's run when all but one of its partitions are finished."""
+
+    def interrupt(scratch: Path, _output: Path) -> None:
+        writer.record_path(scratch, UNFINISHED).unlink()
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "finalise", interrupt)
+        assert call("cache_teacher").code == 130

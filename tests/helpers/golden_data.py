@@ -1,0 +1,219 @@
+"""Where the recorded numbers lie, and how a case becomes the project's nouns.
+
+The feature-imitation loss of the reference (``loss_im*``, ``im_*``, ``*_feat*``, ``grad_feat*``, the
+imitation regions of the three modes) needs the teacher's feature maps, which a store of logits does not
+hold on purpose. It is not part of the product, and these arrays are the ones that no test reads; its
+draws of random scales (``range_mode_*``) are left out too, because views are enumerated.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.detector.head import RawOutputs, flatten_levels
+from pipeline.regions.valuable import find_regions
+from pipeline.store.reader.stored import StoredView
+from pipeline.student.distillation import DistillationConfig
+from pipeline.student.teacher_batch import QuantizedTeacherBatch, quantized_teacher_batch
+from pipeline.training.batches import BatchLabels, batch_labels, batch_positions
+from pipeline.views.pyramid import (
+    Size,
+    level_lengths,
+    level_sizes,
+    pyramid_points,
+    square_anchors,
+    valid_cells,
+)
+from pipeline.views.types import KeptPoints, LabeledView, ViewGeometry, ViewKey
+
+FOLDER = Path(os.environ.get("LD_GOLDEN", Path(__file__).parents[1] / "golden/data"))
+"""The recorded set; another one of the same layout runs through the same tests."""
+
+STRIDES = (8, 16, 32, 64, 128)
+
+REFERENCE_CONFIG = DistillationConfig(
+    ld_weight=0.25, vlr_weight=0.25, ld_temperature=10.0, kd_weight=10.0, kd_temperature=2.0
+)
+"""Distillation terms of ``ld_r50_gflv1_r101_fpn_coco_1x``."""
+
+Arrays = dict[str, Tensor]
+
+
+def cases(pattern: str, holding: str | None = None) -> list[object]:
+    """Parameters of a test: the files of a kind, all of them or those that hold an array.
+
+    Raises:
+        FileNotFoundError: there is none; a test that collects nothing would look like one that passes.
+    """
+    paths = sorted(FOLDER.glob(pattern))
+    if holding is not None:
+        paths = [path for path in paths if holding in np.load(path).files]
+    if not paths:
+        wanted = pattern if holding is None else f"{pattern} holding {holding!r}"
+        raise FileNotFoundError(f"{FOLDER}: expected golden files {wanted}, but there are none (LD_GOLDEN)")
+    return [pytest.param(path, id=path.relative_to(FOLDER).as_posix()) for path in paths]
+
+
+def load(path: Path) -> Arrays:
+    """All arrays of a file."""
+    with np.load(path) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def image_count(data: Arrays) -> int:
+    return len(data["img_hw"])
+
+
+def size_of(hw: Tensor) -> Size:
+    height, width = hw.tolist()
+    return height, width
+
+
+def boxes_of(data: Arrays, image: int) -> Tensor:
+    """``Tensor[G, 4]``; a file about images without boxes has no array for them."""
+    return data.get(f"gt_boxes_{image}", torch.zeros(0, 4))
+
+
+def labels_of(data: Arrays, image: int) -> Tensor:
+    return data.get(f"gt_labels_{image}", torch.zeros(0, dtype=torch.int64))
+
+
+def anchors_of(padded_hw: Size) -> tuple[Tensor, list[int]]:
+    """Anchors ``Tensor[N, 4]`` and level lengths of an image's own grid."""
+    sizes = level_sizes(padded_hw, STRIDES)
+    return square_anchors(*pyramid_points(sizes, STRIDES)), level_lengths(sizes)
+
+
+def in_batch(data: Arrays, image: int, values: Tensor, outside: float) -> Tensor:
+    """Values of an image's own grid at their cells of the batch's grid, ``outside`` beyond its padding."""
+    sizes = level_sizes(size_of(data["batch_hw"]), STRIDES)
+    valid = valid_cells(sizes, STRIDES, size_of(data["pad_hw"][image]))
+    dense = values.new_full((len(valid), *values.shape[1:]), outside)
+    dense[valid] = values
+    return dense
+
+
+def planned_views(data: Arrays) -> list[LabeledView]:
+    """The images of a case as planned views; their boxes are not clipped, unlike ``plan_view``'s."""
+    views = []
+    for image in range(image_count(data)):
+        padded_hw = size_of(data["pad_hw"][image])
+        content_hw = size_of(data["img_hw"][image])
+        boxes = boxes_of(data, image)
+        found = find_regions(padded_hw, STRIDES, boxes, "released")
+        points = KeptPoints(
+            level=found.level.numpy(),
+            position=found.position.numpy(),
+            main_gt=found.main_gt.numpy(),
+            valuable_weight=found.valuable_weight.numpy(),
+        )
+        geometry = ViewGeometry(
+            original_hw=content_hw, resized_hw=content_hw, padded_hw=padded_hw, flip=False
+        )
+        views.append(
+            LabeledView(
+                key=ViewKey(image, 0),
+                geometry=geometry,
+                boxes_xyxy=boxes.numpy(),
+                labels=labels_of(data, image).numpy(),
+                points=points,
+            )
+        )
+    return views
+
+
+def targets_of(data: Arrays) -> BatchLabels:
+    return batch_labels(planned_views(data), size_of(data["batch_hw"]), STRIDES)
+
+
+def raw_outputs(data: Arrays, cls_name: str, edge_name: str) -> RawOutputs:
+    """Recorded maps ``{name}{level}`` as the head's outputs."""
+    return flatten_levels(
+        [(data[f"{cls_name}{level}"], data[f"{edge_name}{level}"]) for level in range(len(STRIDES))]
+    )
+
+
+def lossless_targets(raw: RawOutputs, views: Sequence[LabeledView]) -> QuantizedTeacherBatch:
+    """A teacher's outputs as a store without quantization gives them back."""
+    stored = []
+    for image, view in enumerate(views):
+        index = torch.from_numpy(batch_positions(view, raw.sizes, STRIDES))
+        main = index[torch.from_numpy(view.points.main_region)]
+        stored.append(
+            StoredView(
+                view=view,
+                edge_codes=raw.edge_logits[image, index].flatten(1).numpy(),
+                edge_steps=None,
+                cls_codes=raw.cls_logits[image, main].numpy(),
+                cls_step=None,
+            )
+        )
+    return quantized_teacher_batch(stored)
+
+
+def dense_valuable_weights(targets: BatchLabels) -> Tensor:
+    """``Tensor[B, N]``: VLR weight of every cell of the batch."""
+    dense = torch.zeros(targets.valid.shape)
+    dense[targets.image, targets.index] = targets.valuable_weight
+    return dense
+
+
+def dense_labels(targets: BatchLabels, background: int) -> Tensor:
+    """``LongTensor[B, N]``: class of the main region's cells, ``background`` elsewhere."""
+    dense = torch.full(targets.valid.shape, background)
+    dense[targets.image[targets.main], targets.index[targets.main]] = targets.labels
+    return dense
+
+
+def weights_salt() -> str:
+    """Prefix of the weights recipe that this set was made with."""
+    salt: str = json.loads((FOLDER / "INFO.json").read_text())["salt"]
+    return salt
+
+
+def recipe_tensor(salt: str, key: str, shape: Sequence[int]) -> Tensor:
+    """A state-dict entry by the recipe of the set's README, section 2."""
+    leaf = key.rsplit(".", 1)[-1]
+    if leaf == "num_batches_tracked":
+        return torch.zeros(tuple(shape), dtype=torch.int64)
+    if leaf == "project":
+        return torch.arange(shape[0], dtype=torch.float32)
+    generator = np.random.Generator(np.random.Philox(key=zlib.crc32((salt + key).encode())))
+    normal = generator.standard_normal(int(np.prod(shape))).reshape(shape)
+    values = _one_dimensional(key, leaf, normal) if len(shape) < 4 else _convolution(key, normal)
+    return torch.from_numpy(np.asarray(values, np.float32))
+
+
+def _one_dimensional(key: str, leaf: str, normal: np.ndarray) -> np.ndarray:
+    near_zero = np.clip(normal, -3, 3)
+    match leaf:
+        case "running_var":
+            return 1 + 0.2 * near_zero
+        case "running_mean":
+            return 0.1 * normal
+        case "scale" | "weight":
+            return 1 + 0.1 * near_zero
+    if key == "bbox_head.gfl_cls.bias":
+        return -3 + 0.3 * normal
+    wide = key == "bbox_head.gfl_reg.bias" or ".conv_offset." in key
+    return (0.5 if wide else 0.1) * normal
+
+
+def _convolution(key: str, normal: np.ndarray) -> np.ndarray:
+    gain = 1.0
+    if key == "bbox_head.gfl_cls.weight":
+        gain = 3.0
+    elif key == "bbox_head.gfl_reg.weight":
+        gain = 6.0
+    elif ".conv_offset." in key:
+        gain = 2.0
+    elif key.startswith("backbone."):
+        gain = 0.6
+    return normal * np.sqrt(gain / np.prod(normal.shape[1:]))

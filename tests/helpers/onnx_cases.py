@@ -1,0 +1,259 @@
+"""Small ONNX teachers: an exported GFL with one tensor a level, and a clairvoyant of one tensor for all."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import yaml
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from torch import Tensor, nn
+
+from pipeline.detector.gfl import GFL
+from pipeline.views.box_ops import encode_distances
+from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.views.manifest import Category, Manifest
+from pipeline.views.pyramid import level_sizes, pyramid_points
+
+SHAPES = {1: "ellipse", 3: "rectangle", 4: "triangle", 7: "cross"}
+"""Categories of the embedded dataset."""
+
+SUPPRESSION = {"score_threshold": 0.05, "iou": 0.6, "max_detections": 100, "pre_nms_top": 1000}
+
+
+class LevelMaps(nn.Module):
+    """A GFL whose outputs are the maps of its levels, channels first."""
+
+    def __init__(self, model: GFL) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model.bbox_head(self.model.neck(self.model.backbone(images)))
+        return tuple(cls for cls, _ in outputs) + tuple(edges for _, edges in outputs)
+
+
+def tensor_names(model: GFL) -> tuple[list[str], list[str]]:
+    levels = range(len(model.config.strides))
+    return [f"cls_{level}" for level in levels], [f"edges_{level}" for level in levels]
+
+
+def export_gfl(model: GFL, path: Path, *, fixed_batch: bool = False) -> None:
+    """Write a GFL as an ONNX file."""
+    names = [name for group in tensor_names(model) for name in group]
+    axes = {2: "height", 3: "width"} if fixed_batch else {0: "batch", 2: "height", 3: "width"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
+        torch.onnx.export(
+            LevelMaps(model).eval(),
+            (torch.zeros(1 if fixed_batch else 2, 3, 64, 64),),
+            str(path),
+            input_names=["images"],
+            output_names=names,
+            dynamic_axes={"images": axes},
+            dynamo=False,
+        )
+
+
+def gfl_description(model: GFL, file: str) -> dict[str, Any]:
+    """What ``export_gfl`` wrote, as it stands in YAML."""
+    cls, edges = tensor_names(model)
+    pixels = GFL_PREPROCESSING
+    return {
+        "name": "exported GFL",
+        "file": file,
+        "sha256": None,
+        "input": {"name": "images", "size": None},
+        "preprocessing": {
+            "fit": "keep_ratio",
+            "fill": None,
+            "sampling": "half_pixel",
+            "color": "RGB",
+            "mean": list(pixels.mean),
+            "std": list(pixels.std),
+        },
+        "points": {"strides": list(model.config.strides), "order": "row_major", "cell_offset": 0.0},
+        "cls": {"tensors": {"names": cls, "channels": "first", "columns": None}, "activation": "none"},
+        "edges": {
+            "tensors": {"names": edges, "channels": "first", "columns": None},
+            "bins": model.config.bins,
+            "order": ["l", "t", "r", "b"],
+        },
+        "suppression": dict(SUPPRESSION),
+        "classes": [{"category_id": i, "name": name} for i, name in SHAPES.items()],
+    }
+
+
+def write_description(document: dict[str, Any], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+SIDE, STRIDES, BINS, OFFSET = 64, (8, 16, 32), 8, 0.5
+LEVEL_OF_RED = 8
+"""Images differ in their red: number times this, which is how the clairvoyant knows them."""
+
+
+def clairvoyant_manifest(folder: Path, images: int = 12) -> Manifest:
+    """Plain images with annotations that only a clairvoyant can know; their blue is another's red."""
+    generator = np.random.default_rng(3)
+    (folder / "val").mkdir(parents=True)
+    records = []
+    for number in range(images):
+        color = (LEVEL_OF_RED * number, 0, LEVEL_OF_RED * ((number + 5) % images))
+        Image.new("RGB", (SIDE, SIDE), color).save(folder / "val" / f"{number}.png")
+        boxes = [_random_box(generator) for _ in range(3)]
+        annotations = tuple(
+            Annotation(
+                annotation_id=10 * number + row + 1,
+                category_id=1 + int(generator.integers(2)),
+                box_xywh=box,
+                area=box[2] * box[3],
+                iscrowd=False,
+            )
+            for row, box in enumerate(boxes)
+        )
+        records.append(
+            ImageRecord(
+                image_id=number, file_name=f"{number}.png", height=SIDE, width=SIDE, annotations=annotations
+            )
+        )
+    return Manifest(
+        root=str(folder),
+        folder="val",
+        annotations_sha256="0" * 64,
+        categories=(Category(category_id=1, name="one"), Category(category_id=2, name="two")),
+        images=ImageTable.of(records),
+    )
+
+
+def _random_box(generator: np.random.Generator) -> tuple[float, float, float, float]:
+    width, height = generator.uniform(12, 30, 2)
+    x, y = generator.uniform(0, SIDE - width), generator.uniform(0, SIDE - height)
+    return float(x), float(y), float(width), float(height)
+
+
+def clairvoyant_rows(record: ImageRecord) -> NDArray[np.float32]:
+    """``(points, 2 + 4 * bins)``: logits that decode to the annotations where a point reaches all edges."""
+    points, strides = pyramid_points(level_sizes((SIDE, SIDE), STRIDES), STRIDES, cell_offset=OFFSET)
+    cls = torch.full((len(points), 2), -6.0)
+    edges = torch.zeros(len(points), 4, BINS)
+    for annotation in record.annotations:
+        x, y, width, height = annotation.box_xywh
+        box = torch.tensor([x, y, x + width, y + height])
+        distances = encode_distances(points, box) / strides[:, None]
+        reaches = ((distances > 0) & (distances < BINS - 1)).all(dim=1)
+        cls[reaches] = torch.where(torch.arange(2) == annotation.category_id - 1, 3.0, -6.0)
+        edges[reaches] = _two_bins(distances[reaches])
+    return torch.cat([cls, edges.flatten(1)], dim=1).numpy()
+
+
+def _two_bins(distances: Tensor) -> Tensor:
+    """Logits of distributions over the two bins next to a distance, with that mean."""
+    probabilities = (1 - (distances[..., None] - torch.arange(BINS)).abs()).clamp(min=1e-7)
+    return probabilities.log()
+
+
+def write_clairvoyant(manifest: Manifest, path: Path, *, sigmoid: bool = False) -> None:
+    """An ONNX file that knows an image by its first channel, and looks up what it is to say."""
+    table = np.stack([clairvoyant_rows(record) for record in manifest.images])
+    if sigmoid:
+        table[..., :2] = 1 / (1 + np.exp(-table[..., :2]))
+    constants = {
+        "table": table,
+        "level": np.array(LEVEL_OF_RED, np.float32),
+        "first": np.array([0], np.int64),
+        "second": np.array([1], np.int64),
+        "axis": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Slice", ["images", "first", "second", "axis"], ["red"]),
+        helper.make_node("ReduceMean", ["red"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Div", ["mean", "level"], ["number"]),
+        helper.make_node("Round", ["number"], ["rounded"]),
+        helper.make_node("Cast", ["rounded"], ["row"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "row"], ["said"], axis=0),
+        helper.make_node("Identity", ["said"], ["rows"]),
+    ]
+    save_graph(nodes, constants, {"rows": ["batch", *table.shape[1:]]}, path)
+
+
+def append_sigmoid(source: Path, path: Path, classes: int) -> None:
+    """A copy of a file whose only output gets a sigmoid on its first channels, and the name ``rows``."""
+    model = onnx.load(str(source))
+    graph = model.graph
+    (old,) = graph.output
+    width = old.type.tensor_type.shape.dim[2].dim_value
+    for name, value in (("start", 0), ("border", classes), ("end", width), ("channels", 2)):
+        graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+    graph.node.extend(
+        [
+            helper.make_node("Slice", [old.name, "start", "border", "channels"], ["logits"]),
+            helper.make_node("Sigmoid", ["logits"], ["scores"]),
+            helper.make_node("Slice", [old.name, "border", "end", "channels"], ["others"]),
+            helper.make_node("Concat", ["scores", "others"], ["rows"], axis=2),
+        ]
+    )
+    new = onnx.ValueInfoProto()
+    new.CopyFrom(old)
+    new.name = "rows"
+    graph.output.pop()
+    graph.output.append(new)
+    onnx.save(model, str(path))
+
+
+def save_graph(
+    nodes: Sequence[onnx.NodeProto],
+    constants: dict[str, NDArray[Any]],
+    outputs: dict[str, list[Any]],
+    path: Path,
+) -> None:
+    """Write a graph that takes ``images``."""
+    graph = helper.make_graph(
+        list(nodes),
+        "small",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def clairvoyant_description(file: str) -> dict[str, Any]:
+    """What ``write_clairvoyant`` wrote, as it stands in YAML."""
+    width = 2 + 4 * BINS
+    return {
+        "name": "clairvoyant",
+        "file": file,
+        "sha256": None,
+        "input": {"name": "images", "size": [SIDE, SIDE]},
+        "preprocessing": {
+            "fit": "stretch",
+            "fill": None,
+            "sampling": "half_pixel",
+            "color": "RGB",
+            "mean": [0, 0, 0],
+            "std": [1, 1, 1],
+        },
+        "points": {"strides": list(STRIDES), "order": "row_major", "cell_offset": OFFSET},
+        "cls": {
+            "tensors": {"names": ["rows"], "channels": "last", "columns": [0, 2]},
+            "activation": "none",
+        },
+        "edges": {
+            "tensors": {"names": ["rows"], "channels": "last", "columns": [2, width]},
+            "bins": BINS,
+            "order": ["l", "t", "r", "b"],
+        },
+        "suppression": dict(SUPPRESSION),
+        "classes": [{"category_id": 1, "name": "one"}, {"category_id": 2, "name": "two"}],
+    }

@@ -1,0 +1,133 @@
+"""The project as a user has it: a clone of the working tree, in which real git and DVC run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from quick_python import quick_python
+from shapes_dataset import write_dataset
+
+from pipeline.datasets.shapes.dataset import ShapesConfig
+
+ROOT = Path(__file__).parents[2]
+DATASET = Path("datasets/tiny")
+NAME = "tiny"
+
+Params = dict[str, Any]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """One thread, this Python first and starting quickly, and somebody who may commit."""
+    path = os.pathsep.join([str(quick_python()), str(Path(sys.executable).parent), os.environ["PATH"]])
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LDP_")}
+    fixed = {"PATH": path, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    for role in ("AUTHOR", "COMMITTER"):
+        fixed |= {f"GIT_{role}_NAME": "A. User", f"GIT_{role}_EMAIL": "user@example.org"}
+    return {**kept, **fixed, **changes}
+
+
+def attempt(folder: Path, *command: str, **changes: str) -> tuple[int, str]:
+    """Exit code and output of a command, both streams together."""
+    finished = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(**changes),
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    return finished.returncode, finished.stdout
+
+
+def run(folder: Path, *command: str, **changes: str) -> str:
+    """Output of a command that must succeed."""
+    code, output = attempt(folder, *command, **changes)
+    assert code == 0, f"{' '.join(command)}\n{output[-4000:]}"
+    return output
+
+
+def stages_run(output: str) -> set[str]:
+    """Stages that a run of DVC ran, without the recipe's name: ``cache_teacher``, ``train_student ld``."""
+    names = re.findall(r"^Running stage '(.+)':", output, flags=re.MULTILINE)
+    return {re.sub(r"@[^-]+-?", " ", name).strip() for name in names}
+
+
+def repro(folder: Path, *arguments: str, **changes: str) -> set[str]:
+    """Run ``dvc repro``; returns the stages that ran."""
+    return stages_run(run(folder, "dvc", "repro", *arguments, **changes))
+
+
+def export_tree(folder: Path) -> Path:
+    """What git tracks, or would, of the working tree, but for the tests; not yet a repository."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "dvc.lock")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", message)
+
+
+def start_repository(folder: Path) -> Path:
+    """An exported tree becomes a repository with one commit."""
+    run(folder, "git", "init", "--quiet", "--initial-branch", "main")
+    commit(folder, "start")
+    return folder
+
+
+def edit_params(folder: Path, edit: Callable[[Params], object]) -> None:
+    """Change values of ``params.yaml``."""
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    edit(params)
+    write_params(folder, params)
+
+
+def write_params(folder: Path, params: Params) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def write_tiny_dataset(folder: Path, seed: int = 0) -> None:
+    """A dozen rendered images in COCO layout where a user would have linked their own."""
+    config = ShapesConfig(seed=seed, train_images=8, val_images=4, long_edge=64, annotation_noise=0.1)
+    write_dataset(config, folder / DATASET, lambda items: items)
+
+
+def tiny_params(name: str = NAME) -> Params:
+    """The smoke recipe over the tiny dataset: one epoch of two steps."""
+    params: Params = yaml.safe_load((ROOT / "recipes/smoke/params.yaml").read_text())
+    splits = {
+        split: {"annotations": f"annotations/instances_{split}.json", "images": split, "limit": None}
+        for split in ("train", "val")
+    }
+    params.update(name=name, root=".", file="params.yaml")
+    params["prepare_data"].update(
+        source=f"{DATASET}/annotations", shapes=None, coco={"root": str(DATASET), **splits}
+    )
+    for section in (params["prepare_teacher"], params["student"]):
+        section["train"]["schedule"].update(epochs=1, batch_size=4)
+    params["cache_teacher"].update(views_per_partition=4, batch_size=4)
+    # A teacher of two steps says little: the bounds of a trained one need finer steps.
+    params["cache_teacher"]["precision"].update(edge_step=0.005, cls_step=0.005)
+    params["verify_cache"].update(views=4)
+    return params
+
+
+def tiny_project(folder: Path) -> Path:
+    """A repository whose ``params.yaml`` is the tiny recipe, with its dataset; nothing has run."""
+    export_tree(folder)
+    write_tiny_dataset(folder)
+    write_params(folder, tiny_params())
+    return start_repository(folder)

@@ -1,0 +1,118 @@
+"""Small plans of views that several test modules share."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.codec.precision import Precision
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.writer.writer import finalise, init, write_partition
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
+
+QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.05)
+LOSSLESS = Precision(edge_step=None, edge_step_cap=4.0, cls_step=None)
+BINS, CLASSES = 5, 3
+VIEWS_PER_PARTITION = 4
+CHUNK_ROWS = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """Views, what the teacher says about them, and the store they are to become."""
+
+    views: Sequence[LabeledView]
+    targets: Sequence[SoftTargets]
+    table: ViewIndex
+    schema: StoreSchema
+
+
+def make_view(key: ViewKey, points: int, boxes: int) -> LabeledView:
+    """A view with random content; its first points are in the main region, if there are boxes."""
+    rng = np.random.default_rng([key.image_id, key.view])
+    cells = np.sort(rng.choice(200, points, replace=False))
+    main_gt = np.full(points, -1)
+    if boxes:
+        main_gt[: points // 3] = rng.integers(0, boxes, points // 3)
+    weight = np.where(main_gt < 0, rng.random(points) ** 3, 0)
+    kept = KeptPoints(
+        level=cells // 50, position=cells % 50, main_gt=main_gt, valuable_weight=weight.astype(np.float32)
+    )
+    geometry = ViewGeometry(
+        original_hw=(48, 64), resized_hw=(75, 100), padded_hw=(96, 128), flip=bool(key.view % 2)
+    )
+    return LabeledView(
+        key=key,
+        geometry=geometry,
+        boxes_xyxy=rng.random((boxes, 4)).astype(np.float32),
+        labels=rng.integers(0, CLASSES, boxes),
+        points=kept,
+    )
+
+
+def make_targets(view: LabeledView) -> SoftTargets:
+    rng = np.random.default_rng([view.key.view, view.key.image_id])
+    return SoftTargets(
+        edge_logits=rng.normal(0, 3, (len(view.points), 4, BINS)).astype(np.float32),
+        cls_logits=rng.normal(-3, 2, (view.points.main_count, CLASSES)).astype(np.float32),
+    )
+
+
+def make_plan(precision: Precision = QUANTIZED) -> Plan:
+    """14 views in 4 partitions: gaps between the image ids, views without points, views without boxes.
+
+    The third partition has no point at all.
+    """
+    sizes = [(20, 3), (0, 2), (9, 0), (31, 1), (5, 2), (12, 4), (0, 0), (8, 2)]
+    sizes += [(0, 1), (0, 0), (0, 3), (0, 0), (17, 1), (3, 1)]
+    keys = [ViewKey(10 + 7 * (number // 2) ** 2, number % 2) for number in range(len(sizes))]
+    return plan_of([make_view(key, *size) for key, size in zip(keys, sizes, strict=True)], precision)
+
+
+def plan_of(views: Sequence[LabeledView], precision: Precision = QUANTIZED) -> Plan:
+    table = ViewIndex.from_views(views)
+    schema = plan_schema(
+        table,
+        bins=BINS,
+        num_classes=CLASSES,
+        strides=(8, 16, 32, 64),
+        precision=precision,
+        views_per_partition=VIEWS_PER_PARTITION,
+        fingerprint={"teacher": {"weights": "abc", "reg_max": 4}, "views": ["plain", "flip"]},
+        provenance={"teacher": "random numbers"},
+        chunk_rows=CHUNK_ROWS,
+    )
+    return Plan(views=views, targets=[make_targets(view) for view in views], table=table, schema=schema)
+
+
+def write_one(scratch: Path, plan: Plan, index: int) -> None:
+    rows = plan.schema.partition_views(index)
+    write_partition(scratch, index, plan.views[rows], plan.targets[rows])
+
+
+def write_all(scratch: Path, plan: Plan, order: Iterable[int]) -> None:
+    init(scratch, plan.schema, plan.table)
+    for index in order:
+        write_one(scratch, plan, index)
+
+
+def write_store(folder: Path, plan: Plan) -> Path:
+    """A finished store."""
+    write_all(folder / "scratch", plan, range(plan.schema.partitions))
+    finalise(folder / "scratch", folder / "targets.zarr")
+    return folder / "targets.zarr"
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Every file below ``folder``: two stores are the same to the byte if these are equal."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def flip_bit(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(bytes(content))

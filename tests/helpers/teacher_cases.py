@@ -1,0 +1,87 @@
+"""A few rendered images, their plan, and a small random teacher."""
+
+from pathlib import Path
+
+import torch
+from shapes_dataset import write_dataset
+
+from pipeline.codec.precision import Precision
+from pipeline.datasets.coco import read_coco
+from pipeline.datasets.shapes.dataset import ShapesConfig
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import GFL, gfl_spec
+from pipeline.regions.view_set import RegionsConfig, ViewSet
+from pipeline.teacher.extractor import LogitExtractor
+from pipeline.teacher.fingerprint import store_fingerprint
+from pipeline.teacher.run import CacheConfig, StoreLayout, layout_store
+from pipeline.views.geometry import ViewsConfig
+from pipeline.views.manifest import Manifest
+
+DETECTOR = DetectorConfig(
+    backbone="mobilenet_v3_small",
+    dcn_stages=(),
+    dcn_modulated=False,
+    channels=16,
+    levels=3,
+    stacked_convs=1,
+    norm_groups=4,
+    reg_max=16,
+    num_classes=4,
+)
+LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)
+QUANTIZED = Precision(edge_step=0.04, edge_step_cap=8.0, cls_step=0.04)
+
+
+def small_manifest(folder: Path, images: int = 5) -> Manifest:
+    root = folder / "shapes"
+    if not root.exists():
+        config = ShapesConfig(seed=5, train_images=images, val_images=2, long_edge=64, annotation_noise=0.1)
+        write_dataset(config, root, lambda items: items)
+    return read_coco(root / "annotations/instances_train.json", str(root), "train")
+
+
+def small_plan(folder: Path, images: int = 5) -> ViewSet:
+    return ViewSet(
+        manifest=small_manifest(folder, images),
+        strides=DETECTOR.strides,
+        views=ViewsConfig(scales=((64, 64),), flips=(False, True)),
+        regions=RegionsConfig(overlap="released", lower_fraction=0.25),
+    )
+
+
+def small_teacher(manifest: Manifest, seed: int = 0) -> LogitExtractor:
+    torch.manual_seed(seed)
+    model = GFL(DETECTOR)
+    # Random heads say almost nothing; louder ones make distributions that differ.
+    with torch.no_grad():
+        model.bbox_head.gfl_reg.weight.mul_(60)
+        model.bbox_head.gfl_cls.weight.mul_(60)
+    return LogitExtractor(
+        model=model, manifest=manifest, batch_size=3, device=torch.device("cpu"), precision="float32"
+    )
+
+
+def small_store_plan(
+    plan: ViewSet, precision: Precision, weights: str = "w", views_per_partition: int = 4
+) -> StoreLayout:
+    config = CacheConfig(
+        views=plan.views,
+        regions=plan.regions,
+        precision=precision,
+        views_per_partition=views_per_partition,
+        batch_size=3,
+        forward_precision="float32",
+    )
+    spec = gfl_spec(DETECTOR, plan.conventions)
+    return layout_store(
+        plan,
+        config,
+        num_classes=DETECTOR.num_classes,
+        bins=DETECTOR.bins,
+        fingerprint=store_fingerprint(
+            plan, spec, DETECTOR.to_json(), weights, precision, config.batch_size, "float32"
+        ),
+        provenance={},
+        processes=1,
+        progress=lambda items, _total, _label: items,
+    )

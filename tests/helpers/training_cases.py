@@ -1,0 +1,91 @@
+"""Small students, a store for them, and what their weights differ by."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from teacher_cases import DETECTOR, small_plan, small_store_plan, small_teacher
+
+from pipeline.codec.precision import Precision
+from pipeline.detector.gfl import GFL
+from pipeline.regions.view_set import ViewSet
+from pipeline.store.reader.reader import TargetStore
+from pipeline.student.distillation import DistillationConfig
+from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.teacher.run import write_store
+from pipeline.training.config import TrainConfig
+from pipeline.training.loop import Trained
+from pipeline.training.processes import SINGLE_PROCESS, Placement
+from pipeline.training.schedule import ScheduleConfig
+
+PLAIN = DistillationConfig(ld_weight=0, vlr_weight=0, ld_temperature=10, kd_weight=0, kd_temperature=2)
+FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=0.5, kd_temperature=2)
+IMAGES = 8
+HERE = Placement(device=torch.device("cpu"), workers=0, processes=SINGLE_PROCESS, micro_batch=None)
+
+SCHEDULE = ScheduleConfig(
+    epochs=1,
+    batch_size=2,
+    optimizer="sgd",
+    learning_rate=0.01,
+    weight_decay=1e-4,
+    warmup_steps=4,
+    decay="cosine",
+    milestones=(),
+    max_grad_norm=10.0,
+)
+TRAIN = TrainConfig(
+    seed=0,
+    pretrained=False,
+    frozen_stages=-1,
+    norm_eval=False,
+    precision="float32",
+    group_by_aspect=False,
+    schedule=SCHEDULE,
+)
+
+
+def student(loss: DistillationConfig, schedule: dict[str, Any] | None = None, **train: Any) -> StudentConfig:
+    """A student with changes to its schedule and its training."""
+    changed = replace(TRAIN, schedule=replace(SCHEDULE, **(schedule or {})), **train)
+    return StudentConfig(detector=DETECTOR, train=changed, loss=loss, validation=None)
+
+
+def store_of(
+    folder: Path, precision: Precision, teacher_seed: int = 0, plan: ViewSet | None = None
+) -> TargetStore:
+    """A store of a few images, written at the first call."""
+    plan = plan or small_plan(folder, IMAGES)
+    output = folder / f"{'lossless' if precision.lossless else 'quantized'}_{teacher_seed}.zarr"
+    if not output.exists():
+        write_store(
+            small_store_plan(plan, precision, f"w{teacher_seed}"),
+            plan,
+            small_teacher(plan.manifest, teacher_seed),
+            scratch_root=folder,
+            output=output,
+            progress=lambda items, _total, _label: items,
+        )
+    return TargetStore.open(output)
+
+
+def trained(
+    config: StudentConfig, store: TargetStore, plan: ViewSet, machine: Placement = HERE, **options: Any
+) -> Trained:
+    """Train from a store."""
+    source = stored_targets(config, store, plan.manifest)
+    return train_student(config, source, plan.manifest, machine=machine, label="test", **options)
+
+
+def same_weights(first: GFL, second: GFL) -> bool:
+    """Whether all weights and running statistics are equal to the bit."""
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def relative_difference(first: GFL, second: GFL) -> float:
+    """Norm of the difference of all parameters over their norm."""
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    difference = sum((a - b).double().square().sum() for a, b in pairs)
+    return float((difference / sum(a.double().square().sum() for a, _ in pairs)).sqrt().detach())

@@ -1,0 +1,101 @@
+"""Layouts: the same logits, laid out in whatever way, are read as the same."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from onnx_cases import BINS, SIDE, clairvoyant_description
+from torch import Tensor
+
+from pipeline.core.config import structure
+from pipeline.core.errors import TeacherError
+from pipeline.onnx.description import OnnxDescription
+from pipeline.onnx.layout import Layout
+
+IMAGES, STRIDES = 2, (8, 16, 32)
+SIDES = [SIDE // stride for stride in STRIDES]
+HW = (SIDE, SIDE)
+
+
+def level_maps(channels: int, seed: int) -> list[Tensor]:
+    """``[N, C, H, W]`` of every level; as a network without a transposition would give it."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(IMAGES, channels, side, side, generator=generator) for side in SIDES]
+
+
+CLS, EDGES = level_maps(2, 0), level_maps(4 * BINS, 1)
+
+
+def described(strides: tuple[int, ...] = STRIDES, **changes: Any) -> Layout:
+    document = clairvoyant_description("a.onnx")
+    document["points"] |= {"strides": list(strides), "order": changes.get("points", "row_major")}
+    for part, names in (("cls", changes.get("cls", ["c"])), ("edges", changes.get("edges", ["e"]))):
+        document[part]["tensors"] = {
+            "names": names,
+            "channels": changes.get("channels", "last"),
+            "columns": changes.get(f"{part}_columns"),
+        }
+    document["cls"]["activation"] = changes.get("activation", "none")
+    document["edges"]["order"] = changes.get("order", ["l", "t", "r", "b"])
+    return Layout(description=structure(OnnxDescription, document, "here"), columns=(0, 1))
+
+
+def rows(maps: list[Tensor]) -> Tensor:
+    return torch.cat([level.flatten(2).mT for level in maps], dim=1)
+
+
+def check_equal(layout: Layout, tensors: dict[str, Tensor]) -> None:
+    raw = layout.read(tensors, HW)
+    torch.testing.assert_close(raw.cls_logits, rows(CLS))
+    torch.testing.assert_close(raw.edge_logits, rows(EDGES).reshape(IMAGES, -1, 4, BINS))
+    assert raw.sizes == tuple((side, side) for side in SIDES)
+
+
+def test_one_tensor_with_all_points_and_column_ranges() -> None:
+    layout = described(cls=["x"], edges=["x"], cls_columns=[0, 2], edges_columns=[2, 34])
+    check_equal(layout, {"x": torch.cat([rows(CLS), rows(EDGES)], dim=2)})
+
+
+def test_one_tensor_with_channels_first() -> None:
+    layout = described(channels="first", cls=["x"], edges=["x"], cls_columns=[32, 34], edges_columns=[0, 32])
+    check_equal(layout, {"x": torch.cat([rows(EDGES), rows(CLS)], dim=2).mT})
+
+
+def test_one_tensor_a_level_with_channels_first() -> None:
+    names = ["0", "1", "2"]
+    layout = described(channels="first", cls=[f"c{n}" for n in names], edges=[f"e{n}" for n in names])
+    tensors = {f"c{n}": level for n, level in zip(names, CLS, strict=True)}
+    check_equal(layout, tensors | {f"e{n}": level for n, level in zip(names, EDGES, strict=True)})
+
+
+def test_levels_from_coarse_to_fine() -> None:
+    check_equal(described(STRIDES[::-1]), {"c": rows(CLS[::-1]), "e": rows(EDGES[::-1])})
+
+
+def test_points_column_after_column() -> None:
+    turned = {"c": rows([level.mT for level in CLS]), "e": rows([level.mT for level in EDGES])}
+    check_equal(described(points="column_major"), turned)
+
+
+def test_edges_in_another_order() -> None:
+    edges = rows(EDGES).reshape(IMAGES, -1, 4, BINS)[:, :, [1, 0, 3, 2]].flatten(2)
+    check_equal(described(order=["t", "l", "b", "r"]), {"c": rows(CLS), "e": edges})
+
+
+def test_a_sigmoid_is_undone() -> None:
+    layout = described(activation="sigmoid")
+    raw = layout.read({"c": rows(CLS).sigmoid(), "e": rows(EDGES)}, HW)
+    torch.testing.assert_close(raw.cls_logits, rows(CLS), rtol=1e-4, atol=1e-4)
+
+
+def test_the_datasets_classes_are_picked_in_the_order_of_their_labels() -> None:
+    layout = replace(described(), columns=(1,))
+    raw = layout.read({"c": rows(CLS), "e": rows(EDGES)}, HW)
+    torch.testing.assert_close(raw.cls_logits, rows(CLS)[..., 1:])
+
+
+@pytest.mark.parametrize("shape", [(IMAGES, 80, 2), (IMAGES, 84, 3), (IMAGES, 2, 84)])
+def test_a_tensor_of_another_shape_is_refused_with_its_name(shape: tuple[int, ...]) -> None:
+    with pytest.raises(TeacherError, match=r"tensor 'c': expected 84 points of 2 channels for strides"):
+        described().read({"c": torch.zeros(shape), "e": rows(EDGES)}, HW)

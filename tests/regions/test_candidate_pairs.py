@@ -1,0 +1,125 @@
+"""Regions found near the boxes alone are those of the dense form (every anchor, every box), bit for bit."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from dense_regions import dense_regions
+from torch import Tensor
+
+from pipeline.datasets.coco import read_coco
+from pipeline.regions.candidate_pairs import candidate_pairs
+from pipeline.regions.overlap import VlrOverlap
+from pipeline.regions.valuable import find_regions
+from pipeline.views.box_ops import box_intersection
+from pipeline.views.geometry import ViewsConfig, enumerate_views, transform_boxes
+from pipeline.views.manifest import training_boxes
+from pipeline.views.pyramid import Size, level_sizes, pyramid_points, square_anchors
+
+STRIDES = (8, 16, 32, 64, 128)
+SAMPLE = os.environ.get("LD_COCO_SAMPLE")
+
+both = pytest.mark.parametrize("overlap", ["released", "diou"])
+
+
+def assert_equal(
+    padded_hw: Size,
+    boxes: Tensor,
+    overlap: VlrOverlap,
+    lower_fraction: float = 0.25,
+    cell_offset: float = 0.0,
+) -> None:
+    found = find_regions(padded_hw, STRIDES, boxes, overlap, lower_fraction, cell_offset)
+    expected = dense_regions(padded_hw, STRIDES, boxes, overlap, lower_fraction, cell_offset)
+    for name, values in vars(expected).items():
+        assert torch.equal(getattr(found, name), values), name
+
+
+def random_boxes(generator: torch.Generator, count: int, padded_hw: Size) -> Tensor:
+    """Sides from a fraction of a pixel to the whole view; some stick out of it."""
+    limits = torch.tensor([padded_hw[1], padded_hw[0]])
+    centers = (torch.rand(count, 2, generator=generator) * 1.2 - 0.1) * limits
+    sides = limits * torch.rand(count, 2, generator=generator) ** 3
+    return torch.cat([centers - sides / 2, centers + sides / 2], dim=1)
+
+
+@both
+@pytest.mark.parametrize("seed", range(8))
+def test_random_boxes(seed: int, overlap: VlrOverlap) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    padded_hw = [(320, 448), (96, 640), (32, 32), (800, 1344)][seed % 4]
+    for count in (1, 2, 9, 40):
+        assert_equal(padded_hw, random_boxes(generator, count, padded_hw), overlap)
+
+
+@both
+@pytest.mark.parametrize("seed", range(4))
+def test_random_boxes_where_points_are_the_centers_of_their_cells(seed: int, overlap: VlrOverlap) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    assert_equal((320, 448), random_boxes(generator, 40, (320, 448)), overlap, cell_offset=0.5)
+
+
+@both
+@pytest.mark.parametrize("multiple", [1, 4, 8, 16])
+def test_whole_coordinates_make_ties(multiple: int, overlap: VlrOverlap) -> None:
+    """Centers on points and half-way between them: many candidates are equally near."""
+    generator = torch.Generator().manual_seed(multiple)
+    for _ in range(6):
+        corners = torch.randint(0, 320 // multiple, (12, 2, 2), generator=generator).float() * multiple
+        ordered = corners.sort(dim=1).values.flatten(1)
+        assert_equal((320, 320), ordered.repeat(2, 1), overlap)
+
+
+@both
+@pytest.mark.parametrize(
+    "box",
+    [
+        pytest.param([0.0, 0.0, 1333.0, 800.0], id="the whole view"),
+        pytest.param([-5000.0, -5000.0, 6000.0, 6000.0], id="far larger than the view"),
+        pytest.param([700.0, 400.0, 700.0, 400.0], id="no area"),
+        pytest.param([704.0, 400.0, 704.5, 400.5], id="half a pixel"),
+        pytest.param([0.0, 0.0, 3.0, 800.0], id="a strip on the left border"),
+        pytest.param([1330.0, 0.0, 1333.0, 2.0], id="the upper right corner"),
+        pytest.param([1300.0, 790.0, 1400.0, 900.0], id="sticks out below and to the right"),
+        pytest.param([2000.0, 2000.0, 2100.0, 2100.0], id="outside"),
+        pytest.param([-300.0, -300.0, -200.0, -200.0], id="outside, above"),
+        pytest.param([0.0, 400.0, 1333.0, 401.0], id="one pixel high"),
+    ],
+)
+@pytest.mark.parametrize("lower_fraction", [0.0, 0.25, 1.0])
+def test_extreme_boxes(box: list[float], lower_fraction: float, overlap: VlrOverlap) -> None:
+    other = [100.0, 120.0, 180.0, 300.0]
+    assert_equal((800, 1344), torch.tensor([box]), overlap, lower_fraction)
+    assert_equal((800, 1344), torch.tensor([other, box, other]), overlap, lower_fraction)
+
+
+@both
+def test_no_boxes(overlap: VlrOverlap) -> None:
+    assert_equal((96, 128), torch.zeros(0, 4), overlap)
+
+
+@pytest.mark.skipif(SAMPLE is None, reason="LD_COCO_SAMPLE names no folder with real COCO images")
+@both
+def test_real_annotations(overlap: VlrOverlap) -> None:
+    manifest = read_coco(Path(str(SAMPLE), "annotations/instances_train.json"), str(SAMPLE), "train")
+    views = ViewsConfig(scales=((1333, 800), (1333, 563)), flips=(False, True))
+    for record in manifest.images:
+        truth = training_boxes(record, manifest.labels)
+        for geometry in enumerate_views((record.height, record.width), views):
+            boxes = torch.from_numpy(transform_boxes(truth.boxes_xyxy, geometry))
+            assert_equal(geometry.padded_hw, boxes, overlap)
+
+
+def test_every_overlapping_pair_is_listed_once_and_few_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    boxes = random_boxes(generator, 30, (320, 448))
+    sizes = level_sizes((320, 448), STRIDES)
+    anchors = square_anchors(*pyramid_points(sizes, STRIDES))
+    pairs = candidate_pairs(sizes, STRIDES, boxes)
+    listed = torch.zeros(len(anchors), len(boxes))
+    listed.index_put_((pairs.position, pairs.box), torch.ones(len(pairs.box)), accumulate=True)
+    overlapping = box_intersection(anchors[:, None], boxes) > 0
+    assert listed.max() == 1
+    assert listed[overlapping].all()
+    assert len(pairs.box) < 1.5 * overlapping.sum()

@@ -1,0 +1,243 @@
+import json
+import math
+import multiprocessing
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from store_cases import LOSSLESS, QUANTIZED, Plan, make_plan, plan_of, write_all, write_store
+
+from pipeline.core.errors import CacheError
+from pipeline.store.format.attributes import SEAL, write_attributes
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.store.writer.writer import STORE_FOLDER
+from pipeline.views.types import ViewKey
+
+
+@pytest.fixture(params=[QUANTIZED, LOSSLESS], ids=["quantized", "lossless"])
+def plan(request: pytest.FixtureRequest) -> Plan:
+    return make_plan(request.param)
+
+
+@pytest.fixture
+def store(plan: Plan, tmp_path: Path) -> TargetStore:
+    return TargetStore.open(write_store(tmp_path, plan))
+
+
+def assert_same(left: StoredView, right: StoredView) -> None:
+    np.testing.assert_array_equal(left.edge_codes, right.edge_codes)
+    np.testing.assert_array_equal(left.cls_codes, right.cls_codes)
+    np.testing.assert_array_equal(left.view.points.position, right.view.points.position)
+
+
+def test_a_view_comes_back_as_planned(plan: Plan, store: TargetStore) -> None:
+    for planned in plan.views:
+        read = store.view(planned.key)
+        assert (read.key, read.geometry) == (planned.key, planned.geometry)
+        np.testing.assert_array_equal(read.boxes_xyxy, planned.boxes_xyxy)
+        np.testing.assert_array_equal(read.labels, planned.labels)
+        assert (read.labels.dtype, read.boxes_xyxy.dtype) == (np.int64, np.float32)
+        for name in ("level", "position", "main_gt"):
+            np.testing.assert_array_equal(getattr(read.points, name), getattr(planned.points, name))
+        weight, expected = read.points.valuable_weight, planned.points.valuable_weight
+        np.testing.assert_array_equal(weight > 0, expected > 0)
+        np.testing.assert_allclose(weight, expected, atol=1 / store.schema.precision.weight_scale)
+
+
+def test_logits_come_back_within_half_a_step(plan: Plan, store: TargetStore) -> None:
+    for planned, targets in zip(plan.views, plan.targets, strict=True):
+        view = store.read(planned.key)
+        edges = targets.edge_logits
+        if view.edge_steps is None or view.cls_step is None:
+            np.testing.assert_array_equal(view.edge_logits(), edges)
+            np.testing.assert_array_equal(view.cls_logits(), targets.cls_logits)
+            continue
+        # Half a step in each of the 4 coefficients that 5 bins have, up to a constant per edge.
+        error = view.edge_logits() - (edges - edges.mean(axis=-1, keepdims=True))
+        assert (np.linalg.norm(error, axis=-1) <= view.edge_steps[:, None] / 2 * 2 + 1e-5).all()
+        assert (np.abs(view.cls_logits() - targets.cls_logits) <= view.cls_step / 2 + 1e-5).all()
+        assert (view.edge_steps[planned.points.main_region] == np.float32(0.1)).all()
+        assert (view.edge_codes.dtype, view.cls_codes.dtype) == (np.int16, np.int16)
+
+
+def test_plain_zarr_reads_the_same(plan: Plan, store: TargetStore) -> None:
+    root = zarr.open_group(store.path, mode="r")
+    arrays = {path: np.asarray(array) for path, array in root.members(max_depth=None) if "/" in path}
+    assert len(arrays) == 9
+    for row, planned in enumerate(plan.views):
+        point, points, main, mains, box, boxes = arrays["views/extent"][row]
+        view = store.read(planned.key)
+        region = arrays["points/region"][point : point + points]
+        kept = view.view.points
+        np.testing.assert_array_equal(np.stack([kept.level, kept.position, kept.main_gt], 1), region[:, :3])
+        np.testing.assert_array_equal(
+            kept.valuable_weight, (region[:, 3] / store.schema.precision.weight_scale).astype(np.float32)
+        )
+        np.testing.assert_array_equal(view.edge_codes, arrays["points/edge_codes"][point : point + points])
+        np.testing.assert_array_equal(view.cls_codes, arrays["main/cls_codes"][main : main + mains])
+        np.testing.assert_array_equal(view.view.boxes_xyxy, arrays["boxes/xyxy"][box : box + boxes])
+        np.testing.assert_array_equal(view.view.labels, arrays["boxes/label"][box : box + boxes])
+        assert planned.key == (arrays["views/image_id"][row], arrays["views/view"][row])
+        geometry = view.view.geometry
+        sizes = [*geometry.original_hw, *geometry.resized_hw, *geometry.padded_hw, geometry.flip]
+        assert arrays["views/geometry"][row].tolist() == sizes
+
+
+def test_the_formula_in_the_attributes_is_enough_for_a_reader_without_this_code(tmp_path: Path) -> None:
+    """Written out as the attribute ``quantizer`` says it, number by number."""
+    plan = make_plan(QUANTIZED)
+    store = TargetStore.open(write_store(tmp_path, plan))
+    view = store.read(plan.views[3].key)
+    assert "sqrt(2/bins) * cos(pi*j*(2*i+1)/(2*bins))" in QUANTIZED.formula
+    bins, decoded = 5, view.edge_logits()
+    for point, codes in enumerate(view.edge_codes.reshape(-1, 4, bins - 1).tolist()):
+        weight = view.view.points.valuable_weight[point]
+        k = min(round(1 - math.log2(weight)), 4) if view.view.points.main_gt[point] < 0 else 0
+        for edge, coefficients in enumerate(codes):
+            for i in range(bins):
+                terms = [
+                    (code - 128) * 0.1 * 2 ** (k / 2) * math.sqrt(2 / bins)
+                    * math.cos(math.pi * j * (2 * i + 1) / (2 * bins))
+                    for j, code in enumerate(coefficients, start=1)
+                ]  # fmt: skip
+                assert decoded[point, edge, i] == pytest.approx(sum(terms), abs=1e-4)
+
+
+def test_attributes_describe_the_store(plan: Plan, store: TargetStore) -> None:
+    attributes = dict(zarr.open_group(store.path, mode="r").attrs)
+    assert attributes["quantizer"] == plan.schema.precision.formula
+    assert store.schema == plan.schema
+    assert store.fingerprint == plan.schema.fingerprint
+    assert store.statistics["points"] == 105
+    assert zarr.open_array(store.path / "points/region", mode="r").attrs["columns"] == [
+        "level",
+        "position",
+        "main_gt",
+        "weight_code",
+    ]
+
+
+def test_keys_and_views_of_images_with_gaps(plan: Plan, store: TargetStore) -> None:
+    assert store.keys == tuple(view.key for view in plan.views)
+    assert len(store) == 14
+    assert store.views_of(17) == (0, 1)
+    assert store.views_of(11) == ()
+
+
+@pytest.mark.parametrize("key", [(17, 2), (11, 0), (0, 0), (10**6, 0)])
+def test_a_view_that_is_not_stored_is_refused(store: TargetStore, key: tuple[int, int]) -> None:
+    with pytest.raises(CacheError, match=f"image_id={key[0]} in .*, but got view={key[1]}"):
+        store.read(ViewKey(*key))
+
+
+def test_a_store_of_no_views_at_all(tmp_path: Path) -> None:
+    store = TargetStore.open(write_store(tmp_path, plan_of([])))
+    assert (len(store), store.keys, store.views_of(1)) == (0, (), ())
+
+
+def test_a_pickled_store_is_its_path_and_reads_the_same(plan: Plan, store: TargetStore) -> None:
+    pickled = pickle.dumps(store)
+    assert len(pickled) < 1000
+    again = pickle.loads(pickled)
+    for view in plan.views:
+        assert_same(again.read(view.key), store.read(view.key))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+def test_another_process_reads_the_same(tmp_path: Path, start: str) -> None:
+    plan = make_plan()
+    store = TargetStore.open(write_store(tmp_path, plan))
+    before = [store.read(view.key) for view in plan.views]
+    with multiprocessing.get_context(start).Pool(2) as pool:
+        there = pool.map(store.read, [view.key for view in plan.views], chunksize=1)
+    for here, other in zip(before, there, strict=True):
+        assert_same(here, other)
+
+
+def test_of_a_part_of_a_store_the_views_of_whole_partitions_can_be_read(plan: Plan, tmp_path: Path) -> None:
+    path = write_store(tmp_path, plan)
+    whole = TargetStore.open(path)
+    assert whole.schema.partitions > 1
+    of_last = plan.views[whole.schema.partition_views(whole.schema.partitions - 1).start :]
+    record = json.loads((path / "zarr.json").read_text())["attributes"]["partitions"][-1]
+    (path / next(iter(record["shards"]))).unlink()
+    with pytest.raises(CacheError, match="is damaged"):
+        TargetStore.open(path)
+    part = TargetStore.open_partial(path)
+    for store in (part, pickle.loads(pickle.dumps(part))):
+        assert list(store.keys) == [v.key for v in plan.views if v not in of_last]
+        for key in store.keys:
+            assert_same(store.read(key), whole.read(key))
+        with pytest.raises(CacheError, match=f"image_id={of_last[0].key.image_id}"):
+            store.read(of_last[0].key)
+
+
+def test_a_part_needs_its_tables_and_one_partition(plan: Plan, tmp_path: Path) -> None:
+    path = write_store(tmp_path, plan_of(plan.views[:8], plan.schema.precision))
+    assert TargetStore.open_partial(path).keys == TargetStore.open(path).keys
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+    for record in attributes["partitions"]:
+        (path / next(iter(record["shards"]))).unlink()
+    with pytest.raises(CacheError, match="expected one partition or more, but none of"):
+        TargetStore.open_partial(path)
+    table = next(name for name in attributes["files"] if name.startswith("views/extent/c"))
+    (path / table).unlink()
+    with pytest.raises(CacheError, match=f"{table}: the file is missing"):
+        TargetStore.open_partial(path)
+
+
+def test_a_reader_keeps_no_file_open(tmp_path: Path) -> None:
+    store = TargetStore.open(write_store(tmp_path, make_plan()))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for key in store.keys:
+        store.read(key)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_reading_imports_neither_zarr_nor_torch() -> None:
+    code = "import sys, pipeline.store.reader.verify; print({'zarr', 'torch'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_writing_does_not_import_torch() -> None:
+    code = "import sys, pipeline.store.writer.writer; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_open_says_what_is_wrong_with_a_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    zarr.create_group(tmp_path / "foreign")
+    expected = {
+        "missing": "there is nothing; fetch it with `dvc pull`",
+        "file": "it is a file",
+        "empty": r"it has no zarr\.json",
+        "foreign": "not of a store of teacher outputs",
+    }
+    for name, message in expected.items():
+        with pytest.raises(CacheError, match=message):
+            TargetStore.open(tmp_path / name)
+
+
+def test_a_store_without_finalise_is_refused(tmp_path: Path) -> None:
+    write_all(tmp_path, make_plan(), range(4))
+    with pytest.raises(CacheError, match="never finished"):
+        TargetStore.open(tmp_path / STORE_FOLDER)
+
+
+@pytest.mark.parametrize(("version", "remedy"), [(3, "update this code"), (0, "make the store again")])
+def test_another_version_is_refused(tmp_path: Path, version: int, remedy: str) -> None:
+    path = write_store(tmp_path, make_plan())
+    attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
+    attributes.pop(SEAL)
+    attributes["schema"]["format_version"] = version
+    write_attributes(path, attributes)
+    with pytest.raises(CacheError, match=remedy):
+        TargetStore.open(path)

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
+
+GEOMETRY = ViewGeometry(original_hw=(4, 4), resized_hw=(8, 8), padded_hw=(32, 32), flip=False)
+
+
+def points(level: list[int], position: list[int], main_gt: list[int]) -> KeptPoints:
+    return KeptPoints(
+        level=np.array(level, int),
+        position=np.array(position, int),
+        main_gt=np.array(main_gt, int),
+        valuable_weight=np.zeros(len(level), np.float32),
+    )
+
+
+def test_main_region_is_where_a_box_is_assigned() -> None:
+    kept = points([0, 0, 1], [3, 4, 0], [0, -1, 1])
+    assert kept.main_region.tolist() == [True, False, True]
+    assert kept.main_count == 2
+
+
+@pytest.mark.parametrize(("level", "position"), [([1, 0], [0, 1]), ([0, 0], [5, 4]), ([0, 0], [4, 4])])
+def test_points_out_of_order_or_twice_are_refused(level: list[int], position: list[int]) -> None:
+    with pytest.raises(AssertionError, match="ascend"):
+        points(level, position, [0, 0])
+
+
+def test_attributes_of_different_lengths_are_refused() -> None:
+    with pytest.raises(AssertionError, match="expected"):
+        points([0, 1], [0, 1], [0])
+
+
+def test_an_assignment_to_a_box_that_is_not_there_is_refused() -> None:
+    with pytest.raises(AssertionError, match="1 boxes"):
+        LabeledView(
+            key=ViewKey(1, 0),
+            geometry=GEOMETRY,
+            boxes_xyxy=np.zeros((1, 4), np.float32),
+            labels=np.zeros(1, np.int64),
+            points=points([0], [0], [1]),
+        )
+
+
+def test_targets_without_four_edges_are_refused() -> None:
+    with pytest.raises(AssertionError, match="4, bins"):
+        SoftTargets(edge_logits=np.zeros((1, 3, 5), np.float32), cls_logits=np.zeros((0, 2), np.float32))
+
+
+def test_keys_order_by_image_then_view() -> None:
+    assert sorted([ViewKey(2, 0), ViewKey(1, 1), ViewKey(1, 0)]) == [(1, 0), (1, 1), (2, 0)]

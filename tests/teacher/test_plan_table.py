@@ -1,0 +1,50 @@
+"""The table of all views does not depend on who makes it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fork_servers import own_fork_server
+from teacher_cases import small_plan
+
+from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.table import ViewIndex
+from pipeline.teacher import plan_table
+from pipeline.teacher.plan_table import build_index
+from pipeline.views.geometry import PerEpochViewsConfig
+
+
+def every_plan(folder: Path) -> list[ViewSet]:
+    plan = small_plan(folder, 7)
+    drawn = PerEpochViewsConfig(epochs=3, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=0)
+    nothing = replace(plan, manifest=replace(plan.manifest, images=plan.manifest.images[:0]))
+    return [plan, replace(plan, views=drawn), nothing]
+
+
+@pytest.fixture
+def fresh_fork_server() -> Iterator[None]:
+    with own_fork_server():
+        yield
+
+
+@pytest.mark.usefixtures("fresh_fork_server")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_runs_and_processes_make_the_table_of_all_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(plan_table, "VIEWS_PER_RUN", 4)
+    monkeypatch.setattr(plan_table, "PARALLEL_FROM_VIEWS", 1)
+    for plan in every_plan(tmp_path)[: 3 if processes == 1 else 1]:
+        table = build_index(plan, processes, lambda items, _total, _label: items)
+        assert table.digest() == ViewIndex.from_views(plan).digest()
+
+
+def test_keys_of_some_rows_are_those_of_all(tmp_path: Path) -> None:
+    for plan in every_plan(tmp_path):
+        keys = plan.keys()
+        assert len(plan) == len(keys)
+        assert keys == [planned.key for planned in plan]
+        assert keys[3:9] == plan.keys(slice(3, 9))
+        assert np.array(keys).reshape(-1, 2).tolist() == sorted(map(list, keys))

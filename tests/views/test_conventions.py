@@ -1,0 +1,126 @@
+"""Conventions: fingerprints as they always were, pixels by other code, boxes that stay on their objects."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pipeline.core.errors import CacheError, ConfigError
+from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING, Conventions, Preprocessing
+from pipeline.views.geometry import ResizeMode, ViewsConfig, enumerate_views, transform_boxes
+from pipeline.views.images import apply_view, batch_images, resize_image
+
+IN_OLD_FINGERPRINTS = {
+    "decoder": "pillow",
+    "colour": "RGB",
+    "resize": "bilinear, half-pixel centres, no antialiasing, rounded to 8 bits",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "padding": "zeros after normalising, right and bottom",
+}
+LETTERBOX = replace(GFL_PREPROCESSING, fit="letterbox_centred", fill=114, color="BGR", sampling="corner")
+
+
+def test_gfls_conventions_are_in_fingerprints_as_they_always_were() -> None:
+    assert GFL_PREPROCESSING.to_json() == IN_OLD_FINGERPRINTS
+    assert GFL_CONVENTIONS.geometry() == {}
+    assert Conventions.from_fingerprint({}) == GFL_CONVENTIONS
+    stored = {"preprocessing": IN_OLD_FINGERPRINTS, "geometry": {"strides": [8], "bins": 17}}
+    assert Conventions.from_fingerprint(stored) == GFL_CONVENTIONS
+
+
+def test_other_conventions_come_back_from_fingerprint_and_description() -> None:
+    other = Conventions(preprocessing=LETTERBOX, cell_offset=0.5)
+    fingerprint = {"preprocessing": LETTERBOX.to_json(), "geometry": {"bins": 8, **other.geometry()}}
+    assert Conventions.from_fingerprint(fingerprint) == other
+    assert Conventions.from_json({"architecture": {}, **other.to_json()}) == other
+
+
+@pytest.mark.parametrize(
+    "changes", [{"resize": "bicubic"}, {"decoder": "other"}, {"fit": "crop"}, {"gamma": 2}, {"mean": [0]}]
+)
+def test_pixels_that_this_code_does_not_make_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(CacheError, match="expected a preprocessing that this code knows"):
+        Preprocessing.from_json({**IN_OLD_FINGERPRINTS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"fit": "letterbox"}, "fill"),
+        ({"fill": 114}, "fill"),
+        ({"fit": "letterbox", "fill": 256}, "fill"),
+        ({"std": (1.0, 0.0, 1.0)}, "std"),
+    ],
+)
+def test_impossible_preprocessing_is_refused_with_the_key(changes: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{key}: expected"):
+        replace(GFL_PREPROCESSING, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size_hw", [(40, 60), (33, 47), (100, 155)])
+def test_corner_sampling_is_opencvs_perspective_warp(size_hw: tuple[int, int]) -> None:
+    """Away from the right and lower border, where the warp reads beyond the image."""
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.rand((1, 3, 10, 15), generator=generator)
+    pixels = (
+        (torch.nn.functional.interpolate(smooth, (80, 120), mode="bicubic")[0] * 200).clamp(0, 255).byte()
+    )
+    height, width = size_hw
+    warp = np.diag([width / 120, height / 80, 1.0])
+    image = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+    expected = cv2.warpPerspective(image, warp, (width, height)).astype(int)
+    found = resize_image(pixels, size_hw, "corner").permute(1, 2, 0).numpy().astype(int)
+    # OpenCV places samples on a grid of 1/32 px.
+    assert np.abs(found - expected)[:-2, :-2].max() <= 2
+    assert np.abs(resize_image(pixels, size_hw).permute(1, 2, 0).numpy() - expected)[:-2, :-2].max() > 2
+
+
+def test_a_batch_in_bgr_is_one_in_rgb_with_its_channels_swapped() -> None:
+    pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    rgb = batch_images([pixels], [(32, 32)], GFL_PREPROCESSING)
+    swapped = replace(
+        GFL_PREPROCESSING,
+        color="BGR",
+        mean=GFL_PREPROCESSING.mean[::-1],
+        std=GFL_PREPROCESSING.std[::-1],
+    )
+    torch.testing.assert_close(batch_images([pixels], [(32, 32)], swapped), rgb.flip(1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("fit", "content"),
+    [
+        ("stretch", (0, 0, 96, 96)),
+        ("letterbox", (0, 0, 96, 64)),
+        ("letterbox_centred", (0, 16, 96, 80)),
+    ],
+)
+def test_boxes_move_with_the_pixels_into_a_view_of_fixed_size(
+    fit: ResizeMode, content: tuple[int, int, int, int], flip: bool
+) -> None:
+    """A bright rectangle in the image is found in the view where its box says, and grey around the image."""
+    preprocessing = replace(GFL_PREPROCESSING, fit=fit, fill=None if fit == "stretch" else 100)
+    geometry = enumerate_views((40, 60), ViewsConfig(scales=((96, 96),), flips=(flip,)), fit)[0]
+    assert geometry.resized_hw == geometry.padded_hw == (96, 96)
+    pixels = torch.zeros(3, 40, 60, dtype=torch.uint8)
+    pixels[:, 10:20, 5:30] = 255
+    view = apply_view(pixels, geometry, preprocessing)
+    x1, y1, x2, y2 = transform_boxes(np.float32([[5, 10, 30, 20]]), geometry)[0].tolist()
+    bright = (view[0] > 127).nonzero()
+    assert bright.amin(dim=0).tolist() == pytest.approx([y1, x1], abs=0.6)
+    assert (bright.amax(dim=0) + 1).tolist() == pytest.approx([y2, x2], abs=0.6)
+    inside = view[0, content[1] : content[3], content[0] : content[2]]
+    assert (view[0] == 100).sum() >= 96 * 96 - inside.numel()
+    assert inside.shape == geometry.content_hw
+
+
+def test_a_letterbox_keeps_boxes_within_the_image() -> None:
+    geometry = enumerate_views(
+        (40, 60), ViewsConfig(scales=((96, 96),), flips=(False,)), "letterbox_centred"
+    )[0]
+    boxes = transform_boxes(np.float32([[-5, -5, 70, 50]]), geometry)
+    np.testing.assert_array_equal(boxes, np.float32([[0, 16, 96, 80]]))

@@ -1,0 +1,116 @@
+"""Images: every kind that COCO has, and clear words for those that cannot be read."""
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.core.errors import DatasetError
+from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views.images import batch_images, read_image, resize_image
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new(mode, (20, 10), 200 if mode == "L" else None).save(path)
+    assert read_image(path, (10, 20)).shape == (3, 10, 20)
+
+
+def test_a_grayscale_image_has_equal_channels(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20)).save(path)
+    pixels = read_image(path, (10, 20))
+    assert torch.equal(pixels[0], pixels[2])
+    assert pixels[0, 3, 4] == 64
+
+
+def opencv(path: Path) -> NDArray[np.int64]:
+    """What mmdetection trains on, ``(H, W, 3)`` in RGB."""
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB).astype(int)
+
+
+def ramp(*shape: int) -> NDArray[np.uint16]:
+    return np.linspace(0, 65535, math.prod(shape)).astype(np.uint16).reshape(shape)
+
+
+def save_palette(path: Path) -> None:
+    """Of 16 colors, each of its own transparency."""
+    image = Image.fromarray((ramp(24, 32, 3) >> 8).astype(np.uint8)).quantize(16)
+    image.save(path, transparency=bytes(range(0, 160, 10)))
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("gray_16_bits.png", lambda path: cv2.imwrite(str(path), ramp(24, 32))),
+        ("color_16_bits.png", lambda path: cv2.imwrite(str(path), ramp(24, 32, 3))),
+        ("gray_16_bits.tif", lambda path: cv2.imwrite(str(path), ramp(24, 32))),
+        ("transparent.png", lambda path: cv2.imwrite(str(path), (ramp(24, 32, 4) >> 8).astype(np.uint8))),
+        ("palette.png", save_palette),
+        ("two_colors.png", lambda path: Image.fromarray(ramp(24, 32) > 30000).save(path)),
+    ],
+)
+def test_unusual_pngs_are_read_as_opencv_reads_them(tmp_path: Path, name: str, save) -> None:
+    save(tmp_path / name)
+    pixels = read_image(tmp_path / name, (24, 32)).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(pixels, opencv(tmp_path / name))
+    assert pixels.max() > pixels.min(), "not all white"
+
+
+def test_the_first_image_of_a_cameras_file_is_taken(tmp_path: Path) -> None:
+    """An MPO is a JPEG that is followed by its preview."""
+    first, preview = (Image.new("RGB", (20, 10), color) for color in ("red", "blue"))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    assert read_image(tmp_path / "a.jpg", (10, 20)).float().mean((1, 2)).round().tolist() == [254, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_moving_images_are_refused(tmp_path: Path, kind: str) -> None:
+    frames = [Image.new("RGB", (20, 10), color) for color in ("red", "blue", "green")]
+    frames[0].save(tmp_path / "a.jpg", kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(DatasetError, match=r"a\.jpg: expected a still image, but got 3 frames"):
+        read_image(tmp_path / "a.jpg", (10, 20))
+
+
+def test_unreadable_images_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(DatasetError, match=r"text\.jpg: expected an image, but it cannot be read"):
+        read_image(tmp_path / "text.jpg", (1, 1))
+    with pytest.raises(DatasetError, match=r"none\.jpg: expected an image, but there is none"):
+        read_image(tmp_path / "none.jpg", (1, 1))
+
+
+def test_a_truncated_image_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.effect_noise((64, 64), 90).save(path)
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(DatasetError, match=r"cut\.jpg: expected an image, but it cannot be read"):
+        read_image(path, (64, 64))
+
+
+def test_another_size_than_annotated_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match=r"expected an image of \(height, width\) = \(20, 10\), but got"):
+        read_image(tmp_path / "a.png", (20, 10))
+
+
+def test_halving_averages_two_by_two_pixels() -> None:
+    """Bilinear with half-pixel centers: at half size each sample lies between four pixels."""
+    pixels = torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4).expand(3, 4, 4) * 10
+    assert resize_image(pixels, (2, 2))[0].tolist() == [[25, 45], [105, 125]]
+
+
+def test_a_batch_is_normalized_inside_and_zero_outside() -> None:
+    images = [torch.full((3, 20, 40), 100, dtype=torch.uint8), torch.zeros(3, 32, 32, dtype=torch.uint8)]
+    batch = batch_images(images, [(32, 64), (32, 32)], GFL_PREPROCESSING)
+    assert batch.shape == (2, 3, 32, 64)
+    assert batch[0, 1, 5, 5].item() == pytest.approx((100 - 116.28) / 57.12)
+    assert batch[0, :, 20:].abs().max() == 0
+    assert batch[0, :, :, 40:].abs().max() == 0
+    assert batch[1, :, :, 32:].abs().max() == 0
