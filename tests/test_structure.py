@@ -1,8 +1,8 @@
 """The tree's own rules, held against the import graph: layers, stage dependencies, what loads torch.
 
 A stage of ``dvc.yaml`` depends on the folders whose code decides its bytes. ``pipeline/core`` decides none
-and is no dependency. That is safe because it cannot touch an array, because the folders of each stage cover all else
-that its script imports, and because ``tests/test_pinned_bytes.py`` would notice a byte that moved.
+and is no dependency. That is safe because it cannot touch an array, because the folders of each stage cover
+all else that its script imports, and because ``tests/test_pinned_bytes.py`` would notice a byte that moved.
 """
 
 import ast
