@@ -106,7 +106,7 @@ def collect(
         schema=store.schema,
         fingerprint=digest(store.fingerprint),
         format_version=FORMAT_VERSION,
-        statistics=measure_store(store.path, store.schema),
+        statistics=measure_store(store),
         cache_timing=read_json(folder.cache_timing),
         fidelity=read_json(folder.fidelity),
         gallery=_gallery(folder, val, [teacher, *shown_students(runs, pair)]),

@@ -303,7 +303,7 @@ def box_points_chart(statistics: StoreStatistics, color: str) -> str:
         quartiles = [float(np.percentile(group, 75)) for group in groups if len(group)]
         upper.set_ylim(0, HEADROOM * max(quartiles, default=1.0) or 1.0)
         lower.bar(range(len(groups)), [len(group) for group in groups], width=0.6, color="#c3c9d4")
-        lower.set(title="objects in all views", xlabel="object size: square root of its area, px")
+        lower.set(title="objects in the sample", xlabel="object size: square root of its area, px")
         lower.set_xticks(range(len(labels)), labels)
         lower.yaxis.set_major_locator(mpl.ticker.MaxNLocator(2, integer=True))
         for axes in (upper, lower):

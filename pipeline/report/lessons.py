@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.detector.gfl import GFL
-from pipeline.report.statistics import entropy_of, softmax
+from pipeline.report.statistics import entropy_of, softmax, spread_keys
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
 from pipeline.views.box_ops import encode_distances
@@ -96,16 +96,6 @@ class Closeness:
     """In the main region; ``None`` if the sample has no such point."""
     valuable: float | None
     """In the valuable region alone."""
-
-
-def spread_keys(keys: Sequence[ViewKey], count: int) -> list[ViewKey]:
-    """A view of each of at most ``count`` evenly spread images, taking the views of an image in turn."""
-    by_image: dict[int, list[ViewKey]] = {}
-    for key in keys:
-        by_image.setdefault(key.image_id, []).append(key)
-    images = list(by_image.values())
-    places = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
-    return [images[place][turn % len(images[place])] for turn, place in enumerate(places)]
 
 
 def sample_views(

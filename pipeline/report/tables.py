@@ -176,8 +176,8 @@ def store_facts(report: Report) -> list[tuple[str, str]]:
         ("bytes per view", size(totals["bytes_per_view"])),
         ("bytes per point", f"{totals['bytes'] / points:.1f}"),
         ("bits per stored edge logit", _edge_bits(report)),
-        ("rounding error of an edge logit, main region", f"{report.statistics.edge_error[1]:.2g} (rms)"),
-        ("the same, valuable region alone", f"{report.statistics.edge_error[0]:.2g} (rms)"),
+        ("rounding error of an edge logit, main region", _rounding(report, 1)),
+        ("the same, valuable region alone", _rounding(report, 0)),
         ("edge codes clipped", f"{100 * totals['edge_clipped_fraction']:.2g} %"),
         ("class codes clipped", f"{100 * totals['cls_clipped_fraction']:.2g} %"),
         ("time to write, teacher included", f"{duration(seconds)} on {timing['device']}"),
@@ -187,6 +187,11 @@ def store_facts(report: Report) -> list[tuple[str, str]]:
 
 def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.2g} %" if whole else MISSING
+
+
+def _rounding(report: Report, region: int) -> str:
+    statistics = report.statistics
+    return f"{statistics.edge_error[region]:.2g} (rms of {count(statistics.sampled)} views)"
 
 
 def _edge_bits(report: Report) -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.report.lessons import LESSONS, Lesson, choose_lessons, kl, spread_keys
+from pipeline.report.lessons import LESSONS, Lesson, choose_lessons, kl
 from pipeline.views.types import ViewKey
 
 
@@ -39,15 +39,6 @@ def test_view_gives_one_lesson_at_most() -> None:
     chosen = choose_lessons([lesson(1, (1, 2, 3, 4)), lesson(1, (4, 4, 4, 4)), lesson(2, (2, 2, 2, 2))])
     assert sorted(row.key.image_id for row in chosen) == [1, 2]
     assert choose_lessons([]) == []
-
-
-def test_keys_are_spread_and_of_different_images() -> None:
-    keys = [ViewKey(image, view) for image in range(50) for view in range(2)]
-    chosen = spread_keys(keys, 10)
-    assert len({key.image_id for key in chosen}) == len(chosen) == 10
-    assert chosen == sorted(chosen)
-    assert len(spread_keys(keys[:3], 10)) == 2
-    assert spread_keys([], 10) == []
 
 
 def test_divergence_by_hand() -> None:
