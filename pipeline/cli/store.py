@@ -12,16 +12,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import CacheError, ConfigError
-from pipeline.core.paths import SCRATCH, run_paths
-from pipeline.core.progress import describe_bytes, show_counts
-from pipeline.report.store_text import (
+from pipeline.cli.store_text import (
     counted,
     describe_problems,
     render_problems,
     render_scratch,
     render_summary,
 )
+from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.paths import SCRATCH, run_paths
+from pipeline.core.progress import describe_bytes, show_counts
 from pipeline.store.reader.reader import TargetStore, read_finished, recorded_files
 from pipeline.store.reader.verify import Problem, verify
 from pipeline.store.tools.export import CONTENT, choose_views, export_views, write_npz

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cli.store import store_path
+from pipeline.cli.store_picture import draw_view
+from pipeline.cli.store_view import show_view
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.core.output import replacing
 from pipeline.core.paths import RunPaths
-from pipeline.report.store_picture import draw_view
-from pipeline.report.store_view import show_view
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.tools.export import views_of_image
 from pipeline.views.conventions import Preprocessing

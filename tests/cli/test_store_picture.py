@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.cli.store_picture import draw_view, last_shown_bin
+from pipeline.cli.store_view import GRAY, choose_objects, show_view
 from pipeline.codec.precision import Precision
 from pipeline.regions.view_set import RegionsConfig, plan_view
-from pipeline.report.store_picture import draw_view, last_shown_bin
-from pipeline.report.store_view import GRAY, choose_objects, show_view
 from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.writer import finalise, init, write_partition

@@ -15,9 +15,9 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from numpy.typing import NDArray
 
+from pipeline.cli.store_text import counted
+from pipeline.cli.store_view import ShownObject, ShownView, choose_objects
 from pipeline.report.pictures import LABEL_FONT, LABEL_HEIGHT, PALETTE, Mark, Picture, place_marks
-from pipeline.report.store_text import counted
-from pipeline.report.store_view import ShownObject, ShownView, choose_objects
 from pipeline.report.style import EDGE_NAMES, INK, MUTED, STYLE, TEACHER, TRUTH, VALUABLE
 from pipeline.views.types import NOT_MAIN
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.progress import describe_bytes
-from pipeline.report.store_text import (
+from pipeline.cli.store_text import (
     WIDTH,
     counted,
     describe_problems,
@@ -14,6 +13,7 @@ from pipeline.report.store_text import (
     render_problems,
     render_summary,
 )
+from pipeline.core.progress import describe_bytes
 from pipeline.store.reader.verify import Problem
 from pipeline.store.tools.summary import ByteCounts, PointCounts, StoreSummary
 
