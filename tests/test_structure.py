@@ -50,9 +50,16 @@ MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in FILES
 
 
 def imported_names(path: Path) -> set[str]:
-    """Absolute names that a module imports, of whatever package."""
+    """Absolute names that a module imports when it runs, of whatever package."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    annotations = [
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    never_run = {inner for node in annotations for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if node in never_run:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
