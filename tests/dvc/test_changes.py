@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 STUDENTS = ("plain", "ld")
 TEACHER = {"prepare_teacher", "evaluate_teacher"}
 STORE = {"cache_teacher", "verify_cache"}
-TRAIN = {f"train_student {name}" for name in STUDENTS}
-EVALUATE = {f"evaluate_student {name}" for name in STUDENTS}
-LD = {"train_student ld", "evaluate_student ld"}
+TRAIN = {f"train_student@{name}" for name in STUDENTS}
+EVALUATE = {f"evaluate_student@{name}" for name in STUDENTS}
+LD = {"train_student@ld", "evaluate_student@ld"}
 REPORT = {"report"}
 EVERYTHING = {"prepare_data"} | TEACHER | STORE | TRAIN | EVALUATE | REPORT
 
@@ -115,7 +115,7 @@ CHANGES = [
     Change(
         does="a student is added",
         edit=partial(edit_params, edit=add_student),
-        runs={"train_student wide", "evaluate_student wide"} | REPORT,
+        runs={"train_student@wide", "evaluate_student@wide"} | REPORT,
     ),
     Change(does="a student is removed", edit=partial(edit_params, edit=remove_student), runs=REPORT),
     # The store: the teacher is not trained again, and what comes out the same ends the chain.
@@ -123,7 +123,7 @@ CHANGES = [
         does="the threshold of the valuable region",
         edit=params("cache_teacher", "regions", "lower_fraction", to=0.5),
         # The plain student reads the main region alone: the same weights, which need no new evaluation.
-        runs=STORE | TRAIN | {"evaluate_student ld"} | REPORT,
+        runs=STORE | TRAIN | {"evaluate_student@ld"} | REPORT,
     ),
     Change(
         does="the list of views",
@@ -133,7 +133,7 @@ CHANGES = [
     Change(
         does="the quantizer's step",
         edit=params("cache_teacher", "precision", "edge_step", to=0.01),
-        runs=STORE | TRAIN | {"evaluate_student ld"} | REPORT,
+        runs=STORE | TRAIN | {"evaluate_student@ld"} | REPORT,
     ),
     Change(
         does="the views that are verified",
@@ -145,7 +145,7 @@ CHANGES = [
         does="the teacher's schedule",
         edit=params("prepare_teacher", "train", "schedule", "learning_rate", to=0.001),
         # The plain student takes nothing of the teacher: the same weights, which need no new evaluation.
-        runs=EVERYTHING - {"prepare_data", "evaluate_student plain"},
+        runs=EVERYTHING - {"prepare_data", "evaluate_student@plain"},
     ),
     Change(
         does="the same teacher as a weights file",
@@ -225,7 +225,7 @@ def test_other_weights_at_the_same_path_are_noticed(finished: Path, tmp_path: Pa
     tensors = load_file(weights)
     tensors["bbox_head.gfl_reg.bias"][0] += 1  # of one bin: a softmax is blind to a shift of all
     save_file(tensors, weights)
-    assert repro(folder) == EVERYTHING - {"prepare_data", "evaluate_student plain"}
+    assert repro(folder) == EVERYTHING - {"prepare_data", "evaluate_student@plain"}
 
 
 def test_another_recipe_lies_beside_the_first_and_going_back_computes_nothing(

@@ -248,7 +248,7 @@ def test_a_disk_without_room_is_named_and_the_old_outputs_stay(own_project: Path
         "evaluate ld": "precision_recall.csv",
         "report": "index.html",
         "ldp teacher export own.safetensors new.pth": "new.pth",
-        DATA: "train.json",
+        DATA: "manifest.json",
     }.items():
         with no_file_above(1000):
             ended = call(stage)

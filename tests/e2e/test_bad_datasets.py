@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished import FOLDER, call, files_below
-from project import DATASET
 from wrong_input import (
     CACHE,
     DATA,
@@ -33,6 +32,7 @@ from wrong_input import (
 )
 
 from pipeline.views.manifest import read_manifest, training_boxes
+from recipes import DATASET
 
 ANNOTATIONS = [
     Wrong(does="no JSON", edit=written(TRAIN, "images: []"), run=DATA, says=("is not JSON",)),

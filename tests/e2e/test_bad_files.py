@@ -9,7 +9,6 @@ import torch
 from finished import FOLDER, call
 from wrong_input import (
     CACHE,
-    LD,
     STORE,
     STUDENT,
     TEACHER,
@@ -29,6 +28,8 @@ from wrong_input import (
     take_weights,
     written,
 )
+
+from recipes import LD
 
 DETECTORS = [
     Wrong(
@@ -231,7 +232,7 @@ RESULTS = [
         does="a cut manifest",
         edit=cut(FOLDER.manifest("val"), 500),
         run="evaluate ld",
-        says=("val.json: expected a manifest, but it is damaged; run the stage prepare_data again",),
+        says=("val/manifest.json: expected a manifest, but it is damaged; run the stage prepare_data again",),
     ),
     Wrong(
         does="metrics that are missing",

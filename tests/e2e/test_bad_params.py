@@ -6,7 +6,6 @@ import pytest
 from wrong_input import (
     CACHE,
     DATA,
-    LD,
     TEACHER,
     Wrong,
     both,
@@ -16,6 +15,8 @@ from wrong_input import (
     without,
     written,
 )
+
+from recipes import LD, SCHEDULE
 
 PARAMS = [
     Wrong(
@@ -113,7 +114,7 @@ PARAMS = [
     ),
     Wrong(
         does="NaN as a rate",
-        edit=params(TEACHER, "train", "schedule", "learning_rate", to=float("nan")),
+        edit=params(TEACHER, *SCHEDULE, "learning_rate", to=float("nan")),
         run=TEACHER,
         says=("learning_rate: expected a finite number, but got nan",),
     ),
@@ -161,19 +162,19 @@ PARAMS = [
     ),
     Wrong(
         does="a batch that is too large",
-        edit=params(*LD, "train", "schedule", "batch_size", to=9),
+        edit=params(*LD, *SCHEDULE, "batch_size", to=9),
         run="train_student ld",
         says=("batch_size: expected at most the 8 training images, but got 9",),
     ),
     Wrong(
         does="no epoch",
-        edit=params(TEACHER, "train", "schedule", "epochs", to=0),
+        edit=params(TEACHER, *SCHEDULE, "epochs", to=0),
         run=TEACHER,
         says=("epochs: expected more than 0, but got 0",),
     ),
     Wrong(
         does="a warm-up of less than nothing",
-        edit=params(*LD, "train", "schedule", "warmup_steps", to=-1),
+        edit=params(*LD, *SCHEDULE, "warmup_steps", to=-1),
         run="train_student ld",
         says=("warmup_steps: expected 0 or more, but got -1",),
     ),
@@ -197,7 +198,7 @@ PARAMS = [
     ),
     Wrong(
         does="an optimizer that nobody knows",
-        edit=params(TEACHER, "train", "schedule", "optimizer", to="lbfgs"),
+        edit=params(TEACHER, *SCHEDULE, "optimizer", to="lbfgs"),
         run=TEACHER,
         says=("expected one of 'sgd', 'adamw', but got 'lbfgs'",),
     ),

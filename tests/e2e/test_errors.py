@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import ROOT, attempt
+from project import attempt
+
+from recipes import ROOT
 
 
 def stage(folder: Path, *arguments: str, **changes: str) -> tuple[int, str]:

@@ -26,7 +26,7 @@ def test_a_sample_stands_for_a_dataset(
     monkeypatch.setenv("LDP_DEVICE", "cpu")
     root = Path(small_manifest(tmp_path).root)
     sample, card = str(root / "annotations/instances_train.json"), tmp_path / "card.json"
-    plan(str(RECIPES / "smoke.yaml"), "--annotations", sample, "--images", "1000", "--json", str(card))
+    plan(str(RECIPES / "smoke/params.yaml"), "--annotations", sample, "--images", "1000", "--json", str(card))
     content = json.loads(card.read_text())
     assert (content["images"], content["views"]) == (1000, 2000)
     assert content["store_bytes"] == pytest.approx(2000 * content["store_bytes_per_view"])
@@ -39,9 +39,9 @@ def test_without_annotations_the_next_step_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("LDP_DATASETS", raising=False)
     expected = r"instances_train2017.json: expected an annotation file.*--annotations FILE --images N"
     with pytest.raises(ConfigError, match=expected):
-        plan(str(RECIPES / "coco_r101_r18_1x.yaml"))
+        plan(str(RECIPES / "coco_r101_r18_1x/params.yaml"))
 
 
 def test_an_impossible_number_of_images_is_refused() -> None:
     with pytest.raises(ConfigError, match="--images: expected 1 or more, but got 0"):
-        plan(str(RECIPES / "smoke.yaml"), "--images", "0")
+        plan(str(RECIPES / "smoke/params.yaml"), "--images", "0")

@@ -29,7 +29,7 @@ from pipeline.detector.gfl import GFL, save_detector
 
 WEIGHTS = "weights/teacher.safetensors"
 STORE = "runs/shapes/cache/targets.zarr"
-LD = {"train_student ld", "evaluate_student ld", "report"}
+LD = {"train_student@ld", "evaluate_student@ld", "report"}
 
 URL, REMOTE, SHARED_CACHE = "git@example.org:lab/ld.git", "/mnt/share/ld", "/srv/ld-cache"
 """What stands in the README for a place of the reader's own."""

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import ROOT, run, start_repository
+from project import run, start_repository
 
 from pipeline.cli.main import main
+from recipes import ROOT
 
 
 @pytest.fixture

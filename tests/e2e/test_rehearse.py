@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from finished import Ended, call, files_below, working_in
-from project import DATASET, ROOT, tiny_params, write_params, write_tiny_dataset
+from project import write_params, write_tiny_dataset
 from quick_python import quick_python
 
 from pipeline.cli.params import require_params
@@ -20,8 +20,7 @@ from pipeline.detector.gfl import GFL, load_detector, save_detector
 from pipeline.rehearsal.overrides import override
 from pipeline.rehearsal.shorten import Shortening, shorten
 from pipeline.rehearsal.stand_ins import find_or_replace, run_apart, write_random_teacher
-
-Params = dict[str, Any]
+from recipes import DATASET, ROOT, Params, given_teacher, tiny_params
 
 PUBLISHED = ("coco_r101_r18_1x", "coco_r101_r34_1x", "coco_r101_r50_1x", "coco_r101dcn_r101_2x")
 PER_EPOCH = {"epochs": 3, "long_edge": 64, "short_edges": [48, 64], "flip_probability": 0.5, "seed": 0}
@@ -34,7 +33,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder = tmp_path / "workspace"
     write_tiny_dataset(folder)
     params = tiny_params()
-    params["prepare_teacher"].update(source=MISSING, views=None, train=None)
+    given_teacher(params, MISSING)
     del params["students"]["plain"]
     # What is asked of a trained teacher's store, that of the random weights fulfils, too.
     params["cache_teacher"]["precision"].update(edge_step=0.03, cls_step=0.03)

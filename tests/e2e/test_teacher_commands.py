@@ -97,7 +97,7 @@ def test_a_scale_that_the_input_does_not_take_is_refused(ldp: Ldp, dataset: Path
     ],
 )
 def test_a_recipe_that_names_half_a_teacher_is_refused(changes: dict[str, object], message: str) -> None:
-    recipe = yaml.safe_load((RECIPES / "smoke.yaml").read_text())["prepare_teacher"]
+    recipe = yaml.safe_load((RECIPES / "smoke/params.yaml").read_text())["prepare_teacher"]
     given = recipe | {"source": "a.safetensors", "views": None, "train": None}
     structure(PrepareTeacherConfig, given, "here")
     with pytest.raises(ConfigError, match=message):

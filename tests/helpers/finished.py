@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from project import NAME, tiny_params, write_params, write_tiny_dataset
+from project import write_params, write_tiny_dataset
 
 from pipeline.cli.main import main as ldp
 from pipeline.core.environment import run_stage
 from pipeline.core.paths import RunPaths
 from pipeline.store.writer import writer
 from pipeline.training.launch import run_training
+from recipes import NAME, tiny_params
 
 FOLDER = RunPaths(Path("runs") / NAME)
 STUDENTS = ("plain", "ld")
@@ -111,10 +112,7 @@ def working_in(folder: Path) -> Iterator[None]:
 def finish(folder: Path) -> None:
     """Run every stage; then put back the unfinished store that the teacher's run had in ``scratch/``."""
     write_tiny_dataset(folder)
-    params = tiny_params()
-    # Files of a tenth of the size.
-    params["prepare_teacher"]["detector"]["backbone"] = "mobilenet_v3_small"
-    write_params(folder, params)
+    write_params(folder, tiny_params())
     with working_in(folder):
         for stage in STAGES:
             if stage == "cache_teacher":

@@ -7,19 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import yaml
 from quick_python import quick_python
 from shapes_dataset import write_dataset
 
 from pipeline.datasets.shapes.dataset import ShapesConfig
-
-ROOT = Path(__file__).parents[2]
-DATASET = Path("datasets/tiny")
-NAME = "tiny"
-
-Params = dict[str, Any]
+from recipes import DATASET, ROOT, Params
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -55,9 +49,8 @@ def run(folder: Path, *command: str, **changes: str) -> str:
 
 
 def stages_run(output: str) -> set[str]:
-    """Stages that a run of DVC ran, without the recipe's name: ``cache_teacher``, ``train_student ld``."""
-    names = re.findall(r"^Running stage '(.+)':", output, flags=re.MULTILINE)
-    return {re.sub(r"@[^-]+-?", " ", name).strip() for name in names}
+    """Stages that a run of DVC ran: ``cache_teacher``, ``train_student@ld``."""
+    return set(re.findall(r"^Running stage '(?:.*:)?(.+)':", output, flags=re.MULTILINE))
 
 
 def repro(folder: Path, *arguments: str, **changes: str) -> set[str]:
@@ -103,31 +96,3 @@ def write_tiny_dataset(folder: Path, seed: int = 0) -> None:
     """A dozen rendered images in COCO layout where a user would have linked their own."""
     config = ShapesConfig(seed=seed, train_images=8, val_images=4, long_edge=64, annotation_noise=0.1)
     write_dataset(config, folder / DATASET, lambda items: items)
-
-
-def tiny_params(name: str = NAME) -> Params:
-    """The smoke recipe over the tiny dataset: one epoch of two steps."""
-    params: Params = yaml.safe_load((ROOT / "recipes/smoke/params.yaml").read_text())
-    splits = {
-        split: {"annotations": f"annotations/instances_{split}.json", "images": split, "limit": None}
-        for split in ("train", "val")
-    }
-    params.update(name=name, root=".", file="params.yaml")
-    params["prepare_data"].update(
-        source=f"{DATASET}/annotations", shapes=None, coco={"root": str(DATASET), **splits}
-    )
-    for section in (params["prepare_teacher"], params["student"]):
-        section["train"]["schedule"].update(epochs=1, batch_size=4)
-    params["cache_teacher"].update(views_per_partition=4, batch_size=4)
-    # A teacher of two steps says little: the bounds of a trained one need finer steps.
-    params["cache_teacher"]["precision"].update(edge_step=0.005, cls_step=0.005)
-    params["verify_cache"].update(views=4)
-    return params
-
-
-def tiny_project(folder: Path) -> Path:
-    """A repository whose ``params.yaml`` is the tiny recipe, with its dataset; nothing has run."""
-    export_tree(folder)
-    write_tiny_dataset(folder)
-    write_params(folder, tiny_params())
-    return start_repository(folder)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from finished import FOLDER, call, files_below
 from PIL import Image
-from project import DATASET, Params, edit_params
+from project import edit_params
 from safetensors.torch import load_file, save_file
 
 from pipeline.core import cluster
+from recipes import DATASET, Params, given_teacher, set_value
 
 TRAIN = DATASET / "annotations/instances_train.json"
 VAL = DATASET / "annotations/instances_val.json"
@@ -30,7 +31,6 @@ MOST_CHARACTERS = 1000
 STORE, WEIGHTS = FOLDER.store, FOLDER.teacher_weights
 STUDENT = FOLDER.student_weights("ld")
 DATA, TEACHER, CACHE = "prepare_data", "prepare_teacher", "cache_teacher"
-LD = ("students", "ld")
 
 Edit = Callable[[Path], object]
 
@@ -129,13 +129,6 @@ def without(*keys: str) -> Edit:
     return partial(edit_params, edit=remove)
 
 
-def set_value(values: Any, keys: tuple[str | int, ...], to: Any) -> None:
-    *path, last = keys
-    for key in path:
-        values = values[key]
-    values[last] = to
-
-
 def image(path: Path, kind: str, change: Callable[[Image.Image], Image.Image]) -> Edit:
     """Save an image in another way; its format is known by its content, not by its name."""
 
@@ -194,10 +187,7 @@ def malicious_raw(path: str) -> Edit:
 
 def take_weights(source: str) -> Edit:
     """Take given weights instead of training."""
-    return partial(
-        edit_params,
-        edit=lambda values: values["prepare_teacher"].update(source=source, views=None, train=None),
-    )
+    return partial(edit_params, edit=lambda values: given_teacher(values, source))
 
 
 def both(*edits: Edit) -> Edit:

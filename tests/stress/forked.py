@@ -7,11 +7,11 @@ are asked for; only Python's start and the import of torch (10 s and more) are s
 import importlib
 import multiprocessing
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-from workspace import STAGE, Run, environment, session_of, small_params, wait_for
+from workspace import STAGE, Run, environment, params_of, session_of, wait_for, write_params
 
 from pipeline.core.environment import run_stage
 from pipeline.training.launch import run_training
@@ -42,6 +42,7 @@ def _run(stage: str, folder: Path, log: Path, variables: Mapping[str, str]) -> N
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
+    sys.argv[:] = [stage]
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
@@ -56,7 +57,7 @@ def prepare(folder: Path, partitions: int) -> Path:
     """A workspace without git, DVC and code: parameters, a dataset, and a teacher."""
     workspace = folder / "workspace"
     workspace.mkdir()
-    (workspace / "params.yaml").write_text(yaml.safe_dump(small_params(partitions)))
+    write_params(workspace, params_of(partitions))
     for stage in PREPARATION:
         run = start_forked(workspace, folder / f"{stage}.log", stage)
         if run.wait():

@@ -5,7 +5,8 @@ from typing import Any
 
 from disk_state import OUTPUT, record_files, scratch_folders
 from kills import Quiet, Tool
-from workspace import Run, change_params, content_of, resumed_partitions, wait_for
+from project import edit_params
+from workspace import Run, content_of, resumed_partitions, wait_for
 
 COARSER = 0.2
 
@@ -19,7 +20,7 @@ def set_edge_step(workspace: Path, step: float) -> float:
         old.append(precision["edge_step"])
         precision["edge_step"] = step
 
-    change_params(workspace, edit)
+    edit_params(workspace, edit)
     return old[0]
 
 

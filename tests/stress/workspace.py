@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+sys.path.append(str(Path(__file__).parents[1] / "helpers"))  # as pytest does, where this is run as a script
 
-ROOT = Path(__file__).parents[2]
+from project import export_tree, start_repository, write_params
+
+from recipes import Params, small_params
+
 STAGE = "stages.cache_teacher"
 VIEWS_AN_IMAGE = 2
 VIEWS_PER_PARTITION = 4
@@ -140,21 +142,9 @@ def _is_stage(entry: Path) -> bool:
     return arguments[1:3] == [b"-m", STAGE.encode()]
 
 
-def small_params(partitions: int) -> dict[str, Any]:
-    """The smoke recipe, with partitions so small that there are many."""
-    params: dict[str, Any] = yaml.safe_load((ROOT / "recipes/smoke/params.yaml").read_text())
-    images = -(-partitions * VIEWS_PER_PARTITION // VIEWS_AN_IMAGE)
-    params["prepare_data"]["shapes"].update(train_images=images, val_images=2)
-    params["prepare_teacher"]["train"]["schedule"].update(epochs=1)
-    params["cache_teacher"].update(views_per_partition=VIEWS_PER_PARTITION, batch_size=VIEWS_PER_PARTITION)
-    return params
-
-
-def change_params(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    """Edit ``params.yaml``."""
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    edit(params)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+def params_of(partitions: int) -> Params:
+    """Parameters of a store with so many partitions."""
+    return small_params(partitions, VIEWS_PER_PARTITION, VIEWS_AN_IMAGE)
 
 
 @contextmanager
@@ -170,23 +160,13 @@ def temporary_folder(keep: Path | None) -> Iterator[Path]:
 
 def clone(folder: Path, partitions: int) -> Path:
     """The working tree as git would clone it, with small parameters, after `dvc repro prepare_teacher`."""
-    workspace = folder / "workspace"
-    for name in _tracked_files():
-        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, workspace / name)
-    (workspace / "params.yaml").write_text(yaml.safe_dump(small_params(partitions)))
-    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    workspace = export_tree(folder / "workspace")
+    write_params(workspace, params_of(partitions))
+    start_repository(workspace)
     run = start(workspace, folder / "prepare.log", sys.executable, "-m", "dvc", "repro", "prepare_teacher")
     if run.wait():
         raise RuntimeError(f"the workspace cannot be prepared:\n{run.text()[-2000:]}")
     return workspace
-
-
-def _tracked_files() -> list[str]:
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")
-    untracked = ("tests/", "dvc.lock")
-    return [name for name in names if name and not name.startswith(untracked) and (ROOT / name).is_file()]
 
 
 def content_of(folder: Path) -> Content:

@@ -1,0 +1,72 @@
+"""Parameters of the projects in which tests run stages: the smoke recipe with a few changes.
+
+A parameter that gets another name is renamed here, and in the rows of the tests about that parameter.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DATASET = Path("datasets/tiny")
+NAME = "tiny"
+LD = ("students", "ld")
+SCHEDULE = ("train", "schedule")
+"""Keys of epochs, batch size and learning rate below a detector's section."""
+
+Params = dict[str, Any]
+
+
+def set_value(values: Any, keys: tuple[str | int, ...], to: object) -> None:
+    """Set one value; sections on the way that are not there, because their defaults hold, are made."""
+    *path, last = keys
+    for key in path:
+        values = values.setdefault(key, {}) if isinstance(values, dict) else values[key]
+    values[last] = to
+
+
+def smoke_params(name: str = "smoke") -> Params:
+    """The smoke recipe as the parameter file at the top of a repository."""
+    params: Params = yaml.safe_load((ROOT / "recipes/smoke/params.yaml").read_text())
+    params.update(name=name, root=".", file="params.yaml")
+    return params
+
+
+def tiny_params(name: str = NAME) -> Params:
+    """The smoke recipe over a dataset of a dozen images in COCO layout: one epoch of two steps."""
+    params = smoke_params(name)
+    splits = {
+        split: {"annotations": f"annotations/instances_{split}.json", "images": split, "limit": None}
+        for split in ("train", "val")
+    }
+    params["prepare_data"].update(
+        source=f"{DATASET}/annotations", shapes=None, coco={"root": str(DATASET), **splits}
+    )
+    # Files of a tenth of the size.
+    set_value(params, ("prepare_teacher", "detector", "backbone"), "mobilenet_v3_small")
+    for section in ("prepare_teacher", "student"):
+        set_value(params, (section, *SCHEDULE, "epochs"), 1)
+        set_value(params, (section, *SCHEDULE, "batch_size"), 4)
+    params["cache_teacher"].update(views_per_partition=4, batch_size=4)
+    # A teacher of two steps is close to uniform: the bounds of a trained one need finer steps.
+    set_value(params, ("cache_teacher", "precision", "edge_step"), 0.005)
+    set_value(params, ("cache_teacher", "precision", "cls_step"), 0.005)
+    set_value(params, ("verify_cache", "views"), 4)
+    return params
+
+
+def given_teacher(params: Params, weights: str) -> None:
+    """Take a weights file instead of training the teacher."""
+    params["prepare_teacher"].update(source=weights, views=None, train=None)
+
+
+def small_params(partitions: int, views_per_partition: int, views_per_image: int) -> Params:
+    """The smoke recipe with partitions so small that there are many."""
+    params = smoke_params()
+    images = -(-partitions * views_per_partition // views_per_image)
+    set_value(params, ("prepare_data", "shapes", "train_images"), images)
+    set_value(params, ("prepare_data", "shapes", "val_images"), 2)
+    set_value(params, ("prepare_teacher", *SCHEDULE, "epochs"), 1)
+    params["cache_teacher"].update(views_per_partition=views_per_partition, batch_size=views_per_partition)
+    return params
