@@ -19,6 +19,7 @@ from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.processes import Placement, World
 from pipeline.training.teacher import train_teacher
 from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import Views
 from pipeline.views.manifest import Manifest, read_split
 
@@ -78,6 +79,7 @@ def _plan(detector: DetectorConfig, views: Views, manifest: Manifest) -> ViewSet
         views=views,
         # Training reads only the main region, which does not depend on the choice.
         regions=RegionsConfig(overlap="diou", lower_fraction=1.0),
+        conventions=GFL_CONVENTIONS,
     )
 
 

@@ -62,6 +62,7 @@ class StudentSteps:
         model.train()
         self._stepper = TrainStep(model, student_losses(config, conventions), train, machine)
         self._config, self._conventions = config, conventions
+        self._pyramid = conventions.pyramid(config.detector.strides)
         self._manifest, self._machine = manifest, machine
 
     @property
@@ -126,7 +127,7 @@ class StudentSteps:
         """The batch of some views, with their targets as one way has them."""
         planned, stored = zip(*(way.source.load(key) for key in keys), strict=True)
         soft = None if stored[0] is None else way.source.join(stored).to(self._device)
-        targets = batch_labels(planned, batch_hw, self._config.detector.strides).to(self._device)
+        targets = batch_labels(planned, batch_hw, self._pyramid).to(self._device)
         return way.complete(Batch(images=images, targets=targets, teacher=soft))
 
     def now(self) -> float:
@@ -151,7 +152,7 @@ class StudentSteps:
         loader = Loader(
             manifest=self._manifest,
             source=way.source,
-            strides=self._config.detector.strides,
+            pyramid=self._pyramid,
             batch_size=train.schedule.batch_size,
             seed=train.seed,
             group_by_aspect=train.group_by_aspect,

@@ -16,7 +16,7 @@ from pipeline.training.source import TargetSource
 from pipeline.training.teacher import LabelSource
 from pipeline.views.geometry import transform_boxes
 from pipeline.views.manifest import training_boxes
-from pipeline.views.pyramid import level_lengths, level_sizes, pyramid_points, square_anchors
+from pipeline.views.pyramid import Grid
 from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
 PLAIN, ONLINE, STORED = "plain, assigned on the fly", "LD, teacher in the loop", "LD, from the store"
@@ -63,23 +63,19 @@ class AssignedTargets(LabelSource):
             geometry=geometry,
             boxes_xyxy=boxes,
             labels=truth.labels,
-            points=_main_points(self.plan, geometry.padded_hw, torch.from_numpy(boxes)),
+            points=_main_points(self.plan.pyramid.grid(geometry.padded_hw), torch.from_numpy(boxes)),
         )
         return planned, None
 
 
-def _main_points(plan: ViewSet, padded_hw: tuple[int, int], boxes_xyxy: Tensor) -> KeptPoints:
-    offset = plan.conventions.cell_offset
-    sizes = level_sizes(padded_hw, plan.strides)
-    anchors = square_anchors(*pyramid_points(sizes, plan.strides, cell_offset=offset))
-    nearest = nearest_candidates(sizes, plan.strides, boxes_xyxy, offset)
-    gt_index = assign_atss(anchors, nearest, boxes_xyxy).gt_index.numpy()
+def _main_points(grid: Grid, boxes_xyxy: Tensor) -> KeptPoints:
+    nearest = nearest_candidates(grid, boxes_xyxy)
+    gt_index = assign_atss(torch.from_numpy(grid.anchors), nearest, boxes_xyxy).gt_index.numpy()
     (kept,) = np.nonzero(gt_index >= 0)
-    ends = np.cumsum(level_lengths(sizes))
-    level = np.searchsorted(ends, kept, side="right")
+    level, position = grid.unflatten(kept)
     return KeptPoints(
         level=level,
-        position=kept - np.concatenate([[0], ends])[level],
+        position=position,
         main_gt=gt_index[kept],
         valuable_weight=np.zeros(len(kept), np.float32),
     )

@@ -20,7 +20,7 @@ def detect_at_points(planned: LabeledView, soft: SoftTargets, spec: ModelSpec) -
     """
     assert not planned.geometry.flip, "boxes are not mirrored back"
     main = planned.points.main_region
-    places = locate_points(planned, spec.strides, spec.conventions.cell_offset)
+    places = locate_points(planned, spec.pyramid)
     stride = torch.from_numpy(places.stride[main]).float()
     distances = Integral(spec.bins - 1)(torch.from_numpy(soft.edge_logits[main])) * stride[:, None]
     corner = torch.tensor(planned.geometry.content_top_left[::-1])

@@ -23,6 +23,7 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.student.train import StudentConfig
 from pipeline.teacher.run import CacheConfig
 from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.manifest import Manifest, keep_trainable, read_split
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,13 @@ def run(arguments: argparse.Namespace) -> None:
     everything, manifest = _read(recipe, arguments.annotations)
     # Images without boxes are left out of training, as many of all as of the sample.
     images = round((arguments.images or everything) * len(manifest.images) / max(1, everything))
-    plan = ViewSet(manifest=manifest, strides=teacher.strides, views=config.views, regions=config.regions)
+    plan = ViewSet(
+        manifest=manifest,
+        strides=teacher.strides,
+        views=config.views,
+        regions=config.regions,
+        conventions=GFL_CONVENTIONS,
+    )
     statistics = gather_statistics(plan, config, teacher, images, show_progress)
     with tempfile.TemporaryDirectory(prefix="ldp-plan-") as folder:
         probe = probe_machine(

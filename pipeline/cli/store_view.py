@@ -101,11 +101,10 @@ def show_view(
         CacheError: The view is not stored, or its partition is damaged.
     """
     stored = store.read(key)
-    strides = store.schema.strides
     return ShownView(
         stored=stored,
-        places=locate_points(stored.view, strides, store.conventions.cell_offset),
-        strides=strides,
+        places=locate_points(stored.view, store.schema.pyramid),
+        strides=store.schema.strides,
         pixels=gray_canvas(stored.view.geometry.resized_hw) if pixels is None else pixels,
         class_names=class_names,
     )

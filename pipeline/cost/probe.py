@@ -192,9 +192,8 @@ def _train_student(student: StudentConfig, stored: StoredView, batch: int, devic
     stepper = TrainStep(model, student_losses(student, GFL_CONVENTIONS), train, machine)
     example = Example(pixels=_pixels(stored.view), view=stored.view, teacher=stored)
     padded_hw = stored.view.geometry.padded_hw
-    examples = collate(
-        [example] * batch, student.detector.strides, padded_hw, GFL_PREPROCESSING, quantized_teacher_batch
-    )
+    pyramid = GFL_CONVENTIONS.pyramid(student.detector.strides)
+    examples = collate([example] * batch, pyramid, padded_hw, GFL_PREPROCESSING, quantized_teacher_batch)
     return _seconds_of(lambda: stepper.step((examples.to(device),), NO_RATE), device)[1] / batch
 
 

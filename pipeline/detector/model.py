@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.views.conventions import Conventions
+from pipeline.views.pyramid import Pyramid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,11 @@ class ModelSpec:
     suppression: Suppression
     input_hw: tuple[int, int] | None
     """Size of its input, px, if it is fixed."""
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Where it predicts."""
+        return self.conventions.pyramid(self.strides)
 
     def require_scales(self, scales: Sequence[tuple[int, int]], where: str) -> None:
         """Refuse views that the model cannot take.

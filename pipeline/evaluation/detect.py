@@ -80,11 +80,10 @@ def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeom
     """Detections in px of the original images, from a model's outputs for their views."""
     return postprocess(
         raw,
-        spec.strides,
+        spec.pyramid,
         [geometry.content_hw for geometry in geometries],
         torch.from_numpy(np.stack([scale_factors(geometry) for geometry in geometries])),
         corners_xy=torch.tensor([geometry.content_top_left[::-1] for geometry in geometries]),
-        cell_offset=spec.conventions.cell_offset,
         suppression=spec.suppression,
     )
 

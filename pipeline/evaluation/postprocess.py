@@ -9,7 +9,7 @@ from torchvision.ops import batched_nms
 from pipeline.detector.head import Integral, RawOutputs
 from pipeline.detector.model import GFL_SUPPRESSION, Suppression
 from pipeline.views.box_ops import clip_boxes, decode_boxes
-from pipeline.views.pyramid import level_lengths, pyramid_points
+from pipeline.views.pyramid import Pyramid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,34 +26,33 @@ class Detections:
 
 def postprocess(
     raw: RawOutputs,
-    strides: tuple[int, ...],
+    pyramid: Pyramid,
     images_hw: list[tuple[int, int]],
     scale_factors: Tensor,
     *,
     corners_xy: Tensor | None = None,
-    cell_offset: float = 0.0,
     suppression: Suppression = GFL_SUPPRESSION,
 ) -> list[Detections]:
     """Decode, clip to the image's content, rescale to the original image, threshold, NMS class by class.
 
     Args:
         raw: outputs for a batch of ``B`` images.
-        strides: of the levels, px.
+        pyramid: where they are predicted.
         images_hw: content sizes of the images (without padding), px.
         scale_factors: ``Tensor[B, 4]``: network px over original px for x1, y1, x2, y2.
         corners_xy: ``Tensor[B, 2]``: where each image's upper left corner lies, px; (0, 0) if not given.
-        cell_offset: of the points in their cells, strides.
         suppression: which detections stay.
     """
-    points, point_strides = pyramid_points(raw.sizes, strides, raw.cls_logits.device, cell_offset)
+    grid, device = pyramid.grid_of(raw.sizes), raw.cls_logits.device
+    points = torch.from_numpy(grid.points).to(device)
+    strides = torch.from_numpy(grid.point_strides).to(device)
     corners = torch.zeros(len(images_hw), 2) if corners_xy is None else corners_xy
     integral = Integral(raw.edge_logits.shape[-1] - 1).to(raw.edge_logits.device)
-    lengths = level_lengths(raw.sizes)
     results = []
     for index, image_hw in enumerate(images_hw):
         scores = raw.cls_logits[index].float().sigmoid()
-        kept = best_positions(scores, lengths, suppression.pre_nms_top)
-        distances = integral(raw.edge_logits[index, kept]) * point_strides[kept, None]
+        kept = best_positions(scores, grid.lengths, suppression.pre_nms_top)
+        distances = integral(raw.edge_logits[index, kept]) * strides[kept, None]
         centers = points[kept] - corners[index].to(points)
         boxes = clip_boxes(decode_boxes(centers, distances), image_hw) / scale_factors[index].to(points)
         results.append(select_detections(boxes, scores[kept], suppression))

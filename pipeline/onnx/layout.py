@@ -1,6 +1,6 @@
 """From the tensors of an ONNX file, in whatever layout, to this project's raw outputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.core.errors import TeacherError
 from pipeline.detector.head import EDGES, RawOutputs
 from pipeline.onnx.description import EDGE_ORDER, OnnxDescription, PointsConfig, TensorsConfig
-from pipeline.views.pyramid import Size, level_lengths, level_sizes
+from pipeline.views.pyramid import Grid, Size
 
 PROBABILITY_EPSILON = 1e-7
 """Probabilities are clamped to this far from 0 and 1 before the sigmoid is undone."""
@@ -30,18 +30,18 @@ class Layout:
             TeacherError: A tensor has not the shape that was described, or is no sigmoid's.
         """
         description, points = self.description, self.description.points
-        sizes = level_sizes(image_hw, points.strides)
+        grid = description.conventions.pyramid(points.strides).grid(image_hw)
         classes, edges = description.cls, description.edges
-        cls_logits = _levels(tensors, classes.tensors, points, sizes, len(description.classes))
-        edge_logits = _levels(tensors, edges.tensors, points, sizes, EDGES * edges.bins)
-        ascending = sorted(range(len(sizes)), key=lambda level: points.strides[level])
+        cls_logits = _levels(tensors, classes.tensors, points, grid, len(description.classes))
+        edge_logits = _levels(tensors, edges.tensors, points, grid, EDGES * edges.bins)
+        ascending = sorted(range(len(points.strides)), key=lambda level: points.strides[level])
         order = [edges.order.index(edge) for edge in EDGE_ORDER]
         chosen = torch.cat([cls_logits[level] for level in ascending], dim=1)[..., list(self.columns)]
         distributions = torch.cat([edge_logits[level] for level in ascending], dim=1)
         return RawOutputs(
             cls_logits=_undo_sigmoid(chosen) if classes.activation == "sigmoid" else chosen,
             edge_logits=distributions.reshape(*distributions.shape[:2], EDGES, edges.bins)[:, :, order],
-            sizes=tuple(sizes[level] for level in ascending),
+            sizes=tuple(grid.sizes[level] for level in ascending),
         )
 
 
@@ -49,13 +49,12 @@ def _levels(
     tensors: Mapping[str, Tensor],
     where: TensorsConfig,
     points: PointsConfig,
-    sizes: Sequence[Size],
+    grid: Grid,
     width: int,
 ) -> list[Tensor]:
     """``Tensor[B, H * W, width]`` of every level, in the file's order of levels, points row-major."""
-    lengths = level_lengths(sizes)
     rows = [_rows(tensors[name], where) for name in where.names]
-    expected = [sum(lengths)] if len(rows) == 1 else lengths
+    expected = [len(grid)] if len(rows) == 1 else grid.lengths
     for name, found, length in zip(where.names, rows, expected, strict=True):
         if tuple(found.shape[1:]) != (length, width):
             raise TeacherError(
@@ -63,8 +62,8 @@ def _levels(
                 f"{list(points.strides)}, but got {found.shape[1]} of {found.shape[2]} (shape "
                 f"{tuple(tensors[name].shape)}); mind input.size, points.strides, channels and columns"
             )
-    levels = torch.split(rows[0], lengths, dim=1) if len(rows) == 1 else rows
-    return [_row_major(level, size, points) for level, size in zip(levels, sizes, strict=True)]
+    levels = torch.split(rows[0], grid.lengths, dim=1) if len(rows) == 1 else rows
+    return [_row_major(level, size, points) for level, size in zip(levels, grid.sizes, strict=True)]
 
 
 def _rows(tensor: Tensor, where: TensorsConfig) -> Tensor:

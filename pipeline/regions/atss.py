@@ -4,14 +4,13 @@ Source: Zhang et al., CVPR 2020; mmdetection ``core/bbox/assigners/atss_assigner
 left out: they are off by default there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pipeline.views.box_ops import box_iou
-from pipeline.views.pyramid import Size
+from pipeline.views.pyramid import Grid
 
 TOP_K = 9
 """Candidates per level and box (``topk`` of the GFL configurations)."""
@@ -32,35 +31,30 @@ class Assignment:
     """``Tensor[G]``: the adaptive IoU threshold of every box."""
 
 
-def nearest_candidates(
-    sizes: Sequence[Size], strides: Sequence[int], boxes_xyxy: Tensor, cell_offset: float = 0.0
-) -> Tensor:
+def nearest_candidates(grid: Grid, boxes_xyxy: Tensor) -> Tensor:
     """The ``TOP_K`` positions of every level that are nearest to each box's center.
 
     Args:
-        sizes: cells ``(height, width)`` of the levels.
-        strides: of the levels, px.
+        grid: of the view.
         boxes_xyxy: ``Tensor[G, 4]`` px.
-        cell_offset: of the points in their cells, strides.
 
     Returns:
-        ``LongTensor[K, G]`` of positions counted through all levels; level after level, nearest first.
+        ``LongTensor[K, G]`` of flat positions; level after level, nearest first.
     """
     centers = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
-    candidates, start = [], 0
-    for size, stride in zip(sizes, strides, strict=True):
-        distances = _center_distances(size, stride, centers, cell_offset)
-        nearest = distances.topk(min(TOP_K, distances.shape[1]), dim=1, largest=False).indices
+    candidates = []
+    for level, (start, length) in enumerate(zip(grid.starts.tolist(), grid.lengths, strict=True)):
+        distances = _center_distances(grid, level, centers)
+        nearest = distances.topk(min(TOP_K, length), dim=1, largest=False).indices
         candidates.append(nearest.t() + start)
-        start += distances.shape[1]
     return torch.cat(candidates)
 
 
-def _center_distances(size: Size, stride: int, centers: Tensor, cell_offset: float) -> Tensor:
+def _center_distances(grid: Grid, level: int, centers: Tensor) -> Tensor:
     """Distances ``Tensor[G, height * width]`` from centers ``Tensor[G, 2]`` to the points of a level, px."""
-    height, width = ((torch.arange(cells, device=centers.device) + cell_offset) * stride for cells in size)
-    across = (width - centers[:, :1]).square_()
-    down = (height - centers[:, 1:]).square_()
+    y, x = (torch.from_numpy(axis).to(centers.device) for axis in grid.axes(level))
+    across = (x - centers[:, :1]).square_()
+    down = (y - centers[:, 1:]).square_()
     # The root stays, though it changes no order: it makes ties, and what a tie decides must not change.
     return (across[:, None, :] + down[:, :, None]).sqrt_().flatten(1)
 

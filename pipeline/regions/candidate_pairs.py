@@ -4,13 +4,12 @@ Everything that the regions ask of a pair is zero where anchor and box do not me
 pairs of a view few do.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pipeline.views.pyramid import ANCHOR_SCALE, Size, level_lengths
+from pipeline.views.pyramid import ANCHOR_SCALE, Grid
 
 ANCHOR_RADIUS_CELLS = ANCHOR_SCALE // 2
 """An anchor reaches this many cells to each side of its point."""
@@ -21,34 +20,32 @@ class CandidatePairs:
     """``M`` pairs of an anchor and a box; every pair that overlaps is among them, and few others."""
 
     position: Tensor
-    """``LongTensor[M]``: counted through all levels."""
+    """``LongTensor[M]``: flat."""
     box: Tensor
     """``LongTensor[M]``."""
 
 
-def candidate_pairs(
-    sizes: Sequence[Size], strides: Sequence[int], boxes_xyxy: Tensor, cell_offset: float = 0.0
-) -> CandidatePairs:
+def candidate_pairs(grid: Grid, boxes_xyxy: Tensor) -> CandidatePairs:
     """Pairs of the anchors of all levels and the boxes ``Tensor[G, 4]`` px around which they lie."""
-    grid = torch.tensor(sizes, device=boxes_xyxy.device)[:, None]
-    cells = boxes_xyxy[None] / torch.tensor(strides, device=boxes_xyxy.device)[:, None, None] - cell_offset
+    pyramid, device = grid.pyramid, boxes_xyxy.device
+    sizes, strides = torch.tensor(grid.sizes, device=device), torch.tensor(pyramid.strides, device=device)
+    cells = boxes_xyxy[None] / strides[:, None, None] - pyramid.point_offset
     first = (cells[..., [1, 0]].floor().long() - ANCHOR_RADIUS_CELLS).clamp_(min=0)
-    beyond = (cells[..., [3, 2]].ceil().long() + ANCHOR_RADIUS_CELLS + 1).minimum(grid)
-    return _list_windows(first.flatten(0, 1), (beyond - first).clamp_(min=0).flatten(0, 1), sizes)
+    beyond = (cells[..., [3, 2]].ceil().long() + ANCHOR_RADIUS_CELLS + 1).minimum(sizes[:, None])
+    return _list_windows(first.flatten(0, 1), (beyond - first).clamp_(min=0).flatten(0, 1), grid)
 
 
-def _list_windows(first: Tensor, extent: Tensor, sizes: Sequence[Size]) -> CandidatePairs:
+def _list_windows(first: Tensor, extent: Tensor, grid: Grid) -> CandidatePairs:
     """The cells of windows, of all boxes on the first level, then on the next; row after row.
 
     Args:
         first: ``LongTensor[levels * G, 2]``: upper left ``(row, column)`` of each window.
         extent: ``LongTensor[levels * G, 2]``: its ``(rows, columns)``; both 0 or more.
-        sizes: cells ``(height, width)`` of the levels.
+        grid: of the view.
     """
-    boxes = len(first) // len(sizes)
-    widths = first.new_tensor([width for _, width in sizes]).repeat_interleave(boxes)
-    lengths = first.new_tensor(level_lengths(sizes))
-    corners = (lengths.cumsum(0) - lengths).repeat_interleave(boxes) + first[:, 1]
+    boxes = len(first) // len(grid.sizes)
+    widths = first.new_tensor([width for _, width in grid.sizes]).repeat_interleave(boxes)
+    corners = first.new_tensor(grid.starts).repeat_interleave(boxes) + first[:, 1]
     window = torch.arange(len(first), device=first.device).repeat_interleave(extent[:, 0])
     starts = corners[window] + _ranges(first[:, 0], extent[:, 0]) * widths[window]
     columns = extent[:, 1][window]

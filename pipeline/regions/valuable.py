@@ -4,18 +4,16 @@ Source: Zheng et al., "Localization Distillation for Dense Object Detection", CV
 repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from pipeline.regions.atss import Assignment, assign_atss, nearest_candidates
+from pipeline.regions.atss import assign_atss, nearest_candidates
 from pipeline.regions.candidate_pairs import CandidatePairs, candidate_pairs
 from pipeline.regions.overlap import VlrOverlap, vlr_overlap
 from pipeline.views.box_ops import box_iou
-from pipeline.views.pyramid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
+from pipeline.views.pyramid import Grid
 
 VLR_LOWER_FRACTION = 0.25
 """The region starts at this fraction of ATSS's threshold (``gamma`` of the paper)."""
@@ -71,50 +69,28 @@ def valuable_weights(
 
 
 def find_regions(
-    padded_hw: Size,
-    strides: Sequence[int],
+    grid: Grid,
     boxes_xyxy: Tensor,
     overlap: VlrOverlap,
     lower_fraction: float = VLR_LOWER_FRACTION,
-    cell_offset: float = 0.0,
 ) -> ViewRegions:
     """Both regions of a view, from its geometry and its boxes alone: no teacher is needed.
 
     Args:
-        padded_hw: size of the view after its own padding, px; its grid has only valid cells.
-        strides: of the levels, px.
+        grid: of the view after its own padding, which has only valid cells.
         boxes_xyxy: ``Tensor[G, 4]`` in view coordinates, px.
         overlap: definition of the valuable region.
         lower_fraction: where the valuable region starts, as a fraction of ATSS's threshold.
-        cell_offset: of the points in their cells, strides.
     """
-    sizes = level_sizes(padded_hw, strides)
-    lengths = level_lengths(sizes)
-    anchors = _anchors(tuple(sizes), tuple(strides), boxes_xyxy.device, cell_offset)
-    nearest = nearest_candidates(sizes, strides, boxes_xyxy, cell_offset)
-    assignment = assign_atss(anchors, nearest, boxes_xyxy)
-    pairs = candidate_pairs(sizes, strides, boxes_xyxy, cell_offset)
+    anchors = torch.from_numpy(grid.anchors).to(boxes_xyxy.device)
+    assignment = assign_atss(anchors, nearest_candidates(grid, boxes_xyxy), boxes_xyxy)
+    pairs = candidate_pairs(grid, boxes_xyxy)
     weights = valuable_weights(anchors, pairs, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
-    return _keep(assignment, weights, lengths)
-
-
-@lru_cache(maxsize=8)
-def _anchors(
-    sizes: tuple[Size, ...], strides: tuple[int, ...], device: torch.device, cell_offset: float
-) -> Tensor:
-    """Anchors ``Tensor[N, 4]`` px of a grid, to be read only; the views of an image mostly share theirs."""
-    return square_anchors(*pyramid_points(sizes, strides, device, cell_offset))
-
-
-def _keep(assignment: Assignment, weights: Tensor, lengths: Sequence[int]) -> ViewRegions:
-    """Select the positions in either region and split their flat index into level and position."""
     kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
-    ends = torch.tensor(lengths, device=kept.device).cumsum(0)
-    level = torch.searchsorted(ends, kept, right=True)
-    starts = ends - torch.tensor(lengths, device=kept.device)
+    level, position = (torch.from_numpy(part).to(kept) for part in grid.unflatten(kept.cpu().numpy()))
     return ViewRegions(
         level=level,
-        position=kept - starts[level],
+        position=position,
         main_gt=assignment.gt_index[kept],
         valuable_weight=weights[kept],
     )

@@ -1,6 +1,6 @@
 """From an image's annotations to its planned views: everything that is known before a teacher runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,10 +9,11 @@ import torch
 from pipeline.core.errors import ConfigError
 from pipeline.regions.overlap import VlrOverlap
 from pipeline.regions.valuable import find_regions
-from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
+from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
 from pipeline.views.image_table import ImageRecord
 from pipeline.views.manifest import GroundTruth, Manifest, training_boxes
+from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
 
@@ -34,19 +35,13 @@ def plan_view(
     key: ViewKey,
     geometry: ViewGeometry,
     truth: GroundTruth,
-    strides: Sequence[int],
+    pyramid: Pyramid,
     regions: RegionsConfig,
-    cell_offset: float = 0.0,
 ) -> LabeledView:
     """Boxes of one view and the points that distillation reads there."""
     boxes = transform_boxes(truth.boxes_xyxy, geometry)
     found = find_regions(
-        geometry.padded_hw,
-        strides,
-        torch.from_numpy(boxes),
-        regions.overlap,
-        regions.lower_fraction,
-        cell_offset,
+        pyramid.grid(geometry.padded_hw), torch.from_numpy(boxes), regions.overlap, regions.lower_fraction
     )
     points = KeptPoints(
         level=found.level.numpy(),
@@ -76,7 +71,12 @@ class ViewSet:
     strides: tuple[int, ...]
     views: Views
     regions: RegionsConfig
-    conventions: Conventions = GFL_CONVENTIONS
+    conventions: Conventions
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Where points can lie."""
+        return self.conventions.pyramid(self.strides)
 
     def __len__(self) -> int:
         """Number of views."""
@@ -98,7 +98,7 @@ class ViewSet:
         geometry = self.geometry(record, view)
         truth = training_boxes(record, self.manifest.labels)
         key = ViewKey(record.image_id, view)
-        return plan_view(key, geometry, truth, self.strides, self.regions, self.conventions.cell_offset)
+        return plan_view(key, geometry, truth, self.pyramid, self.regions)
 
     def __iter__(self) -> Iterator[LabeledView]:
         """Every planned view, in the order of :meth:`keys`."""

@@ -18,7 +18,6 @@ from pipeline.store.reader.stored import StoredView
 from pipeline.views.box_ops import encode_distances
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
-from pipeline.views.pyramid import level_lengths, level_sizes, pyramid_points
 from pipeline.views.types import ViewKey
 
 SAMPLED_VIEWS = 48
@@ -120,16 +119,14 @@ def sample_view(
     conventions = store.conventions
     image = read_image(manifest.image_path(record), geometry.original_hw)
     pixels = apply_view(image, geometry, conventions.preprocessing)
-    sizes = level_sizes(geometry.padded_hw, store.schema.strides)
-    points, strides = pyramid_points(sizes, store.schema.strides, cell_offset=conventions.cell_offset)
-    starts = np.cumsum([0, *level_lengths(sizes)])[:-1]
-    flat = torch.from_numpy(starts[kept.level] + kept.position)
+    grid = store.schema.pyramid.grid(geometry.padded_hw)
+    flat = grid.flatten(kept.level, kept.position)
     images = batch_images([pixels], [geometry.padded_hw], conventions.preprocessing).to(device)
     return SampledView(
         stored=stored,
         pixels=pixels,
-        points_xy=points[flat].numpy(),
-        strides=strides[flat].numpy(),
+        points_xy=grid.points[flat],
+        strides=grid.point_strides[flat],
         teacher=softmax(stored.edge_logits()),
         students={
             name: softmax(model(images).edge_logits[0].float().cpu()[flat].numpy())

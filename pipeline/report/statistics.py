@@ -14,7 +14,7 @@ from pipeline.store.format.schema import table_specs
 from pipeline.store.reader.reader import TargetStore, read_finished, recorded_files
 from pipeline.store.reader.shards import read_table
 from pipeline.store.reader.stored import StoredView
-from pipeline.views.pyramid import level_lengths, level_sizes
+from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import ViewKey
 
 SAMPLED_VIEWS = 256
@@ -82,7 +82,7 @@ def measure_store(store: TargetStore) -> StoreStatistics:
         bytes_by_part=bytes_by_part(attributes),
         view_points=extent[:, 1],
         view_main=extent[:, 3],
-        view_positions=count_positions(padded_hw, schema.strides),
+        view_positions=count_positions(padded_hw, schema.pyramid),
         sampled=len(views),
         entropy_edges=entropy_edges,
         entropy=entropy_histogram(views, len(schema.strides), entropy_edges),
@@ -155,10 +155,10 @@ def box_sides(view: StoredView) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(sides.prod(axis=1)))
 
 
-def count_positions(padded_hw: NDArray[np.int32], strides: Sequence[int]) -> NDArray[np.int64]:
+def count_positions(padded_hw: NDArray[np.int32], pyramid: Pyramid) -> NDArray[np.int64]:
     """(V,) positions of all levels of views of ``padded_hw`` (V, 2) px."""
     sizes, where = np.unique(padded_hw, axis=0, return_inverse=True)
-    counts = [sum(level_lengths(level_sizes((int(height), int(width)), strides))) for height, width in sizes]
+    counts = [len(pyramid.grid((height, width))) for height, width in sizes.tolist()]
     by_size = np.asarray(counts, np.int64)
     return by_size[where.ravel()]
 

@@ -82,7 +82,7 @@ def train_student(
     loader = Loader(
         manifest=manifest,
         source=source,
-        strides=config.detector.strides,
+        pyramid=source.conventions.pyramid(config.detector.strides),
         batch_size=config.train.schedule.batch_size,
         seed=config.train.seed,
         group_by_aspect=config.train.group_by_aspect,
@@ -103,7 +103,7 @@ def train_student(
 
 def student_losses(config: StudentConfig, conventions: Conventions) -> LossFn:
     """The loss terms of a batch: detection, and distillation where the batch has soft targets."""
-    criterion = DetectionCriterion(config.detector.strides, cell_offset=conventions.cell_offset)
+    criterion = DetectionCriterion(conventions.pyramid(config.detector.strides))
 
     def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
         terms = criterion(raw, batch.targets, main).reduce(normalizers)

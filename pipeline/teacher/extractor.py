@@ -17,6 +17,7 @@ from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
+from pipeline.views.pyramid import Grid
 from pipeline.views.types import LabeledView, SoftTargets
 
 TeacherThreads = Prefetcher[list[LabeledView], Tensor, list[SoftTargets]]
@@ -119,7 +120,7 @@ class LogitExtractor:
             TeacherError: an output is not finite; names its view.
         """
         raw = self.outputs(images)
-        points, main = kept_rows(batch, raw.sizes)
+        points, main = kept_rows(batch, self.model.spec.pyramid.grid_of(raw.sizes))
         # Selected on the device: what is copied to the host is a twentieth of the maps.
         edge_logits = _select(raw.edge_logits, points)
         cls_logits = _select(raw.cls_logits, main)
@@ -140,19 +141,15 @@ def equal_size_batches(views: Sequence[LabeledView], batch_size: int) -> list[li
     return batches
 
 
-def kept_rows(
-    batch: Sequence[LabeledView], sizes: Sequence[tuple[int, int]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def kept_rows(batch: Sequence[LabeledView], grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of all views' points, and of those in the main region, among the ``B * N`` positions of a batch.
 
     Args:
         batch: B views of equal padded size.
-        sizes: Cells ``(height, width)`` of every level; their products sum to N.
+        grid: Their grid, of N positions.
     """
-    lengths = np.array([height * width for height, width in sizes], np.int64)
-    starts = np.cumsum(lengths) - lengths
     rows = [
-        number * lengths.sum() + starts[view.points.level] + view.points.position
+        number * len(grid) + grid.flatten(view.points.level, view.points.position)
         for number, view in enumerate(batch)
     ]
     main = [row[view.points.main_region] for row, view in zip(rows, batch, strict=True)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import batch_images
-from pipeline.views.pyramid import Size, level_lengths, level_sizes, valid_cells
+from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import LabeledView
 
 
@@ -106,7 +106,7 @@ class Batch:
 
 def collate(
     examples: Sequence[Example],
-    strides: Sequence[int],
+    pyramid: Pyramid,
     batch_hw: Size,
     preprocessing: Preprocessing,
     join: Callable[[list[Any]], TeacherBatch],
@@ -115,39 +115,34 @@ def collate(
     stored = [example.teacher for example in examples if example.teacher is not None]
     return Batch(
         images=batch_images([example.pixels for example in examples], [batch_hw], preprocessing),
-        targets=batch_labels([example.view for example in examples], batch_hw, strides),
+        targets=batch_labels([example.view for example in examples], batch_hw, pyramid),
         teacher=join(stored) if len(stored) == len(examples) else None,
     )
 
 
-def batch_labels(planned: Sequence[LabeledView], batch_hw: Size, strides: Sequence[int]) -> BatchLabels:
+def batch_labels(planned: Sequence[LabeledView], batch_hw: Size, pyramid: Pyramid) -> BatchLabels:
     """Place the points of every view in the grid of a batch of ``batch_hw`` px."""
-    sizes = tuple(level_sizes(batch_hw, strides))
+    grid = pyramid.grid(batch_hw)
+    grids = [pyramid.grid(view.geometry.padded_hw) for view in planned]
+    index = [
+        alone.flatten_into(grid, view.points.level, view.points.position)
+        for view, alone in zip(planned, grids, strict=True)
+    ]
     counts = [len(view.points) for view in planned]
     main_gt = [view.points.main_gt for view in planned]
     boxes = [view.boxes_xyxy[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
     labels = [view.labels[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
     return BatchLabels(
-        sizes=sizes,
-        valid=torch.stack([valid_cells(sizes, strides, view.geometry.padded_hw) for view in planned]),
+        sizes=grid.sizes,
+        valid=torch.from_numpy(np.stack([grid.valid(view.geometry.padded_hw) for view in planned])),
         image=torch.arange(len(planned)).repeat_interleave(torch.tensor(counts)),
-        index=joined([batch_positions(view, sizes, strides) for view in planned], np.int64),
+        index=joined(index, np.int64),
         level=joined([view.points.level for view in planned], np.int64),
         main=joined([gt >= 0 for gt in main_gt], np.bool_),
         boxes_xyxy=joined(boxes, np.float32),
         labels=joined(labels, np.int64),
         valuable_weight=joined([view.points.valuable_weight for view in planned], np.float32),
     )
-
-
-def batch_positions(view: LabeledView, sizes: Sequence[Size], strides: Sequence[int]) -> NDArray[np.int64]:
-    """Flat positions ``(P,)`` of a view's points in a batch's wider grid."""
-    own_widths = np.asarray([width for _, width in level_sizes(view.geometry.padded_hw, strides)])
-    widths = np.asarray([width for _, width in sizes])
-    starts = np.concatenate([[0], np.cumsum(level_lengths(sizes))[:-1]])
-    level, position = view.points.level, view.points.position
-    row, column = np.divmod(position.astype(np.int64), own_widths[level])
-    return np.asarray(starts[level] + row * widths[level] + column, np.int64)
 
 
 def joined(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic] | np.dtype[np.generic]) -> Tensor:

@@ -21,7 +21,7 @@ from pipeline.losses.detection import (
 from pipeline.training.batches import BatchLabels
 from pipeline.training.processes import World
 from pipeline.views.box_ops import decode_boxes, encode_distances
-from pipeline.views.pyramid import pyramid_points
+from pipeline.views.pyramid import Pyramid
 
 CLS_WEIGHT = 1.0
 BOX_WEIGHT = 2.0
@@ -135,21 +135,20 @@ class DetectionLosses:
 
 @dataclass(frozen=True)
 class DetectionCriterion:
-    """GFL's losses for a pyramid of ``strides``, with points at ``cell_offset`` in their cells."""
+    """GFL's losses."""
 
-    strides: tuple[int, ...]
+    pyramid: Pyramid
     box_loss: BoxLoss = field(default=giou_loss)
-    cell_offset: float = 0.0
 
     def __call__(self, raw: RawOutputs, targets: BatchLabels, main: MainPoints) -> DetectionLosses:
         """Losses of a batch."""
-        points, point_strides = pyramid_points(
-            raw.sizes, self.strides, raw.cls_logits.device, self.cell_offset
-        )
+        grid, device = self.pyramid.grid_of(raw.sizes), raw.cls_logits.device
+        points = torch.from_numpy(grid.points).to(device)
+        strides = torch.from_numpy(grid.point_strides).to(device)
         index = targets.index[targets.main]
         # In units of the level's stride, as distances are.
-        centers = points[index] / point_strides[index, None]
-        goals = targets.boxes_xyxy / point_strides[index, None]
+        centers = points[index] / strides[index, None]
+        goals = targets.boxes_xyxy / strides[index, None]
         predicted = decode_boxes(centers, _integral(main.edge_logits))
         quality = aligned_iou(predicted.detach(), goals)
         return DetectionLosses(

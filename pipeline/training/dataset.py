@@ -15,7 +15,7 @@ from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
 from pipeline.views.images import apply_view, read_image
 from pipeline.views.manifest import Manifest
-from pipeline.views.pyramid import Size
+from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import ViewKey
 
 StepBatches = tuple[Batch, ...]
@@ -38,13 +38,13 @@ class StepReader(Dataset[StepBatches]):
 
     files: ImageFiles
     source: TargetSource
-    strides: tuple[int, ...]
+    pyramid: Pyramid
 
     def __getitem__(self, views: StepViews) -> StepBatches:
         return tuple(
             collate(
                 [self._example(key) for key in part],
-                self.strides,
+                self.pyramid,
                 views.batch_hw,
                 self.source.conventions.preprocessing,
                 self.source.join,
@@ -97,7 +97,7 @@ class Loader:
 
     manifest: Manifest = field(repr=False)
     source: TargetSource
-    strides: tuple[int, ...]
+    pyramid: Pyramid
     batch_size: int
     seed: int
     group_by_aspect: bool
@@ -128,7 +128,7 @@ class Loader:
     def _loader(self) -> "DataLoader[StepBatches]":
         """One for all epochs: its processes start once, and hold no order."""
         reader = StepReader(
-            files=ImageFiles.of_manifest(self.manifest), source=self.source, strides=self.strides
+            files=ImageFiles.of_manifest(self.manifest), source=self.source, pyramid=self.pyramid
         )
         return DataLoader(
             reader,

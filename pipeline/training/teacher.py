@@ -62,7 +62,8 @@ def train_teacher(
 ) -> Trained:
     """Train a detector from random weights, on from the newest of ``checkpoints`` if there is one."""
     conventions = plan.conventions
-    criterion = DetectionCriterion(detector.strides, cell_offset=conventions.cell_offset)
+    pyramid = conventions.pyramid(detector.strides)
+    criterion = DetectionCriterion(pyramid)
 
     def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
         return criterion(raw, batch.targets, main).reduce(normalizers)
@@ -70,7 +71,7 @@ def train_teacher(
     loader = Loader(
         manifest=plan.manifest,
         source=LabelSource(plan=plan),
-        strides=detector.strides,
+        pyramid=pyramid,
         batch_size=config.schedule.batch_size,
         seed=config.seed,
         group_by_aspect=config.group_by_aspect,

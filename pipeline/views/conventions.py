@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.views.geometry import ResizeMode
+from pipeline.views.pyramid import Pyramid
 
 Sampling = Literal["half_pixel", "corner"]
 """``half_pixel``: pixel centers lie at halves, as in OpenCV's and torch's resize; ``corner``: pixel (0, 0)
@@ -114,6 +115,10 @@ class Conventions:
     def __post_init__(self) -> None:
         if not 0 <= self.cell_offset <= 1:
             raise ConfigError(f"cell_offset: expected 0 to 1, but got {self.cell_offset}")
+
+    def pyramid(self, strides: tuple[int, ...]) -> Pyramid:
+        """Where a detector of these conventions predicts on levels of ``strides`` px."""
+        return Pyramid(strides, self.cell_offset)
 
     def geometry(self) -> dict[str, float]:
         """What ``geometry`` in a fingerprint says of it: nothing for an offset of 0, as it always was."""

@@ -16,6 +16,7 @@ from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.geometry import ViewGeometry, pad_size
 from pipeline.views.manifest import GroundTruth
+from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 BINS, CLASSES = 17, 3
@@ -33,7 +34,7 @@ def planned(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[in
         boxes_xyxy=np.concatenate([corners, corners + sides], axis=1).astype(np.float32),
         labels=rng.integers(0, CLASSES, boxes),
     )
-    return plan_view(ViewKey(number, 0), geometry, truth, strides, REGIONS)
+    return plan_view(ViewKey(number, 0), geometry, truth, Pyramid(strides, 0.0), REGIONS)
 
 
 def targets(view: LabeledView) -> SoftTargets:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from dense_regions import IGNORED, DenseAssignment, assign_densely, dense_regions, weigh_densely
 from golden_data import (
-    STRIDES,
+    PYRAMID,
     Arrays,
     anchors_of,
     boxes_of,
@@ -33,7 +33,6 @@ from pipeline.regions.atss import NEGATIVE
 from pipeline.regions.overlap import VlrOverlap
 from pipeline.regions.valuable import find_regions
 from pipeline.training.criterion import LossNormalizers, MainPoints
-from pipeline.views.pyramid import level_lengths, level_sizes
 
 IOU_TOLERANCE = 1e-6
 BACKGROUND = 80
@@ -86,10 +85,10 @@ def assert_equal_at(where: Tensor, found: Tensor, expected: Tensor) -> None:
 @every_case
 def test_grid(path: Path) -> None:
     data = recorded(path)
-    sizes = level_sizes(size_of(data["batch_hw"]), STRIDES)
-    assert sizes == [tuple(size) for size in data["feat_hw"].tolist()]
+    grid = PYRAMID.grid(size_of(data["batch_hw"]))
+    assert grid.sizes == tuple(tuple(size) for size in data["feat_hw"].tolist())
     if "num_level_anchors" in data:
-        assert level_lengths(sizes) == data["num_level_anchors"].tolist()
+        assert grid.lengths == data["num_level_anchors"].tolist()
 
 
 @every_case
@@ -170,7 +169,7 @@ def test_what_the_pipeline_computes_is_the_dense_form_to_the_last_bit(
 ) -> None:
     data = recorded(path)
     for image in range(image_count(data)):
-        view = size_of(data["pad_hw"][image]), STRIDES, boxes_of(data, image), overlap, 0.25
+        view = PYRAMID.grid(size_of(data["pad_hw"][image])), boxes_of(data, image), overlap, 0.25
         found, expected = find_regions(*view), dense_regions(*view)
         assert vars(found).keys() == vars(expected).keys()
         for name, values in vars(expected).items():

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_data import STRIDES, Arrays, cases, image_count, load, raw_outputs, size_of
+from golden_data import PYRAMID, Arrays, cases, image_count, load, raw_outputs, size_of
 from torch import Tensor
 
 from pipeline.detector.model import GFL_SUPPRESSION
 from pipeline.evaluation.postprocess import Detections, best_positions, postprocess
-from pipeline.views.pyramid import level_lengths
 
 BOX_TOLERANCE = {"rtol": 1e-6, "atol": 1e-4}
 SCORE_TOLERANCE = {"rtol": 0, "atol": 1e-6}
@@ -25,7 +24,7 @@ def recorded(path: Path) -> Arrays:
 
 def detect(data: Arrays, scale_factors: Tensor) -> list[Detections]:
     images_hw = [size_of(hw) for hw in data["img_hw"]]
-    return postprocess(raw_outputs(data, "cls", "reg"), STRIDES, images_hw, scale_factors)
+    return postprocess(raw_outputs(data, "cls", "reg"), PYRAMID, images_hw, scale_factors)
 
 
 def assert_detections(data: Arrays, found: list[Detections], name: str) -> None:
@@ -55,6 +54,6 @@ def test_candidates(path: Path) -> None:
     raw = raw_outputs(data, "cls", "reg")
     for image in range(image_count(data)):
         scores = raw.cls_logits[image].sigmoid()
-        kept = best_positions(scores, level_lengths(raw.sizes), GFL_SUPPRESSION.pre_nms_top)
+        kept = best_positions(scores, PYRAMID.grid_of(raw.sizes).lengths, GFL_SUPPRESSION.pre_nms_top)
         assert len(kept) == data[f"num_boxes_after_pre_topk_{image}"]
         assert (scores[kept] > GFL_SUPPRESSION.score_threshold).sum() == data[f"num_candidates_{image}"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from golden_data import (
     FOLDER,
-    STRIDES,
+    PYRAMID,
     Arrays,
     anchors_of,
     boxes_of,
@@ -35,7 +35,6 @@ from pipeline.detector.head import flatten_levels
 from pipeline.losses.detection import giou_loss
 from pipeline.training.schedule import ScheduleConfig, build_optimizer
 from pipeline.views.box_ops import box_iou
-from pipeline.views.pyramid import level_lengths, level_sizes
 
 CLASSES = 80
 IMITATION_WEIGHT = 2.0
@@ -71,7 +70,7 @@ def imitation_loss(
     """The reference's fine-grained feature imitation, 0 on a level without positives: ``Tensor[levels]``."""
     losses = []
     regions = torch.stack([imitated(data, image) for image in range(image_count(data))])
-    lengths = level_lengths(level_sizes(size_of(data["batch_hw"]), STRIDES))
+    lengths = PYRAMID.grid(size_of(data["batch_hw"])).lengths
     for level, region in enumerate(regions.split(lengths, dim=1)):
         error = (student[level] - teacher[level]).square().permute(0, 2, 3, 1).flatten(1, 2)
         used = bool(main_per_level[level]) and bool(region.any())

@@ -7,10 +7,10 @@ from pipeline.detector.head import RawOutputs
 from pipeline.regions.view_set import RegionsConfig, plan_view
 from pipeline.views.geometry import ViewGeometry, pad_size
 from pipeline.views.manifest import GroundTruth
-from pipeline.views.pyramid import level_lengths, level_sizes
+from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, ViewKey
 
-STRIDES = (8, 16, 32)
+PYRAMID = Pyramid((8, 16, 32), 0.0)
 BINS = 17
 CLASSES = 4
 REGIONS = RegionsConfig(overlap="released", lower_fraction=0.25)
@@ -24,7 +24,7 @@ def planned_view(
     truth = GroundTruth(
         boxes_xyxy=np.asarray(boxes, np.float32).reshape(-1, 4), labels=np.asarray(labels, np.int64)
     )
-    return plan_view(ViewKey(image_id, 0), geometry, truth, STRIDES, REGIONS)
+    return plan_view(ViewKey(image_id, 0), geometry, truth, PYRAMID, REGIONS)
 
 
 def three_views() -> list[LabeledView]:
@@ -39,10 +39,9 @@ def three_views() -> list[LabeledView]:
 def random_outputs(images: int, batch_hw: tuple[int, int], seed: int = 0) -> RawOutputs:
     """Outputs of no model at all, that want a gradient."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = tuple(level_sizes(batch_hw, STRIDES))
-    positions = sum(level_lengths(sizes))
-    cls_logits = torch.randn(images, positions, CLASSES, generator=generator) - 2
-    edge_logits = torch.randn(images, positions, 4, BINS, generator=generator)
+    grid = PYRAMID.grid(batch_hw)
+    cls_logits = torch.randn(images, len(grid), CLASSES, generator=generator) - 2
+    edge_logits = torch.randn(images, len(grid), 4, BINS, generator=generator)
     return RawOutputs(
-        cls_logits=cls_logits.requires_grad_(), edge_logits=edge_logits.requires_grad_(), sizes=sizes
+        cls_logits=cls_logits.requires_grad_(), edge_logits=edge_logits.requires_grad_(), sizes=grid.sizes
     )

@@ -14,7 +14,7 @@ from pipeline.regions.atss import INSIDE_MARGIN_PX, NEGATIVE, TOP_K
 from pipeline.regions.overlap import VlrOverlap
 from pipeline.regions.valuable import ViewRegions
 from pipeline.views.box_ops import EPSILON, box_areas
-from pipeline.views.pyramid import Size, level_lengths, level_sizes, pyramid_points, square_anchors
+from pipeline.views.pyramid import Grid
 
 IGNORED_DISTANCE_PX = 1e8
 """Distance given to cells under an ignore box, so that they are candidates last (reference: ``INF``)."""
@@ -203,17 +203,14 @@ def weigh_densely(
 
 
 def dense_regions(
-    padded_hw: Size,
-    strides: Sequence[int],
+    grid: Grid,
     boxes_xyxy: Tensor,
     overlap: VlrOverlap,
     lower_fraction: float,
-    cell_offset: float = 0.0,
 ) -> ViewRegions:
     """What ``find_regions`` must return."""
-    sizes = level_sizes(padded_hw, strides)
-    lengths = level_lengths(sizes)
-    anchors = square_anchors(*pyramid_points(sizes, strides, cell_offset=cell_offset))
+    lengths = grid.lengths
+    anchors = torch.from_numpy(grid.anchors)
     assignment = assign_densely(anchors, lengths, boxes_xyxy)
     weights = weigh_densely(anchors, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
     kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)

@@ -22,21 +22,15 @@ from pipeline.regions.valuable import find_regions
 from pipeline.store.reader.stored import StoredView
 from pipeline.student.distillation import DistillationConfig
 from pipeline.student.teacher_batch import QuantizedTeacherBatch, quantized_teacher_batch
-from pipeline.training.batches import BatchLabels, batch_labels, batch_positions
-from pipeline.views.pyramid import (
-    Size,
-    level_lengths,
-    level_sizes,
-    pyramid_points,
-    square_anchors,
-    valid_cells,
-)
+from pipeline.training.batches import BatchLabels, batch_labels
+from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import KeptPoints, LabeledView, ViewGeometry, ViewKey
 
 FOLDER = Path(os.environ.get("LD_GOLDEN", Path(__file__).parents[1] / "golden/data"))
 """The recorded set; another one of the same layout runs through the same tests."""
 
 STRIDES = (8, 16, 32, 64, 128)
+PYRAMID = Pyramid(STRIDES, 0.0)
 
 REFERENCE_CONFIG = DistillationConfig(
     ld_weight=0.25, vlr_weight=0.25, ld_temperature=10.0, kd_weight=10.0, kd_temperature=2.0
@@ -87,14 +81,14 @@ def labels_of(data: Arrays, image: int) -> Tensor:
 
 def anchors_of(padded_hw: Size) -> tuple[Tensor, list[int]]:
     """Anchors ``Tensor[N, 4]`` and level lengths of an image's own grid."""
-    sizes = level_sizes(padded_hw, STRIDES)
-    return square_anchors(*pyramid_points(sizes, STRIDES)), level_lengths(sizes)
+    grid = PYRAMID.grid(padded_hw)
+    return torch.from_numpy(grid.anchors), grid.lengths
 
 
 def in_batch(data: Arrays, image: int, values: Tensor, outside: float) -> Tensor:
     """Values of an image's own grid at their cells of the batch's grid, ``outside`` beyond its padding."""
-    sizes = level_sizes(size_of(data["batch_hw"]), STRIDES)
-    valid = valid_cells(sizes, STRIDES, size_of(data["pad_hw"][image]))
+    grid = PYRAMID.grid(size_of(data["batch_hw"]))
+    valid = torch.from_numpy(grid.valid(size_of(data["pad_hw"][image])))
     dense = values.new_full((len(valid), *values.shape[1:]), outside)
     dense[valid] = values
     return dense
@@ -107,7 +101,7 @@ def planned_views(data: Arrays) -> list[LabeledView]:
         padded_hw = size_of(data["pad_hw"][image])
         content_hw = size_of(data["img_hw"][image])
         boxes = boxes_of(data, image)
-        found = find_regions(padded_hw, STRIDES, boxes, "released")
+        found = find_regions(PYRAMID.grid(padded_hw), boxes, "released")
         points = KeptPoints(
             level=found.level.numpy(),
             position=found.position.numpy(),
@@ -130,7 +124,7 @@ def planned_views(data: Arrays) -> list[LabeledView]:
 
 
 def targets_of(data: Arrays) -> BatchLabels:
-    return batch_labels(planned_views(data), size_of(data["batch_hw"]), STRIDES)
+    return batch_labels(planned_views(data), size_of(data["batch_hw"]), PYRAMID)
 
 
 def raw_outputs(data: Arrays, cls_name: str, edge_name: str) -> RawOutputs:
@@ -144,7 +138,8 @@ def lossless_targets(raw: RawOutputs, views: Sequence[LabeledView]) -> Quantized
     """A teacher's outputs as a store without quantization gives them back."""
     stored = []
     for image, view in enumerate(views):
-        index = torch.from_numpy(batch_positions(view, raw.sizes, STRIDES))
+        grid, level, position = PYRAMID.grid(view.geometry.padded_hw), view.points.level, view.points.position
+        index = torch.from_numpy(grid.flatten_into(PYRAMID.grid_of(raw.sizes), level, position))
         main = index[torch.from_numpy(view.points.main_region)]
         stored.append(
             StoredView(

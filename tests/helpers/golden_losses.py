@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from golden_data import REFERENCE_CONFIG, STRIDES, Arrays
+from golden_data import PYRAMID, REFERENCE_CONFIG, STRIDES, Arrays
 from torch import Tensor
 
 from pipeline.detector.head import RawOutputs
@@ -19,7 +19,6 @@ from pipeline.training.criterion import (
     LossNormalizers,
     gather_main,
 )
-from pipeline.views.pyramid import level_lengths
 
 TERMS = ("loss_cls", "loss_bbox", "loss_dfl", "loss_ld", "loss_ld_vlr", "loss_kd")
 """Terms of the product, in the order of the reference's components."""
@@ -60,7 +59,7 @@ def level_terms(
     main = gather_main(raw, targets)
     normalizers = LossNormalizers.from_batch(targets, main)
     normalizers = replace(normalizers, images=torch.tensor(float(REFERENCE_IMAGES)))
-    detection = DetectionCriterion(STRIDES, box_loss)(raw, targets, main)
+    detection = DetectionCriterion(PYRAMID, box_loss)(raw, targets, main)
     distillation = distillation_losses(raw, targets, soft, main, REFERENCE_CONFIG)
     rows = [
         _detection_at(detection, targets, level).reduce(normalizers)
@@ -72,7 +71,7 @@ def level_terms(
 
 
 def _detection_at(losses: DetectionLosses, targets: BatchLabels, level: int) -> DetectionLosses:
-    lengths = torch.tensor(level_lengths(targets.sizes))
+    lengths = torch.tensor(PYRAMID.grid_of(targets.sizes).lengths)
     cells = torch.arange(len(STRIDES)).repeat_interleave(lengths) == level
     main = targets.level[targets.main] == level
     return DetectionLosses(cls=losses.cls[:, cells], box=losses.box[main], dfl=losses.dfl[main])

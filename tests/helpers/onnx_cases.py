@@ -19,7 +19,7 @@ from pipeline.views.box_ops import encode_distances
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 from pipeline.views.manifest import Category, Manifest
-from pipeline.views.pyramid import level_sizes, pyramid_points
+from pipeline.views.pyramid import Pyramid
 
 SHAPES = {1: "ellipse", 3: "rectangle", 4: "triangle", 7: "cross"}
 """Categories of the embedded dataset."""
@@ -142,7 +142,8 @@ def _random_box(generator: np.random.Generator) -> tuple[float, float, float, fl
 
 def clairvoyant_rows(record: ImageRecord) -> NDArray[np.float32]:
     """``(points, 2 + 4 * bins)``: logits that decode to the annotations where a point reaches all edges."""
-    points, strides = pyramid_points(level_sizes((SIDE, SIDE), STRIDES), STRIDES, cell_offset=OFFSET)
+    grid = Pyramid(STRIDES, OFFSET).grid((SIDE, SIDE))
+    points, strides = torch.from_numpy(grid.points), torch.from_numpy(grid.point_strides)
     cls = torch.full((len(points), 2), -6.0)
     edges = torch.zeros(len(points), 4, BINS)
     for annotation in record.annotations:

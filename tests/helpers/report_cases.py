@@ -21,6 +21,7 @@ from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.student.train import StudentConfig
 from pipeline.teacher.fingerprint import store_fingerprint
+from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 from pipeline.views.manifest import Category, Manifest, write_manifest
@@ -126,6 +127,7 @@ def _write_store(root: Path, train: Manifest) -> None:
     plan = ViewSet(
         manifest=train,
         strides=DETECTOR.strides,
+        conventions=GFL_CONVENTIONS,
         views=ViewsConfig(scales=((96, 96),), flips=(False, True)),
         regions=RegionsConfig(overlap="released", lower_fraction=0.25),
     )

@@ -14,6 +14,7 @@ from pipeline.regions.view_set import RegionsConfig, ViewSet
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.fingerprint import store_fingerprint
 from pipeline.teacher.run import CacheConfig, StoreLayout, layout_store
+from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.manifest import Manifest
 
@@ -44,6 +45,7 @@ def small_plan(folder: Path, images: int = 5) -> ViewSet:
     return ViewSet(
         manifest=small_manifest(folder, images),
         strides=DETECTOR.strides,
+        conventions=GFL_CONVENTIONS,
         views=ViewsConfig(scales=((64, 64),), flips=(False, True)),
         regions=RegionsConfig(overlap="released", lower_fraction=0.25),
     )

@@ -6,7 +6,7 @@ import torch
 from dense_regions import IGNORED, assign_densely
 
 from pipeline.regions.atss import NEGATIVE, TOP_K, Assignment, assign_atss, nearest_candidates
-from pipeline.views.pyramid import pyramid_points
+from pipeline.views.pyramid import Pyramid
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 FAR = [[100.0, 0.0, 110.0, 10.0], [200.0, 0.0, 210.0, 10.0]]
@@ -91,9 +91,9 @@ def test_a_box_without_area_gets_no_positive() -> None:
 
 
 def test_candidates_of_a_grid_are_the_nearest_points() -> None:
-    sizes, strides, truth = [(5, 7), (3, 4), (1, 2)], (8, 16, 32), boxes([3.1, 5.3, 29.7, 24.1])
-    points = pyramid_points(sizes, strides)[0]
-    distances = (points - torch.tensor([16.4, 14.7])).norm(dim=1).split([35, 12, 2])
+    grid = Pyramid((8, 16, 32), 0.0).grid_of(((5, 7), (3, 4), (1, 2)))
+    truth = boxes([3.1, 5.3, 29.7, 24.1])
+    distances = (torch.from_numpy(grid.points) - torch.tensor([16.4, 14.7])).norm(dim=1).split([35, 12, 2])
     expected = [sorted(range(len(level)), key=level.tolist().__getitem__)[:TOP_K] for level in distances]
     flat = [place + start for start, level in zip((0, 35, 47), expected, strict=True) for place in level]
-    assert nearest_candidates(sizes, strides, truth).squeeze(1).tolist() == flat
+    assert nearest_candidates(grid, truth).squeeze(1).tolist() == flat

@@ -15,7 +15,7 @@ from pipeline.regions.valuable import find_regions
 from pipeline.views.box_ops import box_intersection
 from pipeline.views.geometry import ViewsConfig, enumerate_views, transform_boxes
 from pipeline.views.manifest import training_boxes
-from pipeline.views.pyramid import Size, level_sizes, pyramid_points, square_anchors
+from pipeline.views.pyramid import Pyramid, Size
 
 STRIDES = (8, 16, 32, 64, 128)
 SAMPLE = os.environ.get("LD_COCO_SAMPLE")
@@ -28,10 +28,11 @@ def assert_equal(
     boxes: Tensor,
     overlap: VlrOverlap,
     lower_fraction: float = 0.25,
-    cell_offset: float = 0.0,
+    point_offset: float = 0.0,
 ) -> None:
-    found = find_regions(padded_hw, STRIDES, boxes, overlap, lower_fraction, cell_offset)
-    expected = dense_regions(padded_hw, STRIDES, boxes, overlap, lower_fraction, cell_offset)
+    grid = Pyramid(STRIDES, point_offset).grid(padded_hw)
+    found = find_regions(grid, boxes, overlap, lower_fraction)
+    expected = dense_regions(grid, boxes, overlap, lower_fraction)
     for name, values in vars(expected).items():
         assert torch.equal(getattr(found, name), values), name
 
@@ -57,7 +58,7 @@ def test_random_boxes(seed: int, overlap: VlrOverlap) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_random_boxes_where_points_are_the_centers_of_their_cells(seed: int, overlap: VlrOverlap) -> None:
     generator = torch.Generator().manual_seed(seed)
-    assert_equal((320, 448), random_boxes(generator, 40, (320, 448)), overlap, cell_offset=0.5)
+    assert_equal((320, 448), random_boxes(generator, 40, (320, 448)), overlap, point_offset=0.5)
 
 
 @both
@@ -114,9 +115,9 @@ def test_real_annotations(overlap: VlrOverlap) -> None:
 def test_every_overlapping_pair_is_listed_once_and_few_others() -> None:
     generator = torch.Generator().manual_seed(0)
     boxes = random_boxes(generator, 30, (320, 448))
-    sizes = level_sizes((320, 448), STRIDES)
-    anchors = square_anchors(*pyramid_points(sizes, STRIDES))
-    pairs = candidate_pairs(sizes, STRIDES, boxes)
+    grid = Pyramid(STRIDES, 0.0).grid((320, 448))
+    anchors = torch.from_numpy(grid.anchors)
+    pairs = candidate_pairs(grid, boxes)
     listed = torch.zeros(len(anchors), len(boxes))
     listed.index_put_((pairs.position, pairs.box), torch.ones(len(pairs.box)), accumulate=True)
     overlapping = box_intersection(anchors[:, None], boxes) > 0

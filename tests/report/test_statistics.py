@@ -19,6 +19,7 @@ from pipeline.report.statistics import (
     spread_keys,
 )
 from pipeline.store.reader.reader import TargetStore
+from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import ViewKey
 
 
@@ -46,7 +47,7 @@ def test_kept_bytes_by_hand() -> None:
 
 def test_positions_by_hand() -> None:
     padded = np.array([[96, 96], [64, 96], [96, 96]], np.int32)
-    counts = count_positions(padded, (8, 16, 32))
+    counts = count_positions(padded, Pyramid((8, 16, 32), 0.0))
     assert counts.tolist() == [144 + 36 + 9, 96 + 24 + 6, 144 + 36 + 9]
 
 

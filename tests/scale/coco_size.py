@@ -24,6 +24,7 @@ from measured import Measured, measure, render
 
 from pipeline.datasets.coco import read_coco
 from pipeline.evaluation.coco_ap import evaluate
+from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.manifest import Manifest, keep_trainable, read_manifest, write_manifest
 
@@ -127,7 +128,13 @@ def plan(manifest: Path, processes: int) -> str:
     from pipeline.teacher.plan_table import build_index  # noqa: PLC0415
 
     regions = RegionsConfig(overlap="released", lower_fraction=0.25)
-    views = ViewSet(manifest=read_manifest(manifest), strides=STRIDES, views=VIEWS, regions=regions)
+    views = ViewSet(
+        manifest=read_manifest(manifest),
+        strides=STRIDES,
+        views=VIEWS,
+        regions=regions,
+        conventions=GFL_CONVENTIONS,
+    )
     table = build_index(views, processes, lambda items, _total, _label: items)
     points, main, _ = table.counts.mean(axis=0)
     return f"{len(table):,} views, {points:,.0f} kept points and {main:.0f} in the main region of each"

@@ -38,7 +38,7 @@ def test_every_view_is_found_by_its_offsets(tmp_path: Path, precision: Precision
         np.testing.assert_array_equal(arrays["level"][points], planned.points.level)
         np.testing.assert_array_equal(arrays["main_gt"][points], planned.points.main_gt)
         np.testing.assert_array_equal(arrays["valuable_weight"][points], planned.points.valuable_weight)
-        places = locate_points(planned, store.schema.strides)
+        places = locate_points(planned, store.schema.pyramid)
         np.testing.assert_array_equal(arrays["point_xy"][points], places.xy)
         np.testing.assert_array_equal(arrays["boxes_xyxy"][boxes], planned.boxes_xyxy)
         np.testing.assert_array_equal(arrays["labels"][boxes], planned.labels)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batch_cases import BINS, CLASSES, STRIDES, random_outputs, three_views
+from batch_cases import BINS, CLASSES, PYRAMID, random_outputs, three_views
 
 from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
@@ -18,7 +18,7 @@ FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd
 
 
 def case() -> tuple[RawOutputs, BatchLabels, QuantizedTeacherBatch]:
-    targets = batch_labels(three_views(), (96, 96), STRIDES)
+    targets = batch_labels(three_views(), (96, 96), PYRAMID)
     generator = torch.Generator().manual_seed(1)
     soft = QuantizedTeacherBatch(
         edge_codes=torch.randn(len(targets.index), 4 * BINS, generator=generator),

@@ -44,7 +44,7 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
     loader = Loader(
         manifest=plan.manifest,
         source=StoreSource(store=store_of(folder, QUANTIZED), read_logits=True, epochs=None),
-        strides=DETECTOR.strides,
+        pyramid=plan.pyramid,
         batch_size=2,
         seed=0,
         group_by_aspect=False,

@@ -18,11 +18,11 @@ from pipeline.student.distillation import (
 from pipeline.student.teacher_batch import QuantizedTeacherBatch
 from pipeline.training.batches import BatchLabels
 from pipeline.training.criterion import DetectionCriterion, LossNormalizers, gather_main
-from pipeline.views.pyramid import level_lengths, level_sizes
+from pipeline.views.pyramid import Pyramid
 
-STRIDES = (8, 16, 32)
-SIZES = tuple(level_sizes((64, 64), STRIDES))
-POSITIONS = sum(level_lengths(SIZES))
+PYRAMID = Pyramid((8, 16, 32), 0.0)
+GRID = PYRAMID.grid((64, 64))
+POSITIONS = len(GRID)
 BINS, CLASSES, FEATURES = 5, 3, 6
 IMAGES, SHARD_IMAGES = 16, 2
 CONFIG = DistillationConfig(
@@ -47,11 +47,11 @@ def make_shard(seed: int, *, empty: bool) -> Shard:
     counts = rng.integers(5, 25, images) * (rng.random(images) > 0.25) * (not empty)
     index = np.concatenate([np.sort(rng.choice(POSITIONS, count, replace=False)) for count in counts])
     main = rng.random(len(index)) < 0.4
-    ends = np.cumsum(level_lengths(SIZES))
+    ends = np.cumsum(GRID.lengths)
     corners = rng.uniform(0, 40, (main.sum(), 2))
     boxes = np.concatenate([corners, corners + rng.uniform(4, 40, corners.shape)], axis=1)
     targets = BatchLabels(
-        sizes=SIZES,
+        sizes=GRID.sizes,
         valid=torch.from_numpy(rng.random((images, POSITIONS)) < 0.9),
         image=torch.arange(images).repeat_interleave(torch.from_numpy(counts)),
         index=torch.from_numpy(index),
@@ -86,7 +86,7 @@ def joined(shards: Sequence[Shard]) -> Shard:
     }
     return Shard(
         features=torch.cat([shard.features for shard in shards]),
-        targets=BatchLabels(sizes=SIZES, image=image, **joint),
+        targets=BatchLabels(sizes=GRID.sizes, image=image, **joint),
         soft=QuantizedTeacherBatch(cls_step=0.0, **soft),
     )
 
@@ -120,7 +120,7 @@ def gradients(network: nn.Linear, shard: Shard, normalizers: LossNormalizers) ->
     """Gradient of every loss term by the network's weights."""
     raw = forward(network, shard)
     main = gather_main(raw, shard.targets)
-    terms = DetectionCriterion(STRIDES)(raw, shard.targets, main).reduce(normalizers)
+    terms = DetectionCriterion(PYRAMID)(raw, shard.targets, main).reduce(normalizers)
     losses = distillation_losses(raw, shard.targets, shard.soft, main, CONFIG)
     terms |= losses.reduce(CONFIG, normalizers)
     return {
@@ -224,7 +224,7 @@ def test_an_image_without_positives_counts_one(shards: list[Shard]) -> None:
     assert normalizers.positives == expected
     assert normalizers.images == IMAGES
     assert normalizers.main_per_level.tolist() == [
-        int((whole.targets.level[whole.targets.main] == level).sum()) for level in range(len(STRIDES))
+        int((whole.targets.level[whole.targets.main] == level).sum()) for level in range(len(PYRAMID.strides))
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from batch_cases import STRIDES
+from batch_cases import PYRAMID
 from teacher_cases import small_plan, small_teacher
 
 from pipeline.core.errors import TeacherError
@@ -14,7 +14,6 @@ from pipeline.detector.amp import NetworkPrecision
 from pipeline.teacher.extractor import ThreadCounts, equal_size_batches, require_finite
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.images import apply_view, batch_images, read_image
-from pipeline.views.pyramid import level_lengths
 from pipeline.views.types import KeptPoints, SoftTargets
 
 
@@ -27,12 +26,12 @@ def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
         with torch.inference_mode():
             pixels = apply_view(image, view.geometry, GFL_PREPROCESSING)
             raw = teacher.model(batch_images([pixels], [view.geometry.padded_hw], GFL_PREPROCESSING))
-        starts = np.cumsum([0, *level_lengths(raw.sizes)])[:-1]
+        starts = np.cumsum([0, *(height * width for height, width in raw.sizes)])[:-1]
         index = starts[view.points.level] + view.points.position
         np.testing.assert_allclose(soft.edge_logits, raw.edge_logits[0, index], rtol=1e-4, atol=1e-5)
         main = index[view.points.main_region]
         np.testing.assert_allclose(soft.cls_logits, raw.cls_logits[0, main], rtol=1e-4, atol=1e-5)
-        assert len(raw.sizes) == len(STRIDES)
+        assert len(raw.sizes) == len(PYRAMID.strides)
 
 
 @pytest.mark.parametrize(("precision", "most"), [("bfloat16", 0.2), ("float16", 0.03)])

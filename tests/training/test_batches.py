@@ -2,40 +2,40 @@
 
 import numpy as np
 import torch
-from batch_cases import STRIDES, planned_view, three_views
+from batch_cases import PYRAMID, planned_view, three_views
 
 from pipeline.store.reader.stored import StoredView
 from pipeline.student.teacher_batch import quantized_teacher_batch
 from pipeline.training.batches import batch_labels
-from pipeline.views.pyramid import pyramid_points
 
 
 def test_points_keep_their_coordinates_in_a_wider_batch() -> None:
     views = three_views()
-    together = batch_labels(views, (96, 96), STRIDES)
-    points, _ = pyramid_points(together.sizes, STRIDES)
+    together = batch_labels(views, (96, 96), PYRAMID)
+    points = PYRAMID.grid_of(together.sizes).points
     for number, view in enumerate(views):
-        alone = batch_labels([view], view.geometry.padded_hw, STRIDES)
-        own_points, _ = pyramid_points(alone.sizes, STRIDES)
-        assert torch.equal(points[together.index[together.image == number]], own_points[alone.index])
+        alone = batch_labels([view], view.geometry.padded_hw, PYRAMID)
+        own_points = PYRAMID.grid_of(alone.sizes).points
+        index = together.index[together.image == number]
+        np.testing.assert_array_equal(points[index], own_points[alone.index])
 
 
 def test_a_batch_is_its_views_one_after_another() -> None:
     views = three_views()
-    together = batch_labels(views, (96, 96), STRIDES)
-    alone = [batch_labels([view], view.geometry.padded_hw, STRIDES) for view in views]
+    together = batch_labels(views, (96, 96), PYRAMID)
+    alone = [batch_labels([view], view.geometry.padded_hw, PYRAMID) for view in views]
     for name in ("level", "main", "boxes_xyxy", "labels", "valuable_weight"):
         assert torch.equal(getattr(together, name), torch.cat([getattr(t, name) for t in alone])), name
 
 
 def test_valid_cells_are_those_of_each_views_own_padding() -> None:
-    together = batch_labels(three_views(), (96, 96), STRIDES)
+    together = batch_labels(three_views(), (96, 96), PYRAMID)
     assert together.valid.sum(dim=1).tolist() == [12 * 8 + 6 * 4 + 3 * 2, 12 * 8 + 6 * 4 + 3 * 2, 64 + 16 + 4]
 
 
 def test_main_points_carry_the_box_and_label_of_their_object() -> None:
     view = planned_view(2, (96, 64), [[4, 4, 30, 60], [20, 40, 60, 90]], [0, 3])
-    targets = batch_labels([view], (96, 64), STRIDES)
+    targets = batch_labels([view], (96, 64), PYRAMID)
     assert set(targets.labels.tolist()) == {0, 3}
     for box, label in zip(targets.boxes_xyxy.tolist(), targets.labels.tolist(), strict=True):
         assert box == view.boxes_xyxy[[0, 3].index(label)].tolist()
@@ -53,7 +53,7 @@ def test_a_batch_without_points_has_empty_targets() -> None:
     soft = quantized_teacher_batch([stored])
     assert soft.edge_logits().shape == (0, 4, 17)
     assert soft.cls_logits().shape == (0, 4)
-    assert batch_labels([empty], (64, 64), STRIDES).index.shape == (0,)
+    assert batch_labels([empty], (64, 64), PYRAMID).index.shape == (0,)
 
 
 def test_codes_and_plain_logits_give_what_the_store_gives() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 import torch
-from batch_cases import STRIDES, planned_view, random_outputs, three_views
+from batch_cases import PYRAMID, planned_view, random_outputs, three_views
 
 from pipeline.detector.head import RawOutputs
 from pipeline.training.batches import batch_labels
@@ -14,9 +14,9 @@ from pipeline.views.types import LabeledView
 def losses_of(
     raw: RawOutputs, views: list[LabeledView], batch_hw: tuple[int, int]
 ) -> tuple[DetectionLosses, LossNormalizers]:
-    targets = batch_labels(views, batch_hw, STRIDES)
+    targets = batch_labels(views, batch_hw, PYRAMID)
     main = gather_main(raw, targets)
-    return DetectionCriterion(STRIDES)(raw, targets, main), LossNormalizers.from_batch(targets, main)
+    return DetectionCriterion(PYRAMID)(raw, targets, main), LossNormalizers.from_batch(targets, main)
 
 
 def test_a_batch_is_the_sum_of_its_images() -> None:
@@ -41,7 +41,7 @@ def test_a_batch_is_the_sum_of_its_images() -> None:
 
 def test_cells_outside_an_images_padding_cost_nothing() -> None:
     raw = random_outputs(3, (96, 96))
-    targets = batch_labels(three_views(), (96, 96), STRIDES)
+    targets = batch_labels(three_views(), (96, 96), PYRAMID)
     losses, _ = losses_of(raw, three_views(), (96, 96))
     assert losses.cls[~targets.valid].abs().sum() == 0
     assert (losses.cls[targets.valid] > 0).all()
@@ -49,7 +49,7 @@ def test_cells_outside_an_images_padding_cost_nothing() -> None:
 
 def test_box_losses_reach_only_main_region_points() -> None:
     raw = random_outputs(3, (96, 96))
-    targets = batch_labels(three_views(), (96, 96), STRIDES)
+    targets = batch_labels(three_views(), (96, 96), PYRAMID)
     losses, normalizers = losses_of(raw, three_views(), (96, 96))
     terms = losses.reduce(normalizers)
     (terms["loss_bbox"] + terms["loss_dfl"]).backward()

@@ -8,6 +8,7 @@ from pipeline.codec.edges import edge_columns
 from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
 from pipeline.views.conventions import Conventions
+from pipeline.views.pyramid import Pyramid
 
 FORMAT_VERSION = 2
 CHUNK_ROWS = 512
@@ -105,6 +106,11 @@ class StoreSchema:
     def conventions(self) -> Conventions:
         """How the teacher saw the images, and where its points lie."""
         return Conventions.from_fingerprint(self.fingerprint)
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Where the teacher's points lie."""
+        return self.conventions.pyramid(self.strides)
 
     @property
     def partitions(self) -> int:

@@ -147,7 +147,7 @@ def _no_rows(schema: StoreSchema) -> dict[str, NDArray[Any]]:
 def _rows_of_view(view: StoredView, schema: StoreSchema) -> dict[str, NDArray[Any]]:
     """The rows of one view; its ``main_point`` counts from its own first point."""
     planned, points = view.view, view.view.points
-    places = locate_points(planned, schema.strides, schema.conventions.cell_offset)
+    places = locate_points(planned, schema.pyramid)
     return {
         "level": points.level.astype(np.int64),
         "position": points.position.astype(np.int64),

@@ -1,11 +1,11 @@
-"""Where the points of a stored view lie, without torch: the grid of ``regions.grid`` for single positions."""
+"""Where the points of a stored view lie, without torch: the points of a grid that are kept."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView
 
 
@@ -14,7 +14,7 @@ class PointPlaces:
     """The points of one view in its pixels.
 
     Attributes:
-        xy: (P, 2) float32, px of the view, see ``data.conventions``.
+        xy: (P, 2) float32, px of the view, see ``views.pyramid``.
         stride: (P,) int64, px.
     """
 
@@ -22,17 +22,11 @@ class PointPlaces:
     stride: NDArray[np.int64]
 
 
-def locate_points(planned: LabeledView, strides: Sequence[int], cell_offset: float = 0.0) -> PointPlaces:
-    """From levels and positions to pixels.
-
-    Args:
-        planned: A stored view.
-        strides: Of the pyramid levels, px.
-        cell_offset: Of a point in its cell, strides.
-    """
-    stride = np.asarray(strides, np.int64)[planned.points.level]
-    columns = -(-planned.geometry.padded_hw[1] // stride)
-    row, column = np.divmod(planned.points.position.astype(np.int64), columns)
-    cells = np.stack([column, row], axis=1) + cell_offset
-    xy = (cells * stride[:, None]).astype(np.float32)
-    return PointPlaces(xy=xy, stride=stride)
+def locate_points(view: LabeledView, pyramid: Pyramid) -> PointPlaces:
+    """From levels and positions to pixels, without the points that are not kept."""
+    level, position = view.points.level, view.points.position.astype(np.int64)
+    widths = np.asarray([width for _, width in pyramid.grid(view.geometry.padded_hw).sizes])
+    stride = np.asarray(pyramid.strides, np.int64)[level]
+    row, column = np.divmod(position, widths[level])
+    cells = np.stack([column, row], axis=1) + pyramid.point_offset
+    return PointPlaces(xy=(cells * stride[:, None]).astype(np.float32), stride=stride)
