@@ -1,15 +1,19 @@
 """COCO evaluation of the teacher, or of one student."""
 
+import logging
+
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
 from pipeline.core.environment import device, run_stage, write_json
 from pipeline.core.paths import TEACHER, require_student, run_paths
 from pipeline.core.progress import show_progress
-from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
+from pipeline.evaluation.coco_ap import HEADLINE, evaluate, write_precision_recall
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect, write_results
 from pipeline.onnx.models import open_model
 from pipeline.views.manifest import read_split
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -34,7 +38,11 @@ def main() -> None:
     evaluation = evaluate(manifest, results, config.area_edges)
     write_results(results, folder.evaluation(name) / "detections.json")
     write_precision_recall(evaluation, folder.evaluation(name) / "precision_recall.csv")
-    write_json(folder.metrics(name), {**evaluation.summary, "per_class": evaluation.per_class})
+    write_json(folder.summary(name), {**evaluation.summary, "per_class": evaluation.per_class})
+    headline = {metric: evaluation.summary[metric] for metric in HEADLINE}
+    write_json(folder.metrics(name), headline)
+    figures = (f"{metric} {'-' if value is None else f'{value:.1f}'}" for metric, value in headline.items())
+    logger.info("%s: %s", name, ", ".join(figures))
 
 
 if __name__ == "__main__":

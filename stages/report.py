@@ -1,5 +1,7 @@
 """One page about teacher, students and store, for any browser, without a network."""
 
+import logging
+
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section, load_student
 from pipeline.core.environment import device, run_stage
@@ -9,8 +11,11 @@ from pipeline.evaluation.config import EvaluateConfig
 from pipeline.fidelity.fidelity import FidelityConfig
 from pipeline.report.collect import collect
 from pipeline.report.page import render
+from pipeline.report.summary import headline
 from pipeline.student.train import StudentConfig
 from pipeline.views.manifest import read_split
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -21,9 +26,12 @@ def main() -> None:
     evaluated = load_section(EvaluateConfig, "evaluate", params)
     folder = run_paths(params)
     train, val = read_split(folder, "train"), read_split(folder, "val")
-    page = render(collect(folder, train, val, students, device()), bounds, evaluated.area_edges)
+    report = collect(folder, train, val, students, device())
+    page = render(report, bounds, evaluated.area_edges)
     with replacing(folder.report) as partial:
         partial.write_text(page)
+    logger.info("%s", headline(report))
+    logger.info("the page: %s", folder.report)
 
 
 if __name__ == "__main__":

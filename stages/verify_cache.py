@@ -47,6 +47,7 @@ def main() -> None:
     )
     require_bounds(fidelity, config)
     write_json(folder.fidelity, asdict(fidelity))
+    write_json(folder.fidelity_metric, {"fidelity_error": fidelity.loss_error})
 
 
 if __name__ == "__main__":

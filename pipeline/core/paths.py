@@ -67,6 +67,11 @@ class RunPaths:
         """What ``verify_cache`` measured."""
         return self.root / "cache" / "fidelity.json"
 
+    @property
+    def fidelity_metric(self) -> Path:
+        """Its one headline figure, which ``dvc metrics show`` prints."""
+        return self.root / "cache" / "metrics.json"
+
     def student(self, name: str) -> Path:
         """Folder of a student's training."""
         return self.root / "students" / name
@@ -79,8 +84,12 @@ class RunPaths:
         """Folder of the detections of a student, or of ``TEACHER``."""
         return self.root / "evaluation" / name
 
+    def summary(self, name: str) -> Path:
+        """COCO summary of a student, or of ``TEACHER``, with the AP of every class."""
+        return self.evaluation(name) / "summary.json"
+
     def metrics(self, name: str) -> Path:
-        """COCO summary of a student, or of ``TEACHER``."""
+        """Its three headline figures, which ``dvc metrics show`` prints."""
         return self.root / "metrics" / f"{name}.json"
 
     @property

@@ -26,6 +26,9 @@ PERCENT_DECIMALS = 3
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """The first six numbers of COCO's summary."""
 
+HEADLINE = SUMMARY[:3]
+"""What is printed of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:

@@ -104,8 +104,8 @@ def _read_run(
     student: StudentConfig | None,
 ) -> Run:
     trained = folder.teacher if student is None else folder.student(name)
-    metrics = read_json(folder.metrics(name))
-    with _damage_named(folder.metrics(name)):
+    metrics = read_json(folder.summary(name))
+    with _damage_named(folder.summary(name)):
         per_class = metrics.pop("per_class")
     return Run(
         name=name,

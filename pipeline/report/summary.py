@@ -1,11 +1,20 @@
 """The page's sentences and headline numbers: each follows from what was measured."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.report.collect import Report
 from pipeline.report.numbers import count, direction, duration, fold, percent, signed, significant, size
 from pipeline.report.runs import Run, baseline_of, difference
 from pipeline.report.statistics import dense_bytes
+
+MIN_TEACHER_AP = 1.0
+"""Percent: below it, a teacher has nothing to teach."""
+
+TOO_SHORT = (
+    "with a teacher this weak, AP says nothing about distillation: a run this short shows that it works"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +48,8 @@ class BreakEven:
 def measure_break_even(report: Report) -> BreakEven | None:
     """From measured times alone; ``None`` if no student was distilled or nothing took time."""
     distilled = [run for run in report.students if run.role == "distilled"]
-    seconds, views = float(report.cache_timing["seconds"]), int(report.cache_timing["views"])
-    if not distilled or not seconds or not views:
+    seconds, views = cache_seconds(report.cache_timing), int(report.cache_timing["views"])
+    if not distilled or not seconds:
         return None
     rate = views / seconds
     online = {run.name: run.timing["epochs"] * run.timing["images"] / rate for run in distilled}
@@ -52,19 +61,54 @@ def measure_break_even(report: Report) -> BreakEven | None:
     )
 
 
+def cache_seconds(timing: Mapping[str, Any]) -> float | None:
+    """Time of writing the whole store; ``None`` if the run that finished it computed no view.
+
+    A run that goes on after a kill records its own time and views: those before it took as long, one by one.
+    """
+    computed = timing.get("computed_views")
+    return float(timing["seconds"]) * timing["views"] / computed if computed else None
+
+
+def headline(report: Report) -> str:
+    """AP of every detector in a line."""
+    figures = [f"teacher {percent(report.teacher.metrics.get('AP'))}"]
+    for run in report.students:
+        gain = difference(run, baseline_of(run, report.students), "AP")
+        figures.append(
+            f"{run.name} {percent(run.metrics.get('AP'))}"
+            + (f" ({signed(gain)})" if gain is not None else "")
+        )
+    return f"AP: {', '.join(figures)}" + ("; " + TOO_SHORT if trained_too_little(report) else "")
+
+
+def trained_too_little(report: Report) -> bool:
+    """The teacher detects next to nothing, so that nothing can be learned from it."""
+    value = report.teacher.metrics.get("AP")
+    return value is not None and value < MIN_TEACHER_AP
+
+
 def claim(report: Report) -> str:
-    """What one sees, in one sentence."""
-    plain, distilled = report.pair.plain, report.pair.distilled
+    """What one sees, in a sentence or two."""
+    return _claim(report) + (f" But {TOO_SHORT}." if trained_too_little(report) else "")
+
+
+def _claim(report: Report) -> str:
+    distilled = report.pair.distilled
     if distilled is None:
         return "No student of this run was distilled: the store is there, and nobody has read it yet."
-    gain = difference(distilled, baseline_of(distilled, report.students), "AP")
-    reached = f"the student {quoted(distilled.name)} reaches {percent(distilled.metrics.get('AP'))} AP"
-    if gain is None or plain is None:
-        return (
-            f"Trained from cached teacher outputs, {reached}; no plain student of the same kind was trained."
-        )
-    without = percent(plain.metrics.get("AP"))
-    same = f"the same {plain.backbone} trained without distillation ({without})"
+    baseline = baseline_of(distilled, report.students)
+    gain = difference(distilled, baseline, "AP")
+    reached = (
+        "Trained from cached teacher outputs, "
+        f"the student {quoted(distilled.name)} reaches {percent(distilled.metrics.get('AP'))} AP"
+    )
+    if baseline is None:
+        return f"{reached}; no plain student of the same kind was trained."
+    without = percent(baseline.metrics.get("AP"))
+    same = f"the same {baseline.backbone} trained without distillation ({without})"
+    if gain is None:
+        return f"{reached}; it cannot be compared with {same}."
     match direction(gain):
         case "better":
             verdict = f"{signed(gain)} points over {same}"
@@ -72,7 +116,7 @@ def claim(report: Report) -> str:
             verdict = f"in this run, {signed(gain)} points against {same}"
         case _:
             verdict = f"in this run, no more than {same}"
-    return f"Trained from cached teacher outputs, {reached}: {verdict}."
+    return f"{reached}: {verdict}."
 
 
 def quoted(name: str) -> str:
@@ -139,8 +183,8 @@ def describe_break_even(report: Report) -> str:
     """What the store costs and saves, in words."""
     even = measure_break_even(report)
     if even is None:
-        return "No student was distilled, so there is no teacher time to compare with."
-    cost = duration(float(report.cache_timing["seconds"]))
+        return "No student was distilled, or no view was computed: there is no teacher time to compare with."
+    cost = duration(cache_seconds(report.cache_timing))
     whom = next(iter(even.online)) if len(even.online) == 1 else f"{len(even.online)} distilled students"
     online = f"{duration(sum(even.online.values()))} for {whom}"
     saved = (

@@ -9,6 +9,7 @@ from pipeline.report.collect import Report
 from pipeline.report.numbers import MISSING, count, duration, mean, significant, size
 from pipeline.report.runs import Role, Run, baseline_of, difference
 from pipeline.report.statistics import FLOAT32_BYTES, dense_bytes, kept_bytes
+from pipeline.report.summary import cache_seconds
 from pipeline.views.image_table import ImageTable
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -161,7 +162,7 @@ def store_facts(report: Report) -> list[tuple[str, str]]:
     totals, timing = report.statistics.totals, report.cache_timing
     views, points = max(1, totals["views"]), max(1, totals["points"])
     both = totals["main_points"] + totals["valuable_points"] - totals["points"]
-    seconds = float(timing["seconds"])
+    seconds = cache_seconds(timing)
     return [
         ("views", count(totals["views"])),
         ("ground-truth boxes in them", count(totals["boxes"])),

@@ -236,15 +236,15 @@ RESULTS = [
     ),
     Wrong(
         does="metrics that are missing",
-        edit=removed(FOLDER.metrics("ld")),
+        edit=removed(FOLDER.summary("ld")),
         run="report",
-        says=("metrics/ld.json: expected a result of an earlier stage; `dvc repro` makes it",),
+        says=("evaluation/ld/summary.json: expected a result of an earlier stage; `dvc repro` makes it",),
     ),
     Wrong(
         does="cut metrics",
-        edit=cut(FOLDER.metrics("ld"), 9),
+        edit=cut(FOLDER.summary("ld"), 9),
         run="report",
-        says=("metrics/ld.json: expected a result of an earlier stage, but it is damaged",),
+        says=("evaluation/ld/summary.json: expected a result of an earlier stage, but it is damaged",),
     ),
     Wrong(
         does="a damaged curve",

@@ -69,7 +69,9 @@ def write_project(root: Path, students: Mapping[str, StudentConfig], metrics: Ma
     """Everything that the report reads, below ``root``; nothing was detected, and no loss curve has a row."""
     train = _write_data(root)
     _write_store(root, train)
-    _write_json(root / "cache/timing.json", {"seconds": 2.0, "device": "cpu", "views": 2 * len(train.images)})
+    views = 2 * len(train.images)
+    timing = {"seconds": 2.0, "device": "cpu", "views": views, "computed_views": views}
+    _write_json(root / "cache/timing.json", timing)
     fidelity = {"views": 2, "points": 9, "equal_regions": True, "kl_mean": 1e-5, "kl_max": 1e-4}
     errors = {"loss_error": 0.001, "gradient_error": 0.02, "gradient_cosine": 0.999}
     _write_json(root / "cache/fidelity.json", {**fidelity, **errors})
@@ -165,9 +167,8 @@ def _targets(view: LabeledView) -> SoftTargets:
 
 
 def _write_results(root: Path, name: str, trained: Path, metrics: Mapping[str, Any]) -> None:
-    _write_json(root / f"metrics/{name}.json", metrics)
     evaluation = root / "evaluation" / name
-    evaluation.mkdir(parents=True)
+    _write_json(evaluation / "summary.json", metrics)
     (evaluation / "detections.json").write_text("[]\n")
     rows = [f"{recall:.2f},0.0000,{iou}" for iou in ("0.50", "0.90") for recall in (0.0, 0.5, 1.0)]
     (evaluation / "precision_recall.csv").write_text("\n".join(["recall,precision,iou", *rows]) + "\n")

@@ -16,7 +16,7 @@ from pipeline.report.figures import count_bounds, inline_svg, loss_chart, size_b
 from pipeline.report.numbers import count, direction, duration, signed, significant, size
 from pipeline.report.page import detector_lines, render
 from pipeline.report.runs import Curve, choose_pair
-from pipeline.report.summary import claim, measure_break_even, tiles
+from pipeline.report.summary import cache_seconds, claim, headline, measure_break_even, tiles
 from pipeline.student.train import StudentConfig
 from pipeline.views.manifest import read_manifest
 
@@ -128,17 +128,38 @@ def test_claim_follows_the_numbers(report: Report) -> None:
     assert "+2.5 points over" in claim_of(report, 20.0, 22.5)
     assert "in this run, \N{MINUS SIGN}2.5 points against" in claim_of(report, 22.5, 20.0)
     assert "no more than" in claim_of(report, 20.0, 20.04)
-    assert "\N{EN DASH} AP" in claim_of(report, 20.0, None)
+    assert "\N{EN DASH} AP; it cannot be compared with the same" in claim_of(report, 20.0, None)
+    assert "(\N{EN DASH})" in claim_of(report, None, 20.0)
+    alone = [run_of("ld", student(LD_LOSS), 20.0)]
+    assert "no plain student" in claim(replace(report, students=alone, pair=choose_pair(alone)))
+
+
+def test_a_teacher_that_detects_nothing_is_named_as_the_reason(report: Report) -> None:
+    assert "shows that it works" not in claim(report), "the case has a teacher without AP"
+    weak = replace(report, teacher=run_of("teacher", None, 0.4))
+    assert "shows that it works" in claim(weak)
+    assert "shows that it works" in headline(weak)
+
+
+def test_the_headline_has_every_detector_and_its_gain(report: Report) -> None:
+    students = [run_of("plain", student(NO_LOSS), 41.5), run_of("ld", student(LD_LOSS), 43.0)]
+    shown = replace(report, teacher=run_of("teacher", None, 47.3), students=students)
+    assert headline(shown) == "AP: teacher 47.3, plain 41.5, ld 43.0 (+1.5)"
 
 
 def test_break_even_by_hand(report: Report) -> None:
     students = [run_of("ld", student(LD_LOSS), 1.0), run_of("plain", student(NO_LOSS), 1.0)]
-    even = measure_break_even(
-        replace(report, students=students, cache_timing={"seconds": 4.0, "views": 20, "device": "cpu"})
-    )
+    timing = {"seconds": 4.0, "views": 20, "computed_views": 20, "device": "cpu"}
+    even = measure_break_even(replace(report, students=students, cache_timing=timing))
     # 5 views a second; 2 epochs of 10 images are 20 forward passes: as long as the store took.
     assert even is not None
     assert (even.rate, even.online, even.epochs, even.saved) == (5.0, {"ld": 4.0}, 2.0, 0.0)
+
+
+def test_times_count_what_an_earlier_run_of_the_stage_wrote() -> None:
+    """A kill after 14 of 20 views: the last run took 1.2 s for 6."""
+    assert cache_seconds({"seconds": 1.2, "views": 20, "computed_views": 6}) == pytest.approx(4.0)
+    assert cache_seconds({"seconds": 0.1, "views": 20}) is None
 
 
 def test_no_break_even_without_a_distilled_student(report: Report) -> None:

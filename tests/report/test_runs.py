@@ -72,9 +72,9 @@ def test_curves_are_read_by_threshold_and_by_term(tmp_path: Path) -> None:
 
 
 def test_nan_and_null_are_unknown(tmp_path: Path) -> None:
-    (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/s.json").write_text('{"AP": NaN, "APs": null, "AP50": 1.5, "per_class": {"a": NaN}}')
     (tmp_path / "evaluation/s").mkdir(parents=True)
+    summary = '{"AP": NaN, "APs": null, "AP50": 1.5, "per_class": {"a": NaN}}'
+    (tmp_path / "evaluation/s/summary.json").write_text(summary)
     (tmp_path / "evaluation/s/precision_recall.csv").write_text("recall,precision,iou\n")
     (tmp_path / "students/s").mkdir(parents=True)
     (tmp_path / "students/s/loss.csv").write_text("step,loss\n")
