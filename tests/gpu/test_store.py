@@ -1,0 +1,89 @@
+"""A store that a GPU wrote, held against the CPU's teacher by the measures of ``verify_cache``."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
+
+from pipeline.codec.precision import Precision
+from pipeline.fidelity.fidelity import FidelityConfig, measure_fidelity, require_bounds
+from pipeline.regions.view_set import ViewSet
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.verify import verify
+from pipeline.teacher.run import write_store
+
+BOUNDS = FidelityConfig(
+    views=10,
+    seed=0,
+    temperature=10.0,
+    cls_temperature=2.0,
+    max_kl=1e-4,
+    max_loss_error=0.005,
+    max_gradient_error=0.02,
+)
+"""The recipes' own."""
+FINE = replace(QUANTIZED, edge_step=0.02, cls_step=0.02)
+"""A random teacher needs finer steps than a trained one."""
+BF16_FACTOR = 10.0
+"""By how much a teacher in bfloat16 may exceed them: it keeps 8 bits, a store's steps about as many."""
+
+Record = Callable[[str, object], None]
+Waits = Callable[[], AbstractContextManager[list[str]]]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> ViewSet:
+    return small_plan(tmp_path_factory.mktemp("store"))
+
+
+@pytest.mark.parametrize("mode", ["exact", "float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [LOSSLESS, FINE], ids=["lossless", "quantized"])
+def test_store_is_as_faithful_as_the_recipes_ask(
+    precision: Precision,
+    mode: str,
+    plan: ViewSet,
+    tmp_path: Path,
+    device: torch.device,
+    request: pytest.FixtureRequest,
+    record_property: Record,
+) -> None:
+    if mode == "exact":
+        request.getfixturevalue("exact_float32")
+    live = small_teacher(plan.manifest)
+    forward = "bfloat16" if mode == "bfloat16" else "float32"
+    teacher = replace(small_teacher(plan.manifest), device=device, precision=forward)
+    path = tmp_path / "targets.zarr"
+    write_store(
+        small_store_plan(plan, precision),
+        plan,
+        teacher,
+        scratch_root=tmp_path,
+        output=path,
+        progress=lambda items, _total, _label: items,
+    )
+    assert not verify(path, lambda _done, _total: None)
+    store = TargetStore.open(path)
+    fidelity = measure_fidelity(store, plan, live, BOUNDS, store.keys)
+    record_property("fidelity", asdict(fidelity))
+    factor = BF16_FACTOR if mode == "bfloat16" else 1.0
+    bounds = {name: getattr(BOUNDS, name) * factor for name in ("max_kl", "max_loss_error")}
+    require_bounds(fidelity, replace(BOUNDS, **bounds, max_gradient_error=BOUNDS.max_gradient_error * factor))
+
+
+def test_waits_of_a_batch_are_few(
+    plan: ViewSet, device: torch.device, waits: Waits, record_property: Record
+) -> None:
+    """The teacher's outputs have to come back; what else waits is recorded."""
+    teacher = replace(small_teacher(plan.manifest), device=device)
+    batch = list(plan)[: teacher.batch_size]
+    images = teacher.decode(batch)
+    teacher.forward(images, batch)
+    with waits() as lines:
+        teacher.forward(images, batch)
+    record_property("waits", dict(Counter(lines)))
+    assert len(lines) <= 4
