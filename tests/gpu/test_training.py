@@ -21,6 +21,7 @@ from pipeline.training.checkpoints import Checkpoint, Checkpoints
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import Trained, build_for_training
 from pipeline.training.step import TrainStep
+from pipeline.views.pyramid import Pyramid
 
 WEIGHTS_ERROR = {"exact": 1e-4, "float32": 1e-3, "bfloat16": 2e-2, "float16": 2e-2}
 """Norm of the difference of the trained weights to the CPU's, over their norm. ``exact`` is without TF32."""
@@ -97,7 +98,7 @@ def load(
     loader = Loader(
         manifest=plan.manifest,
         source=stored_targets(config, store, plan.manifest),
-        strides=config.detector.strides,
+        pyramid=Pyramid(config.detector.strides, store.conventions.cell_offset),
         batch_size=int(SCHEDULE["batch_size"]),
         seed=0,
         group_by_aspect=False,
@@ -118,7 +119,6 @@ def tensors(value: object) -> Iterator[Tensor]:
             yield from tensors(getattr(value, each.name))
 
 
-@pytest.mark.xfail(strict=False, reason="which waits are left is recorded")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("loss", "parts"), [(PLAIN, 1), (FULL, 1), (FULL, 2)], ids=["plain", "ld", "ld2"])
 def test_a_step_never_waits_for_the_gpu(
@@ -141,7 +141,8 @@ def test_a_step_never_waits_for_the_gpu(
     with waits() as lines:
         step.step(tuple(batch.to(device) for batch in batches), 0.0)
     record_property("waits", dict(Counter(lines)))
-    assert not lines
+    if lines:
+        pytest.xfail(f"{len(lines)} waits: {', '.join(sorted(set(lines)))}")
 
 
 class CheckpointsThenWait(Checkpoints):
