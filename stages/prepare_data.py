@@ -58,7 +58,7 @@ def _read(root: str, annotations: str, images: str, limit: int | None) -> Manife
     manifest = replace(manifest, images=manifest.images[:limit])
     require_images(manifest)
     # Recorded as the parameters name it: the manifest is the same on every machine.
-    return replace(manifest, root=root)
+    return replace(manifest, root=root, annotations=annotations)
 
 
 def _require_same_categories(train: Manifest, val: Manifest) -> None:

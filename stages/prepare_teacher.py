@@ -29,8 +29,8 @@ def main(processes: World) -> None:
     params = stage_arguments(__doc__).params
     config, folder = load_section(PrepareTeacherConfig, "prepare_teacher", params), run_paths(params)
     manifest = read_split(folder, "train")
-    images = [manifest.annotations_sha256, manifest.images_sha256]
-    unfinished = UNFINISHED / run_key("teacher", {"prepare_teacher": asdict(config), "images": images})
+    made_from = {"prepare_teacher": asdict(config), "images": manifest.identity()}
+    unfinished = UNFINISHED / run_key("teacher", made_from)
     with hold_checkpoints(unfinished, processes) as checkpoints:
         timing = folder.teacher / "timing.json"
         with timed(timing, images=len(manifest.images)) if processes.is_main else nullcontext():

@@ -38,7 +38,6 @@ def draw_dataset(folder: Path, images: int, categories: int, seed: int = 0) -> M
     return Manifest(
         root=str(folder),
         folder="images",
-        annotations_sha256="drawn",
         categories=tuple(Category(category_id=i + 1, name=f"category {i + 1}") for i in range(categories)),
         images=ImageTable.of(records),
     )

@@ -1,27 +1,85 @@
 """COCO detection annotations: read, checked, and reduced to what a detector needs."""
 
-import hashlib
-import math
-import os
-from collections.abc import Iterable, Iterator
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
-from pipeline.core.errors import DatasetError, short_repr
-from pipeline.views.image_table import ImageRows, ImageTable
-from pipeline.views.json_rows import read_blocks, read_json
+from pipeline.core.errors import MAX_SHOWN, DatasetError, short_repr
+from pipeline.views.image_table import COLUMNS, ImageTable
 from pipeline.views.manifest import Category, Manifest
 
-Row = dict[str, Any]
+MAX_NAMED = 3
+"""Of many files that are missing."""
 
-LARGEST_ID = 2**63 - 1
-"""Of the int64 that ids are stored in."""
+MAX_ID = 2**63 - 2
+"""Ids are int64, and one more than the largest is one, too."""
 
-MOST_PX = 1e9
+MAX_PX = 1e9
 """No box lies farther from its image; beyond 1e38 float32 has no numbers."""
+
+Id = Annotated[int, Meta(ge=-MAX_ID, le=MAX_ID)]
+Side = Annotated[int, Meta(ge=1, le=int(MAX_PX))]
+Px = Annotated[float, Meta(ge=-MAX_PX, le=MAX_PX)]
+Flag = Literal[0, 1] | bool | None
+
+
+class _Category(Struct):
+    id: Id
+    name: str
+
+
+class _Image(Struct, gc=False):
+    id: Id
+    file_name: str
+    height: Side
+    width: Side
+
+
+class _Annotation(Struct, gc=False):
+    id: Id
+    image_id: Id
+    category_id: Id
+    bbox: tuple[Px, Px, Px, Px]
+    area: float | None = None
+    iscrowd: Flag = 0
+    ignore: Flag = 0
+
+    def row(self) -> tuple[float, ...]:
+        """In the order of :data:`COLUMNS`. An area that is not above 0 is one that nobody has measured."""
+        area = self.area if self.area and self.area > 0 else self.bbox[2] * self.bbox[3]
+        flags = bool(self.iscrowd), bool(self.ignore)
+        return self.image_id, self.id, self.category_id, *self.bbox, area, *flags
+
+
+class _Coco(Struct):
+    """All else, the outlines above all, is passed over and never becomes an object."""
+
+    categories: list[_Category]
+    images: list[_Image]
+    annotations: list[_Annotation]
+
+
+_WANTED = {
+    "id": "an integer of 64 bits",
+    "image_id": "an integer of 64 bits",
+    "category_id": "an integer of 64 bits",
+    "file_name": "a text",
+    "name": "a text",
+    "height": f"an integer from 1 to {MAX_PX:.0e} (px)",
+    "width": f"an integer from 1 to {MAX_PX:.0e} (px)",
+    "bbox": f"4 finite numbers of at most {MAX_PX:.0e} (x, y, width, height in px)",
+    "area": "a finite number",
+    "iscrowd": "0 or 1",
+    "ignore": "0 or 1",
+}
+"""Of a field, in the words of a message."""
 
 
 def read_coco(annotations: Path, root: str, folder: str) -> Manifest:
@@ -31,123 +89,102 @@ def read_coco(annotations: Path, root: str, folder: str) -> Manifest:
 
     Raises:
         DatasetError: not COCO detection JSON; an id is used twice; a reference leads nowhere; a number is
-            not finite; an image has no size; a file name leaves the folder.
+            not finite; an image has no size; a file name leaves the folder, or two images have the same.
     """
-    rows, digest = _Rows(annotations), hashlib.sha256()
-    content = _parse(annotations, rows, digest)
-    for section in ("categories", "images", "annotations"):
-        if not isinstance(content.get(section), list):
-            raise DatasetError(
-                f"{annotations}: expected COCO detection JSON with a list {section!r}, but there is none"
-            )
-    images = rows.images.table()
-    _require_consistent(images, rows.categories, annotations)
+    content = _parse(annotations)
+    rows = np.fromiter(
+        (row.row() for row in content.annotations), list(COLUMNS.items()), len(content.annotations)
+    )
+    images = ImageTable.build([(i.id, i.file_name, i.height, i.width, "") for i in content.images], rows)
+    categories = [Category(category_id=row.id, name=row.name) for row in content.categories]
+    _require_consistent(images, categories, annotations)
+    _require_file_names(images, annotations)
     return Manifest(
         root=root,
         folder=folder,
-        annotations_sha256=digest.hexdigest(),
-        categories=tuple(sorted(rows.categories, key=lambda category: category.category_id)),
+        categories=tuple(sorted(categories, key=lambda category: category.category_id)),
         images=images,
     )
 
 
-_CATEGORY = {"id": int, "name": str}
-_IMAGE = {"id": int, "file_name": str, "height": int, "width": int}
-_ANNOTATION = {"id": int, "image_id": int, "category_id": int, "bbox": list}
-
-
-class _Rows:
-    """What has been read of a file, row by row; each row is checked and becomes a few numbers."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.categories: list[Category] = []
-        self.images = ImageRows()
-
-    def add_category(self, row: Any) -> None:
-        _require_keys(row, _CATEGORY, self.path, "categories", len(self.categories))
-        self.categories.append(Category(category_id=row["id"], name=row["name"]))
-
-    def add_image(self, row: Any) -> None:
-        _require_keys(row, _IMAGE, self.path, "images", self.images.images)
-        name = _safe_name(row["file_name"], self.path)
-        self.images.add_image(row["id"], name, *(_side(row, key, self.path) for key in ("height", "width")))
-
-    def add_annotation(self, row: Any) -> None:
-        # Outlines are not looked at, and gone with the row.
-        _require_keys(row, _ANNOTATION, self.path, "annotations", self.images.annotations)
-        box, area = _box_and_area(row, self.path)
-        ids = (row["image_id"], row["id"], row["category_id"])
-        self.images.add_annotation(*ids, *box, area, bool(row.get("iscrowd", 0)))
-
-
-def _parse(path: Path, rows: _Rows, digest: "hashlib._Hash") -> Row:
-    """Read a file once: its rows, its hash, and what else it holds."""
-    takers = {"categories": rows.add_category, "images": rows.add_image, "annotations": rows.add_annotation}
+def _parse(path: Path) -> _Coco:
     try:
-        with path.open("rb") as file:
-            content = read_json(_hashed(read_blocks(file), digest), takers)
+        content = path.read_bytes()
     except OSError as error:
         raise DatasetError(
             f"{path}: expected an annotation file, but it cannot be read ({error.strerror})"
         ) from error
+    try:
+        if not _is_plain(content):
+            content = _as_plain(content)
+        return msgspec.json.decode(content, type=_Coco)
+    except msgspec.ValidationError as error:
+        raise DatasetError(f"{path}: {_explain(error, content)}") from error
     # A list in a list in a list ... ends in a RecursionError.
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:
         raise DatasetError(f"{path}: expected COCO detection JSON, but it is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path}: expected COCO detection JSON, but got a {type(content).__name__}")
-    return content
 
 
-def _hashed(blocks: Iterable[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
-    for block in blocks:
-        digest.update(block)
-        yield block
+def _is_plain(content: bytes) -> bool:
+    """UTF-8 without NaN, in which no section can come twice: msgspec would take the last one."""
+    try:
+        msgspec.json.decode(content, type=Raw)
+    except msgspec.DecodeError:
+        return False
+    sections = _SECTION.findall(content)
+    return len(sections) == len(set(sections))
 
 
-def _require_keys(row: Any, required: dict[str, type], path: Path, section: str, index: int) -> None:
-    """A row has the required keys of the required types."""
-    for key, kind in required.items():
-        got = row.get(key) if isinstance(row, dict) else row
-        if not isinstance(row, dict) or not _is_of(kind, got):
-            raise DatasetError(
-                f"{path}: {section}[{index}].{key}: expected {kind.__name__}, but got {short_repr(got)}"
-            )
+_SECTION = re.compile(rb'"(categories|images|annotations)"\s*:')
 
 
-def _is_of(kind: type, value: object) -> bool:
-    """``value`` is of a type; no truth value is an integer, and none is longer than arrays can hold."""
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_ID
-    return isinstance(value, kind)
+def _as_plain(content: bytes) -> bytes:
+    """The same JSON with null for NaN and infinity, in UTF-8; made in ten times the memory of the file.
+
+    Raises:
+        ValueError: It is not JSON, or a key stands twice in one object.
+    """
+    return msgspec.json.encode(json.loads(content, object_pairs_hook=_unique))
 
 
-def _side(row: Row, key: str, path: Path) -> int:
-    side: int = row[key]
-    if not 1 <= side <= MOST_PX:
-        raise DatasetError(
-            f"{path}: image {row['id']}: expected {key} of 1 to {MOST_PX:.0e} px, but got {side}"
-        )
-    return side
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return members
 
 
-def _box_and_area(row: Row, path: Path) -> tuple[list[float], float]:
-    box = row["bbox"]
-    if len(box) != 4 or not all(_is_number(value) and abs(value) <= MOST_PX for value in box):
-        raise DatasetError(
-            f"{path}: annotation {row['id']}: expected bbox as 4 finite numbers of at most {MOST_PX:.0e}, "
-            f"but got {short_repr(box)}"
-        )
-    area = row.get("area", float(box[2]) * float(box[3]))
-    if not _is_number(area):
-        raise DatasetError(
-            f"{path}: annotation {row['id']}: expected area as a finite number, but got {short_repr(area)}"
-        )
-    return box, area
+def _explain(error: msgspec.ValidationError, content: bytes) -> str:
+    """What was expected where, and what is there in the file."""
+    message, _, pointer = str(error).partition(" - at `$")
+    keys = [name or int(place) for name, place in re.findall(r"\.(\w+)|\[(\d+)\]", pointer)]
+    keys += re.findall(r"missing required field `(\w+)`", message)
+    match keys:
+        case [str(section), int(place), str(field), *_]:
+            got = _text_at(content, keys[:3])
+            where = f"{section}[{place}] (id {_text_at(content, [section, place, 'id'])}).{field}"
+            return f"{where}: expected {_WANTED[field]}, but got {got}"
+        case [str(section), int(place)]:
+            return f"{section}[{place}]: expected an object, but got {_text_at(content, keys)}"
+        case _:
+            wanted = f"with a list {keys[0]!r}" if keys else "with categories, images and annotations"
+            return f"expected COCO detection JSON {wanted}, but got {_text_at(content, keys)}"
 
 
-def _is_number(value: object) -> bool:
-    return _is_of(int, value) or (isinstance(value, float) and math.isfinite(value))
+def _text_at(content: bytes, keys: Sequence[str | int]) -> str:
+    """A value as it stands in the file, shortened; only what leads to it is parsed."""
+    raw = Raw(content)
+    for key in keys:
+        if isinstance(key, int):
+            raw = msgspec.json.decode(raw, type=list[Raw])[key]
+        else:
+            members = msgspec.json.decode(raw, type=dict[str, Raw])
+            if key not in members:
+                return "nothing"
+            raw = members[key]
+    text = " ".join(bytes(raw)[: 2 * MAX_SHOWN].decode(errors="replace").split())
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
 
 
 def _require_consistent(images: ImageTable, categories: list[Category], path: Path) -> None:
@@ -179,33 +216,36 @@ def _require_unique(ids: NDArray[np.int64], what: str, path: Path) -> None:
         raise DatasetError(f"{path}: {what} id {twice[0]} is used twice")
 
 
-def _safe_name(file_name: str, path: Path) -> str:
-    """Refuse names that would leave the image folder."""
-    name = PurePosixPath(file_name)
-    unsafe = name.is_absolute() or ".." in name.parts or not name.parts
-    if unsafe or "\\" in file_name or "\0" in file_name:
-        raise DatasetError(
-            f"{path}: expected file_name as a path inside the image folder, but got {short_repr(file_name)}"
-        )
-    return file_name
+def _require_file_names(images: ImageTable, path: Path) -> None:
+    """Each image has a file of its own inside the folder; whether that is a link is the user's business."""
+    owners: dict[PurePosixPath, int] = {}
+    for image_id, file_name in zip(images.image_id.tolist(), images.file_name.tolist(), strict=True):
+        name = PurePosixPath(file_name)
+        unsafe = name.is_absolute() or ".." in name.parts or not name.parts
+        if unsafe or "\\" in file_name or "\0" in file_name:
+            raise DatasetError(
+                f"{path}: image {image_id}: expected file_name as a path inside the image folder, "
+                f"but got {short_repr(file_name)}"
+            )
+        other = owners.setdefault(name, image_id)
+        if other != image_id:
+            raise DatasetError(
+                f"{path}: expected a file of its own for every image, but {short_repr(file_name)} is that of "
+                f"the ids {other} and {image_id}; give each the right file, or join their annotations"
+            )
 
 
 def require_images(manifest: Manifest) -> None:
-    """Refuse a dataset whose images are not all there, inside their folder.
-
-    The folder itself may be a link, as the one that holds it; no file or folder in it may lead out of it.
+    """Refuse a dataset whose images are not all there.
 
     Raises:
-        DatasetError: Names the first image.
+        DatasetError: Says how many are missing, and names the first ones.
     """
-    folder = os.path.realpath(Path(manifest.root) / manifest.folder)
-    for record in manifest.images:
-        path = manifest.image_path(record)
-        if not path.is_file():
-            raise DatasetError(f"{path}: expected an image that the annotations name, but there is none")
-        target = Path(os.path.realpath(path))
-        if not target.is_relative_to(folder):
-            raise DatasetError(
-                f"{path}: expected an image inside {manifest.folder}, but got a link to {target}; "
-                "link the whole folder, or put the file itself there"
-            )
+    paths = [manifest.image_path(record) for record in manifest.images]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        first = ", ".join(map(str, missing[:MAX_NAMED]))
+        raise DatasetError(
+            f"expected {len(paths)} images that the annotations name, but {len(missing)} are not there: "
+            f"{first}{', ...' if len(missing) > MAX_NAMED else ''}"
+        )

@@ -146,7 +146,7 @@ def to_coco(manifest: Manifest, categories: Sequence[Category]) -> dict[str, Any
 
 
 def _to_annotation(number: int, row: tuple[Any, ...]) -> dict[str, Any]:
-    image_id, _, category_id, *box, area, iscrowd = row
+    image_id, _, category_id, *box, area, iscrowd, _ = row
     return {
         "id": number,
         "image_id": image_id,

@@ -249,7 +249,7 @@ def provenance(report: Report) -> list[tuple[str, Mapping[str, str]]]:
                 "training images": _images(report.train.images),
                 "validation images": _images(report.val.images),
                 "classes": str(len(report.val.categories)),
-                "annotations, sha256": report.train.annotations_sha256,
+                "boxes, sha256": report.train.boxes_sha256,
             },
         ),
         ("Students", {run.name: _training(run) for run in report.students}),

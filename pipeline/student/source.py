@@ -62,19 +62,6 @@ class StoreSource:
         return quantized_teacher_batch(soft)
 
 
-def student_needs(detector: DetectorConfig, manifest: Manifest) -> dict[str, Any]:
-    """The fields of a store's fingerprint that a student depends on.
-
-    Not the conventions: a student takes over those of the store, see ``StoreSource.conventions``.
-    """
-    return {
-        "annotations": manifest.annotations_sha256,
-        "classes": [category.category_id for category in manifest.categories],
-        "geometry": {"strides": list(detector.strides), "bins": detector.bins},
-        "images": manifest.images_sha256,
-    }
-
-
 def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manifest: Manifest) -> None:
     """Refuse a store that was made for another grid, other bins, classes or images.
 
@@ -91,7 +78,9 @@ def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manife
             f"detector.num_classes: expected the dataset's {len(manifest.categories)} classes, "
             f"but got {detector.num_classes}"
         )
-    require(fingerprint, student_needs(detector, manifest))
+    # Not the conventions: a student takes over those of the store, see ``StoreSource.conventions``.
+    geometry = {"strides": list(detector.strides), "bins": detector.bins}
+    require(fingerprint, {"geometry": geometry, **manifest.identity_in(fingerprint)})
 
 
 def planned_epochs(fingerprint: Mapping[str, Any]) -> int | None:

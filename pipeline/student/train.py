@@ -120,5 +120,5 @@ def run_identity(config: StudentConfig, store: TargetStore, manifests: Sequence[
     return {
         "student": asdict(config),
         "store": store.fingerprint,
-        "images": [[m.annotations_sha256, m.images_sha256] for m in manifests],
+        "images": [manifest.identity() for manifest in manifests],
     }

@@ -37,9 +37,7 @@ def store_fingerprint(
     lower = {} if forward_precision == "float32" else {"forward_precision": forward_precision}
     return {
         "format_version": FORMAT_VERSION,
-        "annotations": plan.manifest.annotations_sha256,
-        "classes": [category.category_id for category in plan.manifest.categories],
-        "images": plan.manifest.images_sha256,
+        **plan.manifest.identity(),
         "geometry": {"strides": list(spec.strides), "bins": spec.bins, **spec.conventions.geometry()},
         "preprocessing": spec.conventions.preprocessing.to_json(),
         "precision": precision.to_json(),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.views.image_table import FileNames
 from pipeline.views.manifest import Manifest
 
 
@@ -22,7 +23,7 @@ class ImageFiles:
     """``(I,)``."""
     size_hw: NDArray[np.int32]
     """``(I, 2)`` px."""
-    name: NDArray[np.str_]
+    name: FileNames
     """``(I,)``, relative to ``folder``."""
 
     @classmethod

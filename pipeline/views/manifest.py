@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,14 +16,16 @@ from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
 from pipeline.core.output import replacing
 from pipeline.core.paths import RunPaths, Split
-from pipeline.views.image_table import Annotation, ImageRecord, ImageRows, ImageTable
-from pipeline.views.json_rows import read_blocks, read_json
+from pipeline.views.image_table import COLUMNS, Annotation, ImageRecord, ImageTable
 
 MIN_SIDE_PX = 32
 """Images with a shorter side are not trained on (mmdetection ``CocoDataset``)."""
 
 MIN_BOX_PX = 1.0
 """Boxes narrower or lower than this are not trained on (mmdetection ``CocoDataset``)."""
+
+
+DropReason = Literal["crowd", "ignore", "below_1_px", "outside_image"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +44,12 @@ class Manifest:
     """Folder of the dataset as the parameters name it (relative to the repository, or absolute)."""
     folder: str
     """Folder of the images under ``root``."""
-    annotations_sha256: str
     categories: tuple[Category, ...]
     images: ImageTable
+    annotations: str = ""
+    """Annotation file under ``root``: stores of formats 1 and 2 name its sha256."""
+    turned_images: int = 0
+    """Files that say by EXIF that they are to be turned."""
 
     @cached_property
     def labels(self) -> dict[int, int]:
@@ -56,6 +62,55 @@ class Manifest:
         columns = (self.images.image_id, self.images.file_name, *self.images.size_hw.T)
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    @cached_property
+    def boxes_sha256(self) -> str:
+        """Digest of the objects that are trained on: another order or another comment changes nothing."""
+        rows = [
+            (record.image_id, a.category_id, *a.box_xywh)
+            for record in self.images
+            for a in record.annotations
+            if drop_reason(a, record) is None
+        ]
+        return hashlib.sha256(np.array(rows, "<i8,<i8,<f8,<f8,<f8,<f8").tobytes()).hexdigest()
+
+    @cached_property
+    def pixels_sha256(self) -> str:
+        """Digest of the files of the images."""
+        content = self.images.image_id.astype("<i8").tobytes() + self.images.sha256.tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """Everything in a split that decides what a detector learns from it, for fingerprints."""
+        return {
+            "boxes": self.boxes_sha256,
+            "class_names": [category.name for category in self.categories],
+            "classes": [category.category_id for category in self.categories],
+            "images": self.images_sha256,
+            "pixels": self.pixels_sha256,
+        }
+
+    def identity_in(self, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+        """:meth:`identity` in the words of a fingerprint: stores of formats 1 and 2 have fewer and others.
+
+        Raises:
+            DatasetError: The annotation file, which they name by its sha256, is not there.
+        """
+        identity = self.identity()
+        if "boxes" in fingerprint:
+            return identity
+        # They were made before EXIF orientations were applied: a turned image differs, as `pixels` does.
+        known = ("classes", "images", *(["pixels"] if self.turned_images else []))
+        path = Path(self.root) / self.annotations
+        try:
+            with path.open("rb") as file:
+                annotations = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DatasetError(
+                f"{path}: expected the annotation file, by whose sha256 a store of an older format is known, "
+                f"but it cannot be read ({error.strerror})"
+            ) from error
+        return {"annotations": annotations, **{name: identity[name] for name in known}}
 
     def image_path(self, record: ImageRecord) -> Path:
         """Where an image lies."""
@@ -81,8 +136,8 @@ class GroundTruth:
 
 
 def training_boxes(record: ImageRecord, labels: dict[int, int]) -> GroundTruth:
-    """Boxes that are trained on: no crowds, none without area or outside the image (mmdetection's rules)."""
-    kept = [a for a in record.annotations if _is_trained_on(a, record)]
+    """Boxes that are trained on, see :func:`drop_reason`."""
+    kept = [a for a in record.annotations if drop_reason(a, record) is None]
     corners = [(x, y, x + w, y + h) for x, y, w, h in (a.box_xywh for a in kept)]
     return GroundTruth(
         boxes_xyxy=np.asarray(corners, np.float32).reshape(-1, 4),
@@ -90,11 +145,21 @@ def training_boxes(record: ImageRecord, labels: dict[int, int]) -> GroundTruth:
     )
 
 
-def _is_trained_on(annotation: Annotation, record: ImageRecord) -> bool:
+def drop_reason(annotation: Annotation, record: ImageRecord) -> DropReason | None:
+    """Why an object is not trained on: the rules of mmdetection's ``CocoDataset``; None if it is.
+
+    mmdetection also leaves out what has no area; here such an area counts as not measured.
+    """
     x, y, width, height = annotation.box_xywh
-    overlaps = min(x + width, record.width) > max(x, 0) and min(y + height, record.height) > max(y, 0)
-    sized = width >= MIN_BOX_PX and height >= MIN_BOX_PX and annotation.area > 0
-    return sized and overlaps and not annotation.iscrowd
+    if annotation.iscrowd:
+        return "crowd"
+    if annotation.ignore:
+        return "ignore"
+    if width < MIN_BOX_PX or height < MIN_BOX_PX:
+        return "below_1_px"
+    if min(x + width, record.width) <= max(x, 0) or min(y + height, record.height) <= max(y, 0):
+        return "outside_image"
+    return None
 
 
 def keep_trainable(manifest: Manifest, *, keep_empty: bool) -> Manifest:
@@ -109,32 +174,55 @@ def _is_trainable(record: ImageRecord, labels: dict[int, int], keep_empty: bool)
     return keep_empty or len(training_boxes(record, labels).labels) > 0
 
 
+class _ImageRow(msgspec.Struct, gc=False):
+    """A line of the file."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+    sha256: str
+    annotations: list[tuple[int, int, float, float, float, float, float, bool, bool]]
+    """Each from the annotation's id on, in the order of :data:`COLUMNS`."""
+
+
+class _File(msgspec.Struct):
+    root: str
+    folder: str
+    annotations: str
+    turned_images: int
+    categories: list[tuple[int, str]]
+    images: list[_ImageRow]
+
+
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest as JSON, one line an image."""
     head = {
         "root": manifest.root,
         "folder": manifest.folder,
-        "annotations_sha256": manifest.annotations_sha256,
+        "annotations": manifest.annotations,
+        "turned_images": manifest.turned_images,
         "categories": [[c.category_id, c.name] for c in manifest.categories],
     }
-    with replacing(path) as partial, partial.open("w") as file:
-        file.write(json.dumps(head, indent=1)[:-2] + ',\n "images": [\n')
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(msgspec.json.encode(head)[:-1] + b',"images":[\n')
         for place, record in enumerate(manifest.images):
-            file.write((",\n" if place else "") + json.dumps(_to_row(record)))
-        file.write("\n]}\n")
+            file.write((b",\n" if place else b"") + msgspec.json.encode(_to_row(record)))
+        file.write(b"\n]}\n")
 
 
-def _to_row(record: ImageRecord) -> dict[str, Any]:
-    annotations = [
-        [a.annotation_id, a.category_id, list(a.box_xywh), a.area, int(a.iscrowd)] for a in record.annotations
-    ]
-    return {
-        "id": record.image_id,
-        "file_name": record.file_name,
-        "height": record.height,
-        "width": record.width,
-        "annotations": annotations,
-    }
+def _to_row(record: ImageRecord) -> _ImageRow:
+    return _ImageRow(
+        id=record.image_id,
+        file_name=record.file_name,
+        height=record.height,
+        width=record.width,
+        sha256=record.sha256,
+        annotations=[
+            (a.annotation_id, a.category_id, *a.box_xywh, a.area, a.iscrowd, a.ignore)
+            for a in record.annotations
+        ],
+    )
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -143,34 +231,29 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         DatasetError: There is no manifest, or it is damaged.
     """
-    images = ImageRows()
     try:
-        with path.open("rb") as file:
-            content = read_json(read_blocks(file), {"images": lambda row: _add_image(images, row)})
-        return _from_content(content, images)
+        content = msgspec.json.decode(path.read_bytes(), type=_File)
+        annotations = ((image.id, *row) for image in content.images for row in image.annotations)
+        images = ImageTable.build(
+            [
+                (image.id, image.file_name, image.height, image.width, image.sha256)
+                for image in content.images
+            ],
+            np.fromiter(annotations, list(COLUMNS.items())),
+        )
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: expected a manifest; run the stage prepare_data first") from error
-    except (ValueError, KeyError, TypeError, OverflowError, struct.error) as error:
+    except (ValueError, OverflowError) as error:
         raise DatasetError(
             f"{path}: expected a manifest, but it is damaged; run the stage prepare_data again"
         ) from error
-
-
-def _add_image(images: ImageRows, row: dict[str, Any]) -> None:
-    images.add_image(row["id"], row["file_name"], row["height"], row["width"])
-    for annotation_id, category_id, box, area, crowd in row["annotations"]:
-        images.add_annotation(row["id"], annotation_id, category_id, *box, area, crowd)
-
-
-def _from_content(content: dict[str, Any], images: ImageRows) -> Manifest:
-    if content["images"] != []:
-        raise TypeError("images that are no list")
     return Manifest(
-        root=content["root"],
-        folder=content["folder"],
-        annotations_sha256=content["annotations_sha256"],
-        categories=tuple(Category(category_id=i, name=name) for i, name in content["categories"]),
-        images=images.table(),
+        root=content.root,
+        folder=content.folder,
+        annotations=content.annotations,
+        turned_images=content.turned_images,
+        categories=tuple(Category(category_id=i, name=name) for i, name in content.categories),
+        images=images,
     )
 
 

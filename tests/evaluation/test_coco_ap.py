@@ -40,9 +40,7 @@ def manifest() -> Manifest:
         for image_id, box in BOXES.items()
     )
     categories = tuple(Category(category_id=i, name=name) for i, name in ((1, "a"), (2, "b"), (5, "c")))
-    return Manifest(
-        root="r", folder="f", annotations_sha256="", categories=categories, images=ImageTable.of(records)
-    )
+    return Manifest(root="r", folder="f", categories=categories, images=ImageTable.of(records))
 
 
 def found(image_id: int, shift: float = 0.0, score: float = 0.9) -> dict[str, object]:

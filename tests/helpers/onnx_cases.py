@@ -128,7 +128,6 @@ def clairvoyant_manifest(folder: Path, images: int = 12) -> Manifest:
     return Manifest(
         root=str(folder),
         folder="val",
-        annotations_sha256="0" * 64,
         categories=(Category(category_id=1, name="one"), Category(category_id=2, name="two")),
         images=ImageTable.of(records),
     )

@@ -100,7 +100,6 @@ def _write_split(root: Path, split: str, images: int) -> Manifest:
     return Manifest(
         root=str(root / "data/rendered"),
         folder=split,
-        annotations_sha256="0" * 64,
         categories=tuple(Category(category_id=number + 1, name=name) for number, name in enumerate(CLASSES)),
         # The first image is empty.
         images=ImageTable.of(_record(rng, image_id, objects=image_id) for image_id in range(images)),

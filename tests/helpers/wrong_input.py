@@ -156,20 +156,6 @@ def huge(_old: Image.Image) -> Image.Image:
     return Image.new("1", (20_000, 20_000))
 
 
-def leave_by_link(folder: Path) -> None:
-    """An image is a link to a file elsewhere."""
-    shutil.move(folder / LAST_IMAGE, folder / "elsewhere.bmp")
-    (folder / LAST_IMAGE).symlink_to(folder / "elsewhere.bmp")
-
-
-def leave_by_linked_folder(folder: Path) -> None:
-    """A folder inside the image folder is a link to one elsewhere."""
-    (folder / "elsewhere").mkdir()
-    shutil.copy(folder / LAST_IMAGE, folder / "elsewhere/a.bmp")
-    (folder / DATASET / "train/sub").symlink_to(folder / "elsewhere")
-    coco("images", 7, "file_name", to="sub/a.bmp")(folder)
-
-
 class Malicious:
     """Leaves a file behind if it is unpickled."""
 

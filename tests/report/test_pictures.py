@@ -106,7 +106,6 @@ def test_images_of_several_objects_are_preferred() -> None:
         return Manifest(
             root="",
             folder="",
-            annotations_sha256="",
             categories=(Category(category_id=1, name="a"),),
             images=ImageTable.of(records),
         )

@@ -2,6 +2,7 @@
 
 import pickle
 import tracemalloc
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -21,6 +22,7 @@ def drawn(images: int, seed: int = 0) -> list[ImageRecord]:
             height=rng.randrange(1, 10**9),
             width=rng.randrange(1, 10**9),
             annotations=tuple(draw_annotation(rng, number) for number in range(rng.randrange(5))),
+            sha256=f"{rng.randrange(2**256):064x}",
         )
         for image_id in ids
     ]
@@ -33,6 +35,7 @@ def draw_annotation(rng: Random, number: int) -> Annotation:
         box_xywh=(rng.gauss(0, 1e9), -0.0, rng.random(), 1e-300),
         area=rng.random(),
         iscrowd=rng.random() < 0.5,
+        ignore=rng.random() < 0.5,
     )
 
 
@@ -93,12 +96,13 @@ def test_a_slice_is_sent_without_the_rest_of_its_table() -> None:
     assert pickle.loads(pickle.dumps(few)) == few
 
 
-def test_an_annotation_takes_65_bytes() -> None:
-    assert np.dtype(list(COLUMNS.items())).itemsize == 65
+def test_an_annotation_takes_66_bytes_and_a_long_name_no_more_than_itself() -> None:
+    assert np.dtype(list(COLUMNS.items())).itemsize == 66
     records = drawn(5000)
-    names = 4 * max(len(record.file_name) for record in records)
+    records[7] = replace(records[7], file_name="x" * 10**6)
     tracemalloc.start()
     table = ImageTable.of(records)
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert taken < 65 * len(table.annotations) + (names + 40) * len(table) + 10_000
+    assert taken < 66 * len(table.annotations) + 220 * len(table) + 1.5e6
+    assert list(table) == records
