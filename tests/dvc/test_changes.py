@@ -1,22 +1,30 @@
-"""What runs again after which change: each is made in a small project, and DVC is asked by `dvc repro`."""
+"""What runs again after which change: DVC is asked in a small project in which everything has run.
+
+A change of a value, an annotation or a pixel is followed by a real ``dvc repro``, because what comes out the
+same to the byte ends the chain. A change of code that changes no byte is followed by ``dvc status``, which
+names the same stages for less.
+"""
 
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
-from project import DATASET, NAME, Params, commit, edit_params, repro, tiny_project
+from dvc_in_process import accept, repro, status
+from project import edit_params, run
 from safetensors.numpy import load_file, save_file
+
+from recipes import DATASET, LD, NAME, SCHEDULE, given_teacher, set_value
 
 STUDENTS = ("plain", "ld")
 TEACHER = {"prepare_teacher", "evaluate_teacher"}
 STORE = {"cache_teacher", "verify_cache"}
 TRAIN = {f"train_student@{name}" for name in STUDENTS}
 EVALUATE = {f"evaluate_student@{name}" for name in STUDENTS}
-LD = {"train_student@ld", "evaluate_student@ld"}
+TRAIN_LD = {"train_student@ld", "evaluate_student@ld"}
 REPORT = {"report"}
 EVERYTHING = {"prepare_data"} | TEACHER | STORE | TRAIN | EVALUATE | REPORT
 
@@ -28,27 +36,20 @@ class Change:
     """Something a user or a developer does, and the stages that run because of it: these and no others."""
 
     does: str
-    edit: Edit = field(default=lambda _folder: None)
-    environment: dict[str, str] = field(default_factory=dict)
+    edit: Edit
     runs: set[str]
+    why: str
 
 
 def params(*keys: str, to: object) -> Edit:
     """Set one value of ``params.yaml``."""
-
-    def set_value(values: Params) -> None:
-        *path, last = keys
-        for key in path:
-            values = values[key]
-        values[last] = to
-
-    return partial(edit_params, edit=set_value)
+    return partial(edit_params, edit=lambda values: set_value(values, keys, to))
 
 
 def append(name: str, text: str) -> Edit:
     def edit(folder: Path) -> None:
         path = folder / name
-        path.write_text(path.read_text() + text)
+        path.write_text((path.read_text() if path.exists() else "") + text)
 
     return edit
 
@@ -57,186 +58,312 @@ def comment(name: str) -> Edit:
     return append(name, "\n# A remark that changes nothing.\n")
 
 
-def move_a_box(folder: Path) -> None:
-    """Somebody corrects an annotation of the training split."""
-    path = folder / DATASET / "annotations/instances_train.json"
-    content = json.loads(path.read_text())
-    content["annotations"][0]["bbox"][0] += 2
-    path.write_text(json.dumps(content))
+def docstring(name: str) -> Edit:
+    """A word more in a module's docstring."""
+
+    def edit(folder: Path) -> None:
+        path = folder / name
+        before = path.read_text()
+        assert before.startswith('"""'), name
+        path.write_text(before.replace('"""', '"""Namely: ', 1))
+
+    return edit
 
 
-def add_student(values: Params) -> None:
-    values["students"]["wide"] = values["students"]["plain"]
+def move_a_box(split: str) -> Edit:
+    """Correct an annotation."""
+
+    def edit(folder: Path) -> None:
+        path = folder / DATASET / f"annotations/instances_{split}.json"
+        content = json.loads(path.read_text())
+        content["annotations"][0]["bbox"][0] += 2
+        path.write_text(json.dumps(content))
+
+    return edit
 
 
-def remove_student(values: Params) -> None:
-    del values["students"]["plain"]
+def one_image_less(split: str) -> Edit:
+    """Leave the last image out of a split."""
+
+    def edit(folder: Path) -> None:
+        path = folder / DATASET / f"annotations/instances_{split}.json"
+        content = json.loads(path.read_text())
+        last = content["images"].pop()["id"]
+        content["annotations"] = [row for row in content["annotations"] if row["image_id"] != last]
+        path.write_text(json.dumps(content))
+
+    return edit
 
 
 def bring_weights(folder: Path) -> None:
     """Take the very teacher that was trained before as a file."""
-    weights = folder / "weights" / "mine.safetensors"
+    weights = folder / "weights" / "given.safetensors"
     weights.parent.mkdir()
     shutil.copy(folder / f"runs/{NAME}/teacher/model/teacher.safetensors", weights)
-    edit_params(
-        folder,
-        lambda values: values["prepare_teacher"].update(
-            source=str(weights.relative_to(folder)), views=None, train=None
-        ),
-    )
+    edit_params(folder, lambda values: given_teacher(values, str(weights.relative_to(folder))))
 
 
-CHANGES = [
-    # What the students are made of concerns them alone.
+VALUES = [
     Change(
-        does="another backbone for one student",
-        edit=params("students", "ld", "detector", "backbone", to="resnet10"),
-        runs=LD | REPORT,
+        does="another backbone of one student",
+        edit=params(*LD, "detector", "backbone", to="resnet10"),
+        runs=TRAIN_LD | REPORT,
+        why="a student's own key concerns that student",
     ),
     Change(
-        does="a loss weight", edit=params("students", "ld", "loss", "ld_weight", to=0.5), runs=LD | REPORT
+        does="a loss weight",
+        edit=params(*LD, "loss", "ld_weight", to=0.5),
+        runs=TRAIN_LD | REPORT,
+        why="the store holds logits, not losses",
     ),
     Change(
-        does="a temperature",
-        edit=params("students", "ld", "loss", "ld_temperature", to=7.0),
-        runs=LD | REPORT,
+        does="a student's temperature",
+        edit=params(*LD, "loss", "ld_temperature", to=7.0),
+        runs=TRAIN_LD | REPORT,
+        why="the store holds logits, to which any temperature applies",
     ),
-    Change(
-        does="a student's schedule",
-        edit=params("students", "ld", "train", "schedule", "epochs", to=2),
-        runs=LD | REPORT,
-    ),
-    Change(does="a student's seed", edit=params("students", "ld", "train", "seed", to=1), runs=LD | REPORT),
     Change(
         does="a student's batch size",
-        edit=params("students", "ld", "train", "schedule", "batch_size", to=2),
-        runs=LD | REPORT,
+        edit=params(*LD, *SCHEDULE, "batch_size", to=2),
+        runs=TRAIN_LD | REPORT,
+        why="the schedule of one student is its own",
+    ),
+    Change(
+        does="a seed of all students",
+        edit=params("student", "train", "seed", to=1),
+        runs=TRAIN | EVALUATE | REPORT,
+        why="what all share concerns all",
     ),
     Change(
         does="a student is added",
-        edit=partial(edit_params, edit=add_student),
+        edit=partial(
+            edit_params, edit=lambda values: values["students"].update(wide=values["students"]["plain"])
+        ),
         runs={"train_student@wide", "evaluate_student@wide"} | REPORT,
+        why="a student is a stage of its own",
     ),
-    Change(does="a student is removed", edit=partial(edit_params, edit=remove_student), runs=REPORT),
-    # The store: the teacher is not trained again, and what comes out the same ends the chain.
     Change(
-        does="the threshold of the valuable region",
-        edit=params("cache_teacher", "regions", "lower_fraction", to=0.5),
-        # The plain student reads the main region alone: the same weights, which need no new evaluation.
+        does="a student is removed",
+        edit=partial(edit_params, edit=lambda values: values["students"].pop("plain")),
+        runs=REPORT,
+        why="the page shows one less",
+    ),
+    Change(
+        does="the precision of the store",
+        edit=params("cache_teacher", "precision", "edge_step", to=0.01),
         runs=STORE | TRAIN | {"evaluate_student@ld"} | REPORT,
+        why="the plain student reads of the store only which points are in the main region: the same weights",
     ),
     Change(
         does="the list of views",
         edit=params("cache_teacher", "views", "flips", to=[False]),
         runs=STORE | TRAIN | EVALUATE | REPORT,
-    ),
-    Change(
-        does="the quantizer's step",
-        edit=params("cache_teacher", "precision", "edge_step", to=0.01),
-        runs=STORE | TRAIN | {"evaluate_student@ld"} | REPORT,
+        why="students train on the views of the store; the teacher stays",
     ),
     Change(
         does="the views that are verified",
         edit=params("verify_cache", "views", to=3),
         runs={"verify_cache"} | REPORT,
+        why="a check changes no store",
     ),
-    # The teacher and the data.
     Change(
         does="the teacher's schedule",
-        edit=params("prepare_teacher", "train", "schedule", "learning_rate", to=0.001),
-        # The plain student takes nothing of the teacher: the same weights, which need no new evaluation.
+        edit=params("prepare_teacher", *SCHEDULE, "learning_rate", to=0.001),
         runs=EVERYTHING - {"prepare_data", "evaluate_student@plain"},
+        why="the plain student takes nothing of the teacher: the same weights",
     ),
     Change(
         does="the same teacher as a weights file",
         edit=bring_weights,
-        # Its loss curve and its time are gone, which the report shows; the weights are the same.
         runs={"prepare_teacher"} | REPORT,
+        why="the weights are the same; its loss curve and its time, which the page shows, are gone",
     ),
-    Change(does="a corrected annotation", edit=move_a_box, runs=EVERYTHING),
-    # Evaluation and report.
     Change(
         does="the bounds of small and large",
         edit=params("evaluate", "area_edges", to=[10.0, 30.0]),
         runs={"evaluate_teacher"} | EVALUATE | REPORT,
-    ),
-    Change(does="the report's template", edit=append("pipeline/report/page.html", "<!-- -->\n"), runs=REPORT),
-    # Code: a remark reruns what imports the module, and what comes out the same ends the chain there.
-    Change(
-        does="a comment in the distillation losses",
-        edit=comment("pipeline/losses/distillation.py"),
-        runs={"verify_cache"} | TRAIN | REPORT,
+        why="they sort objects when AP is computed",
     ),
     Change(
-        does="a comment in the student's training",
-        edit=comment("pipeline/student/train.py"),
-        runs=TRAIN | REPORT,
+        does="a training annotation",
+        edit=move_a_box("train"),
+        runs=EVERYTHING,
+        why="the teacher is trained on it, and all else on the teacher",
     ),
     Change(
-        does="a comment in the training loop",
-        edit=comment("pipeline/training/loop.py"),
-        runs={"prepare_teacher"} | TRAIN | REPORT,
+        does="a validation annotation",
+        edit=move_a_box("val"),
+        runs={"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
+        why="nobody trains on the validation split: teacher, store and students stay",
     ),
     Change(
-        does="a comment in the codec",
-        edit=comment("pipeline/codec/edges.py"),
+        does="a validation image",
+        edit=one_image_less("val"),
+        runs={"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
+        why="nobody trains on the validation split: teacher, store and students stay",
+    ),
+    Change(
+        does="a validation parameter",
+        edit=params("prepare_data", "coco", "val", "limit", to=3),
+        runs={"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
+        why="nobody trains on the validation split: teacher, store and students stay",
+    ),
+]
+
+NO_VALUE = [
+    Change(
+        does="a comment in params.yaml",
+        edit=comment("params.yaml"),
+        runs=set(),
+        why="DVC compares values",
+    ),
+    *(
+        Change(does=f"a comment in {name}", edit=comment(f"pipeline/core/{name}.py"), runs=set(), why=why)
+        for name, why in {
+            "progress": "a progress bar decides no byte",
+            "errors": "an error ends a stage, which then leaves nothing",
+            "cluster": "where work is done decides no byte",
+            "paths": "where outputs lie is also in dvc.yaml, whose change is noticed",
+            "environment": "device, workers, log level and batch sizes that change no result decide no byte",
+        }.items()
+    ),
+    Change(
+        does="a command of ldp",
+        edit=comment("pipeline/cli/main.py"),
+        runs=set(),
+        why="no stage loads a command",
+    ),
+    Change(does="the README", edit=append("README.md", "More.\n"), runs=set(), why="no code"),
+    Change(
+        does="a README in a folder of code",
+        edit=append("pipeline/codec/README.md", "More.\n"),
+        runs=set(),
+        why=".dvcignore holds *.md",
+    ),
+    Change(
+        does="a docstring of views",
+        edit=docstring("pipeline/views/geometry.py"),
+        runs=EVERYTHING,
+        why="every stage goes from images to views; a large store is accepted as it is, see below",
+    ),
+    Change(
+        does="a docstring of the datasets",
+        edit=docstring("pipeline/datasets/coco.py"),
+        runs={"prepare_data"},
+        why="the manifests come out the same",
+    ),
+    Change(
+        does="a docstring of the codec",
+        edit=docstring("pipeline/codec/edges.py"),
         runs=STORE | TRAIN | REPORT,
+        why="the codec writes and reads the store; weights come out the same",
     ),
     Change(
-        does="a comment in the evaluation",
-        edit=comment("pipeline/evaluation/coco_ap.py"),
-        # A student may be evaluated while it trains, and its best epoch kept.
-        runs={"evaluate_teacher"} | TRAIN | EVALUATE | REPORT,
+        does="a docstring of the store's reader",
+        edit=docstring("pipeline/store/reader/reader.py"),
+        runs={"verify_cache"} | TRAIN | REPORT,
+        why="a store is not written by what reads it",
     ),
-    # What changes no byte runs nothing.
-    Change(does="a comment in params.yaml", edit=comment("params.yaml"), runs=set()),
-    Change(does="a command of ldp", edit=comment("pipeline/cli/seeds.py"), runs=set()),
-    Change(does="the README", edit=comment("README.md"), runs=set()),
-    Change(does="the number of decoding processes", environment={"LDP_WORKERS": "3"}, runs=set()),
-    Change(does="the number of writing processes", environment={"LDP_CACHE_WORKERS": "2"}, runs=set()),
-    Change(does="the device", environment={"LDP_DEVICE": "cuda:1"}, runs=set()),
-    Change(does="the scheduler", environment={"LDP_DASK_SCHEDULER": "tcp://127.0.0.1:1"}, runs=set()),
-    Change(does="the log level", environment={"LDP_LOG": "DEBUG"}, runs=set()),
+    Change(
+        does="a docstring of the losses",
+        edit=docstring("pipeline/losses/distillation.py"),
+        runs={"prepare_teacher", "verify_cache"} | TRAIN | REPORT,
+        why="whoever trains or compares losses; the teacher comes out the same, and the store stays",
+    ),
+    Change(
+        does="a docstring of the training loop",
+        edit=docstring("pipeline/training/loop.py"),
+        runs={"prepare_teacher"} | TRAIN | REPORT,
+        why="whoever trains; the teacher comes out the same, and the store stays",
+    ),
+    Change(
+        does="a docstring of the student's training",
+        edit=docstring("pipeline/student/train.py"),
+        runs=TRAIN | REPORT,
+        why="the students; weights come out the same",
+    ),
+    Change(
+        does="a docstring of the AP code",
+        edit=docstring("pipeline/evaluation/coco_ap.py"),
+        runs={"evaluate_teacher"} | TRAIN | EVALUATE | REPORT,
+        why="a student may be evaluated while it trains, and its best epoch kept",
+    ),
+    Change(
+        does="a docstring of the report",
+        edit=docstring("pipeline/report/page.py"),
+        runs=REPORT,
+        why="nothing reads the page",
+    ),
+    Change(
+        does="the report's template",
+        edit=append("pipeline/report/page.html", "<!-- -->\n"),
+        runs=REPORT,
+        why="nothing reads the page",
+    ),
 ]
 
 
+def names(change: Change) -> str:
+    return change.does
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", VALUES, ids=names)
+def test_a_change_runs_its_stages_and_no_others(own_repository: Path, change: Change) -> None:
+    change.edit(own_repository)
+    assert repro(own_repository) == change.runs, change.why
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which everything has run."""
-    folder = tiny_project(tmp_path_factory.mktemp("changes"))
-    assert repro(folder) == EVERYTHING
-    commit(folder, "run")
-    return folder
+def asked(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which nothing runs."""
+    folder = tmp_path_factory.mktemp("asked") / "project"
+    return Path(shutil.copytree(finished_repository, folder, symlinks=True))
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.does)
-def test_a_change_runs_its_stages_and_no_others(finished: Path, tmp_path: Path, change: Change) -> None:
-    folder = Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
-    change.edit(folder)
-    assert repro(folder, **change.environment) == change.runs
+@pytest.fixture
+def restored(asked: Path) -> Path:
+    """The copy, whose code and parameters are as committed."""
+    run(asked, "git", "checkout", "--quiet", ".")
+    run(asked, "git", "clean", "--quiet", "--force")
+    return asked
 
 
-def test_other_weights_at_the_same_path_are_noticed(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", NO_VALUE, ids=names)
+def test_code_that_changes_no_byte_runs_what_depends_on_it(restored: Path, change: Change) -> None:
+    change.edit(restored)
+    assert status(restored) == change.runs, change.why
+
+
+@pytest.mark.slow
+def test_what_runs_again_to_the_same_bytes_ends_the_chain(own_repository: Path) -> None:
+    """But for the page, which shows how long a stage took: what `dvc status` cannot know."""
+    docstring("pipeline/store/writer/writer.py")(own_repository)
+    assert status(own_repository) == STORE
+    assert repro(own_repository) == STORE | REPORT
+    assert repro(own_repository) == set()
+
+
+@pytest.mark.slow
+def test_a_store_is_accepted_as_it_is_after_a_docstring_of_its_code(own_repository: Path) -> None:
+    """`dvc commit --force cache_teacher`, then `dvc repro`: `verify_cache` asks the live teacher."""
+    store = own_repository / f"runs/{NAME}/cache/targets.zarr/zarr.json"
+    written = store.stat().st_mtime_ns
+    docstring("pipeline/codec/edges.py")(own_repository)
+    assert "cache_teacher" in status(own_repository)
+    accept(own_repository, "cache_teacher")
+    assert repro(own_repository) == {"verify_cache"} | TRAIN | REPORT
+    assert store.stat().st_mtime_ns == written
+    assert repro(own_repository) == set()
+
+
+@pytest.mark.slow
+def test_other_weights_at_the_same_path_are_noticed(own_repository: Path) -> None:
     """As when a colleague puts another checkpoint into the place of the first."""
-    folder = Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
-    bring_weights(folder)
-    repro(folder)
-    weights = folder / "weights/mine.safetensors"
+    bring_weights(own_repository)
+    repro(own_repository)
+    weights = own_repository / "weights/given.safetensors"
     tensors = load_file(weights)
     tensors["bbox_head.gfl_reg.bias"][0] += 1  # of one bin: a softmax is blind to a shift of all
     save_file(tensors, weights)
-    assert repro(folder) == EVERYTHING - {"prepare_data", "evaluate_student@plain"}
-
-
-def test_another_recipe_lies_beside_the_first_and_going_back_computes_nothing(
-    finished: Path, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
-    mine = (folder / "params.yaml").read_bytes()
-    edit_params(folder, lambda values: values.update(name="other"))
-    params("cache_teacher", "regions", "overlap", to="diou")(folder)
-    assert repro(folder) == EVERYTHING
-    (folder / "params.yaml").write_bytes(mine)
-    shutil.rmtree(folder / ".dvc/cache/runs")  # not by the run cache: both have their own lock entries
-    assert repro(folder) == set()
-    assert all((folder / f"runs/{name}/cache/targets.zarr/zarr.json").is_file() for name in (NAME, "other"))
+    assert repro(own_repository) == EVERYTHING - {"prepare_data", "evaluate_student@plain"}

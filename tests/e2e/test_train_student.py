@@ -42,7 +42,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=run.store,
         progress=lambda items, _total, _label: items,
     )
-    validation = ValidationConfig(every=5, keep="last", scale=(64, 64), batch_size=4)
+    validation = ValidationConfig(split="val", every=5, keep="last", scale=(64, 64), batch_size=4)
     config = student(FULL, {"epochs": EPOCHS, "batch_size": 4}, norm_eval=True)
     students = {"ld": asdict(replace(config, validation=validation))}
     (folder / "params.yaml").write_text(json.dumps({"name": "small", "students": students}))
@@ -171,13 +171,13 @@ def test_an_error_in_one_process_is_one_line_and_ends_all(folder: Path) -> None:
     source = broken.resolve()
     broken.unlink()
     (broken / "train").mkdir(parents=True)
-    manifest = folder / "runs/small/data"
-    original = manifest.resolve()
-    manifest.unlink()
-    (manifest / "manifest").mkdir(parents=True)
-    for path in (original / "manifest").iterdir():
-        text = path.read_text().replace(str(source), str(broken))
-        (manifest / "manifest" / path.name).write_text(text)
+    data = folder / "runs/small/data"
+    original = data.resolve()
+    data.unlink()
+    for split in ("train", "val"):
+        text = (original / split / "manifest.json").read_text().replace(str(source), str(broken))
+        (data / split).mkdir(parents=True)
+        (data / split / "manifest.json").write_text(text)
     images = sorted((source / "train").iterdir())
     for image in images[1:]:
         (broken / "train" / image.name).symlink_to(image)
