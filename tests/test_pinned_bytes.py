@@ -1,0 +1,131 @@
+"""Bytes that plumbing must not move: ``pipeline/core`` is a dependency of no stage of ``dvc.yaml``.
+
+Everything is made from fixed numbers, without a library's random generators. A hash that moves with a
+change of ``pipeline/core`` is a fault of that change: finished projects would not run again, but give other
+bytes than new ones. One that moves with a change of the manifest or of the store's format is that change:
+put the new hash here. The files of a store may also move with a release of numcodecs or zarr, which then
+write the same values in other bytes: what is read stays.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from store_cases import LOSSLESS, QUANTIZED, content_of, plan_of, write_store
+
+from pipeline.codec.precision import Precision
+from pipeline.datasets.coco import read_coco
+from pipeline.store.reader.reader import TargetStore
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.manifest import keep_trainable, write_manifest
+from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
+
+PINNED = {
+    "manifest": "b1e8003e823c93dea738804158c6a07d36c8012b8f796c0b4a003e294dd96f43",
+    "quantized store": "e4cacbad11dd4999e42fcde959ad314a656282248f9b0f0fec8accb9156bf1a7",
+    "quantized store, as read": "fcf197e6fed3f0c0f07f0e09fd10a41b6ce85d42539101b810c61efcb0f5efea",
+    "lossless store": "70c1a28e4905d30220c0d5cf14035bb68aedea71373ddc302eb3810dc58ac0ca",
+    "lossless store, as read": "0b683e7a54f19b94e7cc13a23a5969ec333422015aec5a1767c78a0817025c11",
+}
+
+ANNOTATIONS = """{
+  "images": [{"id": 7, "width": 40, "height": 48, "file_name": "a.bmp"},
+             {"id": 9, "width": 64, "height": 32, "file_name": "b.bmp"}],
+  "categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}],
+  "annotations": [
+    {"id": 1, "image_id": 9, "category_id": 3, "bbox": [1.5, 2.25, 30, 20], "area": 555.5, "iscrowd": 0},
+    {"id": 2, "image_id": 9, "category_id": 1, "bbox": [0, 0, 0.5, 9], "area": 4.5, "iscrowd": 0},
+    {"id": 3, "image_id": 7, "category_id": 1, "bbox": [3, 4, 20, 21], "area": 420, "iscrowd": 1}]
+}"""
+
+POINTS = (9, 0, 4, 20, 1, 6)
+"""Kept points of each of six views, of two images an image; two partitions."""
+
+
+def spread(count: int, low: float, high: float) -> NDArray[np.float32]:
+    """Numbers all over an interval, the same on every machine."""
+    return (low + (high - low) * (np.arange(count) * 7919 % 1009) / 1009).astype(np.float32)
+
+
+def view_of(number: int, points: int) -> LabeledView:
+    cells = np.arange(points) * 9 + number
+    main = np.where(cells % 3 == 0, cells % 2, -1)
+    weight = np.where(main < 0, spread(points, 0, 1), 0)
+    return LabeledView(
+        key=ViewKey(11 + 5 * (number // 2), number % 2),
+        geometry=ViewGeometry(
+            original_hw=(48, 64), resized_hw=(75, 100), padded_hw=(96, 128), flip=bool(number % 2)
+        ),
+        boxes_xyxy=np.array([[1, 2, 30, 40.5], [0.25, 0, 90, 70]], np.float32),
+        labels=np.array([2, 0]),
+        points=KeptPoints(
+            level=cells // 64,
+            position=cells % 64,
+            main_gt=main,
+            valuable_weight=weight.astype(np.float32),
+        ),
+    )
+
+
+def targets_of(view: LabeledView) -> SoftTargets:
+    points, main = len(view.points), view.points.main_count
+    return SoftTargets(
+        edge_logits=spread(points * 20, -6, 9).reshape(points, 4, 5),
+        cls_logits=spread(main * 3, -8, 2).reshape(main, 3),
+    )
+
+
+def store_of(folder: Path, precision: Precision) -> Path:
+    views = [view_of(number, points) for number, points in enumerate(POINTS)]
+    plan = plan_of(views, precision)
+    return write_store(folder, replace(plan, targets=[targets_of(view) for view in views]))
+
+
+def arrays_of(store: TargetStore) -> Iterable[NDArray[np.generic]]:
+    """All that a student reads, view by view."""
+    for key in store.keys:
+        stored = store.read(key)
+        view, points = stored.view, stored.view.points
+        yield np.array([key.image_id, key.view, *view.geometry.padded_hw, view.geometry.flip])
+        yield from (view.boxes_xyxy, view.labels, points.level, points.position)
+        yield from (points.main_gt, points.valuable_weight, stored.edge_codes, stored.cls_codes)
+        yield from (stored.edge_logits(), stored.cls_logits())
+
+
+def sha256_of_files(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name, content in sorted(content_of(folder).items()):
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def sha256_of_arrays(arrays: Iterable[NDArray[np.generic]]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def test_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("coco/images").mkdir(parents=True)
+    Path("coco/a.json").write_text(ANNOTATIONS)
+    for name, size in (("a.bmp", (40, 48)), ("b.bmp", (64, 32))):
+        Image.new("RGB", size, (10, 200, 30)).save(f"coco/images/{name}")
+    manifest = keep_trainable(read_coco(Path("coco/a.json"), "coco", "images"), keep_empty=True)
+    write_manifest(manifest, Path("manifest.json"))
+    assert hashlib.sha256(Path("manifest.json").read_bytes()).hexdigest() == PINNED["manifest"]
+
+
+@pytest.mark.parametrize(("kind", "precision"), [("quantized", QUANTIZED), ("lossless", LOSSLESS)])
+def test_store(kind: str, precision: Precision, tmp_path: Path) -> None:
+    path = store_of(tmp_path, precision)
+    assert {
+        f"{kind} store": sha256_of_files(path),
+        f"{kind} store, as read": sha256_of_arrays(arrays_of(TargetStore.open(path))),
+    } == {name: value for name, value in PINNED.items() if name.startswith(kind)}
