@@ -21,7 +21,6 @@ from pipeline.training.checkpoints import Checkpoint, Checkpoints
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import Trained, build_for_training
 from pipeline.training.step import TrainStep
-from pipeline.views.pyramid import Pyramid
 
 WEIGHTS_ERROR = {"exact": 1e-4, "float32": 1e-3, "bfloat16": 2e-2, "float16": 2e-2}
 """Norm of the difference of the trained weights to the CPU's, over their norm. ``exact`` is without TF32."""
@@ -98,7 +97,7 @@ def load(
     loader = Loader(
         manifest=plan.manifest,
         source=stored_targets(config, store, plan.manifest),
-        pyramid=Pyramid(config.detector.strides, store.conventions.cell_offset),
+        pyramid=store.conventions.pyramid(config.detector.strides),
         batch_size=int(SCHEDULE["batch_size"]),
         seed=0,
         group_by_aspect=False,
