@@ -8,7 +8,6 @@ from pipeline.core.environment import device, run_stage
 from pipeline.core.output import replacing
 from pipeline.core.paths import run_paths, student_names
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.fidelity.fidelity import FidelityConfig
 from pipeline.report.collect import collect
 from pipeline.report.page import render
 from pipeline.report.summary import headline
@@ -22,12 +21,11 @@ def main() -> None:
     """Run the stage."""
     params = stage_arguments(__doc__).params
     students = {name: load_student(StudentConfig, name, params) for name in student_names(params)}
-    bounds = load_section(FidelityConfig, "verify_cache", params)
     evaluated = load_section(EvaluateConfig, "evaluate", params)
     folder = run_paths(params)
     train, val = read_split(folder, "train"), read_split(folder, "val")
     report = collect(folder, train, val, students, device())
-    page = render(report, bounds, evaluated.area_edges)
+    page = render(report, evaluated.area_edges)
     with replacing(folder.report) as partial:
         partial.write_text(page)
     logger.info("%s", headline(report))

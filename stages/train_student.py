@@ -1,11 +1,12 @@
 """Train one student from the store; the teacher is not needed."""
 
+import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_student
-from pipeline.core.environment import timed
+from pipeline.core.environment import timed, write_json
 from pipeline.core.paths import require_student, run_paths
 from pipeline.detector.gfl import save_detector
 from pipeline.store.reader.reader import TargetStore
@@ -52,6 +53,8 @@ def main(processes: World) -> None:
                 timing["continued_from_epoch"] = student.continued_from
         if processes.is_main:
             _write(student, folder.student_weights(name), output)
+            seconds = json.loads((output / "timing.json").read_text())["seconds"]
+            write_json(folder.training_metric(name), {"seconds": seconds})
 
 
 def _write(student: Trained, weights: Path, output: Path) -> None:

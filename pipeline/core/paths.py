@@ -69,8 +69,8 @@ class RunPaths:
 
     @property
     def fidelity_metric(self) -> Path:
-        """Its one headline figure, which ``dvc metrics show`` prints."""
-        return self.root / "cache" / "metrics.json"
+        """Its headline figure, which ``dvc metrics show`` prints."""
+        return self.root / "metrics" / "store" / "fidelity.json"
 
     def student(self, name: str) -> Path:
         """Folder of a student's training."""
@@ -79,6 +79,10 @@ class RunPaths:
     def student_weights(self, name: str) -> Path:
         """A trained student; its description lies beside it."""
         return self.student(name) / "model" / "student.safetensors"
+
+    def training_metric(self, name: str) -> Path:
+        """How long a student was trained, which ``dvc metrics show`` prints."""
+        return self.root / "metrics" / "training" / f"{name}.json"
 
     def evaluation(self, name: str) -> Path:
         """Folder of the detections of a student, or of ``TEACHER``."""

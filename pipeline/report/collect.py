@@ -2,18 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.core.config import structure
 from pipeline.core.digest import digest
 from pipeline.core.paths import RunPaths
-from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL, load_detector, read_description
-from pipeline.onnx.description import OnnxDescription
-from pipeline.onnx.models import ONNX
+from pipeline.detector.gfl import GFL, load_detector
 from pipeline.report.lessons import (
     Closeness,
     Lesson,
@@ -93,7 +88,7 @@ def collect(
         TeacherError: A student's weights or the teacher's description is missing.
     """
     store = TargetStore.open(folder.store)
-    teacher = read_teacher(folder, read_architecture(folder.teacher_weights))
+    teacher = read_teacher(folder)
     runs = read_students(folder, students)
     pair = choose_pair(runs)
     views = sample_views(store, train, _load(folder, pair), device)
@@ -114,19 +109,6 @@ def collect(
         lessons=choose_lessons([lesson for view in views for lesson in lessons_of(view)]),
         closeness=[measure_closeness(views, run.name) for run in pair.runs] if views else [],
     )
-
-
-def read_architecture(weights: Path) -> DetectorConfig | OnnxDescription:
-    """What the description of a detector says; its weights are not read.
-
-    Raises:
-        TeacherError: There is no description.
-        ConfigError: It is not of a detector.
-    """
-    described, document = str(weights.with_suffix(".json")), read_description(weights)
-    if ONNX in document:
-        return structure(OnnxDescription, document[ONNX], described)
-    return structure(DetectorConfig, document.get("architecture"), described)
 
 
 def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:

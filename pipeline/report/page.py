@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pipeline.fidelity.fidelity import FidelityConfig
 from pipeline.report import figures, summary, tables
 from pipeline.report.collect import Report
 from pipeline.report.figures import Dash, Line
@@ -74,12 +73,11 @@ def detector_lines(runs: Sequence[Run]) -> list[Line]:
     return lines
 
 
-def render(report: Report, bounds: FidelityConfig, area_edges: tuple[float, float]) -> str:
+def render(report: Report, area_edges: tuple[float, float]) -> str:
     """The page as HTML that needs no other file.
 
     Args:
         report: See :func:`pipeline.report.collect.collect`.
-        bounds: What ``verify_cache`` accepts.
         area_edges: Sides in px that part small, medium and large objects.
     """
     environment = Environment(
@@ -92,20 +90,14 @@ def render(report: Report, bounds: FidelityConfig, area_edges: tuple[float, floa
     environment.filters.update(FILTERS)
     return environment.get_template(TEMPLATE.name).render(
         report=report,
-        temperature=_temperature(report, bounds),
+        temperature=summary.temperature(report),
         area_edges=area_edges,
         metrics=tables.METRICS,
         **_words(report),
-        **_tables(report, bounds),
+        **_tables(report),
         **_charts(report),
         **_pictures(report),
     )
-
-
-def _temperature(report: Report, bounds: FidelityConfig) -> float:
-    """At which the distilled student is trained; without one, at which the store was checked."""
-    distilled = report.pair.distilled
-    return distilled.student.loss.ld_temperature if distilled and distilled.student else bounds.temperature
 
 
 def _words(report: Report) -> dict[str, Any]:
@@ -123,14 +115,14 @@ def _mean(counts: NDArray[np.int64]) -> float:
     return float(counts.mean()) if len(counts) else 0.0
 
 
-def _tables(report: Report, bounds: FidelityConfig) -> dict[str, Any]:
+def _tables(report: Report) -> dict[str, Any]:
     return {
         "results": tables.result_rows(report.teacher, report.students),
         "classes": tables.class_rows(report),
         "size_bars": tables.size_bars(report),
         "part_bars": tables.part_bars(report),
         "store_facts": tables.store_facts(report),
-        "fidelity": tables.fidelity_rows(report, bounds),
+        "fidelity": tables.fidelity_rows(report),
         "levels": tables.level_rows(report),
         "provenance": tables.provenance(report),
     }

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 
+from pipeline.core.config import structure
 from pipeline.core.errors import PipelineError
 from pipeline.core.paths import TEACHER, RunPaths
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL
-from pipeline.onnx.description import OnnxDescription
+from pipeline.detector.gfl import GFL, read_description
 from pipeline.student.train import StudentConfig
 
 Role = Literal["teacher", "plain", "distilled"]
@@ -41,7 +41,8 @@ class Run:
     Attributes:
         name: As in ``students`` of ``params.yaml``, or ``TEACHER``.
         role: What it learned from.
-        detector: Its architecture, or the description of a teacher that is an ONNX file.
+        backbone: What kind of detector it is, in a word: the name of a teacher that is an ONNX file.
+        parameters: Learned numbers of the detector; not known of an ONNX file.
         student: Its section of ``params.yaml``; ``None`` for the teacher.
         metrics: Percent by name (``AP``, ``AP50``, ...); ``None`` where there is no such object.
         per_class: AP in percent by name of the category.
@@ -52,7 +53,8 @@ class Run:
 
     name: str
     role: Role
-    detector: DetectorConfig | OnnxDescription
+    backbone: str
+    parameters: int | None
     student: StudentConfig | None
     metrics: Mapping[str, float | None]
     per_class: Mapping[str, float | None]
@@ -60,24 +62,21 @@ class Run:
     losses: Mapping[str, Curve]
     timing: Mapping[str, Any]
 
-    @property
-    def backbone(self) -> str:
-        """What kind of detector it is, in a word."""
-        return self.detector.backbone if isinstance(self.detector, DetectorConfig) else self.detector.name
 
-    @property
-    def parameters(self) -> int | None:
-        """Learned numbers of the detector; not known of an ONNX file."""
-        return count_parameters(self.detector) if isinstance(self.detector, DetectorConfig) else None
-
-
-def read_teacher(folder: RunPaths, detector: DetectorConfig | OnnxDescription) -> Run:
+def read_teacher(folder: RunPaths) -> Run:
     """The teacher's results.
 
     Raises:
         ReportError: A file is missing.
+        TeacherError: Its description is missing.
     """
-    return _read_run(folder, TEACHER, "teacher", detector, None)
+    described = folder.teacher_weights.with_suffix(".json")
+    description = read_description(folder.teacher_weights)
+    if "onnx" in description:
+        with _damage_named(described):
+            return _read_run(folder, TEACHER, str(description["onnx"]["name"]), None, None)
+    detector = structure(DetectorConfig, description.get("architecture"), str(described))
+    return _read_run(folder, TEACHER, detector.backbone, count_parameters(detector), None)
 
 
 def read_students(folder: RunPaths, students: Mapping[str, StudentConfig]) -> list[Run]:
@@ -89,19 +88,13 @@ def read_students(folder: RunPaths, students: Mapping[str, StudentConfig]) -> li
     if TEACHER in students:
         raise ReportError(f"students: expected other names than {TEACHER!r}, whose metrics it would replace")
     return [
-        _read_run(
-            folder, name, "distilled" if student.loss.reads_teacher else "plain", student.detector, student
-        )
+        _read_run(folder, name, student.detector.backbone, count_parameters(student.detector), student)
         for name, student in students.items()
     ]
 
 
 def _read_run(
-    folder: RunPaths,
-    name: str,
-    role: Role,
-    detector: DetectorConfig | OnnxDescription,
-    student: StudentConfig | None,
+    folder: RunPaths, name: str, backbone: str, parameters: int | None, student: StudentConfig | None
 ) -> Run:
     trained = folder.teacher if student is None else folder.student(name)
     metrics = read_json(folder.summary(name))
@@ -109,8 +102,9 @@ def _read_run(
         per_class = metrics.pop("per_class")
     return Run(
         name=name,
-        role=role,
-        detector=detector,
+        role="teacher" if student is None else "distilled" if student.loss.reads_teacher else "plain",
+        backbone=backbone,
+        parameters=parameters,
         student=student,
         metrics=_finite(metrics),
         per_class=_finite(per_class),

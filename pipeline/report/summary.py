@@ -171,6 +171,13 @@ def _store_tiles(report: Report) -> list[Tile]:
     ]
 
 
+def temperature(report: Report) -> float:
+    """Temperature of LD: of the shown distilled student, or as all students have it."""
+    shown = report.pair.distilled or report.students[0]
+    assert shown.student is not None, "the teacher is no student"
+    return shown.student.loss.ld_temperature
+
+
 def dense_bytes_per_view(report: Report) -> float:
     """What one view would take with all logits at all positions, float32."""
     positions = report.statistics.view_positions

@@ -56,7 +56,7 @@ LOOK = block_with("Share", "ldp store show")
 PART = block_with("Share", "ldp store files")
 SHARED = block_with("Share", "cache.shared")
 ONE = block_with(
-    "Experiment", "dvc exp show --only-changed --drop '.*' --keep 'Experiment|.*:AP$|.*ld/timing"
+    "Experiment", "dvc exp show --only-changed --drop '.*' --keep 'Experiment|.*:AP$|.*ld.json:seconds"
 )
 QUEUE = block_with("Experiment", "dvc queue start")
 
@@ -194,7 +194,7 @@ def test_one_experiment_and_its_table(lab: Lab) -> None:
     run(folder, "dvc", "pull")
     output = lab.shell(folder, ONE)
     assert stages_run(output) == LD
-    for column in ("runs/shapes/metrics/ld.json:AP", "ld/timing.json:seconds", "students.ld.loss.ld_weight"):
+    for column in ("runs/shapes/metrics/ld.json:AP", "training/ld.json:seconds", "students.ld.loss.ld_weight"):
         assert column in output
 
 

@@ -14,7 +14,6 @@ from pipeline.codec.precision import Precision
 from pipeline.core.config import merge, structure
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, save_detector
-from pipeline.fidelity.fidelity import FidelityConfig
 from pipeline.regions.view_set import RegionsConfig, ViewSet
 from pipeline.report.runs import Curve, Role, Run
 from pipeline.store.format.table import ViewIndex, plan_schema
@@ -28,7 +27,6 @@ from pipeline.views.manifest import Category, Manifest, write_manifest
 from pipeline.views.types import LabeledView, SoftTargets
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-BOUNDS = structure(FidelityConfig, PARAMS["verify_cache"], "verify_cache")
 STUDENT = merge(PARAMS["student"], PARAMS["students"]["plain"])
 DETECTOR = structure(DetectorConfig, STUDENT["detector"], "detector")
 PRECISION = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
@@ -55,7 +53,8 @@ def run_of(name: str, config: StudentConfig | None, ap: float | None) -> Run:
     return Run(
         name=name,
         role=role,
-        detector=DETECTOR,
+        backbone=DETECTOR.backbone,
+        parameters=None,
         student=config,
         metrics={"AP": ap},
         per_class={},

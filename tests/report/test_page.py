@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from report_cases import BOUNDS, LD_LOSS, NO_LOSS, run_of, student, write_project
+from report_cases import LD_LOSS, NO_LOSS, run_of, student, write_project
 
 from pipeline.core.paths import RunPaths
 from pipeline.report.collect import Report, collect, shown_students
@@ -71,7 +71,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 @pytest.fixture(scope="module", params=CASES)
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     students = CASES[request.param]
-    page = render(collect_case(tmp_path_factory.mktemp("page"), students), BOUNDS, AREA_EDGES)
+    page = render(collect_case(tmp_path_factory.mktemp("page"), students), AREA_EDGES)
     assert all(name in Outline(page).text for name in students)
     return page
 
@@ -106,16 +106,16 @@ def test_page_says_what_is_not_there(page: str) -> None:
 
 
 def test_page_is_the_same_each_time(report: Report) -> None:
-    assert render(report, BOUNDS, AREA_EDGES) == render(report, BOUNDS, AREA_EDGES)
+    assert render(report, AREA_EDGES) == render(report, AREA_EDGES)
 
 
 def test_names_are_escaped(report: Report) -> None:
     named = replace(report, students=[replace(run, name=f"<b>{run.name}") for run in report.students])
-    assert "<b>ld" not in render(replace(named, pair=choose_pair([])), BOUNDS, AREA_EDGES)
+    assert "<b>ld" not in render(replace(named, pair=choose_pair([])), AREA_EDGES)
 
 
 def test_page_of_a_store_without_views_to_show(report: Report) -> None:
-    page = render(replace(report, views=[], lessons=[], closeness=[]), BOUNDS, AREA_EDGES)
+    page = render(replace(report, views=[], lessons=[], closeness=[]), AREA_EDGES)
     assert "None of the sampled views" in Outline(page).text
 
 
