@@ -194,7 +194,7 @@ def test_one_experiment_and_its_table(lab: Lab) -> None:
     run(folder, "dvc", "pull")
     output = lab.shell(folder, ONE)
     assert stages_run(output) == LD
-    for column in ("runs/shapes/metrics/ld.json:AP", "training/ld.json:seconds", "students.ld.loss.ld_weight"):
+    for column in ("metrics/ld.json:AP", "training/ld.json:seconds", "students.ld.loss.ld_weight"):
         assert column in output
 
 
