@@ -18,7 +18,7 @@ from pipeline.core.environment import (
     timed,
     worker_environments,
 )
-from pipeline.core.files import os_errors_as_cache_error
+from pipeline.core.files import os_errors_as_output_error
 from pipeline.core.paths import SCRATCH, RunPaths, run_paths
 from pipeline.core.progress import show_progress, show_work
 from pipeline.teacher.inputs import StoreInputs, load_inputs
@@ -34,8 +34,8 @@ def main() -> None:
     config, folder = load_section(CacheConfig, "cache_teacher", params), run_paths(params)
     setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
     engine = choose_engine(setup, folder)
-    planned = layout_store(
-        setup.plan,
+    layout = layout_store(
+        setup.view_set,
         config,
         num_classes=setup.spec.num_classes,
         bins=setup.spec.bins,
@@ -44,12 +44,12 @@ def main() -> None:
         processes=os.cpu_count() or 1,
         progress=show_progress,
     )
-    with os_errors_as_cache_error(SCRATCH):
+    with os_errors_as_output_error(SCRATCH):
         SCRATCH.mkdir(exist_ok=True)
-    require_disk(planned, SCRATCH)
-    with timed(folder.cache_timing, views=planned.schema.views) as facts:
+    require_disk(layout, SCRATCH)
+    with timed(folder.cache_timing, views=layout.schema.views) as facts:
         times = fill_store(
-            planned, engine, scratch_root=SCRATCH, output=folder.store, progress=_show_partitions
+            layout, engine, scratch_root=SCRATCH, output=folder.store, progress=_show_partitions
         )
         if times.views:
             facts.update(times.to_json())
@@ -60,7 +60,7 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     scheduler, chosen = dask_scheduler(), device()
     workers, cores = cache_workers(chosen), torch.get_num_threads()
     if scheduler is None and workers == 1:
-        return partial(write_here, setup.plan, setup.load_teacher(chosen), cores)
+        return partial(write_here, setup.view_set, setup.load_teacher(chosen), cores)
     # Dask takes a second or two to load, which one process need not wait for.
     from pipeline.core.cluster import existing_cluster, local_cluster, require_scheduler  # noqa: PLC0415
     from pipeline.teacher.workers import PartitionJob, write_in_workers  # noqa: PLC0415
@@ -68,7 +68,7 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     job = PartitionJob(
         workspace=Path.cwd(),
         manifest=folder.manifest("train"),
-        images=Path(setup.plan.manifest.root),
+        images=Path(setup.view_set.manifest.root),
         weights=folder.teacher_weights,
         config=setup.config,
         device=str(chosen) if scheduler is None else named_device(),

@@ -5,7 +5,7 @@ import logging
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section, load_student
 from pipeline.core.environment import device, run_stage
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.core.paths import run_paths, student_names
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.report.collect import collect
@@ -26,7 +26,7 @@ def main() -> None:
     train, val = read_split(folder, "train"), read_split(folder, "val")
     report = collect(folder, train, val, students, device())
     page = render(report, evaluated.area_edges)
-    with replacing(folder.report) as partial:
+    with atomic_path(folder.report) as partial:
         partial.write_text(page)
     logger.info("%s", headline(report))
     logger.info("the page: %s", folder.report)

@@ -37,7 +37,7 @@ def main() -> None:
     check_equal(store.fingerprint, setup.fingerprint)
     # What a lower precision costs is a part of what is measured.
     teacher = replace(setup.load_teacher(device()), precision="float32")
-    fidelity = measure_fidelity(store, setup.plan, teacher, config, sample_keys(store, config))
+    fidelity = measure_fidelity(store, setup.view_set, teacher, config, sample_keys(store, config))
     logger.info(
         "fidelity over %d views: KL %.2g, LD loss off by %.2g, gradient by %.2g",
         fidelity.views,

@@ -42,8 +42,8 @@ def ways(plan: ViewSet, teacher: BoxModel, store: TargetStore) -> tuple[Way, Way
     """All three, for the same views."""
     stored = StoreSource(store=store, read_logits=True, epochs=planned_epochs(store.fingerprint))
     return (
-        Way(name=PLAIN, source=AssignedTargets(plan=plan), teacher=None),
-        Way(name=ONLINE, source=LabelSource(plan=plan), teacher=teacher),
+        Way(name=PLAIN, source=AssignedTargets(view_set=plan), teacher=None),
+        Way(name=ONLINE, source=LabelSource(view_set=plan), teacher=teacher),
         Way(name=STORED, source=stored, teacher=None),
     )
 
@@ -54,16 +54,16 @@ class AssignedTargets(LabelSource):
 
     def load(self, key: ViewKey) -> tuple[LabeledView, None]:
         """Assign the view's points to its boxes."""
-        record = self.plan.manifest.image(key.image_id)
-        truth = training_boxes(record, self.plan.manifest.labels)
-        geometry = self.plan.geometry(record, key.view)
+        record = self.view_set.manifest.image(key.image_id)
+        truth = training_boxes(record, self.view_set.manifest.labels)
+        geometry = self.view_set.geometry(key)
         boxes = transform_boxes(truth.boxes_xyxy, geometry)
         planned = LabeledView(
             key=key,
             geometry=geometry,
             boxes_xyxy=boxes,
             labels=truth.labels,
-            points=_main_points(self.plan.pyramid.grid(geometry.padded_hw), torch.from_numpy(boxes)),
+            points=_main_points(self.view_set.pyramid.grid(geometry.padded_hw), torch.from_numpy(boxes)),
         )
         return planned, None
 

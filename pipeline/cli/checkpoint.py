@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError, TeacherError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, first_mismatch
 from pipeline.detector.head import EDGES
@@ -110,7 +110,7 @@ def save_checkpoint(model: GFL, path: Path, meta: dict[str, Any]) -> None:
     """Write a ``.pth`` file that mmdetection loads: ``state_dict`` and plain values under ``meta``."""
     content = io.BytesIO()
     torch.save({"meta": meta, "state_dict": dict(model.state_dict())}, content)
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(content.getvalue())
 
 

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _online(manifest: Manifest, weights: Path) -> OnlineSource:
     config = load_section(CacheConfig, "cache_teacher")
     setup = load_inputs(replace(config, batch_size=1), manifest, weights)
-    return OnlineSource(plan=setup.plan, teacher=setup.load_teacher(device()))
+    return OnlineSource(view_set=setup.view_set, teacher=setup.load_teacher(device()))
 
 
 def _short_run(

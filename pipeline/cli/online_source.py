@@ -19,30 +19,30 @@ class OnlineSource:
     Each view runs by itself, with its own padding, as a store of ``batch_size: 1`` holds it.
     """
 
-    plan: ViewSet
+    view_set: ViewSet
     teacher: LogitExtractor
 
     @property
     def conventions(self) -> Conventions:
         """Of the teacher."""
-        return self.plan.conventions
+        return self.view_set.conventions
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""
-        ids: list[int] = self.plan.manifest.images.image_id.tolist()
+        ids: list[int] = self.view_set.manifest.images.image_id.tolist()
         return ids
 
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         """The view of an image that an epoch trains on."""
-        return self.plan.views.choose(seed, epoch, image_id)
+        return self.view_set.views.choose(seed, epoch, image_id)
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """Geometry of one view."""
-        return self.plan.geometry(self.plan.manifest.image(key.image_id), key.view)
+        return self.view_set.geometry(key)
 
     def load(self, key: ViewKey) -> tuple[LabeledView, StoredView | None]:
         """Plan the view and run the teacher on it."""
-        planned = self.plan.plan(self.plan.manifest.image(key.image_id), key.view)
+        planned = self.view_set.view(key)
         (soft,) = self.teacher.run([planned])
         points, edges, bins = soft.edge_logits.shape
         stored = StoredView(

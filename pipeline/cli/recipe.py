@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.core.config import PARAMS, read_params
 from pipeline.core.errors import ConfigError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.core.paths import RUNS, run_name
 
 RECIPES = Path("recipes")
@@ -60,7 +60,7 @@ def take(name: str, *, force: bool) -> None:
             f"{PARAMS} has edits that are neither committed nor a recipe: commit them, save them as "
             f"{RECIPES}/MINE.yaml, or throw them away with --force"
         )
-    with replacing(PARAMS) as partial:
+    with atomic_path(PARAMS) as partial:
         partial.write_bytes(path.read_bytes())
 
 

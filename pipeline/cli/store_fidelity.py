@@ -73,15 +73,15 @@ def _live(arguments: argparse.Namespace) -> Sample:
     folder = run_paths()
     manifest = read_split(folder, "train")
     setup = load_inputs(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
-    keys = _chosen(setup.plan.keys(), arguments.views)
-    views = [setup.plan.plan(setup.plan.manifest.image(key.image_id), key.view) for key in keys]
+    keys = _chosen(setup.view_set.keys(), arguments.views)
+    views = [setup.view_set.view(key) for key in keys]
     targets = list(setup.load_teacher(device()).run(views))
     student = (
         _student_outputs(arguments.student, setup.load_teacher(device()), views)
         if arguments.student
         else None
     )
-    return Sample(views=views, targets=targets, strides=setup.plan.strides, student=student)
+    return Sample(views=views, targets=targets, strides=setup.view_set.strides, student=student)
 
 
 def _student_outputs(weights: Path, teacher: LogitExtractor, views: list[LabeledView]) -> list[SoftTargets]:

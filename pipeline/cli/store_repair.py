@@ -51,7 +51,7 @@ def _make_again(damage: Damage) -> None:
     setup = load_inputs(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
     repair = repair_store(
         damage,
-        setup.plan,
+        setup.view_set,
         setup.fingerprint,
         lambda: setup.load_teacher(device()),
         scratch_root=SCRATCH,

@@ -11,7 +11,7 @@ from pipeline.cli.store import store_path
 from pipeline.cli.store_picture import draw_view
 from pipeline.cli.store_view import show_view
 from pipeline.core.errors import CacheError, DatasetError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.core.paths import RunPaths
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.tools.export import views_of_image
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = {label: category.name for label, category in enumerate(manifest.categories)} if manifest else {}
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
     picture = draw_view(show_view(store, key, pixels, names))
-    with replacing(output) as partial:
+    with atomic_path(output) as partial:
         partial.write_bytes(picture)
     logger.info("pixels: %s; wrote %s", "none, drawn on gray" if pixels is None else path, output)
 

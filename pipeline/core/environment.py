@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import ConfigError, PipelineError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +141,7 @@ def dask_scheduler() -> str | None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write metrics or a description."""
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 
 

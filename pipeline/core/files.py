@@ -12,10 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import CacheError
-from pipeline.core.output import PARTIAL_SUFFIX
+from pipeline.core.errors import CacheError, OutputError
 
 LOCK_FILE = "lock"
+PARTIAL_SUFFIX = ".partial"
+
+
+def sha256_of_file(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +37,7 @@ class FileDigest:
 
     @classmethod
     def of_file(cls, path: Path) -> "FileDigest":
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return cls(size=os.fstat(file.fileno()).st_size, sha256=sha256)
+        return cls(size=path.stat().st_size, sha256=sha256_of_file(path))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,28 +62,35 @@ class FileDigest:
         return None if same else f"the content differs from its sha256 {self.sha256[:12]}"
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that a kill or a power cut leaves the old one, the new one, or none.
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path to write to, beside ``path``, whose place it takes when the block has ended well.
 
-    The temporary name is unique, so that two writers of the same file never share one.
+    A kill or a power cut leaves the old file, the new one, or none. The old one is not written into: where
+    DVC has put it, it is a link to the one copy in DVC's cache. The temporary name is unique, so that two
+    writers of one file never share it.
 
     Raises:
-        CacheError: The disk is full or does not take it.
+        OutputError: In place of an ``OSError``, which names no file if the disk is full.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    with os_errors_as_cache_error(path):
-        make_folder(path.parent)
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+    try:
+        with os_errors_as_output_error(path):
+            make_folder(path.parent)
+            yield partial
+            _fsync(partial)
             partial.replace(path)
-        except OSError:
-            # On a full disk the rest of it would be in the way of everybody else.
-            partial.unlink(missing_ok=True)
-            raise
-        _fsync(path.parent)
+            _fsync(path.parent)
+    finally:
+        # On a full disk the rest of it would be in the way of everything else.
+        if partial.is_file():
+            partial.unlink()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file by way of :func:`atomic_path`."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
 
 
 def make_folder(folder: Path) -> None:
@@ -91,18 +102,24 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def os_errors_as_cache_error(path: Path) -> Iterator[None]:
-    """Say in one line what could not be written: Python's own message of a full disk names no file.
+def os_errors_as_output_error(path: Path) -> Iterator[None]:
+    """State in one line what could not be written: Python's message of a full disk names no file.
 
     Raises:
-        CacheError: In place of an ``OSError``.
+        OutputError: In place of an ``OSError``.
     """
     try:
         yield
+    except (FileExistsError, NotADirectoryError) as error:
+        in_the_way = next((p for p in path.parents if p.exists() and not p.is_dir()), path)
+        raise OutputError(
+            f"{path} could not be written: expected a folder at {in_the_way}, but a file is in its way; "
+            "move it away, and run again"
+        ) from error
     except OSError as error:
-        raise CacheError(
-            f"{path} could not be written: {_reason(error)}; make room there, or mend what is wrong, "
-            "and run again: what is finished is kept"
+        raise OutputError(
+            f"{path} could not be written: {_reason(error)}; make room there, or remove the cause, and run "
+            "again: what is finished is kept"
         ) from error
 
 
@@ -138,7 +155,7 @@ def move_into_place(folder: Path, target: Path) -> None:
     """Replace ``target`` by ``folder`` with one rename, also from another file system.
 
     Raises:
-        CacheError: The other file system is full or does not take it.
+        OutputError: The other file system is full or does not take it.
     """
     make_folder(target.parent)
     remove(target)
@@ -189,7 +206,7 @@ def is_held(scratch: Path) -> bool:
 def _copy_into_place(folder: Path, target: Path) -> None:
     partial = target.with_name(target.name + PARTIAL_SUFFIX)
     remove(partial)
-    with os_errors_as_cache_error(target):
+    with os_errors_as_output_error(target):
         try:
             shutil.copytree(folder, partial)
             fsync_tree(partial)

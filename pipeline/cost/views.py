@@ -13,7 +13,7 @@ from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.plan_table import Progress
 from pipeline.teacher.run import CacheConfig
-from pipeline.views.types import LabeledView
+from pipeline.views.types import LabeledView, ViewKey
 
 SAMPLED_IMAGES = 500
 """Of all images, evenly spaced: the mean number of kept points is then known to some 4 %."""
@@ -100,4 +100,4 @@ def _sampled_keys(plan: ViewSet) -> Iterator[tuple[int, int]]:
 
 
 def _plan_each(plan: ViewSet, keys: Iterable[tuple[int, int]]) -> Iterator[LabeledView]:
-    return (plan.plan(plan.manifest.images[place], number) for place, number in keys)
+    return (plan.view(ViewKey(plan.manifest.images[place].image_id, number)) for place, number in keys)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError, short_repr
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import BACKBONE_CHANNELS, DetectorConfig
 from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
@@ -77,9 +77,9 @@ def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:
     content = save({key: value.contiguous() for key, value in model.state_dict().items()})
     document = {"architecture": model.config.to_json(), **model.conventions.to_json(), **description}
     text = json.dumps(document, indent=2, sort_keys=True)
-    with replacing(path) as weights:
+    with atomic_path(path) as weights:
         weights.write_bytes(content)
-        with replacing(path.with_suffix(".json")) as described:
+        with atomic_path(path.with_suffix(".json")) as described:
             described.write_text(text + "\n")
 
 

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.views.manifest import Category, Manifest
 
 AREA_UNBOUNDED = 1e10
@@ -177,7 +177,7 @@ def _curve(evaluator: COCOeval, iou: float) -> NDArray[np.float64]:
 
 def write_precision_recall(evaluation: Evaluation, path: Path) -> None:
     """Write the precision-recall curves as CSV: a row for every recall and IoU threshold."""
-    with replacing(path) as partial, partial.open("w", newline="") as file:
+    with atomic_path(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["recall", "precision", "iou"])
         for iou, curve in evaluation.precision.items():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import DatasetError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.evaluation.postprocess import Detections, postprocess
@@ -108,7 +108,7 @@ def to_results(image_id: int, detections: Detections, category_ids: list[int]) -
 
 def write_results(results: list[Result], path: Path) -> None:
     """Write detections as COCO's result file."""
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(json.dumps(results) + "\n")
 
 

@@ -99,13 +99,13 @@ def sample_keys(store: TargetStore, config: FidelityConfig) -> list[ViewKey]:
 
 def measure_fidelity(
     store: TargetStore,
-    plan: ViewSet,
+    view_set: ViewSet,
     teacher: LogitExtractor,
     config: FidelityConfig,
     keys: Sequence[ViewKey],
 ) -> Fidelity:
     """Run the teacher again on stored views and compare."""
-    live_views = [plan.plan(plan.manifest.image(key.image_id), key.view) for key in keys]
+    live_views = [view_set.view(key) for key in keys]
     live = list(teacher.run(live_views))
     stored = [store.read(key) for key in keys]
     if not all(_equal_regions(view, read.view) for view, read in zip(live_views, stored, strict=True)):

@@ -1,6 +1,5 @@
 """A model's files: what it is, known from its description alone; loaded only when it is to run."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import Any, Protocol
 
 from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path, sha256_of_file
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
 from pipeline.detector.model import BoxModel, ModelSpec
@@ -108,7 +107,7 @@ def onnx_files(description: OnnxDescription, file: Path, categories: tuple[Categ
     """
     if not file.is_file():
         raise TeacherError(f"{file}: expected an ONNX file, but there is none")
-    found = file_sha256(file)
+    found = sha256_of_file(file)
     if description.sha256 not in (None, found):
         raise TeacherError(f"{file}: expected the file of sha256 {description.sha256}, but got {found}")
     return OnnxHandle(description=description, weights=file, columns=class_columns(description, categories))
@@ -139,16 +138,10 @@ def import_onnx(path: Path, categories: tuple[Category, ...], weights: Path) -> 
     """
     files = read_onnx(path, categories)
     copy = weights.with_suffix(".onnx")
-    with replacing(copy) as partial:
+    with atomic_path(copy) as partial:
         shutil.copyfile(files.weights, partial)
-    described = replace(files.description, file=copy.name, sha256=file_sha256(copy))
+    described = replace(files.description, file=copy.name, sha256=sha256_of_file(copy))
     document = {ONNX: described.to_json(), **described.conventions.to_json()}
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
-    with replacing(weights.with_suffix(".json")) as partial:
+    with atomic_path(weights.with_suffix(".json")) as partial:
         partial.write_text(text)
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

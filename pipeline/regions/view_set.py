@@ -1,4 +1,4 @@
-"""From an image's annotations to its planned views: everything that is known before a teacher runs."""
+"""From an image's annotations to its views: everything that is known before a teacher runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ class RegionsConfig:
             raise ConfigError(f"lower_fraction: expected 0 to 1, but got {self.lower_fraction}")
 
 
-def plan_view(
+def label_view(
     key: ViewKey,
     geometry: ViewGeometry,
     truth: GroundTruth,
@@ -54,7 +54,7 @@ def plan_view(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Planning works on small tensors: spreading them over threads costs more than it saves."""
+    """Finding regions works on small tensors: spreading them over threads costs more than it saves."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -83,25 +83,30 @@ class ViewSet:
         return len(self.manifest.images) * len(self.views.numbers)
 
     def keys(self, rows: slice = slice(None)) -> list[ViewKey]:
-        """Views, ascending: all, or those in some rows of the plan; millions need not be listed at once."""
+        """Views, ascending: all, or those in some rows of the set; millions need not be listed at once."""
         images, numbers = self.manifest.images, self.views.numbers
         places = (divmod(row, len(numbers)) for row in range(len(self))[rows])
         return [ViewKey(int(images.image_id[image]), numbers[number]) for image, number in places]
 
-    def geometry(self, record: ImageRecord, view: int) -> ViewGeometry:
-        """Geometry of one view of one image."""
-        fit = self.conventions.preprocessing.fit
-        return self.views.geometry((record.height, record.width), record.image_id, view, fit)
+    def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
+        return self._geometry(self.manifest.image(key.image_id), key.view)
 
-    def plan(self, record: ImageRecord, view: int) -> LabeledView:
-        """One view of one image."""
-        geometry = self.geometry(record, view)
-        truth = training_boxes(record, self.manifest.labels)
-        key = ViewKey(record.image_id, view)
-        return plan_view(key, geometry, truth, self.pyramid, self.regions)
+    def view(self, key: ViewKey) -> LabeledView:
+        """One view, its points found now."""
+        return self._view(self.manifest.image(key.image_id), key.view)
 
     def __iter__(self) -> Iterator[LabeledView]:
-        """Every planned view, in the order of :meth:`keys`."""
+        """Every view, in the order of :meth:`keys`."""
         for record in self.manifest.images:
-            for view in self.views.numbers:
-                yield self.plan(record, view)
+            for number in self.views.numbers:
+                yield self._view(record, number)
+
+    def _geometry(self, record: ImageRecord, number: int) -> ViewGeometry:
+        fit = self.conventions.preprocessing.fit
+        return self.views.geometry((record.height, record.width), record.image_id, number, fit)
+
+    def _view(self, record: ImageRecord, number: int) -> LabeledView:
+        truth = training_boxes(record, self.manifest.labels)
+        key, geometry = ViewKey(record.image_id, number), self._geometry(record, number)
+        return label_view(key, geometry, truth, self.pyramid, self.regions)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.core.errors import ConfigError
 from pipeline.detector.config import DetectorConfig
-from pipeline.store.format.fingerprint import require
+from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
 from pipeline.student.teacher_batch import QuantizedTeacherBatch, quantized_teacher_batch
@@ -80,7 +80,7 @@ def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manife
         )
     # Not the conventions: a student takes over those of the store, see ``StoreSource.conventions``.
     geometry = {"strides": list(detector.strides), "bins": detector.bins}
-    require(fingerprint, {"geometry": geometry, **manifest.identity_in(fingerprint)})
+    check_compatible(fingerprint, {"geometry": geometry, **manifest.identity_in(fingerprint)})
 
 
 def planned_epochs(fingerprint: Mapping[str, Any]) -> int | None:

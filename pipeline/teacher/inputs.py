@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from pipeline.core.errors import ConfigError, TeacherError
+from pipeline.core.files import sha256_of_file
 from pipeline.detector.model import ModelSpec
-from pipeline.onnx.models import GflHandle, ModelHandle, file_sha256, open_model
+from pipeline.onnx.models import GflHandle, ModelHandle, open_model
 from pipeline.regions.view_set import ViewSet
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.fingerprint import store_fingerprint
@@ -21,7 +22,7 @@ class StoreInputs:
     """A teacher's files, and the views that it is to see."""
 
     config: CacheConfig
-    plan: ViewSet
+    view_set: ViewSet
     files: ModelHandle
     """The weights themselves are not read until the teacher is loaded."""
     weights_sha256: str
@@ -35,7 +36,7 @@ class StoreInputs:
     def fingerprint(self) -> dict[str, Any]:
         """Of the store that this makes."""
         return store_fingerprint(
-            self.plan,
+            self.view_set,
             self.spec,
             self.files.architecture,
             self.weights_sha256,
@@ -52,7 +53,7 @@ class StoreInputs:
         """
         return LogitExtractor(
             model=self.files.load(),
-            manifest=self.plan.manifest,
+            manifest=self.view_set.manifest,
             batch_size=self.config.batch_size,
             device=device,
             precision=self.config.forward_precision,
@@ -81,11 +82,13 @@ def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> Store
         raise TeacherError(f"{files.weights}: expected a weights file, but there is none")
     spec = files.spec
     spec.require_scales(config.views.scales, "cache_teacher.views.scales")
-    plan = ViewSet(
+    view_set = ViewSet(
         manifest=manifest,
         strides=spec.strides,
         views=config.views,
         regions=config.regions,
         conventions=spec.conventions,
     )
-    return StoreInputs(config=config, plan=plan, files=files, weights_sha256=file_sha256(files.weights))
+    return StoreInputs(
+        config=config, view_set=view_set, files=files, weights_sha256=sha256_of_file(files.weights)
+    )

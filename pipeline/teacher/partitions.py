@@ -24,11 +24,11 @@ Closing it early drops what has not begun; partitions that were finished stay.
 
 
 def write_here(
-    plan: ViewSet, teacher: LogitExtractor, cores: int, scratch: Path, partitions: Sequence[int]
+    view_set: ViewSet, teacher: LogitExtractor, cores: int, scratch: Path, partitions: Sequence[int]
 ) -> Generator[PartitionTimes, None, None]:
-    """The engine of one process; an ``Engine`` once ``plan``, ``teacher`` and ``cores`` are given."""
+    """The engine of one process; an ``Engine`` once ``view_set``, ``teacher`` and ``cores`` are given."""
     with (
-        PartitionWriter(scratch, plan, teacher, cores=cores, name="here") as partition_writer,
+        PartitionWriter(scratch, view_set, teacher, cores=cores, name="here") as partition_writer,
         ThreadPoolExecutor(PARTITIONS_IN_FLIGHT, thread_name_prefix="partition") as pool,
     ):
         written = [pool.submit(partition_writer.write, index) for index in partitions]
@@ -41,16 +41,16 @@ def write_here(
 
 
 class PartitionWriter:
-    """What one process needs to write partitions: the plan, the teacher and their threads."""
+    """What one process needs to write partitions: the view_set, the teacher and their threads."""
 
     def __init__(
-        self, scratch: Path, plan: ViewSet, teacher: LogitExtractor, *, cores: int, name: str
+        self, scratch: Path, view_set: ViewSet, teacher: LogitExtractor, *, cores: int, name: str
     ) -> None:
         """Start.
 
         Args:
             scratch: As given to ``writer.init``.
-            plan: The views of the store.
+            view_set: The views of the store.
             teacher: Whose outputs are stored.
             cores: How many cores are this process's to use.
             name: Of the process, in what it reports.
@@ -60,9 +60,9 @@ class PartitionWriter:
         """
         self._scratch = scratch
         self._schema = writer.read_schema(scratch)
-        self._plan = plan
+        self._view_set = view_set
         self._teacher = teacher
-        pixels = teacher.batch_size * plan.views.largest_pixels
+        pixels = teacher.batch_size * view_set.views.largest_pixels
         self._counts = ThreadCounts.of(teacher.device, cores, pixels)
         self._threads = teacher.threads(self._counts)
         self._room = BoundedSemaphore(PARTITIONS_IN_FLIGHT)
@@ -82,14 +82,14 @@ class PartitionWriter:
         """Plan, compute, quantize and write one partition; any number of threads may be in here.
 
         Raises:
-            CacheError: the partition does not fit what was planned.
+            CacheError: the partition does not fit what was laid out.
             DatasetError: an image cannot be read.
             TeacherError: an output is not finite.
         """
         with self._room:
-            keys = self._plan.keys(self._schema.partition_views(index))
-            views, plan_seconds = timed_call(plan_views, self._plan, keys)
-            writer.require_planned(self._scratch, index, views)
+            keys = self._view_set.keys(self._schema.partition_views(index))
+            views, plan_seconds = timed_call(find_views, self._view_set, keys)
+            writer.require_views(self._scratch, index, views)
             targets, busy = self._compute(views)
             rows, quantize_seconds = timed_call(quantize_partition, self._schema, views, targets)
             write_seconds = self._write_rows(index, rows)
@@ -128,6 +128,6 @@ class PartitionWriter:
         )
 
 
-def plan_views(plan: ViewSet, keys: Sequence[ViewKey]) -> list[LabeledView]:
-    """The planned views of some keys."""
-    return [plan.plan(plan.manifest.image(key.image_id), key.view) for key in keys]
+def find_views(view_set: ViewSet, keys: Sequence[ViewKey]) -> list[LabeledView]:
+    """The views of some keys, their points found now."""
+    return [view_set.view(key) for key in keys]

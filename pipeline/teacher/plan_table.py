@@ -22,16 +22,16 @@ PARALLEL_FROM_VIEWS = 20_000
 """Fewer are planned in a minute, by which time processes would hardly have begun."""
 
 
-def build_index(plan: ViewSet, processes: int, progress: Progress[ViewIndex]) -> ViewIndex:
+def build_index(view_set: ViewSet, processes: int, progress: Progress[ViewIndex]) -> ViewIndex:
     """Find the regions of every view and keep what the writer must know of them.
 
     Args:
-        plan: All views of a split.
+        view_set: All views of a split.
         processes: How many may work at once; the table does not depend on it.
         progress: Is shown the tables of runs of views.
     """
-    runs = list(_runs(plan))
-    if processes == 1 or len(plan) < PARALLEL_FROM_VIEWS:
+    runs = list(_runs(view_set))
+    if processes == 1 or len(view_set) < PARALLEL_FROM_VIEWS:
         return ViewIndex.concatenate(list(progress(map(_tabulate_run, runs), len(runs), "plan")))
     # Threads of torch do not survive a fork of this process; spawned ones would each own 300 MB of torch.
     context = multiprocessing.get_context("forkserver")
@@ -40,17 +40,17 @@ def build_index(plan: ViewSet, processes: int, progress: Progress[ViewIndex]) ->
         return ViewIndex.concatenate(list(progress(pool.map(_tabulate_run, runs), len(runs), "plan")))
 
 
-def _runs(plan: ViewSet) -> Iterator[ViewSet]:
+def _runs(view_set: ViewSet) -> Iterator[ViewSet]:
     """Plans of consecutive images; one without images if there are none."""
-    images = plan.manifest.images
-    length = max(1, VIEWS_PER_RUN // len(plan.views.numbers))
+    images = view_set.manifest.images
+    length = max(1, VIEWS_PER_RUN // len(view_set.views.numbers))
     for start in range(0, max(1, len(images)), length):
-        yield replace(plan, manifest=replace(plan.manifest, images=images[start : start + length]))
+        yield replace(view_set, manifest=replace(view_set.manifest, images=images[start : start + length]))
 
 
-def _tabulate_run(plan: ViewSet) -> ViewIndex:
+def _tabulate_run(view_set: ViewSet) -> ViewIndex:
     with one_thread():
-        return ViewIndex.from_views(plan)
+        return ViewIndex.from_views(view_set)
 
 
 def _follow_parent() -> None:

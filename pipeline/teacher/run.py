@@ -24,7 +24,7 @@ from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer import writer
 from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.partitions import Engine, plan_views, write_here
+from pipeline.teacher.partitions import Engine, find_views, write_here
 from pipeline.teacher.plan_table import Progress, build_index
 from pipeline.teacher.times import PartitionTimes, StoreTimes
 from pipeline.views.geometry import Views
@@ -62,7 +62,7 @@ class StoreLayout:
 
 
 def layout_store(
-    plan: ViewSet,
+    view_set: ViewSet,
     config: CacheConfig,
     *,
     num_classes: int,
@@ -76,12 +76,12 @@ def layout_store(
 
     ``processes`` may plan at once if the dataset is large.
     """
-    table = build_index(plan, processes, progress)
+    table = build_index(view_set, processes, progress)
     schema = plan_schema(
         table,
         bins=bins,
         num_classes=num_classes,
-        strides=plan.strides,
+        strides=view_set.strides,
         precision=config.precision,
         views_per_partition=config.views_per_partition,
         fingerprint=fingerprint,
@@ -90,26 +90,26 @@ def layout_store(
     return StoreLayout(schema=schema, table=table)
 
 
-def scratch_folder(planned: StoreLayout, scratch_root: Path) -> Path:
+def scratch_folder(layout: StoreLayout, scratch_root: Path) -> Path:
     """Where a store grows: a folder of its own for every fingerprint."""
-    return scratch_root / digest(planned.schema.fingerprint)[:16]
+    return scratch_root / digest(layout.schema.fingerprint)[:16]
 
 
-def require_disk(planned: StoreLayout, scratch_root: Path) -> None:
+def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
     """Refuse before the teacher starts if the store, or what is missing of it, cannot fit.
 
     Raises:
         CacheError: says what is needed and what is free.
     """
-    expected, free = estimate_bytes(planned.schema, planned.table), shutil.disk_usage(scratch_root).free
-    begun = scratch_folder(planned, scratch_root) / writer.STORE_FOLDER
+    expected, free = estimate_bytes(layout.schema, layout.table), shutil.disk_usage(scratch_root).free
+    begun = scratch_folder(layout, scratch_root) / writer.STORE_FOLDER
     there = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
     logger.info(
         "plan: %d views, %d kept points, about %s expected (%s a view), %s free",
-        planned.schema.views,
-        int(planned.table.counts[:, 0].sum()),
+        layout.schema.views,
+        int(layout.table.counts[:, 0].sum()),
         describe_bytes(expected),
-        describe_bytes(expected / max(1, planned.schema.views)),
+        describe_bytes(expected / max(1, layout.schema.views)),
         describe_bytes(free),
     )
     needed = expected - there
@@ -121,8 +121,8 @@ def require_disk(planned: StoreLayout, scratch_root: Path) -> None:
 
 
 def write_store(
-    planned: StoreLayout,
-    plan: ViewSet,
+    layout: StoreLayout,
+    view_set: ViewSet,
     teacher: LogitExtractor,
     *,
     scratch_root: Path,
@@ -130,12 +130,12 @@ def write_store(
     progress: Progress[PartitionTimes],
 ) -> StoreTimes:
     """:func:`fill_store` in this process alone."""
-    engine = partial(write_here, plan, teacher, torch.get_num_threads())
-    return fill_store(planned, engine, scratch_root=scratch_root, output=output, progress=progress)
+    engine = partial(write_here, view_set, teacher, torch.get_num_threads())
+    return fill_store(layout, engine, scratch_root=scratch_root, output=output, progress=progress)
 
 
 def fill_store(
-    planned: StoreLayout,
+    layout: StoreLayout,
     engine: Engine,
     *,
     scratch_root: Path,
@@ -145,26 +145,26 @@ def fill_store(
     """Write all partitions that are not finished yet, then move the store to ``output``.
 
     Args:
-        planned: The store.
+        layout: Of the store.
         engine: Who writes the partitions; not called if all are finished.
         scratch_root: Where unfinished stores lie, each in a folder of its own.
         output: Where the finished store goes.
         progress: Is shown the finished partitions; the length that it is given is that of all their views.
 
     Raises:
-        CacheError: another run writes the same store, or partitions do not match the plan.
+        CacheError: another run writes the same store, or partitions do not match the view_set.
         DatasetError: an image cannot be read.
         TeacherError: an output is not finite.
     """
-    scratch = scratch_folder(planned, scratch_root)
+    scratch = scratch_folder(layout, scratch_root)
     times = StoreTimes()
     start = time.perf_counter()
     with lock_scratch(scratch):
-        writer.init(scratch, planned.schema, planned.table)
-        remaining = _remaining(scratch, planned.schema)
+        writer.init(scratch, layout.schema, layout.table)
+        remaining = _remaining(scratch, layout.schema)
         if remaining:
             with closing(engine(scratch, remaining)) as finished:
-                for partition in progress(finished, _count_views(planned.schema, remaining), "cache"):
+                for partition in progress(finished, _count_views(layout.schema, remaining), "cache"):
                     times += partition
             logger.info("%s", times.sentence(time.perf_counter() - start))
         writer.finalise(scratch, output)
@@ -183,7 +183,7 @@ def _count_views(schema: StoreSchema, partitions: Sequence[int]) -> int:
     return sum(run.stop - run.start for run in runs)
 
 
-def partition_views(planned: StoreLayout, plan: ViewSet, index: int) -> list[LabeledView]:
-    """The planned views of one partition, found again: cheaper than keeping all points of all views."""
-    rows = planned.schema.partition_views(index)
-    return plan_views(plan, [planned.table.key(row) for row in range(rows.start, rows.stop)])
+def partition_views(layout: StoreLayout, view_set: ViewSet, index: int) -> list[LabeledView]:
+    """The views of one partition, found again: cheaper than keeping all points of all views."""
+    rows = layout.schema.partition_views(index)
+    return find_views(view_set, [layout.table.key(row) for row in range(rows.start, rows.stop)])

@@ -64,7 +64,7 @@ class PartitionJob:
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return PartitionWriter(
             scratch,
-            setup.plan,
+            setup.view_set,
             setup.load_teacher(device),
             cores=self.cores or worker.state.nthreads,
             name=str(worker.name),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
-from pipeline.core.files import FileDigest, lock_scratch, remove, write_durably
+from pipeline.core.files import lock_scratch, remove, sha256_of_file, write_atomically
 from pipeline.training.processes import World
 
 NAME_DIGITS = 16
@@ -52,7 +52,7 @@ class Checkpoints:
         """Replace the last checkpoint; a kill leaves the one or the other."""
         buffer = io.BytesIO()
         torch.save(vars(checkpoint), buffer)
-        write_durably(self.path, buffer.getvalue())
+        write_atomically(self.path, buffer.getvalue())
 
     def load(self) -> Checkpoint | None:
         """The newest checkpoint, if there is one.
@@ -93,7 +93,7 @@ def run_key(label: str, decides: Mapping[str, Any]) -> str:
 def _code() -> dict[str, str]:
     """sha256 of every module of this project that is loaded: old code's half must not be continued by new."""
     modules = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("pipeline.")}
-    return {name: FileDigest.of_file(Path(file)).sha256 for name, file in sorted(modules.items()) if file}
+    return {name: sha256_of_file(Path(file)) for name, file in sorted(modules.items()) if file}
 
 
 def random_states(device: torch.device) -> list[Tensor]:

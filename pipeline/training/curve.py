@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.training.processes import Placement
 
 LOG_EVERY_STEPS = 20
@@ -102,7 +102,7 @@ class Curve:
 def write_curve(rows: list[LossRow], path: Path) -> None:
     """Write the loss curve as CSV: one column a term."""
     names = list(rows[0].terms) if rows else []
-    with replacing(path) as partial, partial.open("w", newline="") as file:
+    with atomic_path(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *names, "loss"])
         for row in rows:

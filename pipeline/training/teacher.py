@@ -23,29 +23,29 @@ from pipeline.views.types import LabeledView, ViewKey
 class LabelSource:
     """Targets computed from the annotations as training goes, as every framework does."""
 
-    plan: ViewSet
+    view_set: ViewSet
 
     @property
     def conventions(self) -> Conventions:
-        """Of the plan."""
-        return self.plan.conventions
+        """Of the view set."""
+        return self.view_set.conventions
 
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""
-        ids: list[int] = self.plan.manifest.images.image_id.tolist()
+        ids: list[int] = self.view_set.manifest.images.image_id.tolist()
         return ids
 
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         """The view of an image that an epoch trains on."""
-        return self.plan.views.choose(seed, epoch, image_id)
+        return self.view_set.views.choose(seed, epoch, image_id)
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """Geometry of one view."""
-        return self.plan.geometry(self.plan.manifest.image(key.image_id), key.view)
+        return self.view_set.geometry(key)
 
     def load(self, key: ViewKey) -> tuple[LabeledView, None]:
-        """Plan the view; there are no soft targets."""
-        return self.plan.plan(self.plan.manifest.image(key.image_id), key.view), None
+        """Find the points of the view; there are no soft targets."""
+        return self.view_set.view(key), None
 
     def join(self, soft: Sequence[None]) -> TeacherBatch:
         """Never asked for: no view has soft targets."""
@@ -54,14 +54,14 @@ class LabelSource:
 
 def train_teacher(
     detector: DetectorConfig,
-    plan: ViewSet,
+    view_set: ViewSet,
     config: TrainConfig,
     *,
     machine: Placement,
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train a detector from random weights, on from the newest of ``checkpoints`` if there is one."""
-    conventions = plan.conventions
+    conventions = view_set.conventions
     pyramid = conventions.pyramid(detector.strides)
     criterion = DetectionCriterion(pyramid)
 
@@ -69,8 +69,8 @@ def train_teacher(
         return criterion(raw, batch.targets, main).reduce(normalizers)
 
     loader = Loader(
-        manifest=plan.manifest,
-        source=LabelSource(plan=plan),
+        manifest=view_set.manifest,
+        source=LabelSource(view_set=view_set),
         pyramid=pyramid,
         batch_size=config.schedule.batch_size,
         seed=config.seed,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.detector.gfl import GFL
 
 SCORES = ("AP", "AP50", "AP75")
@@ -44,7 +44,7 @@ def is_best(rows: list[ScoreRow]) -> bool:
 
 def write_scores(rows: list[ScoreRow], path: Path) -> None:
     """Write the scores as CSV: a row for every epoch that was scored."""
-    with replacing(path) as partial, partial.open("w", newline="") as file:
+    with atomic_path(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["epoch", *SCORES])
         for row in rows:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.core.paths import RunPaths, Split
 from pipeline.views.image_table import COLUMNS, Annotation, ImageRecord, ImageTable
 
@@ -204,7 +204,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         "turned_images": manifest.turned_images,
         "categories": [[c.category_id, c.name] for c in manifest.categories],
     }
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_path(path) as partial, partial.open("wb") as file:
         file.write(msgspec.json.encode(head)[:-1] + b',"images":[\n')
         for place, record in enumerate(manifest.images):
             file.write((b",\n" if place else b"") + msgspec.json.encode(_to_row(record)))

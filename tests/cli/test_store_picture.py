@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.cli.store_picture import draw_view, last_shown_bin
 from pipeline.cli.store_view import GRAY, choose_objects, show_view
 from pipeline.codec.precision import Precision
-from pipeline.regions.view_set import RegionsConfig, plan_view
+from pipeline.regions.view_set import RegionsConfig, label_view
 from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.writer import finalise, init, write_partition
@@ -34,7 +34,7 @@ def planned(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[in
         boxes_xyxy=np.concatenate([corners, corners + sides], axis=1).astype(np.float32),
         labels=rng.integers(0, CLASSES, boxes),
     )
-    return plan_view(ViewKey(number, 0), geometry, truth, Pyramid(strides, 0.0), REGIONS)
+    return label_view(ViewKey(number, 0), geometry, truth, Pyramid(strides, 0.0), REGIONS)
 
 
 def targets(view: LabeledView) -> SoftTargets:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.errors import CacheError
+from pipeline.core.errors import CacheError, OutputError
 from pipeline.core.files import (
     LOCK_FILE,
     FileDigest,
+    atomic_path,
     lock_scratch,
     move_into_place,
     remove,
     remove_others,
-    write_durably,
+    write_atomically,
 )
 
 
@@ -55,7 +56,7 @@ def test_a_lock_on_a_folder_that_was_removed_meanwhile_is_refused(
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "folder" / "file"
-    write_durably(path, b"old")
+    write_atomically(path, b"old")
 
     def fail(_: int) -> None:
         raise KeyboardInterrupt
@@ -63,7 +64,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fail)
         with pytest.raises(KeyboardInterrupt):
-            write_durably(path, b"new")
+            write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     remove_others(tmp_path, {"folder/file"})
     assert [file.name for file in path.parent.iterdir()] == ["file"]
@@ -120,3 +121,68 @@ def test_a_folder_moves_to_another_file_system_by_a_copy_and_a_rename(
 def test_any_other_error_of_a_move_is_raised(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         move_into_place(tmp_path / "nothing", tmp_path / "target")
+
+
+def test_a_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with atomic_path(path) as partial:
+        partial.write_text("content")
+        assert not path.exists()
+    assert path.read_text() == "content"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def write_half(path: Path, error: type[BaseException]) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error):
+        write_half(path, error)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_the_copy_in_dvcs_cache_is_not_written_into(tmp_path: Path, link) -> None:
+    cached, path = tmp_path / "cached", tmp_path / "a.txt"
+    cached.write_text("old")
+    link(cached, path)
+    with atomic_path(path) as partial:
+        partial.write_text("new")
+    assert (cached.read_text(), path.read_text(), path.is_symlink()) == ("old", "new", False)
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"a\.txt could not be written: expected a folder at .*file, but"):
+        write_half(tmp_path / "file" / "a.txt", KeyboardInterrupt)
+
+
+def test_what_cannot_be_replaced_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.mkdir()
+    with (
+        pytest.raises(OutputError, match=r"a\.txt could not be written: Is a directory; make room"),
+        atomic_path(path) as partial,
+    ):
+        partial.touch()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_never_mix(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with atomic_path(path) as first:
+        first.write_text("first")
+        with atomic_path(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

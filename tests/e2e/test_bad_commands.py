@@ -93,7 +93,7 @@ MACHINE = [
         does="a file where unfinished work goes",
         edit=a_file_instead("scratch"),
         run=CACHE,
-        says=("scratch could not be written: File exists",),
+        says=("scratch could not be written: expected a folder at scratch, but a file",),
     ),
     Wrong(
         does="a file where a student goes",

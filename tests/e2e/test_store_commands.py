@@ -64,7 +64,7 @@ def make_workspace(folder: Path) -> None:
     save_detector(small_teacher(manifest).model, WEIGHTS, {})
     setup = load_inputs(load_section(CacheConfig, "cache_teacher"), manifest, WEIGHTS)
     planned = layout_store(
-        setup.plan,
+        setup.view_set,
         setup.config,
         num_classes=setup.spec.num_classes,
         bins=setup.spec.bins,
@@ -75,7 +75,7 @@ def make_workspace(folder: Path) -> None:
     )
     write_store(
         planned,
-        setup.plan,
+        setup.view_set,
         setup.load_teacher(torch.device("cpu")),
         scratch_root=folder / "scratch",
         output=STORE,

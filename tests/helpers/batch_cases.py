@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pipeline.detector.head import RawOutputs
-from pipeline.regions.view_set import RegionsConfig, plan_view
+from pipeline.regions.view_set import RegionsConfig, label_view
 from pipeline.views.geometry import ViewGeometry, pad_size
 from pipeline.views.manifest import GroundTruth
 from pipeline.views.pyramid import Pyramid
@@ -24,7 +24,7 @@ def planned_view(
     truth = GroundTruth(
         boxes_xyxy=np.asarray(boxes, np.float32).reshape(-1, 4), labels=np.asarray(labels, np.int64)
     )
-    return plan_view(ViewKey(image_id, 0), geometry, truth, PYRAMID, REGIONS)
+    return label_view(ViewKey(image_id, 0), geometry, truth, PYRAMID, REGIONS)
 
 
 def three_views() -> list[LabeledView]:

@@ -95,7 +95,7 @@ def in_batch(data: Arrays, image: int, values: Tensor, outside: float) -> Tensor
 
 
 def planned_views(data: Arrays) -> list[LabeledView]:
-    """The images of a case as planned views; their boxes are not clipped, unlike ``plan_view``'s."""
+    """The images of a case as planned views; their boxes are not clipped, unlike ``label_view``'s."""
     views = []
     for image in range(image_count(data)):
         padded_hw = size_of(data["pad_hw"][image])

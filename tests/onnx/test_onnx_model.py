@@ -20,9 +20,10 @@ from onnx_cases import (
 from teacher_cases import DETECTOR
 
 from pipeline.core.errors import ConfigError, TeacherError
+from pipeline.core.files import sha256_of_file
 from pipeline.detector.gfl import GFL, save_detector
 from pipeline.onnx import model as onnx_model
-from pipeline.onnx.models import file_sha256, import_onnx, open_model, read_onnx
+from pipeline.onnx.models import import_onnx, open_model, read_onnx
 from pipeline.views.manifest import Category
 
 CPU = torch.device("cpu")
@@ -177,11 +178,11 @@ def test_a_taken_teacher_depends_on_nothing_outside_its_folder(clairvoyant: Path
     weights = tmp_path / "runs" / "teacher.safetensors"
     import_onnx(clairvoyant, TWO, weights)
     original = read_onnx(clairvoyant, TWO)
-    sha256 = file_sha256(original.weights)
+    sha256 = sha256_of_file(original.weights)
     original.weights.unlink()
     taken = open_model(weights, TWO)
     assert (taken.spec, taken.architecture) == (original.spec, original.architecture)
-    assert file_sha256(taken.weights) == sha256
+    assert sha256_of_file(taken.weights) == sha256
     taken.load().place(CPU)
 
 

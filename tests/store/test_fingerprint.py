@@ -2,7 +2,7 @@ import pytest
 
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
-from pipeline.store.format.fingerprint import first_difference, require
+from pipeline.store.format.fingerprint import check_compatible, diff
 
 STORED = {"teacher": {"weights": "abc", "stride": 8}, "views": [1, 2]}
 
@@ -18,22 +18,22 @@ def test_digest_by_hand() -> None:
 
 
 def test_equal_and_partial_needs_are_met() -> None:
-    require(STORED, STORED)
-    require(STORED, {"teacher": {"stride": 8}, "views": (1, 2)})
+    check_compatible(STORED, STORED)
+    check_compatible(STORED, {"teacher": {"stride": 8}, "views": (1, 2)})
 
 
 def test_a_mismatch_names_the_path_and_both_values() -> None:
     with pytest.raises(CacheError, match=r'teacher\.weights is "abc" in the store, but "xyz" is needed'):
-        require(STORED, {"views": [3], "teacher": {"weights": "xyz"}})
+        check_compatible(STORED, {"views": [3], "teacher": {"weights": "xyz"}})
 
 
 def test_a_need_that_the_store_does_not_know_is_a_mismatch() -> None:
     with pytest.raises(CacheError, match=r"teacher\.depth is \(absent\) in the store, but 101 is needed"):
-        require(STORED, {"teacher": {"depth": 101}})
+        check_compatible(STORED, {"teacher": {"depth": 101}})
 
 
 def test_a_value_in_place_of_a_section_is_a_mismatch() -> None:
-    assert first_difference(STORED, {"teacher": "abc"}) == (
+    assert diff(STORED, {"teacher": "abc"}) == (
         "teacher",
         '{"stride":8,"weights":"abc"}',
         '"abc"',

@@ -11,7 +11,7 @@ from kills import Quiet, Tool
 from stores import make_plan, write_one, write_remaining
 from workspace import content_of
 
-from pipeline.core.errors import CacheError
+from pipeline.core.errors import OutputError
 from pipeline.store.writer.writer import finished_partitions, init
 
 CASES = [
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing_behind(tmp_pa
     plan = make_plan(6, views_per_partition=3, most_points=60)
     init(tmp_path, plan.schema, plan.table)
     write_one(tmp_path, plan, 0)
-    with file_size_limit(500), pytest.raises(CacheError, match=r"store\.zarr/points/.*/c/1/0 could not be"):
+    with file_size_limit(500), pytest.raises(OutputError, match=r"store\.zarr/points/.*/c/1/0 could not be"):
         write_one(tmp_path, plan, 1)
     assert finished_partitions(tmp_path) == {0}
     assert not list(tmp_path.rglob("*.partial"))
@@ -73,12 +73,12 @@ def test_a_disk_that_is_full_in_init_or_finalise_is_said_so(tmp_path: Path) -> N
     expected_output = tmp_path / "expected.zarr"
     write_remaining(tmp_path / "quiet", expected_output, plan)
     scratch, output = tmp_path / "scratch", tmp_path / "targets.zarr"
-    with file_size_limit(60), pytest.raises(CacheError, match=r"store\.zarr\.partial could not be written"):
+    with file_size_limit(60), pytest.raises(OutputError, match=r"store\.zarr\.partial could not be written"):
         write_remaining(scratch, output, plan)
     largest_shard = max(path.stat().st_size for path in expected_output.glob("*/*/c/*/0"))
     root = (expected_output / "zarr.json").stat().st_size
     assert largest_shard < root
-    with file_size_limit(root - 1), pytest.raises(CacheError, match=r"store\.zarr/zarr\.json could not be"):
+    with file_size_limit(root - 1), pytest.raises(OutputError, match=r"store\.zarr/zarr\.json could not be"):
         write_remaining(scratch, output, plan)
     assert write_remaining(scratch, output, plan) == set(range(plan.schema.partitions))
     assert content_of(output) == content_of(expected_output)

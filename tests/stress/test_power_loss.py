@@ -17,7 +17,7 @@ from power_loss import (
     replay,
 )
 
-from pipeline.core.files import write_durably
+from pipeline.core.files import write_atomically
 
 RECORD = {"a first run": record_first_run, "a run that continues": record_second_run}
 MOST_MOMENTS = 8
@@ -62,7 +62,7 @@ def test_the_model_loses_what_is_not_fsynced(tmp_path: Path) -> None:
     with recording(tmp_path) as recorder:
         (tmp_path / "folder/lazy.partial").write_bytes(b"abcd")
         (tmp_path / "folder/lazy.partial").rename(tmp_path / "folder/lazy")
-        write_durably(tmp_path / "new/careful", b"abcd")
+        write_atomically(tmp_path / "new/careful", b"abcd")
     last = recorder.moments[-1]
     left = {model: after_power_loss(last, model, Random(0)) for model in MODELS}
     assert left["ordered"]["folder/lazy"] == b""

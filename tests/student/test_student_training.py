@@ -46,7 +46,7 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path
 
 def trained_online(config: StudentConfig, plan: ViewSet) -> GFL:
     teacher = replace(small_teacher(plan.manifest), batch_size=1)
-    source = OnlineSource(plan=plan, teacher=teacher)
+    source = OnlineSource(view_set=plan, teacher=teacher)
     return train_student(config, source, plan.manifest, machine=HERE, label="online").model
 
 
@@ -107,7 +107,7 @@ def test_targets_are_read_for_the_view_that_is_shown(tmp_path: Path) -> None:
     """The pixels of an example and its boxes are those of one and the same view."""
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     for key in store.keys:
-        live = plan.plan(plan.manifest.image(key.image_id), key.view)
+        live = plan.view(key)
         assert store.view(key).geometry == live.geometry
         np.testing.assert_array_equal(store.view(key).boxes_xyxy, live.boxes_xyxy)
 

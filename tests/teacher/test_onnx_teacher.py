@@ -58,7 +58,7 @@ def config(precision: Precision, side: int = SIDE) -> CacheConfig:
 
 def write(setup: StoreInputs, folder: Path) -> TargetStore:
     planned = layout_store(
-        setup.plan,
+        setup.view_set,
         setup.config,
         num_classes=setup.spec.num_classes,
         bins=setup.spec.bins,
@@ -70,7 +70,7 @@ def write(setup: StoreInputs, folder: Path) -> TargetStore:
     output = folder / "targets.zarr"
     write_store(
         planned,
-        setup.plan,
+        setup.view_set,
         setup.load_teacher(CPU),
         scratch_root=folder,
         output=output,
@@ -146,7 +146,7 @@ def test_what_is_said_does_not_depend_on_how_many_runs_there_are_at_once(
     manifest: Manifest, weights: Path
 ) -> None:
     setup = load_inputs(config(LOSSLESS), manifest, weights)
-    views = list(setup.plan)
+    views = list(setup.view_set)
     teacher = setup.load_teacher(CPU)
     said = []
     for cores in (1, 3):

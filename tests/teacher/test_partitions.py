@@ -57,14 +57,14 @@ def test_a_process_never_holds_more_than_two_partitions(
 ) -> None:
     """However many threads ask: a worker may be given more tasks at a time than there should be."""
     lock, held, most = threading.Lock(), 0, 0
-    write_rows, plan_views = writer.write_rows, partitions.plan_views
+    write_rows, find_views = writer.write_rows, partitions.find_views
 
     def begin(*arguments: Any) -> Any:
         nonlocal held, most
         with lock:
             held += 1
             most = max(most, held)
-        return plan_views(*arguments)
+        return find_views(*arguments)
 
     def end(*arguments: Any) -> Any:
         nonlocal held
@@ -73,7 +73,7 @@ def test_a_process_never_holds_more_than_two_partitions(
             held -= 1
         return record
 
-    monkeypatch.setattr(partitions, "plan_views", begin)
+    monkeypatch.setattr(partitions, "find_views", begin)
     monkeypatch.setattr(writer, "write_rows", end)
     with (
         PartitionWriter(tmp_path / "scratch", plan, small_teacher(plan.manifest), cores=2, name="w") as one,

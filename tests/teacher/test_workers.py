@@ -98,7 +98,7 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
     )
     setup = load_inputs(config, views.manifest, folder / "teacher.safetensors")
     planned = layout_store(
-        setup.plan,
+        setup.view_set,
         config,
         num_classes=setup.spec.num_classes,
         bins=setup.spec.bins,
@@ -119,7 +119,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def written_here(workspace: Workspace) -> Files:
     """The store as this process alone writes it."""
     return workspace.fill(
-        partial(write_here, workspace.setup.plan, workspace.setup.load_teacher(CPU), 1), "here"
+        partial(write_here, workspace.setup.view_set, workspace.setup.load_teacher(CPU), 1), "here"
     )[0]
 
 
@@ -178,8 +178,8 @@ def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partit
 ) -> None:
     workspace = prepare(tmp_path, silent=True)
     writer.init(workspace.scratch, workspace.view.schema, workspace.view.table)
-    teller = small_teacher(workspace.setup.plan.manifest)
-    list(write_here(workspace.setup.plan, teller, 1, workspace.scratch, [3, 5]))
+    teller = small_teacher(workspace.setup.view_set.manifest)
+    list(write_here(workspace.setup.view_set, teller, 1, workspace.scratch, [3, 5]))
     engine = workspace.workers(partial(existing_cluster, scheduler))
     with pytest.raises(
         TeacherError, match=r"^image_id=\d+, view=\d: expected finite teacher outputs, but \d+ of"
@@ -196,7 +196,7 @@ def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partit
 def test_a_worker_with_other_files_is_refused(tmp_path: Path, scheduler: str) -> None:
     """Its folders are not those of whoever asks: a mistake that would not show in the plan."""
     workspace = prepare(tmp_path)
-    other = small_teacher(workspace.setup.plan.manifest, seed=1)
+    other = small_teacher(workspace.setup.view_set.manifest, seed=1)
     save_detector(other.model, tmp_path / "teacher.safetensors", {})
     engine = workspace.workers(partial(existing_cluster, scheduler))
     with pytest.raises(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.datasets.shapes.draws import Floats, Point, clamp, log_uniform, pick, pick_weighted, uniform
 from pipeline.datasets.shapes.outlines import (
     Outline,
@@ -293,7 +293,7 @@ def write_split(
         # BMP, not PNG: with compress_level=0 too, where stored blocks are cut differs between zlib builds and
         # buffer sizes (seen above 64 KiB: Pillow with zlib-ng cut every 33 kB, Python's zlib every 65 kB)
         file_name = f"{image_id:012d}.bmp"
-        with replacing(images / file_name) as partial:
+        with atomic_path(images / file_name) as partial:
             Image.fromarray(pixels).save(partial, format="BMP")
         height, width, _ = pixels.shape
         image_rows.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
@@ -312,5 +312,5 @@ def _write_annotations(path: Path, images: list[dict[str, Any]], annotations: li
         ],
     }
     # bytes, because text mode would write other line ends on Windows
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes((json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode())

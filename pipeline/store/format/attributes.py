@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
-from pipeline.core.files import write_durably
+from pipeline.core.files import write_atomically
 from pipeline.store.format.schema import require_version
 
 ROOT_METADATA = "zarr.json"
@@ -18,7 +18,7 @@ REFETCH_HINT = "fetch it with `dvc pull`, or make it with `dvc repro cache_teach
 
 def write_attributes(store: Path, attributes: Mapping[str, Any]) -> None:
     """Write the root group's metadata, sealed by a digest of ``attributes``."""
-    write_durably(store / ROOT_METADATA, _encode({**attributes, SEAL: digest(attributes)}))
+    write_atomically(store / ROOT_METADATA, _encode({**attributes, SEAL: digest(attributes)}))
 
 
 def read_attributes(store: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.files import FileDigest, write_durably
+from pipeline.core.files import FileDigest, write_atomically
 
 RECORDS_FOLDER = "partitions"
 
@@ -91,7 +91,7 @@ def record_path(scratch: Path, partition: int) -> Path:
 
 def write_record(scratch: Path, record: PartitionRecord) -> None:
     content = json.dumps(record.to_json(), indent=2)
-    write_durably(record_path(scratch, record.partition), content.encode())
+    write_atomically(record_path(scratch, record.partition), content.encode())
 
 
 def read_record(scratch: Path, partition: int) -> PartitionRecord | None:

@@ -9,20 +9,47 @@ from pipeline.core.errors import CacheError
 ABSENT = "(absent)"
 
 
-def first_difference(stored: Any, needed: Any, path: str = "") -> tuple[str, str, str] | None:
-    """The first field, in alphabetical order, where ``stored`` is not what is ``needed``.
+Difference = tuple[str, str, str]
+"""A field's dotted path, and its two values as JSON."""
 
-    Fields that only ``stored`` has are nobody's need and are passed over.
 
-    Returns:
-        The field's dotted path, the stored and the needed value as JSON; ``None`` if nothing differs.
+def diff(stored: Any, needed: Any) -> Difference | None:
+    """The first field, in alphabetical order, where two documents differ; ``None`` if they are equal."""
+    found = _first_lack(stored, needed, "")
+    if found:
+        return found
+    swapped = _first_lack(needed, stored, "")
+    return swapped and (swapped[0], swapped[2], swapped[1])
+
+
+def check_compatible(stored: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
+    """Refuse a store that was made from something else than its reader needs.
+
+    Fields that only ``stored`` has do not concern the reader and are passed over.
+
+    Raises:
+        CacheError: Names the first differing field by its dotted path, and both values.
     """
+    _require_none(_first_lack(stored, needed, ""))
+
+
+def check_equal(stored: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Refuse a store that would not be made again from what is here.
+
+    Raises:
+        CacheError: As :func:`check_compatible`.
+    """
+    _require_none(diff(stored, made))
+
+
+def _first_lack(stored: Any, needed: Any, path: str) -> Difference | None:
+    """The first field of ``needed`` that ``stored`` has otherwise or not at all."""
     if isinstance(stored, Mapping) and isinstance(needed, Mapping):
         for name in sorted(needed):
             inner = f"{path}.{name}" if path else name
             if name not in stored:
                 return inner, ABSENT, canonical_json(needed[name]).decode()
-            found = first_difference(stored[name], needed[name], inner)
+            found = _first_lack(stored[name], needed[name], inner)
             if found:
                 return found
         return None
@@ -30,34 +57,7 @@ def first_difference(stored: Any, needed: Any, path: str = "") -> tuple[str, str
     return None if left == right else (path, left, right)
 
 
-def diff(stored: Any, made: Any) -> tuple[str, str, str] | None:
-    """As :func:`first_difference`, but a field that only ``stored`` has is a difference, too."""
-    found = first_difference(stored, made)
-    if found:
-        return found
-    swapped = first_difference(made, stored)
-    return swapped and (swapped[0], swapped[2], swapped[1])
-
-
-def require(stored: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
-    """Refuse a store that was made from something else than its reader needs.
-
-    Raises:
-        CacheError: Names the first differing field by its dotted path, and both values.
-    """
-    _require_none(first_difference(stored, needed))
-
-
-def check_equal(stored: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    """Refuse a store that would not be made again from what is here.
-
-    Raises:
-        CacheError: As :func:`require`.
-    """
-    _require_none(diff(stored, made))
-
-
-def _require_none(found: tuple[str, str, str] | None) -> None:
+def _require_none(found: Difference | None) -> None:
     if found:
         path, left, right = found
         raise CacheError(

@@ -73,7 +73,7 @@ class StoreSchema:
         points_per_shard: Rows that a partition owns in the ``points`` arrays; whole chunks.
         main_per_shard: Rows that a partition owns in the ``main`` array; whole chunks.
         chunk_rows: Rows of an inner chunk of the ``points`` arrays.
-        fingerprint: JSON; what the store was made from, see ``fingerprint.require``.
+        fingerprint: JSON; what the store was made from, see ``fingerprint.check_compatible``.
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
     """
 

@@ -1,4 +1,4 @@
-"""The table of all planned views: what the writer must know before the first teacher output exists."""
+"""The table of all views: what the writer must know before the first teacher output exists."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,18 +38,18 @@ class ViewIndex:
 
     @classmethod
     def from_views(cls, views: Iterable[LabeledView]) -> "ViewIndex":
-        """Tabulate planned views; keeps none of their points, so that ``views`` may be a generator.
+        """Tabulate views; keeps none of their points, so that ``views`` may be a generator.
 
         Raises:
             CacheError: The keys do not ascend strictly.
         """
         keys, geometry, counts, boxes, labels = [], [], [], [], []
-        for planned in views:
-            keys.append(planned.key)
-            geometry.append(geometry_row(planned.geometry))
-            counts.append(counts_row(planned))
-            boxes.append(planned.boxes_xyxy)
-            labels.append(planned.labels)
+        for view in views:
+            keys.append(view.key)
+            geometry.append(geometry_row(view.geometry))
+            counts.append(counts_row(view))
+            boxes.append(view.boxes_xyxy)
+            labels.append(view.labels)
         numbers = np.array(keys, dtype=np.int64).reshape(len(keys), 2)
         return cls(
             image_id=numbers[:, 0].copy(),
@@ -175,9 +175,9 @@ def geometry_from_row(row: Sequence[int], fit: ResizeMode) -> ViewGeometry:
     )
 
 
-def counts_row(planned: LabeledView) -> tuple[int, int, int]:
+def counts_row(view: LabeledView) -> tuple[int, int, int]:
     """Points, main-region points and boxes of a view."""
-    return len(planned.points), planned.points.main_count, len(planned.labels)
+    return len(view.points), view.points.main_count, len(view.labels)
 
 
 def _shard_rows(counts: NDArray[np.int64], views_per_partition: int, chunk_rows: int) -> int:

@@ -165,13 +165,13 @@ class TargetStore:
         return self._geometry_of(self._row(key))
 
     def view(self, key: ViewKey) -> LabeledView:
-        """A view as planned, its weights as stored.
+        """A view with its weights as stored.
 
         Raises:
             CacheError: The view is not stored, or its partition is damaged.
         """
         row = self._row(key)
-        return self._planned(key, row, self._region(row))
+        return self._labeled(key, row, self._region(row))
 
     def read(self, key: ViewKey) -> StoredView:
         """A view with its codes.
@@ -182,11 +182,11 @@ class TargetStore:
         row = self._row(key)
         points, count, main, main_count, _, _ = self._extent[row].tolist()
         region = self._region(row)
-        planned = self._planned(key, row, region)
+        view = self._labeled(key, row, region)
         return StoredView(
-            view=planned,
+            view=view,
             edge_codes=self._rows[layout.EDGE_CODES].read(points, count),
-            edge_steps=edge_steps(self.schema.precision, region[:, 3], planned.points.main_region),
+            edge_steps=edge_steps(self.schema.precision, region[:, 3], view.points.main_region),
             cls_codes=self._rows[layout.CLS_CODES].read(main, main_count),
             cls_step=self.schema.precision.cls_step,
         )
@@ -212,7 +212,7 @@ class TargetStore:
         """(P, 4) rows of ``points/region``."""
         return self._rows[layout.REGION].read(int(self._extent[row, 0]), int(self._extent[row, 1]))
 
-    def _planned(self, key: ViewKey, row: int, region: NDArray[np.int32]) -> LabeledView:
+    def _labeled(self, key: ViewKey, row: int, region: NDArray[np.int32]) -> LabeledView:
         first, count = self._extent[row, 4:].tolist()
         boxes = slice(first, first + count)
         return LabeledView(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.codec.edges import EDGES
 from pipeline.core.errors import CacheError
-from pipeline.core.output import replacing
+from pipeline.core.files import atomic_path
 from pipeline.store.format.schema import FORMAT_VERSION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
@@ -110,7 +110,7 @@ def export_views(store: TargetStore, keys: Sequence[ViewKey]) -> dict[str, NDArr
 
 def write_npz(path: Path, arrays: dict[str, Any]) -> None:
     """Write arrays without pickles, to exactly this name."""
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
@@ -146,18 +146,18 @@ def _no_rows(schema: StoreSchema) -> dict[str, NDArray[Any]]:
 
 def _rows_of_view(view: StoredView, schema: StoreSchema) -> dict[str, NDArray[Any]]:
     """The rows of one view; its ``main_point`` counts from its own first point."""
-    planned, points = view.view, view.view.points
-    places = locate_points(planned, schema.pyramid)
+    labeled, points = view.view, view.view.points
+    places = locate_points(labeled, schema.pyramid)
     return {
         "level": points.level.astype(np.int64),
         "position": points.position.astype(np.int64),
         "stride": places.stride,
         "main_gt": points.main_gt.astype(np.int64),
         "main_point": np.flatnonzero(points.main_region).astype(np.int64),
-        "labels": planned.labels,
+        "labels": labeled.labels,
         "point_xy": places.xy,
         "valuable_weight": points.valuable_weight,
         "edge_logits": view.edge_logits(),
         "cls_logits": view.cls_logits(),
-        "boxes_xyxy": planned.boxes_xyxy,
+        "boxes_xyxy": labeled.boxes_xyxy,
     }

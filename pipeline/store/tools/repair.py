@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.codec.edges import EDGES
 from pipeline.core.errors import CacheError
-from pipeline.core.files import FileDigest, remove, write_durably
+from pipeline.core.files import FileDigest, remove, write_atomically
 from pipeline.store.format.attributes import ROOT_METADATA
 from pipeline.store.format.schema import REGION, StoreSchema, chunk_key, sharded_specs, table_specs
 from pipeline.store.format.table import ViewIndex
@@ -206,5 +206,5 @@ def _put_in_place(store: Path, wanted: Files, made: Mapping[str, bytes]) -> Rebu
     for name in same:
         if (store / name).is_dir():
             remove(store / name)
-        write_durably(store / name, made[name])
+        write_atomically(store / name, made[name])
     return Rebuilt(replaced=tuple(same), different=tuple(name for name in wanted if name not in same))

@@ -35,11 +35,11 @@ def quantize_partition(
             key as a note).
     """
     parts = []
-    for planned, soft in zip(views, targets, strict=True):
+    for view, soft in zip(views, targets, strict=True):
         try:
-            parts.append(_quantize_view(schema, planned, soft))
+            parts.append(_quantize_view(schema, view, soft))
         except ValueError as error:
-            error.add_note(f"image_id={planned.key.image_id}, view={planned.key.view}")
+            error.add_note(f"image_id={view.key.image_id}, view={view.key.view}")
             raise
     return PartitionRows(
         arrays={path: np.concatenate([part.arrays[path] for part in parts]) for path in parts[0].arrays},
@@ -63,8 +63,8 @@ def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_byt
     }
 
 
-def _quantize_view(schema: StoreSchema, planned: LabeledView, soft: SoftTargets) -> PartitionRows:
-    points, precision = planned.points, schema.precision
+def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) -> PartitionRows:
+    points, precision = view.points, schema.precision
     _require_shape("edge_logits", soft.edge_logits, (len(points), EDGES, schema.bins))
     _require_shape("cls_logits", soft.cls_logits, (points.main_count, schema.num_classes))
     region = _region_rows(precision, points)
@@ -73,7 +73,7 @@ def _quantize_view(schema: StoreSchema, planned: LabeledView, soft: SoftTargets)
     classes = quantize_classes(soft.cls_logits, precision.cls_step)
     statistics = PartitionStatistics(
         views=1,
-        boxes=len(planned.labels),
+        boxes=len(view.labels),
         points=len(points),
         main_points=points.main_count,
         valuable_points=int(np.count_nonzero(weight_codes)),

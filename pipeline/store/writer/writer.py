@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import CacheError
 from pipeline.core.files import (
+    PARTIAL_SUFFIX,
     FileDigest,
     fsync_tree,
     move_into_place,
-    os_errors_as_cache_error,
+    os_errors_as_output_error,
     remove,
     remove_others,
-    write_durably,
+    write_atomically,
 )
-from pipeline.core.output import PARTIAL_SUFFIX
 from pipeline.store.format.attributes import ROOT_METADATA, read_attributes, write_attributes
 from pipeline.store.format.completion import (
     RECORDS_FOLDER,
@@ -39,7 +39,7 @@ from pipeline.store.format.completion import (
     record_path,
     write_record,
 )
-from pipeline.store.format.fingerprint import first_difference
+from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
 from pipeline.store.format.shard_signature import shard_signature
 from pipeline.store.format.table import ViewIndex, counts_row
@@ -73,7 +73,7 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     begun = _begun(scratch, plan) if store.exists() else None
     partial = scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
     remove(partial)
-    with os_errors_as_cache_error(partial):
+    with os_errors_as_output_error(partial):
         create_arrays(partial, schema, table.arrays(schema))
         files = {name: FileDigest.of_file(partial / name) for name in _planned_files(partial)}
     attributes = {**plan, "files": {name: file.to_json() for name, file in files.items()}}
@@ -86,7 +86,7 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     # Records without a store are of an earlier one: they must not vouch for this one's shards.
     remove(scratch / RECORDS_FOLDER)
     write_attributes(partial, attributes)
-    with os_errors_as_cache_error(partial):
+    with os_errors_as_output_error(partial):
         fsync_tree(partial)
     move_into_place(partial, store)
 
@@ -106,11 +106,11 @@ def write_partition(
         CacheError: ``init`` has not run, or the views are not the planned ones.
         ValueError: A target has the wrong shape or is not finite (with the view's key as a note).
     """
-    require_planned(scratch, index, views)
+    require_views(scratch, index, views)
     return write_rows(scratch, index, quantize_partition(read_schema(scratch), views, targets))
 
 
-def require_planned(scratch: Path, index: int, views: Sequence[LabeledView]) -> None:
+def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> None:
     """Compare a partition's keys and counts with the plan: the offsets of all later views depend on them.
 
     Raises:
@@ -151,7 +151,7 @@ def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecor
         values, name = rows.arrays[spec.path], f"{spec.path}/{chunk_key(index, 2)}"
         if len(values):
             content = encode_shard(spec, values)
-            write_durably(store / name, content)
+            write_atomically(store / name, content)
             shards[name], marks[name] = FileDigest.of_bytes(content), shard_signature(content, spec)
     record = PartitionRecord(partition=index, shards=shards, marks=marks, statistics=rows.statistics)
     write_record(scratch, record)
@@ -252,13 +252,11 @@ def _mend(store: Path, fresh: Path, files: Mapping[str, FileDigest]) -> None:
     for name, file in files.items():
         if file.problem(store / name):
             logger.warning("%s is damaged: written again", store / name)
-            write_durably(store / name, (fresh / name).read_bytes())
+            write_atomically(store / name, (fresh / name).read_bytes())
 
 
 def _require_same_plan(scratch: Path, begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    # Both ways: a field that only the begun store has makes it another one, too.
-    begun = _plan_of(begun)
-    found = first_difference(begun, wanted) or first_difference(wanted, begun)
+    found = diff(_plan_of(begun), wanted)
     if found:
         raise CacheError(
             f"{scratch} holds the beginning of another store: {found[0]} differs ({found[1]}, {found[2]}); "
