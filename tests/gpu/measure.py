@@ -10,8 +10,6 @@ waits for the device. ``--device cpu --small`` tries everything out in a minute.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from forked import run_stage
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import fcos_resnet50_fpn
@@ -159,7 +158,7 @@ def setup(setting: Setting) -> Result:
     nn.init.constant_(model.bbox_head.gfl_cls.bias, -3.0)  # type: ignore[arg-type]  # finds something
     save_detector(model, setting.work / "teacher.safetensors", {})
     for stage in ("prepare_data", "prepare_teacher"):
-        run_stage(setting, stage, "params.yaml")
+        run_stage(stage, ["--params", "params.yaml"], STAGE_LIMIT_S, setting.work, setting.device.type)
     return {"seconds": time.perf_counter() - start}
 
 
@@ -249,25 +248,13 @@ def write_params(setting: Setting, name: str, changes: Mapping[str, Any]) -> Pat
     return path
 
 
-def run_stage(setting: Setting, stage: str, params: str) -> None:
-    """Run a stage as a process of its own."""
-    search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}", "--params", params],
-        cwd=setting.work,
-        env={**os.environ, "PYTHONPATH": search, "LDP_DEVICE": setting.device.type},
-        check=True,
-        timeout=STAGE_LIMIT_S,
-    )
-
-
 def cache(setting: Setting) -> Result:
     """The whole stage by its own clock, in each precision of the forward pass."""
     results: Result = {}
     for precision in CACHE_PRECISIONS:
         name = f"cache_{precision}.yaml"
         write_params(setting, name, {"cache_teacher.forward_precision": precision})
-        run_stage(setting, "cache_teacher", name)
+        run_stage("cache_teacher", ["--params", name], STAGE_LIMIT_S, setting.work, setting.device.type)
         folder = setting.work / "runs" / NAME / "cache"
         timing = json.loads((folder / "timing.json").read_text())
         results[precision] = {"per_s": timing["views"] / timing["seconds"], "timing": timing}
@@ -510,6 +497,16 @@ PARTS: dict[str, Callable[[Setting], Result]] = {
 }
 
 
+def measure(setting: Setting, parts: list[str], out: Path) -> None:
+    """Measure some parts; the file is written after each."""
+    results: Result = {}
+    setting.work.mkdir(parents=True, exist_ok=True)
+    os.chdir(setting.work)
+    for part in parts:
+        results[part] = PARTS[part](setting)
+        out.write_text(json.dumps(results, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=PARTS)
@@ -519,12 +516,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
     setting = Setting(device=torch.device(args.device), work=args.work.resolve(), small=args.small)
-    out, results = args.out.resolve(), {}
-    setting.work.mkdir(parents=True, exist_ok=True)
-    os.chdir(setting.work)
-    for part in args.parts:
-        results[part] = PARTS[part](setting)
-        out.write_text(json.dumps(results, indent=1))
+    measure(setting, args.parts, args.out.resolve())
 
 
 if __name__ == "__main__":

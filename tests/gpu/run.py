@@ -8,6 +8,7 @@ written down, too. ``--device cpu --small`` tries everything out.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -26,6 +27,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import yaml
+from forked import PartError, call_forked, run_stage
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "tests/gpu"
@@ -91,14 +93,6 @@ class Day:
         content = {"parts": [asdict(part) for part in self.parts]}
         (self.out / "gpu.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
         (self.out / "gpu.md").write_text(markdown(self.parts))
-
-
-class PartError(Exception):
-    """A part's process failed; what it had found until then is kept."""
-
-    def __init__(self, message: str, result: Any = None) -> None:
-        super().__init__(message)
-        self.result = result
 
 
 def run(command: list[str], limit: float, folder: Path, environment: Mapping[str, str]) -> str:
@@ -196,9 +190,15 @@ def read_tests(report: Path) -> Row:
 def measure(day: Day, part: str, limit: float) -> Row:
     """A part of ``measure.py``."""
     out = day.work / f"{part}.json"
-    command = [sys.executable, str(HERE / "measure.py"), part, "--device", day.device]
-    command += ["--work", str(day.work / "measure"), "--out", str(out), *(["--small"] if day.small else [])]
-    run(command, limit, ROOT, {})
+
+    def call() -> None:
+        module = importlib.import_module("measure")
+        setting = module.Setting(
+            device=module.torch.device(day.device), work=day.work / "measure", small=day.small
+        )
+        module.measure(setting, [part], out)
+
+    call_forked(call, limit, ROOT)
     results: Row = json.loads(out.read_text())[part]
     return results
 
@@ -226,10 +226,10 @@ def run_recipe(day: Day, name: str, edit: Callable[[Row], object], limit: float)
     with recipe(day, name, edit) as (folder, stages):
         for stage in stages:
             module, *arguments = stage.split()
-            command = [sys.executable, "-m", f"stages.{module}", *arguments, "--params", "params.yaml"]
+            arguments += ["--params", "params.yaml"]
             start = time.monotonic()
             try:
-                run(command, deadline - start, folder, {"LDP_DEVICE": day.device})
+                run_stage(module, arguments, deadline - start, folder, day.device)
             except PartError as error:
                 if module != "report":
                     raise PartError(f"{stage}: {error}", found) from error
@@ -275,6 +275,17 @@ def _cell(value: Any) -> str:
     return " ".join(text.replace("|", "/").split())[:400]
 
 
+def preload() -> None:
+    """Load the libraries once, for all forks; what cannot be loaded fails in each part that needs it."""
+    sys.path[:0] = [str(ROOT), str(HERE)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    for name in ("measure", *(f"stages.{path.stem}" for path in (ROOT / "stages").glob("[a-z]*.py"))):
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            print(f"{name}: {type(error).__name__}: {error}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of gpu.json and gpu.md")
@@ -293,6 +304,7 @@ def main() -> None:
             budget=args.budget,
             only=frozenset(args.only),
         )
+        day.run("loading of libraries", 0, 90, lambda _limit: preload())
         day.run("facts", 5, 90, facts)
         day.run("tests", 30, 150, lambda limit: run_tests(day, limit))
         day.run("setup", 20, 60, lambda limit: measure(day, "setup", limit))
