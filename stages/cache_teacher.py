@@ -21,9 +21,10 @@ from pipeline.core.environment import (
 from pipeline.core.files import os_errors_as_output_error
 from pipeline.core.paths import SCRATCH, RunPaths, run_paths
 from pipeline.core.progress import show_progress, show_work
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
-from pipeline.teacher.run import CacheConfig, fill_store, layout_store, require_disk
+from pipeline.teacher.run import fill_store, layout_store, require_disk
 from pipeline.teacher.times import PartitionTimes
 from pipeline.views.manifest import read_split
 

@@ -4,7 +4,7 @@ import logging
 
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
-from pipeline.core.environment import device, run_stage, write_json
+from pipeline.core.environment import device, evaluation_batch, run_stage, write_json
 from pipeline.core.paths import TEACHER, require_student, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.evaluation.coco_ap import HEADLINE, evaluate, write_precision_recall
@@ -31,7 +31,7 @@ def main() -> None:
         files.load(),
         manifest,
         config.scale,
-        batch_size=config.batch_size,
+        batch_size=evaluation_batch(),
         device=device(),
         progress=lambda batches, total: show_progress(batches, total, f"evaluate {name}"),
     )

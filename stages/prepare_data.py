@@ -10,8 +10,8 @@ from pipeline.core.errors import DatasetError, short_repr
 from pipeline.core.paths import SPLITS, RunPaths, Split, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.datasets.coco import read_coco, require_images
-from pipeline.datasets.config import CocoConfig, PrepareDataConfig
-from pipeline.datasets.shapes.dataset import ShapesConfig, write_split
+from pipeline.datasets.config import CocoConfig, PrepareDataConfig, ShapesConfig
+from pipeline.datasets.shapes.dataset import write_split
 from pipeline.views.manifest import Manifest, keep_trainable, write_manifest
 
 

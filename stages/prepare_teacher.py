@@ -1,8 +1,9 @@
 """Train the teacher, or take a given one: ends with one file of weights and its description."""
 
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec import to_builtins
 
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
@@ -12,7 +13,8 @@ from pipeline.core.paths import run_paths
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, save_detector
 from pipeline.onnx.models import import_onnx
-from pipeline.regions.view_set import RegionsConfig, ViewSet
+from pipeline.regions.config import RegionsConfig
+from pipeline.regions.view_set import ViewSet
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.curve import LossRow, write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
@@ -29,7 +31,7 @@ def main(processes: World) -> None:
     params = stage_arguments(__doc__).params
     config, folder = load_section(PrepareTeacherConfig, "prepare_teacher", params), run_paths(params)
     manifest = read_split(folder, "train")
-    made_from = {"prepare_teacher": asdict(config), "images": manifest.identity()}
+    made_from = {"prepare_teacher": to_builtins(config), "images": manifest.identity()}
     unfinished = UNFINISHED / run_key("teacher", made_from)
     with hold_checkpoints(unfinished, processes) as checkpoints:
         timing = folder.teacher / "timing.json"
@@ -78,7 +80,7 @@ def _plan(detector: DetectorConfig, views: Views, manifest: Manifest) -> ViewSet
         strides=detector.strides,
         views=views,
         # Training reads only the main region, which does not depend on the choice.
-        regions=RegionsConfig(overlap="diou", lower_fraction=1.0),
+        regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
         conventions=GFL_CONVENTIONS,
     )
 

@@ -11,7 +11,7 @@ from pipeline.evaluation.config import EvaluateConfig
 from pipeline.report.collect import collect
 from pipeline.report.page import render
 from pipeline.report.summary import headline
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import read_split
 
 logger = logging.getLogger(__name__)

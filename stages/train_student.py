@@ -10,7 +10,8 @@ from pipeline.core.environment import timed, write_json
 from pipeline.core.paths import require_student, run_paths
 from pipeline.detector.gfl import save_detector
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.train import StudentConfig, run_identity, stored_targets, train_student
+from pipeline.student.config import StudentConfig
+from pipeline.student.train import run_identity, stored_targets, train_student
 from pipeline.student.validate import validation_on
 from pipeline.training.checkpoints import hold_checkpoints, run_key
 from pipeline.training.curve import write_curve
@@ -32,7 +33,7 @@ def main(processes: World) -> None:
     store = TargetStore.open(folder.store)
     source = stored_targets(config, store, train)
     here, output = machine(processes), folder.student(name)
-    facts = {"epochs": config.train.schedule.epochs, "images": len(train.images)}
+    facts = {"epochs": config.train.epochs, "images": len(train.images)}
     read = [split for split in (train, val) if split]
     unfinished = UNFINISHED / run_key(name, run_identity(config, store, read))
     with hold_checkpoints(unfinished, processes) as checkpoints:

@@ -8,12 +8,13 @@ from pipeline.core.config import load_section
 from pipeline.core.environment import device, run_stage, write_json
 from pipeline.core.errors import CacheError
 from pipeline.core.paths import run_paths
-from pipeline.fidelity.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
+from pipeline.fidelity.config import load_fidelity
+from pipeline.fidelity.fidelity import measure_fidelity, require_bounds, sample_keys
 from pipeline.store.format.fingerprint import check_equal
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import read_split
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     """Run the stage."""
     params = stage_arguments(__doc__).params
-    config = load_section(FidelityConfig, "verify_cache", params)
+    config = load_fidelity(params)
     cached = load_section(CacheConfig, "cache_teacher", params)
     folder = run_paths(params)
     problems = verify(folder.store, lambda _done, _total: None)

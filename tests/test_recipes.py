@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.params import require_params
-from pipeline.core.config import PARAMS, read_params
+from pipeline.core.config import PARAMS, read_sections
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -28,7 +28,7 @@ def test_the_default_is_a_recipe_too() -> None:
 def test_recipes_of_one_name_make_the_same_store_and_call_only_equal_students_equal(
     one: Path, other: Path
 ) -> None:
-    first, second = read_params(one), read_params(other)
+    first, second = read_sections(one), read_sections(other)
     if first["name"] != second["name"]:
         return
     for section in UP_TO_THE_STORE:

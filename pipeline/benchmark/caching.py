@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pipeline.benchmark.rounds import Repeats, ShowRounds, now, take_turns
 from pipeline.regions.view_set import ViewSet
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
-from pipeline.teacher.run import CacheConfig, StoreLayout, layout_store, partition_views, write_store
+from pipeline.teacher.run import StoreLayout, layout_store, partition_views, write_store
 from pipeline.teacher.times import Seconds
 from pipeline.views.pyramid import Size
 from pipeline.views.types import LabeledView, SoftTargets

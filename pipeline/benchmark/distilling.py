@@ -1,11 +1,12 @@
 """``ldp bench``: what a recipe's distillation costs beside plain training, measured in one process."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 
 from pipeline.benchmark.caching import CachePasses, CacheTimes
 from pipeline.benchmark.rounds import ShowRounds
@@ -16,9 +17,9 @@ from pipeline.cost.card import StudentCost, break_even
 from pipeline.cost.probe import device_name
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.run import CacheConfig
 from pipeline.training.processes import Placement
 from pipeline.views.geometry import PerEpochViewsConfig, Views
 
@@ -100,7 +101,7 @@ def measure_distilling(
     bench = StudentSteps(students, plan.conventions, plan.manifest, machine)
     several = ways(plan, teacher.model, TargetStore.open(passes.store))
     timed = bench.time(several, config.rounds, config.steps, show)
-    epochs, batch = students.train.schedule.epochs, students.train.schedule.batch_size
+    epochs, batch = students.train.epochs, students.train.batch_size
     return DistillingTimes(
         student=name,
         backbones=(teacher.model.spec.name, students.detector.backbone),

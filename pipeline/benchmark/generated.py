@@ -14,7 +14,7 @@ from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import NOT_MAIN, KeptPoints, LabeledView, SoftTargets, ViewKey
 
 BINS, CLASSES, BOXES = 17, 80, 7
-PRECISION = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
+PRECISION = Precision(edge_step=0.1, max_step_factor=4.0, cls_step=0.1)
 """As in the recipes."""
 GEOMETRY = ViewGeometry(original_hw=(427, 640), resized_hw=(800, 1199), padded_hw=(800, 1216), flip=False)
 LEVEL_STRIDES = {8: 0.62, 16: 0.24, 32: 0.1, 64: 0.03, 128: 0.01}

@@ -1,17 +1,19 @@
 """A student's training step, the three ways: the step alone, with its data loader, and its memory."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from pipeline.benchmark.memory import peak_bytes
 from pipeline.benchmark.rounds import Repeats, ShowRounds, now, take_turns
 from pipeline.benchmark.ways import Way
-from pipeline.student.train import StudentConfig, student_losses
+from pipeline.student.config import StudentConfig
+from pipeline.student.train import student_losses
 from pipeline.training.batches import Batch, batch_labels
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
@@ -78,7 +80,7 @@ class StudentSteps:
             steps: Of such a run.
             show: Shows the rounds.
         """
-        alone = _Alone(self, ways[0], self._config.train.schedule.batch_size)
+        alone = _Alone(self, ways[0], self._config.train.batch_size)
         rng = np.random.default_rng(0)
         timed = take_turns(
             {way.name: partial(alone.time, way) for way in ways},
@@ -153,7 +155,7 @@ class StudentSteps:
             manifest=self._manifest,
             source=way.source,
             pyramid=self._pyramid,
-            batch_size=train.schedule.batch_size,
+            batch_size=train.batch_size,
             seed=train.seed,
             group_by_aspect=train.group_by_aspect,
             machine=self._machine,

@@ -1,13 +1,15 @@
 """``ldp bench``: measure what the library costs, with commands that anyone can repeat."""
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from pipeline.benchmark.distilling import DistillingConfig, few_views, measure_distilling
 from pipeline.benchmark.drawn import draw_dataset
@@ -23,9 +25,9 @@ from pipeline.detector.model import BoxModel
 from pipeline.onnx.models import open_model
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.run import CacheConfig
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.training.teacher_config import PrepareTeacherConfig
@@ -110,7 +112,7 @@ def distilling(arguments: argparse.Namespace) -> None:
     name, student = _student(recipe, arguments.student, arguments.batch)
     cache = load_section(CacheConfig, "cache_teacher", recipe)
     cache = replace(cache, views=few_views(cache.views))
-    images = max(student.train.schedule.batch_size, -(-arguments.views // len(cache.views.numbers)))
+    images = max(student.train.batch_size, -(-arguments.views // len(cache.views.numbers)))
     with tempfile.TemporaryDirectory(prefix="ldp-bench-") as temporary:
         folder = Path(temporary)
         run = run_paths(recipe)
@@ -155,8 +157,7 @@ def _student(recipe: Path, name: str | None, batch: int | None) -> tuple[str, St
         raise ConfigError(f"{recipe}: students.{chosen}: expected a student that reads the teacher")
     if batch is None:
         return chosen, student
-    schedule = replace(student.train.schedule, batch_size=batch)
-    return chosen, replace(student, train=replace(student.train, schedule=schedule))
+    return chosen, replace(student, train=replace(student.train, batch_size=batch))
 
 
 def _manifest(run: RunPaths, images: int, student: StudentConfig, drawn: Path) -> Manifest:
@@ -165,7 +166,7 @@ def _manifest(run: RunPaths, images: int, student: StudentConfig, drawn: Path) -
         manifest = read_split(run, "train")
         if manifest.image_path(manifest.images[0]).is_file():
             logger.info("images: %s", manifest.root)
-            return replace(manifest, images=manifest.images[:images])
+            return dataclasses.replace(manifest, images=manifest.images[:images])
     logger.info("images: %d drawn ones, for the recipe's are not here", images)
     return draw_dataset(drawn, images, student.detector.num_classes)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.core.errors import ConfigError, TeacherError
 from pipeline.core.files import atomic_path
-from pipeline.detector.config import DetectorConfig
+from pipeline.detector.config import Backbone, DetectorConfig
 from pipeline.detector.gfl import GFL, first_mismatch
 from pipeline.detector.head import EDGES
 
@@ -25,7 +25,7 @@ HEAD_NORM_GROUPS = 32
 PARALLEL_PREFIX = "module."
 """Put before every key by ``DistributedDataParallel``."""
 
-RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
+RESNETS: dict[tuple[bool, tuple[int, ...]], Backbone] = {
     (False, (1, 1, 1, 1)): "resnet10",
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
@@ -127,7 +127,7 @@ def _count(state: State, pattern: str) -> int:
     return len({match.group(1) for key in state if (match := re.fullmatch(pattern, key))})
 
 
-def _backbone(state: State, where: str) -> str:
+def _backbone(state: State, where: str) -> Backbone:
     bottleneck = "backbone.layer1.0.conv3.weight" in state
     blocks = tuple(_count(state, rf"backbone\.layer{stage}\.(\d+)\.conv1\.weight") for stage in range(1, 5))
     name = RESNETS.get((bottleneck, blocks))

@@ -1,13 +1,15 @@
 """Is a teacher's description right? Every fault that can be named is tried out on a few annotated images."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
 from pathlib import Path
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from pipeline.cli.agreement import Agreement, measure_agreement
@@ -85,7 +87,7 @@ def _other_points(description: OnnxDescription) -> Iterator[Alternative]:
     yield Alternative(
         fault="rows and columns of the points are swapped",
         remedy=f"points.order: {order}",
-        description=replace(description, points=replace(points, order=order)),  # type: ignore[arg-type]
+        description=replace(description, points=replace(points, order=order)),
     )
     one_tensor = len(description.cls.tensors.names) == len(description.edges.tensors.names) == 1
     if one_tensor and len(points.strides) > 1:
@@ -205,7 +207,7 @@ class Check:
 
     def _agreement(self, description: OnnxDescription, seen: "Sequence[Seen]") -> Agreement:
         files = self._files(description)
-        spec = replace(files.spec, suppression=quick(description.suppression))
+        spec = dataclasses.replace(files.spec, suppression=quick(description.suppression))
         found: dict[int, Detections] = {}
         for view in seen:
             raw = files.layout.read(view.tensors, view.geometry.padded_hw)

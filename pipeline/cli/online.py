@@ -3,8 +3,10 @@
 import argparse
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from pipeline.cli.online_source import OnlineSource
 from pipeline.core.config import load_section, load_student
@@ -13,9 +15,10 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.paths import require_student, run_paths
 from pipeline.detector.gfl import GFL
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.student.config import StudentConfig
+from pipeline.student.train import stored_targets, train_student
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.run import CacheConfig
 from pipeline.training.processes import SINGLE_PROCESS, Placement
 from pipeline.training.source import TargetSource
 from pipeline.views.manifest import Manifest, read_split

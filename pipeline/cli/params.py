@@ -2,21 +2,21 @@
 
 from pathlib import Path
 
-from pipeline.core.config import load_section, load_student, read_params
+from pipeline.core.config import Section, load_section, load_student, read_sections
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import run_name, student_names
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.fidelity.fidelity import FidelityConfig
-from pipeline.student.train import StudentConfig
-from pipeline.teacher.run import CacheConfig
+from pipeline.fidelity.config import FidelityBounds
+from pipeline.student.config import StudentConfig
+from pipeline.teacher.config import CacheConfig
 from pipeline.training.teacher_config import PrepareTeacherConfig
 
-SECTIONS = {
+SECTIONS: dict[str, type[Section]] = {
     "prepare_data": PrepareDataConfig,
     "prepare_teacher": PrepareTeacherConfig,
     "cache_teacher": CacheConfig,
-    "verify_cache": FidelityConfig,
+    "verify_cache": FidelityBounds,
     "evaluate": EvaluateConfig,
 }
 """What each section is read into; ``students`` has one ``StudentConfig`` for each of its keys."""
@@ -28,7 +28,7 @@ def require_params(path: Path) -> None:
     Raises:
         ConfigError: Names the file, the section and the key.
     """
-    content = read_params(path)
+    content = read_sections(path)
     run_name(content, path)
     unknown = [
         key for key in content if key not in {"name", "root", "file", "student", "students", *SECTIONS}

@@ -20,8 +20,8 @@ from pipeline.cost.views import gather_statistics
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.regions.view_set import ViewSet
-from pipeline.student.train import StudentConfig
-from pipeline.teacher.run import CacheConfig
+from pipeline.student.config import StudentConfig
+from pipeline.teacher.config import CacheConfig
 from pipeline.training.teacher_config import PrepareTeacherConfig
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.manifest import Manifest, keep_trainable, read_split

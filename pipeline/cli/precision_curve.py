@@ -1,17 +1,19 @@
 """What a precision costs in bytes and in fidelity: the curve from which the default was chosen."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from msgspec.structs import replace
 
 from pipeline.codec.classes import dequantize_classes
 from pipeline.codec.edges import EDGES, dequantize_edges
 from pipeline.codec.precision import Precision
 from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import dequantize_weights
-from pipeline.fidelity.fidelity import LossSettings, PointLogits, measure_loss_errors
+from pipeline.fidelity.config import LossSettings
+from pipeline.fidelity.fidelity import PointLogits, measure_loss_errors
 from pipeline.fidelity.loss_error import LossError
 from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema, sharded_specs
 from pipeline.store.format.table import ViewIndex, plan_schema
@@ -24,8 +26,8 @@ Progress = Callable[[Iterable[T], int, str], Iterable[T]]
 
 EDGE_STEPS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.4, 0.8)
 """Logits; from a quarter of the default to about 3 bits a logit."""
-LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)
-USUAL = Precision(edge_step=0.04, edge_step_cap=8.0, cls_step=0.05)
+LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
+USUAL = Precision(edge_step=0.04, max_step_factor=8.0, cls_step=0.05)
 """Of the recipes for COCO; the curve's cap and ratio of steps where the configured precision is lossless."""
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.core.config import PARAMS, read_params
+from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import RUNS, run_name
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         sys.stdout.write(render_recipes(_current()))
         return
     take(arguments.name, force=arguments.force)
-    recipe = run_name(read_params(), PARAMS)
+    recipe = run_name(read_sections(), PARAMS)
     logger.info("%s is now the recipe %s; its outputs lie in %s", PARAMS, arguments.name, RUNS / recipe)
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.cli.params import require_params
 from pipeline.cli.stage_processes import StageProcess, run_process, stage_processes
-from pipeline.core.config import PARAMS, read_params
+from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.environment import dataset_root, device, write_json
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.paths import RUNS, RunPaths
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         if (value := getattr(arguments, name)) < 1:
             raise ConfigError(f"ldp rehearse: --{name}: expected 1 or more, but got {value}")
     require_params(arguments.recipe)
-    recipe = override(read_params(arguments.recipe), arguments.assignments)
+    recipe = override(read_sections(arguments.recipe), arguments.assignments)
     short = Shortening(images=arguments.images, epochs=arguments.epochs, batch_size=arguments.images)
     with _folder(arguments.keep) as folder:
         card = rehearse(str(arguments.recipe), recipe, short, folder)

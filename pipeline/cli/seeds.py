@@ -4,13 +4,15 @@ import argparse
 import json
 import logging
 import statistics
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+from msgspec.structs import replace
+
 from pipeline.core.config import load_section, load_student
 from pipeline.core.digest import digest
-from pipeline.core.environment import device, write_json
+from pipeline.core.environment import device, evaluation_batch, write_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import SCRATCH, require_student, run_paths, student_names
 from pipeline.core.progress import show_progress
@@ -18,7 +20,8 @@ from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.student.config import StudentConfig
+from pipeline.student.train import stored_targets, train_student
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.manifest import read_split
@@ -73,7 +76,7 @@ def _summary(student: str, seed: int) -> Summary:
     config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
     store = TargetStore.open(Path(path) if path else run_paths().store)
-    key = digest({"student": asdict(config), "store": store.fingerprint, "evaluate": asdict(evaluation)})
+    key = digest(to_builtins({"student": config, "store": store.fingerprint, "evaluate": evaluation}))
     finished = FINISHED / f"{key[:24]}.json"
     if not finished.is_file():
         summary = _train_and_evaluate(config, evaluation, store, student)
@@ -99,7 +102,7 @@ def _train_and_evaluate(
         model,
         manifest,
         evaluation.scale,
-        batch_size=evaluation.batch_size,
+        batch_size=evaluation_batch(),
         device=device(),
         progress=lambda batches, total: show_progress(batches, total, f"evaluate {label}"),
     )

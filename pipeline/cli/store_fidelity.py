@@ -2,10 +2,11 @@
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
@@ -15,11 +16,11 @@ from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.paths import run_paths
 from pipeline.core.progress import show_progress
 from pipeline.detector.gfl import load_detector
-from pipeline.fidelity.fidelity import FidelityConfig, LossSettings
+from pipeline.fidelity.config import LossSettings, load_fidelity
 from pipeline.store.reader.reader import TargetStore
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import read_split
 from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
     if arguments.views < 1:
         raise ConfigError(f"--views: expected 1 or more, but got {arguments.views}")
-    config = load_section(FidelityConfig, "verify_cache")
+    config = load_fidelity()
     given = {name: getattr(arguments, name) for name in ("temperature", "cls_temperature")}
     settings = replace(
         config, **{name: value for name, value in given.items() if value is not None}

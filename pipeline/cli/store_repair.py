@@ -14,8 +14,8 @@ from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import show_counts, show_progress
 from pipeline.store.reader.verify import verify
 from pipeline.store.tools.repair import Damage, find_damage, remove_unexpected
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import read_split
 
 logger = logging.getLogger(__name__)

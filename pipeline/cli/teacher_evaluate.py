@@ -18,8 +18,8 @@ from pipeline.evaluation.detect import Result, detect, to_results
 from pipeline.evaluation.postprocess import Detections
 from pipeline.onnx.models import ModelHandle, open_model, read_onnx
 from pipeline.store.reader.reader import TargetStore
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.types import SoftTargets
 

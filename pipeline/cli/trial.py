@@ -8,7 +8,8 @@ from pipeline.core.config import load_student
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import require_student, run_paths
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.student.config import StudentConfig
+from pipeline.student.train import stored_targets, train_student
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.manifest import read_split

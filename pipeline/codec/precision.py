@@ -1,10 +1,11 @@
 """How finely logits and weights are stored."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from pipeline.core.config import MAX_NUMBER, Positive, Section, structure
 from pipeline.core.errors import ConfigError
 
 QUANTIZED_WEIGHT_SCALE = 2**10 - 1
@@ -14,35 +15,26 @@ LOSSLESS_WEIGHT_SCALE = 2**24
 """Codes per unit of weight when lossless: the spacing of float32 just below 1."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Precision:
-    """The quantizer's steps, in logits; no step at all means float32 as it is.
+_STORED_NAMES = {"edge_step": "edge_step", "max_step_factor": "edge_step_cap", "cls_step": "cls_step"}
+"""In the words of every store and fingerprint."""
 
-    Attributes:
-        edge_step: Step of the edge logits' cosine transform at a main-region point, or ``None``.
-        edge_step_cap: Largest factor (>= 1) by which a low weight may coarsen ``edge_step``.
-        cls_step: Step of the class logits, or ``None``; ``None`` exactly when ``edge_step`` is.
 
-    Raises:
-        ConfigError: A step is not positive, the cap is below 1, or only one step is ``None``.
-    """
+class Precision(Section, frozen=True, kw_only=True):
+    """The quantizer's steps, in logits; no step at all means float32 as it is."""
 
-    edge_step: float | None
-    edge_step_cap: float
-    cls_step: float | None
+    edge_step: Positive | None
+    """Step of the edge logits' cosine transform at a main-region point."""
+    cls_step: Positive | None
+    """Step of the class logits; null exactly when ``edge_step`` is."""
+    max_step_factor: Annotated[float, Meta(ge=1, le=MAX_NUMBER)] = 8.0
+    """Largest factor by which a low weight may coarsen ``edge_step``."""
 
     def __post_init__(self) -> None:
         if (self.edge_step is None) != (self.cls_step is None):
             raise ConfigError(
-                "precision: edge_step and cls_step must be both numbers (quantized) or both null (lossless), "
-                f"but got edge_step={self.edge_step!r}, cls_step={self.cls_step!r}"
+                "expected edge_step and cls_step as two numbers (quantized) or both null (lossless), "
+                f"but got {self.edge_step!r} and {self.cls_step!r}"
             )
-        for name in ("edge_step", "cls_step"):
-            value = getattr(self, name)
-            if value is not None and not _is_number_from(value, 0.0, inclusive=False):
-                raise ConfigError(f"precision: expected {name} > 0, but got {value!r}")
-        if not _is_number_from(self.edge_step_cap, 1.0, inclusive=True):
-            raise ConfigError(f"precision: expected edge_step_cap >= 1, but got {self.edge_step_cap!r}")
 
     @property
     def lossless(self) -> bool:
@@ -64,11 +56,12 @@ class Precision:
             "edge_logit[i] = sum over j = 1..bins-1 of (edge_code[j-1] - 128) * step * sqrt(2/bins) * "
             "cos(pi*j*(2*i+1)/(2*bins)), up to a constant per edge, which softmax ignores. "
             f"step = {self.edge_step} where main_gt >= 0, else {self.edge_step} * 2**(k/2), "
-            f"k = round(1 - log2(valuable_weight)) limited so that 2**(k/2) <= {self.edge_step_cap}."
+            f"k = round(1 - log2(valuable_weight)) limited so that 2**(k/2) <= {self.max_step_factor}."
         )
 
     def to_json(self) -> dict[str, float | None]:
-        return asdict(self)
+        """As it stands in stores and fingerprints."""
+        return {stored: getattr(self, name) for name, stored in _STORED_NAMES.items()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Precision":
@@ -77,13 +70,7 @@ class Precision:
         Raises:
             ConfigError: A key is missing or unknown, or a value is out of range.
         """
-        expected = {field.name for field in fields(cls)}
-        if set(document) != expected:
-            raise ConfigError(f"precision: expected the keys {sorted(expected)}, but got {sorted(document)}")
-        return cls(**{name: document[name] for name in expected})
-
-
-def _is_number_from(value: object, least: float, *, inclusive: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return False
-    return value >= least if inclusive else value > least
+        stored = set(_STORED_NAMES.values())
+        if set(document) != stored:
+            raise ConfigError(f"precision: expected the keys {sorted(stored)}, but got {sorted(document)}")
+        return structure(cls, {name: document[key] for name, key in _STORED_NAMES.items()}, "precision")

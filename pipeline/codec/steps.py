@@ -19,7 +19,7 @@ from pipeline.codec.precision import Precision
 
 
 def step_exponents(precision: Precision, weight_codes: NDArray[np.integer]) -> NDArray[np.int64]:
-    """``k = round(-log2(weight / 2))`` limited to ``0..2*log2(edge_step_cap)``.
+    """``k = round(-log2(weight / 2))`` limited to ``0..2*log2(max_step_factor)``.
 
     Args:
         precision: Gives the scale of the codes and the cap.
@@ -57,7 +57,7 @@ def edge_steps(
 
 def _largest_exponent(precision: Precision) -> int:
     """``floor(2 * log2(cap))``; ``frexp`` is exact where a logarithm may round up."""
-    return math.frexp(precision.edge_step_cap**2)[1] - 1
+    return math.frexp(precision.max_step_factor**2)[1] - 1
 
 
 @cache

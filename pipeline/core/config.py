@@ -1,16 +1,18 @@
-"""From a section of ``params.yaml`` to a frozen dataclass, with errors that name file, section and key.
+"""From a section of ``params.yaml`` to its config class, with errors that name file, section and key.
 
-Defaults stand in the section classes, whose folders DVC tracks as it tracks the file.
+Types, bounds and defaults stand in the classes, whose folders DVC tracks as it tracks the file. YAML is read
+as DVC reads it: YAML 1.2, in which ``1e-05`` is a number and ``010`` is ten.
 """
 
-import math
-import types
+import re
+import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
+import msgspec
+from msgspec import Meta, Struct
 
 from pipeline.core.errors import ConfigError, short_repr
 
@@ -18,24 +20,39 @@ T = TypeVar("T")
 
 PARAMS = Path("params.yaml")
 
-LARGEST_INTEGER = 2**63 - 1
-"""What arrays and the standard library's own C code take."""
+MAX_COUNT = 2**31 - 1
+"""More images, epochs or pixels are a slip of the finger; a seed shares 64 bits with an epoch."""
+MAX_NUMBER = sys.float_info.max
+"""Infinity is a number to YAML, and no value of any key."""
+
+Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+Whole = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+Positive = Annotated[float, Meta(gt=0, le=MAX_NUMBER)]
+NonNegative = Annotated[float, Meta(ge=0, le=MAX_NUMBER)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every class that a file of a user's is read into.
+
+    A subclass states ``frozen=True, kw_only=True`` again. What it refuses in ``__post_init__`` it says as
+    ``KEY: expected ..., but got ...``. A field whose type is no ``Section``, but has subclasses that are,
+    is read into the one that shares most keys with the value.
+    """
 
 
 def load_section(cls: type[T], section: str, path: Path = PARAMS) -> T:
-    """Read a section, such as ``students.ld``, of a parameter file into ``cls``.
+    """Read a section, such as ``student.loss``, of a parameter file into ``cls``.
 
     Raises:
-        ConfigError: the file is missing or not YAML; a key is missing, unknown, or of the wrong type;
-            the dataclass refuses a value.
+        ConfigError: The file is missing or not YAML; a key is missing, unknown, of the wrong type, or out of
+            range.
     """
-    value = read_params(path)
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, but got {short_repr(value)}")
-    for part in section.split("."):
-        if not isinstance(value, dict) or part not in value:
-            raise ConfigError(f"{path}: expected a section {section!r}, but {part!r} is not there")
-        value = value[part]
+    value: Any = read_sections(path)
+    for key in section.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise ConfigError(f"{path}: expected a section {section!r}, but {key!r} is not there")
+        value = value[key]
     return structure(cls, value, f"{path}: {section}")
 
 
@@ -43,16 +60,13 @@ def load_student(cls: type[T], name: str, path: Path = PARAMS) -> T:
     """Read what all students share, and over it what the student ``name`` has of its own.
 
     Raises:
-        ConfigError: as :func:`load_section`.
+        ConfigError: As :func:`load_section`.
     """
-    value = read_params(path)
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, but got {short_repr(value)}")
-    students = value.get("students")
+    content = read_sections(path)
+    students = content.get("students")
     if not isinstance(students, dict) or name not in students:
         raise ConfigError(f"{path}: expected a section 'students.{name}', but it is not there")
-    merged = merge(value.get("student", {}), students[name])
-    return structure(cls, merged, f"{path}: students.{name}")
+    return structure(cls, merge(content.get("student", {}), students[name]), f"{path}: students.{name}")
 
 
 def merge(shared: Any, own: Any) -> Any:
@@ -63,99 +77,109 @@ def merge(shared: Any, own: Any) -> Any:
     return {**shared, **added}
 
 
-def read_params(path: Path = PARAMS) -> Any:
+def read_sections(path: Path = PARAMS) -> dict[str, Any]:
     """The whole parameter file as plain values."""
+    content = read_yaml(path, "a parameter file")
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, but got {short_repr(content)}")
+    return content
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The content of a YAML file; ``what`` it should have been stands in the errors.
+
+    Raises:
+        ConfigError: It is missing, cannot be read, or is not YAML.
+    """
+    # Loaded here: a reader of stores never needs it.
+    from ruamel.yaml import YAML  # noqa: PLC0415
+    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
+
     try:
-        return yaml.safe_load(path.read_text())
+        return YAML(typ="safe").load(path.read_text())
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: expected a parameter file, but there is none") from error
+        raise ConfigError(f"{path}: expected {what}, but there is none") from error
     except OSError as error:
-        raise ConfigError(
-            f"{path}: expected a parameter file, but it cannot be read ({error.strerror})"
-        ) from error
+        raise ConfigError(f"{path}: expected {what}, but it cannot be read ({error.strerror})") from error
     # A list in a list in a list ... ends in a RecursionError, bytes that are no text in a ValueError.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path}: expected YAML, but it cannot be read: {' '.join(str(error).split())}"
         ) from error
 
 
 def structure(cls: type[T], value: object, where: str) -> T:
-    """Build the dataclass ``cls`` from a mapping, checking keys and types all the way down."""
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, but got {short_repr(value)}")
-    hints = get_type_hints(cls)
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    required = [field.name for field in fields(cls) if field.default is MISSING]  # type: ignore[arg-type]
-    missing = [name for name in required if name not in value]
-    unknown = [key for key in value if key not in names]
-    if missing:
-        raise ConfigError(f"{where}: missing key {missing[0]!r}")
-    if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; expected {', '.join(names)}")
-    converted = {
-        name: _convert(hints[name], value[name], f"{where}.{name}") for name in names if name in value
-    }
+    """Build the config class ``cls`` from plain values, checking keys, types and bounds all the way down.
+
+    Raises:
+        ConfigError: Names the key below ``where``.
+    """
     try:
-        return cls(**converted)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        return msgspec.convert(value, cls, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_describe(str(error), cls, value, where)) from error
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Check one value against its type; YAML's lists become tuples, its integers may be floats."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        forms = [argument for argument in arguments if is_dataclass(argument)]
-        if len(forms) > 1 and value is not None:
-            return structure(_choose_form(forms, value), value, where)
-        return _convert_optional(arguments, value, where)
-    if is_dataclass(hint):
-        return structure(hint, value, where)  # type: ignore[arg-type]
-    if origin is Literal:
-        return _require(value in arguments, value, where, f"one of {', '.join(map(repr, arguments))}")
-    if origin is tuple:
-        return _convert_tuple(arguments, value, where)
-    if hint is float:
-        return float(_require(_is_number(value), value, where, "a finite number"))
-    if hint is int:
-        return _require(_is_integer(value), value, where, "an integer of at most 64 bits")
-    return _require(isinstance(value, hint), value, where, _NAMES.get(hint, hint.__name__))
+def _decode(kind: type[T], value: object) -> T:
+    """Read a value of a type that msgspec does not know: one of several forms of a section."""
+    try:
+        form: T = msgspec.convert(value, _form(kind, value))
+        return form
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error  # to which msgspec adds where the value stands
 
 
-_NAMES = {str: "a text", bool: "true or false"}
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
-
-
-def _is_number(value: object) -> bool:
-    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _convert_optional(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    """``X | None``; other unions are of dataclasses, which their keys tell apart."""
-    inner = next(argument for argument in arguments if argument is not type(None))
-    return None if value is None and type(None) in arguments else _convert(inner, value, where)
-
-
-def _choose_form(forms: list[Any], value: Any) -> Any:
-    """The dataclass that shares most keys with a value: what is wrong is then said in its terms."""
+def _form(kind: Any, value: object) -> Any:
+    """The subclass of ``kind`` that shares most keys with a value: a mistake is then said in its terms."""
     keys = set(value) if isinstance(value, Mapping) else set()
-    return max(forms, key=lambda form: len(keys & {field.name for field in fields(form)}))
+    forms = [form for form in kind.__subclasses__() if issubclass(form, Section)]
+    return max(forms, key=lambda form: len(keys & set(form.__struct_fields__)))
 
 
-def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    items = _require(isinstance(value, list | tuple), value, where, "a list")
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
-    _require(len(items) == len(arguments), value, where, f"a list of {len(arguments)}")
-    pairs = zip(arguments, items, strict=True)
-    return tuple(_convert(argument, item, f"{where}[{i}]") for i, (argument, item) in enumerate(pairs))
+_PATHS = re.compile(r" - at `\$(?P<path>[^`]*)`")
+_KEY = re.compile(r"[a-z_][\w.\[\]]*: ")
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "null",
+}
 
 
-def _require(condition: bool, value: Any, where: str, expected: str) -> Any:  # noqa: FBT001
-    if not condition:
-        raise ConfigError(f"{where}: expected {expected}, but got {short_repr(value)}")
-    return value
+def _describe(message: str, kind: Any, value: Any, where: str) -> str:
+    """msgspec's message in the words of this project: file, section and key first, the value last."""
+    path = "".join(reversed(_PATHS.findall(message)))
+    problem = _PATHS.sub("", message)
+    for step in re.findall(r"[^.\[\]]+", path):
+        value = value[int(step) if isinstance(value, list | tuple) else step]
+        kind = _entry(kind, step, value)
+    where += path
+    if _KEY.match(problem):
+        return f"{where}.{problem}"
+    if unknown := re.match("Object contains unknown field `(.*)`", problem):
+        return f"{where}: unknown key {unknown[1]!r}; expected {', '.join(kind.__struct_fields__)}"
+    if missing := re.match("Object missing required field `(.*)`", problem):
+        return f"{where}: missing key {missing[1]!r}"
+    if get_origin(kind) is Literal:
+        problem = f"expected one of {', '.join(map(repr, get_args(kind)))}"
+    elif problem.startswith("Expected "):
+        wanted = problem.removeprefix("Expected ").partition(", got ")[0]
+        problem = "expected " + re.sub(r"`(.*?)`", _name_kinds, wanted)
+    return f"{where}: {problem}, but got {short_repr(value)}"
+
+
+def _name_kinds(match: re.Match[str]) -> str:
+    """``int | null`` as "an integer or null"."""
+    return " or ".join(_KINDS.get(kind, kind) for kind in match[1].split(" | "))
+
+
+def _entry(kind: Any, step: str, value: object) -> Any:
+    """The type of an entry of a section or a list; of several forms, that of the value."""
+    entry = get_type_hints(kind)[step] if hasattr(kind, "__struct_fields__") else get_args(kind)[0]
+    if get_origin(entry) in (Union, UnionType):
+        entry = next(form for form in get_args(entry) if form is not NoneType)
+    is_plain = get_origin(entry) or hasattr(entry, "__struct_fields__") or entry.__module__ == "builtins"
+    return entry if is_plain else _form(entry, value)

@@ -127,6 +127,14 @@ def _spread_gpus(chosen: "torch.device") -> list[str]:
     )
 
 
+def evaluation_batch() -> int:
+    """Images in one forward pass of an evaluation; changes no detection."""
+    value = os.environ.get("LDP_EVAL_BATCH", "16")
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigError(f"LDP_EVAL_BATCH: expected a number of images from 1, but got {value!r}")
+    return int(value)
+
+
 def dataset_root(root: str) -> str:
     """Where a dataset lies on this machine; a path that is not ``datasets/...`` means itself."""
     first, *rest = Path(root).parts or (root,)

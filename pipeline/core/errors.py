@@ -10,8 +10,11 @@ class PipelineError(Exception):
     """Base of every error that is shown as one clear line, without a traceback."""
 
 
-class ConfigError(PipelineError):
-    """``params.yaml`` (or a recipe) lacks a key, has an unknown one, or a value out of range."""
+class ConfigError(PipelineError, ValueError):
+    """``params.yaml`` (or a recipe) lacks a key, has an unknown one, or a value out of range.
+
+    A ``ValueError`` too, so that msgspec adds to it where a value stands.
+    """
 
 
 class DatasetError(PipelineError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.core.config import PARAMS, read_params
+from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.errors import ConfigError, short_repr
 
 Split = Literal["train", "val"]
@@ -108,7 +108,7 @@ def run_paths(params: Path = PARAMS) -> RunPaths:
     Raises:
         ConfigError: The file or its name is missing, or cannot be the name of a folder and of a stage.
     """
-    return RunPaths(RUNS / run_name(read_params(params), params))
+    return RunPaths(RUNS / run_name(read_sections(params), params))
 
 
 def run_name(content: Any, where: Path) -> str:
@@ -129,7 +129,7 @@ def student_names(path: Path = PARAMS) -> list[str]:
         ConfigError: There is no such section, it is empty, or a name is the teacher's or cannot be that of
             a folder.
     """
-    content = read_params(path)
+    content = read_sections(path)
     students = content.get("students") if isinstance(content, dict) else None
     if not isinstance(students, dict) or not students:
         raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.cost.probe import Probe
 from pipeline.cost.views import ViewStatistics
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
 
 FORMULA = """\
 the store      = views x (plan + teacher's forward pass + quantize and write), once
@@ -77,7 +77,7 @@ def make_card(
     costs = tuple(
         _student_cost(
             name,
-            student.train.schedule.epochs,
+            student.train.epochs,
             statistics.images,
             step=probe.student_seconds[name] * scale,
             read=probe.read_seconds,

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from pipeline.core.timing import timed_call
@@ -20,10 +21,11 @@ from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
 from pipeline.store.writer import writer
+from pipeline.student.config import StudentConfig
 from pipeline.student.teacher_batch import quantized_teacher_batch
-from pipeline.student.train import StudentConfig, student_losses
+from pipeline.student.train import student_losses
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.run import CacheConfig
 from pipeline.training.batches import Example, collate
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Placement, World
@@ -186,7 +188,7 @@ def _kinds(students: dict[str, StudentConfig]) -> Iterator[tuple[list[str], Stud
 
 def _train_student(student: StudentConfig, stored: StoredView, batch: int, device: torch.device) -> float:
     """Seconds an image of a training step."""
-    train = replace(student.train, pretrained=False)
+    train = structs.replace(student.train, pretrained=False)
     machine = Placement(device=device, workers=0, processes=World(rank=0, count=1), micro_batch=None)
     model = build_for_training(student.detector, GFL_CONVENTIONS, train, device)
     stepper = TrainStep(model, student_losses(student, GFL_CONVENTIONS), train, machine)

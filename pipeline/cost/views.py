@@ -10,9 +10,9 @@ from pipeline.core.timing import timed_call
 from pipeline.detector.config import DetectorConfig
 from pipeline.regions.view_set import ViewSet, one_thread
 from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.plan_table import Progress
-from pipeline.teacher.run import CacheConfig
 from pipeline.views.types import LabeledView, ViewKey
 
 SAMPLED_IMAGES = 500

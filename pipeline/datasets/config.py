@@ -1,29 +1,43 @@
 """Where a recipe's images and annotations come from."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
+from msgspec import Meta
+
+from pipeline.core.config import Count, Section
 from pipeline.core.errors import ConfigError
-from pipeline.datasets.shapes.dataset import ShapesConfig
+
+FIRST_VAL_ID = 1_000_001
+"""Images of ``shapes``' validation split are numbered from here, those of training from 1."""
+
+ImageCount = Annotated[int, Meta(ge=1, lt=FIRST_VAL_ID)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig:
+class ShapesConfig(Section, frozen=True, kw_only=True):
+    """What determines every byte of the rendered dataset."""
+
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    train_images: ImageCount
+    val_images: ImageCount
+    long_edge: Annotated[int, Meta(ge=32, le=2048, multiple_of=2)]
+    """Pixels, even; the short edge is the same or about 5/6 of it, even too."""
+    annotation_noise: Annotated[float, Meta(ge=0, le=0.25)]
+    """How far an edge of a box in ``train`` lies from the truth at most, as a share of the box's side: people
+    do not draw exact boxes. ``val`` is exact."""
+
+
+class SplitConfig(Section, frozen=True, kw_only=True):
     """One split of a COCO-layout dataset."""
 
     annotations: str
     """Annotation file under the root."""
     images: str
     """Folder of the images under the root."""
-    limit: int | None
+    limit: Count | None = None
     """Take only the first images (by id); null takes all."""
 
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"limit: expected 1 or more, or null for all, but got {self.limit}")
 
-
-@dataclass(frozen=True, kw_only=True)
-class CocoConfig:
+class CocoConfig(Section, frozen=True, kw_only=True):
     """A dataset in COCO's layout, read where it lies."""
 
     root: str
@@ -31,17 +45,16 @@ class CocoConfig:
     val: SplitConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrepareDataConfig:
+class PrepareDataConfig(Section, frozen=True, kw_only=True):
     """Section ``prepare_data``: exactly one of ``shapes`` and ``coco``."""
 
     source: str
     """File or folder that DVC watches: the renderer, or the folder of the annotations."""
-    keep_empty_images: bool
+    keep_empty_images: bool = True
     """Train on images without objects, too."""
-    shapes: ShapesConfig | None
-    coco: CocoConfig | None
+    shapes: ShapesConfig | None = None
+    coco: CocoConfig | None = None
 
     def __post_init__(self) -> None:
         if (self.shapes is None) == (self.coco is None):
-            raise ConfigError("expected exactly one of shapes and coco; set the other to null")
+            raise ConfigError("expected exactly one of shapes and coco")

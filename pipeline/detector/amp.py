@@ -1,10 +1,8 @@
 """In how many bits a network computes; its weights, and all that reads its outputs, stay float32."""
 
-from typing import Literal
-
 import torch
 
-NetworkPrecision = Literal["float32", "bfloat16", "float16"]
+from pipeline.detector.config import NetworkPrecision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

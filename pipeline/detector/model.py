@@ -7,14 +7,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pipeline.core.config import Section
 from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.views.conventions import Conventions
 from pipeline.views.pyramid import Pyramid
 
 
-@dataclass(frozen=True, kw_only=True)
-class Suppression:
+class Suppression(Section, frozen=True, kw_only=True):
     """How detections are chosen among a model's boxes."""
 
     score_threshold: float

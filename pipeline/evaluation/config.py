@@ -1,25 +1,19 @@
 """How detectors are evaluated."""
 
-from dataclasses import dataclass
-
+from pipeline.core.config import Positive, Section
 from pipeline.core.errors import ConfigError
-from pipeline.views.geometry import ViewsConfig
+from pipeline.views.geometry import check_scale
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Section, frozen=True, kw_only=True):
     """Section ``evaluate``."""
 
     scale: tuple[int, int]
     """Test scale ``(long, short)``, px."""
-    batch_size: int
-    area_edges: tuple[float, float]
-    """Sides in px whose squares part small, medium and large objects."""
+    area_edges: tuple[Positive, Positive] = (32.0, 96.0)
+    """Sides in px whose squares part small, medium and large objects (COCO's)."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size: expected 1 or more, but got {self.batch_size}")
-        if not 0 < self.area_edges[0] < self.area_edges[1]:
-            raise ConfigError(f"area_edges: expected 0 < small < large, but got {self.area_edges}")
-        # The rule of scales is that of views.
-        ViewsConfig(scales=(self.scale,), flips=(False,))
+        check_scale(self.scale, "scale")
+        if not self.area_edges[0] < self.area_edges[1]:
+            raise ConfigError(f"area_edges: expected small < large, but got {list(self.area_edges)}")

@@ -1,6 +1,5 @@
 """Fidelity: the store against the live teacher, as the loss sees it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.errors import CacheError
+from pipeline.fidelity.config import FidelityConfig, LossSettings
 from pipeline.fidelity.loss_error import LossError, measure_loss_error, stand_in_student
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
@@ -22,52 +22,6 @@ WEIGHT_TOLERANCE = 6e-4
 
 VALUABLE_DIVISOR = 4.0
 """A valuable point weighs a quarter of its VLR weight, see ``student.distillation``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """How losses are compared."""
-
-    temperature: float
-    """Of the edge distributions."""
-    cls_temperature: float
-    """Of the class distillation."""
-    seed: int
-    """Of the stand-in student."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FidelityConfig:
-    """How many views are checked, and what is still accepted."""
-
-    views: int
-    seed: int
-    temperature: float
-    """Of the edge distributions: the one that students train at."""
-    cls_temperature: float
-    """Of the class distillation."""
-    max_kl: float
-    """Mean KL of stored to live edge distributions at ``temperature``, nats."""
-    max_loss_error: float
-    """Relative error of the LD loss, and of the class-KD loss."""
-    max_gradient_error: float
-    """Relative error of the gradient of either by the student's logits."""
-
-    def __post_init__(self) -> None:
-        if self.views < 1:
-            raise ConfigError(f"views: expected 1 or more, but got {self.views}")
-        for name in ("seed", "max_kl", "max_loss_error", "max_gradient_error"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}: expected 0 or more, but got {getattr(self, name)}")
-        for name in ("temperature", "cls_temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}: expected more than 0, but got {getattr(self, name)}")
-
-    @property
-    def loss_settings(self) -> LossSettings:
-        return LossSettings(
-            temperature=self.temperature, cls_temperature=self.cls_temperature, seed=self.seed
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 import os
 import re
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+import msgspec
+from msgspec.structs import replace
 
-from pipeline.core.config import structure
+from pipeline.core.config import Section, read_yaml, structure
 from pipeline.core.errors import ConfigError
 from pipeline.detector.model import Suppression
 from pipeline.views.conventions import Conventions, Preprocessing
@@ -21,8 +21,7 @@ CLASSES = "classes"
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputConfig:
+class InputConfig(Section, frozen=True, kw_only=True):
     """What the file takes."""
 
     name: str
@@ -36,8 +35,7 @@ class InputConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PointsConfig:
+class PointsConfig(Section, frozen=True, kw_only=True):
     """Where the predicted points lie, and in which order they come."""
 
     strides: tuple[int, ...]
@@ -52,8 +50,7 @@ class PointsConfig:
             raise ConfigError(f"strides: expected different positive numbers, but got {list(self.strides)}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorsConfig:
+class TensorsConfig(Section, frozen=True, kw_only=True):
     """Where in the file's tensors something stands: in one tensor, or in one for each level."""
 
     names: tuple[str, ...]
@@ -68,8 +65,7 @@ class TensorsConfig:
             raise ConfigError(f"columns: expected [first, end] with first < end, but got {self.columns}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassesConfig:
+class ClassesConfig(Section, frozen=True, kw_only=True):
     """The class outputs."""
 
     tensors: TensorsConfig
@@ -77,8 +73,7 @@ class ClassesConfig:
     """What the file has already done to the logits; a sigmoid is undone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EdgesConfig:
+class EdgesConfig(Section, frozen=True, kw_only=True):
     """The box distributions: for each edge, one logit a bin."""
 
     tensors: TensorsConfig
@@ -94,8 +89,7 @@ class EdgesConfig:
             raise ConfigError(f"order: expected each of l, t, r, b once, but got {list(self.order)}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassConfig:
+class ClassConfig(Section, frozen=True, kw_only=True):
     """One class of the teacher, in the order of its channels."""
 
     category_id: int
@@ -103,8 +97,7 @@ class ClassConfig:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnnxDescription:
+class OnnxDescription(Section, frozen=True, kw_only=True):
     """A teacher that is an ONNX file."""
 
     name: str
@@ -152,15 +145,8 @@ class OnnxDescription:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which ``structure`` builds it again."""
-        document: dict[str, Any] = yaml.safe_load(yaml.dump(asdict(self), Dumper=_PlainDumper))
+        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return document
-
-
-class _PlainDumper(yaml.SafeDumper):
-    """Writes tuples as lists."""
-
-
-_PlainDumper.add_representer(tuple, yaml.SafeDumper.represent_list)
 
 
 def _require_width(where: str, tensors: TensorsConfig, expected: int, what: str) -> None:
@@ -176,12 +162,7 @@ def read_onnx_description(path: Path) -> OnnxDescription:
     Raises:
         ConfigError: Missing, not YAML, or a key is missing, unknown or out of range: names file and key.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: expected the description of a teacher ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: expected YAML, but got {' '.join(str(error).split())}") from error
+    content = read_yaml(path, "the description of a teacher")
     description = structure(OnnxDescription, content, f"{path}: teacher")
     return replace(description, file=str(path.parent / _expand(description.file, path)))
 

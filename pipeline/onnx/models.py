@@ -2,9 +2,11 @@
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError

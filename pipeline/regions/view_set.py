@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.core.errors import ConfigError
-from pipeline.regions.overlap import VlrOverlap
+from pipeline.regions.config import RegionsConfig
 from pipeline.regions.valuable import find_regions
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
@@ -15,20 +14,6 @@ from pipeline.views.image_table import ImageRecord
 from pipeline.views.manifest import GroundTruth, Manifest, training_boxes
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import KeptPoints, LabeledView, ViewKey
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegionsConfig:
-    """Which points distillation reads."""
-
-    overlap: VlrOverlap
-    """``released`` as in the LD repository (the published numbers), ``diou`` as in the paper."""
-    lower_fraction: float
-    """The valuable region starts at this fraction of ATSS's threshold (0.25)."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.lower_fraction <= 1:
-            raise ConfigError(f"lower_fraction: expected 0 to 1, but got {self.lower_fraction}")
 
 
 def label_view(
@@ -41,7 +26,7 @@ def label_view(
     """Boxes of one view and the points that distillation reads there."""
     boxes = transform_boxes(truth.boxes_xyxy, geometry)
     found = find_regions(
-        pyramid.grid(geometry.padded_hw), torch.from_numpy(boxes), regions.overlap, regions.lower_fraction
+        pyramid.grid(geometry.padded_hw), torch.from_numpy(boxes), regions.overlap, regions.vlr_gamma
     )
     points = KeptPoints(
         level=found.level.numpy(),

@@ -23,7 +23,7 @@ from pipeline.report.statistics import StoreStatistics, measure_store
 from pipeline.report.strips import Gallery, choose_images, make_gallery, read_shown
 from pipeline.store.format.schema import FORMAT_VERSION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import Manifest
 
 MAX_SHOWN = 3

@@ -16,7 +16,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.paths import TEACHER, RunPaths
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, read_description
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
 
 Role = Literal["teacher", "plain", "distilled"]
 """A plain student is one whose distillation weights are all zero."""

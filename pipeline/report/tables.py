@@ -293,11 +293,10 @@ def _images(images: ImageTable) -> str:
 def _training(run: Run) -> str:
     assert run.student is not None, "the teacher is no student"
     loss, train = run.student.loss, run.student.train
-    schedule = train.schedule
     temperatures = (
         f"; T = {loss.ld_temperature:g} (LD), {loss.kd_temperature:g} (KD)" if loss.reads_teacher else ""
     )
     return (
-        f"{taught_by(run)}{temperatures}; {schedule.epochs} epochs of {schedule.optimizer}, "
-        f"batch {schedule.batch_size}, rate {schedule.learning_rate:g} ({schedule.decay}), seed {train.seed}"
+        f"{taught_by(run)}{temperatures}; {train.epochs} epochs of {train.optimizer}, "
+        f"batch {train.batch_size}, rate {train.learning_rate:g} ({train.decay}), seed {train.seed}"
     )

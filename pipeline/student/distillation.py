@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
+from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
 from pipeline.training.batches import BatchLabels, TeacherBatch
 from pipeline.training.criterion import LossNormalizers, MainPoints
@@ -25,40 +25,6 @@ REFERENCE_IMAGES = 2
 
 VALUABLE_DIVISOR = 4.0
 """The reference divides the VLR term by 16 and the main term by 4, both summed over the 4 edges."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillationConfig:
-    """Weights and temperatures; a term of weight 0 is not computed, and all 0 is a plain student."""
-
-    ld_weight: float
-    """Localization distillation on the main region (0.25 in the paper's recipes)."""
-    vlr_weight: float
-    """Localization distillation on the valuable region (0.25)."""
-    ld_temperature: float
-    """Of both (10)."""
-    kd_weight: float
-    """Class distillation on the main region (10; averaged over the classes, so mind their number)."""
-    kd_temperature: float
-    """Of the class distillation (2)."""
-
-    def __post_init__(self) -> None:
-        for name in ("ld_weight", "vlr_weight", "kd_weight"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}: expected 0 or more, but got {getattr(self, name)}")
-        for name in ("ld_temperature", "kd_temperature"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}: expected more than 0, but got {getattr(self, name)}")
-
-    @property
-    def terms(self) -> int:
-        """Number of terms that are computed; each needs the teacher's outputs."""
-        return sum(weight > 0 for weight in (self.ld_weight, self.vlr_weight, self.kd_weight))
-
-    @property
-    def reads_teacher(self) -> bool:
-        """Whether any term needs the teacher's outputs."""
-        return self.terms > 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,6 @@ def require_epochs(fingerprint: Mapping[str, Any], epochs: int) -> None:
     planned = planned_epochs(fingerprint)
     if planned is not None and epochs > planned:
         raise ConfigError(
-            f"schedule.epochs: expected at most {planned}, for the store holds the views of so many epochs, "
+            f"train.epochs: expected at most {planned}, for the store holds the views of so many epochs, "
             f"but got {epochs}; train for fewer, or raise cache_teacher.views.epochs and write the store anew"
         )

@@ -1,18 +1,17 @@
 """Training a student from cached soft targets."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.detector.config import DetectorConfig
+from msgspec import to_builtins
+
 from pipeline.detector.head import RawOutputs
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.distillation import DistillationConfig, distillation_losses
+from pipeline.student.config import StudentConfig
+from pipeline.student.distillation import distillation_losses
 from pipeline.student.source import StoreSource, planned_epochs, require_epochs, require_fit
-from pipeline.student.validate import ValidationConfig
 from pipeline.training.batches import Batch
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.config import TrainConfig
 from pipeline.training.criterion import DetectionCriterion, LossNormalizers, MainPoints
 from pipeline.training.dataset import Loader
 from pipeline.training.loop import Trained, build_for_training, train
@@ -24,17 +23,6 @@ from pipeline.views.conventions import Conventions
 from pipeline.views.manifest import Manifest
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudentConfig:
-    """One student: what it is, how it is trained, what it is taught."""
-
-    detector: DetectorConfig
-    train: TrainConfig
-    loss: DistillationConfig
-    validation: ValidationConfig
-    """Evaluation while it is trained."""
-
-
 def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoreSource:
     """A student's targets from a store that fits it; the student takes over the store's conventions.
 
@@ -43,7 +31,7 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
         ConfigError: the student trains for more epochs than the store has views for.
     """
     require_fit(store.fingerprint, config.detector, manifest)
-    require_epochs(store.fingerprint, config.train.schedule.epochs)
+    require_epochs(store.fingerprint, config.train.epochs)
     return StoreSource(
         store=store,
         read_logits=config.loss.reads_teacher,
@@ -83,7 +71,7 @@ def train_student(
         manifest=manifest,
         source=source,
         pyramid=source.conventions.pyramid(config.detector.strides),
-        batch_size=config.train.schedule.batch_size,
+        batch_size=config.train.batch_size,
         seed=config.train.seed,
         group_by_aspect=config.train.group_by_aspect,
         machine=machine,
@@ -118,7 +106,7 @@ def student_losses(config: StudentConfig, conventions: Conventions) -> LossFn:
 def run_identity(config: StudentConfig, store: TargetStore, manifests: Sequence[Manifest]) -> dict[str, Any]:
     """All that decides a student's weights but the code: what a checkpoint may be continued by."""
     return {
-        "student": asdict(config),
+        "student": to_builtins(config),
         "store": store.fingerprint,
         "images": [manifest.identity() for manifest in manifests],
     }

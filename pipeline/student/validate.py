@@ -1,46 +1,18 @@
 """Average precision of a student while it is trained."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.environment import evaluation_batch
 from pipeline.detector.gfl import GFL
 from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
+from pipeline.student.config import ValidationConfig
 from pipeline.training.processes import Placement
 from pipeline.training.validation import SCORES, Validation
 from pipeline.views.manifest import Manifest
 
 AREA_EDGES = (32.0, 96.0)
 """COCO's; no score of :data:`SCORES` depends on them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationConfig:
-    """How a student is evaluated while it is trained."""
-
-    split: Literal["train", "val"]
-    """``val`` validates on that split; ``train`` reads no other images than training, and validates nothing.
-    DVC's dependency of the training on its data, so it is the same for all students of a recipe."""
-    every: int = 1
-    """Epochs; the last one counts in any case."""
-    keep: Literal["last", "best"] = "last"
-    """Which weights the student ends with: those of the last epoch, or of the highest AP."""
-    scale: tuple[int, int] | None = None
-    """Test scale ``(long, short)``, px."""
-    batch_size: int = 50
-
-    @property
-    def enabled(self) -> bool:
-        """Epochs are validated."""
-        return self.split == "val"
-
-    def __post_init__(self) -> None:
-        if self.enabled and self.scale is None:
-            raise ConfigError("scale: expected (long, short) in px to validate at, but got null")
-        for name in ("every", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected 1 or more, but got {getattr(self, name)}")
 
 
 def validation_on(config: ValidationConfig, manifest: Manifest, machine: Placement) -> Validation:
@@ -54,7 +26,7 @@ def validation_on(config: ValidationConfig, manifest: Manifest, machine: Placeme
             model,
             mine,
             scale,
-            batch_size=config.batch_size,
+            batch_size=evaluation_batch(),
             device=machine.device,
             progress=lambda batches, _total: batches,
         )

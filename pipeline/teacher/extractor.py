@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pipeline.core.errors import TeacherError
 from pipeline.core.prefetch import Prefetcher
-from pipeline.detector.amp import NetworkPrecision, autocast
+from pipeline.detector.amp import autocast
+from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
 from pipeline.views.images import apply_view, batch_images, read_image

@@ -1,11 +1,10 @@
 """What a store is made from: everything that decides its bytes, and nothing else."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from pipeline.codec.precision import Precision
-from pipeline.detector.amp import NetworkPrecision
+from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.model import ModelSpec
 from pipeline.regions.atss import INSIDE_MARGIN_PX, TOP_K
 from pipeline.regions.view_set import ViewSet
@@ -42,7 +41,7 @@ def store_fingerprint(
         "preprocessing": spec.conventions.preprocessing.to_json(),
         "precision": precision.to_json(),
         "regions": {
-            **asdict(plan.regions),
+            **plan.regions.to_json(),
             "anchor_scale": ANCHOR_SCALE,
             "atss_top_k": TOP_K,
             "inside_margin_px": INSIDE_MARGIN_PX,

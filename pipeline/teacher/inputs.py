@@ -11,9 +11,9 @@ from pipeline.core.files import sha256_of_file
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.models import GflHandle, ModelHandle, open_model
 from pipeline.regions.view_set import ViewSet
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.fingerprint import store_fingerprint
-from pipeline.teacher.run import CacheConfig
 from pipeline.views.manifest import Manifest
 
 

@@ -12,45 +12,23 @@ from typing import Any
 
 import torch
 
-from pipeline.codec.precision import Precision
 from pipeline.core.digest import digest
-from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.errors import CacheError
 from pipeline.core.files import lock_scratch
 from pipeline.core.progress import describe_bytes
-from pipeline.detector.amp import NetworkPrecision
-from pipeline.regions.view_set import RegionsConfig, ViewSet
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer import writer
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.partitions import Engine, find_views, write_here
 from pipeline.teacher.plan_table import Progress, build_index
 from pipeline.teacher.times import PartitionTimes, StoreTimes
-from pipeline.views.geometry import Views
 from pipeline.views.types import LabeledView
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheConfig:
-    """What the store holds, and how finely."""
-
-    views: Views
-    regions: RegionsConfig
-    precision: Precision
-    views_per_partition: int
-    """Views in one unit of work, of commit and of repair."""
-    batch_size: int
-    """Views in one forward pass of the teacher; part of the fingerprint, for it can change last bits."""
-    forward_precision: NetworkPrecision
-    """Of the teacher; part of the fingerprint unless it is float32."""
-
-    def __post_init__(self) -> None:
-        for name in ("views_per_partition", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected 1 or more, but got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

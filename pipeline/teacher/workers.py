@@ -15,9 +15,9 @@ from pipeline.core.cluster import registered, run_tasks
 from pipeline.core.errors import CacheError, PipelineError
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.writer.writer import read_schema
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter
-from pipeline.teacher.run import CacheConfig
 from pipeline.teacher.times import PartitionTimes
 from pipeline.views.manifest import read_manifest
 

@@ -1,34 +1,44 @@
 """How a detector's weights are trained."""
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from msgspec import Meta
+
+from pipeline.core.config import Count, NonNegative, Positive, Section, Whole
 from pipeline.core.errors import ConfigError
-from pipeline.detector.amp import NetworkPrecision
-from pipeline.training.schedule import ScheduleConfig
-
-LIMITS = {"seed": (0, 2**31 - 1), "frozen_stages": (-1, 4)}
-"""A seed shares 64 bits with the number of the epoch."""
+from pipeline.detector.config import NetworkPrecision
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Section, frozen=True, kw_only=True):
     """Everything about a training run but the detector and its targets."""
 
-    seed: int
-    """Of the initial weights, the order of the images and the choice of views."""
-    pretrained: bool
+    epochs: Count
+    batch_size: Count
+    """Images of a step, over all processes."""
+    optimizer: Literal["sgd", "adamw"]
+    """``sgd`` with momentum 0.9 as in the paper; ``adamw`` trains faster from random weights."""
+    learning_rate: Positive
+    weight_decay: NonNegative
+    warmup_steps: Whole
+    decay: Literal["step", "cosine"]
+    milestones: tuple[Count, ...] = ()
+    """Epochs after which the rate falls tenfold (``step`` only)."""
+    max_grad_norm: Positive | None = None
+    seed: Whole = 0
+    """Seed of the initial weights, the order of the images and the choice of views."""
+    pretrained: bool = False
     """The backbone starts from torchvision's ImageNet weights."""
-    frozen_stages: int
+    frozen_stages: Annotated[int, Meta(ge=-1, le=4)] = -1
     """Stem and this many stages get no gradient; -1 freezes nothing (no pretrained weights)."""
-    norm_eval: bool
+    norm_eval: bool = False
     """BatchNorm uses running statistics (for pretrained backbones)."""
-    precision: NetworkPrecision
-    """Of the network's forward and backward pass; weights, losses and the update are float32 in each."""
-    group_by_aspect: bool
+    precision: NetworkPrecision = "float32"
+    """Precision of the forward and backward pass; weights, losses and the update are always float32."""
+    group_by_aspect: bool = False
     """Batches hold images of one orientation, as in mmdetection: less padding, another order."""
-    schedule: ScheduleConfig
 
     def __post_init__(self) -> None:
-        for name, (least, most) in LIMITS.items():
-            if not least <= getattr(self, name) <= most:
-                raise ConfigError(f"{name}: expected {least} to {most}, but got {getattr(self, name)}")
+        if any(milestone >= self.epochs for milestone in self.milestones):
+            raise ConfigError(
+                f"milestones: expected epochs before {self.epochs}, but got {list(self.milestones)}"
+            )

@@ -72,7 +72,7 @@ def train(
         PipelineError: the loss is not finite; the message names step and terms.
     """
     per_epoch = len(loader)
-    total = config.schedule.epochs * per_epoch
+    total = config.epochs * per_epoch
     total = total if steps is None else min(steps, total)
     run = _Run(model, losses_of, loader, config, log_every or log_interval(total), validation)
     continued_from = run.restore(checkpoints, label) if checkpoints else 0
@@ -115,7 +115,7 @@ class _Run:
         self._model.train()
         if self._config.norm_eval:
             set_norms_to_eval(self._model)
-        schedule = self._config.schedule
+        schedule = self._config
         for batches in self._loader.epoch(epoch):
             factor = rate_factor(self.curve.step, len(self._loader), schedule)
             moved = tuple(batch.to(self._machine.device) for batch in batches)
@@ -126,7 +126,7 @@ class _Run:
         """Look at losses and weights, validate, and only then replace the last checkpoint."""
         self.curve.flush()
         self._require_finite_weights()
-        if self._validation and self._validation.is_due(finished, self._config.schedule.epochs):
+        if self._validation and self._validation.is_due(finished, self._config.epochs):
             self._score(self._validation, finished)
         if checkpoints and self._machine.processes.is_main:
             checkpoints.save(self._checkpoint(finished))
@@ -176,7 +176,7 @@ class _Run:
         self.curve.restore(checkpoint.curve)
         self.scores = [ScoreRow(**row) for row in checkpoint.scores]
         self._best = checkpoint.best
-        epochs = self._config.schedule.epochs
+        epochs = self._config.epochs
         logger.info(
             "%s: going on after epoch %d of %d (%s)", label, checkpoint.epoch, epochs, checkpoints.path
         )

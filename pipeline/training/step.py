@@ -35,7 +35,7 @@ class TrainStep:
                 "norm_eval: expected true, but got false: a batch in parts (LDP_MICRO_BATCH) would have "
                 "other BatchNorm statistics than the whole"
             )
-        self.optimizer = build_optimizer(model, config.schedule)
+        self.optimizer = build_optimizer(model, config)
         # Only float16 needs it: small gradients would be zero, so the loss is multiplied before the backward
         # pass. A step whose gradients overflow is left out, and the factor halved.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=config.precision == "float16")
@@ -97,7 +97,7 @@ class TrainStep:
         return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
 
     def _update(self) -> None:
-        limit = self._config.schedule.max_grad_norm
+        limit = self._config.max_grad_norm
         if limit is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)

@@ -72,7 +72,7 @@ def train_teacher(
         manifest=view_set.manifest,
         source=LabelSource(view_set=view_set),
         pyramid=pyramid,
-        batch_size=config.schedule.batch_size,
+        batch_size=config.batch_size,
         seed=config.seed,
         group_by_aspect=config.group_by_aspect,
         machine=machine,

@@ -1,8 +1,8 @@
 """Where a recipe's teacher comes from."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.config import Section
 from pipeline.core.errors import ConfigError
 from pipeline.detector.config import DetectorConfig
 from pipeline.training.config import TrainConfig
@@ -12,17 +12,16 @@ TRAINING_CODE = "pipeline/training"
 """What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrepareTeacherConfig:
+class PrepareTeacherConfig(Section, frozen=True, kw_only=True):
     """Section ``prepare_teacher``."""
 
     source: str
     """What DVC watches: the weights file to take, the description of an ONNX file, or ``TRAINING_CODE``."""
-    detector: DetectorConfig | None
+    detector: DetectorConfig | None = None
     """Null for an ONNX file, whose description says it all."""
-    views: Views | None
+    views: Views | None = None
     """Augmentations of its training; null takes ``source``."""
-    train: TrainConfig | None
+    train: TrainConfig | None = None
     """Null takes ``source``."""
 
     def __post_init__(self) -> None:

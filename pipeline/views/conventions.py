@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from pipeline.core.config import Section
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.views.geometry import ResizeMode
 from pipeline.views.pyramid import Pyramid
@@ -30,8 +31,7 @@ _DECODER = "pillow"
 _PADDING = "zeros after normalising, right and bottom"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
+class Preprocessing(Section, frozen=True, kw_only=True):
     """From the pixels of a file to those that a detector takes."""
 
     fit: ResizeMode

@@ -6,12 +6,15 @@ gives every view one fixed size, as detectors with a fixed input want it.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
+from pipeline.core.config import Count, Section, Share, Whole
 from pipeline.core.errors import ConfigError
 
 PAD_MULTIPLE = 32
@@ -28,29 +31,20 @@ ResizeMode = Literal["keep_ratio", "stretch", "letterbox", "letterbox_centred"]
 and put the image, ratio kept, into the upper left corner (YOLOX) or into the middle (YOLOv8)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewsConfig:
-    """Enumerated views: every scale with every flip."""
+class Views:
+    """A section ``views``, with the keys of :class:`ViewsConfig` or of :class:`PerEpochViewsConfig`."""
 
-    scales: tuple[tuple[int, int], ...]
-    """``(long, short)`` edges in px that a view must fit into, ratio kept; with any other fit,
-    ``(width, height)`` of the view."""
-    flips: tuple[bool, ...]
-    """Whether a view is mirrored horizontally."""
-
-    def __post_init__(self) -> None:
-        if not self.scales or not self.flips:
-            raise ConfigError("expected at least one scale and one flip")
-        for scale in self.scales:
-            if not 0 < scale[1] <= scale[0] <= LONGEST_PX:
-                raise ConfigError(
-                    f"scales: expected (long, short) with {LONGEST_PX} >= long >= short > 0, but got {scale}"
-                )
+    __slots__ = ()
 
     @property
     def numbers(self) -> range:
         """Numbers of the views that every image has."""
-        return range(len(self.scales) * len(self.flips))
+        raise NotImplementedError
+
+    @property
+    def scales(self) -> tuple[tuple[int, int], ...]:
+        """Scales ``(long, short)`` px: all, or the smallest and the largest that may be drawn."""
+        raise NotImplementedError
 
     @property
     def largest_pixels(self) -> int:
@@ -58,96 +52,112 @@ class ViewsConfig:
         return max(long * short for long, short in self.scales)
 
     def geometry(
+        self, original_hw: tuple[int, int], image_id: int, number: int, fit: ResizeMode = "keep_ratio"
+    ) -> "ViewGeometry":
+        """One view of an image."""
+        raise NotImplementedError
+
+    def choose(self, seed: int, epoch: int, image_id: int) -> int:
+        """The view that an epoch trains on.
+
+        Raises:
+            ConfigError: No view was drawn for so late an epoch.
+        """
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in fingerprints."""
+        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return document
+
+
+class ViewsConfig(Section, Views, frozen=True, kw_only=True):
+    """Enumerated views: every scale with every flip, the same of every image."""
+
+    scales: Annotated[tuple[tuple[int, int], ...], Meta(min_length=1)]
+    """``(long, short)`` edges in px that a view must fit into, ratio kept; with any other fit,
+    ``(width, height)`` of the view."""
+    flips: Annotated[tuple[bool, ...], Meta(min_length=1)]
+    """Whether a view is mirrored horizontally."""
+
+    def __post_init__(self) -> None:
+        for scale in self.scales:
+            check_scale(scale, "scales")
+
+    @property
+    def numbers(self) -> range:
+        return range(len(self.scales) * len(self.flips))
+
+    def geometry(
         self,
         original_hw: tuple[int, int],
         image_id: int,  # noqa: ARG002
         number: int,
-        fit: "ResizeMode" = "keep_ratio",
+        fit: ResizeMode = "keep_ratio",
     ) -> "ViewGeometry":
-        """One view of an image; all images have the same."""
         return enumerate_views(original_hw, self, fit)[number]
 
     def choose(self, seed: int, epoch: int, image_id: int) -> int:
         """The view that an epoch trains on, drawn anew for every epoch and image."""
         return choose_view(seed, epoch, image_id, self.numbers)
 
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in fingerprints."""
-        return {"scales": [list(scale) for scale in self.scales], "flips": list(self.flips)}
 
-
-@dataclass(frozen=True, kw_only=True)
-class PerEpochViewsConfig:
+class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
     """Views of all epochs, drawn beforehand: epoch ``e`` trains on exactly view ``e`` of every image.
 
     Short edge and flip follow mmdetection's ``Resize(multiscale_mode="range")`` and ``RandomFlip``, but each
     is a function of ``(seed, epoch, image_id)``.
     """
 
-    epochs: int
+    epochs: Count
     """Views of every image."""
-    long_edge: int
+    long_edge: Count
     """Longest edge of a view, px."""
-    short_edges: tuple[int, int]
+    short_edges: tuple[Count, Count]
     """Smallest and largest short edge, px; every whole number from one to the other is as likely."""
-    flip_probability: float
-    seed: int
+    flip_probability: Share = 0.5
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
-        least, most = self.short_edges
-        if self.epochs < 1:
-            raise ConfigError(f"epochs: expected 1 or more, but got {self.epochs}")
-        if not 0 < least <= most <= self.long_edge:
-            raise ConfigError(
-                f"short_edges: expected 0 < least <= most <= {self.long_edge} (long_edge), "
-                f"but got {least} and {most}"
-            )
-        if not 0 <= self.flip_probability <= 1:
-            raise ConfigError(f"flip_probability: expected 0 to 1, but got {self.flip_probability}")
+        smallest, largest = self.short_edges
+        if not smallest <= largest:
+            raise ConfigError(f"short_edges: expected smallest <= largest, but got {list(self.short_edges)}")
+        check_scale((self.long_edge, largest), "short_edges")
 
     @property
     def numbers(self) -> range:
-        """Numbers of the views that every image has."""
         return range(self.epochs)
 
     @property
     def scales(self) -> tuple[tuple[int, int], ...]:
-        """The smallest and the largest scale that may be drawn."""
         return tuple((self.long_edge, short_edge) for short_edge in self.short_edges)
 
-    @property
-    def largest_pixels(self) -> int:
-        """No view has more pixels than this, padding aside."""
-        return self.long_edge * self.short_edges[1]
-
     def geometry(
-        self, original_hw: tuple[int, int], image_id: int, number: int, fit: "ResizeMode" = "keep_ratio"
+        self, original_hw: tuple[int, int], image_id: int, number: int, fit: ResizeMode = "keep_ratio"
     ) -> "ViewGeometry":
-        """The view of an image that one epoch trains on."""
-        least, most = self.short_edges
+        smallest, largest = self.short_edges
         edge, flip = _draw(f"{self.seed}/{number}/{image_id}", words=2)
-        scale = (self.long_edge, least + edge % (most - least + 1))
+        scale = (self.long_edge, smallest + edge % (largest - smallest + 1))
         return _view(original_hw, scale, fit, flip=flip < self.flip_probability * 2**64)
 
     def choose(self, seed: int, epoch: int, image_id: int) -> int:  # noqa: ARG002
-        """The view of an epoch, which has the epoch's number.
-
-        Raises:
-            ConfigError: No view was drawn for so late an epoch.
-        """
         if epoch not in self.numbers:
             raise ConfigError(
                 f"epoch {epoch}: expected one of the {self.epochs} epochs whose views are planned"
             )
         return epoch
 
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in fingerprints."""
-        return {**asdict(self), "short_edges": list(self.short_edges)}
 
+def check_scale(scale: tuple[int, int], key: str) -> None:
+    """Refuse a scale ``(long, short)`` px that no view has.
 
-Views = ViewsConfig | PerEpochViewsConfig
-"""A section ``views`` has the keys of one or of the other."""
+    Raises:
+        ConfigError: Names the key.
+    """
+    if not 0 < scale[1] <= scale[0] <= LONGEST_PX:
+        raise ConfigError(
+            f"{key}: expected (long, short) with {LONGEST_PX} >= long >= short > 0, but got {list(scale)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,15 +3,15 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from PIL import Image
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_teacher
-from training_cases import FULL, HERE, IMAGES, SCHEDULE, student
+from training_cases import FULL, HERE, IMAGES, TRAIN, student
 
 from pipeline.benchmark.caching import BareTeacher, CachePasses
 from pipeline.benchmark.distilling import DistillingConfig, DistillingTimes, few_views, measure_distilling
@@ -25,8 +25,8 @@ from pipeline.cli.main import main
 from pipeline.codec.precision import Precision
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.run import CacheConfig
 from pipeline.training.batches import Batch
 from pipeline.views.geometry import PerEpochViewsConfig
 from pipeline.views.manifest import training_boxes
@@ -171,7 +171,7 @@ def test_the_store_pays_from_the_first_number_of_students_that_it_costs_less(
     measured: DistillingTimes,
 ) -> None:
     online, stored = (measured.steps[name].loaded.median for name in (ONLINE, STORED))
-    seen = SCHEDULE.epochs / measured.batch_size
+    seen = TRAIN.epochs / measured.batch_size
     once = measured.views_per_image * measured.cache.stage.median / measured.cache.views
     count = measured.break_even_students
     if online <= stored:

@@ -2,11 +2,11 @@
 
 import pickle
 from collections import OrderedDict
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 from teacher_cases import DETECTOR
 
 from pipeline.cli.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint

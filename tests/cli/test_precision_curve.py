@@ -7,7 +7,8 @@ from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, sma
 
 from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
-from pipeline.fidelity.fidelity import FidelityConfig, LossSettings, measure_fidelity
+from pipeline.fidelity.config import FidelityConfig, LossSettings
+from pipeline.fidelity.fidelity import measure_fidelity
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer import writer
 from pipeline.teacher.run import partition_views
@@ -38,9 +39,9 @@ def test_a_coarser_step_takes_fewer_bytes_and_errs_more_and_lossless_not_at_all(
 
 
 def test_the_configured_precision_is_part_of_the_curve() -> None:
-    odd = Precision(edge_step=0.037, edge_step_cap=2.0, cls_step=0.0111)
+    odd = Precision(edge_step=0.037, max_step_factor=2.0, cls_step=0.0111)
     assert odd in curve_precisions(odd)
-    assert all(precision.edge_step_cap == 2.0 for precision in curve_precisions(odd)[1:])
+    assert all(precision.max_step_factor == 2.0 for precision in curve_precisions(odd)[1:])
     assert len(curve_precisions(LOSSLESS)) == len(curve_precisions(QUANTIZED))
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from pipeline.cli.store_picture import draw_view, last_shown_bin
 from pipeline.cli.store_view import GRAY, choose_objects, show_view
 from pipeline.codec.precision import Precision
-from pipeline.regions.view_set import RegionsConfig, label_view
+from pipeline.regions.config import RegionsConfig
+from pipeline.regions.view_set import label_view
 from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.writer import finalise, init, write_partition
@@ -20,8 +21,8 @@ from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 BINS, CLASSES = 17, 3
-REGIONS = RegionsConfig(overlap="released", lower_fraction=0.25)
-LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)
+REGIONS = RegionsConfig()
+LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
 EMPTY, FEW, CROWDED, WIDE = range(4)
 
 

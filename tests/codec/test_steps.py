@@ -6,14 +6,14 @@ import pytest
 from pipeline.codec.precision import Precision
 from pipeline.codec.steps import edge_steps, step_exponents
 
-QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.05)
-LOSSLESS = Precision(edge_step=None, edge_step_cap=4.0, cls_step=None)
+QUANTIZED = Precision(edge_step=0.1, max_step_factor=4.0, cls_step=0.05)
+LOSSLESS = Precision(edge_step=None, max_step_factor=4.0, cls_step=None)
 
 
 @pytest.mark.parametrize("cap", [1.0, 1.5, 2.0, 4.0, 64.0])
 def test_exponent_is_the_rounded_logarithm(cap: float) -> None:
     """Against floats, over every code there is; codes at a boundary do not exist (it is irrational)."""
-    precision = Precision(edge_step=0.1, edge_step_cap=cap, cls_step=0.1)
+    precision = Precision(edge_step=0.1, max_step_factor=cap, cls_step=0.1)
     codes = np.arange(1, 1024)
     exact = 1 - np.log2(codes / 1023)
     away = np.abs(exact - np.floor(exact) - 0.5) > 1e-9

@@ -11,10 +11,10 @@ from training_cases import FULL, PLAIN, student
 from pipeline.cost.card import StudentCost, break_even, make_card, render_card
 from pipeline.cost.probe import Probe, probe_machine
 from pipeline.cost.views import ViewStatistics, gather_statistics
-from pipeline.teacher.run import CacheConfig
+from pipeline.teacher.config import CacheConfig
 
 HOUR = 3600
-STUDENTS = {"plain": student(PLAIN, {"epochs": 10}), "full": student(FULL, {"epochs": 10})}
+STUDENTS = {"plain": student(PLAIN, epochs=10), "full": student(FULL, epochs=10)}
 
 
 @pytest.fixture(scope="module")

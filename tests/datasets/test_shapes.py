@@ -8,19 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import to_builtins
 from numpy.random import RandomState
 from PIL import Image
 from pycocotools.coco import COCO
 from shapes_dataset import write_dataset
 
+from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
-from pipeline.datasets.shapes.dataset import (
-    CATEGORIES,
-    MIN_BOX_PX,
-    ShapeObject,
-    ShapesConfig,
-    render_image,
-)
+from pipeline.datasets.config import ShapesConfig
+from pipeline.datasets.shapes.dataset import CATEGORIES, MIN_BOX_PX, ShapeObject, render_image
 from pipeline.datasets.shapes.outlines import (
     edge_alpha,
     move_outline,
@@ -234,7 +231,7 @@ def test_train_is_annotated_within_the_noise_and_not_exactly(dataset: Path) -> N
 )
 def test_bad_config_names_the_key_and_the_value(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"shapes\.{key}: expected .*, but got {value!r}"):
-        small(**{key: value})
+        structure(ShapesConfig, {**to_builtins(small()), key: value}, "shapes")
 
 
 def test_unknown_split_and_index_are_refused() -> None:

@@ -1,14 +1,15 @@
 """The detector as a whole: its files load strictly, and its configuration refuses nonsense."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 from teacher_cases import DETECTOR
 
+from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError, PipelineError, TeacherError
 from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.config import DetectorConfig
@@ -74,15 +75,15 @@ def test_levels_have_the_sizes_of_their_strides(backbone: str, levels: int) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backbone": "vgg"}, "backbone: expected one of"),
-        ({"levels": 2}, "levels: expected 3 to 5"),
+        ({"backbone": "vgg"}, r"d\.backbone: expected one of"),
+        ({"levels": 2}, r"d\.levels: expected an integer >= 3, but got 2"),
         ({"channels": 10}, "channels: expected a multiple of norm_groups=4"),
-        ({"dcn_stages": (3,)}, "only ResNets can be deformable"),
+        ({"dcn_stages": (3,)}, r"d\.dcn_stages: expected none for mobilenet_v3_small"),
     ],
 )
 def test_impossible_architectures_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        DetectorConfig(**{**DETECTOR.to_json(), "dcn_stages": (), **change})
+        structure(DetectorConfig, DETECTOR.to_json() | change, "d")
 
 
 def test_frozen_stages_get_no_gradient_and_norms_stay_in_eval_mode() -> None:

@@ -24,8 +24,9 @@ from pipeline.detector.gfl import save_detector
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.tools.repair import find_damage, stored_table
 from pipeline.store.writer.writer import init
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.run import CacheConfig, layout_store, write_store
+from pipeline.teacher.run import layout_store, write_store
 from pipeline.views.manifest import write_manifest
 
 ROOT = Path(__file__).parents[2]

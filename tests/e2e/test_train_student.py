@@ -7,16 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from msgspec import to_builtins
+from msgspec.structs import replace
 from safetensors.torch import load_file
 from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
 from training_cases import FULL, IMAGES, student
 
 from pipeline.core.paths import RunPaths
-from pipeline.student.validate import ValidationConfig
+from pipeline.student.config import ValidationConfig
 from pipeline.teacher.run import write_store
 from pipeline.views.manifest import write_manifest
 
@@ -42,9 +43,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=run.store,
         progress=lambda items, _total, _label: items,
     )
-    validation = ValidationConfig(split="val", every=5, keep="last", scale=(64, 64), batch_size=4)
-    config = student(FULL, {"epochs": EPOCHS, "batch_size": 4}, norm_eval=True)
-    students = {"ld": asdict(replace(config, validation=validation))}
+    validation = ValidationConfig(split="val", every=5, keep="last", scale=(64, 64))
+    config = student(FULL, epochs=EPOCHS, batch_size=4, norm_eval=True)
+    students = {"ld": to_builtins(replace(config, validation=validation))}
     (folder / "params.yaml").write_text(json.dumps({"name": "small", "students": students}))
     return folder
 

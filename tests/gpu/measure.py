@@ -36,7 +36,8 @@ from pipeline.detector.backbone import set_norms_to_eval
 from pipeline.detector.gfl import GFL, load_detector, save_detector
 from pipeline.evaluation.detect import detect
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.train import StudentConfig, stored_targets, student_losses
+from pipeline.student.config import StudentConfig
+from pipeline.student.train import stored_targets, student_losses
 from pipeline.training.batches import Batch
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training

@@ -11,7 +11,8 @@ import torch
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
 from pipeline.codec.precision import Precision
-from pipeline.fidelity.fidelity import FidelityConfig, measure_fidelity, require_bounds
+from pipeline.fidelity.config import FidelityConfig
+from pipeline.fidelity.fidelity import measure_fidelity, require_bounds
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify

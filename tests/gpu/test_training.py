@@ -15,7 +15,7 @@ from teacher_cases import QUANTIZED, small_plan
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, PLAIN, relative_difference, store_of, student, trained
 
-from pipeline.student.distillation import DistillationConfig
+from pipeline.losses.config import DistillationConfig
 from pipeline.student.train import stored_targets, student_losses
 from pipeline.training.checkpoints import Checkpoint, Checkpoints
 from pipeline.training.dataset import Loader, StepBatches

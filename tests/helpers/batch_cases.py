@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from pipeline.detector.head import RawOutputs
-from pipeline.regions.view_set import RegionsConfig, label_view
+from pipeline.regions.config import RegionsConfig
+from pipeline.regions.view_set import label_view
 from pipeline.views.geometry import ViewGeometry, pad_size
 from pipeline.views.manifest import GroundTruth
 from pipeline.views.pyramid import Pyramid
@@ -13,7 +14,7 @@ from pipeline.views.types import LabeledView, ViewKey
 PYRAMID = Pyramid((8, 16, 32), 0.0)
 BINS = 17
 CLASSES = 4
-REGIONS = RegionsConfig(overlap="released", lower_fraction=0.25)
+REGIONS = RegionsConfig()
 
 
 def planned_view(

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from pipeline.detector.head import RawOutputs, flatten_levels
+from pipeline.losses.config import DistillationConfig
 from pipeline.regions.valuable import find_regions
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.distillation import DistillationConfig
 from pipeline.student.teacher_batch import QuantizedTeacherBatch, quantized_teacher_batch
 from pipeline.training.batches import BatchLabels, batch_labels
 from pipeline.views.pyramid import Pyramid, Size

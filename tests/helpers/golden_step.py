@@ -28,12 +28,14 @@ from golden_losses import LevelTerms, level_terms
 from golden_models import recipe_detector
 from torch import Tensor
 
-from pipeline.detector.amp import NetworkPrecision, autocast
+from pipeline.detector.amp import autocast
 from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
+from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs, flatten_levels
 from pipeline.losses.detection import giou_loss
-from pipeline.training.schedule import ScheduleConfig, build_optimizer
+from pipeline.training.config import TrainConfig
+from pipeline.training.schedule import build_optimizer
 from pipeline.views.box_ops import box_iou
 
 CLASSES = 80
@@ -80,9 +82,9 @@ def imitated(data: Arrays, image: int) -> Tensor:
     return in_batch(data, image, (iou > IMITATED_FRACTION * iou.amax(dim=0)).any(dim=1), outside=0)
 
 
-def schedule_of(optimizer: dict[str, Any]) -> ScheduleConfig:
+def schedule_of(optimizer: dict[str, Any]) -> TrainConfig:
     assert optimizer["type"] == "SGD"
-    return ScheduleConfig(
+    return TrainConfig(
         epochs=1,
         batch_size=2,
         optimizer="sgd",
@@ -90,8 +92,6 @@ def schedule_of(optimizer: dict[str, Any]) -> ScheduleConfig:
         weight_decay=optimizer["weight_decay"],
         warmup_steps=0,
         decay="step",
-        milestones=(),
-        max_grad_norm=None,
     )
 
 

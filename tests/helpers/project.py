@@ -12,7 +12,7 @@ import yaml
 from quick_python import quick_python
 from shapes_dataset import write_dataset
 
-from pipeline.datasets.shapes.dataset import ShapesConfig
+from pipeline.datasets.config import ShapesConfig
 from recipes import DATASET, ROOT, Params
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 DATASET = Path("datasets/tiny")
 NAME = "tiny"
 LD = ("students", "ld")
-SCHEDULE = ("train", "schedule")
+SCHEDULE = ("train",)
 """Keys of epochs, batch size and learning rate below a detector's section."""
 
 Params = dict[str, Any]
@@ -37,7 +37,7 @@ def tiny_params(name: str = NAME) -> Params:
     """The smoke recipe over a dataset of a dozen images in COCO layout: one epoch of two steps."""
     params = smoke_params(name)
     splits = {
-        split: {"annotations": f"annotations/instances_{split}.json", "images": split, "limit": None}
+        split: {"annotations": f"annotations/instances_{split}.json", "images": split}
         for split in ("train", "val")
     }
     params["prepare_data"].update(
@@ -58,7 +58,7 @@ def tiny_params(name: str = NAME) -> Params:
 
 def given_teacher(params: Params, weights: str) -> None:
     """Take a weights file instead of training the teacher."""
-    params["prepare_teacher"].update(source=weights, views=None, train=None)
+    params["prepare_teacher"] |= {"source": weights, "views": None, "train": None}
 
 
 def small_params(partitions: int, views_per_partition: int, views_per_image: int) -> Params:

@@ -14,11 +14,12 @@ from pipeline.codec.precision import Precision
 from pipeline.core.config import merge, structure
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, save_detector
-from pipeline.regions.view_set import RegionsConfig, ViewSet
+from pipeline.regions.config import RegionsConfig
+from pipeline.regions.view_set import ViewSet
 from pipeline.report.runs import Curve, Role, Run
 from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer.writer import finalise, init, write_partition
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
 from pipeline.teacher.fingerprint import store_fingerprint
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
@@ -29,7 +30,7 @@ from pipeline.views.types import LabeledView, SoftTargets
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 STUDENT = merge(PARAMS["student"], PARAMS["students"]["plain"])
 DETECTOR = structure(DetectorConfig, STUDENT["detector"], "detector")
-PRECISION = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.1)
+PRECISION = Precision(edge_step=0.1, max_step_factor=4.0, cls_step=0.1)
 CLASSES = ("ellipse", "rectangle", "triangle", "cross")
 NO_LOSS = {
     "ld_weight": 0.0,
@@ -129,7 +130,7 @@ def _write_store(root: Path, train: Manifest) -> None:
         strides=DETECTOR.strides,
         conventions=GFL_CONVENTIONS,
         views=ViewsConfig(scales=((96, 96),), flips=(False, True)),
-        regions=RegionsConfig(overlap="released", lower_fraction=0.25),
+        regions=RegionsConfig(),
     )
     views = list(plan)
     table = ViewIndex.from_views(views)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pipeline.datasets.shapes.dataset import ShapesConfig, write_split
+from pipeline.datasets.config import ShapesConfig
+from pipeline.datasets.shapes.dataset import write_split
 
 
 def write_dataset(

@@ -11,7 +11,7 @@ from torch import distributed
 from training_cases import FULL, HERE, IMAGES, store_of, student, trained
 
 from pipeline.detector.gfl import GFL
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.loop import Trained
 from pipeline.training.processes import SINGLE_PROCESS, World
@@ -19,9 +19,9 @@ from pipeline.training.processes import SINGLE_PROCESS, World
 SCHEDULE = {"epochs": 3, "batch_size": 4, "warmup_steps": 2}
 
 CASES: dict[str, StudentConfig] = {
-    "norms_in_eval": student(FULL, SCHEDULE, norm_eval=True),
-    "norms_in_training": student(FULL, SCHEDULE),
-    "grouped": student(FULL, SCHEDULE, norm_eval=True, group_by_aspect=True),
+    "norms_in_eval": student(FULL, **SCHEDULE, norm_eval=True),
+    "norms_in_training": student(FULL, **SCHEDULE),
+    "grouped": student(FULL, **SCHEDULE, norm_eval=True, group_by_aspect=True),
 }
 """Each takes six steps on images of different sizes."""
 GOES_ON = "norms_in_eval"

@@ -13,8 +13,8 @@ from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
 
-QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.05)
-LOSSLESS = Precision(edge_step=None, edge_step_cap=4.0, cls_step=None)
+QUANTIZED = Precision(edge_step=0.1, max_step_factor=4.0, cls_step=0.05)
+LOSSLESS = Precision(edge_step=None, max_step_factor=4.0, cls_step=None)
 BINS, CLASSES = 5, 3
 VIEWS_PER_PARTITION = 4
 CHUNK_ROWS = 8

@@ -7,13 +7,15 @@ from shapes_dataset import write_dataset
 
 from pipeline.codec.precision import Precision
 from pipeline.datasets.coco import read_coco
-from pipeline.datasets.shapes.dataset import ShapesConfig
+from pipeline.datasets.config import ShapesConfig
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec
-from pipeline.regions.view_set import RegionsConfig, ViewSet
+from pipeline.regions.config import RegionsConfig
+from pipeline.regions.view_set import ViewSet
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.fingerprint import store_fingerprint
-from pipeline.teacher.run import CacheConfig, StoreLayout, layout_store
+from pipeline.teacher.run import StoreLayout, layout_store
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.manifest import Manifest
@@ -29,8 +31,8 @@ DETECTOR = DetectorConfig(
     reg_max=16,
     num_classes=4,
 )
-LOSSLESS = Precision(edge_step=None, edge_step_cap=1.0, cls_step=None)
-QUANTIZED = Precision(edge_step=0.04, edge_step_cap=8.0, cls_step=0.04)
+LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
+QUANTIZED = Precision(edge_step=0.04, max_step_factor=8.0, cls_step=0.04)
 
 
 def small_manifest(folder: Path, images: int = 5) -> Manifest:
@@ -47,7 +49,7 @@ def small_plan(folder: Path, images: int = 5) -> ViewSet:
         strides=DETECTOR.strides,
         conventions=GFL_CONVENTIONS,
         views=ViewsConfig(scales=((64, 64),), flips=(False, True)),
-        regions=RegionsConfig(overlap="released", lower_fraction=0.25),
+        regions=RegionsConfig(),
     )
 
 

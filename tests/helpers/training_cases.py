@@ -1,30 +1,30 @@
 """Small students, a store for them, and what their weights differ by."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from teacher_cases import DETECTOR, small_plan, small_store_plan, small_teacher
 
 from pipeline.codec.precision import Precision
 from pipeline.detector.gfl import GFL
+from pipeline.losses.config import DistillationConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.distillation import DistillationConfig
-from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.student.config import StudentConfig
+from pipeline.student.train import stored_targets, train_student
 from pipeline.teacher.run import write_store
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import Trained
 from pipeline.training.processes import SINGLE_PROCESS, Placement
-from pipeline.training.schedule import ScheduleConfig
 
 PLAIN = DistillationConfig(ld_weight=0, vlr_weight=0, ld_temperature=10, kd_weight=0, kd_temperature=2)
 FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=0.5, kd_temperature=2)
 IMAGES = 8
 HERE = Placement(device=torch.device("cpu"), workers=0, processes=SINGLE_PROCESS, micro_batch=None)
 
-SCHEDULE = ScheduleConfig(
+TRAIN = TrainConfig(
     epochs=1,
     batch_size=2,
     optimizer="sgd",
@@ -32,24 +32,13 @@ SCHEDULE = ScheduleConfig(
     weight_decay=1e-4,
     warmup_steps=4,
     decay="cosine",
-    milestones=(),
     max_grad_norm=10.0,
 )
-TRAIN = TrainConfig(
-    seed=0,
-    pretrained=False,
-    frozen_stages=-1,
-    norm_eval=False,
-    precision="float32",
-    group_by_aspect=False,
-    schedule=SCHEDULE,
-)
 
 
-def student(loss: DistillationConfig, schedule: dict[str, Any] | None = None, **train: Any) -> StudentConfig:
-    """A student with changes to its schedule and its training."""
-    changed = replace(TRAIN, schedule=replace(SCHEDULE, **(schedule or {})), **train)
-    return StudentConfig(detector=DETECTOR, train=changed, loss=loss, validation=None)
+def student(loss: DistillationConfig, **train: Any) -> StudentConfig:
+    """A student with changes to its training."""
+    return StudentConfig(detector=DETECTOR, train=replace(TRAIN, **train), loss=loss)
 
 
 def store_of(

@@ -17,7 +17,7 @@ from pipeline.report.numbers import count, direction, duration, signed, signific
 from pipeline.report.page import detector_lines, render
 from pipeline.report.runs import Curve, choose_pair
 from pipeline.report.summary import cache_seconds, claim, headline, measure_break_even, tiles
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import read_manifest
 
 NULL_METRICS = {

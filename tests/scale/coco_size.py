@@ -124,10 +124,11 @@ def prepare(annotations: Path, manifest: Path) -> str:
 def plan(manifest: Path, processes: int) -> str:
     """The plan phase of ``cache_teacher``."""
     # Loaded here: the other pieces of work do without torch.
-    from pipeline.regions.view_set import RegionsConfig, ViewSet  # noqa: PLC0415
+    from pipeline.regions.config import RegionsConfig  # noqa: PLC0415
+    from pipeline.regions.view_set import ViewSet  # noqa: PLC0415
     from pipeline.teacher.plan_table import build_index  # noqa: PLC0415
 
-    regions = RegionsConfig(overlap="released", lower_fraction=0.25)
+    regions = RegionsConfig()
     views = ViewSet(
         manifest=read_manifest(manifest),
         strides=STRIDES,

@@ -14,7 +14,7 @@ from pipeline.store.writer.writer import finalise, finished_partitions, init, wr
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import NOT_MAIN, KeptPoints, LabeledView, SoftTargets, ViewKey
 
-QUANTIZED = Precision(edge_step=0.1, edge_step_cap=4.0, cls_step=0.05)
+QUANTIZED = Precision(edge_step=0.1, max_step_factor=4.0, cls_step=0.05)
 BINS, CLASSES, LEVELS, CELLS = 8, 4, 4, 60
 MAIN_SHARE = 5
 """One point in so many is in the main region, as in real stores."""

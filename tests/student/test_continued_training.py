@@ -1,24 +1,24 @@
 """A killed training run goes on to the same weights; nothing bad replaces what it goes on from."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 from teacher_cases import QUANTIZED, small_plan
 from training_cases import FULL, IMAGES, same_weights, store_of, student, trained
 
 from pipeline.core.errors import CacheError, PipelineError
 from pipeline.detector.gfl import GFL
-from pipeline.student.train import StudentConfig
+from pipeline.student.config import StudentConfig
 from pipeline.training.checkpoints import Checkpoint, Checkpoints, hold_checkpoints, run_key
 from pipeline.training.loop import Trained
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.training.validation import Validation
 
 EPOCHS = 4
-CONFIG = student(FULL, {"epochs": EPOCHS})
+CONFIG = student(FULL, epochs=EPOCHS)
 
 Run = Callable[..., Trained]
 

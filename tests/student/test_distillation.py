@@ -1,15 +1,19 @@
 """Distillation terms of a batch: what they read, whom they teach, and that a plain student needs none."""
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
 import torch
 from batch_cases import BINS, CLASSES, PYRAMID, random_outputs, three_views
+from msgspec import to_builtins
+from msgspec.structs import replace
 
+from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
+from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
-from pipeline.student.distillation import DistillationConfig, distillation_losses
+from pipeline.student.distillation import distillation_losses
 from pipeline.student.teacher_batch import QuantizedTeacherBatch
 from pipeline.training.batches import BatchLabels, batch_labels
 from pipeline.training.criterion import LossNormalizers, gather_main
@@ -78,7 +82,7 @@ def test_a_term_of_weight_zero_is_zero() -> None:
 
 def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn() -> None:
     raw, targets, soft = case()
-    taught = replace(
+    taught = dataclasses.replace(
         soft,
         edge_codes=raw.edge_logits[targets.image, targets.index].detach().flatten(1),
         cls_codes=gather_main(raw, targets).cls_logits.detach(),
@@ -102,4 +106,4 @@ def test_class_distillation_is_averaged_level_by_level() -> None:
 @pytest.mark.parametrize("change", [{"ld_weight": -1.0}, {"kd_temperature": 0.0}])
 def test_impossible_weights_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
-        replace(FULL, **change)
+        structure(DistillationConfig, to_builtins(FULL) | change, "loss")

@@ -1,10 +1,10 @@
 """Mixed precision: the network computes with fewer bits, weights and losses do not."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 from teacher_cases import DETECTOR, QUANTIZED, small_plan
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, TRAIN, relative_difference, store_of, student, trained
@@ -25,7 +25,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 def run(folder: Path, precision: str) -> Trained:
     plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
-    return trained(student(FULL, {"epochs": 3}, precision=precision), store, plan, log_every=1)
+    return trained(student(FULL, epochs=3, precision=precision), store, plan, log_every=1)
 
 
 @pytest.mark.parametrize("precision", DTYPES)

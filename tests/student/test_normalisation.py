@@ -9,12 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.detector.head import RawOutputs
-from pipeline.student.distillation import (
-    REFERENCE_IMAGES,
-    DistillationConfig,
-    DistillationLosses,
-    distillation_losses,
-)
+from pipeline.losses.config import DistillationConfig
+from pipeline.student.distillation import REFERENCE_IMAGES, DistillationLosses, distillation_losses
 from pipeline.student.teacher_batch import QuantizedTeacherBatch
 from pipeline.training.batches import BatchLabels
 from pipeline.training.criterion import DetectionCriterion, LossNormalizers, gather_main

@@ -71,7 +71,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused(folder: Path) -> None:
     machine = replace(HERE, processes=World(rank=0, count=3))
     plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
     with pytest.raises(ConfigError, match="expected a multiple of the 3 training processes, but got 4"):
-        trained(student(FULL, {"batch_size": 4}), store, plan, machine)
+        trained(student(FULL, batch_size=4), store, plan, machine)
 
 
 def test_a_batch_in_parts_with_its_own_statistics_is_refused(folder: Path) -> None:

@@ -23,7 +23,8 @@ from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.detector.gfl import GFL
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.student.config import StudentConfig
+from pipeline.student.train import stored_targets, train_student
 from pipeline.training.order import epoch_generator, epoch_keys
 from pipeline.views.geometry import PerEpochViewsConfig
 
@@ -54,7 +55,7 @@ def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_
     tmp_path: Path,
 ) -> None:
     plan = small_plan(tmp_path, IMAGES)
-    config = student(FULL, {"epochs": 5})
+    config = student(FULL, epochs=5)
     cached = trained(config, store_of(tmp_path, LOSSLESS), plan)
     online = trained_online(config, plan)
     assert relative_difference(cached, online) < 1e-6
@@ -74,23 +75,23 @@ def test_a_student_of_views_drawn_per_epoch_sees_those_of_a_teacher_in_the_loop(
     plan = per_epoch_plan(tmp_path, 2)
     store = store_of(tmp_path, LOSSLESS, plan=plan)
     assert len({store.view(key).geometry.resized_hw for key in store.keys}) > 5
-    source = stored_targets(student(FULL, {"epochs": 2}), store, plan.manifest)
+    source = stored_targets(student(FULL, epochs=2), store, plan.manifest)
     for epoch in (0, 1):
         assert {key.view for key in epoch_keys(source, 0, epoch, epoch_generator(0, epoch))} == {epoch}
-    cached = trained(student(FULL, {"epochs": 2}), store, plan)
-    assert relative_difference(cached, trained_online(student(FULL, {"epochs": 2}), plan)) < 1e-6
+    cached = trained(student(FULL, epochs=2), store, plan)
+    assert relative_difference(cached, trained_online(student(FULL, epochs=2), plan)) < 1e-6
 
 
 def test_a_student_of_more_epochs_than_views_is_refused(tmp_path: Path) -> None:
     plan = per_epoch_plan(tmp_path, 2)
     store = store_of(tmp_path, QUANTIZED, plan=plan)
-    with pytest.raises(ConfigError, match=r"schedule.epochs: expected at most 2, .*, but got 3"):
-        stored_targets(student(FULL, {"epochs": 3}), store, plan.manifest)
+    with pytest.raises(ConfigError, match=r"epochs: expected at most 2, .*, but got 3"):
+        stored_targets(student(FULL, epochs=3), store, plan.manifest)
 
 
 def test_a_short_run_takes_its_steps_and_no_more(tmp_path: Path) -> None:
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
-    config = student(FULL, {"epochs": 3})
+    config = student(FULL, epochs=3)
     short = trained_run(config, store, plan, steps=5, log_every=1)
     assert [row.step for row in short.curve] == [1, 2, 3, 4, 5]
 
@@ -98,7 +99,7 @@ def test_a_short_run_takes_its_steps_and_no_more(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_with_step_and_terms(tmp_path: Path) -> None:
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     schedule = {"epochs": 9, "learning_rate": 1e9, "max_grad_norm": None, "warmup_steps": 0}
-    broken = student(FULL, schedule)
+    broken = student(FULL, **schedule)
     with pytest.raises(PipelineError, match=r"step \d+: expected a finite loss, but got .*loss_cls="):
         trained(broken, store, plan)
 
@@ -115,6 +116,6 @@ def test_targets_are_read_for_the_view_that_is_shown(tmp_path: Path) -> None:
 def test_decoding_processes_change_nothing(tmp_path: Path) -> None:
     """They live on from epoch to epoch, and each epoch has its own order all the same."""
     plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
-    config = student(FULL, {"epochs": 3})
+    config = student(FULL, epochs=3)
     decoded = trained_run(config, store, plan, replace(HERE, workers=2))
     assert same_weights(decoded.model, trained(config, store, plan))

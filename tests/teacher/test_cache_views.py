@@ -12,7 +12,9 @@ from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store
 
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, TeacherError
-from pipeline.fidelity.fidelity import FidelityConfig, measure_fidelity, require_bounds, sample_keys
+from pipeline.fidelity.config import FidelityConfig
+from pipeline.fidelity.fidelity import measure_fidelity, require_bounds, sample_keys
+from pipeline.regions.config import RegionsConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer import writer
 from pipeline.student.source import require_fit
@@ -212,7 +214,7 @@ def test_other_regions_than_stored_are_refused(tmp_path: Path) -> None:
         manifest=plan.manifest,
         strides=plan.strides,
         views=plan.views,
-        regions=type(plan.regions)(overlap="diou", lower_fraction=0.25),
+        regions=RegionsConfig(vlr="paper"),
     )
     keys = sample_keys(store, fidelity())
     with pytest.raises(CacheError, match="the regions of stored views differ"):

@@ -28,7 +28,7 @@ MEASURED = [
 def test_the_estimate_is_not_too_small_and_at_most_four_tenths_too_large(
     sizes: dict[str, int], edge_step: float | None, cls_step: float | None, measured: int
 ) -> None:
-    precision = Precision(edge_step=edge_step, edge_step_cap=8.0, cls_step=cls_step)
+    precision = Precision(edge_step=edge_step, max_step_factor=8.0, cls_step=cls_step)
     table = table_of(sizes)
     schema = plan_schema(
         table,

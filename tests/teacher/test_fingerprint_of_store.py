@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from teacher_cases import DETECTOR, QUANTIZED, small_plan
 
-from pipeline.detector.amp import NetworkPrecision
+from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.gfl import gfl_spec
 from pipeline.store.format.fingerprint import ABSENT, diff
 from pipeline.teacher.fingerprint import store_fingerprint

@@ -1,11 +1,11 @@
 """An ONNX teacher through the pipeline: a store as of any teacher, and a student of its geometry."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from onnx_cases import (
     BINS,
     OFFSET,
@@ -27,17 +27,18 @@ from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_detector, save_detector
+from pipeline.losses.config import DistillationConfig
 from pipeline.onnx.models import import_onnx
-from pipeline.regions.view_set import RegionsConfig
+from pipeline.regions.config import RegionsConfig
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.distillation import DistillationConfig
+from pipeline.student.config import StudentConfig
 from pipeline.student.source import require_fit
-from pipeline.student.train import StudentConfig, stored_targets, train_student
+from pipeline.student.train import stored_targets, train_student
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import ThreadCounts, equal_size_batches
 from pipeline.teacher.inputs import StoreInputs, load_inputs
-from pipeline.teacher.run import CacheConfig, layout_store, write_store
+from pipeline.teacher.run import layout_store, write_store
 from pipeline.training.config import TrainConfig
-from pipeline.training.schedule import ScheduleConfig
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.manifest import Manifest
 
@@ -48,7 +49,7 @@ STUDENT = replace(DETECTOR, reg_max=BINS - 1, num_classes=2)
 def config(precision: Precision, side: int = SIDE) -> CacheConfig:
     return CacheConfig(
         views=ViewsConfig(scales=((side, side),), flips=(False,)),
-        regions=RegionsConfig(overlap="released", lower_fraction=0.25),
+        regions=RegionsConfig(),
         precision=precision,
         views_per_partition=4,
         batch_size=2,
@@ -194,7 +195,7 @@ def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_convention
 
 
 def student(epochs: int) -> StudentConfig:
-    schedule = ScheduleConfig(
+    training = TrainConfig(
         epochs=epochs,
         batch_size=4,
         optimizer="adamw",
@@ -202,20 +203,10 @@ def student(epochs: int) -> StudentConfig:
         weight_decay=0.0,
         warmup_steps=0,
         decay="cosine",
-        milestones=(),
         max_grad_norm=10.0,
     )
-    training = TrainConfig(
-        seed=0,
-        pretrained=False,
-        frozen_stages=-1,
-        norm_eval=False,
-        precision="float32",
-        group_by_aspect=False,
-        schedule=schedule,
-    )
     loss = DistillationConfig(ld_weight=20, vlr_weight=20, ld_temperature=1, kd_weight=1, kd_temperature=2)
-    return StudentConfig(detector=DETECTOR, train=training, loss=loss, validation=None)
+    return StudentConfig(detector=DETECTOR, train=training, loss=loss)
 
 
 @pytest.mark.parametrize(

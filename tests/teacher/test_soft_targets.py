@@ -10,7 +10,7 @@ from batch_cases import PYRAMID
 from teacher_cases import small_plan, small_teacher
 
 from pipeline.core.errors import TeacherError
-from pipeline.detector.amp import NetworkPrecision
+from pipeline.detector.config import NetworkPrecision
 from pipeline.teacher.extractor import ThreadCounts, equal_size_batches, require_finite
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.images import apply_view, batch_images, read_image

@@ -21,9 +21,10 @@ from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, TeacherError
 from pipeline.detector.gfl import save_detector
 from pipeline.store.writer import writer
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import Engine, write_here
-from pipeline.teacher.run import CacheConfig, StoreLayout, fill_store, layout_store
+from pipeline.teacher.run import StoreLayout, fill_store, layout_store
 from pipeline.teacher.times import PartitionTimes, StoreTimes
 from pipeline.teacher.workers import PartitionJob, write_in_workers
 from pipeline.views.manifest import write_manifest

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
-from pipeline.training.schedule import ScheduleConfig, build_optimizer, rate_factor
+from pipeline.training.config import TrainConfig
+from pipeline.training.schedule import build_optimizer, rate_factor
 
 
-def schedule(**changes) -> ScheduleConfig:
+def schedule(**changes) -> TrainConfig:
     values = {
         "epochs": 12,
         "batch_size": 16,
@@ -17,10 +19,10 @@ def schedule(**changes) -> ScheduleConfig:
         "weight_decay": 1e-4,
         "warmup_steps": 500,
         "decay": "step",
-        "milestones": (8, 11),
+        "milestones": [8, 11],
         "max_grad_norm": None,
     }
-    return ScheduleConfig(**(values | changes))
+    return structure(TrainConfig, values | changes, "train")
 
 
 def test_the_published_1x_schedule() -> None:
@@ -34,7 +36,7 @@ def test_the_published_1x_schedule() -> None:
 
 
 def test_cosine_falls_from_one_to_zero() -> None:
-    cosine = schedule(decay="cosine", milestones=(), warmup_steps=0)
+    cosine = schedule(decay="cosine", milestones=[], warmup_steps=0)
     assert rate_factor(0, 10, cosine) == 1.0
     assert rate_factor(60, 10, cosine) == pytest.approx(0.5)
     assert rate_factor(120, 10, cosine) == pytest.approx(0.0)
@@ -49,7 +51,7 @@ def test_frozen_parameters_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"batch_size": 0}, {"milestones": (12,)}, {"learning_rate": 0}]
+    "change", [{"epochs": 0}, {"batch_size": 0}, {"milestones": [12]}, {"learning_rate": 0}]
 )
 def test_impossible_schedules_are_refused(change: dict) -> None:
     with pytest.raises(ConfigError):

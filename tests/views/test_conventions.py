@@ -1,11 +1,10 @@
 """Conventions: fingerprints as they always were, pixels by other code, boxes that stay on their objects."""
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING, Conventions, Preprocessing

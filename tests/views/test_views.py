@@ -1,13 +1,15 @@
 """Views: geometry by hand, boxes and pixels that move together, choices that depend on the key alone."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
+from msgspec.structs import replace
 
+from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.geometry import (
@@ -55,7 +57,7 @@ def test_every_scale_comes_with_every_flip() -> None:
 @pytest.mark.parametrize("scales", [(), ((30, 50),), ((50, 0),)])
 def test_impossible_scales_are_refused(scales: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(ConfigError):
-        ViewsConfig(scales=scales, flips=(False,))
+        structure(ViewsConfig, {"scales": scales, "flips": [False]}, "views")
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -112,7 +114,7 @@ def test_the_long_edge_holds_for_wide_images() -> None:
 
 
 def test_a_view_is_drawn_from_seed_epoch_and_image_alone() -> None:
-    again = PerEpochViewsConfig(**vars(PUBLISHED))
+    again = replace(PUBLISHED)
     other = replace(PUBLISHED, seed=1)
     longer = replace(PUBLISHED, epochs=36)
     views = [[plan.geometry((600, 800), 7, e) for e in range(24)] for plan in (PUBLISHED, again, longer)]
@@ -132,5 +134,5 @@ def test_an_epoch_trains_on_the_view_of_its_number() -> None:
     [{"epochs": 0}, {"short_edges": (800, 480)}, {"short_edges": (480, 1400)}, {"flip_probability": 1.5}],
 )
 def test_impossible_draws_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(change))):
-        replace(PUBLISHED, **change)
+    with pytest.raises(ConfigError, match=rf"views\.{next(iter(change))}: expected"):
+        structure(PerEpochViewsConfig, {**to_builtins(PUBLISHED), **change}, "views")

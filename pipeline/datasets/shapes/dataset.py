@@ -19,8 +19,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.core.errors import ConfigError
 from pipeline.core.files import atomic_path
+from pipeline.datasets.config import FIRST_VAL_ID, ShapesConfig
 from pipeline.datasets.shapes.draws import Floats, Point, clamp, log_uniform, pick, pick_weighted, uniform
 from pipeline.datasets.shapes.outlines import (
     Outline,
@@ -45,59 +45,10 @@ MIN_BOX_PX = 4.0  # of a clipped box; does not scale, it is what a detector can 
 EMPTY_SHARE = 0.04
 COUNT_WEIGHTS = (0.16, 0.27, 0.25, 0.16, 0.10, 0.06)  # of 1, 2, ... objects
 PLACEMENT_TRIES = 8
-FIRST_VAL_ID = 1_000_001
-MAX_ANNOTATION_NOISE = 0.25
 ANNOTATION_STREAM = 1  # third seed of the numbers that annotations draw; pixels have two
 IDS_PER_IMAGE = 10  # annotation ids reserved for one image; more than the largest number of objects
 
 Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShapesConfig:
-    """What determines every byte of the dataset.
-
-    Attributes:
-        seed: of all random numbers, 0 to 2**32 - 1.
-        train_images: number of images in ``train``.
-        val_images: number of images in ``val``.
-        long_edge: pixels, even; the short edge is the same or about 5/6 of it, even too.
-        annotation_noise: how far an edge of a box in ``train`` lies from the truth at most, as a share of
-            the box's side, 0 to 0.25: people do not draw exact boxes. ``val`` is exact.
-    """
-
-    seed: int
-    train_images: int
-    val_images: int
-    long_edge: int
-    annotation_noise: float
-
-    def __post_init__(self) -> None:
-        """Raise ``ConfigError`` for a value out of range."""
-        limits = {
-            "seed": (0, 2**32 - 1),
-            "train_images": (1, FIRST_VAL_ID - 1),
-            "val_images": (1, FIRST_VAL_ID - 1),
-            "long_edge": (32, 2048),
-        }
-        for name, bounds in limits.items():
-            _check_integer(name, getattr(self, name), bounds)
-        if not 0 <= self.annotation_noise <= MAX_ANNOTATION_NOISE:
-            raise ConfigError(
-                f"shapes.annotation_noise: expected 0 to {MAX_ANNOTATION_NOISE}, "
-                f"but got {self.annotation_noise!r}"
-            )
-        if self.long_edge % 2:
-            raise ConfigError(
-                f"shapes.long_edge: expected an even number of pixels, but got {self.long_edge}"
-            )
-
-
-def _check_integer(key: str, value: object, limits: tuple[int, int]) -> None:
-    low, high = limits
-    # bool is an int to isinstance, and `true` in YAML is never a meant number
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ConfigError(f"shapes.{key}: expected an integer from {low} to {high}, but got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,8 @@ class StoreSchema:
         return slice(first, min(first + self.views_per_partition, self.views))
 
     def to_json(self) -> dict[str, Any]:
-        return {"format_version": FORMAT_VERSION, **asdict(self), "strides": list(self.strides)}
+        plain = {"strides": list(self.strides), "precision": self.precision.to_json()}
+        return {"format_version": FORMAT_VERSION, **asdict(self), **plain}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "StoreSchema":

@@ -1,0 +1,60 @@
+"""How a store is compared with the live teacher."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import asdict
+
+from pipeline.core.config import PARAMS, Count, NonNegative, Section, Whole, load_section
+from pipeline.losses.config import DistillationConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """How losses are compared."""
+
+    temperature: float
+    """Temperature of the edge distributions."""
+    cls_temperature: float
+    """Temperature of the class distillation."""
+    seed: int
+    """Seed of the stand-in student."""
+
+
+class FidelityBounds(Section, frozen=True, kw_only=True):
+    """Section ``verify_cache``: how many views are checked, and what is still accepted."""
+
+    views: Count = 64
+    seed: Whole = 0
+    max_kl: NonNegative = 0.0001
+    """Mean KL of stored to live edge distributions at ``temperature``, nats."""
+    max_loss_error: NonNegative = 0.005
+    """Relative error of the LD loss, and of the class-KD loss."""
+    max_gradient_error: NonNegative = 0.02
+    """Relative error of the gradient of either by the student's logits."""
+
+
+class FidelityConfig(FidelityBounds, frozen=True, kw_only=True):
+    """The section, and the temperatures that the students share, stated once in ``student.loss``."""
+
+    temperature: float
+    cls_temperature: float
+
+    @property
+    def loss_settings(self) -> LossSettings:
+        return LossSettings(
+            temperature=self.temperature, cls_temperature=self.cls_temperature, seed=self.seed
+        )
+
+
+def load_fidelity(path: Path = PARAMS) -> FidelityConfig:
+    """Read ``verify_cache`` and the temperatures of ``student.loss``.
+
+    Raises:
+        ConfigError: As :func:`load_section`.
+    """
+    bounds = load_section(FidelityBounds, "verify_cache", path)
+    loss = load_section(DistillationConfig, "student.loss", path)
+    return FidelityConfig(
+        **asdict(bounds), temperature=loss.ld_temperature, cls_temperature=loss.kd_temperature
+    )

@@ -1,0 +1,28 @@
+"""Weights and temperatures of the distillation losses."""
+
+from pipeline.core.config import NonNegative, Positive, Section
+
+
+class DistillationConfig(Section, frozen=True, kw_only=True):
+    """A term of weight 0 is not computed, and all 0 is a plain student."""
+
+    ld_temperature: Positive
+    """Temperature of both localization terms (10 in the paper)."""
+    kd_temperature: Positive
+    """Temperature of the class distillation (2)."""
+    ld_weight: NonNegative = 0.0
+    """Localization distillation on the main region (0.25 in the paper's recipes)."""
+    vlr_weight: NonNegative = 0.0
+    """Localization distillation on the valuable region (0.25)."""
+    kd_weight: NonNegative = 0.0
+    """Class distillation on the main region (10; a mean over the classes, so their number matters)."""
+
+    @property
+    def terms(self) -> int:
+        """Number of terms that are computed; each needs the teacher's outputs."""
+        return sum(weight > 0 for weight in (self.ld_weight, self.vlr_weight, self.kd_weight))
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether any term needs the teacher's outputs."""
+        return self.terms > 0
