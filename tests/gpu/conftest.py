@@ -1,6 +1,7 @@
 """A GPU, or a word that there is none; ``LDP_TEST_DEVICE=cpu`` tries these tests out without one."""
 
 import os
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -42,15 +43,26 @@ def waits(device: torch.device) -> Waits:
         if device.type != "cuda":
             yield lines
             return
+
+        def note(message: Warning | str, *_: object) -> None:
+            if "synchronizing CUDA operation" in str(message):
+                lines.append(innermost_line_of_the_project())
+
         torch.cuda.synchronize()
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings():
             warnings.simplefilter("always")
+            warnings.showwarning = note
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 yield lines
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        found = [warning for warning in caught if "synchronizing CUDA operation" in str(warning.message)]
-        lines += [f"{warning.filename.rpartition('/')[2]}:{warning.lineno}" for warning in found]
 
     return recorded
+
+
+def innermost_line_of_the_project() -> str:
+    for frame in reversed(traceback.extract_stack()):
+        if f"{os.sep}pipeline{os.sep}" in frame.filename:
+            return f"{frame.filename.rpartition(f'{os.sep}pipeline{os.sep}')[2]}:{frame.lineno}"
+    return "outside"

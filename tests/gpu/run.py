@@ -138,7 +138,10 @@ def facts(_limit: float) -> Row:
             found[package] = None
     if shutil.which("nvidia-smi"):
         query = "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit"
-        found["gpu"] = run(["nvidia-smi", query, "--format=csv,noheader"], 30, ROOT, {}).strip()
+        try:
+            found["gpu"] = run(["nvidia-smi", query, "--format=csv,noheader"], 30, ROOT, {}).strip()
+        except PartError as error:
+            found["gpu"] = str(error)
     code = (
         "import torch; print(torch.version.cuda, torch.backends.cudnn.version(), torch.cuda.is_available(),"
         "torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)"
