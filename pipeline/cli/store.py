@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.store_text import (
-    counted,
     describe_problems,
     render_problems,
     render_scratch,
@@ -21,7 +20,7 @@ from pipeline.cli.store_text import (
 )
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.paths import SCRATCH, run_paths
-from pipeline.core.progress import describe_bytes, show_counts
+from pipeline.core.progress import counted, describe_bytes, show_counts
 from pipeline.store.reader.reader import TargetStore, read_finished, recorded_files
 from pipeline.store.reader.verify import Problem, verify
 from pipeline.store.tools.export import CONTENT, choose_views, export_views, write_npz

@@ -4,20 +4,14 @@ import argparse
 import logging
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.cli.store import store_path
 from pipeline.cli.store_picture import draw_view
-from pipeline.cli.store_view import show_view
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import RunPaths
+from pipeline.report.shown_views import read_pixels, show_view
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.tools.export import views_of_image
-from pipeline.views.conventions import Preprocessing
-from pipeline.views.geometry import ViewGeometry
-from pipeline.views.images import apply_view, read_image
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.types import ViewKey
 
@@ -31,14 +25,15 @@ def run(arguments: argparse.Namespace) -> None:
     store = TargetStore.open(store_path(arguments))
     key = _choose_view(store, arguments.image_id, arguments.view)
     manifest = _own_manifest(store)
-    geometry = store.view(key).geometry
-    path = find_image(key.image_id, arguments.image, manifest)
-    pixels = (
-        read_pixels(path, geometry, store.conventions.preprocessing, required=arguments.image is not None)
-        if path
-        else None
-    )
-    names = {label: category.name for label, category in enumerate(manifest.categories)} if manifest else {}
+    geometry = store.geometry(key)
+    path, pixels = find_image(key.image_id, arguments.image, manifest), None
+    try:
+        pixels = read_pixels(path, geometry, store) if path else None
+    except DatasetError as error:
+        if arguments.image:
+            raise
+        logger.info("%s", error)
+    names = [category.name for category in manifest.categories] if manifest else []
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
     picture = draw_view(show_view(store, key, pixels, names))
     with atomic_path(output) as partial:
@@ -88,18 +83,3 @@ def find_image(image_id: int, given: Path | None, manifest: Manifest | None) -> 
             "give the file itself"
         )
     return found
-
-
-def read_pixels(
-    path: Path, geometry: ViewGeometry, preprocessing: Preprocessing, *, required: bool
-) -> NDArray[np.uint8] | None:
-    """The pixels of a view, (H, W, 3); ``None`` if there are none and none are ``required``."""
-    try:
-        pixels = apply_view(read_image(path, geometry.original_hw), geometry, preprocessing)
-    except DatasetError as error:
-        if required:
-            raise
-        logger.info("%s", error)
-        return None
-    view: NDArray[np.uint8] = pixels.permute(1, 2, 0).contiguous().numpy()
-    return view

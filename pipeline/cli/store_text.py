@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.core.digest import canonical_json
-from pipeline.core.progress import describe_bytes
+from pipeline.core.progress import counted, describe_bytes
 from pipeline.report import numbers
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.reader.verify import Problem
@@ -94,11 +94,6 @@ def listed(items: Sequence[object]) -> str:
     shown = ", ".join(map(str, items[:MOST_LISTED]))
     more = len(items) - MOST_LISTED
     return f"{shown} and {more:,} more" if more > 0 else shown
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, in the plural where that belongs."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _content_rows(summary: StoreSummary) -> Iterator[tuple[str, str]]:

@@ -76,3 +76,8 @@ def describe_bytes(count: float) -> str:
         count, power = count / 1000, power + 1
     decimals = 0 if count >= 100 or not power else 1 if count >= 10 else 2
     return f"{count:.{decimals}f} {units[power]}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where that belongs."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,19 +8,18 @@ import torch
 
 from pipeline.core.digest import digest
 from pipeline.core.paths import RunPaths
-from pipeline.detector.gfl import GFL, load_detector
-from pipeline.report.lessons import (
+from pipeline.detector.gfl import load_detector
+from pipeline.report.detections import ShownImage, show_images
+from pipeline.report.edge_examples import (
     Closeness,
-    Lesson,
-    SampledView,
-    choose_lessons,
-    lessons_of,
+    EdgeExample,
+    choose_examples,
+    edge_examples,
     measure_closeness,
-    sample_views,
 )
 from pipeline.report.runs import Pair, Run, choose_pair, read_json, read_students, read_teacher
+from pipeline.report.shown_views import ShownView, sample_views
 from pipeline.report.statistics import StoreStatistics, measure_store
-from pipeline.report.strips import Gallery, choose_images, make_gallery, read_shown
 from pipeline.store.format.schema import FORMAT_VERSION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
@@ -28,9 +27,6 @@ from pipeline.views.manifest import Manifest
 
 MAX_SHOWN = 3
 """Students whose detections are drawn."""
-
-GALLERY_PX, GAP_PX = 1082.0, 16.0
-"""Width of the gallery and space between its pictures, as shown."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,9 +45,9 @@ class Report:
         statistics: What it holds.
         cache_timing: ``seconds`` and ``views`` of the stage that wrote it.
         fidelity: What ``verify_cache`` measured.
-        gallery: Validation images as everyone sees them.
+        images: Validation images with the detections of the teacher and of some students.
         views: Sampled stored views with what the pair says there.
-        lessons: Objects whose edge distributions are shown.
+        examples: Objects whose edge distributions are shown.
         closeness: Distance of the pair's distributions from the teacher's.
     """
 
@@ -66,9 +62,9 @@ class Report:
     statistics: StoreStatistics
     cache_timing: Mapping[str, Any]
     fidelity: Mapping[str, Any]
-    gallery: Gallery
-    views: Sequence[SampledView]
-    lessons: Sequence[Lesson]
+    images: Sequence[ShownImage]
+    views: Sequence[ShownView]
+    examples: Sequence[EdgeExample]
     closeness: Sequence[Closeness]
 
 
@@ -91,7 +87,12 @@ def collect(
     teacher = read_teacher(folder)
     runs = read_students(folder, students)
     pair = choose_pair(runs)
-    views = sample_views(store, train, _load(folder, pair), device)
+    models = {run.name: load_detector(folder.student_weights(run.name)) for run in pair.runs}
+    views = sample_views(store, train, models, device)
+    detections = {
+        run.name: folder.evaluation(run.name) / "detections.json"
+        for run in (teacher, *shown_students(runs, pair))
+    }
     return Report(
         teacher=teacher,
         students=runs,
@@ -104,9 +105,9 @@ def collect(
         statistics=measure_store(store),
         cache_timing=read_json(folder.cache_timing),
         fidelity=read_json(folder.fidelity),
-        gallery=_gallery(folder, val, [teacher, *shown_students(runs, pair)]),
+        images=show_images(val, detections),
         views=views,
-        lessons=choose_lessons([lesson for view in views for lesson in lessons_of(view)]),
+        examples=choose_examples([example for view in views for example in edge_examples(view)]),
         closeness=[measure_closeness(views, run.name) for run in pair.runs] if views else [],
     )
 
@@ -115,17 +116,3 @@ def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:
     """At most ``MAX_SHOWN`` students, the pair among them, in their order."""
     preferred = [*pair.runs, *(run for run in students if run not in pair.runs)][:MAX_SHOWN]
     return [run for run in students if run in preferred]
-
-
-def _load(folder: RunPaths, pair: Pair) -> dict[str, GFL]:
-    return {run.name: load_detector(folder.student_weights(run.name)) for run in pair.runs}
-
-
-def _gallery(folder: RunPaths, val: Manifest, runs: Sequence[Run]) -> Gallery:
-    records = choose_images(val)
-    image_ids = [record.image_id for record in records]
-    detections = {
-        run.name: read_shown(folder.evaluation(run.name) / "detections.json", image_ids) for run in runs
-    }
-    columns = len(runs) + 1
-    return make_gallery(val, records, detections, (GALLERY_PX + GAP_PX) / columns - GAP_PX)

@@ -1,9 +1,10 @@
 """Charts as inline SVG: matplotlib figures, one function each; text stays text, so the page sets its font."""
 
+import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -13,24 +14,22 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from pipeline.report.lessons import Lesson
+from pipeline.report.drawing import HEADROOM, Line, draw_edges
+from pipeline.report.edge_examples import EdgeExample
 from pipeline.report.runs import Curve
 from pipeline.report.statistics import StoreStatistics
-from pipeline.report.style import EDGE_NAMES, INK, MUTED, STYLE, TRUTH
+from pipeline.report.style import EDGE_NAMES, INK, STYLE
 
 PX_PER_INCH = 72
 """Of matplotlib's SVG: one unit of the view box is one CSS pixel."""
 
-NEAR_DISTANCE = 2
-"""Bins that an axis shows beyond all that is worth showing."""
-
-SHOWN_PROBABILITY = 0.01
-"""A bin of less probability in every distribution may be left out at the right."""
-
 SPREAD_OF_LOG_SCALE = 30.0
 """Ratio of the largest to the smallest value from which a loss is drawn on a logarithmic axis."""
 
-MOST_COLUMNS = 4
+PIXEL_RATIO = 2
+"""Pixels of an embedded picture for each px that it is shown at."""
+
+MAX_COLUMNS = 4
 
 TERM_NAMES = {
     "loss_cls": "class (QFL)",
@@ -43,9 +42,6 @@ TERM_NAMES = {
 }
 """Loss terms in words; an unknown one keeps its name."""
 
-CORNER = (0.7, 0.75)
-"""Recall and precision from which on a curve is in the way of notes in the upper right corner."""
-
 TENTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 COUNT_BINS = 30
@@ -54,21 +50,35 @@ COUNT_BINS = 30
 PANEL_GAP = 0.05
 """Space between panels, of their mean size."""
 
-HEADROOM = 1.15
-"""Top of an axis over its largest value: room for a note."""
-
-
-Dash = str | tuple[float, Sequence[float]]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """How one detector is drawn everywhere."""
+class Picture:
+    """An embedded picture, and how large it is shown."""
 
-    name: str
-    color: str
-    dash: Dash
-    """matplotlib's line style."""
+    uri: str
+    width: float
+    height: float
+
+
+def draw_picture(size_hw: tuple[int, int], shown: float, plot: Callable[[Axes, float], None]) -> Picture:
+    """Draw over pixels and embed the result, with a long edge of ``shown`` px.
+
+    Args:
+        size_hw: Height and width of what is drawn, px.
+        shown: Long edge on the page, px.
+        plot: Draws on axes that fill the picture, given the shown px of a pixel.
+    """
+    scale = shown / max(size_hw)
+    height, width = (side * scale for side in size_hw)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width / PX_PER_INCH, height / PX_PER_INCH))
+        axes = figure.add_axes((0, 0, 1, 1))
+        plot(axes, scale)
+        axes.set_axis_off()
+        content = BytesIO()
+        figure.savefig(content, format="webp", dpi=PIXEL_RATIO * PX_PER_INCH, pil_kwargs={"quality": 85})
+    uri = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return Picture(uri=uri, width=width, height=height)
 
 
 def draw(name: str, width: float, height: float, plot: Callable[[Figure], None]) -> str:
@@ -128,24 +138,14 @@ def precision_recall_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Seq
 
 
 def _precision_recall(axes: Axes, curves: Mapping[str, Curve], lines: Sequence[Line]) -> None:
-    means = {name: float(np.mean(curve.y)) if curve.y else 0.0 for name, curve in curves.items()}
-    # The notes stand in the upper right corner, unless a curve does.
-    low = any(
-        max(curve.y[round(CORNER[0] * len(curve.y)) :], default=0) > CORNER[1] for curve in curves.values()
-    )
-    for place, line in enumerate(line for line in lines if line.name in curves):
-        curve = curves[line.name]
-        axes.plot(curve.x, curve.y, color=line.color, linestyle=line.dash)
-        rank = len(curves) - 1 - place if low else -1 - place
-        axes.annotate(
-            f"{line.name}  {100 * means[line.name]:.1f}",
-            (0.03, 0.04) if low else (0.98, 1.0),
-            xycoords="axes fraction",
-            xytext=(0, 16 * rank),
-            textcoords="offset points",
-            ha="left" if low else "right",
-            color=line.color,
-        )
+    for line in lines:
+        if line.name in curves:
+            curve = curves[line.name]
+            area = 100 * float(np.mean(curve.y)) if curve.y else 0.0
+            axes.plot(
+                curve.x, curve.y, color=line.color, linestyle=line.dash, label=f"{line.name}  {area:.1f}"
+            )
+    axes.legend(loc="best", labelcolor="linecolor", handlelength=0, handletextpad=0, frameon=False)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=TENTHS, yticks=TENTHS)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
@@ -159,7 +159,7 @@ def loss_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Sequence[Line])
     if not terms:
         return None
     ordered = [*(term for term in terms if term != "loss"), *(term for term in terms if term == "loss")]
-    columns = min(MOST_COLUMNS, len(ordered))
+    columns = min(MAX_COLUMNS, len(ordered))
     rows = -(-len(ordered) // columns)
 
     def plot(figure: Figure) -> None:
@@ -201,49 +201,14 @@ def _loss_term(
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
 
 
-def edges_chart(lesson: Lesson, lines: Sequence[Line], teacher: Line) -> str:
+def edges_chart(example: EdgeExample, lines: Sequence[Line]) -> str:
     """The four edge distributions of one object; bars are the teacher, lines the students."""
-    last = last_shown_bin(lesson)
 
     def plot(figure: Figure) -> None:
-        panels = figure.subplots(1, len(EDGE_NAMES), sharey=True)
-        for edge, axes in enumerate(panels):
-            _edge(axes, lesson, edge, last, lines, teacher)
-        said = np.stack([lesson.teacher, *lesson.students.values()])
-        panels[0].set_ylim(0, HEADROOM * said.max())
+        draw_edges(figure.subplots(1, len(EDGE_NAMES), sharey=True), example, lines)
         spread_panels(figure)
 
-    return draw(f"edges {lesson.key}", 900, 150, plot)
-
-
-def last_shown_bin(lesson: Lesson) -> int:
-    """Where the axes end: after the last bin that anyone finds likely, and after the truth."""
-    said = np.stack([lesson.teacher, *lesson.students.values()])
-    likely = np.flatnonzero((said > SHOWN_PROBABILITY).any(axis=(0, 1)))
-    last = max(int(likely.max(initial=0)), int(np.ceil(lesson.target.max())))
-    return int(min(last + NEAR_DISTANCE, lesson.teacher.shape[-1] - 1))
-
-
-def _edge(axes: Axes, lesson: Lesson, edge: int, last: int, lines: Sequence[Line], teacher: Line) -> None:
-    bins = np.arange(lesson.teacher.shape[-1])
-    axes.bar(bins, lesson.teacher[edge], width=0.86, color=teacher.color, alpha=0.28, linewidth=0)
-    for line in lines:
-        axes.plot(
-            bins,
-            lesson.students[line.name][edge],
-            color=line.color,
-            marker="o",
-            markersize=2.6,
-            linewidth=1.3,
-        )
-    axes.axvline(float(lesson.target[edge]), color=TRUTH, linewidth=1.4, linestyle=(0, (4, 2)))
-    axes.set_title(EDGE_NAMES[edge])
-    note = f"H {lesson.entropy[edge]:.2f}"
-    axes.text(0.985, 0.98, note, transform=axes.transAxes, ha="right", va="top", color=MUTED, fontsize=11)
-    axes.set_xlim(-0.7, last + 0.7)
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
-    axes.grid(visible=False, axis="x")
+    return draw(f"edges {example.view.stored.view.key}", 900, 150, plot)
 
 
 def entropy_chart(statistics: StoreStatistics, strides: Sequence[int], colors: tuple[str, str]) -> str:

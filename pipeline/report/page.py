@@ -1,32 +1,44 @@
 """The page itself: colors, charts and tables put into the template."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from pipeline.core.progress import counted
 from pipeline.report import figures, summary, tables
 from pipeline.report.collect import Report
-from pipeline.report.figures import Dash, Line
-from pipeline.report.lessons import Lesson
-from pipeline.report.numbers import FILTERS
-from pipeline.report.pictures import Picture, crop, embed_picture
-from pipeline.report.regions import (
-    WEIGHT_STEPS,
-    RegionView,
-    choose_region_views,
-    draw_regions,
-    shade_opacity,
+from pipeline.report.detections import (
+    SHOWN_SCORE,
+    ShownImage,
+    choose_colors,
+    describe,
+    draw_detections,
+    draw_truth,
 )
+from pipeline.report.drawing import (
+    Line,
+    class_color,
+    count_regions,
+    draw_box,
+    draw_crop,
+    draw_pixels,
+    draw_regions,
+    opacity,
+)
+from pipeline.report.edge_examples import EdgeExample
+from pipeline.report.figures import Picture, draw_picture, edges_chart
+from pipeline.report.numbers import FILTERS
 from pipeline.report.runs import Role, Run
-from pipeline.report.strips import SHOWN_SCORE
-from pipeline.report.style import MAIN, TEACHER, TRUTH, VALUABLE
+from pipeline.report.shown_views import ShownView
+from pipeline.report.style import MAIN, PALETTE, TEACHER, TRUTH, VALUABLE
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -37,29 +49,21 @@ ROLE_COLORS: Mapping[Role, Sequence[str]] = {
 }
 """A detector has one color in all charts."""
 
-REPEATED_DASHES: Sequence[Dash] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+REPEATED_DASHES: Sequence[str | tuple[float, Sequence[float]]] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 """Line styles of the first, second and third detector of one color."""
 
 REGION_PX = 250.0
 CROP_PX = 132.0
 """Long edges of pictures, as shown."""
 
-CROP_MARGIN = 0.35
-"""Of the object's longer side, on each side."""
+GALLERY_PX, GAP_PX = 1082.0, 16.0
+"""Width of a row of validation images and space between its pictures, as shown."""
 
+REGION_VIEWS = 4
+"""Views whose regions are shown."""
 
-@dataclass(frozen=True, kw_only=True)
-class LessonRow:
-    """One object of the section on edge distributions."""
-
-    picture: Picture
-    box: tuple[float, float, float, float]
-    point: tuple[float, float]
-    title: str
-    place: str
-    spread: float
-    """Effective number of bins, ``exp`` of the mean entropy."""
-    chart: Markup
+REGION_OBJECTS = (2, 4)
+"""Smallest and largest number of objects of a view that is preferred."""
 
 
 def detector_lines(runs: Sequence[Run]) -> list[Line]:
@@ -88,6 +92,7 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
+    lines = detector_lines([report.teacher, *report.students])
     return environment.get_template(TEMPLATE.name).render(
         report=report,
         temperature=summary.temperature(report),
@@ -95,8 +100,8 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         metrics=tables.METRICS,
         **_words(report),
         **_tables(report),
-        **_charts(report),
-        **_pictures(report),
+        **_charts(report, lines),
+        **_pictures(report, lines),
     )
 
 
@@ -128,9 +133,8 @@ def _tables(report: Report) -> dict[str, Any]:
     }
 
 
-def _charts(report: Report) -> dict[str, Any]:
+def _charts(report: Report, lines: Sequence[Line]) -> dict[str, Any]:
     runs = [report.teacher, *report.students]
-    lines = detector_lines(runs)
     losses = {run.name: run.losses for run in runs}
     loss_chart = figures.loss_chart(losses, lines)
     region_colors = (VALUABLE, MAIN)
@@ -149,59 +153,93 @@ def _charts(report: Report) -> dict[str, Any]:
     }
 
 
-def _pictures(report: Report) -> dict[str, Any]:
-    views = [
-        draw_regions(view, report.schema.strides, REGION_PX) for view in choose_region_views(report.views)
-    ]
+def _pictures(report: Report, lines: Sequence[Line]) -> dict[str, Any]:
+    pair = {run.name for run in report.pair.runs}
+    views = choose_region_views(report.views)
+    colors = choose_colors(report.images)
+    names = {category.category_id: category.name for category in report.val.categories}
+    levels = [level for level in range(len(report.schema.strides)) if any(map(_kept(level), views))]
     return {
-        "class_legend": [(color, name) for name, color in report.gallery.colors.items()],
+        "images": [_image_row(image, names, colors) for image in report.images],
+        "class_legend": [(colors[c], names[c]) for c in colors] if len(colors) <= len(PALETTE) else [],
         "shown_score": SHOWN_SCORE,
-        "pair_names": [run.name for run in report.pair.runs],
-        "lessons": _lesson_rows(report),
-        "region_views": [_without_empty_levels(view, views) for view in views],
-        "empty_levels": _empty_levels(views),
-        "region_columns": 2 if views and len(views[0].panels) - len(_empty_levels(views)) <= 2 else 1,
-        "shades": [shade_opacity(step) for step in range(WEIGHT_STEPS)],
+        "pair_lines": [line for line in lines if line.name in pair],
+        "examples": [
+            _example_row(example, [line for line in lines if line.name in pair])
+            for example in report.examples
+        ],
+        "region_views": [_region_row(view, levels) for view in views],
+        "region_columns": 2 if len(levels) <= 2 else 1,
+        "empty_levels": [
+            _level_title(report.schema.strides, level)
+            for level in range(len(report.schema.strides))
+            if level not in levels
+        ],
+        "shades": [opacity(weight) for weight in (0.05, 0.15, 0.25, 0.35, 0.45, 0.5)],
     }
 
 
-def _empty_levels(views: Sequence[RegionView]) -> list[str]:
-    """Titles of the levels on which no shown view keeps a point."""
-    if not views:
-        return []
-    return [
-        panel.title
-        for level, panel in enumerate(views[0].panels)
-        if not any(view.panels[level].kept for view in views)
-    ]
+def choose_region_views(views: Sequence[ShownView]) -> list[ShownView]:
+    """The first sampled views of a few objects; if there is none, the first with any object."""
+    low, high = REGION_OBJECTS
+    few = [view for view in views if low <= len(view.stored.view.labels) <= high]
+    return (few or [view for view in views if len(view.stored.view.labels)])[:REGION_VIEWS]
 
 
-def _without_empty_levels(view: RegionView, views: Sequence[RegionView]) -> RegionView:
-    empty = _empty_levels(views)
-    return replace(view, panels=[panel for panel in view.panels if panel.title not in empty])
+def _kept(level: int) -> Callable[[ShownView], bool]:
+    return lambda view: bool((view.stored.view.points.level == level).any())
 
 
-def _lesson_rows(report: Report) -> list[LessonRow]:
-    pair = {run.name for run in report.pair.runs}
-    lines = detector_lines([report.teacher, *report.students])
-    return [
-        _lesson_row(report, lesson, [line for line in lines if line.name in pair], lines[0])
-        for lesson in report.lessons
-    ]
+def _level_title(strides: Sequence[int], level: int) -> str:
+    return f"P{level + 3}, stride {strides[level]}"
 
 
-def _lesson_row(report: Report, lesson: Lesson, lines: Sequence[Line], teacher: Line) -> LessonRow:
-    pixels, corner = crop(lesson.pixels, lesson.box_xyxy, CROP_MARGIN)
-    picture = embed_picture(pixels, CROP_PX)
-    x1, y1, x2, y2 = ((lesson.box_xyxy - np.tile(corner, 2)) * picture.scale).tolist()
-    x, y = ((lesson.point_xy - corner) * picture.scale).tolist()
-    level = report.schema.strides.index(int(lesson.stride))
-    return LessonRow(
-        picture=picture,
-        box=(x1, y1, x2 - x1, y2 - y1),
-        point=(x, y),
-        title=report.train.categories[lesson.label].name,
-        place=f"image {lesson.key.image_id}, P{level + 3}",
-        spread=math.exp(float(lesson.entropy.mean())),
-        chart=Markup(figures.edges_chart(lesson, lines, teacher)),
-    )
+def _image_row(
+    image: ShownImage, names: Mapping[int, str], colors: Mapping[int, str]
+) -> list[tuple[str, Picture, str]]:
+    """Title, picture and caption of the ground truth and of every detector."""
+    size = image.pixels.shape[1], image.pixels.shape[2]
+    shown = (GALLERY_PX + GAP_PX) / (len(image.detections) + 1) - GAP_PX
+    truth = draw_picture(size, shown, lambda axes, scale: draw_truth(axes, image, names, colors, scale))
+    row = [("ground truth", truth, counted(len(image.objects), "object"))]
+    for name in image.detections:
+        plot = partial(_draw_detections, image=image, name=name, names=names, colors=colors)
+        row.append((name, draw_picture(size, shown, plot), describe(image, name)))
+    return row
+
+
+def _draw_detections(axes: Axes, scale: float, **shown: Any) -> None:
+    draw_detections(axes, scale=scale, **shown)
+
+
+def _region_row(view: ShownView, levels: Sequence[int]) -> tuple[str, list[tuple[Picture, str, str]]]:
+    """Title of a view, and its pictures with two lines of caption: the view, then level by level."""
+    boxes = view.stored.view.boxes_xyxy.tolist()
+
+    def plot(axes: Axes, _scale: float) -> None:
+        draw_pixels(axes, view.pixels)
+        for number, box in enumerate(boxes):
+            draw_box(axes, box, class_color(number))
+
+    pictures = [(draw_picture(view.size_hw, REGION_PX, plot), counted(len(boxes), "object"), "")]
+    for level in levels:
+        main, valuable = count_regions(view, level)
+        picture = draw_picture(view.size_hw, REGION_PX, partial(_draw_level, view=view, level=level))
+        title = _level_title(view.level_strides, level)
+        pictures.append((picture, title, f"{main} main, {valuable} valuable"))
+    return view.title, pictures
+
+
+def _draw_level(axes: Axes, scale: float, view: ShownView, level: int) -> None:
+    draw_regions(axes, view, level, scale)
+
+
+def _example_row(example: EdgeExample, lines: Sequence[Line]) -> dict[str, Any]:
+    return {
+        "picture": draw_picture((1, 1), CROP_PX, lambda axes, _scale: draw_crop(axes, example)),
+        "title": f"{example.class_name} {example.score:.2f}",
+        "place": f"image {example.view.stored.view.key.image_id}, {example.level}",
+        # Effective number of bins.
+        "bins": math.exp(float(example.entropy.mean())),
+        "chart": Markup(edges_chart(example, lines)),
+    }

@@ -115,7 +115,7 @@ def test_names_are_escaped(report: Report) -> None:
 
 
 def test_page_of_a_store_without_views_to_show(report: Report) -> None:
-    page = render(replace(report, views=[], lessons=[], closeness=[]), AREA_EDGES)
+    page = render(replace(report, views=[], examples=[], closeness=[]), AREA_EDGES)
     assert "None of the sampled views" in Outline(page).text
 
 

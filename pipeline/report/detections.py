@@ -1,0 +1,187 @@
+"""Validation images side by side: ground truth, teacher and students."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from pipeline.evaluation.detect import Result, read_results
+from pipeline.report.drawing import class_color, draw_box, draw_labels, draw_pixels
+from pipeline.report.style import PALETTE
+from pipeline.views.box_ops import box_iou
+from pipeline.views.image_table import Annotation, ImageRecord
+from pipeline.views.images import read_image
+from pipeline.views.manifest import Manifest
+
+SHOWN_IMAGES = 5
+
+OBJECTS = (3, 8)
+"""Smallest and largest number of objects of an image that is preferred."""
+
+SHOWN_SCORE = 0.3
+"""Detections above this score are drawn."""
+
+FALLBACK_DETECTIONS = 3
+"""The best few are drawn where none is above it."""
+
+MATCH_IOU = 0.5
+"""A detection finds an object of its class from this IoU on."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShownImage:
+    """One validation image, and what is drawn of the detections of every detector.
+
+    Attributes:
+        record: Its size and annotations.
+        pixels: ``ByteTensor[3, H, W]``.
+        detections: By name of the detector, best first.
+    """
+
+    record: ImageRecord
+    pixels: Tensor
+    detections: Mapping[str, Sequence[Result]]
+
+    @property
+    def objects(self) -> list[Annotation]:
+        """What is there to be found."""
+        return objects_of(self.record)
+
+    @property
+    def categories(self) -> set[int]:
+        """All classes that are drawn."""
+        found = {result["category_id"] for results in self.detections.values() for result in results}
+        return found | {annotation.category_id for annotation in self.objects}
+
+
+def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[ShownImage]:
+    """Images of a split, with the detections of files by name of the detector.
+
+    Raises:
+        DatasetError: An image or a file is missing.
+    """
+    records = choose_images(manifest)
+    by_name = {
+        name: read_shown(path, [record.image_id for record in records]) for name, path in detections.items()
+    }
+    return [
+        ShownImage(
+            record=record,
+            pixels=read_image(manifest.image_path(record), (record.height, record.width)),
+            detections={name: by_image[record.image_id] for name, by_image in by_name.items()},
+        )
+        for record in records
+    ]
+
+
+def choose_images(manifest: Manifest, count: int = SHOWN_IMAGES) -> list[ImageRecord]:
+    """Evenly spread images of several objects; if there is none, evenly spread images."""
+    low, high = OBJECTS
+    several = [record for record in manifest.images if low <= len(objects_of(record)) <= high]
+    chosen = several or [record for record in manifest.images if objects_of(record)] or list(manifest.images)
+    places = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
+    return [chosen[place] for place in places]
+
+
+def objects_of(record: ImageRecord) -> list[Annotation]:
+    """Annotations of single objects."""
+    return [annotation for annotation in record.annotations if not annotation.iscrowd]
+
+
+def read_shown(path: Path, image_ids: Iterable[int]) -> dict[int, list[Result]]:
+    """What is drawn of a file of detections, by image, best first."""
+    by_image: dict[int, list[Result]] = {image_id: [] for image_id in image_ids}
+    for result in read_results(path):
+        if result["image_id"] in by_image:
+            by_image[result["image_id"]].append(result)
+    return {image_id: shown_detections(results) for image_id, results in by_image.items()}
+
+
+def shown_detections(results: Sequence[Result]) -> list[Result]:
+    """Those above ``SHOWN_SCORE``, or the best few; best first."""
+    ordered = sorted(results, key=lambda result: -float(result["score"]))
+    confident = [result for result in ordered if result["score"] > SHOWN_SCORE]
+    return confident or ordered[:FALLBACK_DETECTIONS]
+
+
+def choose_colors(images: Sequence[ShownImage]) -> dict[int, str]:
+    """Colors by category, the same in all images; they repeat if there are too many classes."""
+    categories = sorted(set().union(*(image.categories for image in images)))
+    return {category: class_color(number) for number, category in enumerate(categories)}
+
+
+def draw_truth(
+    axes: Axes, image: ShownImage, names: Mapping[int, str], colors: Mapping[int, str], scale: float
+) -> None:
+    """The ground truth of an image."""
+    categories = [annotation.category_id for annotation in image.objects]
+    boxes = [annotation.box_xywh for annotation in image.objects]
+    draw_pixels(axes, image.pixels)
+    _draw_boxes(axes, boxes, [colors[c] for c in categories], [names[c] for c in categories], scale)
+
+
+def draw_detections(
+    axes: Axes,
+    image: ShownImage,
+    name: str,
+    names: Mapping[int, str],
+    colors: Mapping[int, str],
+    scale: float,
+) -> None:
+    """What one detector found, over dashed true boxes; classes are named where their colors repeat."""
+    results = image.detections[name]
+    draw_pixels(axes, image.pixels)
+    for annotation in image.objects:
+        draw_box(axes, _xyxy(annotation.box_xywh), "white", 1.2, "--")
+    texts = [
+        f"{result['score']:.2f}"
+        if len(colors) <= len(PALETTE)
+        else f"{names[result['category_id']]} {result['score']:.2f}"
+        for result in results
+    ]
+    boxes = [result["bbox"] for result in results]
+    _draw_boxes(axes, boxes, [colors[result["category_id"]] for result in results], texts, scale)
+
+
+def _draw_boxes(
+    axes: Axes, boxes_xywh: Sequence[Sequence[float]], colors: list[str], texts: list[str], scale: float
+) -> None:
+    boxes = np.array([_xyxy(box) for box in boxes_xywh]).reshape(-1, 4)
+    for box, color in zip(boxes.tolist(), colors, strict=True):
+        draw_box(axes, box, color)
+    draw_labels(axes, boxes, colors, texts, scale)
+
+
+def _xyxy(box_xywh: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = box_xywh
+    return x, y, x + width, y + height
+
+
+def describe(image: ShownImage, name: str) -> str:
+    """How many objects the drawn detections find, and how tightly."""
+    results, objects = image.detections[name], image.objects
+    if not results:
+        return "no detection"
+    overlaps, best = match(objects, results), float(results[0]["score"])
+    weak = f"best score {best:.2f}, " if best <= SHOWN_SCORE else ""
+    tightly = f", mean IoU {np.mean(overlaps):.2f}" if overlaps else ""
+    return f"{weak}{len(overlaps)} of {len(objects)} found{tightly}"
+
+
+def match(objects: Sequence[Annotation], results: Sequence[Result]) -> list[float]:
+    """IoU of every found object: detections, best first, each take the object they overlap most."""
+    true = torch.tensor([_xyxy(annotation.box_xywh) for annotation in objects]).reshape(-1, 4)
+    boxes = torch.tensor([_xyxy(result["bbox"]) for result in results]).reshape(-1, 4)
+    overlaps = box_iou(boxes[:, None], true[None]).numpy()
+    matched: list[float] = []
+    for result, row in zip(results, overlaps, strict=True):
+        other = [annotation.category_id != result["category_id"] for annotation in objects]
+        row[other] = 0
+        if len(objects) and row.max() >= MATCH_IOU:
+            matched.append(float(row.max()))
+            overlaps[:, row.argmax()] = 0
+    return matched

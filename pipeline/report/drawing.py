@@ -1,0 +1,246 @@
+"""Boxes, points and distributions drawn over pixels, for the page and for ``ldp store show``.
+
+Every function draws on given axes, whose unit is a pixel of the view; ``scale`` is the number of typographic
+points (1/72 inch, or 1 px of the page) that such a pixel takes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.report.edge_examples import EdgeExample
+from pipeline.report.shown_views import ShownView
+from pipeline.report.style import EDGE_NAMES, MUTED, PALETTE, TEACHER, TRUTH, VALUABLE
+from pipeline.views.types import NOT_MAIN
+
+LABEL_FONT, LABEL_HEIGHT, LABEL_PADDING, CHARACTER_WIDTH = 9.0, 13.0, 4.0, 5.6
+"""Labels of boxes, points."""
+
+PALE = 0.62
+"""Opacity of the white over a picture below points."""
+
+FULL_WEIGHT = 0.5
+"""Weight from which on a cell is fully colored: the region ends at ATSS's threshold, mostly below it."""
+
+MIN_OPACITY, OPACITY_SPREAD = 0.15, 0.75
+
+CELL = 0.94
+"""Side of a drawn cell, strides: a hair apart from the next one."""
+
+MAX_BOXES = 12
+"""With more boxes than this, outlines are thin."""
+
+MARGIN = 0.35
+"""Around an object, of its longer side, on each side."""
+
+SHOWN_PROBABILITY = 0.01
+"""A bin of less probability in every distribution may be left out at the right."""
+
+HEADROOM = 1.15
+"""Top of an axis over its largest value: room for a note."""
+
+HALO: list[AbstractPathEffect] = [withStroke(linewidth=3.4, foreground="white", alpha=0.7)]
+"""Keeps lines visible on any picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """How one detector is drawn everywhere."""
+
+    name: str
+    color: str
+    dash: str | tuple[float, Sequence[float]]
+    """matplotlib's line style."""
+
+
+def class_color(number: int) -> str:
+    """Color of the ``number``-th class, or of a view's ``number``-th object."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def draw_pixels(axes: Axes, pixels: Tensor, pale: float = 0.0) -> None:
+    """``ByteTensor[3, H, W]`` under a veil; pixel centers are at whole numbers + 1/2, as boxes count them."""
+    height, width = pixels.shape[1:]
+    axes.imshow(pixels.permute(1, 2, 0).numpy(), extent=(0, width, height, 0), interpolation="bilinear")
+    axes.add_patch(Rectangle((0, 0), width, height, facecolor="white", alpha=pale, linewidth=0))
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def draw_box(axes: Axes, xyxy: Sequence[float], color: str, width: float = 1.8, dash: str = "-") -> None:
+    """The outline of a box."""
+    x1, y1, x2, y2 = xyxy
+    axes.add_patch(
+        Rectangle(
+            (x1, y1),
+            x2 - x1,
+            y2 - y1,
+            fill=False,
+            edgecolor=color,
+            linestyle=dash,
+            linewidth=width,
+            path_effects=[] if color == "white" else HALO,
+            zorder=3,
+        )
+    )
+
+
+def draw_labels(
+    axes: Axes, boxes_xyxy: NDArray[np.floating], colors: Sequence[str], texts: Sequence[str], scale: float
+) -> None:
+    """A label at each box, where it covers no other one."""
+    width, height = abs(np.diff(axes.get_xlim()).item()), abs(np.diff(axes.get_ylim()).item())
+    places = place_labels(boxes_xyxy.tolist(), texts, (height, width), scale)
+    for place, color, text in zip(places, colors, texts, strict=True):
+        if place is not None:
+            x, y = place
+            w, h = label_size(text, scale)
+            axes.add_patch(Rectangle((x, y), w, h, facecolor=color, linewidth=0, zorder=5))
+            axes.text(
+                x + w / 2,
+                y + h / 2,
+                text,
+                color="white",
+                fontsize=LABEL_FONT,
+                ha="center",
+                va="center_baseline",
+                zorder=6,
+            )
+
+
+def label_size(text: str, scale: float) -> tuple[float, float]:
+    """Width and height of a label, px of the picture."""
+    return (len(text) * CHARACTER_WIDTH + LABEL_PADDING) / scale, LABEL_HEIGHT / scale
+
+
+def place_labels(
+    boxes_xyxy: Sequence[Sequence[float]], texts: Sequence[str], size_hw: tuple[float, float], scale: float
+) -> list[tuple[float, float] | None]:
+    """Upper left corners at an edge of each box, px; ``None`` without room in the picture beside others."""
+    placed: list[tuple[float, float] | None] = []
+    taken: list[tuple[float, float, float, float]] = []
+    for (x1, y1, x2, y2), text in zip(boxes_xyxy, texts, strict=True):
+        width, height = label_size(text, scale)
+        candidates = [
+            (min(max(x, 0.0), size_hw[1] - width), y)
+            for y in (y1 - height, y2, y1, y2 - height)
+            for x in (x1, x2 - width)
+        ]
+        free = (
+            (x, y)
+            for x, y in candidates
+            if x >= 0
+            and 0 <= y <= size_hw[0] - height
+            and all(
+                x >= left + w or left >= x + width or y >= top + h or top >= y + height
+                for left, top, w, h in taken
+            )
+        )
+        place = next(free, None)
+        placed.append(place)
+        if place:
+            taken.append((*place, width, height))
+    return placed
+
+
+def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
+    """Cells of the valuable region by weight, and points of the main region in their object's color."""
+    draw_pixels(axes, view.pixels, PALE)
+    points, stride = view.stored.view.points, view.level_strides[level]
+    chosen = points.level == level
+    xy, weights, main_gt = view.points_xy[chosen], points.valuable_weight[chosen], points.main_gt[chosen]
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * CELL / 2 * stride
+    valuable, main = weights > 0, main_gt != NOT_MAIN
+    colors = [mpl.colors.to_rgba(VALUABLE, opacity(weight)) for weight in weights[valuable].tolist()]
+    axes.add_collection(
+        PolyCollection(list(xy[valuable][:, None] + corners), facecolors=colors, linewidths=0, zorder=2)
+    )
+    boxes = view.stored.view.boxes_xyxy.tolist()
+    for number, box in enumerate(boxes):
+        draw_box(axes, box, class_color(number), 1.2 if len(boxes) <= MAX_BOXES else 0.5)
+    dot = float(np.clip(0.35 * stride * scale, 2.5, 11.0))
+    axes.scatter(
+        xy[main, 0],
+        xy[main, 1],
+        s=dot**2,
+        c=[class_color(box) for box in main_gt[main].tolist()],
+        edgecolors="white",
+        linewidths=0.6,
+        zorder=4,
+    )
+
+
+def opacity(weight: float) -> float:
+    """How opaque a cell of the valuable region is."""
+    return MIN_OPACITY + OPACITY_SPREAD * min(1.0, weight / FULL_WEIGHT)
+
+
+def count_regions(view: ShownView, level: int) -> tuple[int, int]:
+    """Points of a level in the main and in the valuable region."""
+    points = view.stored.view.points
+    chosen = points.level == level
+    return int(np.count_nonzero(points.main_region[chosen])), int(
+        np.count_nonzero(points.valuable_weight[chosen])
+    )
+
+
+def draw_teacher(axes: Axes, example: EdgeExample) -> None:
+    """The box that the teacher's distributions decode to, and the point where it says so."""
+    draw_box(axes, example.teacher_xyxy.tolist(), TEACHER, 1.6, "--")
+    x, y = example.point_xy.tolist()
+    axes.plot(x, y, marker="+", color=TEACHER, markersize=9, markeredgewidth=1.8, path_effects=HALO, zorder=4)
+
+
+def draw_crop(axes: Axes, example: EdgeExample) -> None:
+    """The object with its true and the teacher's box, and a little of what is around them."""
+    draw_pixels(axes, example.view.pixels)
+    draw_box(axes, example.box_xyxy.tolist(), TRUTH)
+    draw_teacher(axes, example)
+    x1, y1, x2, y2 = example.box_xyxy.tolist()
+    half = max(x2 - x1, y2 - y1) * (0.5 + MARGIN)
+    # Moved rather than cut where it would leave the picture.
+    x, y = (
+        min(max((low + high) / 2, half), max(half, side - half))
+        for low, high, side in ((x1, x2, example.view.size_hw[1]), (y1, y2, example.view.size_hw[0]))
+    )
+    axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+
+
+def draw_edges(panels: Sequence[Axes], example: EdgeExample, lines: Sequence[Line]) -> None:
+    """The four edge distributions of one object; bars are the teacher, lines the students."""
+    last, bins = last_shown_bin(example), np.arange(example.teacher.shape[-1])
+    top = max(float(said.max()) for said in (example.teacher, *example.students.values()))
+    for edge, axes in enumerate(panels):
+        axes.bar(bins, example.teacher[edge], width=0.86, color=TEACHER, alpha=0.28, linewidth=0)
+        for line in lines:
+            said = example.students[line.name][edge]
+            axes.plot(bins, said, color=line.color, marker="o", markersize=2.6, linewidth=1.3)
+        axes.axvline(float(example.target[edge]), color=TRUTH, linewidth=1.4, linestyle=(0, (4, 2)))
+        mean, truth = example.distances[edge] * example.stride, example.target[edge] * example.stride
+        axes.set_title(f"{EDGE_NAMES[edge]}: {mean:.1f}, truth {truth:.1f} px")
+        note = f"H {example.entropy[edge]:.2f}"
+        axes.text(
+            0.985, 0.98, note, transform=axes.transAxes, ha="right", va="top", color=MUTED, size="small"
+        )
+        axes.set(xlim=(-0.7, last + 0.7), ylim=(0, HEADROOM * top))
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+        axes.grid(visible=False, axis="x")
+
+
+def last_shown_bin(example: EdgeExample) -> int:
+    """Where the axes end: after the last bin that any detector finds likely, and after the truth."""
+    said = np.stack([example.teacher, *example.students.values()])
+    likely = np.flatnonzero((said > SHOWN_PROBABILITY).any(axis=(0, 1)))
+    last = max(int(likely.max(initial=0)), int(np.ceil(example.target.max())))
+    return int(min(last + 2, example.teacher.shape[-1] - 1))

@@ -1,0 +1,129 @@
+"""Stored views ready to be drawn: pixels, points, and what teacher and students say of every edge there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.detector.gfl import GFL
+from pipeline.report.statistics import softmax, spread_keys
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.views.geometry import ViewGeometry
+from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.views.manifest import Manifest
+from pipeline.views.types import ViewKey
+
+STUDENT_VIEWS = 48
+"""Stored views on which the students are run."""
+
+GRAY = 208
+"""Level of the canvas where there is no image."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShownView:
+    """A stored view with its pixels.
+
+    Attributes:
+        stored: As the store has it.
+        pixels: ``ByteTensor[3, H, W]`` of the view, not padded.
+        points_xy: (P, 2) px of the view.
+        point_strides: (P,) px.
+        teacher: (P, 4, bins) probabilities at temperature 1, from the store.
+        students: The same by name of the student.
+        level_strides: Strides of the pyramid levels, px.
+        class_names: By label.
+    """
+
+    stored: StoredView
+    pixels: Tensor
+    points_xy: NDArray[np.float32]
+    point_strides: NDArray[np.float32]
+    teacher: NDArray[np.float64]
+    students: Mapping[str, NDArray[np.float64]]
+    level_strides: tuple[int, ...]
+    class_names: Sequence[str]
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the view, px, not padded."""
+        return self.stored.view.geometry.resized_hw
+
+    @property
+    def title(self) -> str:
+        """Which view it is."""
+        key = self.stored.view.key
+        return f"image {key.image_id}{', flipped' if self.stored.view.geometry.flip else ''}"
+
+
+def show_view(
+    store: TargetStore,
+    key: ViewKey,
+    pixels: Tensor | None,
+    class_names: Sequence[str],
+    students: Mapping[str, Tensor] | None = None,
+) -> ShownView:
+    """Read a view.
+
+    Args:
+        store: The store.
+        key: A view of it.
+        pixels: ``ByteTensor[3, H, W]`` of the view, not padded; ``None`` draws it on gray.
+        class_names: By label; too few are completed by numbers.
+        students: Edge logits ``Tensor[N, 4, bins]`` at all positions, by name of the student.
+
+    Raises:
+        CacheError: The view is not stored, or its partition is damaged.
+    """
+    stored, schema = store.read(key), store.schema
+    geometry, points = stored.view.geometry, stored.view.points
+    canvas = torch.full((3, *geometry.resized_hw), GRAY, dtype=torch.uint8) if pixels is None else pixels
+    assert canvas.shape == (3, *geometry.resized_hw), f"expected {geometry.resized_hw}, got {canvas.shape}"
+    grid = schema.pyramid.grid(geometry.padded_hw)
+    flat = grid.flatten(points.level, points.position)
+    numbers = [f"class {label}" for label in range(len(class_names), schema.num_classes)]
+    return ShownView(
+        stored=stored,
+        pixels=canvas,
+        points_xy=grid.points[flat],
+        point_strides=grid.point_strides[flat],
+        teacher=softmax(stored.edge_logits()),
+        students={name: softmax(logits.numpy()[flat]) for name, logits in (students or {}).items()},
+        level_strides=schema.strides,
+        class_names=[*class_names, *numbers],
+    )
+
+
+def read_pixels(path: Path, geometry: ViewGeometry, store: TargetStore) -> Tensor:
+    """Pixels of a view of an image, ``ByteTensor[3, H, W]``, not padded.
+
+    Raises:
+        DatasetError: There is no such image, or it has another size.
+    """
+    return apply_view(
+        read_image(path, geometry.original_hw), geometry, store.schema.conventions.preprocessing
+    )
+
+
+@torch.inference_mode()
+def sample_views(
+    store: TargetStore, manifest: Manifest, students: Mapping[str, GFL], device: torch.device
+) -> list[ShownView]:
+    """Read an even sample of the store's views, and run the students on them."""
+    names = [category.name for category in manifest.categories]
+    preprocessing = store.schema.conventions.preprocessing
+    for model in students.values():
+        model.eval().to(device)
+    views = []
+    for key in spread_keys(store.keys, STUDENT_VIEWS):
+        geometry = store.geometry(key)
+        pixels = read_pixels(manifest.image_path(manifest.image(key.image_id)), geometry, store)
+        images = batch_images([pixels], [geometry.padded_hw], preprocessing).to(device)
+        logits = {name: model(images).edge_logits[0].float().cpu() for name, model in students.items()}
+        views.append(show_view(store, key, pixels, names, logits))
+    return views

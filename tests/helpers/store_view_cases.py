@@ -1,0 +1,65 @@
+"""A store of four kinds of views, whose teacher points at distances 3, 1, 2 and 4 strides."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.codec.precision import Precision
+from pipeline.regions.config import RegionsConfig
+from pipeline.regions.view_set import label_view
+from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.writer.writer import finalise, init, write_partition
+from pipeline.views.geometry import ViewGeometry, pad_size
+from pipeline.views.manifest import GroundTruth
+from pipeline.views.pyramid import Pyramid
+from pipeline.views.types import LabeledView, SoftTargets, ViewKey
+
+BINS, CLASSES = 17, 3
+REGIONS = RegionsConfig()
+LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
+EMPTY, FEW, CROWDED, WIDE = range(4)
+
+
+def planned(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[int, ...]) -> LabeledView:
+    rng = np.random.default_rng(number)
+    corners = rng.uniform(0, 0.6, (boxes, 2)) * size_hw[::-1]
+    sides = rng.uniform(0.15, 0.4, (boxes, 2)) * size_hw[::-1]
+    geometry = ViewGeometry(original_hw=size_hw, resized_hw=size_hw, padded_hw=pad_size(size_hw), flip=False)
+    truth = GroundTruth(
+        boxes_xyxy=np.concatenate([corners, corners + sides], axis=1).astype(np.float32),
+        labels=rng.integers(0, CLASSES, boxes),
+    )
+    return label_view(ViewKey(number, 0), geometry, truth, Pyramid(strides, 0.0), REGIONS)
+
+
+def targets(view: LabeledView) -> SoftTargets:
+    """Distributions that point at distances 3, 1, 2 and 4 strides, and classes that grow along the points."""
+    points, main = len(view.points), view.points.main_count
+    distances = np.array([3, 1, 2, 4])[:, None]
+    edges = np.where(np.arange(BINS) == distances, 30.0, 0.0)
+    classes = np.arange(main)[:, None] / 10 + np.zeros(CLASSES)
+    return SoftTargets(
+        edge_logits=np.broadcast_to(edges, (points, 4, BINS)).astype(np.float32),
+        cls_logits=classes.astype(np.float32),
+    )
+
+
+def write_store_to_show(folder: Path, strides: tuple[int, ...]) -> TargetStore:
+    sizes = [((96, 96), 0), ((96, 96), 2), ((120, 160), 30), ((40, 300), 3)]
+    views = [planned(number, size, boxes, strides) for number, (size, boxes) in enumerate(sizes)]
+    table = ViewIndex.from_views(views)
+    schema = plan_schema(
+        table,
+        bins=BINS,
+        num_classes=CLASSES,
+        strides=strides,
+        precision=LOSSLESS,
+        views_per_partition=4,
+        fingerprint={},
+        provenance={},
+    )
+    init(folder / "scratch", schema, table)
+    write_partition(folder / "scratch", 0, views, [targets(view) for view in views])
+    finalise(folder / "scratch", folder / "targets.zarr")
+    return TargetStore.open(folder / "targets.zarr")

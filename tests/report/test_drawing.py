@@ -1,0 +1,97 @@
+"""What is drawn over pixels: labels where there is room, points and cells where the store has them."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.figure import Figure
+from PIL import Image
+from store_view_cases import FEW, write_store_to_show
+
+from pipeline.report.drawing import (
+    class_color,
+    count_regions,
+    draw_crop,
+    draw_pixels,
+    draw_regions,
+    label_size,
+    opacity,
+    place_labels,
+)
+from pipeline.report.edge_examples import edge_examples
+from pipeline.report.figures import draw_picture
+from pipeline.report.shown_views import ShownView, show_view
+from pipeline.report.style import PALETTE
+from pipeline.views.types import ViewKey
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory: pytest.TempPathFactory) -> ShownView:
+    store = write_store_to_show(tmp_path_factory.mktemp("store"), (8, 16, 32))
+    return show_view(store, ViewKey(FEW, 0), None, [])
+
+
+def test_labels_do_not_overlap_and_stay_inside() -> None:
+    boxes = [(x, y, x + 60.0, y + 50.0) for x in (0.0, 5.0, 40.0) for y in (0.0, 3.0, 50.0)]
+    places = [place for place in place_labels(boxes, ["0.50"] * 9, (100, 100), 1.0) if place]
+    width, height = label_size("0.50", 1.0)
+    assert len(places) > 3
+    for number, (x, y) in enumerate(places):
+        assert 0 <= x <= 100 - width
+        assert 0 <= y <= 100 - height
+        for left, top in places[:number]:
+            assert abs(x - left) >= width or abs(y - top) >= height
+
+
+def test_a_label_without_room_is_left_out() -> None:
+    assert place_labels([(0, 0, 10, 10)], ["a very long name of a class"], (100, 100), 1.0) == [None]
+
+
+def test_labels_take_fewer_pixels_of_a_larger_picture() -> None:
+    assert label_size("0.50", 2.0) == pytest.approx(np.divide(label_size("0.50", 1.0), 2))
+
+
+def test_colors_differ_for_few_classes_and_repeat_for_many() -> None:
+    assert {class_color(number) for number in range(80)} == set(PALETTE)
+    assert len({class_color(number) for number in range(10)}) == 10
+
+
+def test_points_and_cells_are_where_the_store_has_them(view: ShownView) -> None:
+    points, axes = view.stored.view.points, Figure().subplots()
+    draw_regions(axes, view, 0, 1.0)
+    first = points.level == 0
+    (cells,) = (c for c in axes.collections if isinstance(c, PolyCollection))
+    (dots,) = (c for c in axes.collections if isinstance(c, PathCollection))
+    valuable = view.points_xy[first & (points.valuable_weight > 0)]
+    centers = [path.vertices[:4].mean(axis=0) for path in cells.get_paths()]
+    np.testing.assert_allclose(centers, valuable, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(dots.get_offsets()), view.points_xy[first & points.main_region])
+    assert count_regions(view, 0) == (len(dots.get_offsets()), len(centers))
+
+
+def test_a_heavier_cell_is_more_opaque() -> None:
+    assert 0 < opacity(0.01) < opacity(0.3) < opacity(0.5) == opacity(1.0) < 1
+
+
+def test_a_crop_holds_its_box_and_stays_in_the_picture(view: ShownView) -> None:
+    for example in edge_examples(view):
+        axes = Figure().subplots()
+        draw_crop(axes, example)
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        x1, y1, x2, y2 = example.box_xyxy
+        assert left <= x1 + 1e-6
+        assert top <= y1 + 1e-6
+        assert right >= x2 - 1e-6
+        assert bottom >= y2 - 1e-6
+        assert left >= -1e-6
+        assert top >= -1e-6
+
+
+def test_a_picture_is_shown_in_its_ratio_and_embedded(view: ShownView) -> None:
+    picture = draw_picture((80, 96), 240, lambda axes, _scale: draw_pixels(axes, view.pixels))
+    kind, content = picture.uri.split(";base64,")
+    image = Image.open(io.BytesIO(base64.b64decode(content)))
+    assert (picture.width, picture.height, kind) == (240, 200, "data:image/webp")
+    assert image.size == (480, 400)
