@@ -78,7 +78,7 @@ def test_a_view_gives_one_example_at_most() -> None:
     assert choose_examples([]) == []
 
 
-def test_an_object_that_is_small_or_out_of_reach_is_no_example(store: TargetStore) -> None:
+def test_an_object_that_is_small_or_out_of_reach_is_no_example() -> None:
     (example,) = examples_of(1, (1, 2, 3, 4))
     assert choose_examples([example]) == [example]
     labeled = example.view.stored.view
