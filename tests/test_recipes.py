@@ -1,37 +1,49 @@
-"""The recipes: each is valid from its first key to its last, and those of one name share one store."""
+"""The recipes: each is valid from its first key to its last, and they stay short."""
 
-import itertools
 from pathlib import Path
 
 import pytest
 
-from pipeline.cli.params import require_params
-from pipeline.core.config import PARAMS, read_sections
+from pipeline.cli.params import check_params
+from pipeline.core.config import read_sections
+from pipeline.core.paths import recipe_files
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-UP_TO_THE_STORE = ("prepare_data", "prepare_teacher", "cache_teacher")
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_valid(recipe: Path) -> None:
-    require_params(recipe)
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
 
 
-def test_the_default_is_a_recipe_too() -> None:
-    assert (ROOT / PARAMS).read_bytes() == (ROOT / "recipes/shapes.yaml").read_bytes()
+def test_every_recipe_is_valid_and_has_a_name_of_its_own() -> None:
+    paths = recipe_files()
+    assert len(paths) > 5
+    assert len({read_sections(check_params(path).path)["name"] for path in paths}) == len(paths)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), list(itertools.combinations(RECIPES, 2)), ids=lambda path: path.stem
-)
-def test_recipes_of_one_name_make_the_same_store_and_call_only_equal_students_equal(
-    one: Path, other: Path
-) -> None:
-    first, second = read_sections(one), read_sections(other)
-    if first["name"] != second["name"]:
-        return
-    for section in UP_TO_THE_STORE:
-        assert first[section] == second[section]
-    for name in first["students"].keys() & second["students"].keys():
-        assert first["students"][name] == second["students"][name]
+def test_every_recipe_shares_the_definition_of_the_stages() -> None:
+    for path in recipe_files()[1:]:
+        assert (path.parent / "dvc.yaml").readlink() == Path("../../dvc.yaml")
+
+
+def test_recipes_say_only_what_is_their_own() -> None:
+    assert len(Path("params.yaml").read_text().splitlines()) <= 50
+    files = [*Path("recipes").glob("*/params.yaml"), *Path("recipes").glob("teachers/*.yaml")]
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 500
+
+
+def test_the_ablation_takes_the_default_recipes_teacher() -> None:
+    """And so its data, its store and its first and last student are the default's, too."""
+    default, ablation = (
+        check_params(p) for p in (Path("params.yaml"), Path("recipes/shapes_ablation/params.yaml"))
+    )
+    assert ablation.teacher.source == "runs/shapes/teacher/model/teacher.safetensors"
+    assert ablation.teacher.detector == default.teacher.detector
+    assert (ablation.data, ablation.cache, ablation.evaluate) == (
+        default.data,
+        default.cache,
+        default.evaluate,
+    )
+    for name, student in default.students.items():
+        assert ablation.students[name] == student

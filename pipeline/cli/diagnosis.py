@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.cli.agreement import Agreement, measure_agreement
 from pipeline.core.errors import TeacherError
-from pipeline.detector.model import Suppression
+from pipeline.detector.config import Suppression
 from pipeline.evaluation.detect import decode_views, view_at
 from pipeline.evaluation.postprocess import Detections
 from pipeline.onnx.description import EDGE_ORDER, OnnxDescription

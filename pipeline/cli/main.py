@@ -8,8 +8,18 @@ from importlib import import_module
 
 from pipeline.core.environment import run_stage
 
-COMMANDS = ("recipe", "plan", "rehearse", "store", "seeds", "trial", "online", "teacher", "bench")
-"""Modules of this package; each declares the sub-command of its name."""
+COMMANDS = {
+    "recipe": "list the recipes, make a new one, check one before it runs",
+    "plan": "what a recipe will cost: views, bytes, hours, and from how many students on it pays",
+    "rehearse": "run every stage of a recipe on a few images, before it runs for days",
+    "store": "describe, draw, verify, repair or compare a store",
+    "seeds": "train and evaluate students with several seeds",
+    "trial": "train a student for a few steps",
+    "online": "compare a student from the store with one from the teacher in the loop",
+    "teacher": "import, export, check or evaluate a teacher",
+    "bench": "what distillation costs here, three ways",
+}
+"""Modules of this package, each of which declares the sub-command of its name, and what they do."""
 
 
 def main() -> None:
@@ -19,22 +29,30 @@ def main() -> None:
 
 def _run() -> None:
     """Parse the command line and run a sub-command."""
+    try:
+        try:
+            arguments = _parser(sys.argv[1:2]).parse_args()
+            arguments.run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has gone; Python would write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _parser(first: list[str]) -> argparse.ArgumentParser:
+    """Only the command given is imported, for most load torch; of the others, help is all that is shown."""
     parser = argparse.ArgumentParser(
         prog="ldp", description="Tools around the pipeline; the pipeline itself runs with `dvc repro`."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    # Only the command that is asked for is imported, for most load torch; for a list of all, all are.
-    asked = [name for name in sys.argv[1:2] if name in COMMANDS]
-    for name in asked or COMMANDS:
-        import_module(f"pipeline.cli.{name}").add_command(commands)
-    arguments = parser.parse_args()
-    try:
-        arguments.run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever reads this, such as `head`, has seen enough; Python would write the rest when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    for name, words in COMMANDS.items():
+        if [name] == first:
+            import_module(f"pipeline.cli.{name}").add_command(commands)
+        else:
+            commands.add_parser(name, help=words)
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,43 +1,166 @@
-"""A whole parameter file: every section, checked before any stage runs."""
+"""A whole parameter file, section against section, before anything runs; loads no torch."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pipeline.core.config import Section, load_section, load_student, read_sections
+from pipeline.core.config import load_section, load_student, read_sections
+from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import run_name, student_names
+from pipeline.core.paths import RUNS, run_name, student_names
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.fidelity.config import FidelityBounds
+from pipeline.fidelity.config import load_fidelity
+from pipeline.onnx.description import OnnxDescription, read_onnx_description
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
+from pipeline.training.config import TrainConfig
 from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.views.geometry import PerEpochViewsConfig, Views
 
-SECTIONS: dict[str, type[Section]] = {
-    "prepare_data": PrepareDataConfig,
-    "prepare_teacher": PrepareTeacherConfig,
-    "cache_teacher": CacheConfig,
-    "verify_cache": FidelityBounds,
-    "evaluate": EvaluateConfig,
-}
-"""What each section is read into; ``students`` has one ``StudentConfig`` for each of its keys."""
+SECTIONS = (
+    "prepare_data",
+    "prepare_teacher",
+    "cache_teacher",
+    "verify_cache",
+    "student",
+    "students",
+    "evaluate",
+)
 
 
-def require_params(path: Path) -> None:
-    """Check a parameter file from its first key to its last, as all stages together would.
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A parameter file whose every section is what its class asks for."""
+
+    path: Path
+    data: PrepareDataConfig
+    teacher: PrepareTeacherConfig
+    onnx: OnnxDescription | None
+    """The teacher, if it is an ONNX file and its description is here."""
+    cache: CacheConfig
+    students: dict[str, StudentConfig]
+    evaluate: EvaluateConfig
+
+
+def check_params(path: Path) -> Recipe:
+    """Check a parameter file from its first key to its last, and its sections against each other.
 
     Raises:
         ConfigError: Names the file, the section and the key.
     """
+    recipe = _read(path)
+    _check_place(path)
+    _check_students(recipe)
+    _check_training(recipe, "prepare_teacher.train", recipe.teacher.train, recipe.teacher.views)
+    for name, student in recipe.students.items():
+        _check_training(recipe, f"students.{name}.train", student.train, recipe.cache.views)
+    if recipe.onnx and recipe.onnx.input.size:
+        height, width = recipe.onnx.input.size
+        for key, scales in (
+            ("cache_teacher.views.scales", recipe.cache.views.scales),
+            ("evaluate.scale", (recipe.evaluate.scale,)),
+        ):
+            if set(scales) != {(width, height)}:
+                raise _mismatch(path, key, f"{[width, height]}, the teacher's input", list(map(list, scales)))
+    return recipe
+
+
+def check_machine(recipe: Recipe) -> None:
+    """Refuse a recipe whose images or teacher are not on this machine.
+
+    Raises:
+        ConfigError: Names what is missing, where it was looked for, and what to do.
+    """
+    coco = recipe.data.coco
+    if coco:
+        root = Path(dataset_root(coco.root))
+        for split in (coco.train, coco.val):
+            for part in (root, root / split.annotations, root / split.images):
+                if not part.exists():
+                    raise ConfigError(
+                        f"{recipe.path}: prepare_data.coco: expected {part}, but there is none; link the "
+                        f"dataset's folder there (ln -s FOLDER {root}), or name another"
+                    )
+    source = Path(recipe.teacher.source)
+    if recipe.teacher.train is None and not source.exists() and not source.is_relative_to(RUNS):
+        raise ConfigError(
+            f"{recipe.path}: prepare_teacher.source: expected {source}, but there is none; "
+            "`ldp teacher import` makes it from a published checkpoint"
+        )
+
+
+def _read(path: Path) -> Recipe:
     content = read_sections(path)
     run_name(content, path)
-    unknown = [
-        key for key in content if key not in {"name", "root", "file", "student", "students", *SECTIONS}
-    ]
+    known = ("name", "root", "file", *SECTIONS)
+    unknown = [key for key in content if key not in known]
     if unknown:
-        raise ConfigError(
-            f"{path}: unknown section {unknown[0]!r}; expected name, {', '.join(SECTIONS)}, students"
-        )
-    for section, config in SECTIONS.items():
-        load_section(config, section, path)
-    for name in student_names(path):
-        load_student(StudentConfig, name, path)
+        raise ConfigError(f"{path}: unknown section {unknown[0]!r}; expected {', '.join(known)}")
+    teacher = load_section(PrepareTeacherConfig, "prepare_teacher", path)
+    described = teacher.is_onnx and Path(teacher.source).exists()
+    load_fidelity(path)
+    return Recipe(
+        path=path,
+        data=load_section(PrepareDataConfig, "prepare_data", path),
+        teacher=teacher,
+        onnx=read_onnx_description(Path(teacher.source)) if described else None,
+        cache=load_section(CacheConfig, "cache_teacher", path),
+        students={name: load_student(StudentConfig, name, path) for name in student_names(path)},
+        evaluate=load_section(EvaluateConfig, "evaluate", path),
+    )
+
+
+def _check_place(path: Path) -> None:
+    """``file`` and ``root``, of which DVC makes its commands, say where the file is."""
+    content = read_sections(path)
+    for key, start, end in (("file", Path(), path), ("root", path.parent, Path())):
+        value = content.get(key)
+        if not isinstance(value, str) or (start / value).resolve() != end.resolve():
+            raise _mismatch(path, key, repr(os.path.relpath(end, start)), value)
+
+
+def _check_students(recipe: Recipe) -> None:
+    """Students predict what their teacher predicts, and are validated on one split."""
+    split = read_sections(recipe.path)["student"].get("validation", {}).get("split")
+    detector, onnx = recipe.teacher.detector, recipe.onnx
+    taught: dict[str, Any] = {}
+    if detector:
+        taught = {"num_classes": detector.num_classes, "levels": detector.levels, "reg_max": detector.reg_max}
+    elif onnx:
+        strides = onnx.points.strides
+        taught = {"num_classes": len(onnx.classes), "levels": len(strides), "reg_max": onnx.edges.bins - 1}
+    for name, student in recipe.students.items():
+        for key, expected in taught.items():
+            got = getattr(student.detector, key)
+            if got != expected:
+                where = f"students.{name}.detector.{key}"
+                raise _mismatch(recipe.path, where, f"{expected}, as its teacher has", got)
+        if student.validation.split != split:
+            where = f"students.{name}.validation.split"
+            raise _mismatch(recipe.path, where, f"{split!r}, as student.validation", student.validation.split)
+
+
+def _check_training(recipe: Recipe, where: str, train: TrainConfig | None, views: Views | None) -> None:
+    """A training has views for its epochs, images for a batch, and steps beyond its warm-up."""
+    if train is None:
+        return
+    if isinstance(views, PerEpochViewsConfig) and train.epochs > views.epochs:
+        raise _mismatch(recipe.path, f"{where}.epochs", f"at most the {views.epochs} of views", train.epochs)
+    limit = recipe.data.shapes.train_images if recipe.data.shapes else None
+    if recipe.data.coco:
+        limit = recipe.data.coco.train.limit
+    if limit is None:
+        return
+    if train.batch_size > limit:
+        expected = f"at most the {limit} training images"
+        raise _mismatch(recipe.path, f"{where}.batch_size", expected, train.batch_size)
+    steps = train.epochs * (limit // train.batch_size)
+    if train.warmup_steps >= steps:
+        expected = f"fewer than the {steps} steps of the training"
+        raise _mismatch(recipe.path, f"{where}.warmup_steps", expected, train.warmup_steps)
+
+
+def _mismatch(path: Path, key: str, expected: str, got: object) -> ConfigError:
+    return ConfigError(f"{path}: {key}: expected {expected}, but got {got!r}")

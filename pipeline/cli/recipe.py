@@ -1,105 +1,160 @@
-"""``ldp recipe``: list the recipes, and make one of them ``params.yaml``."""
+"""``ldp recipe``: list the recipes, make a new one, check one from end to end."""
 
 import argparse
-import logging
-import subprocess
+import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from pipeline.cli.params import check_machine, check_params
 from pipeline.core.config import PARAMS, read_sections
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, DatasetError
 from pipeline.core.files import atomic_path
-from pipeline.core.paths import RUNS, run_name
+from pipeline.core.paths import NAME, RECIPES, find_recipe, recipe_files
 
-RECIPES = Path("recipes")
-
-logger = logging.getLogger(__name__)
+COCO_BASE = "coco_sample"
+"""A new recipe for one's own images starts as this one."""
+ANNOTATIONS = {split: (f"annotations/instances_{split}*.json", f"{split}*") for split in ("train", "val")}
+"""Where COCO's layout has a split's annotations and images."""
+COCO_AREAS = (32, 96)
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the sub-command."""
-    parser = commands.add_parser(
-        "recipe",
-        help="list the recipes, or make one of them params.yaml",
-        description="Without NAME, lists recipes/*.yaml and says which of them params.yaml is. With NAME, "
-        "checks that recipe from its first key to its last and puts it in the place of params.yaml, in one "
-        "step. `dvc repro` and `dvc exp run` then run it; outputs of other recipes stay where they are, "
-        "below runs/NAME. Edits of params.yaml that are neither committed nor a recipe are not thrown away.",
+    parser = commands.add_parser("recipe", description=__doc__)
+    parser.set_defaults(run=lambda _arguments: sys.stdout.write(render_recipes()))
+    actions = parser.add_subparsers(metavar="ACTION")
+    new = actions.add_parser("new", help="make recipes/NAME from another recipe, or for a COCO folder")
+    new.add_argument("name", metavar="NAME")
+    new.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="RECIPE|FOLDER",
+        help="a recipe, or a dataset's folder",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="of recipes/NAME.yaml")
-    parser.add_argument("--force", action="store_true", help="throw away edits of params.yaml")
-    parser.set_defaults(run=run)
+    new.set_defaults(run=run_new)
+    check = actions.add_parser(
+        "check", help="check a recipe, its images and its teacher before anything runs"
+    )
+    check.add_argument(
+        "recipe", nargs="?", default=str(PARAMS), metavar="RECIPE", help="name, folder or file"
+    )
+    check.set_defaults(run=run_check)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
-    if arguments.name is None:
-        sys.stdout.write(render_recipes(_current()))
-        return
-    take(arguments.name, force=arguments.force)
-    recipe = run_name(read_sections(), PARAMS)
-    logger.info("%s is now the recipe %s; its outputs lie in %s", PARAMS, arguments.name, RUNS / recipe)
+def run_check(arguments: argparse.Namespace) -> None:
+    """``ldp recipe check``."""
+    path = find_recipe(arguments.recipe)
+    recipe = check_params(path)
+    check_machine(recipe)
+    sys.stdout.write(f"{path}: valid; students {', '.join(recipe.students)}; run it with {_command(path)}\n")
 
 
-def take(name: str, *, force: bool) -> None:
-    """Make a recipe ``params.yaml``: whole, or not at all.
+def run_new(arguments: argparse.Namespace) -> None:
+    """``ldp recipe new``."""
+    path = new_recipe(arguments.name, arguments.source)
+    sys.stdout.write(
+        f"{path} is yours to edit; then `ldp recipe check {arguments.name}` and {_command(path)}\n"
+    )
+
+
+def render_recipes() -> str:
+    """A line for each recipe: its name, and what its first comment says."""
+    rows = []
+    for path in filter(Path.is_file, recipe_files()):
+        first = path.read_text().partition("\n")[0]
+        rows.append(
+            (str(read_sections(path).get("name")), first.lstrip("# ") if first.startswith("#") else "")
+        )
+    width = max((len(name) for name, _ in rows), default=0)
+    return "".join(f"{name:{width}}  {words}".rstrip() + "\n" for name, words in rows)
+
+
+def new_recipe(name: str, source: str) -> Path:
+    """Make ``recipes/NAME`` from another recipe, or from :data:`COCO_BASE` for a dataset's folder.
 
     Raises:
-        ConfigError: There is no such recipe, it is not valid, or ``params.yaml`` was edited.
+        ConfigError: The name cannot be one, is taken, or there is no such recipe.
+        DatasetError: The folder is not one of a dataset in COCO's layout.
     """
-    path = RECIPES / f"{name}.yaml"
-    if path not in recipes():
-        known = ", ".join(recipe.stem for recipe in recipes())
-        raise ConfigError(f"ldp recipe: expected one of {known}, but got {name!r}")
-    # All sections are checked by the stages' own classes, which takes a few seconds to import.
-    from pipeline.cli.params import require_params  # noqa: PLC0415
-
-    require_params(path)
-    if not force and PARAMS.exists() and _current() is None and not _is_committed():
-        raise ConfigError(
-            f"{PARAMS} has edits that are neither committed nor a recipe: commit them, save them as "
-            f"{RECIPES}/MINE.yaml, or throw them away with --force"
-        )
-    with atomic_path(PARAMS) as partial:
-        partial.write_bytes(path.read_bytes())
-
-
-def recipes() -> list[Path]:
-    """All recipes of this folder, by name."""
-    return sorted(RECIPES.glob("*.yaml"))
+    folder = RECIPES / name
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"ldp recipe: expected a name of letters, digits, _ and -, but got {name!r}")
+    if os.path.lexists(folder):
+        raise ConfigError(f"{folder}: expected a new name; an existing recipe is never overwritten")
+    is_dataset = Path(source, "annotations").is_dir()
+    text = find_recipe(COCO_BASE if is_dataset else source).read_text()
+    values: dict[str, Any] = {"name": name, "root": "../..", "file": str(folder / PARAMS)}
+    for key, value in values.items():
+        text = re.sub(rf"^{key}: .*$", f"{key}: {value}", text, count=1, flags=re.MULTILINE)
+    if is_dataset:
+        text = _for_dataset(text, Path(source))
+    folder.mkdir(parents=True)
+    (folder / "dvc.yaml").symlink_to("../../dvc.yaml")
+    with atomic_path(folder / PARAMS) as partial:
+        partial.write_text(text)
+    return folder / PARAMS
 
 
-def render_recipes(current: Path | None) -> str:
-    """A line for each recipe: a star at the current one, its name, and the first sentence of its comment."""
-    width = max((len(recipe.stem) for recipe in recipes()), default=0)
-    lines = [
-        f"{'*' if recipe == current else ' '} {recipe.stem:{width}}  {_first_sentence(recipe)}"
-        for recipe in recipes()
-    ]
-    if current is None:
-        lines.append(f"{PARAMS} is none of these")
-    return "\n".join(lines) + "\n"
+class _Image(msgspec.Struct):
+    height: int
+    width: int
 
 
-def _first_sentence(recipe: Path) -> str:
-    comment = []
-    for line in recipe.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        comment.append(line.lstrip("# "))
-    return " ".join(comment).partition(". ")[0].rstrip(".")
+class _Area(msgspec.Struct):
+    area: float = 0.0
 
 
-def _current() -> Path | None:
-    """The recipe that ``params.yaml`` is, to the byte."""
-    content = PARAMS.read_bytes() if PARAMS.exists() else None
-    return next((recipe for recipe in recipes() if recipe.read_bytes() == content), None)
+class _Annotations(msgspec.Struct):
+    """What a recipe is filled in from; outlines are skipped."""
+
+    categories: list[Any]
+    images: list[_Image]
+    annotations: list[_Area]
 
 
-def _is_committed() -> bool:
-    """Git has this very content of ``params.yaml``, so that it can be had back."""
-    command = ["git", "diff", "--quiet", "HEAD", "--", str(PARAMS)]
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:  # git is not installed
-        return False
+def _for_dataset(text: str, root: Path) -> str:
+    """The text of :data:`COCO_BASE` with a dataset's files, classes, scale and object sizes."""
+    rows, content = {}, None
+    for split, patterns in ANNOTATIONS.items():
+        annotations, images = (_only(root, pattern) for pattern in patterns)
+        rows[split] = f"{{annotations: {annotations}, images: {images}}}"
+        if split == "train":
+            try:
+                content = msgspec.json.decode((root / annotations).read_bytes(), type=_Annotations)
+            except msgspec.MsgspecError as error:
+                raise DatasetError(f"{root / annotations}: expected COCO annotations, but {error}") from error
+    assert content is not None
+    if not content.images or not content.annotations:
+        raise DatasetError(f"{root}: expected images and annotations to train on, but there are none")
+    sides = sorted(max(image.height, image.width) for image in content.images)
+    scale = f"[{sides[len(sides) // 2]}, {sides[len(sides) // 2]}]"
+    areas = sorted(row.area**0.5 for row in content.annotations)
+    thirds = [round(areas[len(areas) * third // 3]) for third in (1, 2)]
+    small, large = thirds if 0 < thirds[0] < thirds[1] else COCO_AREAS
+    text = text.replace("datasets/coco-sample", str(root))
+    for split, row in rows.items():
+        text = re.sub(rf"^    {split}: .*$", f"    {split}: {row}", text, flags=re.MULTILINE)
+    text = re.sub(r"num_classes: \d+", f"num_classes: {len(content.categories)}", text)
+    text = re.sub(
+        r"^evaluate: .*$", f"evaluate: {{scale: {scale}, area_edges: [{small}, {large}]}}", text, flags=re.M
+    )
+    text = text.replace("[[320, 320]]", f"[{scale}]")
+    return re.sub(r"\A# .*\n", f"# The images of {root}.\n", text)
+
+
+def _only(root: Path, pattern: str) -> str:
+    """The one path below ``root`` that matches."""
+    matches = sorted(root.glob(pattern))
+    if len(matches) != 1:
+        names = [str(path) for path in matches]
+        raise DatasetError(f"{root}: expected one {pattern} (COCO's layout), but got {names or 'none'}")
+    return str(matches[0].relative_to(root))
+
+
+def _command(path: Path) -> str:
+    return "`dvc repro`" if path == PARAMS else f"`dvc repro {path.parent / 'dvc.yaml'}`"

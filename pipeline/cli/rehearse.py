@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.cli.params import require_params
+from pipeline.cli.params import check_params
 from pipeline.cli.stage_processes import StageProcess, run_process, stage_processes
 from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.environment import dataset_root, device, write_json
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("images", "epochs"):
         if (value := getattr(arguments, name)) < 1:
             raise ConfigError(f"ldp rehearse: --{name}: expected 1 or more, but got {value}")
-    require_params(arguments.recipe)
+    check_params(arguments.recipe)
     recipe = override(read_sections(arguments.recipe), arguments.assignments)
     short = Shortening(images=arguments.images, epochs=arguments.epochs, batch_size=arguments.images)
     with _folder(arguments.keep) as folder:
@@ -98,7 +98,7 @@ def rehearse(name: str, recipe: Params, short: Shortening, folder: Path) -> Rehe
         folder: To run in; must be empty.
     """
     _write(recipe, folder)
-    require_params(folder / PARAMS)
+    check_params(folder / PARAMS)
     computed_on = str(device())
     found, notes = find_or_replace(recipe, folder / RANDOM_WEIGHTS, dataset_root)
     params = shorten(found, short)

@@ -7,6 +7,8 @@ as DVC reads it: YAML 1.2, in which ``1e-05`` is a number and ``010`` is ten.
 import re
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -92,11 +94,10 @@ def read_yaml(path: Path, what: str) -> Any:
         ConfigError: It is missing, cannot be read, or is not YAML.
     """
     # Loaded here: a reader of stores never needs it.
-    from ruamel.yaml import YAML  # noqa: PLC0415
     from ruamel.yaml.error import YAMLError  # noqa: PLC0415
 
     try:
-        return YAML(typ="safe").load(path.read_text())
+        return deepcopy(_parse_yaml(path.read_text()))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: expected {what}, but there is none") from error
     except OSError as error:
@@ -106,6 +107,14 @@ def read_yaml(path: Path, what: str) -> Any:
         raise ConfigError(
             f"{path}: expected YAML, but it cannot be read: {' '.join(str(error).split())}"
         ) from error
+
+
+@lru_cache(maxsize=4)
+def _parse_yaml(text: str) -> Any:
+    """Every section of a file is read from its text, whose parsing takes longer than all else."""
+    from ruamel.yaml import YAML  # noqa: PLC0415
+
+    return YAML(typ="safe").load(text)
 
 
 def structure(cls: type[T], value: object, where: str) -> T:

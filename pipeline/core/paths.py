@@ -18,6 +18,8 @@ SPLITS: tuple[Split, Split] = ("train", "val")
 
 RUNS = Path("runs")
 
+RECIPES = Path("recipes")
+
 SCRATCH = Path("scratch")
 """Unfinished work, which DVC does not know; each piece is keyed by all that it depends on."""
 
@@ -100,6 +102,27 @@ class RunPaths:
     def report(self) -> Path:
         """The page."""
         return self.root / "report" / "index.html"
+
+
+def recipe_files() -> list[Path]:
+    """Parameter files of this repository: the default's, and each recipe's by name."""
+    return [PARAMS, *sorted(RECIPES.glob(f"*/{PARAMS}"))]
+
+
+def find_recipe(given: str) -> Path:
+    """The parameter file of a recipe that is given by its name, its folder, or the file itself.
+
+    Raises:
+        ConfigError: Names the recipes that there are.
+    """
+    for path in (Path(given), Path(given, PARAMS), RECIPES / given / PARAMS):
+        if path.is_file():
+            return path
+    names = {read_sections(path).get("name"): path for path in recipe_files() if path.is_file()}
+    if given not in names:
+        known = ", ".join(map(str, names))
+        raise ConfigError(f"recipe: expected a name ({known}), a folder or a file, but got {given!r}")
+    return names[given]
 
 
 def run_paths(params: Path = PARAMS) -> RunPaths:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from pipeline.core.config import Section
+from pipeline.core.config import Count, Section
 from pipeline.core.errors import ConfigError
 
 Backbone = Literal[
@@ -71,3 +71,20 @@ class DetectorConfig(Section, frozen=True, kw_only=True):
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a description beside the weights and for fingerprints, whose words stay."""
         return {**msgspec.structs.asdict(self), "dcn_stages": list(self.dcn_stages)}
+
+
+class Suppression(Section, frozen=True, kw_only=True):
+    """How detections are chosen among a model's boxes."""
+
+    score_threshold: Annotated[float, Meta(ge=0, lt=1)]
+    """Boxes of lower scores are dropped."""
+    iou: Annotated[float, Meta(gt=0, le=1)]
+    """Of two boxes of a class that overlap by more, the surer stays."""
+    max_detections: Count
+    """Detections of an image, over all classes."""
+    pre_nms_top: Count
+    """Positions of a level that are kept before NMS, by their best class (``nms_pre``)."""
+
+
+GFL_SUPPRESSION = Suppression(score_threshold=0.05, iou=0.6, max_detections=100, pre_nms_top=1000)
+"""``test_cfg`` of the GFL configurations."""

@@ -13,9 +13,9 @@ from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError, short_repr
 from pipeline.core.files import atomic_path
 from pipeline.detector.backbone import build_backbone
-from pipeline.detector.config import BACKBONE_CHANNELS, DetectorConfig
+from pipeline.detector.config import BACKBONE_CHANNELS, GFL_SUPPRESSION, DetectorConfig
 from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
-from pipeline.detector.model import GFL_SUPPRESSION, ModelSpec
+from pipeline.detector.model import ModelSpec
 from pipeline.detector.neck import FeaturePyramid
 from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
 

@@ -7,37 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.core.config import Section
 from pipeline.core.errors import ConfigError
+from pipeline.detector.config import Suppression
 from pipeline.detector.head import RawOutputs
 from pipeline.views.conventions import Conventions
 from pipeline.views.pyramid import Pyramid
-
-
-class Suppression(Section, frozen=True, kw_only=True):
-    """How detections are chosen among a model's boxes."""
-
-    score_threshold: float
-    """Boxes of lower scores are dropped."""
-    iou: float
-    """Of two boxes of a class that overlap by more, the surer stays."""
-    max_detections: int
-    """Of an image, over all classes."""
-    pre_nms_top: int
-    """Positions of a level that are kept before NMS, by their best class (``nms_pre``)."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.score_threshold < 1:
-            raise ConfigError(f"score_threshold: expected 0 to 1, but got {self.score_threshold}")
-        if not 0 < self.iou <= 1:
-            raise ConfigError(f"iou: expected 0 to 1, but got {self.iou}")
-        for name in ("max_detections", "pre_nms_top"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected 1 or more, but got {getattr(self, name)}")
-
-
-GFL_SUPPRESSION = Suppression(score_threshold=0.05, iou=0.6, max_detections=100, pre_nms_top=1000)
-"""``test_cfg`` of the GFL configurations."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from pipeline.detector.config import GFL_SUPPRESSION, Suppression
 from pipeline.detector.head import Integral, RawOutputs
-from pipeline.detector.model import GFL_SUPPRESSION, Suppression
 from pipeline.views.box_ops import clip_boxes, decode_boxes
 from pipeline.views.pyramid import Pyramid
 

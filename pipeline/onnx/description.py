@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from pipeline.core.config import Section, read_yaml, structure
 from pipeline.core.errors import ConfigError
-from pipeline.detector.model import Suppression
+from pipeline.detector.config import Suppression
 from pipeline.views.conventions import Conventions, Preprocessing
 
 Edge = Literal["l", "t", "r", "b"]

@@ -1,30 +1,33 @@
-"""``ldp recipe``: one recipe becomes ``params.yaml`` whole or not at all, and no edit is lost."""
+"""``ldp recipe``: recipes are listed, made and checked, and no edit is ever lost."""
 
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from project import run, start_repository
+from project import write_tiny_dataset
 
 from pipeline.cli.main import main
-from recipes import ROOT
+from pipeline.cli.params import check_machine, check_params
+from pipeline.core.config import read_sections
+from pipeline.core.paths import find_recipe
+from recipes import DATASET, ROOT
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with the recipes and the default parameters."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
-    start_repository(tmp_path)
+    """A copy of the recipes and the default parameters."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes", symlinks=True)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def ldp(*arguments: str) -> str | None:
-    """Run `ldp recipe`; its error, if it ends with one."""
+    """Run ``ldp``; its error, if it ends with one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ldp", "recipe", *arguments])
+        patch.setattr(sys, "argv", ["ldp", *arguments])
         try:
             main()
         except SystemExit as ended:
@@ -32,36 +35,62 @@ def ldp(*arguments: str) -> str | None:
     return None
 
 
-def test_a_recipe_is_taken_to_the_byte_and_another_after_it(folder: Path) -> None:
-    for name in ("smoke", "coco_sample", "shapes"):
-        assert ldp(name) is None
-        assert (folder / "params.yaml").read_bytes() == (folder / f"recipes/{name}.yaml").read_bytes()
+def test_the_list_has_a_line_for_each_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ldp("recipe") is None
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["shapes", *sorted(path.parent.name for path in folder.glob("recipes/*/params.yaml"))]
 
 
-def test_the_list_marks_the_current_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ldp() is None
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines if line.startswith("*")] == ["shapes"]
-    (folder / "params.yaml").write_text("name: mine\n")
-    assert ldp() is None
-    assert capsys.readouterr().out.endswith("params.yaml is none of these\n")
+@pytest.mark.usefixtures("folder")
+def test_a_recipe_is_given_by_name_folder_or_file() -> None:
+    smoke = Path("recipes/smoke/params.yaml")
+    assert {find_recipe(given) for given in ("smoke", "recipes/smoke", str(smoke))} == {smoke}
+    assert find_recipe("shapes") == find_recipe(".") == Path("params.yaml")
+    assert "expected a name (shapes, coco_r101_1x, " in (ldp("recipe", "check", "nothing") or "")
 
 
-def test_edits_are_kept_unless_they_are_committed_or_given_up(folder: Path) -> None:
-    edited = (folder / "params.yaml").read_text() + "# mine\n"
-    (folder / "params.yaml").write_text(edited)
-    assert "has edits that are neither committed nor a recipe" in (ldp("smoke") or "")
-    assert (folder / "params.yaml").read_text() == edited
-    run(folder, "git", "commit", "--quiet", "--all", "--message", "mine")
-    assert ldp("smoke") is None
-    (folder / "params.yaml").write_text(edited + "# more\n")
-    assert ldp("smoke", "--force") is None
+def test_a_new_recipe_is_another_under_its_own_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path("recipes/smoke/params.yaml").read_text()
+    assert ldp("recipe", "new", "mine", "--from", "smoke") is None
+    assert ldp("recipe", "check", "mine") is None
+    assert "dvc repro recipes/mine/dvc.yaml" in capsys.readouterr().out
+    mine, smoke = (read_sections(Path(f"recipes/{name}/params.yaml")) for name in ("mine", "smoke"))
+    assert mine == smoke | {"name": "mine", "file": "recipes/mine/params.yaml"}
+    assert Path("recipes/mine/dvc.yaml").resolve() == folder / "dvc.yaml"
+    assert Path("recipes/smoke/params.yaml").read_text() == before
 
 
-def test_a_recipe_that_is_not_valid_is_not_taken(folder: Path) -> None:
-    before = (folder / "params.yaml").read_bytes()
-    broken = (folder / "recipes/smoke/params.yaml").read_text().replace("ld_weight: 1.0", "ld_weight: heavy")
-    (folder / "recipes/broken.yaml").write_text(broken)
-    assert "broken.yaml: students.ld.loss.ld_weight: expected a finite number" in (ldp("broken") or "")
-    assert "expected one of broken, coco_r101_r18_1x" in (ldp("nothing") or "")
-    assert (folder / "params.yaml").read_bytes() == before
+@pytest.mark.usefixtures("folder")
+def test_nothing_is_ever_overwritten() -> None:
+    assert ldp("recipe", "new", "mine", "--from", "shapes") is None
+    Path("recipes/mine/params.yaml").write_text("# edited\n")
+    for name in ("mine", "smoke"):
+        before = Path(f"recipes/{name}/params.yaml").read_text()
+        assert "never overwritten" in (ldp("recipe", "new", name, "--from", "coco_sample") or "")
+        assert Path(f"recipes/{name}/params.yaml").read_text() == before
+    for name in ("../mine", "a b", ""):
+        assert "expected a name of letters, digits, _ and -" in (
+            ldp("recipe", "new", name, "--from", "smoke") or ""
+        )
+
+
+def test_a_recipe_for_a_coco_folder_is_filled_in_and_valid(folder: Path) -> None:
+    write_tiny_dataset(folder)
+    assert ldp("recipe", "new", "own", "--from", str(DATASET)) is None
+    recipe = check_params(Path("recipes/own/params.yaml"))
+    check_machine(recipe)
+    assert recipe.data.source == f"{DATASET}/annotations"
+    assert recipe.data.coco is not None
+    assert (recipe.data.coco.root, recipe.data.coco.val.images) == (str(DATASET), "val")
+    assert recipe.teacher.detector is not None
+    assert recipe.teacher.detector.num_classes == 4
+    assert recipe.cache.views.scales == (recipe.evaluate.scale,) == ((64, 64),)
+    assert 0 < recipe.evaluate.area_edges[0] < recipe.evaluate.area_edges[1] < 64
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_folder_that_is_no_dataset_is_refused_and_nothing_is_made() -> None:
+    Path("images/annotations").mkdir(parents=True)
+    error = ldp("recipe", "new", "own", "--from", "images") or ""
+    assert "images: expected one annotations/instances_train*.json" in error
+    assert not Path("recipes/own").exists()

@@ -20,6 +20,7 @@ from pipeline.core.paths import RunPaths
 from pipeline.student.config import ValidationConfig
 from pipeline.teacher.run import write_store
 from pipeline.views.manifest import write_manifest
+from recipes import tiny_params
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 12
@@ -46,7 +47,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     validation = ValidationConfig(split="val", every=5, keep="last", scale=(64, 64))
     config = student(FULL, epochs=EPOCHS, batch_size=4, norm_eval=True)
     students = {"ld": to_builtins(replace(config, validation=validation))}
-    (folder / "params.yaml").write_text(json.dumps({"name": "small", "students": students}))
+    params = tiny_params("small") | {"students": students}
+    params["student"]["validation"] = {"split": "val", "scale": [64, 64]}
+    (folder / "params.yaml").write_text(json.dumps(params))
     return folder
 
 

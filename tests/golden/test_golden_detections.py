@@ -8,7 +8,7 @@ import torch
 from golden_data import PYRAMID, Arrays, cases, image_count, load, raw_outputs, size_of
 from torch import Tensor
 
-from pipeline.detector.model import GFL_SUPPRESSION
+from pipeline.detector.config import GFL_SUPPRESSION
 from pipeline.evaluation.postprocess import Detections, best_positions, postprocess
 
 BOX_TOLERANCE = {"rtol": 1e-6, "atol": 1e-4}
