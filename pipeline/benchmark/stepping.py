@@ -120,7 +120,7 @@ class StudentSteps:
         pixels = []
         for key, geometry in zip(keys, geometries, strict=True):
             record = self._manifest.image(key.image_id)
-            image = read_image(self._manifest.image_path(record), geometry.original_hw)
+            image = read_image(*self._manifest.image_file(record))
             pixels.append(apply_view(image, geometry, preprocessing))
         images = batch_images(pixels, [(height, width)], preprocessing)
         return images.to(self._device, memory_format=torch.channels_last), (height, width)

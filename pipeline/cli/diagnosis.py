@@ -200,7 +200,7 @@ class Check:
     def _see(self, preprocessing: Preprocessing) -> "Iterator[Seen]":
         for record in self.manifest.images:
             geometry = view_at(record, self.scale, preprocessing.fit)
-            image = read_image(self.manifest.image_path(record), geometry.original_hw)
+            image = read_image(*self.manifest.image_file(record))
             pixels = apply_view(image, geometry, preprocessing)
             images = batch_images([pixels], [geometry.padded_hw], preprocessing)
             yield Seen(image_id=record.image_id, geometry=geometry, tensors=self._model.tensors(images))

@@ -69,7 +69,7 @@ def _detect_batch(
     preprocessing = model.spec.conventions.preprocessing
     geometries = [view_at(record, scale, preprocessing.fit) for record in records]
     pixels = [
-        apply_view(read_image(manifest.image_path(record), geometry.original_hw), geometry, preprocessing)
+        apply_view(read_image(*manifest.image_file(record)), geometry, preprocessing)
         for record, geometry in zip(records, geometries, strict=True)
     ]
     images = batch_images(pixels, [geometry.padded_hw for geometry in geometries], preprocessing)

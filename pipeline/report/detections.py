@@ -71,7 +71,7 @@ def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[Show
     return [
         ShownImage(
             record=record,
-            pixels=read_image(manifest.image_path(record), (record.height, record.width)),
+            pixels=read_image(*manifest.image_file(record)),
             detections={name: by_image[record.image_id] for name, by_image in by_name.items()},
         )
         for record in records

@@ -100,7 +100,7 @@ class LogitExtractor:
         pixels = []
         for view in batch:
             record = self.manifest.image(view.key.image_id)
-            image = read_image(self.manifest.image_path(record), view.geometry.original_hw)
+            image = read_image(*self.manifest.image_file(record))
             pixels.append(apply_view(image, view.geometry, preprocessing))
         images = batch_images(pixels, [view.geometry.padded_hw for view in batch], preprocessing)
         # From pinned memory the copy to a GPU is several times as fast.

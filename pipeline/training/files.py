@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.views.image_table import FileNames
+from pipeline.views.image_table import FileNames, ImageFile, spelled_path
 from pipeline.views.manifest import Manifest
 
 
@@ -23,6 +23,8 @@ class ImageFiles:
     """``(I,)``."""
     size_hw: NDArray[np.int32]
     """``(I, 2)`` px."""
+    sha256: NDArray[np.bytes_]
+    """``(I,)``."""
     name: FileNames
     """``(I,)``, relative to ``folder``."""
 
@@ -34,11 +36,12 @@ class ImageFiles:
             folder=Path(manifest.root) / manifest.folder,
             image_id=images.image_id,
             size_hw=images.size_hw.astype(np.int32),
+            sha256=images.sha256,
             name=images.file_name,
         )
 
-    def find(self, image_id: int) -> tuple[Path, tuple[int, int]]:
-        """Path and ``(height, width)`` of an image.
+    def find(self, image_id: int) -> ImageFile:
+        """What ``read_image`` takes.
 
         Raises:
             KeyError: the split has no such image.
@@ -47,4 +50,5 @@ class ImageFiles:
         if row == len(self.image_id) or self.image_id[row] != image_id:
             raise KeyError(image_id)
         height, width = self.size_hw[row].tolist()
-        return self.folder / str(self.name[row]), (height, width)
+        path = spelled_path(self.folder, str(self.name[row]))
+        return ImageFile(path, (height, width), self.sha256[row].decode())

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, overload
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,23 @@ class ImageRecord:
     annotations: tuple[Annotation, ...]
     sha256: str = ""
     """Of the file; empty where it has not been looked at."""
+
+
+class ImageFile(NamedTuple):
+    """An image's file, what its annotations say of it, and what was seen of it."""
+
+    path: Path
+    size_hw: tuple[int, int]
+    """Of the upright picture, px."""
+    sha256: str
+    """Empty if it was not looked at."""
+
+
+def spelled_path(folder: Path, name: str) -> Path:
+    """A file as its name is spelled, or with its accents composed (NFC) or decomposed (NFD, as on macOS)."""
+    spellings = () if name.isascii() else (name, *(normalize(form, name) for form in ("NFC", "NFD")))
+    paths = (folder / spelling for spelling in spellings)
+    return next((path for path in paths if path.exists()), folder / name)
 
 
 COLUMNS = {

@@ -16,7 +16,7 @@ from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import RunPaths, Split
-from pipeline.views.image_table import COLUMNS, Annotation, ImageRecord, ImageTable
+from pipeline.views.image_table import COLUMNS, Annotation, ImageFile, ImageRecord, ImageTable, spelled_path
 
 MIN_SIDE_PX = 32
 """Images with a shorter side are not trained on (mmdetection ``CocoDataset``)."""
@@ -114,7 +114,11 @@ class Manifest:
 
     def image_path(self, record: ImageRecord) -> Path:
         """Where an image lies."""
-        return Path(self.root) / self.folder / record.file_name
+        return spelled_path(Path(self.root) / self.folder, record.file_name)
+
+    def image_file(self, record: ImageRecord) -> ImageFile:
+        """What ``read_image`` takes."""
+        return ImageFile(self.image_path(record), (record.height, record.width), record.sha256)
 
     def image(self, image_id: int) -> ImageRecord:
         """An image by its id.

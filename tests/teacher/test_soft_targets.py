@@ -22,7 +22,7 @@ def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
     teacher = small_teacher(plan.manifest)
     for view, soft in zip(plan, teacher.run(list(plan)), strict=True):
         record = plan.manifest.image(view.key.image_id)
-        image = read_image(plan.manifest.image_path(record), view.geometry.original_hw)
+        image = read_image(*plan.manifest.image_file(record))
         with torch.inference_mode():
             pixels = apply_view(image, view.geometry, GFL_PREPROCESSING)
             raw = teacher.model(batch_images([pixels], [view.geometry.padded_hw], GFL_PREPROCESSING))

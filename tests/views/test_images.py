@@ -1,6 +1,8 @@
 """Images: every kind that COCO has, and clear words for those that cannot be read."""
 
+import hashlib
 import math
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -8,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.core.errors import DatasetError
-from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views import decode
+from pipeline.views.conventions import GFL_PREPROCESSING, Sampling
+from pipeline.views.decode import inspect_image
+from pipeline.views.image_table import spelled_path
 from pipeline.views.images import batch_images, read_image, resize_image
 
 
@@ -114,3 +119,84 @@ def test_a_batch_is_normalized_inside_and_zero_outside() -> None:
     assert batch[0, :, 20:].abs().max() == 0
     assert batch[0, :, :, 40:].abs().max() == 0
     assert batch[1, :, :, 32:].abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [*range(1, 9), 0, 9])
+def test_pictures_are_turned_as_opencv_turns_them(tmp_path: Path, kind: str, orientation: int) -> None:
+    path = tmp_path / f"a.{kind.lower()}"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    corners = np.zeros((24, 40, 3), np.uint8)
+    corners[:8, :12], corners[16:, :12], corners[:8, 28:] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    Image.fromarray(corners).save(path, kind, exif=exif, lossless=True, quality=100)
+    expected = opencv(path)
+    pixels = read_image(path, expected.shape[:2]).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(pixels - expected).max() <= 4
+    assert inspect_image(path, expected.shape[:2])[1] == (1 < orientation < 9)
+
+
+def test_an_annotated_size_of_the_picture_before_it_is_turned_is_explained(tmp_path: Path) -> None:
+    """As an annotation tool leaves it that shows the picture upright and reads its size from the file."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (40, 24)).save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(DatasetError, match=r"EXIF orientation 6 turns it to \(40, 24\); exchange width and"):
+        inspect_image(tmp_path / "a.jpg", (24, 40))
+
+
+def test_a_broken_exif_block_turns_nothing(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=b"Exif\0\0no such thing")
+    assert read_image(tmp_path / "a.jpg", (10, 20)).shape == (3, 10, 20)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "TGA", "ICO"])
+def test_no_other_decoder_is_given_a_file_whatever_its_name(tmp_path: Path, kind: str) -> None:
+    """Pillow would have Ghostscript run a PostScript file."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.bmp", kind)
+    with pytest.raises(DatasetError, match=r"a\.bmp: .*cannot be read as any of .*JPEG"):
+        read_image(tmp_path / "a.bmp", (32, 32))
+
+
+def test_pictures_larger_than_pillows_limit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (18_000, 10_000)).save(tmp_path / "a.png")
+    assert inspect_image(tmp_path / "a.png", (10_000, 18_000))[1] is False
+    monkeypatch.setattr(decode, "MAX_PIXELS", 10**8)
+    with pytest.raises(DatasetError, match="expected at most 100,000,000 pixels"):
+        read_image(tmp_path / "a.png", (10_000, 18_000))
+
+
+def test_another_file_than_the_manifests_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (20, 10), "red").save(path)
+    sha256, _ = inspect_image(path, (10, 20))
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_image(path, (10, 20), sha256).shape == (3, 10, 20)
+    Image.new("RGB", (20, 10), "blue").save(path)
+    with pytest.raises(DatasetError, match=r"a\.png: expected the image that prepare_data has seen"):
+        read_image(path, (10, 20), sha256)
+
+
+def test_names_are_found_however_their_accents_are_spelled(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "zoë/ä.png") for form in ("NFC", "NFD"))
+    for on_disk, named in ((composed, decomposed), (decomposed, composed)):
+        folder = tmp_path / on_disk.encode().hex()
+        (folder / on_disk).parent.mkdir(parents=True)
+        (folder / on_disk).touch()
+        assert spelled_path(folder, named).is_file()
+    assert spelled_path(tmp_path, "nö.png") == tmp_path / "nö.png"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "digest"), [("half_pixel", "63765c60219fdcde"), ("corner", "1a44655f90c00c04")]
+)
+def test_pixels_depend_neither_on_threads_nor_on_the_processor(sampling: Sampling, digest: str) -> None:
+    pixels = torch.from_numpy((np.arange(3 * 97 * 131).reshape(3, 97, 131) ** 2 % 251).astype(np.uint8))
+    threads, views = torch.get_num_threads(), []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        views.append(resize_image(pixels, (123, 211), sampling))
+    torch.set_num_threads(threads)
+    assert torch.equal(views[0], views[1])
+    assert torch.equal(views[0], views[2])
+    assert hashlib.sha256(views[0].numpy().tobytes()).hexdigest()[:16] == digest

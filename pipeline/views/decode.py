@@ -1,0 +1,148 @@
+"""Image files: which are read, how they are turned, and that they are those that were seen before."""
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from pipeline.core.errors import DatasetError
+
+Image.init()
+FORMATS: list[str] = [
+    name
+    for name in ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "SUN", "TIFF", "WEBP")
+    if name in Image.OPEN
+]
+"""What OpenCV reads, too, whatever a file's name ends in. Others of Pillow's 40 decoders start programs."""
+
+TURNED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
+"""Those that OpenCV turns as their EXIF orientation says; TIFF is turned by Pillow, or by neither."""
+
+MAX_PIXELS = 2**30
+"""3 GB of memory. A picture that has as many as are annotated is no decompression bomb, as Pillow's limit
+of 179 million would have it."""
+Image.MAX_IMAGE_PIXELS = None
+
+UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error)
+"""What Pillow raises, depending on the format and on the place where it is broken."""
+
+Size = tuple[int, int]
+
+
+def read_rgb(path: Path, expected_hw: Size, sha256: str = "") -> NDArray[np.uint8]:
+    """Decode an image: ``(H, W, 3)``, upright.
+
+    As OpenCV does, grayscale, palettes and CMYK are converted, transparency is left out, of 16 bits the
+    upper 8 are taken, and a picture is turned as its EXIF orientation says.
+
+    Args:
+        path: Of the file.
+        expected_hw: Annotated size of the upright picture.
+        sha256: Of the file, as the manifest has it; not compared if empty.
+
+    Raises:
+        DatasetError: missing, unreadable, moving, of another size than annotated, or not the file that the
+            manifest knows.
+    """
+    with _opened(path) as (content, image):
+        if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+            raise DatasetError(
+                f"{path}: expected the image that prepare_data has seen (sha256 {sha256[:12]}...), but it is "
+                "another one now; put it back, or run `dvc repro --force --single-item prepare_data`, then "
+                "`dvc repro`"
+            )
+        # Before anything is decoded: a file of a few KB can hold more pixels than the memory.
+        orientation = _check(image, path, expected_hw)
+        return _upright(_to_rgb(image), orientation)
+
+
+def inspect_image(path: Path, expected_hw: Size) -> tuple[str, bool]:
+    """The sha256 of an image's file, and whether its EXIF orientation turns it; nothing is decoded.
+
+    Raises:
+        DatasetError: As :func:`read_rgb`, as far as the head of the file shows it.
+    """
+    with _opened(path) as (content, image):
+        return hashlib.sha256(content).hexdigest(), _check(image, path, expected_hw) != 1
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[bytes, Image.Image]]:
+    if not path.is_file():
+        raise DatasetError(f"{path}: expected an image, but there is none")
+    try:
+        content = path.read_bytes()
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            yield content, image
+    except UnidentifiedImageError as error:
+        raise DatasetError(
+            f"{path}: expected an image, but it cannot be read as any of {', '.join(FORMATS)}"
+        ) from error
+    except UNREADABLE as error:
+        raise DatasetError(f"{path}: expected an image, but it cannot be read ({error})") from error
+
+
+def _check(image: Image.Image, path: Path, expected_hw: Size) -> int:
+    """The EXIF orientation of what must be one picture of the expected size."""
+    stored_hw, orientation = (image.height, image.width), _orientation(image)
+    upright_hw = stored_hw[::-1] if orientation >= 5 else stored_hw
+    if upright_hw != expected_hw and stored_hw == expected_hw:
+        raise DatasetError(
+            f"{path}: expected the annotated (height, width) = {expected_hw} of the upright picture, but "
+            f"EXIF orientation {orientation} turns it to {upright_hw}; exchange width and height in the "
+            "annotations if its boxes are those of the upright picture, else take the orientation out of the "
+            "file"
+        )
+    if upright_hw != expected_hw:
+        raise DatasetError(
+            f"{path}: expected an image of (height, width) = {expected_hw}, but got {upright_hw}"
+        )
+    if image.height * image.width > MAX_PIXELS:
+        raise DatasetError(f"{path}: expected at most {MAX_PIXELS:,} pixels, but got {upright_hw}; cut it up")
+    frames = getattr(image, "n_frames", 1)
+    # A camera's MPO is a JPEG with more JPEGs behind it, such as a preview.
+    if frames > 1 and image.format != "MPO":
+        raise DatasetError(
+            f"{path}: expected a still image, but got {frames} frames; save the one that is meant"
+        )
+    return orientation
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8. Not ``getexif``, which decodes a PNG and heeds XMP, which OpenCV does not."""
+    exif = Image.Exif()
+    if image.format in TURNED_FORMATS:
+        try:
+            exif.load(image.info.get("exif", b""))
+        except UNREADABLE:
+            return 1
+    orientation = exif.get(ExifTags.Base.Orientation)
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels ``(H, W, 3)``."""
+    # Pillow would clip these to white instead.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        upper = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(upper[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"a pixel is a 32-bit number, mode {image.mode}: convert it to 8 bits")
+    # A palette with transparency goes by way of RGBA, or Pillow warns.
+    return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
