@@ -1,18 +1,29 @@
 """Render ``shapes`` or read a COCO-layout dataset; leave each split in an output of its own."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
-from pipeline.core.environment import dataset_root, run_stage
-from pipeline.core.errors import DatasetError, short_repr
+from pipeline.core.environment import dataset_root, run_stage, write_json
+from pipeline.core.errors import DatasetError
 from pipeline.core.paths import SPLITS, RunPaths, Split, run_paths
 from pipeline.core.progress import show_progress
-from pipeline.datasets.coco import read_coco, require_images
+from pipeline.datasets.checks import (
+    look_at_files,
+    require_boxes_in_pixels,
+    require_objects,
+    require_same_classes,
+    warnings,
+)
+from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import CocoConfig, PrepareDataConfig, ShapesConfig
 from pipeline.datasets.shapes.dataset import write_split
 from pipeline.views.manifest import Manifest, keep_trainable, write_manifest
+from pipeline.views.summary import SplitSummary, lines, summarize
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -24,13 +35,29 @@ def main() -> None:
     else:
         assert config.shapes is not None
         train, val = (_render_split(config.shapes, folder, split) for split in SPLITS)
-    _require_same_categories(train, val)
+    require_same_classes(train, val)
+    summaries = {
+        split: _report(split, manifest) for split, manifest in zip(SPLITS, (train, val), strict=True)
+    }
+    require_objects(train, summaries["train"])
     train = keep_trainable(train, keep_empty=config.keep_empty_images)
     if not train.images:
         raise DatasetError(f"{train.root}: expected images to train on, but there are none")
     # Nothing is written before everything has proved good.
     write_manifest(train, folder.manifest("train"))
     write_manifest(val, folder.manifest("val"))
+    for split in SPLITS:
+        write_json(folder.data_metric(split), summaries[split].metrics())
+
+
+def _report(split: str, manifest: Manifest) -> SplitSummary:
+    """Say what was read."""
+    summary = summarize(manifest)
+    for line in lines(summary):
+        logger.info("%s: %s", split, line)
+    for sentence in warnings(manifest, summary):
+        logger.warning("%s: WARNING: %s", split, sentence)
+    return summary
 
 
 def _render_split(config: ShapesConfig, folder: RunPaths, split: Split) -> Manifest:
@@ -55,19 +82,13 @@ def _read(root: str, annotations: str, images: str, limit: int | None) -> Manife
     if not Path(here).is_dir():
         raise DatasetError(f"{here}: expected the folder of a dataset, but there is none; link it there")
     manifest = read_coco(Path(here) / annotations, here, images)
-    manifest = replace(manifest, images=manifest.images[:limit])
-    require_images(manifest)
+    manifest = replace(manifest, images=manifest.images[:limit], annotations=annotations)
+    require_boxes_in_pixels(manifest)
+    manifest = look_at_files(
+        manifest, lambda items: show_progress(items, len(manifest.images), f"look at {images}")
+    )
     # Recorded as the parameters name it: the manifest is the same on every machine.
-    return replace(manifest, root=root, annotations=annotations)
-
-
-def _require_same_categories(train: Manifest, val: Manifest) -> None:
-    """A label means the same in both splits."""
-    if train.labels != val.labels:
-        raise DatasetError(
-            f"{val.root}: expected the categories of the training split, "
-            f"{short_repr(list(train.labels))}, but got {short_repr(list(val.labels))}"
-        )
+    return replace(manifest, root=root)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.views.classes import Category
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.views.manifest import Category, Manifest
+from pipeline.views.manifest import Manifest
 
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427))
 """``(height, width)`` px: the most frequent ones of COCO's train2017, in turn."""

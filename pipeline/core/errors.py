@@ -9,6 +9,10 @@ MAX_SHOWN = 200
 class PipelineError(Exception):
     """Base of every error that is shown as one clear line, without a traceback."""
 
+    def __str__(self) -> str:
+        """One line, whatever a file's name or another library's message has in it."""
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+
 
 class ConfigError(PipelineError, ValueError):
     """``params.yaml`` (or a recipe) lacks a key, has an unknown one, or a value out of range.

@@ -44,6 +44,10 @@ class RunPaths:
         """What later stages know of a split."""
         return self.split(split) / "manifest.json"
 
+    def data_metric(self, split: Split) -> Path:
+        """What was read of a split, which ``dvc metrics show`` prints."""
+        return self.root / "metrics" / "data" / f"{split}.json"
+
     @property
     def teacher(self) -> Path:
         """Folder of the teacher's training."""

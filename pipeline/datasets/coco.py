@@ -12,11 +12,9 @@ from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
 from pipeline.core.errors import MAX_SHOWN, DatasetError, short_repr
+from pipeline.views.classes import Category
 from pipeline.views.image_table import COLUMNS, ImageTable
-from pipeline.views.manifest import Category, Manifest
-
-MAX_NAMED = 3
-"""Of many files that are missing."""
+from pipeline.views.manifest import Manifest
 
 MAX_ID = 2**63 - 2
 """Ids are int64, and one more than the largest is one, too."""
@@ -233,19 +231,3 @@ def _require_file_names(images: ImageTable, path: Path) -> None:
                 f"{path}: expected a file of its own for every image, but {short_repr(file_name)} is that of "
                 f"the ids {other} and {image_id}; give each the right file, or join their annotations"
             )
-
-
-def require_images(manifest: Manifest) -> None:
-    """Refuse a dataset whose images are not all there.
-
-    Raises:
-        DatasetError: Says how many are missing, and names the first ones.
-    """
-    paths = [manifest.image_path(record) for record in manifest.images]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        first = ", ".join(map(str, missing[:MAX_NAMED]))
-        raise DatasetError(
-            f"expected {len(paths)} images that the annotations name, but {len(missing)} are not there: "
-            f"{first}{', ...' if len(missing) > MAX_NAMED else ''}"
-        )

@@ -16,7 +16,8 @@ from pycocotools.cocoeval import COCOeval
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import atomic_path
-from pipeline.views.manifest import Category, Manifest
+from pipeline.views.classes import Category, class_names
+from pipeline.views.manifest import Manifest
 
 AREA_UNBOUNDED = 1e10
 """COCO's upper bound of an object's area, px^2."""
@@ -62,7 +63,7 @@ def evaluate(
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = _run(manifest, results, area_edges)
     precision = evaluator.eval["precision"]
-    names = [category.name for category in manifest.categories]
+    names = class_names(manifest.categories)
     return Evaluation(
         summary=dict(zip(SUMMARY, (_percent(value) for value in evaluator.stats[:6]), strict=True)),
         per_class={name: _mean_percent(precision[:, :, k, 0, -1]) for k, name in enumerate(names)},

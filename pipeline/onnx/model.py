@@ -14,7 +14,7 @@ from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.description import OnnxDescription
 from pipeline.onnx.layout import Layout
-from pipeline.views.manifest import Category
+from pipeline.views.classes import Category
 
 INSTALL = "`uv sync --extra onnx` or `pip install -e '.[onnx]'`"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

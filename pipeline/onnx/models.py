@@ -16,8 +16,8 @@ from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
 from pipeline.onnx.model import OnnxHandle, class_columns
+from pipeline.views.classes import Category
 from pipeline.views.conventions import Conventions
-from pipeline.views.manifest import Category
 
 ONNX = "onnx"
 """Key of a description under which that of an ONNX file stands."""

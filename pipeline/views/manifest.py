@@ -16,6 +16,7 @@ from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import RunPaths, Split
+from pipeline.views.classes import Category
 from pipeline.views.image_table import COLUMNS, Annotation, ImageFile, ImageRecord, ImageTable, spelled_path
 
 MIN_SIDE_PX = 32
@@ -26,14 +27,6 @@ MIN_BOX_PX = 1.0
 
 
 DropReason = Literal["crowd", "ignore", "below_1_px", "outside_image"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Category:
-    """A COCO category; its ``label`` is its place in the order of ids."""
-
-    category_id: int
-    name: str
 
 
 @dataclass(frozen=True, kw_only=True)

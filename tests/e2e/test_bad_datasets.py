@@ -17,10 +17,13 @@ from wrong_input import (
     VAL_IMAGE,
     Wrong,
     both,
+    boxes,
     coco,
     cut,
+    each,
     huge,
     image,
+    inverted,
     moving,
     params,
     removed,
@@ -155,7 +158,37 @@ ANNOTATIONS = [
             coco("categories", to=[{"id": 5, "name": "x"}], path=VAL), coco("annotations", to=[], path=VAL)
         ),
         run=DATA,
-        says=("expected the categories of the training split, [1, 3, 4, 7], but got [5]",),
+        says=("the training split's classes: expected class 'ellipse' (id 1), but got 'x' (id 5)",),
+    ),
+    Wrong(
+        does="other names in the validation split",
+        edit=coco("categories", 0, "name", to="square", path=VAL),
+        run=DATA,
+        says=("expected class 'ellipse' (id 1), but got 'square' (id 1)",),
+    ),
+    Wrong(
+        does="boxes as shares of the image",
+        edit=boxes(lambda box: [side / 100 for side in box]),
+        run=DATA,
+        says=("no number in them is above 1", "multiply them"),
+    ),
+    Wrong(
+        does="boxes as corners",
+        edit=boxes(lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]]),
+        run=DATA,
+        says=("if they were x1, y1, x2, y2",),
+    ),
+    Wrong(
+        does="crowds alone",
+        edit=each("annotations", iscrowd=1),
+        run=DATA,
+        says=("expected objects to train on, but of", "all are left out", "crowds (iscrowd)"),
+    ),
+    Wrong(
+        does="a flag in words",
+        edit=each("annotations", iscrowd="0"),
+        run=DATA,
+        says=('iscrowd: expected 0 or 1, but got "0"',),
     ),
     Wrong(does="nothing to train on", edit=coco("images", to=[]), run=DATA, says=("is not in images",)),
     Wrong(
@@ -198,6 +231,12 @@ PLACES = [
         says=("inside the image folder",),
     ),
     Wrong(
+        does="a file name of two lines",
+        edit=coco("images", 7, "file_name", to="a\nerror: all is well\x1b[2J.bmp"),
+        run=DATA,
+        says=("a\\nerror: all is well\\x1b[2J.bmp",),
+    ),
+    Wrong(
         does="an image that is missing",
         edit=removed(LAST_IMAGE),
         run=DATA,
@@ -229,16 +268,25 @@ PLACES = [
     ),
 ]
 
+ANOTHER = "expected the image that prepare_data has seen"
+
 IMAGES = [
-    Wrong(
-        does="a cut image", edit=cut(LAST_IMAGE, 900), run=CACHE, says=("000000000008.bmp", "cannot be read")
+    *(
+        Wrong(does=f"another image in {stage}", edit=image(path, "BMP", inverted), run=stage, says=(ANOTHER,))
+        for stage, path in (
+            (TEACHER, LAST_IMAGE),
+            (CACHE, LAST_IMAGE),
+            ("train_student ld", LAST_IMAGE),
+            ("evaluate ld", VAL_IMAGE),
+        )
     ),
-    Wrong(does="an empty image", edit=written(LAST_IMAGE, b""), run=TEACHER, says=("cannot be read",)),
+    Wrong(does="a cut image", edit=cut(LAST_IMAGE, 900), run=CACHE, says=("000000000008.bmp", ANOTHER)),
+    Wrong(does="an empty image", edit=written(LAST_IMAGE, b""), run=DATA, says=("cannot be read as any of",)),
     Wrong(
         does="a text as an image",
         edit=written(VAL_IMAGE, "hello"),
         run="evaluate ld",
-        says=("000001000001.bmp: expected an image, but it cannot be read",),
+        says=("000001000001.bmp: expected an image, but it cannot be read as any of",),
     ),
     Wrong(
         does="an image that is missing when it is read",
@@ -246,34 +294,13 @@ IMAGES = [
         run="train_student ld",
         says=("000000000008.bmp: expected an image, but there is none",),
     ),
-    Wrong(
-        does="a decompression bomb",
-        edit=image(LAST_IMAGE, "PNG", huge),
-        run=CACHE,
-        says=("decompression bomb",),
-    ),
-    Wrong(
-        does="an animated GIF",
-        edit=moving(LAST_IMAGE, "GIF"),
-        run=CACHE,
-        says=("expected a still image, but got 2 frames",),
-    ),
-    Wrong(
-        does="an animated PNG",
-        edit=moving(VAL_IMAGE, "PNG"),
-        run="evaluate teacher",
-        says=("expected a still image, but got 2 frames",),
-    ),
-    Wrong(
-        does="an image of 32-bit numbers",
-        edit=image(LAST_IMAGE, "TIFF", lambda old: old.convert("F")),
-        run=CACHE,
-        says=("a pixel is a 32-bit number, mode F: convert it to 8 bits",),
-    ),
+    Wrong(does="a bomb", edit=image(LAST_IMAGE, "PNG", huge), run=DATA, says=("but got (20000, 20000)",)),
+    Wrong(does="an animated GIF", edit=moving(LAST_IMAGE, "GIF"), run=DATA, says=("but got 2 frames",)),
+    Wrong(does="an animated PNG", edit=moving(VAL_IMAGE, "PNG"), run=DATA, says=("but got 2 frames",)),
     Wrong(
         does="an image of another size",
         edit=image(LAST_IMAGE, "BMP", lambda old: old.resize((20, 10))),
-        run=CACHE,
+        run=DATA,
         says=("expected an image of (height, width) =", "but got (10, 20)"),
     ),
 ]
@@ -327,3 +354,38 @@ def test_bad_images_leave_the_finished_partitions_and_the_next_run_uses_them(own
     assert call(CACHE).code == 0
     assert json.loads(FOLDER.cache_timing.read_text())["computed_views"] == 4
     assert files_below(own_project / STORE) == store
+
+
+@pytest.mark.usefixtures("own_project")
+def test_the_summary_counts_what_was_read(caplog: pytest.LogCaptureFixture) -> None:
+    content = json.loads(TRAIN.read_text())
+    rows = content["annotations"]
+    for row, flag in ((rows[0], "iscrowd"), (rows[1], "ignore"), (rows[2], "ignore")):
+        row[flag] = 1
+    content["categories"][0]["name"] = content["categories"][1]["name"]
+    for path in (TRAIN, VAL):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "categories": content["categories"]}))
+    TRAIN.write_text(json.dumps(content))
+    caplog.set_level("INFO")
+    assert call(DATA).code == 0
+    summary = json.loads(FOLDER.data_metric("train").read_text())
+    assert summary["images"] == 8
+    assert summary["objects"] == len(rows) == summary["trained_on"] + 3
+    assert (summary["crowd"], summary["ignore"]) == (1, 2)
+    said = caplog.text
+    assert f"train: {len(rows)} objects; trained on are {len(rows) - 3}" in said
+    assert "1 crowds (iscrowd), 2 to be ignored (ignore)" in said
+    assert "train: WARNING: several classes have the same name: rectangle" in said
+    assert "rectangle (1) " in said
+    assert "rectangle (3) " in said
+
+
+@pytest.mark.usefixtures("own_project")
+def test_a_split_of_which_most_is_not_trained_on_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    content = json.loads(TRAIN.read_text())
+    for row in content["annotations"][1:]:
+        row["iscrowd"] = 1
+    TRAIN.write_text(json.dumps(content))
+    assert call(DATA).code == 0
+    assert "train: WARNING: most objects are not trained on" in caplog.text
+    assert "val: WARNING" not in caplog.text

@@ -21,10 +21,11 @@ from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.fingerprint import store_fingerprint
+from pipeline.views.classes import Category
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.views.manifest import Category, Manifest, write_manifest
+from pipeline.views.manifest import Manifest, write_manifest
 from pipeline.views.types import LabeledView, SoftTargets
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())

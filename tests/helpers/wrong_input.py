@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from finished import FOLDER, call, files_below
-from PIL import Image
+from PIL import Image, ImageChops
 from project import edit_params
 from safetensors.torch import load_file, save_file
 
@@ -110,6 +110,35 @@ def twice(section: str) -> Edit:
         (folder / TRAIN).write_text(json.dumps(content))
 
     return edit
+
+
+def each(section: str, **changes: Any) -> Edit:
+    """Set values in every row of a section of the annotations."""
+
+    def edit(folder: Path) -> None:
+        content = json.loads((folder / TRAIN).read_text())
+        for row in content[section]:
+            row.update(changes)
+        (folder / TRAIN).write_text(json.dumps(content))
+
+    return edit
+
+
+def boxes(change: Callable[[list[float]], list[float]]) -> Edit:
+    """Write every box in another way."""
+
+    def edit(folder: Path) -> None:
+        content = json.loads((folder / TRAIN).read_text())
+        for row in content["annotations"]:
+            row["bbox"] = change(row["bbox"])
+        (folder / TRAIN).write_text(json.dumps(content))
+
+    return edit
+
+
+def inverted(old: Image.Image) -> Image.Image:
+    """Of the same size and name."""
+    return ImageChops.invert(old.convert("RGB"))
 
 
 def params(*keys: str | int, to: Any) -> Edit:

@@ -24,7 +24,7 @@ from pipeline.core.files import sha256_of_file
 from pipeline.detector.gfl import GFL, save_detector
 from pipeline.onnx import model as onnx_model
 from pipeline.onnx.models import import_onnx, open_model, read_onnx
-from pipeline.views.manifest import Category
+from pipeline.views.classes import Category
 
 CPU = torch.device("cpu")
 CATEGORIES = tuple(Category(category_id=i, name=name) for i, name in SHAPES.items())

@@ -14,7 +14,8 @@ from pipeline.report.detections import (
     shown_detections,
 )
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.views.manifest import Category, Manifest
+from pipeline.views.classes import Category
+from pipeline.views.manifest import Manifest
 
 
 def image_with(count: int, image_id: int = 1) -> ImageRecord:

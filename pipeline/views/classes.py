@@ -1,0 +1,53 @@
+"""Classes are the same if their ids and their names are: equal numbers mean nothing by themselves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from unicodedata import normalize
+
+from pipeline.core.errors import short_repr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Category:
+    """A COCO category; its ``label`` is its place in the order of ids."""
+
+    category_id: int
+    name: str
+
+
+def class_names(categories: Sequence[Category]) -> list[str]:
+    """A name of its own for each, by label: where several have the same, the id stands behind it."""
+    names = [category.name for category in categories]
+    return [
+        category.name if names.count(category.name) == 1 else f"{category.name} ({category.category_id})"
+        for category in categories
+    ]
+
+
+def ids_difference(expected: Sequence[Category], got: Sequence[Category]) -> str | None:
+    """The first class that is not the same in words of an error; None if all are, in the same order."""
+    for wanted, other in zip(expected, got, strict=False):
+        if wanted.category_id != other.category_id or not same_name(wanted.name, other.name):
+            return f"expected class {_shown(wanted)}, but got {_shown(other)}"
+    return _number_difference(len(expected), len(got))
+
+
+def names_difference(expected: Sequence[Category], got: Sequence[str]) -> str | None:
+    """As :func:`ids_difference`, for what knows its classes by name alone, such as a checkpoint."""
+    for label, (wanted, name) in enumerate(zip(expected, got, strict=False)):
+        if not same_name(wanted.name, name):
+            return f"expected {_shown(wanted)} as class {label}, but got {short_repr(name)}"
+    return _number_difference(len(expected), len(got))
+
+
+def same_name(left: str, right: str) -> bool:
+    """Equal but for the spelling of accents."""
+    return normalize("NFC", left) == normalize("NFC", right)
+
+
+def _shown(category: Category) -> str:
+    return f"{short_repr(category.name)} (id {category.category_id})"
+
+
+def _number_difference(expected: int, got: int) -> str | None:
+    return None if expected == got else f"expected {expected} classes, but got {got}"

@@ -1,0 +1,119 @@
+"""What a split holds, in a few numbers and a few lines."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from pipeline.views.classes import class_names
+from pipeline.views.manifest import DropReason, Manifest, drop_reason
+
+NAMED_CLASSES = 10
+"""In a line."""
+
+DROP_WORDS: dict[DropReason, str] = {
+    "crowd": "crowds (iscrowd)",
+    "ignore": "to be ignored (ignore)",
+    "below_1_px": "less than 1 px wide or high",
+    "outside_image": "outside their image",
+}
+
+AREA_EDGES = (32, 96)
+"""px: COCO's small, medium and large objects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """What was read of a split, and what is trained on."""
+
+    images: int
+    turned_images: int
+    """By EXIF orientation."""
+    empty_images: int
+    """Without an object to train on."""
+    objects: int
+    trained_on: int
+    not_trained_on: dict[DropReason, int]
+    leaving_image: int
+    """Objects whose box reaches more than a pixel over the border."""
+    sizes: dict[str, int]
+    """Objects to train on that are small, medium and large."""
+    classes: dict[str, int]
+    """Objects to train on by class."""
+    shortest_px: int
+    longest_px: int
+    """Sides of the images."""
+
+    def metrics(self) -> dict[str, int]:
+        """For ``dvc metrics show``, in which each is a column: what is 0 almost always is left out."""
+        seldom: dict[str, int] = {"turned_images": self.turned_images, "leaving_image": self.leaving_image}
+        seldom.update({str(reason): count for reason, count in self.not_trained_on.items()})
+        return {
+            "images": self.images,
+            "objects": self.objects,
+            "trained_on": self.trained_on,
+            "classes": sum(count > 0 for count in self.classes.values()),
+            **{name: count for name, count in seldom.items() if count},
+        }
+
+    def reasons(self) -> str:
+        """Why objects are not trained on, and how many for each reason."""
+        counts = self.not_trained_on.items()
+        return ", ".join(f"{count:,} {DROP_WORDS[reason]}" for reason, count in counts if count)
+
+
+def summarize(manifest: Manifest) -> SplitSummary:
+    """Count."""
+    reasons: Counter[DropReason | None] = Counter()
+    classes: Counter[int] = Counter()
+    sizes: Counter[int] = Counter()
+    empty = 0
+    for record in manifest.images:
+        of_image = [(a, drop_reason(a, record)) for a in record.annotations]
+        reasons.update(reason for _, reason in of_image)
+        kept = [a for a, reason in of_image if reason is None]
+        classes.update(a.category_id for a in kept)
+        sizes.update(sum(a.area >= edge**2 for edge in AREA_EDGES) for a in kept)
+        empty += not kept
+    names = class_names(manifest.categories)
+    sides = manifest.images.size_hw.reshape(-1)
+    return SplitSummary(
+        images=len(manifest.images),
+        turned_images=manifest.turned_images,
+        empty_images=empty,
+        objects=reasons.total(),
+        trained_on=reasons[None],
+        not_trained_on={reason: reasons[reason] for reason in get_args(DropReason)},
+        leaving_image=int(np.count_nonzero(leaving_image(manifest))),
+        sizes={name: sizes[index] for index, name in enumerate(("small", "medium", "large"))},
+        classes={n: classes[c.category_id] for n, c in zip(names, manifest.categories, strict=True)},
+        shortest_px=int(sides.min()) if len(sides) else 0,
+        longest_px=int(sides.max(initial=0)),
+    )
+
+
+def leaving_image(manifest: Manifest) -> np.ndarray[tuple[Any, ...], np.dtype[np.bool_]]:
+    """``(A,)``: boxes that reach more than a pixel over the border of their image."""
+    boxes = manifest.images.annotations
+    height, width = np.repeat(manifest.images.size_hw, np.diff(manifest.images.offset), axis=0).T
+    over = np.maximum(boxes["x"] + boxes["width"] - width, boxes["y"] + boxes["height"] - height)
+    return np.asarray(np.maximum(over, -np.minimum(boxes["x"], boxes["y"])) > 1)
+
+
+def lines(summary: SplitSummary) -> Iterator[str]:
+    """What a user reads of it."""
+    turned = f", {summary.turned_images:,} of them turned by EXIF" if summary.turned_images else ""
+    sides = f"sides of {summary.shortest_px:,} to {summary.longest_px:,} px"
+    yield f"{summary.images:,} images ({sides}{turned}); {summary.empty_images:,} have no object to train on"
+    left_out = f"; not on {summary.reasons()}" if summary.trained_on < summary.objects else ""
+    yield f"{summary.objects:,} objects; trained on are {summary.trained_on:,}{left_out}"
+    if summary.trained_on:
+        sizes = ", ".join(f"{count:,} {name}" for name, count in summary.sizes.items())
+        yield f"of these are {sizes} (below {AREA_EDGES[0]}, below {AREA_EDGES[1]}, and larger px square)"
+    ordered = sorted(summary.classes.items(), key=lambda item: -item[1])
+    named = ", ".join(f"{name} {count:,}" for name, count in ordered[:NAMED_CLASSES])
+    more = f", and {len(ordered) - NAMED_CLASSES} more" if len(ordered) > NAMED_CLASSES else ""
+    absent = sum(not count for _, count in ordered)
+    yield f"{len(ordered)} classes: {named}{more}" + (f"; {absent} without an object" if absent else "")

@@ -1,0 +1,105 @@
+"""A dataset that is not what it seems is named: missing files, boxes that are not in px, other classes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image
+
+from pipeline.core.errors import DatasetError
+from pipeline.datasets.checks import look_at_files, require_boxes_in_pixels, require_same_classes, warnings
+from pipeline.views.classes import Category, class_names, names_difference
+from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.views.manifest import Manifest
+from pipeline.views.summary import summarize
+
+Box = tuple[float, float, float, float]
+
+
+def split(*boxes: Box, root: str = "r", names: tuple[str, ...] = ("a", "b"), images: int = 1) -> Manifest:
+    """Boxes in each of some images of 60 x 40 px."""
+    records = [
+        ImageRecord(
+            image_id=image,
+            file_name=f"{image}.png",
+            height=40,
+            width=60,
+            annotations=tuple(
+                Annotation(annotation_id=9 * image + n, category_id=1, box_xywh=b, area=1, iscrowd=False)
+                for n, b in enumerate(boxes)
+            ),
+        )
+        for image in range(images)
+    ]
+    categories = tuple(Category(category_id=number, name=name) for number, name in enumerate(names, 1))
+    return Manifest(root=root, folder="", categories=categories, images=ImageTable.of(records))
+
+
+def test_all_missing_images_are_counted_and_the_first_ones_named(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40)).save(tmp_path / "2.png")
+    message = r"expected 6 images .*, but 5 are not there: .*0\.png, .*1\.png"
+    with pytest.raises(DatasetError, match=message):
+        look_at_files(split(root=str(tmp_path), images=6), iter)
+
+
+def test_files_and_orientations_are_part_of_what_is_known_of_a_split(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    Image.new("RGB", (60, 40)).save(tmp_path / "0.png")
+    Image.new("RGB", (40, 60)).save(tmp_path / "1.png", exif=exif)
+    before = look_at_files(split(root=str(tmp_path), images=2), iter)
+    assert before.turned_images == 1
+    assert look_at_files(split(root=str(tmp_path), images=2), iter).pixels_sha256 == before.pixels_sha256
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "0.png")
+    assert look_at_files(split(root=str(tmp_path), images=2), iter).pixels_sha256 != before.pixels_sha256
+
+
+CORNERS = [(1, 2, 50, 39), (20, 5, 58, 30), (9, 9, 44, 39), (3, 8, 60, 40)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([(0.1, 0.2, 0.3, 0.4)] * 4, "seem to be shares of the image"),
+        (CORNERS, "if they were x1, y1, x2, y2"),
+    ],
+)
+def test_boxes_in_other_units_are_refused(boxes: list[Box], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        require_boxes_in_pixels(split(*boxes))
+
+
+@pytest.mark.parametrize("boxes", [[], [(0, 0, 60, 40)] * 4, [*CORNERS, (50, 1, 5, 5)], [(0, 0, 1, 1)] * 3])
+def test_boxes_that_may_be_right_are_not_refused(boxes: list[Box]) -> None:
+    require_boxes_in_pixels(split(*boxes))
+
+
+def test_boxes_that_leave_their_image_are_warned_of() -> None:
+    leaving = split(*CORNERS, (50, 1, 5, 5))
+    assert summarize(leaving).leaving_image == 3
+    (warning,) = warnings(leaving, summarize(leaving))
+    assert "most boxes leave their image (3 of 5)" in warning
+    inside = split((0, 0, 61, 40), (1, 2, 3, 4))
+    assert warnings(inside, summarize(inside)) == []
+
+
+def test_classes_are_compared_by_id_and_name() -> None:
+    train = split(names=("cafe\u0301", "b"))
+    require_same_classes(train, split(names=("café", "b")))
+    for other, message in ((("b", "café"), "got 'b'"), (("café",), "expected 2 classes, but got 1")):
+        with pytest.raises(DatasetError, match=message):
+            require_same_classes(train, split(names=other))
+    shifted = tuple(replace(c, category_id=c.category_id + 1) for c in train.categories)
+    with pytest.raises(DatasetError, match=r"\(id 1\), but got .*\(id 2\)"):
+        require_same_classes(train, replace(train, categories=shifted))
+
+
+def test_names_alone_are_compared_by_their_order() -> None:
+    categories = split(names=("cat", "dog")).categories
+    assert names_difference(categories, ["cat", "dog"]) is None
+    assert names_difference(categories, ["dog", "cat"]) == "expected 'cat' (id 1) as class 0, but got 'dog'"
+    assert names_difference(categories, ["cat"]) == "expected 2 classes, but got 1"
+
+
+def test_equal_names_get_their_ids() -> None:
+    assert class_names(split(names=("cat", "dog", "cat")).categories) == ["cat (1)", "dog", "cat (3)"]
