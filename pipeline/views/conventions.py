@@ -27,6 +27,11 @@ _RESIZE: dict[Sampling, str] = {
     "half_pixel": "bilinear, half-pixel centres, no antialiasing, rounded to 8 bits",
     "corner": "bilinear, pixel (0, 0) onto (0, 0), no antialiasing, rounded to 8 bits",
 }
+_FIT: dict[ResizeMode, str] = {
+    "letterbox": "letterbox, sides rounded down",
+    "letterbox_centred": "letterbox_centred, sides rounded half to even",
+}
+"""Stores that say just ``letterbox`` are of pixels that were rounded otherwise, and are refused."""
 _DECODER = "pillow"
 _PADDING = "zeros after normalising, right and bottom"
 
@@ -71,7 +76,7 @@ class Preprocessing(Section, frozen=True, kw_only=True):
             "padding": _PADDING,
         }
         if self.fit != "keep_ratio":
-            document["fit"] = self.fit
+            document["fit"] = _FIT.get(self.fit, self.fit)
         if self.fill is not None:
             document["fill"] = self.fill
         return document
@@ -83,10 +88,11 @@ class Preprocessing(Section, frozen=True, kw_only=True):
         Raises:
             CacheError: It describes pixels that this code does not make.
         """
+        fits = {words: fit for fit, words in _FIT.items()}
         samplings = {words: sampling for sampling, words in _RESIZE.items()}
         try:
             found = cls(
-                fit=document.get("fit", "keep_ratio"),
+                fit=fits.get(document.get("fit", "keep_ratio"), document.get("fit", "keep_ratio")),
                 fill=document.get("fill"),
                 sampling=samplings[document["resize"]],
                 color=document["colour"],

@@ -176,7 +176,7 @@ class ViewGeometry:
         """Size of the image in the view, without the borders of a letterbox."""
         if self.fit in ("keep_ratio", "stretch"):
             return self.resized_hw
-        return letterbox_size(self.original_hw, self.resized_hw)
+        return letterbox_size(self.original_hw, self.resized_hw, centered=self.fit == "letterbox_centred")
 
     @property
     def content_top_left(self) -> tuple[int, int]:
@@ -196,10 +196,17 @@ def resize_keep_ratio(original_hw: tuple[int, int], scale: tuple[int, int]) -> t
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
-def letterbox_size(original_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> tuple[int, int]:
-    """Size of an image resized, ratio kept, to fit into a canvas of ``(height, width)``."""
+def letterbox_size(
+    original_hw: tuple[int, int], canvas_hw: tuple[int, int], *, centered: bool
+) -> tuple[int, int]:
+    """Size of an image resized, ratio kept, to fit into a canvas of ``(height, width)``.
+
+    A side of a half px is rounded as where the letterbox comes from: to the even px if it is centered
+    (Ultralytics ``LetterBox``), else down like any other (YOLOX ``preproc``).
+    """
     factor = min(canvas / side for canvas, side in zip(canvas_hw, original_hw, strict=True))
-    height, width = (int(side * factor + 0.5) for side in original_hw)
+    sides = (side * factor for side in original_hw)
+    height, width = (max(1, round(side) if centered else int(side)) for side in sides)
     return height, width
 
 

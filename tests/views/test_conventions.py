@@ -117,6 +117,28 @@ def test_boxes_move_with_the_pixels_into_a_view_of_fixed_size(
     assert inside.shape == geometry.content_hw
 
 
+@pytest.mark.parametrize("original_hw", [(480, 640), (427, 640), (333, 500), (2, 2000), (281, 500)])
+def test_letterboxes_round_as_where_they_come_from(original_hw: tuple[int, int]) -> None:
+    """Ultralytics' ``LetterBox`` and YOLOX's ``preproc``, line by line."""
+    for canvas in (320, 416, 640):
+        ratio = min(canvas / original_hw[0], canvas / original_hw[1])
+        new_unpad = round(original_hw[1] * ratio), round(original_hw[0] * ratio)
+        top = round((canvas - new_unpad[1]) / 2 - 0.1)
+        config = ViewsConfig(scales=((canvas, canvas),), flips=(False,))
+        view = enumerate_views(original_hw, config, "letterbox_centred")[0]
+        if min(new_unpad):
+            assert view.content_hw == new_unpad[::-1]
+            assert view.content_top_left[0] == top
+        left = replace(view, fit="letterbox").content_hw
+        assert left == (max(1, int(original_hw[0] * ratio)), max(1, int(original_hw[1] * ratio)))
+
+
+def test_an_older_letterbox_is_refused() -> None:
+    older = {**IN_OLD_FINGERPRINTS, "fit": "letterbox_centred", "fill": 114}
+    with pytest.raises(CacheError, match="read it with the code that it was written with"):
+        Preprocessing.from_json(older)
+
+
 def test_a_letterbox_keeps_boxes_within_the_image() -> None:
     geometry = enumerate_views(
         (40, 60), ViewsConfig(scales=((96, 96),), flips=(False,)), "letterbox_centred"
