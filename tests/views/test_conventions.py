@@ -129,7 +129,7 @@ def test_letterboxes_round_as_where_they_come_from(original_hw: tuple[int, int])
         if min(new_unpad):
             assert view.content_hw == new_unpad[::-1]
             assert view.content_top_left[0] == top
-        left = replace(view, fit="letterbox").content_hw
+        left = enumerate_views(original_hw, config, "letterbox")[0].content_hw
         assert left == (max(1, int(original_hw[0] * ratio)), max(1, int(original_hw[1] * ratio)))
 
 
