@@ -13,8 +13,8 @@ from pipeline.report.detections import (
     match,
     shown_detections,
 )
-from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 from pipeline.views.classes import Category
+from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 from pipeline.views.manifest import Manifest
 
 
