@@ -13,12 +13,13 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -34,6 +35,9 @@ HERE = ROOT / "tests/gpu"
 PACKAGES = ("torch", "torchvision", "numpy", "zarr", "numcodecs", "pycocotools", "triton")
 KEPT_OUTPUT = 6000
 """Characters of a failed part's output that are kept: its end."""
+
+GRACE_S = 10.0
+"""Between an interrupt and the end of a part that took too long."""
 
 Row = dict[str, Any]
 
@@ -115,8 +119,12 @@ def run(command: list[str], limit: float, folder: Path, environment: Mapping[str
     try:
         output, _ = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        # With the decoding processes that it started.
-        os.killpg(process.pid, 9)
+        # With the decoding processes that it started; pytest still writes its report.
+        os.killpg(process.pid, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         raise PartError(f"stopped after {limit:.0f} s\n{output}") from None
     if process.returncode:
@@ -309,7 +317,7 @@ def main() -> None:
         )
         day.run("loading of libraries", 0, 90, lambda _limit: preload())
         day.run("facts", 5, 90, facts)
-        day.run("tests", 30, 150, lambda limit: run_tests(day, limit))
+        day.run("tests", 30, 180, lambda limit: run_tests(day, limit))
         day.run("setup", 20, 60, lambda limit: measure(day, "setup", limit))
         for part, needed, limit in MEASURED:
             day.run(part, needed, limit, lambda limit, part=part: measure(day, part, limit))
