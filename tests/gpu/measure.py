@@ -47,7 +47,7 @@ from pipeline.training.teacher_config import PrepareTeacherConfig
 from pipeline.views.manifest import Manifest, read_split
 
 ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "recipes/coco_r101_r50_1x/params.yaml"
+RECIPE = ROOT / "recipes/coco_r101_1x/params.yaml"
 NAME = "gpu"
 CATEGORIES, BOXES_PER_IMAGE = 80, 7
 HEIGHT, WIDTH = 384, 640
@@ -216,7 +216,7 @@ def write_params(setting: Setting, name: str, changes: Mapping[str, Any]) -> Pat
     """The recipe for COCO with this dataset and random weights, and changes by dotted key."""
     params: Params = deepcopy(yaml.safe_load(RECIPE.read_text()))
     student, teacher = setting.backbones
-    split = {"images": "images", "limit": None}
+    split = {"images": "images"}
     fixed = {
         "name": NAME,
         "root": ".",
@@ -231,10 +231,10 @@ def write_params(setting: Setting, name: str, changes: Mapping[str, Any]) -> Pat
         "cache_teacher.views_per_partition": 8 if setting.small else 128,
         "student.detector.backbone": student,
         "student.train.pretrained": False,
-        "student.train.schedule.batch_size": setting.batch_size,
+        "student.train.batch_size": setting.batch_size,
         "student.validation": {"split": "train"},
         "students": {
-            "plain": {"loss": {"ld_weight": 0.0, "vlr_weight": 0.0, "kd_weight": 0.0}},
+            "plain": {},
             "ld": {"loss": {"ld_weight": 0.25, "vlr_weight": 0.25, "kd_weight": 10.0}},
         },
     }
@@ -334,7 +334,7 @@ class Steps:
             manifest=self.manifest,
             source=self.source,
             pyramid=self.source.conventions.pyramid(self.config.detector.strides),
-            batch_size=self.config.train.schedule.batch_size,
+            batch_size=self.config.train.batch_size,
             seed=0,
             group_by_aspect=False,
             machine=replace(self.machine, workers=decoders),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec import structs
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
 from pipeline.codec.precision import Precision
@@ -28,7 +29,7 @@ BOUNDS = FidelityConfig(
     max_gradient_error=0.02,
 )
 """The recipes' own."""
-FINE = replace(QUANTIZED, edge_step=0.02, cls_step=0.02)
+FINE = structs.replace(QUANTIZED, edge_step=0.02, cls_step=0.02)
 """A random teacher needs finer steps than a trained one."""
 BF16_FACTOR = 10.0
 """By how much a teacher in bfloat16 may exceed them: it keeps 8 bits, a store's steps about as many."""
@@ -72,8 +73,9 @@ def test_store_is_as_faithful_as_the_recipes_ask(
     fidelity = measure_fidelity(store, plan, live, BOUNDS, store.keys)
     record_property("fidelity", asdict(fidelity))
     factor = BF16_FACTOR if mode == "bfloat16" else 1.0
-    bounds = {name: getattr(BOUNDS, name) * factor for name in ("max_kl", "max_loss_error")}
-    require_bounds(fidelity, replace(BOUNDS, **bounds, max_gradient_error=BOUNDS.max_gradient_error * factor))
+    names = ("max_kl", "max_loss_error", "max_gradient_error")
+    bounds = structs.replace(BOUNDS, **{name: getattr(BOUNDS, name) * factor for name in names})
+    require_bounds(fidelity, bounds)
 
 
 def test_waits_of_a_batch_are_few(

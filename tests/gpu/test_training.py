@@ -36,7 +36,7 @@ Waits = Callable[[], AbstractContextManager[list[str]]]
 
 def train_here(folder: Path, device: torch.device, precision: str = "float32", workers: int = 0) -> Trained:
     """Six steps with distillation."""
-    config = student(FULL, SCHEDULE, norm_eval=True, precision=precision)
+    config = student(FULL, **SCHEDULE, norm_eval=True, precision=precision)
     machine = replace(HERE, device=device, workers=workers)
     return trained(config, store_of(folder, QUANTIZED), small_plan(folder, IMAGES), machine)
 
@@ -92,7 +92,7 @@ def load(
     folder: Path, device: torch.device, loss: DistillationConfig, workers: int = 0, parts: int = 1
 ) -> StepBatches:
     """One step's batches in the host's memory."""
-    config, store, plan = student(loss, SCHEDULE), store_of(folder, QUANTIZED), small_plan(folder, IMAGES)
+    config, store, plan = student(loss, **SCHEDULE), store_of(folder, QUANTIZED), small_plan(folder, IMAGES)
     micro = SCHEDULE["batch_size"] // parts if parts > 1 else None
     loader = Loader(
         manifest=plan.manifest,
@@ -129,7 +129,7 @@ def test_a_step_never_waits_for_the_gpu(
     waits: Waits,
     record_property: Record,
 ) -> None:
-    config = student(loss, SCHEDULE, norm_eval=True, precision=precision)
+    config = student(loss, **SCHEDULE, norm_eval=True, precision=precision)
     machine = replace(HERE, device=device, micro_batch=2 if parts > 1 else None)
     store = store_of(folder, QUANTIZED)
     model = build_for_training(config.detector, store.conventions, config.train, device).train()
@@ -156,7 +156,7 @@ class CheckpointsThenWait(Checkpoints):
 def train_until_killed(folder: Path, unfinished: Path, device: str) -> None:
     machine = replace(HERE, device=torch.device(device))
     plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
-    config = student(FULL, SCHEDULE, norm_eval=True)
+    config = student(FULL, **SCHEDULE, norm_eval=True)
     trained(config, store, plan, machine, checkpoints=CheckpointsThenWait(folder=unfinished))
 
 
@@ -172,7 +172,7 @@ def test_a_killed_training_goes_on(
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    config = student(FULL, SCHEDULE, norm_eval=True)
+    config = student(FULL, **SCHEDULE, norm_eval=True)
     machine = replace(HERE, device=device)
     plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
     resumed = trained(config, store, plan, machine, checkpoints=Checkpoints(folder=tmp_path))
@@ -186,7 +186,7 @@ def test_layout_and_precision_of_a_network(
     folder: Path, device: torch.device, record_property: Record
 ) -> None:
     """Weights lie in channels last; which module leaves that layout is recorded."""
-    config = student(FULL, SCHEDULE)
+    config = student(FULL, **SCHEDULE)
     conventions = store_of(folder, QUANTIZED).conventions
     model = build_for_training(config.detector, conventions, config.train, device)
     left: list[str] = []
