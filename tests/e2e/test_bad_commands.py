@@ -81,7 +81,7 @@ MACHINE = [
         says=("LDP_LOG: expected a log level such as INFO or DEBUG, but got 'LOUD'",),
     ),
     Wrong(
-        does="a file where the outputs go", edit=a_file_instead("runs"), run=DATA, says=("runs/tiny/data",)
+        does="a file where the outputs go", edit=a_file_instead("runs"), run=DATA, says=("runs/shapes/data",)
     ),
     Wrong(
         does="a file where the metrics go",
@@ -99,7 +99,9 @@ MACHINE = [
         does="a file where a student goes",
         edit=a_file_instead(FOLDER.student("ld")),
         run="train_student ld",
-        says=("could not be written: expected a folder at runs/tiny/students/ld, but a file is in its way",),
+        says=(
+            "could not be written: expected a folder at runs/shapes/students/ld, but a file is in its way",
+        ),
     ),
     Wrong(
         does="a file where the report goes",

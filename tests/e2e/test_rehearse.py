@@ -102,9 +102,9 @@ def test_views_of_every_epoch_are_those_of_the_rehearsed_epochs(workspace: Path)
     assert stages["cache_teacher"]["views"] == 4
     assert stages["train_student ld"]["steps"] == 2
     kept = workspace.parent / "kept"
-    scores = (kept / "runs/tiny/students/ld/ap.csv").read_text().splitlines()
+    scores = (kept / "runs/shapes/students/ld/ap.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in scores] == ["epoch", "2"]
-    assert (kept / "runs/tiny/report/index.html").is_file()
+    assert (kept / "runs/shapes/report/index.html").is_file()
 
 
 def test_a_teacher_that_hardly_learns_need_not_pass_the_bounds_of_a_trained_one(workspace: Path) -> None:
@@ -129,7 +129,7 @@ def test_weights_that_are_there_are_taken(workspace: Path) -> None:
     ended, figures = rehearse("--images 2 --keep ../kept")
     assert ended.code == 0
     assert not any("random" in note for note in figures["notes"])
-    taken = workspace.parent / "kept/runs/tiny/teacher/model/teacher.safetensors"
+    taken = workspace.parent / "kept/runs/shapes/teacher/model/teacher.safetensors"
     assert taken.read_bytes() == weights.read_bytes()
 
 

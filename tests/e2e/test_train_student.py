@@ -26,7 +26,10 @@ ROOT = Path(__file__).parents[2]
 EPOCHS = 12
 WAIT_SECONDS = 300
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
+]
 
 
 @pytest.fixture(scope="module")

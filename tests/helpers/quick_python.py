@@ -1,9 +1,9 @@
-"""A ``python`` that starts stages in a tenth of a second, for tests that run many of them through DVC.
+"""A ``python`` and an ``ldp`` that start in a tenth of a second, for tests that run many of them.
 
-``python -m stages.X`` is forked from a process that has imported torch and torchvision already, which takes
-ten seconds otherwise. Everything else is as always: the stage's own code, from the folder it is started in,
-with the arguments, the environment and the streams that it is given. Anything but a stage goes to the real
-Python.
+``python -m stages.X`` and ``ldp`` are forked from a process that has imported torch and torchvision already,
+which takes ten seconds otherwise. Everything else is as always: the stage's own code, from the folder it is
+started in, with the arguments, the environment and the streams that it is given. Anything else goes to the
+real Python.
 """
 
 import atexit
@@ -21,11 +21,15 @@ from pathlib import Path
 
 SHIM = """#!{python} -IS
 import json, os, socket, sys
-if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith("stages."):
+if sys.argv[0].endswith("/ldp"):
+    arguments = ["pipeline.cli.main", *sys.argv[1:]]
+elif sys.argv[1:2] == ["-m"] and sys.argv[2].startswith("stages."):
+    arguments = sys.argv[2:]
+else:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 link = socket.socket(socket.AF_UNIX)
 link.connect({address!r})
-request = dict(arguments=sys.argv[2:], folder=os.getcwd(), variables=dict(os.environ))
+request = dict(arguments=arguments, folder=os.getcwd(), variables=dict(os.environ))
 socket.send_fds(link, [b"."], [0, 1, 2])
 link.sendall(json.dumps(request).encode())
 link.shutdown(socket.SHUT_WR)
@@ -38,7 +42,7 @@ MOST_WAITING = 16
 
 @cache
 def quick_python() -> Path:
-    """Folder of the quick ``python``, to stand first in ``PATH``; it goes when this process ends."""
+    """Folder of both, to stand first in ``PATH``; it goes when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="ldp_quick_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     address = folder / "socket"
@@ -55,6 +59,7 @@ def quick_python() -> Path:
     shim.parent.mkdir()
     shim.write_text(SHIM.format(python=sys.executable, address=str(address)))
     shim.chmod(0o755)
+    shutil.copy(shim, shim.with_name("ldp"))
     return shim.parent
 
 

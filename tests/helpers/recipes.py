@@ -10,7 +10,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DATASET = Path("datasets/tiny")
-NAME = "tiny"
+NAME = "shapes"
+"""As the default recipe is called, so that commands of the READMEs find what they name."""
 LD = ("students", "ld")
 SCHEDULE = ("train",)
 """Keys of epochs, batch size and learning rate below a detector's section."""

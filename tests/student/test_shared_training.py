@@ -1,9 +1,11 @@
 """However a batch is shared by processes or cut into parts, the student is the same."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fork_servers import own_fork_server
 from shared_runs import CASES, GOES_ON, continued_by, train_all, trained_by
 from teacher_cases import QUANTIZED, small_plan
 from torch import Tensor
@@ -16,6 +18,13 @@ ROUNDING = 1e-4
 """Of a tensor's largest value: sums in another order, and what six steps make of that (1e-5 measured)."""
 
 States = dict[str, dict[str, Tensor]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def processes_are_loaded() -> Iterator[None]:
+    """Else each of them would import torch for itself."""
+    with own_fork_server(["shared_runs"]):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +49,7 @@ def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> f
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_that_share_a_batch_train_the_student_of_one(
     count: int, folder: Path, alone: States
@@ -49,6 +59,7 @@ def test_processes_that_share_a_batch_train_the_student_of_one(
     assert max(differences.values()) < ROUNDING, differences
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_another_number_of_processes(folder: Path, alone: States) -> None:
     continued = continued_by(folder, 2)
     assert largest_difference(continued, alone[GOES_ON]) < ROUNDING
