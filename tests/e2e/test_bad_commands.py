@@ -23,220 +23,187 @@ from wrong_input import (
     params,
     require_one_clear_line,
     written,
+    wrong,
 )
 
 MACHINE = [
-    Wrong(
-        does="a device that nobody knows",
+    wrong(
+        "a device that nobody knows",
+        TEACHER,
+        "LDP_DEVICE: expected a torch device such as cpu or cuda:0, but got 'abacus'",
         environment={"LDP_DEVICE": "abacus"},
-        run=TEACHER,
-        says=("LDP_DEVICE: expected a torch device such as cpu or cuda:0, but got 'abacus'",),
     ),
-    Wrong(
-        does="a device that is not here",
+    wrong(
+        "a device that is not here",
+        CACHE,
+        "LDP_DEVICE: expected a device that this machine has, but got 'cuda:99'",
         environment={"LDP_DEVICE": "cuda:99"},
-        run=CACHE,
-        says=("LDP_DEVICE: expected a device that this machine has, but got 'cuda:99'",),
     ),
-    Wrong(
-        does="a device that computes nothing",
+    wrong(
+        "a device that computes nothing",
+        "evaluate ld",
+        "LDP_DEVICE: expected a device that this machine has",
         environment={"LDP_DEVICE": "meta"},
-        run="evaluate ld",
-        says=("LDP_DEVICE: expected a device that this machine has",),
     ),
-    Wrong(
-        does="workers in words",
+    wrong(
+        "workers in words",
+        "train_student ld",
+        "LDP_WORKERS: expected a number of processes",
+        "'many'",
         environment={"LDP_WORKERS": "many"},
-        run="train_student ld",
-        says=("LDP_WORKERS: expected a number of processes", "'many'"),
     ),
-    Wrong(
-        does="more workers than any machine has",
+    wrong(
+        "more workers than any machine has",
+        "train_student ld",
+        "LDP_WORKERS: expected a number of processes up to 1024",
         environment={"LDP_WORKERS": "99999999"},
-        run="train_student ld",
-        says=("LDP_WORKERS: expected a number of processes up to 1024",),
     ),
-    Wrong(
-        does="no cache workers",
+    wrong(
+        "no cache workers",
+        CACHE,
+        "LDP_CACHE_WORKERS: expected a number of processes from 1 to 1024, but got '0'",
         environment={"LDP_CACHE_WORKERS": "0"},
-        run=CACHE,
-        says=("LDP_CACHE_WORKERS: expected a number of processes from 1 to 1024, but got '0'",),
     ),
-    Wrong(
-        does="a scheduler that is not there",
+    wrong(
+        "an evaluation in batches of nothing",
+        "evaluate ld",
+        "LDP_EVAL_BATCH: expected a number of images from 1, but got '0'",
+        environment={"LDP_EVAL_BATCH": "0"},
+    ),
+    wrong(
+        "a scheduler that is not there",
+        CACHE,
+        "expected a Dask scheduler at tcp://127.0.0.1:9, but none answers",
         environment={"LDP_DASK_SCHEDULER": "tcp://127.0.0.1:9"},
-        run=CACHE,
-        says=("expected a Dask scheduler at tcp://127.0.0.1:9, but none answers",),
     ),
-    Wrong(
-        does="a scheduler that is no address",
+    wrong(
+        "a scheduler that is no address",
+        CACHE,
+        "expected a Dask scheduler at nonsense://x",
         environment={"LDP_DASK_SCHEDULER": "nonsense://x"},
-        run=CACHE,
-        says=("expected a Dask scheduler at nonsense://x",),
     ),
-    Wrong(
-        does="a log level that nobody knows",
+    wrong(
+        "a log level that nobody knows",
+        DATA,
+        "LDP_LOG: expected a log level such as INFO or DEBUG, but got 'LOUD'",
         environment={"LDP_LOG": "loud"},
-        run=DATA,
-        says=("LDP_LOG: expected a log level such as INFO or DEBUG, but got 'LOUD'",),
     ),
-    Wrong(
-        does="a file where the outputs go", edit=a_file_instead("runs"), run=DATA, says=("runs/shapes/data",)
-    ),
-    Wrong(
-        does="a file where the metrics go",
+    wrong("a file where the outputs go", DATA, "runs/shapes/data", edit=a_file_instead("runs")),
+    wrong(
+        "a file where the metrics go",
+        "evaluate ld",
+        "metrics/ld.json could not be written:",
+        "move it away, and run again",
         edit=a_file_instead(f"{FOLDER.root}/metrics"),
-        run="evaluate ld",
-        says=("metrics/ld.json could not be written:", "move it away, and run again"),
     ),
-    Wrong(
-        does="a file where unfinished work goes",
+    wrong(
+        "a file where unfinished work goes",
+        CACHE,
+        "scratch could not be written: expected a folder at scratch, but a file",
         edit=a_file_instead("scratch"),
-        run=CACHE,
-        says=("scratch could not be written: expected a folder at scratch, but a file",),
     ),
-    Wrong(
-        does="a file where a student goes",
+    wrong(
+        "a file where a student goes",
+        "train_student ld",
+        "could not be written: expected a folder at runs/shapes/students/ld, but a file is in its way",
         edit=a_file_instead(FOLDER.student("ld")),
-        run="train_student ld",
-        says=(
-            "could not be written: expected a folder at runs/shapes/students/ld, but a file is in its way",
-        ),
     ),
-    Wrong(
-        does="a file where the report goes",
+    wrong(
+        "a file where the report goes",
+        "report",
+        "report/index.html could not be written",
         edit=a_file_instead(FOLDER.report.parent),
-        run="report",
-        says=("report/index.html could not be written",),
     ),
 ]
 
 COMMANDS = [
-    Wrong(does="no command", run="ldp", code=2),
-    Wrong(does="a command that nobody knows", run="ldp distil", code=2),
-    Wrong(does="no action", run="ldp store", code=2),
-    Wrong(does="an image id in words", run="ldp store show first", code=2),
-    Wrong(does="steps in words", run="ldp trial ld --steps few", code=2),
-    Wrong(does="no student", run="train_student", code=2),
-    Wrong(does="an option that nobody knows", run="evaluate ld --fast", code=2),
-    Wrong(does="an export to nowhere", run="ldp store export", code=2),
-    Wrong(
-        does="no steps",
-        run="ldp trial ld --steps 0",
-        says=("ldp trial: --steps: expected 1 or more, but got 0",),
-    ),
-    Wrong(
-        does="a trial of nobody",
-        run="ldp trial nobody",
-        says=("expected one of plain, ld, but got 'nobody'",),
-    ),
-    Wrong(
-        does="a plain student online",
-        run="ldp online plain",
-        says=("reads nothing of the teacher; take another",),
-    ),
-    Wrong(does="a seed below 0", run="ldp seeds plain ld --seeds -1", says=("seed: expected 0 to",)),
-    Wrong(
-        does="one student to compare",
-        run="ldp seeds ld",
-        says=("expected two students or more, but got ['ld']",),
-    ),
-    Wrong(
-        does="a store to compare that is nowhere",
-        run="ldp seeds plain ld@nowhere --seeds 0",
+    wrong("no command", "ldp", code=2),
+    wrong("a command that nobody knows", "ldp distil", code=2),
+    wrong("no action", "ldp store", code=2),
+    wrong("an image id in words", "ldp store show first", code=2),
+    wrong("steps in words", "ldp trial ld --steps few", code=2),
+    wrong("no student", "train_student", code=2),
+    wrong("an option that nobody knows", "evaluate ld --fast", code=2),
+    wrong("an export to nowhere", "ldp store export", code=2),
+    wrong("no steps", "ldp trial ld --steps 0", "ldp trial: --steps: expected 1 or more, but got 0"),
+    wrong("a trial of nobody", "ldp trial nobody", "expected one of plain, ld, but got 'nobody'"),
+    wrong("a plain student online", "ldp online plain", "reads nothing of the teacher; take another"),
+    wrong("a seed below 0", "ldp seeds plain ld --seeds -1", "seed: expected 0 to"),
+    wrong("one student to compare", "ldp seeds ld", "expected two students or more, but got ['ld']"),
+    wrong(
+        "a store to compare that is nowhere",
+        "ldp seeds plain ld@nowhere --seeds 0",
+        "expected a store at",
+        "nowhere",
         edit=lambda _f: None,
-        says=("expected a store at", "nowhere"),
     ),
-    Wrong(does="an image that is not in the store", run="ldp store show 99", says=("99",)),
-    Wrong(
-        does="a view that is not in the store",
-        run="ldp store show 1 --view 7",
-        says=("expected one of the views 0, 1",),
+    wrong("an image that is not in the store", "ldp store show 99", "99"),
+    wrong("a view that is not in the store", "ldp store show 1 --view 7", "expected one of the views 0, 1"),
+    wrong(
+        "a picture of no image",
+        "ldp store show 1 --image nowhere.png",
+        "nowhere.png: expected an image, but there is none",
     ),
-    Wrong(
-        does="a picture of no image",
-        run="ldp store show 1 --image nowhere.png",
-        says=("nowhere.png: expected an image, but there is none",),
+    wrong("a partition that is not there", "ldp store files --partitions 9", "expected 0 to 3, but got 9"),
+    wrong(
+        "an export of no views", "ldp store export --output a.npz --views 0", "--views: expected 1 or more"
     ),
-    Wrong(
-        does="a partition that is not there",
-        run="ldp store files --partitions 9",
-        says=("expected 0 to 3, but got 9",),
+    wrong(
+        "an export into a file",
+        "ldp store export --output params.yaml/a.npz",
+        "params.yaml/a.npz could not be written: expected a folder at params.yaml",
     ),
-    Wrong(
-        does="an export of no views",
-        run="ldp store export --output a.npz --views 0",
-        says=("--views: expected 1 or more",),
+    wrong(
+        "a negative temperature", "ldp store fidelity --temperature -1", "temperature: expected more than 0"
     ),
-    Wrong(
-        does="an export into a file",
-        run="ldp store export --output params.yaml/a.npz",
-        says=("params.yaml/a.npz could not be written: expected a folder at params.yaml",),
+    wrong(
+        "a temperature that is no number",
+        "ldp store fidelity --temperature nan",
+        "temperature: expected more than 0, but got nan",
     ),
-    Wrong(
-        does="a negative temperature",
-        run="ldp store fidelity --temperature -1",
-        says=("temperature: expected more than 0",),
-    ),
-    Wrong(
-        does="a temperature that is no number",
-        run="ldp store fidelity --temperature nan",
-        says=("temperature: expected more than 0, but got nan",),
-    ),
-    Wrong(
-        does="the precision of a quantized store",
-        run=f"ldp store fidelity {STORE}",
-        says=("expected a lossless store",),
-    ),
-    Wrong(
-        does="no views to time",
-        run="ldp bench read --views 0",
-        says=("ldp bench read: --views: expected 1 or more",),
-    ),
-    Wrong(
-        does="a store to time that is nowhere",
-        run="ldp bench read --store nowhere",
-        says=("expected a store at",),
-    ),
-    Wrong(
-        does="a repair by another teacher",
+    wrong("the precision of a quantized store", f"ldp store fidelity {STORE}", "expected a lossless store"),
+    wrong("no views to time", "ldp bench read --views 0", "ldp bench read: --views: expected 1 or more"),
+    wrong("a store to time that is nowhere", "ldp bench read --store nowhere", "expected a store at"),
+    wrong(
+        "a repair by another teacher",
+        "ldp store repair",
+        "teacher.weights",
         edit=both(lambda f: first_shard(f).unlink(), lambda f: shutil.copy(f / STUDENT, f / WEIGHTS)),
-        run="ldp store repair",
-        says=("teacher.weights",),
     ),
-    Wrong(
-        does="a recipe that nobody knows",
+    wrong(
+        "a recipe that nobody knows",
+        "ldp recipe best",
+        "ldp recipe: expected one of good, but got 'best'",
         edit=written("recipes/good.yaml", "name: x\n"),
-        run="ldp recipe best",
-        says=("ldp recipe: expected one of good, but got 'best'",),
     ),
-    Wrong(
-        does="a recipe that is not whole",
+    wrong(
+        "a recipe that is not whole",
+        "ldp recipe good",
+        "recipes/good.yaml: expected a section 'prepare_data'",
         edit=written("recipes/good.yaml", "name: x\n"),
-        run="ldp recipe good",
-        says=("recipes/good.yaml: expected a section 'prepare_data'",),
     ),
-    Wrong(
-        does="a recipe that is no YAML",
+    wrong(
+        "a recipe that is no YAML",
+        "ldp recipe good",
+        "recipes/good.yaml: expected YAML",
         edit=written("recipes/good.yaml", "["),
-        run="ldp recipe good",
-        says=("recipes/good.yaml: expected YAML",),
     ),
-    Wrong(
-        does="a recipe over edited parameters",
+    wrong(
+        "a recipe over edited parameters",
+        "ldp recipe good",
+        "params.yaml has edits that are neither committed nor a recipe",
+        "--force",
         edit=both(
             lambda f: [(f / "recipes").mkdir(), shutil.copy(f / "params.yaml", f / "recipes/good.yaml")],
             params("name", to="mine"),
         ),
-        run="ldp recipe good",
-        says=("params.yaml has edits that are neither committed nor a recipe", "--force"),
     ),
 ]
 
 
-@pytest.mark.parametrize("wrong", MACHINE + COMMANDS, ids=lambda wrong: wrong.does)
-def test_one_clear_line_and_nothing_is_lost(own_project: Path, wrong: Wrong) -> None:
-    require_one_clear_line(wrong, own_project)
+@pytest.mark.parametrize("row", MACHINE + COMMANDS, ids=lambda row: row.does)
+def test_one_clear_line_and_nothing_is_lost(own_project: Path, row: Wrong) -> None:
+    require_one_clear_line(row, own_project)
 
 
 def test_a_disk_without_room_is_named_and_the_old_outputs_stay(own_project: Path) -> None:

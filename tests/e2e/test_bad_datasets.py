@@ -30,241 +30,234 @@ from wrong_input import (
     require_one_clear_line,
     twice,
     written,
+    wrong,
 )
 
 from pipeline.views.manifest import read_manifest, training_boxes
 from recipes import DATASET
 
 ANNOTATIONS = [
-    Wrong(does="no JSON", edit=written(TRAIN, "images: []"), run=DATA, says=("is not JSON",)),
-    Wrong(does="cut JSON", edit=cut(TRAIN, 900), run=DATA, says=("instances_train.json", "is not JSON")),
-    Wrong(does="an empty annotation file", edit=written(VAL, ""), run=DATA, says=("instances_val.json",)),
-    Wrong(does="JSON of no depth", edit=written(TRAIN, "[" * 200_000), run=DATA, says=("is not JSON",)),
-    Wrong(
-        does="bytes that are no text", edit=written(TRAIN, b"\xff\xfe\x00\xd8"), run=DATA, says=("not JSON",)
-    ),
-    Wrong(
-        does="a list as annotations",
+    wrong("no JSON", DATA, "is not JSON", edit=written(TRAIN, "images: []")),
+    wrong("cut JSON", DATA, "instances_train.json", "is not JSON", edit=cut(TRAIN, 900)),
+    wrong("an empty annotation file", DATA, "instances_val.json", edit=written(VAL, "")),
+    wrong("JSON of no depth", DATA, "is not JSON", edit=written(TRAIN, "[" * 200000)),
+    wrong("bytes that are no text", DATA, "not JSON", edit=written(TRAIN, b"\xff\xfe\x00\xd8")),
+    wrong(
+        "a list as annotations",
+        DATA,
+        "with categories, images and annotations, but got []",
         edit=written(TRAIN, "[]"),
-        run=DATA,
-        says=("with categories, images and annotations, but got []",),
     ),
-    Wrong(does="no categories", edit=written(TRAIN, '{"images": []}'), run=DATA, says=("'categories'",)),
-    Wrong(does="images as a mapping", edit=coco("images", to={}), run=DATA, says=("a list 'images'",)),
-    Wrong(does="an annotation file that is missing", edit=removed(TRAIN), run=DATA, says=("cannot be read",)),
-    Wrong(
-        does="a folder as annotations",
+    wrong("no categories", DATA, "'categories'", edit=written(TRAIN, '{"images": []}')),
+    wrong("images as a mapping", DATA, "a list 'images'", edit=coco("images", to={})),
+    wrong("an annotation file that is missing", DATA, "cannot be read", edit=removed(TRAIN)),
+    wrong(
+        "a folder as annotations",
+        DATA,
+        "Is a directory",
         edit=params(DATA, "coco", "train", "annotations", to="train"),
-        run=DATA,
-        says=("Is a directory",),
     ),
-    Wrong(
-        does="a height in words",
+    wrong(
+        "a height in words",
+        DATA,
+        'images[0] (id 1).height: expected an integer from 1 to 1e+09 (px), but got "64"',
         edit=coco("images", 0, "height", to="64"),
-        run=DATA,
-        says=('images[0] (id 1).height: expected an integer from 1 to 1e+09 (px), but got "64"',),
     ),
-    Wrong(
-        does="a height of true",
-        edit=coco("images", 0, "height", to=True),
-        run=DATA,
-        says=("but got true",),
-    ),
-    Wrong(
-        does="a height of 0",
+    wrong("a height of true", DATA, "but got true", edit=coco("images", 0, "height", to=True)),
+    wrong(
+        "a height of 0",
+        DATA,
+        "instances_val.json: images[0] (id 1000001).height: expected an integer from 1 to 1e+09",
+        "but got 0",
         edit=coco("images", 0, "height", to=0, path=VAL),
-        run=DATA,
-        says=(
-            "instances_val.json: images[0] (id 1000001).height: expected an integer from 1 to 1e+09",
-            "but got 0",
-        ),
     ),
-    Wrong(
-        does="a negative width",
+    wrong(
+        "a negative width",
+        DATA,
+        "width: expected an integer from 1 to 1e+09 (px), but got -64",
         edit=coco("images", 0, "width", to=-64),
-        run=DATA,
-        says=("width: expected an integer from 1 to 1e+09 (px), but got -64",),
     ),
-    Wrong(
-        does="an id of 70 bits",
+    wrong(
+        "an id of 70 bits",
+        DATA,
+        "id: expected an integer of 64 bits, but got 1180591620717411303424",
         edit=coco("images", 0, "id", to=2**70),
-        run=DATA,
-        says=("id: expected an integer of 64 bits, but got 1180591620717411303424",),
     ),
-    Wrong(
-        does="a box of three numbers",
+    wrong(
+        "a box of three numbers",
+        DATA,
+        "bbox: expected 4 finite numbers",
         edit=coco("annotations", 0, "bbox", to=[1, 2, 3]),
-        run=DATA,
-        says=("bbox: expected 4 finite numbers",),
     ),
-    Wrong(
-        does="a box of words",
+    wrong(
+        "a box of words",
+        DATA,
+        'but got ["1", 2, 3, 4]',
         edit=coco("annotations", 0, "bbox", to=["1", 2, 3, 4]),
-        run=DATA,
-        says=('but got ["1", 2, 3, 4]',),
     ),
-    Wrong(
-        does="NaN in a box",
+    wrong(
+        "NaN in a box",
+        DATA,
+        "bbox: expected 4 finite numbers",
         edit=coco("annotations", 0, "bbox", 2, to=float("nan")),
-        run=DATA,
-        says=("bbox: expected 4 finite numbers",),
     ),
-    Wrong(
-        does="Infinity in a box",
+    wrong(
+        "Infinity in a box",
+        DATA,
+        "bbox: expected 4 finite numbers",
         edit=coco("annotations", 0, "bbox", 0, to=float("inf")),
-        run=DATA,
-        says=("bbox: expected 4 finite numbers",),
     ),
-    Wrong(
-        does="a number in a box that float32 does not have",
+    wrong(
+        "a number in a box that float32 does not have",
+        DATA,
+        "of at most 1e+09",
         edit=coco("annotations", 0, "bbox", 2, to=1e300),
-        run=DATA,
-        says=("of at most 1e+09",),
     ),
-    Wrong(
-        does="a number in a box that no float is",
+    wrong(
+        "a number in a box that no float is",
+        DATA,
+        "bbox: expected 4 finite numbers",
         edit=coco("annotations", 0, "bbox", 2, to=10**400),
-        run=DATA,
-        says=("bbox: expected 4 finite numbers",),
     ),
-    Wrong(
-        does="an area in words",
+    wrong(
+        "an area in words",
+        DATA,
+        'area: expected a finite number, but got "large"',
         edit=coco("annotations", 0, "area", to="large"),
-        run=DATA,
-        says=('area: expected a finite number, but got "large"',),
     ),
-    Wrong(does="an image id twice", edit=twice("images"), run=DATA, says=("image id 1 is used twice",)),
-    Wrong(
-        does="an annotation id twice", edit=twice("annotations"), run=DATA, says=("annotation id", "twice")
-    ),
-    Wrong(
-        does="a category id twice", edit=twice("categories"), run=DATA, says=("category id 1 is used twice",)
-    ),
-    Wrong(
-        does="an annotation of no image",
+    wrong("an image id twice", DATA, "image id 1 is used twice", edit=twice("images")),
+    wrong("an annotation id twice", DATA, "annotation id", "twice", edit=twice("annotations")),
+    wrong("a category id twice", DATA, "category id 1 is used twice", edit=twice("categories")),
+    wrong(
+        "an annotation of no image",
+        DATA,
+        "image_id 99 is not in images",
         edit=coco("annotations", 0, "image_id", to=99),
-        run=DATA,
-        says=("image_id 99 is not in images",),
     ),
-    Wrong(
-        does="an annotation of no category",
+    wrong(
+        "an annotation of no category",
+        DATA,
+        "category_id 99 is not in categories",
         edit=coco("annotations", 0, "category_id", to=99),
-        run=DATA,
-        says=("category_id 99 is not in categories",),
     ),
-    Wrong(
-        does="other categories in the validation split",
+    wrong(
+        "other categories in the validation split",
+        DATA,
+        "the training split's classes: expected class 'ellipse' (id 1), but got 'x' (id 5)",
         edit=both(
             coco("categories", to=[{"id": 5, "name": "x"}], path=VAL), coco("annotations", to=[], path=VAL)
         ),
-        run=DATA,
-        says=("the training split's classes: expected class 'ellipse' (id 1), but got 'x' (id 5)",),
     ),
-    Wrong(
-        does="other names in the validation split",
+    wrong(
+        "other names in the validation split",
+        DATA,
+        "expected class 'ellipse' (id 1), but got 'square' (id 1)",
         edit=coco("categories", 0, "name", to="square", path=VAL),
-        run=DATA,
-        says=("expected class 'ellipse' (id 1), but got 'square' (id 1)",),
     ),
-    Wrong(
-        does="boxes as shares of the image",
+    wrong(
+        "boxes as shares of the image",
+        DATA,
+        "no number in them is above 1",
+        "multiply them",
         edit=boxes(lambda box: [side / 100 for side in box]),
-        run=DATA,
-        says=("no number in them is above 1", "multiply them"),
     ),
-    Wrong(
-        does="boxes as corners",
+    wrong(
+        "boxes as corners",
+        DATA,
+        "if they were x1, y1, x2, y2",
         edit=boxes(lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]]),
-        run=DATA,
-        says=("if they were x1, y1, x2, y2",),
     ),
-    Wrong(
-        does="crowds alone",
+    wrong(
+        "crowds alone",
+        DATA,
+        "expected objects to train on, but of",
+        "all are left out",
+        "crowds (iscrowd)",
         edit=each("annotations", iscrowd=1),
-        run=DATA,
-        says=("expected objects to train on, but of", "all are left out", "crowds (iscrowd)"),
     ),
-    Wrong(
-        does="a flag in words",
+    wrong(
+        "a flag in words",
+        DATA,
+        'iscrowd: expected 0 or 1, but got "0"',
         edit=each("annotations", iscrowd="0"),
-        run=DATA,
-        says=('iscrowd: expected 0 or 1, but got "0"',),
     ),
-    Wrong(does="nothing to train on", edit=coco("images", to=[]), run=DATA, says=("is not in images",)),
-    Wrong(
-        does="images without a box",
+    wrong("nothing to train on", DATA, "is not in images", edit=coco("images", to=[])),
+    wrong(
+        "images without a box",
+        DATA,
+        "expected images to train on, but there are none",
         edit=both(coco("annotations", to=[]), params(DATA, "keep_empty_images", to=False)),
-        run=DATA,
-        says=("expected images to train on, but there are none",),
     ),
 ]
 
 PLACES = [
-    Wrong(
-        does="a file name that climbs",
+    wrong(
+        "a file name that climbs",
+        DATA,
+        "expected file_name as a path inside the image folder, but got '../val/a.bmp'",
         edit=coco("images", 0, "file_name", to="../val/a.bmp"),
-        run=DATA,
-        says=("expected file_name as a path inside the image folder, but got '../val/a.bmp'",),
     ),
-    Wrong(
-        does="an absolute file name",
+    wrong(
+        "an absolute file name",
+        DATA,
+        "inside the image folder, but got '/etc/passwd'",
         edit=coco("images", 0, "file_name", to="/etc/passwd"),
-        run=DATA,
-        says=("inside the image folder, but got '/etc/passwd'",),
     ),
-    Wrong(
-        does="a file name of Windows",
+    wrong(
+        "a file name of Windows",
+        DATA,
+        "inside the image folder",
         edit=coco("images", 0, "file_name", to="..\\a.bmp"),
-        run=DATA,
-        says=("inside the image folder",),
     ),
-    Wrong(
-        does="an empty file name",
+    wrong(
+        "an empty file name",
+        DATA,
+        "inside the image folder, but got ''",
         edit=coco("images", 0, "file_name", to=""),
-        run=DATA,
-        says=("inside the image folder, but got ''",),
     ),
-    Wrong(
-        does="a file name with a NUL",
-        edit=coco("images", 0, "file_name", to="a\0.bmp"),
-        run=DATA,
-        says=("inside the image folder",),
+    wrong(
+        "a file name with a NUL",
+        DATA,
+        "inside the image folder",
+        edit=coco("images", 0, "file_name", to="a\x00.bmp"),
     ),
-    Wrong(
-        does="a file name of two lines",
+    wrong(
+        "a file name of two lines",
+        DATA,
+        "a\\nerror: all is well\\x1b[2J.bmp",
         edit=coco("images", 7, "file_name", to="a\nerror: all is well\x1b[2J.bmp"),
-        run=DATA,
-        says=("a\\nerror: all is well\\x1b[2J.bmp",),
     ),
-    Wrong(
-        does="an image that is missing",
+    wrong(
+        "an image that is missing",
+        DATA,
+        "expected 8 images that the annotations name, but 1 are not there",
+        "000000000008.bmp",
         edit=removed(LAST_IMAGE),
-        run=DATA,
-        says=("expected 8 images that the annotations name, but 1 are not there", "000000000008.bmp"),
     ),
-    Wrong(
-        does="a dataset that is nowhere",
+    wrong(
+        "a dataset that is nowhere",
+        DATA,
+        "nowhere: expected the folder of a dataset, but there is none; link it there",
         edit=params(DATA, "coco", "root", to="nowhere"),
-        run=DATA,
-        says=("nowhere: expected the folder of a dataset, but there is none; link it there",),
     ),
-    Wrong(
-        does="a dataset that is a file",
+    wrong(
+        "a dataset that is a file",
+        DATA,
+        "params.yaml: expected the folder of a dataset",
         edit=params(DATA, "coco", "root", to="params.yaml"),
-        run=DATA,
-        says=("params.yaml: expected the folder of a dataset",),
     ),
-    Wrong(
-        does="datasets that lie elsewhere",
+    wrong(
+        "datasets that lie elsewhere",
+        DATA,
+        "/nowhere/tiny: expected the folder of a dataset",
         environment={"LDP_DATASETS": "/nowhere"},
-        run=DATA,
-        says=("/nowhere/tiny: expected the folder of a dataset",),
     ),
-    Wrong(
-        does="datasets that lie elsewhere when the teacher runs",
+    wrong(
+        "datasets that lie elsewhere when the teacher runs",
+        CACHE,
+        "/nowhere/tiny/train/",
+        "expected an image, but there is none",
         environment={"LDP_DATASETS": "/nowhere"},
-        run=CACHE,
-        says=("/nowhere/tiny/train/", "expected an image, but there is none"),
     ),
 ]
 
@@ -272,7 +265,7 @@ ANOTHER = "expected the image that prepare_data has seen"
 
 IMAGES = [
     *(
-        Wrong(does=f"another image in {stage}", edit=image(path, "BMP", inverted), run=stage, says=(ANOTHER,))
+        wrong(f"another image in {stage}", stage, ANOTHER, edit=image(path, "BMP", inverted))
         for stage, path in (
             (TEACHER, LAST_IMAGE),
             (CACHE, LAST_IMAGE),
@@ -280,35 +273,36 @@ IMAGES = [
             ("evaluate ld", VAL_IMAGE),
         )
     ),
-    Wrong(does="a cut image", edit=cut(LAST_IMAGE, 900), run=CACHE, says=("000000000008.bmp", ANOTHER)),
-    Wrong(does="an empty image", edit=written(LAST_IMAGE, b""), run=DATA, says=("cannot be read as any of",)),
-    Wrong(
-        does="a text as an image",
+    wrong("a cut image", CACHE, "000000000008.bmp", ANOTHER, edit=cut(LAST_IMAGE, 900)),
+    wrong("an empty image", DATA, "cannot be read as any of", edit=written(LAST_IMAGE, b"")),
+    wrong(
+        "a text as an image",
+        "evaluate ld",
+        "000001000001.bmp: expected an image, but it cannot be read as any of",
         edit=written(VAL_IMAGE, "hello"),
-        run="evaluate ld",
-        says=("000001000001.bmp: expected an image, but it cannot be read as any of",),
     ),
-    Wrong(
-        does="an image that is missing when it is read",
+    wrong(
+        "an image that is missing when it is read",
+        "train_student ld",
+        "000000000008.bmp: expected an image, but there is none",
         edit=removed(LAST_IMAGE),
-        run="train_student ld",
-        says=("000000000008.bmp: expected an image, but there is none",),
     ),
-    Wrong(does="a bomb", edit=image(LAST_IMAGE, "PNG", huge), run=DATA, says=("but got (20000, 20000)",)),
-    Wrong(does="an animated GIF", edit=moving(LAST_IMAGE, "GIF"), run=DATA, says=("but got 2 frames",)),
-    Wrong(does="an animated PNG", edit=moving(VAL_IMAGE, "PNG"), run=DATA, says=("but got 2 frames",)),
-    Wrong(
-        does="an image of another size",
+    wrong("a bomb", DATA, "but got (20000, 20000)", edit=image(LAST_IMAGE, "PNG", huge)),
+    wrong("an animated GIF", DATA, "but got 2 frames", edit=moving(LAST_IMAGE, "GIF")),
+    wrong("an animated PNG", DATA, "but got 2 frames", edit=moving(VAL_IMAGE, "PNG")),
+    wrong(
+        "an image of another size",
+        DATA,
+        "expected an image of (height, width) =",
+        "but got (10, 20)",
         edit=image(LAST_IMAGE, "BMP", lambda old: old.resize((20, 10))),
-        run=DATA,
-        says=("expected an image of (height, width) =", "but got (10, 20)"),
     ),
 ]
 
 
-@pytest.mark.parametrize("wrong", ANNOTATIONS + PLACES + IMAGES, ids=lambda wrong: wrong.does)
-def test_one_clear_line_and_nothing_is_lost(own_project: Path, wrong: Wrong) -> None:
-    require_one_clear_line(wrong, own_project)
+@pytest.mark.parametrize("row", ANNOTATIONS + PLACES + IMAGES, ids=lambda row: row.does)
+def test_one_clear_line_and_nothing_is_lost(own_project: Path, row: Wrong) -> None:
+    require_one_clear_line(row, own_project)
 
 
 @pytest.mark.usefixtures("own_project")

@@ -27,243 +27,226 @@ from wrong_input import (
     require_one_clear_line,
     take_weights,
     written,
+    wrong,
 )
 
 from recipes import LD
 
 DETECTORS = [
-    Wrong(
-        does="a student of another grid",
+    wrong(
+        "a student of another grid",
+        "train_student ld",
+        "the store was made from something else: geometry.strides",
         edit=params(*LD, "detector", "levels", to=4),
-        run="train_student ld",
-        says=("the store was made from something else: geometry.strides",),
     ),
-    Wrong(
-        does="a student of other bins",
+    wrong(
+        "a student of other bins",
+        "train_student ld",
+        "the store was made from something else: geometry.bins is 17 in the store, but 9 is needed",
         edit=params(*LD, "detector", "reg_max", to=8),
-        run="train_student ld",
-        says=("the store was made from something else: geometry.bins is 17 in the store, but 9 is needed",),
     ),
-    Wrong(
-        does="a student of other classes",
+    wrong(
+        "a student of other classes",
+        "train_student ld",
+        "num_classes: expected the dataset's 4 classes, but got 3",
         edit=params(*LD, "detector", "num_classes", to=3),
-        run="train_student ld",
-        says=("num_classes: expected the dataset's 4 classes, but got 3",),
     ),
-    Wrong(
-        does="a teacher of other classes",
+    wrong(
+        "a teacher of other classes",
+        TEACHER,
+        "num_classes: expected the dataset's 4 classes, but got 5",
         edit=params(TEACHER, "detector", "num_classes", to=5),
-        run=TEACHER,
-        says=("num_classes: expected the dataset's 4 classes, but got 5",),
     ),
-    Wrong(
-        does="a teacher that is missing", edit=removed(WEIGHTS), run=CACHE, says=("expected a weights file",)
-    ),
-    Wrong(
-        does="a teacher without its description",
+    wrong("a teacher that is missing", CACHE, "expected a weights file", edit=removed(WEIGHTS)),
+    wrong(
+        "a teacher without its description",
+        "evaluate teacher",
+        "expected the description that belongs to teacher.safetensors, but there is none",
         edit=removed(WEIGHTS.with_suffix(".json")),
-        run="evaluate teacher",
-        says=("expected the description that belongs to teacher.safetensors, but there is none",),
     ),
-    Wrong(
-        does="a damaged description",
+    wrong(
+        "a damaged description",
+        "verify_cache",
+        "teacher.json: expected JSON, but it cannot be read",
         edit=written(WEIGHTS.with_suffix(".json"), "{"),
-        run="verify_cache",
-        says=("teacher.json: expected JSON, but it cannot be read",),
     ),
-    Wrong(
-        does="a description that is a list",
+    wrong(
+        "a description that is a list",
+        "evaluate ld",
+        "student.json: expected a description, but got []",
         edit=written(STUDENT.with_suffix(".json"), "[]"),
-        run="evaluate ld",
-        says=("student.json: expected a description, but got []",),
     ),
-    Wrong(
-        does="a cut weights file",
+    wrong(
+        "a cut weights file",
+        "evaluate ld",
+        "student.safetensors: expected a safetensors file, but it cannot be read",
         edit=cut(STUDENT, 5000),
-        run="evaluate ld",
-        says=("student.safetensors: expected a safetensors file, but it cannot be read",),
     ),
-    Wrong(
-        does="an empty weights file",
-        edit=written(STUDENT, b""),
-        run="report",
-        says=("expected a safetensors file",),
-    ),
-    Wrong(
-        does="a teacher that says nothing",
+    wrong("an empty weights file", "report", "expected a safetensors file", edit=written(STUDENT, b"")),
+    wrong(
+        "a teacher that says nothing",
+        CACHE,
+        "image_id=",
+        "expected finite teacher outputs",
         edit=both(removed("scratch"), not_a_number(WEIGHTS)),
-        run=CACHE,
-        says=("image_id=", "expected finite teacher outputs"),
     ),
-    Wrong(
-        does="weights of another architecture",
+    wrong(
+        "weights of another architecture",
+        TEACHER,
+        "the weights do not fit the architecture: key 'neck",
         edit=both(take_weights(str(STUDENT)), params(TEACHER, "detector", "channels", to=32)),
-        run=TEACHER,
-        says=("the weights do not fit the architecture: key 'neck",),
     ),
-    Wrong(
-        does="a pickle that runs code, as a .pth",
+    wrong(
+        "a pickle that runs code, as a .pth",
+        "ldp teacher import a.pth",
+        "a.pth: expected a checkpoint of tensors and plain values",
         edit=malicious("a.pth"),
-        run="ldp teacher import a.pth",
-        says=("a.pth: expected a checkpoint of tensors and plain values",),
     ),
-    Wrong(
-        does="a raw pickle that runs code",
+    wrong(
+        "a raw pickle that runs code",
+        "ldp teacher import a.pth",
+        "a.pth: expected a checkpoint of tensors and plain values",
         edit=malicious_raw("a.pth"),
-        run="ldp teacher import a.pth",
-        says=("a.pth: expected a checkpoint of tensors and plain values",),
     ),
-    Wrong(
-        does="a pickle that runs code, as safetensors",
+    wrong(
+        "a pickle that runs code, as safetensors",
+        TEACHER,
+        "a.safetensors: expected a safetensors file",
+        "ldp teacher import",
         edit=both(malicious("a.safetensors"), take_weights("a.safetensors")),
-        run=TEACHER,
-        says=("a.safetensors: expected a safetensors file", "ldp teacher import"),
     ),
-    Wrong(
-        does="a pickle that runs code, as a student",
+    wrong(
+        "a pickle that runs code, as a student",
+        "evaluate ld",
+        "student.safetensors: expected a safetensors file",
         edit=malicious(str(STUDENT)),
-        run="evaluate ld",
-        says=("student.safetensors: expected a safetensors file",),
     ),
-    Wrong(
-        does="a checkpoint of something else",
+    wrong(
+        "a checkpoint of something else",
+        "ldp teacher import a.pth",
+        "a.pth: expected a GFL detector, but key 'neck",
         edit=lambda f: torch.save({"a": torch.zeros(2)}, f / "a.pth"),
-        run="ldp teacher import a.pth",
-        says=("a.pth: expected a GFL detector, but key 'neck",),
     ),
-    Wrong(
-        does="a checkpoint that is missing",
-        run="ldp teacher import none.pth",
-        says=("none.pth: expected a checkpoint",),
-    ),
-    Wrong(
-        does="a checkpoint that is a text",
+    wrong("a checkpoint that is missing", "ldp teacher import none.pth", "none.pth: expected a checkpoint"),
+    wrong(
+        "a checkpoint that is a text",
+        "ldp teacher import a.pth",
+        "a.pth: expected a checkpoint of tensors",
         edit=written("a.pth", "hello"),
-        run="ldp teacher import a.pth",
-        says=("a.pth: expected a checkpoint of tensors",),
     ),
-    Wrong(
-        does="an export of nothing",
-        run="ldp teacher export none.safetensors out.pth",
-        says=("none.json: expected",),
-    ),
+    wrong("an export of nothing", "ldp teacher export none.safetensors out.pth", "none.json: expected"),
 ]
 
 STORES = [
-    Wrong(
-        does="no store", edit=removed(STORE), run="train_student ld", says=("expected a store at", "dvc pull")
-    ),
-    Wrong(
-        does="a file as a store",
-        edit=a_file_instead(STORE),
-        run="train_student ld",
-        says=("but it is a file",),
-    ),
-    Wrong(
-        does="an empty folder as a store",
+    wrong("no store", "train_student ld", "expected a store at", "dvc pull", edit=removed(STORE)),
+    wrong("a file as a store", "train_student ld", "but it is a file", edit=a_file_instead(STORE)),
+    wrong(
+        "an empty folder as a store",
+        "verify_cache",
+        "but it has no zarr.json",
         edit=both(removed(STORE), lambda f: (f / STORE).mkdir()),
-        run="verify_cache",
-        says=("but it has no zarr.json",),
     ),
-    Wrong(
-        does="a store of a newer format",
+    wrong(
+        "a store of a newer format",
+        "ldp store info",
+        "expected a store of format_version 2, but got 99; update this code",
         edit=newer_store,
-        run="ldp store info",
-        says=("expected a store of format_version 2, but got 99; update this code",),
     ),
-    Wrong(
-        does="a store with a shard missing",
+    wrong(
+        "a store with a shard missing",
+        "train_student ld",
+        "is damaged: points/edge_codes/c/",
+        "the file is missing",
         edit=lambda f: first_shard(f).unlink(),
-        run="train_student ld",
-        says=("is damaged: points/edge_codes/c/", "the file is missing"),
     ),
-    Wrong(
-        does="a store with half a shard",
+    wrong(
+        "a store with half a shard",
+        "report",
+        "is damaged: points/edge_codes/c/",
+        "but got 4",
         edit=lambda f: first_shard(f).write_bytes(b"half"),
-        run="report",
-        says=("is damaged: points/edge_codes/c/", "but got 4"),
     ),
-    Wrong(
-        does="a store with half a table",
+    wrong(
+        "a store with half a table",
+        "ldp trial ld --steps 1",
+        "is damaged: views/extent",
         edit=cut(STORE / "views/extent/c/0/0", 20),
-        run="ldp trial ld --steps 1",
-        says=("is damaged: views/extent",),
     ),
-    Wrong(
-        does="a store without attributes",
+    wrong(
+        "a store without attributes",
+        "ldp store verify",
+        "zarr.json is damaged, or not of a store of teacher outputs",
         edit=written(STORE / "zarr.json", "{}"),
-        run="ldp store verify",
-        says=("zarr.json is damaged, or not of a store of teacher outputs",),
     ),
-    Wrong(
-        does="a damaged store that is verified",
+    wrong(
+        "a damaged store that is verified",
+        "verify_cache",
+        "1 damaged files, the first is points/edge_codes",
         edit=lambda f: first_shard(f).write_bytes(b"half"),
-        run="verify_cache",
-        says=("1 damaged files, the first is points/edge_codes",),
     ),
-    Wrong(
-        does="a store of another teacher",
+    wrong(
+        "a store of another teacher",
+        "verify_cache",
+        "the store was made from something else: teacher.weights",
         edit=lambda f: shutil.copy(f / STUDENT, f / WEIGHTS),
-        run="verify_cache",
-        says=("the store was made from something else: teacher.weights",),
     ),
-    Wrong(
-        does="a store that is too coarse",
+    wrong(
+        "a store that is too coarse",
+        "verify_cache",
+        "fidelity: expected kl_mean of at most 0",
         edit=params("verify_cache", "max_kl", to=0),
-        run="verify_cache",
-        says=("fidelity: expected kl_mean of at most 0",),
     ),
-    Wrong(
-        does="an unfinished store of another plan",
+    wrong(
+        "an unfinished store of another plan",
+        CACHE,
+        "cannot be continued: remove it, and run again",
         edit=lambda f: written(next((f / "scratch").glob("*/store.zarr/zarr.json")), "{}")(f),
-        run=CACHE,
-        says=("cannot be continued: remove it, and run again",),
     ),
 ]
 
 RESULTS = [
-    Wrong(
-        does="a manifest that is missing",
+    wrong(
+        "a manifest that is missing",
+        TEACHER,
+        "expected a manifest; run the stage prepare_data first",
         edit=removed(FOLDER.manifest("train")),
-        run=TEACHER,
-        says=("expected a manifest; run the stage prepare_data first",),
     ),
-    Wrong(
-        does="a cut manifest",
+    wrong(
+        "a cut manifest",
+        "evaluate ld",
+        "val/manifest.json: expected a manifest, but it is damaged; run the stage prepare_data again",
         edit=cut(FOLDER.manifest("val"), 500),
-        run="evaluate ld",
-        says=("val/manifest.json: expected a manifest, but it is damaged; run the stage prepare_data again",),
     ),
-    Wrong(
-        does="metrics that are missing",
+    wrong(
+        "metrics that are missing",
+        "report",
+        "evaluation/ld/summary.json: expected a result of an earlier stage; `dvc repro` makes it",
         edit=removed(FOLDER.summary("ld")),
-        run="report",
-        says=("evaluation/ld/summary.json: expected a result of an earlier stage; `dvc repro` makes it",),
     ),
-    Wrong(
-        does="cut metrics",
+    wrong(
+        "cut metrics",
+        "report",
+        "evaluation/ld/summary.json: expected a result of an earlier stage, but it is damaged",
         edit=cut(FOLDER.summary("ld"), 9),
-        run="report",
-        says=("evaluation/ld/summary.json: expected a result of an earlier stage, but it is damaged",),
     ),
-    Wrong(
-        does="a damaged curve",
+    wrong(
+        "a damaged curve",
+        "report",
+        "precision_recall.csv: expected a result of an earlier stage, but it is damaged",
         edit=written(FOLDER.evaluation("ld") / "precision_recall.csv", "recall,iou\n1,x\n"),
-        run="report",
-        says=("precision_recall.csv: expected a result of an earlier stage, but it is damaged",),
     ),
-    Wrong(
-        does="damaged detections",
+    wrong(
+        "damaged detections",
+        "report",
+        "detections.json: expected COCO results",
         edit=written(FOLDER.evaluation("ld") / "detections.json", "["),
-        run="report",
-        says=("detections.json: expected COCO results",),
     ),
 ]
 
 
-@pytest.mark.parametrize("wrong", DETECTORS + STORES + RESULTS, ids=lambda wrong: wrong.does)
-def test_one_clear_line_and_nothing_is_lost(own_project: Path, wrong: Wrong) -> None:
-    require_one_clear_line(wrong, own_project)
+@pytest.mark.parametrize("row", DETECTORS + STORES + RESULTS, ids=lambda row: row.does)
+def test_one_clear_line_and_nothing_is_lost(own_project: Path, row: Wrong) -> None:
+    require_one_clear_line(row, own_project)
 
 
 def test_a_file_that_would_run_code_does_not(own_project: Path) -> None:

@@ -14,276 +14,241 @@ from wrong_input import (
     require_one_clear_line,
     without,
     written,
+    wrong,
 )
 
 from recipes import LD, SCHEDULE
 
 PARAMS = [
-    Wrong(
-        does="no parameters",
-        edit=removed("params.yaml"),
-        run=DATA,
-        says=("params.yaml: expected a parameter file",),
-    ),
-    Wrong(
-        does="a folder as parameters",
+    wrong("no parameters", DATA, "params.yaml: expected a parameter file", edit=removed("params.yaml")),
+    wrong(
+        "a folder as parameters",
+        DATA,
+        "params.yaml: expected a parameter file, but it cannot be read (Is a directory)",
         edit=both(removed("params.yaml"), lambda f: (f / "params.yaml").mkdir()),
-        run=DATA,
-        says=("params.yaml: expected a parameter file, but it cannot be read (Is a directory)",),
     ),
-    Wrong(
-        does="empty parameters",
+    wrong(
+        "empty parameters",
+        CACHE,
+        "params.yaml: expected a mapping of sections, but got None",
         edit=written("params.yaml", ""),
-        run=CACHE,
-        says=("params.yaml: expected a mapping of sections, but got None",),
     ),
-    Wrong(
-        does="a list of parameters",
+    wrong(
+        "a list of parameters",
+        "verify_cache",
+        "params.yaml: expected a mapping of sections, but got ['a']",
         edit=written("params.yaml", "- a\n"),
-        run="verify_cache",
-        says=("params.yaml: expected a mapping of sections, but got ['a']",),
     ),
-    Wrong(
-        does="no YAML",
-        edit=written("params.yaml", "a: [1\n"),
-        run="report",
-        says=("params.yaml: expected YAML",),
+    wrong("no YAML", "report", "params.yaml: expected YAML", edit=written("params.yaml", "a: [1\n")),
+    wrong("bytes as parameters", DATA, "expected YAML", edit=written("params.yaml", b"a: \xff\xfe")),
+    wrong("YAML of no depth", DATA, "expected YAML", edit=written("params.yaml", "[" * 5000)),
+    wrong(
+        "a section that is missing", "evaluate ld", "expected a section 'evaluate'", edit=without("evaluate")
     ),
-    Wrong(
-        does="bytes as parameters",
-        edit=written("params.yaml", b"a: \xff\xfe"),
-        run=DATA,
-        says=("expected YAML",),
-    ),
-    Wrong(
-        does="YAML of no depth", edit=written("params.yaml", "[" * 5000), run=DATA, says=("expected YAML",)
-    ),
-    Wrong(
-        does="a section that is missing",
-        edit=without("evaluate"),
-        run="evaluate ld",
-        says=("expected a section 'evaluate'",),
-    ),
-    Wrong(
-        does="a key that is missing",
+    wrong(
+        "a key that is missing",
+        "evaluate ld",
+        "params.yaml: cache_teacher: missing key 'precision'",
         edit=without(CACHE, "precision"),
-        run=CACHE,
-        says=("params.yaml: cache_teacher: missing key 'precision'",),
     ),
-    Wrong(
-        does="a key that nobody knows",
+    wrong(
+        "a key that nobody knows",
+        DATA,
+        "params.yaml: prepare_data: unknown key 'color'; expected source",
         edit=params(DATA, "color", to=3),
-        run=DATA,
-        says=("params.yaml: prepare_data: unknown key 'color'; expected source",),
     ),
-    Wrong(
-        does="a text for a number",
+    wrong(
+        "a text for a number",
+        "train_student ld",
+        "students.ld.loss.ld_weight: expected a number, but got 'much'",
         edit=params(*LD, "loss", "ld_weight", to="much"),
-        run="train_student ld",
-        says=("students.ld.loss.ld_weight: expected a number, but got 'much'",),
     ),
-    Wrong(
-        does="true for an integer",
+    wrong(
+        "true for an integer",
+        CACHE,
+        "batch_size: expected an integer, but got True",
         edit=params(CACHE, "batch_size", to=True),
-        run=CACHE,
-        says=("batch_size: expected an integer, but got True",),
     ),
-    Wrong(
-        does="a fraction for an integer",
+    wrong(
+        "a fraction for an integer",
+        "verify_cache",
+        "verify_cache.views: expected an integer",
         edit=params("verify_cache", "views", to=1.5),
-        run="verify_cache",
-        says=("verify_cache.views: expected an integer",),
     ),
-    Wrong(
-        does="an integer of 300 bits",
+    wrong(
+        "an integer of 300 bits",
+        TEACHER,
+        "train.seed: expected an integer <= 2147483647",
         edit=params(TEACHER, "train", "seed", to=2**300),
-        run=TEACHER,
-        says=("train.seed: expected an integer <= 2147483647",),
     ),
-    Wrong(
-        does="a seed of 60 bits",
+    wrong(
+        "a seed of 60 bits",
+        "train_student ld",
+        "students.ld.train.seed: expected an integer <= 2147483647",
         edit=params(*LD, "train", "seed", to=2**60),
-        run="train_student ld",
-        says=("students.ld.train.seed: expected an integer <= 2147483647",),
     ),
-    Wrong(
-        does="a negative seed",
+    wrong(
+        "a negative seed",
+        "verify_cache",
+        "verify_cache.seed: expected an integer >= 0, but got -1",
         edit=params("verify_cache", "seed", to=-1),
-        run="verify_cache",
-        says=("verify_cache.seed: expected an integer >= 0, but got -1",),
     ),
-    Wrong(
-        does="NaN as a rate",
+    wrong(
+        "NaN as a rate",
+        TEACHER,
+        "learning_rate: expected a number > 0.0, but got nan",
         edit=params(TEACHER, *SCHEDULE, "learning_rate", to=float("nan")),
-        run=TEACHER,
-        says=("learning_rate: expected a number > 0.0, but got nan",),
     ),
-    Wrong(
-        does="a number that no float is",
+    wrong(
+        "a number that no float is",
+        "train_student ld",
+        "ld_weight: Number out of range",
         edit=params(*LD, "loss", "ld_weight", to=10**400),
-        run="train_student ld",
-        says=("ld_weight: Number out of range",),
     ),
-    Wrong(
-        does="a negative step",
+    wrong(
+        "a negative step",
+        CACHE,
+        "precision.edge_step: expected a number > 0.0, but got -0.03",
         edit=params(CACHE, "precision", "edge_step", to=-0.03),
-        run=CACHE,
-        says=("precision.edge_step: expected a number > 0.0, but got -0.03",),
     ),
-    Wrong(
-        does="half a precision",
+    wrong(
+        "half a precision",
+        CACHE,
+        "two numbers (quantized) or both null",
         edit=params(CACHE, "precision", "cls_step", to=None),
-        run=CACHE,
-        says=("two numbers (quantized) or both null",),
     ),
-    Wrong(
-        does="a batch of nothing",
+    wrong(
+        "a batch of nothing",
+        CACHE,
+        "batch_size: expected an integer >= 1, but got 0",
         edit=params(CACHE, "batch_size", to=0),
-        run=CACHE,
-        says=("batch_size: expected an integer >= 1, but got 0",),
     ),
-    Wrong(
-        does="bounds the wrong way round",
+    wrong(
+        "bounds the wrong way round",
+        "evaluate ld",
+        "area_edges: expected small < large",
         edit=params("evaluate", "area_edges", to=[32, 12]),
-        run="evaluate ld",
-        says=("area_edges: expected small < large",),
     ),
-    Wrong(
-        does="a test scale of nothing",
+    wrong(
+        "a test scale of nothing",
+        "evaluate teacher",
+        "evaluate.scale: expected (long, short)",
         edit=params("evaluate", "scale", to=[64, 0]),
-        run="evaluate teacher",
-        says=("evaluate.scale: expected (long, short)",),
     ),
-    Wrong(
-        does="a batch that is too large",
+    wrong(
+        "a batch that is too large",
+        "train_student ld",
+        "batch_size: expected at most the 8 training images, but got 9",
         edit=params(*LD, *SCHEDULE, "batch_size", to=9),
-        run="train_student ld",
-        says=("batch_size: expected at most the 8 training images, but got 9",),
     ),
-    Wrong(
-        does="no epoch",
+    wrong(
+        "no epoch",
+        TEACHER,
+        "epochs: expected an integer >= 1, but got 0",
         edit=params(TEACHER, *SCHEDULE, "epochs", to=0),
-        run=TEACHER,
-        says=("epochs: expected an integer >= 1, but got 0",),
     ),
-    Wrong(
-        does="a warm-up of less than nothing",
+    wrong(
+        "a warm-up of less than nothing",
+        "train_student ld",
+        "warmup_steps: expected an integer >= 0, but got -1",
         edit=params(*LD, *SCHEDULE, "warmup_steps", to=-1),
-        run="train_student ld",
-        says=("warmup_steps: expected an integer >= 0, but got -1",),
     ),
-    Wrong(
-        does="no views",
+    wrong(
+        "no views",
+        CACHE,
+        "cache_teacher.views.flips: expected a list of length >= 1",
         edit=params(CACHE, "views", "flips", to=[]),
-        run=CACHE,
-        says=("cache_teacher.views.flips: expected a list of length >= 1",),
     ),
-    Wrong(
-        does="views that fill the memory",
+    wrong(
+        "views that fill the memory",
+        CACHE,
+        "scales: expected (long, short) with 16384 >= long",
         edit=params(CACHE, "views", "scales", to=[[10**6, 10**6]]),
-        run=CACHE,
-        says=("scales: expected (long, short) with 16384 >= long",),
     ),
-    Wrong(
-        does="a scale of three numbers",
+    wrong(
+        "a scale of three numbers",
+        CACHE,
+        "scales[0]: expected a list of length 2, but got [64, 64, 3]",
         edit=params(CACHE, "views", "scales", to=[[64, 64, 3]]),
-        run=CACHE,
-        says=("scales[0]: expected a list of length 2, but got [64, 64, 3]",),
     ),
-    Wrong(
-        does="an optimizer that nobody knows",
+    wrong(
+        "an optimizer that nobody knows",
+        TEACHER,
+        "expected one of 'sgd', 'adamw', but got 'lbfgs'",
         edit=params(TEACHER, *SCHEDULE, "optimizer", to="lbfgs"),
-        run=TEACHER,
-        says=("expected one of 'sgd', 'adamw', but got 'lbfgs'",),
     ),
-    Wrong(
-        does="a backbone that nobody knows",
+    wrong(
+        "a backbone that nobody knows",
+        "train_student ld",
+        "backbone: expected one of 'mobilenet_v3_small',",
         edit=params(*LD, "detector", "backbone", to="vit"),
-        run="train_student ld",
-        says=("backbone: expected one of 'mobilenet_v3_small',",),
     ),
-    Wrong(
-        does="no groups",
+    wrong(
+        "no groups",
+        "train_student ld",
+        "norm_groups: expected an integer >= 1, but got 0",
         edit=params(*LD, "detector", "norm_groups", to=0),
-        run="train_student ld",
-        says=("norm_groups: expected an integer >= 1, but got 0",),
     ),
-    Wrong(
-        does="channels beyond all memory",
+    wrong(
+        "channels beyond all memory",
+        "train_student ld",
+        "channels: expected an integer <= 4096",
         edit=params(*LD, "detector", "channels", to=4 * 10**9),
-        run="train_student ld",
-        says=("channels: expected an integer <= 4096",),
     ),
-    Wrong(
-        does="a temperature of 0",
+    wrong(
+        "a temperature of 0",
+        "train_student ld",
+        "ld_temperature: expected a number > 0.0",
         edit=params(*LD, "loss", "ld_temperature", to=0),
-        run="train_student ld",
-        says=("ld_temperature: expected a number > 0.0",),
     ),
-    Wrong(
-        does="no image of a split",
+    wrong(
+        "no image of a split",
+        DATA,
+        "train.limit: expected an integer >= 1, but got 0",
         edit=params(DATA, "coco", "train", "limit", to=0),
-        run=DATA,
-        says=("train.limit: expected an integer >= 1, but got 0",),
     ),
-    Wrong(
-        does="two datasets at a time",
+    wrong(
+        "two datasets at a time",
+        DATA,
+        "expected exactly one of shapes and coco",
         edit=params(DATA, "coco", to=None),
-        run=DATA,
-        says=("expected exactly one of shapes and coco",),
     ),
-    Wrong(
-        does="a name with a slash",
+    wrong(
+        "a name with a slash",
+        DATA,
+        "name: expected letters, digits, _ and - (outputs lie in runs/NAME), but got '../other'",
         edit=params("name", to="../other"),
-        run=DATA,
-        says=("name: expected letters, digits, _ and - (outputs lie in runs/NAME), but got '../other'",),
     ),
-    Wrong(
-        does="a name with a dot", edit=params("name", to="a.b"), run=CACHE, says=("name: expected letters",)
-    ),
-    Wrong(
-        does="an empty name",
-        edit=params("name", to=""),
-        run="report",
-        says=("name: expected letters", "but got ''"),
-    ),
-    Wrong(
-        does="a number as a name",
-        edit=params("name", to=7),
-        run=TEACHER,
-        says=("name: expected letters", "but got 7"),
-    ),
-    Wrong(
-        does="no students",
+    wrong("a name with a dot", CACHE, "name: expected letters", edit=params("name", to="a.b")),
+    wrong("an empty name", "report", "name: expected letters", "but got ''", edit=params("name", to="")),
+    wrong("a number as a name", TEACHER, "name: expected letters", "but got 7", edit=params("name", to=7)),
+    wrong(
+        "no students",
+        "report",
+        "students: expected one student or more by name, but got {}",
         edit=params("students", to={}),
-        run="report",
-        says=("students: expected one student or more by name, but got {}",),
     ),
-    Wrong(
-        does="a student named teacher",
+    wrong(
+        "a student named teacher",
+        "report",
+        "students: expected other names than 'teacher'",
         edit=params("students", "teacher", to={}),
-        run="report",
-        says=("students: expected other names than 'teacher'",),
     ),
-    Wrong(
-        does="a student with a path as its name",
+    wrong(
+        "a student with a path as its name",
+        "train_student ../ld",
+        "students: expected names of letters, digits, _ and -, but got '../ld'",
         edit=params("students", "../ld", to={}),
-        run="train_student ../ld",
-        says=("students: expected names of letters, digits, _ and -, but got '../ld'",),
     ),
-    Wrong(
-        does="a student that is not there",
-        run="train_student nobody",
-        says=("students: expected one of plain, ld, but got 'nobody'",),
+    wrong(
+        "a student that is not there",
+        "train_student nobody",
+        "students: expected one of plain, ld, but got 'nobody'",
     ),
-    Wrong(
-        does="an evaluation of nobody",
-        run="evaluate nobody",
-        says=("expected one of plain, ld, but got 'nobody'",),
-    ),
+    wrong("an evaluation of nobody", "evaluate nobody", "expected one of plain, ld, but got 'nobody'"),
 ]
 
 
-@pytest.mark.parametrize("wrong", PARAMS, ids=lambda wrong: wrong.does)
-def test_one_clear_line_and_nothing_is_lost(own_project: Path, wrong: Wrong) -> None:
-    require_one_clear_line(wrong, own_project)
+@pytest.mark.parametrize("row", PARAMS, ids=lambda row: row.does)
+def test_one_clear_line_and_nothing_is_lost(own_project: Path, row: Wrong) -> None:
+    require_one_clear_line(row, own_project)

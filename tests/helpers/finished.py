@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -92,7 +93,8 @@ def files_below(folder: Path) -> Files:
 
 def without_times(files: Files) -> Files:
     """All files but those that say how long something took, and the page that shows it."""
-    return {name: content for name, content in files.items() if not name.endswith(("timing.json", ".html"))}
+    timed = re.compile(r"timing\.json$|\.html$|metrics/training/")
+    return {name: content for name, content in files.items() if not timed.search(name)}
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,23 +37,35 @@ Edit = Callable[[Path], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Wrong:
-    """Something that a user does wrong, and what comes of it.
-
-    Attributes:
-        does: In words.
-        edit: Of the project, in which everything had run before.
-        environment: Variables that are set.
-        run: The stage, or the command of ``ldp``.
-        code: Its exit code: 2 from argparse, which prints how it is used; 1 with one line of ours.
-        says: Parts of that line.
-    """
+    """Something that a user does wrong, and what comes of it."""
 
     does: str
-    edit: Edit = field(default=lambda _folder: None)
-    environment: dict[str, str] = field(default_factory=dict)
+    edit: Edit
+    environment: dict[str, str]
     run: str
-    code: int = 1
-    says: tuple[str, ...] = ()
+    code: int
+    says: tuple[str, ...]
+
+
+def wrong(
+    does: str,
+    run: str,
+    *says: str,
+    edit: Edit = lambda _folder: None,
+    environment: dict[str, str] | None = None,
+    code: int = 1,
+) -> Wrong:
+    """A row of a table of wrong input.
+
+    Args:
+        does: What the user does, in words.
+        run: The stage, or the command of ``ldp``.
+        says: Parts of the one line of error.
+        edit: A change of the project, in which everything had run before.
+        environment: Variables that are set.
+        code: The exit code: 2 from argparse, which prints how it is used; 1 with one line of ours.
+    """
+    return Wrong(does=does, edit=edit, environment=environment or {}, run=run, code=code, says=says)
 
 
 def written(path: Path | str, content: str | bytes) -> Edit:
@@ -231,26 +243,26 @@ def first_shard(folder: Path) -> Path:
     return folder / FOLDER.store / "points/edge_codes/c/0/0"
 
 
-def require_one_clear_line(wrong: Wrong, folder: Path) -> None:
+def require_one_clear_line(row: Wrong, folder: Path) -> None:
     """Do it in a project in which everything had run, and see what comes of it."""
     with pytest.MonkeyPatch.context() as patch:
-        wrong.edit(folder)
-        for name, value in wrong.environment.items():
+        row.edit(folder)
+        for name, value in row.environment.items():
             patch.setenv(name, value)
         patch.setattr(cluster, "CONNECT_SECONDS", 1)
         before = files_below(folder)
-        ended = call(wrong.run)
-    assert ended.code == wrong.code
-    _require_clear(ended.error, wrong)
+        ended = call(row.run)
+    assert ended.code == row.code
+    _require_clear(ended.error, row)
     after = files_below(folder)
     # Work that a run has finished before it fails may be added to scratch/, and nothing else anywhere.
     assert not [name for name in after.keys() - before.keys() if not name.startswith("scratch/")]
     assert {name: after.get(name) for name in before} == before
 
 
-def _require_clear(error: str, wrong: Wrong) -> None:
-    assert error.startswith("error: ") == (wrong.code == 1)
+def _require_clear(error: str, row: Wrong) -> None:
+    assert error.startswith("error: ") == (row.code == 1)
     assert "\n" not in error
     assert len(error) < MOST_CHARACTERS
-    for part in wrong.says:
+    for part in row.says:
         assert part in error
