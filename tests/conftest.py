@@ -14,6 +14,12 @@ pytest.register_assert_rewrite("finished", "wrong_input")
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: else one of two workers would be left with the longest at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_as_in_a_terminal() -> Iterator[None]:
     """A shell lets its background jobs ignore SIGINT, and so would all that the tests start and interrupt."""
