@@ -7,20 +7,14 @@ from pathlib import Path
 
 import torch
 
-from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
-from pipeline.core.environment import (
-    cache_workers,
-    dask_scheduler,
-    device,
-    named_device,
-    run_stage,
-    timed,
-    worker_environments,
-)
+from pipeline.core.environment import Environment
 from pipeline.core.files import os_errors_as_output_error
 from pipeline.core.paths import SCRATCH, RunPaths, run_paths
 from pipeline.core.progress import show_progress, show_work
+from pipeline.core.stage import run_stage, stage_arguments
+from pipeline.core.timing import timed
+from pipeline.detector.device import cache_workers, device, worker_environments
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
@@ -48,7 +42,7 @@ def main() -> None:
     with os_errors_as_output_error(SCRATCH):
         SCRATCH.mkdir(exist_ok=True)
     require_disk(layout, SCRATCH)
-    with timed(folder.cache_timing, views=layout.schema.views) as facts:
+    with timed(folder.cache_timing, device=str(device()), views=layout.schema.views) as facts:
         times = fill_store(
             layout, engine, scratch_root=SCRATCH, output=folder.store, progress=_show_partitions
         )
@@ -58,7 +52,7 @@ def main() -> None:
 
 def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     """This process, processes of this machine, or the workers of a scheduler, as the environment says."""
-    scheduler, chosen = dask_scheduler(), device()
+    scheduler, chosen = Environment.read().dask_scheduler, device()
     workers, cores = cache_workers(chosen), torch.get_num_threads()
     if scheduler is None and workers == 1:
         return partial(write_here, setup.view_set, setup.load_teacher(chosen), cores)
@@ -72,7 +66,7 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
         images=Path(setup.view_set.manifest.root),
         weights=folder.teacher_weights,
         config=setup.config,
-        device=str(chosen) if scheduler is None else named_device(),
+        device=str(chosen) if scheduler is None else Environment.read().device,
         cores=max(1, cores // workers) if scheduler is None else None,
     )
     if scheduler is not None:

@@ -2,11 +2,13 @@
 
 import logging
 
-from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
-from pipeline.core.environment import device, evaluation_batch, run_stage, write_json
+from pipeline.core.environment import Environment
+from pipeline.core.files import write_json
 from pipeline.core.paths import TEACHER, require_student, run_paths
 from pipeline.core.progress import show_progress
+from pipeline.core.stage import run_stage, stage_arguments
+from pipeline.detector.device import device
 from pipeline.evaluation.coco_ap import HEADLINE, evaluate, write_precision_recall
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect, write_results
@@ -31,7 +33,7 @@ def main() -> None:
         files.load(),
         manifest,
         config.scale,
-        batch_size=evaluation_batch(),
+        batch_size=Environment.read().eval_batch,
         device=device(),
         progress=lambda batches, total: show_progress(batches, total, f"evaluate {name}"),
     )

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from msgspec import to_builtins
 
-from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
-from pipeline.core.environment import timed
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import run_paths
+from pipeline.core.stage import stage_arguments
+from pipeline.core.timing import timed
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, save_detector
 from pipeline.onnx.models import import_onnx
@@ -33,10 +33,11 @@ def main(processes: World) -> None:
     manifest = read_split(folder, "train")
     made_from = {"prepare_teacher": to_builtins(config), "images": manifest.identity()}
     unfinished = UNFINISHED / run_key("teacher", made_from)
+    here, timing = machine(processes), folder.teacher / "timing.json"
+    facts = {"device": str(here.device), "images": len(manifest.images)}
     with hold_checkpoints(unfinished, processes) as checkpoints:
-        timing = folder.teacher / "timing.json"
-        with timed(timing, images=len(manifest.images)) if processes.is_main else nullcontext():
-            model, curve = _make(config, manifest, machine(processes), checkpoints)
+        with timed(timing, **facts) if processes.is_main else nullcontext():
+            model, curve = _make(config, manifest, here, checkpoints)
         if processes.is_main:
             _write(config, manifest, model, folder.teacher_weights)
             write_curve(curve, folder.teacher / "loss.csv")

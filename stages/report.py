@@ -2,11 +2,11 @@
 
 import logging
 
-from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section, load_student
-from pipeline.core.environment import device, run_stage
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import run_paths, student_names
+from pipeline.core.stage import run_stage, stage_arguments
+from pipeline.detector.device import device
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.report.collect import collect
 from pipeline.report.page import render

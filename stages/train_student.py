@@ -4,10 +4,11 @@ import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_student
-from pipeline.core.environment import timed, write_json
+from pipeline.core.files import write_json
 from pipeline.core.paths import require_student, run_paths
+from pipeline.core.stage import stage_arguments
+from pipeline.core.timing import timed
 from pipeline.detector.gfl import save_detector
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
@@ -33,7 +34,7 @@ def main(processes: World) -> None:
     store = TargetStore.open(folder.store)
     source = stored_targets(config, store, train)
     here, output = machine(processes), folder.student(name)
-    facts = {"epochs": config.train.epochs, "images": len(train.images)}
+    facts = {"device": str(here.device), "epochs": config.train.epochs, "images": len(train.images)}
     read = [split for split in (train, val) if split]
     unfinished = UNFINISHED / run_key(name, run_identity(config, store, read))
     with hold_checkpoints(unfinished, processes) as checkpoints:

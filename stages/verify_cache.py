@@ -3,11 +3,12 @@
 import logging
 from dataclasses import asdict, replace
 
-from pipeline.core.arguments import stage_arguments
 from pipeline.core.config import load_section
-from pipeline.core.environment import device, run_stage, write_json
 from pipeline.core.errors import CacheError
+from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths
+from pipeline.core.stage import run_stage, stage_arguments
+from pipeline.detector.device import device
 from pipeline.fidelity.config import load_fidelity
 from pipeline.fidelity.fidelity import measure_fidelity, require_bounds, sample_keys
 from pipeline.store.format.fingerprint import check_equal

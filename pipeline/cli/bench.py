@@ -16,10 +16,11 @@ from pipeline.benchmark.drawn import draw_dataset
 from pipeline.benchmark.reading import ReadingConfig, measure_reading
 from pipeline.benchmark.tables import render_distilling, render_reading
 from pipeline.core.config import PARAMS, load_section, load_student
-from pipeline.core.environment import device, write_json
 from pipeline.core.errors import ConfigError
+from pipeline.core.files import write_json
 from pipeline.core.paths import RunPaths, require_student, run_paths, student_names
 from pipeline.core.progress import show_progress
+from pipeline.detector.device import device
 from pipeline.detector.gfl import GFL
 from pipeline.detector.model import BoxModel
 from pipeline.onnx.models import open_model

@@ -6,7 +6,7 @@ import signal
 import sys
 from importlib import import_module
 
-from pipeline.core.environment import run_stage
+from pipeline.core.stage import run_stage
 
 COMMANDS = {
     "recipe": "list the recipes, make a new one, check one before it runs",

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from pipeline.cli.online_source import OnlineSource
 from pipeline.core.config import load_section, load_student
-from pipeline.core.environment import device, write_json
 from pipeline.core.errors import ConfigError
+from pipeline.core.files import write_json
 from pipeline.core.paths import require_student, run_paths
+from pipeline.detector.device import device
 from pipeline.detector.gfl import GFL
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.core.config import PARAMS, load_section, load_student
-from pipeline.core.environment import dataset_root, device, write_json
+from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError
+from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths, student_names
 from pipeline.core.progress import show_progress
 from pipeline.cost.card import FORMULA, make_card, render_card
@@ -19,6 +20,7 @@ from pipeline.cost.probe import probe_machine
 from pipeline.cost.views import gather_statistics
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
+from pipeline.detector.device import device
 from pipeline.regions.view_set import ViewSet
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig

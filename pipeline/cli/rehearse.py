@@ -15,15 +15,16 @@ import yaml
 from pipeline.cli.params import check_params
 from pipeline.cli.stage_processes import StageProcess, run_process, stage_processes
 from pipeline.core.config import PARAMS, read_sections
-from pipeline.core.environment import dataset_root, device, write_json
+from pipeline.core.environment import Environment, dataset_root
 from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.core.files import write_json
 from pipeline.core.paths import RUNS, RunPaths
+from pipeline.detector.device import device
 from pipeline.rehearsal.card import RehearsalCard, StageRow, render_card, render_changes
 from pipeline.rehearsal.left import figures_of
 from pipeline.rehearsal.overrides import Params, override
 from pipeline.rehearsal.shorten import Shortening, differences, shorten, training_notes
 from pipeline.rehearsal.stand_ins import find_or_replace
-from pipeline.training.launch import training_processes
 from pipeline.views.manifest import read_manifest
 
 RANDOM_WEIGHTS = Path("weights/random_teacher.safetensors")
@@ -125,7 +126,7 @@ def _write(params: Params, folder: Path) -> None:
 
 def _largest_batch(where: RunPaths) -> int:
     """Images that there are, or as many of them as the training processes can share equally."""
-    images, processes = len(read_manifest(where.manifest("train")).images), training_processes()
+    images, processes = len(read_manifest(where.manifest("train")).images), Environment.read().train_processes
     return images // processes * processes or images
 
 

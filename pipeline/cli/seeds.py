@@ -12,10 +12,12 @@ from msgspec.structs import replace
 
 from pipeline.core.config import load_section, load_student
 from pipeline.core.digest import digest
-from pipeline.core.environment import device, evaluation_batch, write_json
+from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
+from pipeline.core.files import write_json
 from pipeline.core.paths import SCRATCH, require_student, run_paths, student_names
 from pipeline.core.progress import show_progress
+from pipeline.detector.device import device
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect
@@ -102,7 +104,7 @@ def _train_and_evaluate(
         model,
         manifest,
         evaluation.scale,
-        batch_size=evaluation_batch(),
+        batch_size=Environment.read().eval_batch,
         device=device(),
         progress=lambda batches, total: show_progress(batches, total, f"evaluate {label}"),
     )

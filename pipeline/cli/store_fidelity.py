@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
 from pipeline.core.config import load_section
-from pipeline.core.environment import device, write_json
 from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths
 from pipeline.core.progress import show_progress
+from pipeline.detector.device import device
 from pipeline.detector.gfl import load_detector
 from pipeline.fidelity.config import LossSettings, load_fidelity
 from pipeline.store.reader.reader import TargetStore

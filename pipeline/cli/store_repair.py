@@ -8,10 +8,10 @@ from pipeline.cli.store import store_path
 from pipeline.cli.store_rebuild import repair_store, require_repaired
 from pipeline.cli.store_text import describe_problems, listed
 from pipeline.core.config import load_section
-from pipeline.core.environment import device
 from pipeline.core.errors import CacheError
 from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import counted, show_counts, show_progress
+from pipeline.detector.device import device
 from pipeline.store.reader.verify import verify
 from pipeline.store.tools.repair import Damage, find_damage, remove_unexpected
 from pipeline.teacher.config import CacheConfig

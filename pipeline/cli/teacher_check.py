@@ -11,8 +11,8 @@ from pipeline.cli.agreement import Agreement
 from pipeline.cli.annotated import read_dataset
 from pipeline.cli.diagnosis import Check, Verdict
 from pipeline.cli.teacher_evaluate import choose_scale
-from pipeline.core.environment import device
 from pipeline.core.errors import ConfigError, DatasetError, TeacherError
+from pipeline.detector.device import device
 from pipeline.onnx.description import OnnxDescription
 from pipeline.onnx.models import read_onnx
 from pipeline.views.manifest import Manifest

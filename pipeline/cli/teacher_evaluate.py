@@ -9,10 +9,11 @@ from pipeline.cli.agreement import COCO_AREA_EDGES
 from pipeline.cli.annotated import read_dataset
 from pipeline.cli.detections_at_points import detect_at_points
 from pipeline.core.config import load_section
-from pipeline.core.environment import device, write_json
 from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths
 from pipeline.core.progress import show_progress
+from pipeline.detector.device import device
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.detect import Result, detect, to_results
 from pipeline.evaluation.postprocess import Detections

@@ -117,14 +117,16 @@ def _parse_yaml(text: str) -> Any:
     return YAML(typ="safe").load(text)
 
 
-def structure(cls: type[T], value: object, where: str) -> T:
+def structure(cls: type[T], value: object, where: str, *, strict: bool = True) -> T:
     """Build the config class ``cls`` from plain values, checking keys, types and bounds all the way down.
+
+    Unless ``strict``, a text may stand for the number that it says.
 
     Raises:
         ConfigError: Names the key below ``where``.
     """
     try:
-        return msgspec.convert(value, cls, dec_hook=_decode)
+        return msgspec.convert(value, cls, strict=strict, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(_describe(str(error), cls, value, where)) from error
 

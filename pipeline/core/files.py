@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import uuid
@@ -229,3 +230,9 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write metrics or a description."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")

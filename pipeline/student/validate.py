@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pipeline.core.environment import evaluation_batch
+from pipeline.core.environment import Environment
 from pipeline.detector.gfl import GFL
 from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
@@ -26,7 +26,7 @@ def validation_on(config: ValidationConfig, manifest: Manifest, machine: Placeme
             model,
             mine,
             scale,
-            batch_size=evaluation_batch(),
+            batch_size=Environment.read().eval_batch,
             device=machine.device,
             progress=lambda batches, _total: batches,
         )

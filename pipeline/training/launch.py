@@ -1,10 +1,6 @@
 """A training stage in one process, or in several that share every batch.
 
-The number of processes changes no parameter and no command, so it comes from the environment:
-
-``LDP_TRAIN_PROCESSES``  training processes on this machine, one a GPU (1); the stage starts them by itself
-``LDP_MICRO_BATCH``      images that pass through the network at once, where a process's share does not fit
-
+The number of processes changes no parameter and no command: ``LDP_TRAIN_PROCESSES`` (``core.environment``).
 ``torchrun --nproc-per-node 4 -m stages.train_student NAME`` does the same by hand.
 """
 
@@ -27,9 +23,11 @@ from torch.distributed.elastic.multiprocessing.errors import (
 )
 from torch.distributed.run import parse_args, run
 
-from pipeline.core.environment import device, log_level, run_stage, workers
+from pipeline.core.environment import Environment, workers
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.paths import SCRATCH
+from pipeline.core.stage import run_stage
+from pipeline.detector.device import device
 from pipeline.training.processes import SINGLE_PROCESS, Placement, World
 
 UNFINISHED = SCRATCH / "training"
@@ -63,16 +61,11 @@ def run_training(main: Callable[[World], None], module: str) -> None:
 
 
 def _run_here_or_in_members(main: Callable[[World], None], module: str) -> None:
-    count = training_processes()
+    count = Environment.read().train_processes
     if count == 1:
         main(SINGLE_PROCESS)
     else:
         _start_members(module, count)
-
-
-def training_processes() -> int:
-    """How many processes share a batch, as the environment says."""
-    return _positive("LDP_TRAIN_PROCESSES") or 1
 
 
 def machine(processes: World) -> Placement:
@@ -81,7 +74,7 @@ def machine(processes: World) -> Placement:
         device=_own_device(processes),
         workers=workers(processes.count),
         processes=processes,
-        micro_batch=_positive("LDP_MICRO_BATCH"),
+        micro_batch=Environment.read().micro_batch,
     )
 
 
@@ -101,16 +94,6 @@ def _own_device(processes: World) -> torch.device:
             "processes, or LDP_DEVICE=cpu"
         )
     return torch.device("cuda", own)
-
-
-def _positive(name: str) -> int | None:
-    """A number from the environment, if it is there."""
-    value = os.environ.get(name)
-    if value is None:
-        return None
-    if not value.isdecimal() or int(value) < 1:
-        raise ConfigError(f"{name}: expected a number from 1, but got {value!r}")
-    return int(value)
 
 
 def _start_members(module: str, count: int) -> None:
@@ -168,7 +151,7 @@ def _run_member(main: Callable[[World], None]) -> None:
     """Run the stage in one of several processes; what it fails of is told by the process that started it."""
     _die_with_parent()
     leads = os.environ["RANK"] == "0"
-    level = log_level() if leads else logging.WARNING
+    level = Environment.read().log if leads else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
         with _joined() as processes:

@@ -1,48 +1,68 @@
-"""The machine's own settings: what is chosen where the environment says nothing, and what is refused."""
+"""The machine's own settings: read in one place, and a wrong one is named."""
 
-from collections.abc import Callable
+import re
+from pathlib import Path
 
 import pytest
-import torch
 
-from pipeline.core.environment import cache_workers, worker_environments
+from pipeline.core.environment import Environment, dataset_root, workers
 from pipeline.core.errors import ConfigError
 
-CPU, CUDA, SECOND_GPU = (torch.device(name) for name in ("cpu", "cuda", "cuda:1"))
-Gpus = Callable[[int], None]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LDP_CACHE_WORKERS", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
+    for field in Environment.__struct_fields__:
+        monkeypatch.delenv(f"LDP_{field.upper()}", raising=False)
 
 
-@pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> Gpus:
-    """A machine with so many GPUs."""
-    return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+def test_nothing_needs_to_be_set() -> None:
+    assert Environment.read() == Environment()
 
 
-def test_one_process_writes_the_store_unless_there_are_several_gpus(gpus: Gpus) -> None:
-    for count, workers in ((0, 1), (1, 1), (4, 4)):
-        gpus(count)
-        assert cache_workers(CUDA) == workers
-        assert cache_workers(CPU) == 1
-        assert cache_workers(SECOND_GPU) == 1, "one was asked for"
+def test_texts_become_numbers_and_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"workers": "0", "train_processes": "4", "eval_batch": "7", "log": "debug", "device": "cpu"}
+    for field, value in values.items():
+        monkeypatch.setenv(f"LDP_{field.upper()}", value)
+    expected = Environment(workers=0, train_processes=4, eval_batch=7, log="DEBUG", device="cpu")
+    assert Environment.read() == expected
+    assert workers(training_processes=2) == 0
 
 
-def test_every_worker_sees_a_gpu_of_its_own(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus(2)
-    assert worker_environments(CUDA, 3) == [{"CUDA_VISIBLE_DEVICES": number} for number in "010"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert worker_environments(CUDA, 2) == [{"CUDA_VISIBLE_DEVICES": number} for number in "25"]
-    assert worker_environments(SECOND_GPU, 2) == [{}, {}]
-    assert worker_environments(CPU, 2) == [{}, {}]
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        *(("LDP_CACHE_WORKERS", value, "expected an integer") for value in ("0", "-1", "two", "1.5", "")),
+        ("LDP_WORKERS", "-1", "expected an integer >= 0"),
+        ("LDP_WORKERS", "99999999", "expected an integer <= 1024"),
+        ("LDP_MICRO_BATCH", "0", "expected an integer >= 1"),
+        ("LDP_TRAIN_PROCESSES", "many", "expected an integer, but got 'many'"),
+        (
+            "LDP_LOG",
+            "loud",
+            "expected one of 'DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'",
+        ),
+        ("LDP_RESUME", "yes", "expected one of 'changed-code', but got 'yes'"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        Environment.read()
+    assert str(caught.value).startswith(f"{name}: {message}")
+    assert repr(value.upper() if name == "LDP_LOG" else value) in str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])
-def test_a_number_of_workers_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LDP_CACHE_WORKERS", value)
-    with pytest.raises(ConfigError, match="LDP_CACHE_WORKERS: expected a number of processes from 1"):
-        cache_workers(CPU)
+def test_no_other_code_reads_a_variable_of_ours() -> None:
+    read = re.compile(r"(environ(\.get\(|\[)|getenv\()\s*[\"']LDP_")
+    files = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
+    assert not [path for path in files if read.search(path.read_text())]
+
+
+def test_only_linked_datasets_lie_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LDP_DATASETS", "/data")
+    assert dataset_root("datasets/coco") == "/data/coco"
+    assert dataset_root("runs/smoke/data") == "runs/smoke/data"

@@ -12,7 +12,7 @@ from finished import Ended, call, files_below, working_in
 from project import write_params, write_tiny_dataset
 from quick_python import quick_python
 
-from pipeline.cli.params import require_params
+from pipeline.cli.params import check_params
 from pipeline.cli.stage_processes import stage_processes
 from pipeline.core.config import structure
 from pipeline.detector.config import DetectorConfig
@@ -230,7 +230,7 @@ def test_a_published_recipe_differs_in_what_makes_it_short_alone(
     assert {key: value for key, value in after.items() if value != before[key]} == expected
     assert len(notes) == 2
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(short))
-    require_params(tmp_path / "params.yaml")
+    check_params(tmp_path / "params.yaml")
 
 
 def test_weights_in_torchvisions_cache_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ import pytest
 from project import write_params, write_tiny_dataset
 
 from pipeline.cli.main import main as ldp
-from pipeline.core.environment import run_stage
 from pipeline.core.paths import RunPaths
+from pipeline.core.stage import run_stage
 from pipeline.store.writer import writer
 from pipeline.training.launch import run_training
 from recipes import NAME, tiny_params

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from workspace import STAGE, Run, environment, params_of, session_of, wait_for, write_params
 
-from pipeline.core.environment import run_stage
+from pipeline.core.stage import run_stage
 from pipeline.training.launch import run_training
 
 PREPARATION = ("stages.prepare_data", "stages.prepare_teacher")

@@ -1,10 +1,28 @@
-"""What a stage is told on its command line."""
+"""What every stage shares: its command line, its errors as one line, and its log."""
 
 import argparse
+import logging
+import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 from pipeline.core.config import PARAMS
+from pipeline.core.environment import Environment
+from pipeline.core.errors import PipelineError
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage: an error that a user can cause is one line and exit code 1."""
+    try:
+        logging.basicConfig(level=Environment.read().log, format="%(message)s", stream=sys.stderr)
+        main()
+    except (PipelineError, OSError) as error:
+        # A full disk or a missing permission names its file; LDP_LOG=DEBUG shows where it happened.
+        logging.getLogger(__name__).debug("where it happened:", exc_info=True)
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def stage_arguments(description: str | None, name_help: str | None = None) -> argparse.Namespace:

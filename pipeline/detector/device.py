@@ -1,0 +1,57 @@
+"""From the name of a device in the environment to the device."""
+
+import os
+
+import torch
+
+from pipeline.core.environment import Environment
+from pipeline.core.errors import ConfigError
+
+
+def device() -> torch.device:
+    """The device to compute on.
+
+    Raises:
+        ConfigError: ``LDP_DEVICE`` names none, or one that this machine does not have.
+    """
+    name = Environment.read().device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"LDP_DEVICE: expected a torch device such as cpu or cuda:0, but got {name!r}"
+        ) from error
+    if not _is_here(chosen):
+        raise ConfigError(f"LDP_DEVICE: expected a device that this machine has, but got {name!r}")
+    return chosen
+
+
+def _is_here(chosen: torch.device) -> bool:
+    """Whether anything can be computed on a device."""
+    if chosen.type == "cuda":
+        # Counted, not tried: what is put on a GPU takes half a GB of it, also in a process that only waits.
+        return (chosen.index or 0) < torch.cuda.device_count()
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, ImportError):
+        return False
+    return chosen.type != "meta"
+
+
+def cache_workers(chosen: torch.device) -> int:
+    """Processes that write the store."""
+    return Environment.read().cache_workers or max(1, len(_spread_gpus(chosen)))
+
+
+def worker_environments(chosen: torch.device, workers: int) -> list[dict[str, str]]:
+    """What each worker process has beside this process's environment: a GPU of its own, round and round."""
+    gpus = _spread_gpus(chosen)
+    return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {} for i in range(workers)]
+
+
+def _spread_gpus(chosen: torch.device) -> list[str]:
+    """CUDA's names of the GPUs to spread workers over; none if LDP_DEVICE names one, or the CPU."""
+    if chosen.type != "cuda" or chosen.index is not None:
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
