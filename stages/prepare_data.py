@@ -7,9 +7,9 @@ from pathlib import Path
 from pipeline.core.config import load_section
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
+from pipeline.core.files import write_json
 from pipeline.core.paths import SPLITS, RunPaths, Split, run_paths
 from pipeline.core.progress import show_progress
-from pipeline.core.files import write_json
 from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.datasets.checks import (
     look_at_files,
