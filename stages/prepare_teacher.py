@@ -21,6 +21,7 @@ from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.processes import Placement, World
 from pipeline.training.teacher import train_teacher
 from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.views.classes import to_json
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import Views
 from pipeline.views.manifest import Manifest, read_split
@@ -63,7 +64,8 @@ def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, 
     if model is None:
         import_onnx(Path(config.source), manifest.categories, weights)
     else:
-        save_detector(model, weights, {"strides": model.config.strides})
+        facts = {"strides": model.config.strides, "classes": to_json(manifest.categories)}
+        save_detector(model, weights, facts)
 
 
 def _require_classes(detector: DetectorConfig, manifest: Manifest) -> None:

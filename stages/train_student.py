@@ -20,6 +20,7 @@ from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import Trained
 from pipeline.training.processes import World
 from pipeline.training.validation import write_scores
+from pipeline.views.classes import to_json
 from pipeline.views.manifest import read_split
 
 
@@ -54,13 +55,14 @@ def main(processes: World) -> None:
             if student.continued_from:
                 timing["continued_from_epoch"] = student.continued_from
         if processes.is_main:
-            _write(student, folder.student_weights(name), output)
+            known = {"classes": to_json(train.categories)}
+            save_detector(student.model, folder.student_weights(name), known)
+            _write_curves(student, output)
             seconds = json.loads((output / "timing.json").read_text())["seconds"]
             write_json(folder.training_metric(name), {"seconds": seconds})
 
 
-def _write(student: Trained, weights: Path, output: Path) -> None:
-    save_detector(student.model, weights, {})
+def _write_curves(student: Trained, output: Path) -> None:
     write_curve(student.curve, output / "loss.csv")
     write_scores(student.scores, output / "ap.csv")
 

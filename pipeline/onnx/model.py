@@ -14,7 +14,7 @@ from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.description import OnnxDescription
 from pipeline.onnx.layout import Layout
-from pipeline.views.classes import Category
+from pipeline.views.classes import Category, ids_difference
 
 INSTALL = "`uv sync --extra onnx` or `pip install -e '.[onnx]'`"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -68,7 +68,7 @@ def class_columns(description: OnnxDescription, categories: Sequence[Category]) 
     """The teacher's class for each of a dataset's categories.
 
     Raises:
-        TeacherError: The dataset has a category that the teacher does not know.
+        TeacherError: The dataset has a category that the teacher does not know, or knows by another name.
     """
     columns = {row.category_id: column for column, row in enumerate(description.classes)}
     for category in categories:
@@ -76,6 +76,13 @@ def class_columns(description: OnnxDescription, categories: Sequence[Category]) 
             raise TeacherError(
                 f"{description.name}: expected a class for the dataset's category {category.category_id} "
                 f"({category.name}), but there is none among its classes"
+            )
+        row = description.classes[columns[category.category_id]]
+        difference = ids_difference([category], [Category(category_id=row.category_id, name=row.name)])
+        if difference:
+            raise TeacherError(
+                f"{description.name}: classes: {difference}; list them as the file has them, "
+                "each with the dataset's id and name"
             )
     return tuple(columns[category.category_id] for category in categories)
 

@@ -16,7 +16,7 @@ from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
 from pipeline.onnx.model import OnnxHandle, class_columns
-from pipeline.views.classes import Category
+from pipeline.views.classes import Category, described_difference
 from pipeline.views.conventions import Conventions
 
 ONNX = "onnx"
@@ -96,6 +96,9 @@ def open_model(path: Path, categories: tuple[Category, ...]) -> ModelHandle:
             f"{path}: expected a teacher of the dataset's {len(categories)} classes, "
             f"but it has {config.num_classes}"
         )
+    difference = described_difference(categories, document.get("classes"))
+    if difference:
+        raise TeacherError(f"{described}: it was trained for other classes than the dataset's: {difference}")
     conventions = Conventions.from_json(document)
     weights = path.with_suffix(".safetensors")
     return GflHandle(weights=weights, config=config, conventions=conventions)

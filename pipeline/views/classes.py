@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from unicodedata import normalize
+
+import msgspec
 
 from pipeline.core.errors import short_repr
 
@@ -43,6 +46,22 @@ def names_difference(expected: Sequence[Category], got: Sequence[str]) -> str | 
 def same_name(left: str, right: str) -> bool:
     """Equal but for the spelling of accents."""
     return normalize("NFC", left) == normalize("NFC", right)
+
+
+def to_json(categories: Sequence[Category]) -> list[tuple[int, str]]:
+    """For the description beside a detector's weights: id and name of each label."""
+    return [(category.category_id, category.name) for category in categories]
+
+
+def described_difference(expected: Sequence[Category], described: Any) -> str | None:
+    """As :func:`ids_difference`, for the ``classes`` of a description, if it has any."""
+    if described is None:
+        return None
+    try:
+        rows = msgspec.convert(described, list[tuple[int, str]])
+    except msgspec.ValidationError:
+        return f"expected [id, name] for each, but got {short_repr(described)}"
+    return ids_difference(expected, [Category(category_id=number, name=name) for number, name in rows])
 
 
 def _shown(category: Category) -> str:

@@ -24,7 +24,7 @@ from pipeline.core.files import sha256_of_file
 from pipeline.detector.gfl import GFL, save_detector
 from pipeline.onnx import model as onnx_model
 from pipeline.onnx.models import import_onnx, open_model, read_onnx
-from pipeline.views.classes import Category
+from pipeline.views.classes import Category, to_json
 
 CPU = torch.device("cpu")
 CATEGORIES = tuple(Category(category_id=i, name=name) for i, name in SHAPES.items())
@@ -200,3 +200,20 @@ def test_a_gfl_is_found_by_its_weights_or_its_description(gfl: GFL, tmp_path: Pa
     )
     assert by_weights == by_description
     assert by_weights.spec == gfl.spec
+
+
+def test_classes_of_other_names_or_in_another_order_are_refused(
+    gfl: GFL, clairvoyant: Path, tmp_path: Path
+) -> None:
+    swapped = tuple(
+        Category(category_id=c.category_id, name=other.name)
+        for c, other in zip(CATEGORIES, CATEGORIES[::-1], strict=True)
+    )
+    save_detector(gfl, tmp_path / "teacher.safetensors", {"classes": to_json(CATEGORIES)})
+    open_model(tmp_path / "teacher.json", CATEGORIES)
+    with pytest.raises(TeacherError, match="trained for other classes than the dataset's: expected class"):
+        open_model(tmp_path / "teacher.json", swapped)
+    read_onnx(clairvoyant, TWO)
+    renamed = (Category(category_id=TWO[0].category_id, name="other"), *TWO[1:])
+    with pytest.raises(TeacherError, match=r"classes: expected class 'other' \(id \d\), but got"):
+        read_onnx(clairvoyant, renamed)
