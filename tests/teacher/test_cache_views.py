@@ -210,12 +210,7 @@ def test_the_live_teacher_agrees_with_its_store_and_another_teacher_does_not(tmp
 def test_other_regions_than_stored_are_refused(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     store = TargetStore.open(write(tmp_path, small_store_plan(plan, QUANTIZED)))
-    moved = type(plan)(
-        manifest=plan.manifest,
-        strides=plan.strides,
-        views=plan.views,
-        regions=RegionsConfig(vlr="paper"),
-    )
+    moved = replace(plan, regions=RegionsConfig(vlr="paper"))
     keys = sample_keys(store, fidelity())
     with pytest.raises(CacheError, match="the regions of stored views differ"):
         measure_fidelity(store, moved, small_teacher(plan.manifest), fidelity(), keys)

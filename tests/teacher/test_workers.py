@@ -41,7 +41,7 @@ class Workspace:
 
     folder: Path
     setup: StoreInputs
-    planned: StoreLayout
+    layout: StoreLayout
 
     @property
     def job(self) -> PartitionJob:
@@ -70,7 +70,7 @@ class Workspace:
     ) -> tuple[Files, StoreTimes]:
         output = self.folder / f"{name}.zarr"
         times = fill_store(
-            self.view,
+            self.layout,
             engine,
             scratch_root=self.folder,
             output=output,
@@ -98,7 +98,7 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
         forward_precision="float32",
     )
     setup = load_inputs(config, views.manifest, folder / "teacher.safetensors")
-    planned = layout_store(
+    layout = layout_store(
         setup.view_set,
         config,
         num_classes=setup.spec.num_classes,
@@ -108,7 +108,7 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
         processes=1,
         progress=lambda items, _total, _label: items,
     )
-    return Workspace(folder=folder, setup=setup, view=planned)
+    return Workspace(folder=folder, setup=setup, layout=layout)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partit
     tmp_path: Path, scheduler: str
 ) -> None:
     workspace = prepare(tmp_path, silent=True)
-    writer.init(workspace.scratch, workspace.view.schema, workspace.view.table)
+    writer.init(workspace.scratch, workspace.layout.schema, workspace.layout.table)
     teller = small_teacher(workspace.setup.view_set.manifest)
     list(write_here(workspace.setup.view_set, teller, 1, workspace.scratch, [3, 5]))
     engine = workspace.workers(partial(existing_cluster, scheduler))
@@ -188,7 +188,7 @@ def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partit
         workspace.fill(engine, "never")
     # Partitions without a single point have nothing that could be NaN.
     pointless = {
-        index for index in range(16) if not workspace.view.table.counts[2 * index : 2 * index + 2, 0].any()
+        index for index in range(16) if not workspace.layout.table.counts[2 * index : 2 * index + 2, 0].any()
     }
     finished = writer.finished_partitions(workspace.scratch)
     assert {3, 5} <= finished <= {3, 5} | pointless
