@@ -13,7 +13,6 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.benchmark.sample import Sample, ViewArrays, ViewRows
-from pipeline.codec.weights import quantize_weights
 from pipeline.core.errors import CacheError
 from pipeline.store.format import schema as layout
 from pipeline.store.format.schema import sharded_specs
@@ -52,7 +51,7 @@ class TargetReader:
 
     def arrays(self, content: StoredView) -> ViewArrays:
         planned, points = content.view, content.view.points
-        weights = quantize_weights(points.valuable_weight, self.store.schema.precision.weight_scale)
+        weights = self.store.schema.weight_code.quantize(points.valuable_weight)
         return {
             layout.REGION: np.stack([points.level, points.position, points.main_gt, weights], axis=1),
             layout.EDGE_CODES: content.edge_codes,

@@ -1,18 +1,19 @@
 """How finely logits and weights are stored."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta
 
+from pipeline.codec.weights import ExactWeights, LinearWeights, LogarithmicWeights, WeightCode
 from pipeline.core.config import MAX_NUMBER, Positive, Section, structure
 from pipeline.core.errors import ConfigError
 
-QUANTIZED_WEIGHT_SCALE = 2**10 - 1
-"""Codes per unit of weight when quantized: an IoU to 5e-4, which adds 0.2 % to the gradient where the logits'
-quantizer adds 2 %, and takes half the bytes of 16 bits."""
-LOSSLESS_WEIGHT_SCALE = 2**24
-"""Codes per unit of weight when lossless: the spacing of float32 just below 1."""
+LINEAR_WEIGHT_SCALES = {False: 2**10 - 1, True: 2**24}
+"""Codes per unit of weight in format 2, of quantized and of lossless stores."""
+
+LAST_FORMAT_OF_LINEAR_WEIGHTS = 2
 
 
 _STORED_NAMES = {"edge_step": "edge_step", "max_step_factor": "edge_step_cap", "cls_step": "cls_step"}
@@ -41,22 +42,26 @@ class Precision(Section, frozen=True, kw_only=True):
         return self.edge_step is None
 
     @property
-    def weight_scale(self) -> int:
-        """Integer code of a weight of 1."""
-        return LOSSLESS_WEIGHT_SCALE if self.lossless else QUANTIZED_WEIGHT_SCALE
+    def max_step_exponent(self) -> int:
+        """The largest ``k`` with ``2**(k/2) <= max_step_factor``; ``frexp`` is exact, a logarithm is not."""
+        return math.frexp(self.max_step_factor**2)[1] - 1
 
-    @property
-    def formula(self) -> str:
+    def weight_code(self, format_version: int) -> WeightCode:
+        """How a store of a format holds its weights."""
+        if format_version <= LAST_FORMAT_OF_LINEAR_WEIGHTS:
+            return LinearWeights(LINEAR_WEIGHT_SCALES[self.lossless])
+        return ExactWeights() if self.lossless else LogarithmicWeights()
+
+    def formula(self, weights: WeightCode) -> str:
         """How to turn the stored numbers into values, in words, for a reader without this code."""
-        weights = f"valuable_weight = weight_code / {self.weight_scale}."
         if self.lossless:
-            return f"{weights} edge_codes and cls_codes are float32 logits as they are."
+            return f"{weights.formula} edge_codes and cls_codes are float32 logits as they are."
         return (
-            f"{weights} cls_logit = cls_code * {self.cls_step}. "
+            f"{weights.formula} cls_logit = cls_code * {self.cls_step}. "
             "edge_logit[i] = sum over j = 1..bins-1 of (edge_code[j-1] - 128) * step * sqrt(2/bins) * "
             "cos(pi*j*(2*i+1)/(2*bins)), up to a constant per edge, which softmax ignores. "
             f"step = {self.edge_step} where main_gt >= 0, else {self.edge_step} * 2**(k/2), "
-            f"k = round(1 - log2(valuable_weight)) limited so that 2**(k/2) <= {self.max_step_factor}."
+            f"k = {weights.exponent_formula}, but at most {self.max_step_exponent}."
         )
 
     def to_json(self) -> dict[str, float | None]:

@@ -16,25 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.precision import Precision
-
-
-def step_exponents(precision: Precision, weight_codes: NDArray[np.integer]) -> NDArray[np.int64]:
-    """``k = round(-log2(weight / 2))`` limited to ``0..2*log2(max_step_factor)``.
-
-    Args:
-        precision: Gives the scale of the codes and the cap.
-        weight_codes: (P,) as ``quantize_weights`` returns them.
-
-    Returns:
-        (P,) exponents ``k`` of ``sqrt(2)``.
-    """
-    thresholds = _code_thresholds(precision)
-    below = np.searchsorted(thresholds, weight_codes, side="left")
-    return (len(thresholds) - below).astype(np.int64)
+from pipeline.codec.weights import WeightCode
 
 
 def edge_steps(
-    precision: Precision, weight_codes: NDArray[np.integer], main_region: NDArray[np.bool_]
+    precision: Precision, weights: WeightCode, codes: NDArray[np.integer], main_region: NDArray[np.bool_]
 ) -> NDArray[np.float32] | None:
     """The step of each point: ``edge_step`` in the main region, else ``edge_step * 2**(k/2)``.
 
@@ -43,7 +29,8 @@ def edge_steps(
 
     Args:
         precision: Steps and cap.
-        weight_codes: (P,) as ``quantize_weights`` returns them.
+        weights: Gives ``k``.
+        codes: (P,) of the weights.
         main_region: (P,) true where the point is in the main region.
 
     Returns:
@@ -51,13 +38,9 @@ def edge_steps(
     """
     if precision.edge_step is None:
         return None
-    exponents = np.where(main_region, 0, step_exponents(precision, weight_codes))
-    return _step_table(precision.edge_step, _largest_exponent(precision))[exponents]
-
-
-def _largest_exponent(precision: Precision) -> int:
-    """``floor(2 * log2(cap))``; ``frexp`` is exact where a logarithm may round up."""
-    return math.frexp(precision.max_step_factor**2)[1] - 1
+    largest = precision.max_step_exponent
+    exponents = np.where(main_region, 0, weights.step_exponents(codes, largest))
+    return _step_table(precision.edge_step, largest)[exponents]
 
 
 @cache
@@ -65,15 +48,3 @@ def _step_table(edge_step: float, largest: int) -> NDArray[np.float32]:
     """``edge_step * 2**(k/2)`` for k = 0..largest; ``sqrt`` is exactly rounded everywhere, ``pow`` is not."""
     factors = [2.0 ** (k // 2) * (math.sqrt(2.0) if k % 2 else 1.0) for k in range(largest + 1)]
     return np.array([edge_step * factor for factor in factors], dtype=np.float32)
-
-
-@cache
-def _code_thresholds(precision: Precision) -> NDArray[np.int64]:
-    """Ascending codes ``T_j``, one per j = largest..1, with ``k >= j`` exactly when ``code <= T_j``.
-
-    ``1 - log2(code / scale) >= j - 1/2`` means ``code**2 <= 8 * scale**2 / 4**j``: an integer square root.
-    No tie is possible, because ``2**(3/2 - j)`` is irrational.
-    """
-    square = 8 * precision.weight_scale**2
-    exponents = range(_largest_exponent(precision), 0, -1)
-    return np.array([math.isqrt(square // 4**j) for j in exponents], dtype=np.int64)

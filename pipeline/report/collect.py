@@ -20,7 +20,7 @@ from pipeline.report.edge_examples import (
 from pipeline.report.runs import Pair, Run, choose_pair, read_json, read_students, read_teacher
 from pipeline.report.shown_views import ShownView, sample_views
 from pipeline.report.statistics import StoreStatistics, measure_store
-from pipeline.store.format.schema import FORMAT_VERSION, StoreSchema
+from pipeline.store.format.schema import StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import Manifest
@@ -101,7 +101,7 @@ def collect(
         val=val,
         schema=store.schema,
         fingerprint=digest(store.fingerprint),
-        format_version=FORMAT_VERSION,
+        format_version=store.schema.format_version,
         statistics=measure_store(store),
         cache_timing=read_json(folder.cache_timing),
         fidelity=read_json(folder.fidelity),

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from pipeline.codec.precision import Precision
+from pipeline.codec.weights import ExactWeights, LinearWeights, LogarithmicWeights
 from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
 
@@ -38,12 +39,16 @@ def test_unknown_or_missing_keys_are_refused() -> None:
         Precision.from_json({"edge_step": 0.1, "cls_step": 0.1})
 
 
-def test_weight_scale_depends_on_losslessness() -> None:
-    assert QUANTIZED.weight_scale == 1023
-    assert LOSSLESS.weight_scale == 2**24
+def test_weights_are_coded_as_their_format_has_it() -> None:
+    assert [QUANTIZED.weight_code(version) for version in (2, 3)] == [
+        LinearWeights(1023),
+        LogarithmicWeights(),
+    ]
+    assert [LOSSLESS.weight_code(version) for version in (2, 3)] == [LinearWeights(2**24), ExactWeights()]
 
 
 def test_formula_names_the_numbers_a_plain_reader_needs() -> None:
-    for number in ("0.1", "0.05", "4.0", "1023"):
-        assert number in QUANTIZED.formula
-    assert "float32" in LOSSLESS.formula
+    for number in ("0.1", "0.05", "at most 4"):
+        assert number in QUANTIZED.formula(LogarithmicWeights())
+    assert "float32" in LOSSLESS.formula(ExactWeights())
+    assert "weight_code / 16777216" in LOSSLESS.formula(LinearWeights(2**24))

@@ -1,41 +1,91 @@
+"""Weights: relative precision from the largest to the smallest, zero apart; old codes as they were."""
+
+import math
+
 import numpy as np
 import pytest
 
-from pipeline.codec.weights import dequantize_weights, quantize_weights
+from pipeline.codec.weights import (
+    CODES_PER_OCTAVE,
+    ExactWeights,
+    LinearWeights,
+    LogarithmicWeights,
+    WeightCode,
+)
 
-SCALES = [65535, 2**24]
+CODES = [LogarithmicWeights(), ExactWeights(), LinearWeights(1023), LinearWeights(2**24)]
+every_code = pytest.mark.parametrize("code", CODES, ids=lambda code: type(code).__name__)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_error_is_at_most_half_a_code(scale: int) -> None:
-    weights = np.random.default_rng(0).random(1000).astype(np.float32)
-    back = dequantize_weights(quantize_weights(weights, scale), scale)
-    assert np.abs(back.astype(np.float64) - weights).max() <= 0.5 / scale + 2.0**-25
-    assert back.dtype == np.float32
+def weights_of_all_sizes() -> np.ndarray:
+    """An even spread of logarithms: from 1 down to an anchor of 512 px that meets 0.01 px^2."""
+    return np.float32(10.0 ** -np.random.default_rng(0).uniform(0, 7.4, 5000))
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_zero_stays_zero_and_the_smallest_positive_weight_stays_positive(scale: int) -> None:
+@every_code
+def test_the_error_is_at_most_what_the_code_promises(code: WeightCode) -> None:
+    weights = weights_of_all_sizes()
+    error = np.abs(code.dequantize(code.quantize(weights)).astype(np.float64) - weights)
+    assert (error <= code.max_error(weights)).all()
+
+
+def test_the_smallest_weights_are_as_precise_as_the_largest() -> None:
+    weights = weights_of_all_sizes()
+    for code, relative in ((LogarithmicWeights(), 0.0028), (ExactWeights(), 0.0)):
+        back = code.dequantize(code.quantize(weights)).astype(np.float64)
+        assert (np.abs(back / weights - 1) <= relative).all()
+    linear = LinearWeights(1023)
+    assert np.abs(linear.dequantize(linear.quantize(weights)) / weights - 1).max() > 100
+
+
+@every_code
+def test_zero_alone_is_code_zero(code: WeightCode) -> None:
     weights = np.array([0.0, np.finfo(np.float32).tiny, 1e-9, 1.0], dtype=np.float32)
-    assert quantize_weights(weights, scale).tolist() == [0, 1, 1, scale]
+    codes = code.quantize(weights)
+    assert (codes > 0).tolist() == [False, True, True, True]
+    assert code.dequantize(codes)[[0, 3]].tolist() == [0, 1]
+    assert codes.dtype == np.int32
+    assert code.dequantize(codes).dtype == np.float32
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_codes_survive_a_second_round(scale: int) -> None:
-    codes = np.unique(np.random.default_rng(1).integers(0, scale + 1, 5000)).astype(np.int32)
-    np.testing.assert_array_equal(quantize_weights(dequantize_weights(codes, scale), scale), codes)
+def test_codes_survive_a_second_round() -> None:
+    logarithmic, linear = LogarithmicWeights(), LinearWeights(1023)
+    codes = np.arange(126 * CODES_PER_OCTAVE)
+    np.testing.assert_array_equal(logarithmic.quantize(logarithmic.dequantize(codes)), codes)
+    np.testing.assert_array_equal(linear.quantize(linear.dequantize(codes[:1024])), codes[:1024])
 
 
-def test_no_points() -> None:
-    assert quantize_weights(np.empty(0, np.float32), 65535).shape == (0,)
+def test_no_machines_logarithm_can_tip_a_code() -> None:
+    """Every limit between two codes is far from its nearest float32, measured in last bits of a float64."""
+    limits = 2.0 ** -((np.arange(24 * CODES_PER_OCTAVE) + 0.5) / CODES_PER_OCTAVE)
+    nearest = limits.astype(np.float32).astype(np.float64)
+    assert np.abs(np.log2(nearest / limits)).min() > 100 * np.spacing(24.0)
 
 
-@pytest.mark.parametrize("bad", [-0.01, 1.01])
-def test_a_weight_outside_the_unit_interval_is_refused(bad: float) -> None:
-    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
-        quantize_weights(np.array([0.5, bad], np.float32), 65535)
+@pytest.mark.parametrize("code", [LogarithmicWeights(), LinearWeights(1023)], ids=str)
+def test_exponents_are_the_rounded_logarithm(code: WeightCode) -> None:
+    codes = np.arange(1, 1024)
+    exact = 1 - np.log2(code.dequantize(codes).astype(np.float64))
+    away = np.abs(exact - np.floor(exact) - 0.5) > 1e-6
+    np.testing.assert_array_equal(code.step_exponents(codes, 99)[away], np.rint(exact)[away])
+    assert away.mean() > 0.98
+    assert code.step_exponents(codes, 3).max() == 3
 
 
-def test_non_finite_weights_are_counted() -> None:
-    with pytest.raises(ValueError, match="2 of 3"):
-        quantize_weights(np.array([np.nan, 0.5, np.inf], np.float32), 65535)
+def test_the_sum_of_weights_is_a_whole_number_of_units() -> None:
+    weights = np.float32([0.5, 0.25, 2**-10])
+    for code in (LogarithmicWeights(), ExactWeights()):
+        assert code.total(code.quantize(weights)) / code.total_unit == 0.75 + 2**-10
+    assert LinearWeights(1023).total(np.array([3, 4])) == 7
+
+
+@every_code
+def test_no_points(code: WeightCode) -> None:
+    assert code.dequantize(code.quantize(np.empty(0, np.float32))).shape == (0,)
+
+
+@every_code
+@pytest.mark.parametrize("bad", [-0.01, 1.01, math.nan, math.inf])
+def test_a_weight_outside_the_unit_interval_is_refused(code: WeightCode, bad: float) -> None:
+    with pytest.raises(ValueError, match=r"in \[0, 1\]|1 of 2"):
+        code.quantize(np.array([0.5, bad], np.float32))

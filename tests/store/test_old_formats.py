@@ -45,6 +45,6 @@ def test_format_2_is_read() -> None:
 def test_format_1_which_was_never_released_is_refused_with_what_to_do() -> None:
     """It coded the logits themselves, below the largest of their edge."""
     with pytest.raises(
-        CacheError, match="expected a store of format_version 2, but got 1; make the store again"
+        CacheError, match="expected a store of format_version 2 or 3, but got 1; make the store again"
     ):
         TargetStore.open(STORES / "format_1.zarr")

@@ -2,15 +2,19 @@ import json
 import math
 import multiprocessing
 import pickle
+import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 from store_cases import LOSSLESS, QUANTIZED, Plan, make_plan, plan_of, write_all, write_store
 
+from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
 from pipeline.store.format.attributes import SEAL, write_attributes
 from pipeline.store.reader.reader import TargetStore
@@ -46,7 +50,7 @@ def test_a_view_comes_back_as_planned(plan: Plan, store: TargetStore) -> None:
             np.testing.assert_array_equal(getattr(read.points, name), getattr(planned.points, name))
         weight, expected = read.points.valuable_weight, planned.points.valuable_weight
         np.testing.assert_array_equal(weight > 0, expected > 0)
-        np.testing.assert_allclose(weight, expected, atol=1 / store.schema.precision.weight_scale)
+        assert (abs(weight - expected) <= store.schema.weight_code.max_error(expected)).all()
 
 
 def test_logits_come_back_within_half_a_step(plan: Plan, store: TargetStore) -> None:
@@ -75,9 +79,10 @@ def test_plain_zarr_reads_the_same(plan: Plan, store: TargetStore) -> None:
         region = arrays["points/region"][point : point + points]
         kept = view.view.points
         np.testing.assert_array_equal(np.stack([kept.level, kept.position, kept.main_gt], 1), region[:, :3])
-        np.testing.assert_array_equal(
-            kept.valuable_weight, (region[:, 3] / store.schema.precision.weight_scale).astype(np.float32)
-        )
+        codes = np.ascontiguousarray(region[:, 3])
+        weights = np.where(codes, 2.0 ** (-(codes - 1) / 128), 0)
+        weights = codes.view(np.float32) if view.edge_steps is None else weights
+        np.testing.assert_array_equal(kept.valuable_weight, weights.astype(np.float32))
         np.testing.assert_array_equal(view.edge_codes, arrays["points/edge_codes"][point : point + points])
         np.testing.assert_array_equal(view.cls_codes, arrays["main/cls_codes"][main : main + mains])
         np.testing.assert_array_equal(view.view.boxes_xyxy, arrays["boxes/xyxy"][box : box + boxes])
@@ -88,29 +93,59 @@ def test_plain_zarr_reads_the_same(plan: Plan, store: TargetStore) -> None:
         assert arrays["views/geometry"][row].tolist() == sizes
 
 
-def test_the_formula_in_the_attributes_is_enough_for_a_reader_without_this_code(tmp_path: Path) -> None:
-    """Written out as the attribute ``quantizer`` says it, number by number."""
-    plan = make_plan(QUANTIZED)
-    store = TargetStore.open(write_store(tmp_path, plan))
-    view = store.read(plan.views[3].key)
-    assert "sqrt(2/bins) * cos(pi*j*(2*i+1)/(2*bins))" in QUANTIZED.formula
-    bins, decoded = 5, view.edge_logits()
-    for point, codes in enumerate(view.edge_codes.reshape(-1, 4, bins - 1).tolist()):
-        weight = view.view.points.valuable_weight[point]
-        k = min(round(1 - math.log2(weight)), 4) if view.view.points.main_gt[point] < 0 else 0
-        for edge, coefficients in enumerate(codes):
+def decode_by_the_description(formula: str, region: Any, edge_codes: Any, cls_codes: Any, bins: int) -> Any:
+    """Weights, edge and class logits of a view as the attribute ``quantizer`` words them."""
+    rows = [int(row[3]) for row in region]
+    if "read as an integer" in formula:
+        weights = [struct.unpack("<f", struct.pack("<i", code))[0] for code in rows]
+    else:
+        assert "valuable_weight = 0 where weight_code = 0, else 2**(-(weight_code - 1) / 128)." in formula
+        weights = [2 ** (-(code - 1) / 128) if code else 0.0 for code in rows]
+    if "float32 logits as they are" in formula:
+        return weights, edge_codes.reshape(-1, 4, bins).tolist(), cls_codes.tolist()
+    (cls_step,) = re.findall(r"cls_logit = cls_code \* ([0-9.]+)\. ", formula)
+    ((step, largest),) = re.findall(r"step = ([0-9.]+) where .* but at most (\d+)\.", formula)
+    assert "sqrt(2/bins) * cos(pi*j*(2*i+1)/(2*bins))" in formula
+    assert "k = floor(1.5 + (weight_code - 1) / 128)" in formula
+    edges = []
+    for row, codes in zip(region, edge_codes.reshape(-1, 4, bins - 1).tolist(), strict=True):
+        k = 0 if row[2] >= 0 else min(math.floor(1.5 + (row[3] - 1) / 128), int(largest))
+        scale = float(step) * 2 ** (k / 2) * math.sqrt(2 / bins)
+        for edge in codes:
             for i in range(bins):
-                terms = [
-                    (code - 128) * 0.1 * 2 ** (k / 2) * math.sqrt(2 / bins)
-                    * math.cos(math.pi * j * (2 * i + 1) / (2 * bins))
-                    for j, code in enumerate(coefficients, start=1)
-                ]  # fmt: skip
-                assert decoded[point, edge, i] == pytest.approx(sum(terms), abs=1e-4)
+                cosines = [math.cos(math.pi * j * (2 * i + 1) / (2 * bins)) for j in range(1, bins)]
+                edges.append(sum((c - 128) * scale * cosine for c, cosine in zip(edge, cosines, strict=True)))
+    return weights, edges, [[code * float(cls_step) for code in row] for row in cls_codes.tolist()]
+
+
+@pytest.mark.parametrize("cap", [1.0, 3.0, 4.0, 8.0])
+@pytest.mark.parametrize("edge_step", [0.03, 0.4, None])
+def test_a_decoder_written_from_the_description_alone_equals_the_reader(
+    tmp_path: Path, edge_step: float | None, cap: float
+) -> None:
+    precision = Precision(edge_step=edge_step, max_step_factor=cap, cls_step=edge_step and 0.05)
+    plan = make_plan(precision)
+    store = TargetStore.open(write_store(tmp_path, plan))
+    root = zarr.open_group(store.path, mode="r")
+    arrays = {path: np.asarray(array) for path, array in root.members(max_depth=None) if "/" in path}
+    for row, planned in enumerate(plan.views):
+        point, points, main, mains, _, _ = arrays["views/extent"][row]
+        weights, edges, classes = decode_by_the_description(
+            str(root.attrs["quantizer"]),
+            arrays["points/region"][point : point + points],
+            arrays["points/edge_codes"][point : point + points],
+            arrays["main/cls_codes"][main : main + mains],
+            bins=5,
+        )
+        view = store.read(planned.key)
+        np.testing.assert_array_equal(view.view.points.valuable_weight, np.float32(weights))
+        np.testing.assert_allclose(view.edge_logits(), np.reshape(edges, (-1, 4, 5)), atol=2e-5)
+        np.testing.assert_allclose(view.cls_logits(), np.reshape(classes, (-1, 3)), atol=1e-6)
 
 
 def test_attributes_describe_the_store(plan: Plan, store: TargetStore) -> None:
     attributes = dict(zarr.open_group(store.path, mode="r").attrs)
-    assert attributes["quantizer"] == plan.schema.precision.formula
+    assert attributes["quantizer"] == plan.schema.formula
     assert store.schema == plan.schema
     assert store.fingerprint == plan.schema.fingerprint
     assert store.statistics["points"] == 105
@@ -232,7 +267,7 @@ def test_a_store_without_finalise_is_refused(tmp_path: Path) -> None:
         TargetStore.open(tmp_path / STORE_FOLDER)
 
 
-@pytest.mark.parametrize(("version", "remedy"), [(3, "update this code"), (0, "make the store again")])
+@pytest.mark.parametrize(("version", "remedy"), [(4, "update this code"), (0, "make the store again")])
 def test_another_version_is_refused(tmp_path: Path, version: int, remedy: str) -> None:
     path = write_store(tmp_path, make_plan())
     attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]

@@ -62,7 +62,7 @@ def test_a_summary_is_one_json_document(tmp_path: Path, precision: object) -> No
     document = json.loads(json.dumps(summary.to_json(), allow_nan=False))
     assert document["fingerprint"] == plan.schema.fingerprint
     assert document["precision"] == plan.schema.precision.to_json()
-    assert document["quantizer"] == plan.schema.precision.formula
+    assert document["quantizer"] == plan.schema.formula
     assert set(document["clipped"]) == {"edge", "cls"}
 
 

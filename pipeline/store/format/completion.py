@@ -24,7 +24,7 @@ class PartitionStatistics:
         points: Points.
         main_points: Points in the main region.
         valuable_points: Points in the valuable region.
-        valuable_weight_codes: Sum of the weight codes of the valuable region.
+        valuable_weight_codes: Sum of the weights of the valuable region, see ``WeightCode.total``.
         edge_codes_clipped: Edge codes that saturated.
         cls_codes_clipped: Class codes that saturated.
     """

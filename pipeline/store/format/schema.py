@@ -6,11 +6,17 @@ from typing import Any
 
 from pipeline.codec.edges import edge_columns
 from pipeline.codec.precision import Precision
+from pipeline.codec.weights import WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.views.conventions import Conventions
 from pipeline.views.pyramid import Pyramid
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Of new stores."""
+
+READABLE_VERSIONS = (2, FORMAT_VERSION)
+"""Format 2 coded weights linearly, see ``codec.weights``; format 1 was never released."""
+
 CHUNK_ROWS = 512
 """Rows of an inner chunk, what is read and decompressed at once: 1,024 pack 1 % better and read 20 % slower
 (an image has about 900 points), 256 pack 2 % worse and read no faster."""
@@ -75,6 +81,7 @@ class StoreSchema:
         chunk_rows: Rows of an inner chunk of the ``points`` arrays.
         fingerprint: JSON; what the store was made from, see ``fingerprint.check_compatible``.
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
+        format_version: One of ``READABLE_VERSIONS``.
     """
 
     bins: int
@@ -89,6 +96,7 @@ class StoreSchema:
     chunk_rows: int
     fingerprint: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         assert self.views_per_partition > 0
@@ -101,6 +109,16 @@ class StoreSchema:
         """Rows of an inner chunk of the ``main`` array; they divide ``chunk_rows``."""
         whole = self.chunk_rows % MAIN_CHUNK_SHARE == 0
         return self.chunk_rows // MAIN_CHUNK_SHARE if whole else self.chunk_rows
+
+    @property
+    def weight_code(self) -> WeightCode:
+        """How weights are held."""
+        return self.precision.weight_code(self.format_version)
+
+    @property
+    def formula(self) -> str:
+        """The decoder in words."""
+        return self.precision.formula(self.weight_code)
 
     @property
     def conventions(self) -> Conventions:
@@ -123,7 +141,8 @@ class StoreSchema:
 
     def to_json(self) -> dict[str, Any]:
         plain = {"strides": list(self.strides), "precision": self.precision.to_json()}
-        return {"format_version": FORMAT_VERSION, **asdict(self), **plain}
+        document = {**asdict(self), **plain}
+        return {"format_version": document.pop("format_version"), **document}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "StoreSchema":
@@ -133,7 +152,7 @@ class StoreSchema:
             CacheError: The document is of another format version.
         """
         require_version(document)
-        values = {name: value for name, value in document.items() if name != "format_version"}
+        values = dict(document)
         values["strides"] = tuple(values["strides"])
         values["precision"] = Precision.from_json(values["precision"])
         return cls(**values)
@@ -146,11 +165,12 @@ def require_version(document: Mapping[str, Any]) -> None:
         CacheError: Says which side is older, and what to do.
     """
     version = document.get("format_version")
-    if version == FORMAT_VERSION:
+    if version in READABLE_VERSIONS:
         return
+    expected = " or ".join(map(str, READABLE_VERSIONS))
     newer = isinstance(version, int) and version > FORMAT_VERSION
     remedy = "update this code" if newer else "make the store again: `dvc repro -f cache_teacher`"
-    raise CacheError(f"expected a store of format_version {FORMAT_VERSION}, but got {version!r}; {remedy}")
+    raise CacheError(f"expected a store of format_version {expected}, but got {version!r}; {remedy}")
 
 
 def table_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:

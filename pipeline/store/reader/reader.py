@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.steps import edge_steps
-from pipeline.codec.weights import dequantize_weights
 from pipeline.core.errors import CacheError
 from pipeline.core.files import FileDigest
 from pipeline.store.format import schema as layout
@@ -183,12 +182,14 @@ class TargetStore:
         points, count, main, main_count, _, _ = self._extent[row].tolist()
         region = self._region(row)
         view = self._labeled(key, row, region)
+        schema = self.schema
+        main_region = view.points.main_region
         return StoredView(
             view=view,
             edge_codes=self._rows[layout.EDGE_CODES].read(points, count),
-            edge_steps=edge_steps(self.schema.precision, region[:, 3], view.points.main_region),
+            edge_steps=edge_steps(schema.precision, schema.weight_code, region[:, 3], main_region),
             cls_codes=self._rows[layout.CLS_CODES].read(main, main_count),
-            cls_step=self.schema.precision.cls_step,
+            cls_step=schema.precision.cls_step,
         )
 
     def _rows_of(self, image_id: int) -> range:
@@ -224,6 +225,6 @@ class TargetStore:
                 level=region[:, 0],
                 position=region[:, 1],
                 main_gt=region[:, 2],
-                valuable_weight=dequantize_weights(region[:, 3], self.schema.precision.weight_scale),
+                valuable_weight=self.schema.weight_code.dequantize(region[:, 3]),
             ),
         )

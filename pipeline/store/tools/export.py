@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.codec.edges import EDGES
 from pipeline.core.errors import CacheError
 from pipeline.core.files import atomic_path
-from pipeline.store.format.schema import FORMAT_VERSION, StoreSchema
+from pipeline.store.format.schema import StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
 from pipeline.store.tools.points import locate_points
@@ -104,7 +104,7 @@ def export_views(store: TargetStore, keys: Sequence[ViewKey]) -> dict[str, NDArr
         **rows,
         "main_point": rows["main_point"] + first_points,
         "strides": np.asarray(schema.strides, np.int64),
-        "format_version": np.asarray(FORMAT_VERSION, np.int64),
+        "format_version": np.asarray(schema.format_version, np.int64),
     }
 
 

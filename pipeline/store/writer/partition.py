@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from pipeline.codec.classes import quantize_classes
 from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
-from pipeline.codec.precision import Precision
 from pipeline.codec.steps import edge_steps
-from pipeline.codec.weights import quantize_weights
+from pipeline.codec.weights import WeightCode
 from pipeline.store.format.completion import PartitionStatistics
 from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
 from pipeline.views.types import KeptPoints, LabeledView, SoftTargets
@@ -50,7 +49,7 @@ def quantize_partition(
 def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_bytes: int) -> dict[str, Any]:
     """What the store's attributes say about its content."""
     edge_codes = total.points * edge_columns(schema.bins, lossless=schema.precision.lossless)
-    weight = total.valuable_weight_codes / schema.precision.weight_scale
+    weight = total.valuable_weight_codes / schema.weight_code.total_unit
     return {
         **total.to_json(),
         "mean_valuable_weight": _ratio(weight, total.valuable_points),
@@ -67,9 +66,11 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
     points, precision = view.points, schema.precision
     _require_shape("edge_logits", soft.edge_logits, (len(points), EDGES, schema.bins))
     _require_shape("cls_logits", soft.cls_logits, (points.main_count, schema.num_classes))
-    region = _region_rows(precision, points)
+    weights = schema.weight_code
+    region = _region_rows(weights, points)
     weight_codes = region[:, 3]
-    edges = quantize_edges(soft.edge_logits, edge_steps(precision, weight_codes, points.main_region))
+    steps = edge_steps(precision, weights, weight_codes, points.main_region)
+    edges = quantize_edges(soft.edge_logits, steps)
     classes = quantize_classes(soft.cls_logits, precision.cls_step)
     statistics = PartitionStatistics(
         views=1,
@@ -77,7 +78,7 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
         points=len(points),
         main_points=points.main_count,
         valuable_points=int(np.count_nonzero(weight_codes)),
-        valuable_weight_codes=int(weight_codes.sum(dtype=np.int64)),
+        valuable_weight_codes=weights.total(weight_codes),
         edge_codes_clipped=edges.clipped,
         cls_codes_clipped=classes.clipped,
     )
@@ -85,8 +86,8 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
     return PartitionRows(arrays=arrays, statistics=statistics)
 
 
-def _region_rows(precision: Precision, points: KeptPoints) -> NDArray[np.int32]:
-    weight_codes = quantize_weights(points.valuable_weight, precision.weight_scale)
+def _region_rows(weights: WeightCode, points: KeptPoints) -> NDArray[np.int32]:
+    weight_codes = weights.quantize(points.valuable_weight)
     columns = (points.level, points.position, points.main_gt, weight_codes)
     return np.stack([column.astype(np.int32) for column in columns], axis=1)
 

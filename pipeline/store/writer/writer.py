@@ -202,7 +202,7 @@ def _plan_attributes(schema: StoreSchema, table: ViewIndex) -> dict[str, Any]:
     return {
         "title": "Teacher outputs for localization distillation",
         "schema": schema.to_json(),
-        "quantizer": schema.precision.formula,
+        "quantizer": schema.formula,
         "table_sha256": table.digest(),
     }
 
