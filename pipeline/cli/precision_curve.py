@@ -4,17 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from msgspec.structs import replace
 
-from pipeline.codec.classes import dequantize_classes
-from pipeline.codec.edges import EDGES, dequantize_edges
+from pipeline.codec.edges import EDGES
 from pipeline.codec.precision import Precision
-from pipeline.codec.steps import edge_steps
 from pipeline.fidelity.config import LossSettings
-from pipeline.fidelity.fidelity import PointLogits, measure_loss_errors
+from pipeline.fidelity.fidelity import PointLogits, dequantize_rows, measure_loss_errors
 from pipeline.fidelity.loss_error import LossError
-from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema, sharded_specs
+from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, StoreSchema, sharded_specs
 from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer.arrays import encode_shard
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
@@ -74,22 +71,8 @@ def measure_curve(
     for precision in progress(precisions, len(precisions), "fidelity"):
         schema = _schema(sample, precision)
         rows = quantize_partition(schema, sample.views, sample.targets)
-        edges, classes = measure_loss_errors(exact, stored_logits(schema, rows), student, settings)
+        edges, classes = measure_loss_errors(exact, dequantize_rows(schema, rows), student, settings)
         yield _curve_point(schema, rows, edges, classes)
-
-
-def stored_logits(schema: StoreSchema, rows: PartitionRows) -> PointLogits:
-    """The logits and weights that a reader gets of a partition's rows."""
-    region = rows.arrays[REGION]
-    main = region[:, 2] >= 0
-    steps = edge_steps(schema.precision, schema.weight_code, region[:, 3], main)
-    classes = dequantize_classes(rows.arrays[CLS_CODES], schema.precision.cls_step)
-    return PointLogits(
-        edges=torch.from_numpy(dequantize_edges(rows.arrays[EDGE_CODES], steps)),
-        classes=torch.from_numpy(classes).unsqueeze(1),
-        weights=torch.from_numpy(schema.weight_code.dequantize(region[:, 3])),
-        main=torch.from_numpy(main),
-    )
 
 
 def _schema(sample: Sample, precision: Precision) -> StoreSchema:

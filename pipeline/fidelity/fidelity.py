@@ -1,24 +1,37 @@
 """Fidelity: the store against the live teacher, as the loss sees it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.codec.classes import dequantize_classes
+from pipeline.codec.edges import dequantize_edges
+from pipeline.codec.precision import Precision
+from pipeline.codec.steps import edge_steps
+from pipeline.codec.weights import WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig, LossSettings
 from pipeline.fidelity.loss_error import LossError, measure_loss_error, stand_in_student
 from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
+from pipeline.store.writer.partition import PartitionRows, quantize_partition
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
-WEIGHT_TOLERANCE = 6e-4
-"""Stored weights are IoUs in steps of 1/1023."""
+FINER = (0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05)
+"""Shares of the configured steps that are tried where those are too coarse."""
 
+WRITE_AGAIN = (
+    "write the store again with `dvc repro -f cache_teacher`, or go back to what it was written with"
+)
 
 VALUABLE_DIVISOR = 4.0
 """A valuable point weighs a quarter of its VLR weight, see ``student.distillation``."""
@@ -31,7 +44,7 @@ class Fidelity:
     views: int
     points: int
     equal_regions: bool
-    """Points, assignments and weights of every sampled view equal the live ones."""
+    """Points and assignments of every sampled view equal the live ones, weights as far as they are coded."""
     kl_mean: float
     """Of the edge distributions at the LD temperature, nats."""
     kl_max: float
@@ -42,6 +55,8 @@ class Fidelity:
     kd_loss_error: float
     """Of the class-KD loss, relative; likewise the gradient's."""
     kd_gradient_error: float
+    remedy: str | None
+    """What to do, if a bound is exceeded."""
 
 
 def sample_keys(store: TargetStore, config: FidelityConfig) -> list[ViewKey]:
@@ -58,16 +73,20 @@ def measure_fidelity(
     config: FidelityConfig,
     keys: Sequence[ViewKey],
 ) -> Fidelity:
-    """Run the teacher again on stored views and compare."""
-    live_views = [view_set.view(key) for key in keys]
-    live = list(teacher.run(live_views))
+    """Run the teacher again on stored views and compare.
+
+    Raises:
+        CacheError: The regions of a view are not the stored ones; names field, view and values.
+    """
+    views = [view_set.view(key) for key in keys]
     stored = [store.read(key) for key in keys]
-    if not all(_equal_regions(view, read.view) for view, read in zip(live_views, stored, strict=True)):
-        raise CacheError(f"{store.path}: the regions of stored views differ from those computed now")
-    exact = PointLogits.joined(live_views, live)
+    for view, read in zip(views, stored, strict=True):
+        check_regions(view, read.view, store.schema.weight_code, store.path)
+    live = list(teacher.run(views))
+    exact = PointLogits.joined(views, live)
     approximate = PointLogits.joined([view.view for view in stored], [_as_soft(view) for view in stored])
     edges, classes = measure_loss_errors(exact, approximate, None, config.loss_settings)
-    return Fidelity(
+    fidelity = Fidelity(
         views=len(keys),
         points=len(exact.edges),
         equal_regions=True,
@@ -78,6 +97,71 @@ def measure_fidelity(
         gradient_cosine=edges.gradient_cosine,
         kd_loss_error=classes.loss_error,
         kd_gradient_error=classes.gradient_error,
+        remedy=None,
+    )
+    if exceeded_bound(fidelity, config) is None:
+        return fidelity
+    return replace(fidelity, remedy=_find_remedy(store.schema, views, live, config))
+
+
+def _find_remedy(
+    schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
+) -> str:
+    """What to do about a bound that is exceeded: whether the precision causes it, the live outputs decide."""
+    if passes(schema, views, live, config):
+        return (
+            "its precision keeps the bounds, so that it was written from other pixels, by other code or by "
+            f"another teacher than is here; {WRITE_AGAIN}"
+        )
+    finer = find_precision(schema, views, live, config)
+    if finer is None:
+        return "no finer step keeps the bounds; set cache_teacher.precision.edge_step and cls_step to null"
+    return (
+        f"choose cache_teacher.precision edge_step: {finer.edge_step:g}, cls_step: {finer.cls_step:g}, "
+        "which keeps the bounds on these views"
+    )
+
+
+def find_precision(
+    schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
+) -> Precision | None:
+    """The coarsest of some finer precisions that keeps the bounds on sampled views; ``None`` if none does."""
+    steps = schema.precision
+    if steps.edge_step is None or steps.cls_step is None:
+        return None
+    for share in FINER:
+        edge_step, cls_step = (float(f"{share * step:.2g}") for step in (steps.edge_step, steps.cls_step))
+        finer = Precision(edge_step=edge_step, cls_step=cls_step, max_step_factor=steps.max_step_factor)
+        if passes(replace(schema, precision=finer), views, live, config):
+            return finer
+    return None
+
+
+def passes(
+    schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
+) -> bool:
+    """Whether outputs keep the bounds when they are quantized as ``schema`` has it."""
+    rows = quantize_partition(schema, views, live)
+    exact, approximate = PointLogits.joined(views, live), dequantize_rows(schema, rows)
+    edges, classes = measure_loss_errors(exact, approximate, None, config.loss_settings)
+    return not (
+        edges.kl_mean > config.max_kl
+        or max(edges.loss_error, classes.loss_error) > config.max_loss_error
+        or max(edges.gradient_error, classes.gradient_error) > config.max_gradient_error
+    )
+
+
+def dequantize_rows(schema: StoreSchema, rows: PartitionRows) -> "PointLogits":
+    """The logits and weights that a reader gets of a partition's rows."""
+    region = rows.arrays[REGION]
+    main = region[:, 2] >= 0
+    steps = edge_steps(schema.precision, schema.weight_code, region[:, 3], main)
+    classes = dequantize_classes(rows.arrays[CLS_CODES], schema.precision.cls_step)
+    return PointLogits(
+        edges=torch.from_numpy(dequantize_edges(rows.arrays[EDGE_CODES], steps)),
+        classes=torch.from_numpy(classes).unsqueeze(1),
+        weights=torch.from_numpy(schema.weight_code.dequantize(region[:, 3])),
+        main=torch.from_numpy(main),
     )
 
 
@@ -143,29 +227,38 @@ def _as_soft(view: StoredView) -> SoftTargets:
     return SoftTargets(edge_logits=view.edge_logits(), cls_logits=view.cls_logits())
 
 
-def _equal_regions(live: LabeledView, stored: LabeledView) -> bool:
-    return (
-        np.array_equal(live.boxes_xyxy, stored.boxes_xyxy)
-        and np.array_equal(live.labels, stored.labels)
-        and _equal_points(live.points, stored.points)
-    )
-
-
-def _equal_points(live: KeptPoints, stored: KeptPoints) -> bool:
-    return (
-        np.array_equal(live.level, stored.level)
-        and np.array_equal(live.position, stored.position)
-        and np.array_equal(live.main_gt, stored.main_gt)
-        and np.allclose(live.valuable_weight, stored.valuable_weight, rtol=0, atol=WEIGHT_TOLERANCE)
-    )
-
-
-def require_bounds(fidelity: Fidelity, config: FidelityConfig) -> None:
-    """Refuse a store that is less faithful than the bounds say.
+def check_regions(live: LabeledView, stored: LabeledView, weights: WeightCode, store: Path) -> None:
+    """Refuse a stored view whose boxes or points are not those that are found now.
 
     Raises:
-        CacheError: names the figure and its bound.
+        CacheError: Names the first differing field, the view and both values.
     """
+    pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
+        "boxes_xyxy": (live.boxes_xyxy, stored.boxes_xyxy),
+        "labels": (live.labels, stored.labels),
+        "level": (live.points.level, stored.points.level),
+        "position": (live.points.position, stored.points.position),
+        "main_gt": (live.points.main_gt, stored.points.main_gt),
+        "valuable_weight": (live.points.valuable_weight, stored.points.valuable_weight),
+    }
+    for name, (now, then) in pairs.items():
+        problem = f"{len(then)} rows in the store, but {len(now)} now" if len(now) != len(then) else None
+        if problem is None:
+            far = weights.max_error(now) if name == "valuable_weight" else 0
+            wrong = np.argwhere(~(np.abs(now.astype(np.float64) - then) <= far))
+            if len(wrong) == 0:
+                continue
+            place = tuple(wrong[0])
+            problem = f"row {place[0]} is {then[place]:g} in the store, but {now[place]:g} now"
+        raise CacheError(
+            f"{store}: the regions of stored views differ from those found now: {name} of image_id="
+            f"{live.key.image_id}, view={live.key.view}: {problem}; annotations or the code that finds "
+            f"regions have changed: {WRITE_AGAIN}"
+        )
+
+
+def exceeded_bound(fidelity: Fidelity, config: FidelityConfig) -> str | None:
+    """The first figure that is beyond its bound, in words; ``None`` if all are kept."""
     bounds = {
         "kl_mean": config.max_kl,
         "loss_error": config.max_loss_error,
@@ -176,7 +269,16 @@ def require_bounds(fidelity: Fidelity, config: FidelityConfig) -> None:
     for name, bound in bounds.items():
         value = getattr(fidelity, name)
         if not value <= bound:
-            raise CacheError(
-                f"fidelity: expected {name} of at most {bound}, but got {value:.4g}; "
-                "choose a finer cache_teacher.precision"
-            )
+            return f"expected {name} of at most {bound}, but got {value:.4g}"
+    return None
+
+
+def require_bounds(fidelity: Fidelity, config: FidelityConfig) -> None:
+    """Refuse a store that is less faithful than the bounds say.
+
+    Raises:
+        CacheError: Names the figure, its bound, and what to do about its cause.
+    """
+    problem = exceeded_bound(fidelity, config)
+    if problem:
+        raise CacheError(f"fidelity: {problem}; {fidelity.remedy}")

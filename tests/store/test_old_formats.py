@@ -14,9 +14,12 @@ from pipeline.views.types import ViewKey
 STORES = Path(__file__).parent
 
 
-def test_format_2_is_read() -> None:
-    """Values as they were given to the writer, by hand, in steps of 0.01 and more."""
-    path = STORES / "format_2.zarr"
+@pytest.mark.parametrize(
+    ("version", "weights"), [(2, [256 / 1023, 0, 10 / 1023]), (3, [2**-2, 0, 2 ** (-1701 / 128)])]
+)
+def test_a_store_of_an_earlier_format_is_read(version: int, weights: list[float]) -> None:
+    """Values as they were given to the writer, by hand, in steps of 0.01 and more; weights 0.25 and 1e-4."""
+    path = STORES / f"format_{version}.zarr"
     assert verify(path, lambda _done, _total: None) == []
     store = TargetStore.open(path)
     assert store.keys == (ViewKey(139, 1), ViewKey(285, 0))
@@ -30,7 +33,7 @@ def test_format_2_is_read() -> None:
     assert points.level.tolist() == [0, 0, 1]
     assert points.position.tolist() == [7, 9, 3]
     assert points.main_gt.tolist() == [-1, 0, -1]
-    assert (points.valuable_weight * 1023).round().tolist() == [256, 0, 10]
+    np.testing.assert_allclose(points.valuable_weight, weights, rtol=1e-6)
     given = np.zeros((3, 4, 3))
     given[0, 0], given[1, 1], given[2, 3] = [-2, 0, 1], [0, -1, 4], [0.5, 0, -8]
     centered = given - given.mean(axis=-1, keepdims=True)

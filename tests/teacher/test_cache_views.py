@@ -1,5 +1,6 @@
 """Caching: the store holds what the teacher says, survives a kill, and refuses what does not fit."""
 
+import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from store_cases import make_view
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
+from pipeline.codec.precision import Precision
+from pipeline.codec.weights import LogarithmicWeights
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, TeacherError
 from pipeline.fidelity.config import FidelityConfig
-from pipeline.fidelity.fidelity import measure_fidelity, require_bounds, sample_keys
+from pipeline.fidelity.fidelity import check_regions, measure_fidelity, require_bounds, sample_keys
 from pipeline.regions.config import RegionsConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer import writer
@@ -28,6 +32,7 @@ from pipeline.teacher.run import (
     write_store,
 )
 from pipeline.teacher.times import PartitionTimes, StoreTimes
+from pipeline.views.types import ViewKey
 
 
 class KilledError(Exception):
@@ -203,8 +208,41 @@ def test_the_live_teacher_agrees_with_its_store_and_another_teacher_does_not(tmp
     assert same.equal_regions
     assert 0 < same.gradient_error < 0.1
     other = measure_fidelity(store, plan, small_teacher(plan.manifest, seed=1), fidelity(), keys)
-    with pytest.raises(CacheError, match="fidelity: expected kl_mean of at most"):
+    with pytest.raises(
+        CacheError, match=r"fidelity: expected kl_mean of at most .* by other code or by another"
+    ):
         require_bounds(other, fidelity())
+
+
+def test_a_precision_that_is_too_coarse_is_answered_by_one_that_passes(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    bounds = fidelity(max_gradient_error=0.02, max_kl=1.0)
+    keys = list(plan.keys())
+    coarse = TargetStore.open(write(tmp_path / "coarse", small_store_plan(plan, QUANTIZED)))
+    measured = measure_fidelity(coarse, plan, small_teacher(plan.manifest), bounds, keys)
+    with pytest.raises(CacheError, match=r"gradient_error of at most 0.02, but got") as caught:
+        require_bounds(measured, bounds)
+    steps = re.findall(r"edge_step: ([0-9.]+), cls_step: ([0-9.]+), which keeps", str(caught.value))
+    edge_step, cls_step = map(float, *steps)
+    assert edge_step < 0.04
+    finer = Precision(edge_step=edge_step, cls_step=cls_step, max_step_factor=QUANTIZED.max_step_factor)
+    store = TargetStore.open(write(tmp_path / "finer", small_store_plan(plan, finer)))
+    require_bounds(measure_fidelity(store, plan, small_teacher(plan.manifest), bounds, keys), bounds)
+
+
+def test_a_weight_further_off_than_its_code_allows_is_named_with_field_view_and_values() -> None:
+    view = make_view(ViewKey(7, 1), points=4, boxes=0)
+    weight = view.points.valuable_weight
+    code = LogarithmicWeights()
+    near = replace(view.points, valuable_weight=weight * np.float32(1.0026))
+    check_regions(view, replace(view, points=near), code, Path("s"))
+    far = weight.copy()
+    far[2] *= np.float32(1.01)
+    message = (
+        rf"valuable_weight of image_id=7, view=1: row 2 is {far[2]:g} in the store, but {weight[2]:g} now"
+    )
+    with pytest.raises(CacheError, match=message):
+        check_regions(view, replace(view, points=replace(view.points, valuable_weight=far)), code, Path("s"))
 
 
 def test_other_regions_than_stored_are_refused(tmp_path: Path) -> None:
@@ -212,7 +250,9 @@ def test_other_regions_than_stored_are_refused(tmp_path: Path) -> None:
     store = TargetStore.open(write(tmp_path, small_store_plan(plan, QUANTIZED)))
     moved = replace(plan, regions=RegionsConfig(vlr="paper"))
     keys = sample_keys(store, fidelity())
-    with pytest.raises(CacheError, match="the regions of stored views differ"):
+    with pytest.raises(
+        CacheError, match=r"regions of stored views differ .*: level of image_id=\d+, view=\d: \d+ rows in"
+    ):
         measure_fidelity(store, moved, small_teacher(plan.manifest), fidelity(), keys)
 
 
