@@ -11,7 +11,7 @@ from pipeline.core.paths import run_paths
 from pipeline.core.stage import stage_arguments
 from pipeline.core.timing import timed
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL, load_weights, save_detector
+from pipeline.detector.gfl import GFL, load_weights, random_teacher, save_detector
 from pipeline.onnx.models import import_onnx
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
@@ -20,7 +20,7 @@ from pipeline.training.curve import LossRow, write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.processes import Placement, World
 from pipeline.training.teacher import train_teacher
-from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.training.teacher_config import RANDOM_WEIGHTS, PrepareTeacherConfig
 from pipeline.views.classes import to_json
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import Views
@@ -55,6 +55,8 @@ def _make(
         plan = _plan(config.detector, config.views, manifest)
         teacher = train_teacher(config.detector, plan, config.train, machine=here, checkpoints=checkpoints)
         return teacher.model, teacher.curve
+    if config.source == RANDOM_WEIGHTS:
+        return random_teacher(config.detector), []
     model = GFL(config.detector)
     load_weights(model, Path(config.source))
     return model, []

@@ -36,9 +36,7 @@ LAYERS: dict[str, int] = {
     "pipeline.teacher": 7,
     "pipeline.fidelity": 8,
     "pipeline.cost": 9,
-    "pipeline.rehearsal": 9,
     "pipeline.report": 9,
-    "pipeline.benchmark": 10,
     "pipeline.cli": 11,
     "stages": 12,
 }

@@ -14,8 +14,6 @@ COMMANDS = {
     "rehearse": "run every stage of a recipe on a few images, before it runs for days",
     "store": "describe, draw, verify, repair or compare a store",
     "seeds": "train and evaluate students with several seeds",
-    "trial": "train a student for a few steps",
-    "online": "compare a student from the store with one from the teacher in the loop",
     "teacher": "import, export, check or evaluate a teacher",
     "bench": "what distillation costs here, three ways",
 }

@@ -4,29 +4,41 @@ import argparse
 import logging
 import shutil
 import sys
-import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.core.config import PARAMS, load_section, load_student
+from pipeline.cli.recipe_options import add_recipe, copied_recipe, require_least
+from pipeline.core.config import load_section, load_student
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths, student_names
 from pipeline.core.progress import show_progress
-from pipeline.cost.card import FORMULA, make_card, render_card
-from pipeline.cost.probe import probe_machine
+from pipeline.cost.card import FORMULA, CostCard, make_card, render_card
+from pipeline.cost.overrides import Params, for_probe, write_params
+from pipeline.cost.probe import STORED, Probe, ProbeConfig, probe_machine
+from pipeline.cost.timer import machine_facts
 from pipeline.cost.views import gather_statistics
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
-from pipeline.detector.device import device
+from pipeline.detector.config import DetectorConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
+from pipeline.training.launch import machine
+from pipeline.training.processes import SINGLE_PROCESS, Placement
 from pipeline.training.teacher_config import PrepareTeacherConfig
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.manifest import Manifest, keep_trainable, read_split
+
+ROUNDS = 5
+MIN_VIEWS, MAX_VIEWS, PROBED_PIXELS = 4, 64, 4_000_000
+"""Views of the probe: as many as have these pixels."""
+BUDGET_SECONDS = 10.0
+"""A round of measurements that takes longer is the only one."""
+GPU_BATCH = 2
+"""Images of a probed step on a GPU (the published runs' number per GPU); on the CPU it is one."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,54 +54,89 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         epilog=FORMULA,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_recipe(parser)
     add = parser.add_argument
-    add("recipe", nargs="?", type=Path, default=PARAMS, metavar="RECIPE", help="a file; default: params.yaml")
     add("--annotations", type=Path, metavar="FILE", help="take the statistics from this COCO file instead")
     add("--images", type=int, metavar="N", help="its images stand for so many; COCO's train2017 has 118287")
-    add("--json", type=Path, metavar="FILE", help="also write the card here")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
-    if arguments.images is not None and arguments.images < 1:
-        raise ConfigError(f"ldp plan: --images: expected 1 or more, but got {arguments.images}")
-    recipe: Path = arguments.recipe
-    config = load_section(CacheConfig, "cache_teacher", recipe)
-    teacher = load_section(PrepareTeacherConfig, "prepare_teacher", recipe).detector
-    if teacher is None:
-        raise ConfigError(
-            f"{recipe}: prepare_teacher.detector: expected the architecture that is to be measured, but got "
-            "null; what an ONNX teacher costs, `ldp teacher evaluate` shows"
-        )
+    require_least(arguments, "plan", images=1)
+    with copied_recipe(arguments) as (params, path):
+        card = _plan(arguments, params, path)
+    sys.stdout.write(render_card(card))
+    if arguments.json:
+        write_json(arguments.json, card.to_json())
+
+
+def _plan(arguments: argparse.Namespace, params: Params, recipe: Path) -> CostCard:
+    """The card of a recipe that is copied to a file."""
+    whole, teacher = load_section(CacheConfig, "cache_teacher", recipe), load_teacher(recipe)
     students = {name: load_student(StudentConfig, name, recipe) for name in student_names(recipe)}
     everything, manifest = _read(recipe, arguments.annotations)
     # Images without boxes are left out of training, as many of all as of the sample.
     images = round((arguments.images or everything) * len(manifest.images) / max(1, everything))
+    here = machine(SINGLE_PROCESS)
+    probed = write_params(for_probe(params, GPU_BATCH if here.device.type != "cpu" else 1), recipe)
+    cache = load_section(CacheConfig, "cache_teacher", probed)
     plan = ViewSet(
         manifest=manifest,
         strides=teacher.strides,
-        views=config.views,
-        regions=config.regions,
+        views=cache.views,
+        regions=cache.regions,
         conventions=GFL_CONVENTIONS,
     )
-    statistics = gather_statistics(plan, config, teacher, images, show_progress)
-    with tempfile.TemporaryDirectory(prefix="ldp-plan-") as folder:
-        probe = probe_machine(
-            teacher,
-            students,
-            config,
-            manifest,
-            statistics.typical,
-            device=device(),
-            folder=Path(folder),
-            announce=partial(logger.info, "measuring %s"),
+    statistics = gather_statistics(plan, cache, teacher, images, len(whole.views.numbers), show_progress)
+    return make_card(
+        str(arguments.recipe),
+        str(arguments.annotations or manifest.root),
+        machine_facts(here.device),
+        statistics,
+        _probe(probed, cache, teacher, here, recipe.parent / "probe"),
+        {name: student.train.epochs for name, student in students.items()},
+        shutil.disk_usage(Path.cwd()).free,
+    )
+
+
+def load_teacher(recipe: Path) -> DetectorConfig:
+    """The architecture of a recipe's teacher.
+
+    Raises:
+        ConfigError: It is an ONNX file.
+    """
+    detector = load_section(PrepareTeacherConfig, "prepare_teacher", recipe).detector
+    if detector is None:
+        raise ConfigError(
+            f"{recipe}: prepare_teacher.detector: expected the architecture that is to be measured, but got "
+            "null; what an ONNX teacher costs, `ldp teacher evaluate` shows"
         )
-    source = str(arguments.annotations or manifest.root)
-    card = make_card(str(recipe), source, statistics, probe, students, shutil.disk_usage(Path.cwd()).free)
-    sys.stdout.write(render_card(card))
-    if arguments.json:
-        write_json(arguments.json, card.to_json())
+    return detector
+
+
+def _probe(recipe: Path, cache: CacheConfig, teacher: DetectorConfig, here: Placement, folder: Path) -> Probe:
+    """Measure each architecture of a student once, with the most losses that a student of it has."""
+    students = {name: load_student(StudentConfig, name, recipe) for name in student_names(recipe)}
+    views = max(MIN_VIEWS, min(MAX_VIEWS, PROBED_PIXELS // cache.views.largest_pixels))
+    kinds: dict[DetectorConfig, str] = {}
+    for name in sorted(students, key=lambda name: students[name].loss.terms):
+        kinds[students[name].detector] = name
+    probe = probe_machine(
+        teacher,
+        {name: students[name] for name in kinds.values()},
+        cache,
+        ProbeConfig(views=views, rounds=ROUNDS, budget=BUDGET_SECONDS, modes=(STORED,)),
+        machine=here,
+        folder=folder,
+        announce=partial(logger.info, "measuring %s"),
+    )
+    measured = {name: kinds[student.detector] for name, student in students.items()}
+    return replace(
+        probe,
+        steps={name: probe.steps[kind] for name, kind in measured.items()},
+        batch_sizes={name: probe.batch_sizes[kind] for name, kind in measured.items()},
+    )
 
 
 def _read(recipe: Path, annotations: Path | None) -> tuple[int, Manifest]:

@@ -1,34 +1,36 @@
 """``ldp rehearse``: every stage of a recipe, on a few images and steps, before it runs for days."""
 
 import argparse
+import json
 import logging
-import signal
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from pipeline.cli.params import check_params
-from pipeline.cli.stage_processes import StageProcess, run_process, stage_processes
-from pipeline.core.config import PARAMS, read_sections
+from pipeline.cli.params import Recipe, check_params
+from pipeline.cli.recipe_options import add_recipe, copied_recipe, require_least
+from pipeline.core.config import PARAMS
 from pipeline.core.environment import Environment, dataset_root
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.files import write_json
-from pipeline.core.paths import RUNS, RunPaths
+from pipeline.core.markdown import markdown_table
+from pipeline.core.paths import run_paths
+from pipeline.cost.overrides import Params, override, write_params
+from pipeline.cost.rehearsal import count_images, differences, outcome, shorten
 from pipeline.detector.device import device
-from pipeline.rehearsal.card import RehearsalCard, StageRow, render_card, render_changes
-from pipeline.rehearsal.left import figures_of
-from pipeline.rehearsal.overrides import Params, override
-from pipeline.rehearsal.shorten import Shortening, differences, shorten, training_notes
-from pipeline.rehearsal.stand_ins import find_or_replace
-from pipeline.views.manifest import read_manifest
 
-RANDOM_WEIGHTS = Path("weights/random_teacher.safetensors")
-"""In the rehearsal's folder."""
+CODE = Path(__file__).parents[2]
+COPIED = ("pipeline", "stages", "dvc.yaml", ".dvcignore")
+ROWS = "stages.jsonl"
+STDERR = 2
+KILLED = 137
 
 logger = logging.getLogger(__name__)
 
@@ -38,47 +40,36 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "rehearse",
         help="run every stage of a recipe on a few images and steps, before it runs for days",
-        description="Runs all stages of a recipe, one after the other as DVC would, in a temporary folder: "
-        "at the recipe's own resolution, with its detectors, losses, optimizer and precision, on a few "
-        "images for a few steps. Where the teacher's weights file is not there, random weights of its "
-        "architecture stand in for it. Prints what each stage took and left. The workspace is not touched.",
+        description="Lets DVC run all stages of a recipe in a temporary copy of this tree: at the recipe's "
+        "resolution, with its detectors, losses, optimizer and precision, on a few images for a few steps. "
+        "Where the teacher's weights file is missing, random weights of its architecture stand in for it. "
+        "Prints what each stage took and left. The workspace is not touched.",
     )
+    add_recipe(parser)
     add = parser.add_argument
-    add("recipe", nargs="?", type=Path, default=PARAMS, metavar="RECIPE", help="a file; default: params.yaml")
     add("--images", type=int, default=4, metavar="N", help="of each split, the first by id; default: 4")
     add("--epochs", type=int, default=1, metavar="E", help="of every training; default: 1")
-    add(
-        "-S",
-        dest="assignments",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="take this value instead of the recipe's, as in `-S prepare_data.coco.root=datasets/sample`",
-    )
     add("--keep", type=Path, metavar="FOLDER", help="run in this new folder and keep it, with the report")
-    add("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
-    for name in ("images", "epochs"):
-        if (value := getattr(arguments, name)) < 1:
-            raise ConfigError(f"ldp rehearse: --{name}: expected 1 or more, but got {value}")
-    check_params(arguments.recipe)
-    recipe = override(read_sections(arguments.recipe), arguments.assignments)
-    short = Shortening(images=arguments.images, epochs=arguments.epochs, batch_size=arguments.images)
-    with _folder(arguments.keep) as folder:
-        card = rehearse(str(arguments.recipe), recipe, short, folder)
-        if arguments.json:
-            write_json(arguments.json, card.to_json())
-    sys.stdout.write(render_card(card))
-    _require_success(card)
+    require_least(arguments, "rehearse", images=1, epochs=1)
+    with copied_recipe(arguments) as (recipe, copy):
+        here = {"root": str(Path.cwd()), "file": str(copy)}
+        checked = check_params(write_params(override(recipe, here), copy))
+        with _folder(arguments.keep) as folder:
+            document = rehearse(recipe, checked, folder, arguments.images, arguments.epochs)
+    if arguments.json:
+        write_json(arguments.json, {"recipe": str(arguments.recipe), **document})
+    sys.stdout.write(f"{arguments.recipe} on {document['device']}\n\n{render(document)}")
+    _require_success(str(arguments.recipe), document["stages"])
 
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """An empty folder, which is kept if it has been asked for."""
+    """An empty folder, which is kept if that is asked for."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="ldp-rehearse-") as name:
             yield Path(name)
@@ -89,80 +80,103 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     yield keep.absolute()
 
 
-def rehearse(name: str, recipe: Params, short: Shortening, folder: Path) -> RehearsalCard:
+def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs: int) -> dict[str, Any]:
     """Run all stages of a recipe, or those up to the first that fails.
 
-    Args:
-        name: Of the recipe, for people.
-        recipe: Its parameters.
-        short: What is left of it.
-        folder: To run in; must be empty.
+    Returns:
+        The device, notes, what differs from the recipe by dotted key, and a row for each stage that ran.
     """
-    _write(recipe, folder)
-    check_params(folder / PARAMS)
-    computed_on = str(device())
-    found, notes = find_or_replace(recipe, folder / RANDOM_WEIGHTS, dataset_root)
-    params = shorten(found, short)
-    _write(params, folder)
-    where = RunPaths(folder / RUNS / params["name"])
-    first, *others = stage_processes(params["students"])
-    rows = [_run(first, where, folder)]
-    if rows[0].spent.succeeded:
-        # Only now is it known how many images there are to train on.
-        params = shorten(found, replace(short, batch_size=_largest_batch(where)))
-        _write(params, folder)
-        notes += training_notes(recipe, params)
-        _announce(recipe, params, notes)
-        rows += _run_until_failure(others, where, folder)
-    changes = {key: (before, after) for key, before, after in differences(recipe, params)}
-    return RehearsalCard(
-        recipe=name, device=computed_on, notes=tuple(notes), changes=changes, stages=tuple(rows)
+    path = folder / PARAMS
+    short = partial(
+        shorten,
+        checked.data,
+        checked.teacher,
+        checked.students,
+        recipe,
+        images=images,
+        epochs=epochs,
+        locate=dataset_root,
     )
+    _copy_tree(folder)
+    values, notes = short(batch_size=images)
+    write_params(override(recipe, values), path)
+    paths = run_paths(path)
+    if _reproduce(folder, "prepare_data") == 0:
+        # Only now is it known how many images there are to train on.
+        count, processes = count_images(folder / paths.manifest("train")), Environment.read().train_processes
+        values, notes = short(batch_size=count // processes * processes or count)
+        write_params(override(recipe, values), path)
+        changes = differences(recipe, values)
+        lines = [
+            f"  {key}: {'the default' if old is None else old} -> {new}"
+            for key, (old, new) in changes.items()
+        ]
+        logger.info("%s", "\n".join(["what is not as in the recipe:", *lines, *notes]))
+        _reproduce(folder)
+    rows = [json.loads(line) for line in (folder / ROWS).read_text().splitlines()]
+    for row in rows:
+        row["outcome"] = "failed" if row["exit_code"] else outcome(row["stage"], folder / paths.root)
+    return {"device": str(device()), "notes": notes, "changes": differences(recipe, values), "stages": rows}
 
 
-def _write(params: Params, folder: Path) -> None:
-    (folder / PARAMS).write_text(yaml.safe_dump(params, sort_keys=False))
+def _shown(value: Any) -> str:
+    return "the default" if value is None else str(value)
 
 
-def _largest_batch(where: RunPaths) -> int:
-    """Images that there are, or as many of them as the training processes can share equally."""
-    images, processes = len(read_manifest(where.manifest("train")).images), Environment.read().train_processes
-    return images // processes * processes or images
+def _copy_tree(folder: Path) -> None:
+    """The code and its stages, each of which is measured as it runs."""
+    for name in COPIED:
+        copy = shutil.copytree if (CODE / name).is_dir() else shutil.copy
+        copy(CODE / name, folder / name)
+    stages = (folder / "dvc.yaml").read_text()
+    measured = f"cmd: {sys.executable} -m pipeline.cost.stage_process {ROWS} "
+    (folder / "dvc.yaml").write_text(stages.replace("cmd: python -m ", measured))
+    _dvc(folder, "init", "--no-scm", "--quiet")
 
 
-def _announce(recipe: Params, params: Params, notes: list[str]) -> None:
-    logger.info("what is not as in the recipe:\n%s", render_changes([*differences(recipe, params)]))
-    for note in notes:
-        logger.info("%s", note)
+def _reproduce(folder: Path, *stages: str) -> int:
+    return _dvc(folder, "repro", *stages)
 
 
-def _run_until_failure(
-    processes: Iterable[StageProcess], where: RunPaths, folder: Path
-) -> Iterator[StageRow]:
-    for process in processes:
-        yield (row := _run(process, where, folder))
-        if not row.spent.succeeded:
-            return
+def _dvc(folder: Path, *arguments: str) -> int:
+    """Run DVC to its end; its output goes to standard error."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    settings = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=settings, stdout=STDERR
+    ) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The terminal interrupts DVC, too: its folder must not go before it has ended.
+            process.wait()
+            raise
 
 
-def _run(process: StageProcess, where: RunPaths, folder: Path) -> StageRow:
-    logger.info("== %s", process.label)
-    spent = run_process(process, folder)
-    left = figures_of(process.stage, where, process.student) if spent.succeeded else {}
-    return StageRow(stage=process.label, spent=spent, left=left)
+def render(document: dict[str, Any]) -> str:
+    """A row for each stage, and what must be known of them, as Markdown."""
+    rows = [
+        [
+            row["stage"],
+            *(f"{row[name]:.1f}" for name in ("seconds", "cpu_seconds")),
+            f"{row['peak_bytes'] / 1e6:,.0f}",
+            row["outcome"],
+        ]
+        for row in document["stages"]
+    ]
+    table = markdown_table(["stage", "seconds", "CPU seconds", "peak MB", "left"], rows)
+    return "\n".join([table, *document["notes"]]).rstrip() + "\n"
 
 
-def _require_success(card: RehearsalCard) -> None:
-    """Refuse a rehearsal whose last stage has failed.
+def _require_success(recipe: str, rows: list[dict[str, Any]]) -> None:
+    """Refuse a rehearsal whose last stage failed.
 
     Raises:
-        PipelineError: Names the stage; what was wrong, it has said itself.
+        PipelineError: Names the stage, whose own error stands above.
     """
-    last = card.stages[-1]
-    if last.spent.succeeded:
+    if (code := rows[-1]["exit_code"]) == 0:
         return
-    if last.spent.exit_code == -signal.SIGKILL:
+    how = f"failed with exit code {code}; its own error stands above"
+    if code in (KILLED, -9):
         how = "was killed; if it was for memory, LDP_MICRO_BATCH=1 trains with less of it"
-    else:
-        how = f"failed with exit code {last.spent.exit_code}; its own error stands above"
-    raise PipelineError(f"{card.recipe}: stage {last.stage} {how}")
+    raise PipelineError(f"{recipe}: stage {rows[-1]['stage']} {how}")

@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import yaml
 from msgspec import to_builtins
 from msgspec.structs import replace
 
@@ -14,19 +15,23 @@ from pipeline.core.config import load_section, load_student
 from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
-from pipeline.core.files import write_json
-from pipeline.core.paths import SCRATCH, require_student, run_paths, student_names
+from pipeline.core.files import sha256_of_file, write_json
+from pipeline.core.markdown import markdown_table
+from pipeline.core.paths import SCRATCH, SPLITS, require_student, run_paths, student_names
 from pipeline.core.progress import show_progress
 from pipeline.detector.device import device
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect
+from pipeline.store.format.attributes import ROOT_METADATA
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.train import stored_targets, train_student
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.manifest import read_split
+
+CODE = Path(__file__).parents[2]
 
 FINISHED = SCRATCH / "seeds"
 """One file a finished run, so that a killed comparison goes on where it stopped."""
@@ -78,13 +83,46 @@ def _summary(student: str, seed: int) -> Summary:
     config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
     store = TargetStore.open(Path(path) if path else run_paths().store)
-    key = digest(to_builtins({"student": config, "store": store.fingerprint, "evaluate": evaluation}))
-    finished = FINISHED / f"{key[:24]}.json"
-    if not finished.is_file():
-        summary = _train_and_evaluate(config, evaluation, store, student)
-        write_json(finished, {"student": student, "seed": seed, **summary})
-    kept = json.loads(finished.read_text())
+    finished = FINISHED / f"{run_key(config, evaluation, store)[:24]}.json"
+    if (kept := _read(finished)) is None:
+        kept = _train_and_evaluate(config, evaluation, store, student)
+        write_json(finished, {"student": student, "seed": seed, **kept})
     return {metric: kept[metric] for metric in SUMMARY}
+
+
+def run_key(config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore) -> str:
+    """Digest of all that decides a summary: parameters, content of the store and of both splits, and code."""
+    splits = {split: _sha256(run_paths().manifest(split)) for split in SPLITS}
+    return digest(
+        {
+            "student": to_builtins(config),
+            "evaluate": to_builtins(evaluation),
+            "store": _sha256(store.path / ROOT_METADATA),
+            "splits": splits,
+            "code": {str(path.relative_to(CODE)): _sha256(path) for path in deciding_code()},
+        }
+    )
+
+
+def deciding_code() -> list[Path]:
+    """Every module that decides a student's summary: what DVC watches for its training and its evaluation."""
+    stages = yaml.safe_load((CODE / "dvc.yaml").read_text())["stages"]
+    watched = {dep for name in ("train_student", "evaluate_student") for dep in stages[name]["deps"]}
+    folders = [CODE / dep for dep in watched if dep.startswith("pipeline/")]
+    return sorted({path for folder in folders for path in folder.rglob("*.py")})
+
+
+def _sha256(path: Path) -> str:
+    return sha256_of_file(path)
+
+
+def _read(finished: Path) -> Summary | None:
+    """A kept summary, unless there is none or its file is damaged."""
+    try:
+        kept: Summary = json.loads(finished.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return kept if isinstance(kept, dict) and kept.keys() >= set(SUMMARY) else None
 
 
 def _train_and_evaluate(
@@ -140,21 +178,16 @@ def render_table(
     summaries: dict[str, list[Summary]], seeds: list[int], gains: dict[str, dict[str, Gain]]
 ) -> str:
     """The comparison as a Markdown table."""
-    lines = ["| student | seed | " + " | ".join(SUMMARY) + " |", "|---|---|" + "---|" * len(SUMMARY)]
-    for name, rows in summaries.items():
-        for seed, row in zip(seeds, rows, strict=True):
-            cells = " | ".join(_cell(row[metric]) for metric in SUMMARY)
-            lines.append(f"| {name} | {seed} | {cells} |")
-    for name, figures in gains.items():
-        cells = " | ".join(map(_gain_cell, figures.values()))
-        lines.append(f"| gain of {name} | mean ± s.e. | {cells} |")
-    return "\n".join(lines)
+    rows = [
+        [name, str(seed), *(_cell(row[metric]) for metric in SUMMARY)]
+        for name, of_seeds in summaries.items()
+        for seed, row in zip(seeds, of_seeds, strict=True)
+    ]
+    for name, gain in gains.items():
+        cells = (f"{_cell(g['mean'], '+.2f')} ± {_cell(g['standard_error'])}" for g in gain.values())
+        rows.append([f"gain of {name}", "mean ± s.e.", *cells])
+    return markdown_table(["student", "seed", *SUMMARY], rows)
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _gain_cell(gain: Gain) -> str:
-    mean, error = gain["mean"], gain["standard_error"]
-    return "-" if mean is None or error is None else f"{mean:+.2f} ± {error:.2f}"
+def _cell(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)

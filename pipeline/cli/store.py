@@ -163,7 +163,7 @@ def _add_files(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="list the files of a few partitions, to pull no more than those",
         description="Prints the paths of a store's tables and of the shards of some partitions. Only the "
         "store's zarr.json need be here: `dvc pull $(ldp store files --partitions 0 1)` fetches a part of a "
-        "store, from which `ldp trial` trains a few steps.",
+        "store, which `TargetStore.open_partial` reads.",
     )
     _add_path(parser)
     parser.add_argument("--partitions", type=int, nargs="+", metavar="N", help="numbers from 0; default: all")

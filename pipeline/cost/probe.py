@@ -1,218 +1,366 @@
-"""A short measurement of the user's own machine: the recipe's detectors at the recipe's size.
+"""A short measurement of this machine: a recipe's detectors with random weights, at the recipe's size.
 
-Weights and pixels are random, which changes no time.
+One probe for the cost card (``ldp plan``) and for the benchmark (``ldp bench``). It needs no dataset: images
+and boxes are drawn. Which values weights and pixels have changes no time.
 """
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain, count, islice
+from math import ceil, inf
 from pathlib import Path
-from statistics import median
-from typing import TypeVar
 
-import numpy as np
 import torch
 from msgspec import structs
 from torch import Tensor
 
 from pipeline.core.timing import timed_call
+from pipeline.cost.peer import peer_step
+from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
+from pipeline.cost.timer import Repeats, peak_bytes, seconds_of, take_turns
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.detector.gfl import random_teacher
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.reader.stored import StoredView
-from pipeline.store.writer import writer
 from pipeline.student.config import StudentConfig
-from pipeline.student.teacher_batch import quantized_teacher_batch
+from pipeline.student.source import StoreSource, planned_epochs
 from pipeline.student.train import student_losses
 from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.extractor import LogitExtractor
-from pipeline.training.batches import Example, collate
+from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
+from pipeline.teacher.run import StoreLayout, layout_store, partition_views, write_store
+from pipeline.teacher.times import StoreTimes
+from pipeline.training.batches import Batch, TensorData
+from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
-from pipeline.training.processes import Placement, World
+from pipeline.training.processes import Placement
+from pipeline.training.source import TargetSource
 from pipeline.training.step import TrainStep
-from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING
-from pipeline.views.images import batch_images
-from pipeline.views.manifest import Manifest
-from pipeline.views.types import LabeledView, SoftTargets, ViewKey
+from pipeline.training.teacher import LabelSource
+from pipeline.views.conventions import GFL_CONVENTIONS
 
-WRITTEN_VIEWS = 16
-"""One partition; its views are the typical one again and again, with other noise."""
-NOISE_LOGITS = 1.0
-"""Added to what random weights say, which is nearly nothing and would compress to nothing."""
-BUDGET_SECONDS = 10.0
-"""Work that takes longer is timed once; shorter work is repeated for about so long, after a warm-up."""
-MOST_REPEATS = 10
+PLAIN, ONLINE, STORED, PEER = "plain", "LD, teacher in the loop", "LD, from the store", "peer"
+PARTITIONS, MIN_PARTITION = 4, 8
+"""Of the store, and views of one: writing a partition overlaps with the teacher's work on the next."""
+PREFETCHED = 2
+"""Steps that each process of a data loader reads ahead (torch's default)."""
 NO_RATE = 0.0
-"""Learning rate of a probed step, so that random weights do not run away."""
-GPU_STUDENT_IMAGES = 2
-"""Images of a probed step on a GPU (the published runs' number per GPU); on the CPU it is one."""
+"""The same step is taken again and again; random weights should not run away."""
 
-T = TypeVar("T")
 
-Announce = Callable[[str], None]
-"""Is told what is measured next."""
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """How much is measured."""
+
+    views: int
+    """Views that are cached, at least."""
+    rounds: int
+    """How often each candidate is measured."""
+    budget: float = inf
+    """Seconds: a round before the first that takes longer is the only one, and counts."""
+    modes: tuple[str, ...] = (PLAIN, ONLINE, STORED, PEER)
+    """Steps to take of each student."""
+    loaded_steps: int = 0
+    """Steps of a run with the data loader, of each mode; 0 leaves these out, and the peaks of memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheTimes:
+    """Writing a small store; seconds of one view."""
+
+    views: int
+    batch_size: int
+    points_per_view: float
+    pixels_per_view: float
+    """Padding included."""
+    bare: Repeats
+    """The teacher's forward pass alone: the limit that no cache can beat."""
+    stage: Repeats
+    """The whole stage, planning and finalising included."""
+    plan: float
+    """Finding a view's points from its boxes."""
+    write: float
+    """Quantizing, compressing and writing."""
+    read: float
+    """Of one view, as a student reads it."""
+    busy: dict[str, float]
+    """Shares of the stage's busy seconds, by step."""
+    bottleneck: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTimes:
+    """One mode's training step; seconds of a whole batch."""
+
+    step: Repeats
+    """On a batch that is on the device: forward, losses, backward, update, and the teacher in the loop."""
+    loaded: float | None
+    """In a run of steps that the data loader feeds."""
+    peak_bytes: int | None
+    """Of memory in a step, beyond what is held between steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Seconds of one view or image of the probed size."""
+    """What was measured."""
 
-    device: str
-    threads: int
-    probed_hw: tuple[int, int]
-    """Padded ``(height, width)``, px."""
-    teacher_batch: int
-    student_batch: int
-    teacher_seconds: float
-    """Forward pass and selection of the kept points."""
-    write_seconds: float
-    """Quantizing, compressing, writing and finalising."""
-    read_seconds: float
-    student_seconds: dict[str, float]
-    """Forward, losses, backward and optimizer step of each student, without decoding."""
-
-    @property
-    def pixels(self) -> int:
-        """Of the probed view."""
-        return self.probed_hw[0] * self.probed_hw[1]
+    cache: CacheTimes
+    steps: dict[str, dict[str, StepTimes]]
+    """By student and mode."""
+    batch_sizes: dict[str, int]
+    """Images of a step, by student."""
 
 
 def probe_machine(
     teacher: DetectorConfig,
     students: dict[str, StudentConfig],
-    config: CacheConfig,
-    manifest: Manifest,
-    view: LabeledView,
+    cache: CacheConfig,
+    config: ProbeConfig,
     *,
-    device: torch.device,
+    machine: Placement,
     folder: Path,
-    announce: Announce,
+    announce: Callable[[str], None],
 ) -> Probe:
-    """Run the teacher, write and read a small store, and train each kind of student for a few steps.
+    """Draw images, write a small store of them again and again, and take the students' steps.
 
     Args:
         teacher: Its architecture.
-        students: Those that differ in their losses alone are timed once, with all losses they have.
-        config: Of the store.
-        manifest: Of the dataset.
-        view: A typical one, with its points.
-        device: To compute on.
-        folder: For the small store; must be empty.
+        students: By name.
+        cache: Of the store.
+        config: How much is measured.
+        machine: Where to compute.
+        folder: For images and stores; must be empty.
         announce: Is told what is measured next.
     """
-    on_gpu = device.type != "cpu"
-    teacher_batch, student_batch = (config.batch_size, GPU_STUDENT_IMAGES) if on_gpu else (1, 1)
-    announce(f"the teacher: {teacher.backbone}, {teacher_batch} views of {view.geometry.padded_hw}")
-    soft, teacher_seconds = _run_teacher(
-        LogitExtractor(
-            model=GFL(teacher),
-            manifest=manifest,
-            batch_size=teacher_batch,
-            device=device,
-            precision=config.forward_precision,
-        ),
-        view,
+    batch_sizes = {name: student.train.batch_size for name, student in students.items()}
+    # Half of two batches' images are landscapes, so that a batch of one orientation can be had.
+    trained = max(size if size == 1 else 2 * size for size in batch_sizes.values())
+    images = max(trained, ceil(config.views / len(cache.views.numbers)))
+    long_edge = min(LONG_EDGE_PX, max(long for long, _ in cache.views.scales))
+    manifest = draw_dataset(folder / "drawn", images, teacher.num_classes, long_edge)
+    extractor = LogitExtractor(
+        model=random_teacher(teacher),
+        manifest=manifest,
+        batch_size=cache.batch_size,
+        device=machine.device,
+        precision=cache.forward_precision,
     )
-    announce(f"the store: {WRITTEN_VIEWS} views")
-    stored, write_seconds, read_seconds = _write_and_read(teacher, config, view, soft, folder)
-    student_seconds: dict[str, float] = {}
-    for names, student in _kinds(students):
-        announce(f"a step of {', '.join(names)}: {student.detector.backbone}, {student_batch} images")
-        seconds = _train_student(student, stored, student_batch, device)
-        student_seconds |= dict.fromkeys(names, seconds)
-    return Probe(
-        device=device_name(device),
-        threads=torch.get_num_threads(),
-        probed_hw=view.geometry.padded_hw,
-        teacher_batch=teacher_batch,
-        student_batch=student_batch,
-        teacher_seconds=teacher_seconds,
-        write_seconds=write_seconds,
-        read_seconds=read_seconds,
-        student_seconds=student_seconds,
+    plan = ViewSet(
+        manifest=manifest,
+        strides=teacher.strides,
+        views=cache.views,
+        regions=cache.regions,
+        conventions=GFL_CONVENTIONS,
     )
+    announce(f"the cache stage: {teacher.backbone}, {len(plan)} views of up to {max(cache.views.scales)}")
+    passes = CachePasses(plan, cache, extractor, folder)
+    times = passes.time(config)
+    store = TargetStore.open(passes.store)
+    steps = {}
+    for name, student in students.items():
+        announce(f"a step of {name}: {student.detector.backbone}, {batch_sizes[name]} images")
+        steps[name] = StudentSteps(student, plan, store, extractor, machine).time(config)
+    return Probe(cache=times, steps=steps, batch_sizes=batch_sizes)
 
 
-def device_name(device: torch.device) -> str:
-    """As people call it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+class CachePasses:
+    """Writes the same small store again and again."""
+
+    def __init__(self, plan: ViewSet, config: CacheConfig, teacher: LogitExtractor, folder: Path) -> None:
+        self._plan, self._teacher, self._folder = plan, teacher, folder
+        self._config = structs.replace(
+            config, views_per_partition=max(MIN_PARTITION, ceil(len(plan) / PARTITIONS))
+        )
+        self._busy = StoreTimes()
+
+    @property
+    def store(self) -> Path:
+        """The store that the last pass has written."""
+        return self._folder / "targets.zarr"
+
+    def time(self, config: ProbeConfig) -> CacheTimes:
+        """Measure the stage and its limit, in turns."""
+        layout, plan_seconds = timed_call(self._layout)
+        device, views = self._teacher.device, layout.schema.views
+        bare = self._bare_pass(layout)
+        seconds = take_turns({"bare": bare, "stage": self._write}, config.rounds, device, config.budget)
+        store = TargetStore.open(self.store)
+        _, read_seconds = timed_call(lambda: [store.read(key) for key in store.keys])
+        busy, total = self._busy.busy, sum(vars(self._busy.busy).values())
+        return CacheTimes(
+            views=views,
+            batch_size=self._config.batch_size,
+            points_per_view=float(layout.table.counts[:, 0].mean()),
+            pixels_per_view=float(layout.table.geometry[:, 4:6].astype(float).prod(axis=1).mean()),
+            bare=Repeats.from_rounds(seconds["bare"], views),
+            stage=Repeats.from_rounds(seconds["stage"], views),
+            plan=plan_seconds / views,
+            write=(busy.quantize + busy.write) / self._busy.views,
+            read=read_seconds / views,
+            busy={name: value / total for name, value in vars(busy).items()},
+            bottleneck=self._busy.bottleneck,
+        )
+
+    def _layout(self) -> StoreLayout:
+        spec = self._teacher.model.spec
+        return layout_store(
+            self._plan,
+            self._config,
+            num_classes=spec.num_classes,
+            bins=spec.bins,
+            fingerprint={"views": self._plan.views.to_json()},
+            provenance={"made": "to measure"},
+            processes=1,
+            progress=lambda tables, _total, _label: tables,
+        )
+
+    def _bare_pass(self, layout: StoreLayout) -> Callable[[], None]:
+        """All of the stage's batches, decoded already, through the network, in as many threads."""
+        teacher, parts = self._teacher, range(layout.schema.partitions)
+        views = [partition_views(layout, self._plan, index) for index in parts]
+        batches = [batch for part in views for batch in equal_size_batches(part, self._config.batch_size)]
+        decoded = [teacher.decode(batch) for batch in batches]
+        pixels = self._config.batch_size * self._plan.views.largest_pixels
+        threads = ThreadCounts.of(teacher.device, torch.get_num_threads(), pixels).forwards
+        on_cpu = teacher.device.type == "cpu"
+
+        def run() -> None:
+            # As in the stage, a forward pass on the CPU keeps to one thread.
+            with ThreadPoolExecutor(threads, initializer=_use_one_thread if on_cpu else None) as pool:
+                for _ in pool.map(teacher.outputs, decoded):
+                    pass
+
+        return run
+
+    def _write(self) -> None:
+        shutil.rmtree(self.store, ignore_errors=True)
+        times = write_store(
+            self._layout(),
+            self._plan,
+            self._teacher,
+            scratch_root=self._folder / "scratch",
+            output=self.store,
+            progress=lambda partitions, _total, _label: partitions,
+        )
+        self._busy = replace(times, views=self._busy.views + times.views, busy=self._busy.busy + times.busy)
 
 
-def _run_teacher(teacher: LogitExtractor, view: LabeledView) -> tuple[SoftTargets, float]:
-    """What random weights say of a view, and seconds for each view of a batch."""
-    batch = teacher.batch_size
-    images = batch_images([_pixels(view)] * batch, [view.geometry.padded_hw] * batch, GFL_PREPROCESSING)
-    (soft, *_), seconds = _seconds_of(lambda: teacher.forward(images, [view] * batch), teacher.device)
-    return soft, seconds / batch
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
 
 
-def _write_and_read(
-    detector: DetectorConfig, config: CacheConfig, view: LabeledView, soft: SoftTargets, folder: Path
-) -> tuple[StoredView, float, float]:
-    """A view as a student reads it, and seconds a view to write a store and to read one."""
-    views = [replace(view, key=ViewKey(number, 0)) for number in range(WRITTEN_VIEWS)]
-    schema = plan_schema(
-        table := ViewIndex.from_views(views),
-        bins=detector.bins,
-        num_classes=detector.num_classes,
-        strides=detector.strides,
-        precision=config.precision,
-        views_per_partition=WRITTEN_VIEWS,
-        fingerprint={},
-        provenance={},
+@dataclass(frozen=True, kw_only=True)
+class LiveTargets(TensorData):
+    """Logits of a teacher in the loop at a batch's points; a ``TeacherBatch``."""
+
+    edges: Tensor
+    """``Tensor[P, 4, bins]``."""
+    classes: Tensor
+    """``Tensor[M, C]``."""
+
+    def edge_logits(self) -> Tensor:
+        """``Tensor[P, 4, bins]``."""
+        return self.edges
+
+    def cls_logits(self) -> Tensor:
+        """``Tensor[M, C]``."""
+        return self.classes
+
+
+class StudentSteps:
+    """A student with random weights, and one batch of its images, taken in several modes."""
+
+    def __init__(
+        self,
+        config: StudentConfig,
+        plan: ViewSet,
+        store: TargetStore,
+        teacher: LogitExtractor,
+        machine: Placement,
+    ) -> None:
+        """Build the student; ``config`` gives the batch size and does not start from pretrained weights."""
+        model = build_for_training(config.detector, plan.conventions, config.train, machine.device)
+        model.train()
+        self._step = TrainStep(model, student_losses(config, plan.conventions), config.train, machine)
+        self._config, self._machine, self._teacher = config, machine, teacher
+        epochs = planned_epochs(store.fingerprint)
+        self._sources: dict[str, TargetSource] = {
+            PLAIN: StoreSource(store=store, read_logits=False, epochs=epochs),
+            ONLINE: LabelSource(view_set=plan),
+            STORED: StoreSource(store=store, read_logits=True, epochs=epochs),
+        }
+        self._manifest, self._conventions, self._store = plan.manifest, plan.conventions, store
+
+    def time(self, config: ProbeConfig) -> dict[str, StepTimes]:
+        """Measure the steps of all modes in turns, then each with its data loader."""
+        device = self._machine.device
+        candidates = {mode: self._candidate(mode) for mode in config.modes}
+        seconds = take_turns(candidates, config.rounds, device, config.budget)
+        return {
+            mode: StepTimes(
+                step=Repeats.from_rounds(seconds[mode]),
+                loaded=self._time_loaded(mode, config.loaded_steps),
+                peak_bytes=peak_bytes(candidates[mode], device) if config.loaded_steps else None,
+            )
+            for mode in config.modes
+        }
+
+    def _candidate(self, mode: str) -> Callable[[], None]:
+        if mode == PEER:
+            return self._peer()
+        (batches,) = islice(self.batches(mode, replace(self._machine, workers=0)), 1)
+        moved = tuple(batch.to(self._machine.device) for batch in batches)
+        return lambda: self._take(mode, moved)
+
+    def _take(self, mode: str, batches: Sequence[Batch]) -> None:
+        asked = (replace(b, teacher=ask(self._teacher, b)) for b in batches) if mode == ONLINE else batches
+        self._step.step(tuple(asked), NO_RATE)
+
+    def _peer(self) -> Callable[[], None]:
+        """On images of the same padded size, with as many boxes."""
+        (batches,) = islice(self.batches(STORED, replace(self._machine, workers=0)), 1)
+        images = torch.cat([torch.rand(batch.images.shape) for batch in batches]).to(self._machine.device)
+        views = [self._store.view(key) for key in self._store.keys[: len(images)]]
+        boxes = [(torch.from_numpy(view.boxes_xyxy), torch.from_numpy(view.labels)) for view in views]
+        config = self._config
+        return peer_step(images, boxes, config.detector.num_classes, config.train, self._machine.device)
+
+    def _time_loaded(self, mode: str, steps: int) -> float | None:
+        """Seconds of a step, once what the loader's processes had read before is used up."""
+        if mode == PEER or not steps:
+            return None
+        device, batches = self._machine.device, self.batches(mode)
+        for _ in islice(batches, 1 + PREFETCHED * self._machine.workers):
+            pass
+
+        def run() -> None:
+            for parts in islice(batches, steps):
+                self._take(mode, tuple(batch.to(device) for batch in parts))
+
+        return seconds_of(run, device) / steps
+
+    def batches(self, mode: str, machine: Placement | None = None) -> Iterator[StepBatches]:
+        """Steps of the same epoch, again and again."""
+        train = self._config.train
+        loader = Loader(
+            manifest=self._manifest,
+            source=self._sources[mode],
+            pyramid=self._conventions.pyramid(self._config.detector.strides),
+            batch_size=train.batch_size,
+            seed=train.seed,
+            group_by_aspect=train.group_by_aspect,
+            machine=machine or self._machine,
+        )
+        return chain.from_iterable(loader.epoch(0) for _ in count())
+
+
+@torch.no_grad()
+def ask(teacher: LogitExtractor, batch: Batch) -> LiveTargets:
+    """Run a teacher on a batch as it is padded, and select its points."""
+    raw, targets = teacher.outputs(batch.images), batch.targets
+    main_image, main_index = targets.image[targets.main], targets.index[targets.main]
+    return LiveTargets(
+        edges=raw.edge_logits[targets.image, targets.index].float(),
+        classes=raw.cls_logits[main_image, main_index].float(),
     )
-    targets = [_with_noise(soft, number) for number in range(WRITTEN_VIEWS)]
-    writer.init(folder / "scratch", schema, table)
-    _, write_seconds = timed_call(writer.write_partition, folder / "scratch", 0, views, targets)
-    _, finalise_seconds = timed_call(writer.finalise, folder / "scratch", folder / "targets.zarr")
-    store = TargetStore.open(folder / "targets.zarr")
-    stored, read_seconds = timed_call(lambda: [store.read(planned.key) for planned in views])
-    return stored[0], (write_seconds + finalise_seconds) / WRITTEN_VIEWS, read_seconds / WRITTEN_VIEWS
-
-
-def _with_noise(soft: SoftTargets, seed: int) -> SoftTargets:
-    rng = np.random.default_rng(seed)
-    edges, classes = (
-        (logits + rng.normal(0, NOISE_LOGITS, logits.shape)).astype(np.float32)
-        for logits in (soft.edge_logits, soft.cls_logits)
-    )
-    return SoftTargets(edge_logits=edges, cls_logits=classes)
-
-
-def _kinds(students: dict[str, StudentConfig]) -> Iterator[tuple[list[str], StudentConfig]]:
-    """Students of one architecture, and of them the one that has most losses to compute."""
-    for detector in dict.fromkeys(student.detector for student in students.values()):
-        same = {name: student for name, student in students.items() if student.detector == detector}
-        yield list(same), max(same.values(), key=lambda student: student.loss.terms)
-
-
-def _train_student(student: StudentConfig, stored: StoredView, batch: int, device: torch.device) -> float:
-    """Seconds an image of a training step."""
-    train = structs.replace(student.train, pretrained=False)
-    machine = Placement(device=device, workers=0, processes=World(rank=0, count=1), micro_batch=None)
-    model = build_for_training(student.detector, GFL_CONVENTIONS, train, device)
-    stepper = TrainStep(model, student_losses(student, GFL_CONVENTIONS), train, machine)
-    example = Example(pixels=_pixels(stored.view), view=stored.view, teacher=stored)
-    padded_hw = stored.view.geometry.padded_hw
-    pyramid = GFL_CONVENTIONS.pyramid(student.detector.strides)
-    examples = collate([example] * batch, pyramid, padded_hw, GFL_PREPROCESSING, quantized_teacher_batch)
-    return _seconds_of(lambda: stepper.step((examples.to(device),), NO_RATE), device)[1] / batch
-
-
-def _pixels(view: LabeledView) -> Tensor:
-    height, width = view.geometry.resized_hw
-    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-
-
-def _seconds_of(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
-    """What some work returns, and the median of its seconds; long work is timed once, without warm-up."""
-
-    def run() -> T:
-        result = work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return result
-
-    result, first = timed_call(run)
-    repeats = min(MOST_REPEATS, int(BUDGET_SECONDS / first))
-    return result, median(timed_call(run)[1] for _ in range(repeats)) if repeats else first

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,9 @@ from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
 from pipeline.detector.model import ModelSpec
 from pipeline.detector.neck import FeaturePyramid
 from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
+
+LOUDNESS = 60.0
+"""Factor on a random teacher's last convolutions."""
 
 
 class GFL(nn.Module):
@@ -64,6 +67,22 @@ def gfl_spec(config: DetectorConfig, conventions: Conventions) -> ModelSpec:
         suppression=GFL_SUPPRESSION,
         input_hw=None,
     )
+
+
+def random_teacher(config: DetectorConfig) -> "GFL":
+    """A detector to rehearse and to measure with: its distributions differ, though nothing was learned.
+
+    Its last convolutions are louder than at the start of a training, for a store of next to nothing would
+    compress to nothing. Class scores are about a half, so that something is detected.
+    """
+    torch.manual_seed(0)
+    model = GFL(config)
+    head = model.bbox_head
+    with torch.no_grad():
+        for convolution in (head.gfl_reg, head.gfl_cls):
+            convolution.weight.mul_(LOUDNESS)
+        cast(Tensor, head.gfl_cls.bias).zero_()
+    return model
 
 
 def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:

@@ -11,6 +11,9 @@ from pipeline.views.geometry import Views
 TRAINING_CODE = "pipeline/training"
 """What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
 
+RANDOM_WEIGHTS = "pipeline/detector/gfl.py"
+"""As ``source``, it is what builds a detector with random weights: a teacher to rehearse with."""
+
 
 class PrepareTeacherConfig(Section, frozen=True, kw_only=True):
     """Section ``prepare_teacher``."""

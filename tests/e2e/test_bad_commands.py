@@ -121,13 +121,10 @@ COMMANDS = [
     wrong("a command that nobody knows", "ldp distil", code=2),
     wrong("no action", "ldp store", code=2),
     wrong("an image id in words", "ldp store show first", code=2),
-    wrong("steps in words", "ldp trial ld --steps few", code=2),
+    wrong("seeds in words", "ldp seeds --seeds few", code=2),
     wrong("no student", "train_student", code=2),
     wrong("an option that nobody knows", "evaluate ld --fast", code=2),
     wrong("an export to nowhere", "ldp store export", code=2),
-    wrong("no steps", "ldp trial ld --steps 0", "ldp trial: --steps: expected 1 or more, but got 0"),
-    wrong("a trial of nobody", "ldp trial nobody", "expected one of plain, ld, but got 'nobody'"),
-    wrong("a plain student online", "ldp online plain", "reads nothing of the teacher; take another"),
     wrong("a seed below 0", "ldp seeds plain ld --seeds -1", "seed: expected 0 to"),
     wrong("one student to compare", "ldp seeds ld", "expected two students or more, but got ['ld']"),
     wrong(
@@ -162,8 +159,6 @@ COMMANDS = [
         "temperature: expected more than 0, but got nan",
     ),
     wrong("the precision of a quantized store", f"ldp store fidelity {STORE}", "expected a lossless store"),
-    wrong("no views to time", "ldp bench read --views 0", "ldp bench read: --views: expected 1 or more"),
-    wrong("a store to time that is nowhere", "ldp bench read --store nowhere", "expected a store at"),
     wrong(
         "a repair by another teacher",
         "ldp store repair",

@@ -168,7 +168,7 @@ STORES = [
     ),
     wrong(
         "a store with half a table",
-        "ldp trial ld --steps 1",
+        "train_student ld",
         "is damaged: views/extent",
         edit=cut(STORE / "views/extent/c/0/0", 20),
     ),

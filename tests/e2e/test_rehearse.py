@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,34 @@ from finished import Ended, call, files_below, working_in
 from project import write_params, write_tiny_dataset
 from quick_python import quick_python
 
-from pipeline.cli.params import check_params
-from pipeline.cli.stage_processes import stage_processes
-from pipeline.core.config import structure
-from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL, load_detector, save_detector
-from pipeline.rehearsal.overrides import override
-from pipeline.rehearsal.shorten import Shortening, shorten
-from pipeline.rehearsal.stand_ins import find_or_replace, run_apart, write_random_teacher
-from recipes import DATASET, ROOT, Params, given_teacher, tiny_params
+from pipeline.core.config import load_section, load_student
+from pipeline.core.paths import student_names
+from pipeline.cost.overrides import lookup, override, parse_assignments
+from pipeline.cost.rehearsal import differences, shorten
+from pipeline.datasets.config import PrepareDataConfig
+from pipeline.student.config import StudentConfig
+from pipeline.training.teacher_config import RANDOM_WEIGHTS, PrepareTeacherConfig
+from recipes import DATASET, ROOT, SCHEDULE, Params, given_teacher, set_value, tiny_params
 
-PUBLISHED = ("coco_r101_r18_1x", "coco_r101_r34_1x", "coco_r101_r50_1x", "coco_r101dcn_r101_2x")
-PER_EPOCH = {"epochs": 3, "long_edge": 64, "short_edges": [48, 64], "flip_probability": 0.5, "seed": 0}
+PUBLISHED = sorted(path.parent for path in (ROOT / "recipes").glob("coco_r101*/params.yaml"))
 MISSING = "weights/elsewhere.safetensors"
+LABELS = [
+    *("prepare_data", "prepare_teacher", "evaluate teacher", "cache_teacher", "verify_cache"),
+    *("train_student ld", "evaluate ld", "report"),
+]
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A tiny dataset and a recipe of one student whose teacher's weights file is not there."""
+    """A tiny dataset and a recipe of one student whose teacher's weights file is missing."""
     folder = tmp_path / "workspace"
     write_tiny_dataset(folder)
     params = tiny_params()
     given_teacher(params, MISSING)
+    params["prepare_data"]["keep_empty_images"] = False
     del params["students"]["plain"]
-    # What is asked of a trained teacher's store, that of the random weights fulfils, too.
-    params["cache_teacher"]["precision"].update(edge_step=0.03, cls_step=0.03)
     write_params(folder, params)
     monkeypatch.setattr(sys, "executable", str(quick_python() / "python"))
-    monkeypatch.setattr("pipeline.rehearsal.stand_ins.run_apart", lambda write, *given: write(*given))
     with working_in(folder):
         yield folder
 
@@ -51,110 +51,52 @@ def rehearse(arguments: str = "") -> tuple[Ended, Params]:
     return ended, json.loads(figures.read_text()) if figures.exists() else {}
 
 
-def edit(folder: Path, change: Callable[[Params], object]) -> None:
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    change(params)
-    write_params(folder, params)
+def shortened(path: Path, images: int, epochs: int) -> tuple[Params, Params, list[str]]:
+    """A recipe, what a rehearsal changes of it, and what it says."""
+    recipe: Params = yaml.safe_load(path.read_text())
+    values, notes = shorten(
+        load_section(PrepareDataConfig, "prepare_data", path),
+        load_section(PrepareTeacherConfig, "prepare_teacher", path),
+        {name: load_student(StudentConfig, name, path) for name in student_names(path)},
+        recipe,
+        images=images,
+        epochs=epochs,
+        batch_size=images,
+        locate=lambda root: root,
+    )
+    return recipe, values, notes
 
 
-def recipe(name: str) -> Params:
-    content: Params = yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text())
-    return content
-
-
-def flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Values by dotted key."""
-    if not isinstance(value, dict):
-        return {key: value}
-    return {k: v for name, part in value.items() for k, v in flat(part, f"{key}.{name}").items()}
-
-
+@pytest.mark.slow
 def test_every_stage_runs_and_the_workspace_is_as_it_was(
     workspace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = files_below(workspace)
-    ended, figures = rehearse("--images 3")
-    assert ended == Ended(code=0, error="")
-    assert files_below(workspace) == before
-    stages = {row["stage"]: row for row in figures["stages"]}
-    assert list(stages) == [process.label for process in stage_processes(["ld"])]
-    assert stages["prepare_data"]["left"]["training images"] == 3
-    assert stages["cache_teacher"]["left"]["views"] == 6
-    assert stages["train_student ld"]["left"]["steps"] == 1
-    assert all(row["spent"]["seconds"] > 0 for row in stages.values())
-    said = capfd.readouterr().out
-    assert f"There is no {MISSING}: the teacher's weights are random, and every AP means nothing." in said
-    assert "Batches of 3 instead of 4 images, learning rate 0.0015 instead of 0.002." in said
-    assert all(f"| {stage} |" in said for stage in stages)
-
-
-def test_views_of_every_epoch_are_those_of_the_rehearsed_epochs(workspace: Path) -> None:
-    def plan_epochs(params: Params) -> None:
-        params["cache_teacher"]["views"] = PER_EPOCH
-        for student in params["students"].values():
-            student["train"]["schedule"].update(epochs=3, decay="step", milestones=[1, 2])
-            student["validation"] = {"every": 1, "keep": "last", "scale": [64, 64], "batch_size": 4}
-
-    edit(workspace, plan_epochs)
-    ended, figures = rehearse("--images 2 --epochs 2 --keep ../kept")
-    assert ended.code == 0
-    stages = {row["stage"]: row["left"] for row in figures["stages"]}
-    assert stages["cache_teacher"]["views"] == 4
-    assert stages["train_student ld"]["steps"] == 2
-    kept = workspace.parent / "kept"
-    scores = (kept / "runs/shapes/students/ld/ap.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in scores] == ["epoch", "2"]
-    assert (kept / "runs/shapes/report/index.html").is_file()
-
-
-def test_a_teacher_that_hardly_learns_need_not_pass_the_bounds_of_a_trained_one(workspace: Path) -> None:
-    def train_teacher(params: Params) -> None:
-        params["prepare_teacher"] = recipe("smoke")["prepare_teacher"]
-
-    edit(workspace, train_teacher)
-    ended, figures = rehearse("--images 2")
-    assert ended.code == 0
-    assert any("refuses nothing" in note for note in figures["notes"])
-    stages = {row["stage"]: row["left"] for row in figures["stages"]}
-    assert stages["prepare_teacher"]["steps"] == 1
-
-
-def test_weights_that_are_there_are_taken(workspace: Path) -> None:
-    detector = tiny_params()["prepare_teacher"]["detector"]
-    weights = workspace / MISSING
-    save_detector(GFL(structure(DetectorConfig, detector, "tiny")), weights, {})
-    # As unsure as a detector is at first, unlike the random weights that stand in for one.
-    finer = {"edge_step": 0.005, "cls_step": 0.005}
-    edit(workspace, lambda params: params["cache_teacher"]["precision"].update(finer))
-    ended, figures = rehearse("--images 2 --keep ../kept")
-    assert ended.code == 0
-    assert not any("random" in note for note in figures["notes"])
-    taken = workspace.parent / "kept/runs/shapes/teacher/model/teacher.safetensors"
-    assert taken.read_bytes() == weights.read_bytes()
-
-
-def test_a_dataset_elsewhere_is_found_by_the_environment_too(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (workspace / "datasets").rename(workspace.parent / "elsewhere")
-    monkeypatch.setenv("LDP_DATASETS", "../elsewhere")
-    assert rehearse("--images 2")[0].code == 0
-
-
-def test_a_batch_has_no_more_images_than_there_are_to_train_on(workspace: Path) -> None:
-    """Images without boxes are left out, and how many those are only the first stage knows."""
+    """An image without boxes is left out, so that a batch has one image less than was asked for."""
     annotations = workspace / DATASET / "annotations/instances_train.json"
     content = json.loads(annotations.read_text())
     first = min(image["id"] for image in content["images"])
     content["annotations"] = [box for box in content["annotations"] if box["image_id"] != first]
     annotations.write_text(json.dumps(content))
-    edit(workspace, lambda params: params["prepare_data"].update(keep_empty_images=False))
-    ended, figures = rehearse("--images 4")
-    assert ended.code == 0
-    assert figures["stages"][0]["left"]["training images"] == 3
-    assert figures["changes"]["students.ld.train.schedule.batch_size"] == [4, 3]
+    before = files_below(workspace)
+    ended, figures = rehearse("--images 4 --keep ../kept")
+    assert ended == Ended(code=0, error="")
+    assert files_below(workspace) == before
+    rows = {row["stage"]: row for row in figures["stages"]}
+    assert sorted(rows) == sorted(LABELS)
+    assert rows["prepare_data"]["outcome"] == "3 train images, 4 val images"
+    assert rows["cache_teacher"]["outcome"].startswith("6 views of ")
+    assert rows["train_student ld"]["outcome"].startswith("1 steps, loss ")
+    assert all(row["seconds"] > 0 and row["exit_code"] == 0 for row in rows.values())
+    assert figures["changes"][".".join(("students.ld", *SCHEDULE, "batch_size"))] == [4, 3]
+    assert figures["changes"]["prepare_teacher.source"] == [MISSING, RANDOM_WEIGHTS]
+    printed = capfd.readouterr().out
+    assert f"There is no {MISSING}: the teacher is random, and every AP means nothing." in printed
+    assert "Batches of 3 instead of 4 images, learning rate 0.0015 instead of 0.002." in printed
+    assert all(f"| {stage} " in printed for stage in LABELS)
+    assert (workspace.parent / "kept/runs/tiny/report/index.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_named_after_those_that_ran(
     workspace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,102 +104,89 @@ def test_a_stage_that_fails_is_named_after_those_that_ran(
     damaged.write_bytes(damaged.read_bytes()[:100])
     ended, figures = rehearse("--images 4")
     assert ended.code == 1
-    assert "params.yaml: stage evaluate_teacher failed with exit code 1" in ended.error
-    assert [row["stage"] for row in figures["stages"]][-1] == "evaluate_teacher"
-    said = capfd.readouterr()
-    assert "| prepare_teacher |" in said.out
-    assert f"error: {damaged}" in said.err
+    assert "params.yaml: stage evaluate teacher failed with exit code 1" in ended.error
+    assert [row["stage"] for row in figures["stages"]][-1] == "evaluate teacher"
+    captured = capfd.readouterr()
+    assert "| prepare_teacher " in captured.out
+    assert f"error: {damaged}" in captured.err
 
 
 def test_wrong_arguments_are_one_clear_line(workspace: Path) -> None:
     (workspace.parent / "there").mkdir()
     for arguments, expected in {
-        "-S students.ld.train.sed=1": "-S students.ld.train.sed: unknown key 'sed'; expected one of "
-        "students.ld.train: seed, pretrained",
-        "-S student.ld=1": "-S student.ld: unknown key 'student'; expected one of the parameters: name,",
-        "-S name.first=1": "-S name.first: unknown key 'first'",
+        "-S students.ld.train.sed=1": "sed",
+        "-S students.ld.train.seed=high": "students.ld",
         "-S name": "-S: expected KEY=VALUE, but got 'name'",
-        "-S students.ld.train.seed=[": "-S: expected YAML behind the =",
-        "-S students.ld.train.seed=high": "students.ld.train.seed: expected an integer",
-        "-S students.ld.train=null": "students.ld.train: expected a mapping",
         "--images 0": "--images: expected 1 or more, but got 0",
         "--keep ../there": "--keep: expected a new folder, but ../there is there",
-        "nowhere.yaml": "nowhere.yaml: expected a parameter file, but there is none",
+        "nowhere.yaml": "recipe: expected a name (tiny), a folder or a file, but got 'nowhere.yaml'",
     }.items():
         ended, _ = rehearse(arguments)
         assert ended.code == 1
         assert expected in ended.error
 
 
-def test_weights_are_written_in_another_process(tmp_path: Path) -> None:
-    detector = structure(DetectorConfig, tiny_params()["prepare_teacher"]["detector"], "tiny")
-    weights = tmp_path / "weights/random.safetensors"
-    run_apart(write_random_teacher, detector, weights)
-    assert (load_detector(weights).bbox_head.gfl_cls.bias == 0).all()
-
-
 def test_values_from_the_command_line_are_yaml() -> None:
-    params = {"a": {"b": 1, "c": [1]}, "d": None}
-    changed = override(params, ["a.b=0.5", "a.c=[2, 3]", "d={name: x=y}"])
-    assert changed == {"a": {"b": 0.5, "c": [2, 3]}, "d": {"name": "x=y"}}
-    assert override(params, ["a.b=1", "a.b=null"])["a"]["b"] is None
+    params: dict[str, Any] = {"a": {"b": 1, "c": [1]}, "d": None}
+    changed = override(params, parse_assignments(["a.b=0.5", "a.c=[2, 3]", "d={name: x=y}", "e.f=null"]))
+    assert changed == {"a": {"b": 0.5, "c": [2, 3]}, "d": {"name": "x=y"}, "e": {"f": None}}
     assert params == {"a": {"b": 1, "c": [1]}, "d": None}
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_student_has_what_all_students_share() -> None:
+    params = {"student": {"a": {"b": 1, "c": 2}}, "students": {"ld": {"a": {"b": 3}}}}
+    assert (lookup(params, "students.ld.a.b"), lookup(params, "students.ld.a.c")) == (3, 2)
+    assert lookup(params, "students.ld.a.d") is None
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
 def test_a_published_recipe_differs_in_what_makes_it_short_alone(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("pipeline.rehearsal.stand_ins.run_apart", lambda *_: None)
-    whole = recipe(name)
-    found, notes = find_or_replace(whole, tmp_path / "random.safetensors", lambda root: root)
-    short = shorten(found, Shortening(images=4, epochs=2, batch_size=4))
-    before, after = flat(whole), flat(short)
-    assert before.keys() == after.keys()
-    schedules = ["epochs", "batch_size", "learning_rate", "milestones"]
-    expected = {".prepare_data.coco.root": str(tmp_path / "datasets/coco")}
-    expected[".prepare_teacher.source"] = str(tmp_path / "random.safetensors")
-    expected |= {f".prepare_data.coco.{split}.limit": 4 for split in ("train", "val")}
-    if name.endswith("2x"):
-        expected[".cache_teacher.views.epochs"] = 2
+    whole, values, notes = shortened(folder / "params.yaml", images=4, epochs=2)
+    schedules = {"epochs": 2, "batch_size": 4, "learning_rate": 0.0025, "milestones": [], "warmup_steps": 1}
+    expected: Params = {
+        **{"root": ".", "file": "params.yaml", "prepare_data.source": "pipeline/datasets/coco.py"},
+        **{
+            "prepare_data.coco.root": str(tmp_path / "datasets/coco"),
+            "prepare_teacher.source": RANDOM_WEIGHTS,
+        },
+        **{f"prepare_data.coco.{split}.limit": 4 for split in ("train", "val")},
+        **{f"verify_cache.max_{name}": 1e9 for name in ("kl", "loss_error", "gradient_error")},
+    }
+    if folder.name.endswith("2x"):
+        expected["cache_teacher.views.epochs"] = 2
     for student in whole["students"]:
-        start = f".students.{student}"
-        values = zip(schedules, (2, 4, 0.0025, []), strict=True)
-        expected |= {f"{start}.train.schedule.{key}": value for key, value in values}
+        start = f"students.{student}"
+        expected |= {".".join((start, *SCHEDULE, key)): value for key, value in schedules.items()}
         expected |= {f"{start}.train.pretrained": False, f"{start}.validation.every": 2}
-    assert {key: value for key, value in after.items() if value != before[key]} == expected
-    assert len(notes) == 2
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(short))
-    check_params(tmp_path / "params.yaml")
+    assert values == expected
+    assert len(differences(whole, values)) == len(values)
+    assert any("random, and every AP means nothing" in note for note in notes)
 
 
-def test_weights_in_torchvisions_cache_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("pipeline.rehearsal.stand_ins.run_apart", lambda *_: None)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/resnet18-f37072fd.pth").touch()
-    found, notes = find_or_replace(recipe("coco_r101_r18_1x"), tmp_path / "random.safetensors", str)
-    assert found["students"]["r18_plain"]["train"]["pretrained"] is True
-    assert len(notes) == 1
+def test_files_that_are_here_are_taken_where_they_lie(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher's weights, and those in torchvision's cache."""
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(workspace))
+    for file in (MISSING, "checkpoints/resnet18-f37072fd.pth"):
+        (workspace / file).parent.mkdir()
+        (workspace / file).touch()
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    set_value(params, ("student", "detector", "backbone"), "resnet18")
+    set_value(params, ("student", "train", "pretrained"), True)  # noqa: FBT003
+    write_params(workspace, params)
+    _, values, notes = shortened(workspace / "params.yaml", images=4, epochs=1)
+    assert values["prepare_teacher.source"] == str(workspace / MISSING)
+    assert not any(key.endswith("pretrained") or key.startswith("verify_cache") for key in values)
+    assert notes == []
 
 
-def test_what_is_small_already_stays_as_it_is() -> None:
-    smoke = recipe("smoke")
-    assert shorten(smoke, Shortening(images=1000, epochs=50, batch_size=1000)) == smoke
-
-
-def test_the_stages_are_those_of_dvc() -> None:
-    """With the same commands, each after what it depends on."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    commands = {name: stage["cmd"].replace("${item.student}", "ld") for name, stage in stages.items()}
-    ours = stage_processes(["ld"])
-    assert {process.stage: f"python -m {' '.join(process.arguments)}" for process in ours} == commands
-    made: list[str] = []
-    for process in ours:
-        stage = stages[process.stage]
-        needed = [dep for dep in stage["deps"] if dep.startswith("runs/")]
-        assert all(any(out.startswith(dep) or dep.startswith(out) for out in made) for dep in needed)
-        for kind in ("outs", "metrics", "plots"):
-            made += [next(iter(out)) if isinstance(out, dict) else out for out in stage.get(kind, [])]
+def test_what_is_small_already_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    whole, values, _ = shortened(ROOT / "recipes/smoke/params.yaml", images=1000, epochs=50)
+    changed = differences(whole, values)
+    assert {key.partition(".")[0] for key in changed} <= {"root", "file", "verify_cache"}

@@ -1,9 +1,25 @@
 """The comparison over seeds: gains are paired, and their standard error is that of the difference."""
 
-import pytest
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
-from pipeline.cli.seeds import compare, render_table
+import pytest
+import yaml
+from finished import call, working_in
+from project import write_params
+from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from training_cases import store_of
+
+from pipeline.cli.seeds import compare, deciding_code, render_table, run_key
+from pipeline.core.config import load_section, load_student
+from pipeline.core.paths import SPLITS, RunPaths, run_paths
 from pipeline.evaluation.coco_ap import SUMMARY
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.store.reader.reader import TargetStore
+from pipeline.student.config import StudentConfig
+from pipeline.views.manifest import write_manifest
+from recipes import ROOT, set_value, tiny_params
 
 
 def rows(*values: float) -> list[dict[str, float | None]]:
@@ -21,12 +37,87 @@ def test_one_seed_has_no_spread_and_missing_sizes_count_nothing() -> None:
     gains = compare({"plain": rows(10), "ld": [{**rows(12)[0], "APl": None}]})
     assert gains["ld"]["AP"] == {"mean": 2.0, "standard_error": 0.0}
     assert gains["ld"]["APl"] == {"mean": None, "standard_error": None}
-    assert render_table({"plain": rows(10), "ld": rows(12)}, [0], gains).endswith("+2.00 ± 0.00 | - |")
+    last = render_table({"plain": rows(10), "ld": rows(12)}, [0], gains).splitlines()[-1]
+    cells = [cell.strip() for cell in last.split("|")[1:-1]]
+    assert (cells[2], cells[-1]) == ("+2.00 ± 0.00", "- ± -")
 
 
 def test_the_table_has_a_row_for_every_run_and_every_gain() -> None:
     summaries = {"plain": rows(10, 20), "ld": rows(11, 22)}
     lines = render_table(summaries, [0, 1], compare(summaries)).splitlines()
-    assert lines[0] == "| student | seed | AP | AP50 | AP75 | APs | APm | APl |"
-    assert lines[3].startswith("| plain | 1 | 20.00 |")
-    assert lines[-1].startswith("| gain of ld | mean ± s.e. | +1.50 ± 0.50 |")
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert table[0] == ["student", "seed", "AP", "AP50", "AP75", "APs", "APm", "APl"]
+    assert table[3][:3] == ["plain", "1", "20.00"]
+    assert table[-1][:3] == ["gain of ld", "mean ± s.e.", "+1.50 ± 0.50"]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Path]:
+    """Two splits, a store, and a recipe that fits them."""
+    plan = small_plan(tmp_path)
+    store_of(tmp_path, QUANTIZED, plan=plan).path.rename(tmp_path / "store")
+    params = tiny_params()
+    set_value(params, ("student", "detector"), DETECTOR.to_json())
+    write_params(tmp_path, params)
+    run = RunPaths(tmp_path / "runs/tiny")
+    for split in SPLITS:
+        write_manifest(plan.manifest, run.manifest(split))
+    shutil.move(tmp_path / "store", run.store)
+    with working_in(tmp_path):
+        yield tmp_path
+
+
+def keys() -> str:
+    config = load_student(StudentConfig, "ld")
+    return run_key(config, load_section(EvaluateConfig, "evaluate"), TargetStore.open(run_paths().store))
+
+
+def test_a_kept_run_is_found_by_all_that_decides_it(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's content, either split, the parameters of student and evaluation, and the code."""
+    seen = {keys()}
+    assert {keys()} == seen
+
+    def changes() -> bool:
+        known = len(seen)
+        seen.add(keys())
+        return len(seen) > known
+
+    for split in SPLITS:
+        manifest = run_paths().manifest(split)
+        manifest.write_text(manifest.read_text() + "\n")
+        assert changes()
+    for path, value in ((("student", "loss", "ld_temperature"), 5.0), (("evaluate", "area_edges"), [9, 36])):
+        params = yaml.safe_load(Path("params.yaml").read_text())
+        set_value(params, path, value)
+        write_params(workspace, params)
+        assert changes()
+    shutil.rmtree(run_paths().store)
+    other = store_of(workspace / "other", QUANTIZED, teacher_seed=1)
+    shutil.move(other.path, run_paths().store)
+    assert changes()
+    monkeypatch.setattr("pipeline.cli.seeds.deciding_code", lambda: [])
+    assert changes()
+
+
+def test_code_that_decides_a_result_is_that_of_the_losses_but_not_of_commands() -> None:
+    folders = {str(path.relative_to(ROOT).parent) for path in deciding_code()}
+    assert {"pipeline/losses", "pipeline/student", "pipeline/evaluation", "pipeline/views"} <= folders
+    assert not folders & {"pipeline/cli", "pipeline/core", "pipeline/report"}
+
+
+def test_a_damaged_kept_run_is_made_again(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def train(*arguments: object) -> dict[str, float]:
+        made.append(str(arguments[-1]))
+        return dict.fromkeys(SUMMARY, float(len(made)))
+
+    monkeypatch.setattr("pipeline.cli.seeds._train_and_evaluate", train)
+    command = "ldp seeds plain ld --seeds 0"
+    assert call(command).code == 0
+    assert call(command).code == 0
+    assert made == ["plain", "ld"]
+    for kept in (workspace / "scratch/seeds").iterdir():
+        kept.write_bytes(kept.read_bytes()[:20])
+    assert call(command).code == 0
+    assert made == ["plain", "ld"] * 2

@@ -4,7 +4,7 @@
 
 Given several numbers of views, it ends with a table of how time and memory grow with them.
 
-Content is generated: a few typical views of the benchmark's generator, again and again under other keys.
+Content is generated: a few typical views, again and again under other keys.
 What grows with the number of views (tables, records, files, memory) is real; the bytes of a view are set by
 ``--points``.
 """
@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from generated_store import BINS, CLASSES, LEVEL_STRIDES, PRECISION, planned_view, soft_targets
 from measured import Measured, measure, render, render_growth
 
-from pipeline.benchmark.generated import BINS, CLASSES, LEVEL_STRIDES, PRECISION, planned_view, soft_targets
 from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify

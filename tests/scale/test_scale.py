@@ -4,8 +4,14 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
+import pytest
 from coco_size import evaluate_generated, plan, prepare, write_annotations
+from generated_store import generate_store
 from large_store import begin, check, finish, open_only, read_at_random, write
+from readers import OURS, compare, require_equal
+
+from pipeline.store.reader.reader import TargetStore
 
 SMALL_SIDE, LARGE_SIDE = 32, 96
 
@@ -50,3 +56,25 @@ def test_a_store_of_many_views_is_whole(tmp_path: Path) -> None:
     assert check(tmp_path / "targets.zarr") == "0 problems"
     assert open_only(tmp_path / "targets.zarr") == "1,100 views"
     assert read_at_random(tmp_path / "targets.zarr", 30).startswith("30 views")
+
+
+def test_a_generated_store_is_as_large_as_asked_for_and_compresses_as_real_ones_do(tmp_path: Path) -> None:
+    """COCO-like views: 65 of 900 points in the main region, some tens of bytes a point."""
+    store = TargetStore.open(generate_store(tmp_path, 20, 900))
+    statistics = store.statistics
+    assert len(store) == 20
+    assert statistics["points_per_view"] == pytest.approx(900, rel=0.2)
+    assert statistics["main_points"] / statistics["points"] == pytest.approx(65 / 900, rel=0.1)
+    assert 25 < statistics["bytes_per_point"] < 60
+
+
+def test_every_reader_reads_what_zarr_reads_and_has_a_row(tmp_path: Path) -> None:
+    """Two partitions, the second a small one; the comparison refuses other values."""
+    (copies := tmp_path / "copies").mkdir()
+    table = compare(generate_store(tmp_path, 70, 40), 30, 1, copies)
+    rows = [line.split("|")[1:-1] for line in table.splitlines()[2:]]
+    names = {row[0].strip() for row in rows}
+    assert {OURS, "zarr", "one .npz a view", "one .pt a view", "memory map, uncompressed"} <= names
+    assert all(float(row[5]) > 0 for row in rows)
+    with pytest.raises(ValueError, match="wrong: expected a as plain zarr reads it"):
+        require_equal("wrong", {"a": np.ones(2)}, {"a": np.zeros(2)})

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from online_source import OnlineSource
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_teacher
 from training_cases import (
     FULL,
@@ -18,7 +19,6 @@ from training_cases import (
 )
 from training_cases import trained as trained_run
 
-from pipeline.cli.online_source import OnlineSource
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.detector.gfl import GFL
 from pipeline.regions.view_set import ViewSet

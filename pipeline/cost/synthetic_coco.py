@@ -1,0 +1,77 @@
+"""A dataset to measure on without one: images as large as COCO's, with as many boxes, as large."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
+from pipeline.views.classes import Category
+from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.views.manifest import Manifest
+
+LONG_EDGE_PX = 640
+SIZES = ((480, 640), (640, 480), (427, 640), (640, 427))
+"""``(height, width)`` px: the most frequent ones of COCO's train2017, in turn."""
+BOXES_PER_IMAGE = 7.27
+"""Mean of train2017's images with boxes."""
+LOG_SIDE, LOG_SIDE_DEVIATION = 3.73, 1.18
+"""Of the square root of a box's area, px: 41 % lie below 32, and 76 % below 96."""
+LOG_ASPECT_DEVIATION = 0.5
+MIN_SIDE_PX = 2.0
+BLOB_PX = 16
+GRAIN = 12.0
+"""Noise upon soft blobs, gray levels: a file takes about 150 KB, as COCO's do."""
+JPEG_QUALITY = 90
+
+
+def draw_dataset(folder: Path, images: int, categories: int, long_edge: int = LONG_EDGE_PX) -> Manifest:
+    """Draw ``images`` JPEG files into ``folder/images``; the same numbers draw the same dataset.
+
+    Args:
+        folder: Of the dataset.
+        images: How many.
+        categories: How many categories their boxes have.
+        long_edge: Of the images, px; sides of boxes scale with it.
+    """
+    (folder / "images").mkdir(parents=True)
+    scale = long_edge / LONG_EDGE_PX
+    records = [_draw_image(folder / "images", number, categories, scale) for number in range(images)]
+    return Manifest(
+        root=str(folder),
+        folder="images",
+        categories=tuple(Category(category_id=i + 1, name=f"category {i + 1}") for i in range(categories)),
+        images=ImageTable.of(records),
+    )
+
+
+def _draw_image(folder: Path, number: int, categories: int, scale: float) -> ImageRecord:
+    rng = np.random.default_rng([0, number])
+    height, width = (round(side * scale) for side in SIZES[number % len(SIZES)])
+    name = f"{number:012}.jpg"
+    blobs = rng.integers(0, 256, (-(-height // BLOB_PX), -(-width // BLOB_PX), 3), np.uint8)
+    soft = np.asarray(Image.fromarray(blobs).resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    pixels = np.clip(soft + rng.normal(0, GRAIN, soft.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / name, quality=JPEG_QUALITY)
+    # One and more, with an exponential tail.
+    count = 1 + int(rng.exponential(BOXES_PER_IMAGE - 0.5))
+    return ImageRecord(
+        image_id=number,
+        file_name=name,
+        height=height,
+        width=width,
+        annotations=tuple(_draw_box(rng, height, width, categories, scale) for _ in range(count)),
+    )
+
+
+def _draw_box(rng: Generator, height: int, width: int, categories: int, scale: float) -> Annotation:
+    side, aspect = scale * rng.lognormal(LOG_SIDE, LOG_SIDE_DEVIATION), rng.lognormal(0, LOG_ASPECT_DEVIATION)
+    w = float(np.clip(side * aspect, MIN_SIDE_PX, width))
+    h = float(np.clip(side / aspect, MIN_SIDE_PX, height))
+    return Annotation(
+        annotation_id=0,
+        category_id=int(rng.integers(1, categories + 1)),
+        box_xywh=(rng.uniform(0, width - w), rng.uniform(0, height - h), w, h),
+        area=w * h,
+        iscrowd=False,
+    )
