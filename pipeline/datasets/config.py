@@ -49,7 +49,9 @@ class PrepareDataConfig(Section, frozen=True, kw_only=True):
     """Section ``prepare_data``: exactly one of ``shapes`` and ``coco``."""
 
     source: str
-    """File or folder that DVC watches: the renderer, or the folder of the annotations."""
+    """File or folder that DVC watches: the renderer, or the dataset with its images. For COCO's 118,287 it is
+    that of the annotations, since every command would look at each (15 s): a replaced image is noticed when
+    it is read."""
     keep_empty_images: bool = True
     """Train on images without objects, too."""
     shapes: ShapesConfig | None = None

@@ -9,7 +9,7 @@ from pipeline.report.numbers import MISSING, count, duration, mean, significant,
 from pipeline.report.runs import Role, Run, baseline_of, difference
 from pipeline.report.statistics import FLOAT32_BYTES, dense_bytes, kept_bytes
 from pipeline.report.summary import cache_seconds, temperature
-from pipeline.views.image_table import ImageTable
+from pipeline.views.summary import lines, summarize
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Columns, in COCO's order."""
@@ -240,9 +240,8 @@ def provenance(report: Report) -> list[tuple[str, Mapping[str, str]]]:
             "Dataset",
             {
                 "folder": report.train.root,
-                "training images": _images(report.train.images),
-                "validation images": _images(report.val.images),
-                "classes": str(len(report.val.categories)),
+                "to train on": "; ".join(lines(summarize(report.train))),
+                "to validate on": "; ".join(lines(summarize(report.val))),
                 "boxes, sha256": report.train.boxes_sha256,
             },
         ),
@@ -283,11 +282,6 @@ def _views(views: Mapping[str, Any]) -> dict[str, str]:
 
 def _step(step: float | None) -> str:
     return "lossless" if step is None else f"{step:g}"
-
-
-def _images(images: ImageTable) -> str:
-    objects = int((~images.annotations["iscrowd"]).sum())
-    return f"{count(len(images))} with {count(objects)} objects"
 
 
 def _training(run: Run) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from dvc_in_process import accept, repro, status
+from PIL import Image, ImageChops
 from project import edit_params, run
 from safetensors.numpy import load_file, save_file
 
@@ -93,6 +94,26 @@ def one_image_less(split: str) -> Edit:
         path.write_text(json.dumps(content))
 
     return edit
+
+
+def invert(name: str) -> Edit:
+    """Replace a picture by another one of the same name and size."""
+
+    def edit(folder: Path) -> None:
+        path = folder / DATASET / name
+        with Image.open(path) as old:
+            changed = ImageChops.invert(old.convert("RGB"))
+        changed.save(path)
+
+    return edit
+
+
+def new_date(folder: Path) -> None:
+    """Export the same annotations anew, in another order."""
+    for path in (folder / DATASET / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        content["annotations"].reverse()
+        path.write_text(json.dumps({"info": {"date_created": "tomorrow"}, **content}))
 
 
 def bring_weights(folder: Path) -> None:
@@ -201,6 +222,24 @@ VALUES = [
         edit=one_image_less("val"),
         runs={"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
         why="nobody trains on the validation split: teacher, store and students stay",
+    ),
+    Change(
+        does="a validation picture",
+        edit=invert("val/000001000001.bmp"),
+        runs={"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
+        why="its name and its size are the same, its pixels are not",
+    ),
+    Change(
+        does="a training picture",
+        edit=invert("train/000000000001.bmp"),
+        runs=EVERYTHING,
+        why="a teacher of other pixels is another one",
+    ),
+    Change(
+        does="another date in the annotations",
+        edit=new_date,
+        runs={"prepare_data"},
+        why="no image and no object changed",
     ),
     Change(
         does="a validation parameter",

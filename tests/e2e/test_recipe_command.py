@@ -79,7 +79,7 @@ def test_a_recipe_for_a_coco_folder_is_filled_in_and_valid(folder: Path) -> None
     assert ldp("recipe", "new", "own", "--from", str(DATASET)) is None
     recipe = check_params(Path("recipes/own/params.yaml"))
     check_machine(recipe)
-    assert recipe.data.source == f"{DATASET}/annotations"
+    assert recipe.data.source == str(DATASET)
     assert recipe.data.coco is not None
     assert (recipe.data.coco.root, recipe.data.coco.val.images) == (str(DATASET), "val")
     assert recipe.teacher.detector is not None

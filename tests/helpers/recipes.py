@@ -41,9 +41,7 @@ def tiny_params(name: str = NAME) -> Params:
         split: {"annotations": f"annotations/instances_{split}.json", "images": split}
         for split in ("train", "val")
     }
-    params["prepare_data"].update(
-        source=f"{DATASET}/annotations", shapes=None, coco={"root": str(DATASET), **splits}
-    )
+    params["prepare_data"].update(source=str(DATASET), shapes=None, coco={"root": str(DATASET), **splits})
     # Files of a tenth of the size.
     set_value(params, ("prepare_teacher", "detector", "backbone"), "mobilenet_v3_small")
     for section in ("prepare_teacher", "student"):
