@@ -19,7 +19,7 @@ from pipeline.cost.rehearsal import differences, shorten
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.student.config import StudentConfig
 from pipeline.training.teacher_config import RANDOM_WEIGHTS, PrepareTeacherConfig
-from recipes import DATASET, ROOT, SCHEDULE, Params, given_teacher, set_value, tiny_params
+from recipes import DATASET, NAME, ROOT, SCHEDULE, Params, given_teacher, set_value, tiny_params
 
 PUBLISHED = sorted(path.parent for path in (ROOT / "recipes").glob("coco_r101*/params.yaml"))
 MISSING = "weights/elsewhere.safetensors"
@@ -93,7 +93,7 @@ def test_every_stage_runs_and_the_workspace_is_as_it_was(
     assert f"There is no {MISSING}: the teacher is random, and every AP means nothing." in printed
     assert "Batches of 3 instead of 4 images, learning rate 0.0015 instead of 0.002." in printed
     assert all(f"| {stage} " in printed for stage in LABELS)
-    assert (workspace.parent / "kept/runs/tiny/report/index.html").is_file()
+    assert (workspace.parent / f"kept/runs/{NAME}/report/index.html").is_file()
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_wrong_arguments_are_one_clear_line(workspace: Path) -> None:
         "-S name": "-S: expected KEY=VALUE, but got 'name'",
         "--images 0": "--images: expected 1 or more, but got 0",
         "--keep ../there": "--keep: expected a new folder, but ../there is there",
-        "nowhere.yaml": "recipe: expected a name (tiny), a folder or a file, but got 'nowhere.yaml'",
+        "nowhere.yaml": f"recipe: expected a name ({NAME}), a folder or a file, but got 'nowhere.yaml'",
     }.items():
         ended, _ = rehearse(arguments)
         assert ended.code == 1

@@ -19,7 +19,7 @@ from pipeline.evaluation.config import EvaluateConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import write_manifest
-from recipes import ROOT, set_value, tiny_params
+from recipes import NAME, ROOT, set_value, tiny_params
 
 
 def rows(*values: float) -> list[dict[str, float | None]]:
@@ -59,7 +59,7 @@ def workspace(tmp_path: Path) -> Iterator[Path]:
     params = tiny_params()
     set_value(params, ("student", "detector"), DETECTOR.to_json())
     write_params(tmp_path, params)
-    run = RunPaths(tmp_path / "runs/tiny")
+    run = RunPaths(tmp_path / "runs" / NAME)
     for split in SPLITS:
         write_manifest(plan.manifest, run.manifest(split))
     shutil.move(tmp_path / "store", run.store)
