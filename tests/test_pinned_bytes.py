@@ -27,10 +27,10 @@ from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
 
 PINNED = {
     "manifest": "b1e8003e823c93dea738804158c6a07d36c8012b8f796c0b4a003e294dd96f43",
-    "quantized store": "e4cacbad11dd4999e42fcde959ad314a656282248f9b0f0fec8accb9156bf1a7",
-    "quantized store, as read": "fcf197e6fed3f0c0f07f0e09fd10a41b6ce85d42539101b810c61efcb0f5efea",
-    "lossless store": "70c1a28e4905d30220c0d5cf14035bb68aedea71373ddc302eb3810dc58ac0ca",
-    "lossless store, as read": "0b683e7a54f19b94e7cc13a23a5969ec333422015aec5a1767c78a0817025c11",
+    "quantized store": "8ef30acf421baf9361bd4d5abaad83742aef10c13049b0f8732ea3f54126fa94",
+    "quantized store, as read": "f031578cf3add6336be55c9366d5a69610af2666f66b6d67f1e6c4de2eb4890b",
+    "lossless store": "eef65f68621b46f48cfc064a11c0fd62a71b92bc50a81c3c7c92ade74be37703",
+    "lossless store, as read": "12756769fcd33f7f30759b4d0b023244e442365f90240dfb96e6a9354e43ea68",
 }
 
 ANNOTATIONS = """{
