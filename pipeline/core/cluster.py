@@ -3,6 +3,7 @@
 import atexit
 import logging
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -17,6 +18,7 @@ from distributed.comm.core import CommClosedError
 from distributed.deploy.spec import close_clusters
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker, NoWorkerError
+from distributed.security import Security
 from distributed.utils import LoopRunner
 
 from pipeline.core.errors import CacheError, ConfigError
@@ -29,6 +31,14 @@ T = TypeVar("T")
 LOCALHOST = "127.0.0.1"
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
+
+NO_WORKER_SECONDS = 60
+"""How long a running scheduler may be without any worker; a worker that starts anew takes some 20."""
+
+NO_WORKERS = "all workers are gone, and none has come back; run again: what is finished stays"
+
+POLL_SECONDS = 0.05
+WATCH_SECONDS = 5
 
 RETRIES = 2
 """Of a task that raises; one whose worker dies is repeated up to three times anyhow."""
@@ -56,7 +66,15 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
         threads: Tasks that a process runs at a time.
     """
     _quieten()
-    host = {"host": LOCALHOST, "dashboard": False, "dashboard_address": f"{LOCALHOST}:0"}
+    # Whoever could connect would run code as this user: only what has this run's key can.
+    security = Security.temporary()
+    host = {
+        "host": LOCALHOST,
+        "protocol": "tls",
+        "security": security,
+        "dashboard": False,
+        "dashboard_address": f"{LOCALHOST}:0",
+    }
     worker = {**host, "nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     specs = {
         number: {"cls": Nanny, "options": {**worker, "env": dict(environment)}}
@@ -67,7 +85,7 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
     with (
         dask.config.set(SETTINGS),
         _event_loop() as loop,
-        _start(scheduler=scheduler, workers=specs, loop=loop) as cluster,
+        _start(scheduler=scheduler, workers=specs, loop=loop, security=security) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
@@ -160,7 +178,7 @@ def run_tasks(
         per_worker: Tasks that are handed out at a time, so that all workers end together.
 
     Raises:
-        CacheError: A task's workers died again and again, or the scheduler went away.
+        CacheError: A task's workers died again and again, none is left, or the scheduler went away.
     """
     remaining = iter(arguments)
     running = as_completed(loop=client.loop)
@@ -175,17 +193,38 @@ def run_tasks(
                 running.add(client.submit(function, argument, key=key, pure=False, retries=RETRIES))
             if running.is_empty():
                 return
+            _wait(client, running)
             yield next(running).result()
     except KilledWorker as error:
         raise CacheError(
             f"{error.task}: {error.allowed_failures + 1} workers died of it, for want of memory perhaps"
         ) from error
     except NoWorkerError as error:
-        raise CacheError(
-            "all workers are gone, and none has come back; run again: what is finished stays"
-        ) from error
+        raise CacheError(NO_WORKERS) from error
     except (CancelledError, CommClosedError) as error:
         raise CacheError("the Dask scheduler went away; run again: what is finished stays") from error
+
+
+def _wait(client: Client, running: "as_completed") -> None:
+    """Wait for the next result, but not for a cluster that has lost all its workers.
+
+    Raises:
+        CacheError: There has been no worker for ``NO_WORKER_SECONDS``.
+    """
+    alone_since: float | None = None
+    watched = time.monotonic()
+    while not running.has_ready():
+        time.sleep(POLL_SECONDS)
+        if time.monotonic() < watched + WATCH_SECONDS:
+            continue
+        watched = time.monotonic()
+        if client.nthreads():
+            alone_since = None
+        elif alone_since is None:
+            alone_since = watched
+            logger.warning("no worker is left; waiting %d s for one", NO_WORKER_SECONDS)
+        elif watched - alone_since > NO_WORKER_SECONDS - 2 * WATCH_SECONDS:
+            raise CacheError(NO_WORKERS)
 
 
 def _watch(client: Client, known: set[str]) -> set[str]:

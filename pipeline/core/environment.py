@@ -40,7 +40,7 @@ class Environment(Section, frozen=True, kw_only=True):
     eval_batch: Count = 16
     """Images in one forward pass of an evaluation."""
     resume: Literal["changed-code"] | None = None
-    """Go on from a checkpoint although code has changed since."""
+    """Go on from a checkpoint, or with a store that was begun, although code has changed since."""
 
     @classmethod
     def read(cls) -> "Environment":

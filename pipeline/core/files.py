@@ -64,20 +64,21 @@ class FileDigest:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, inside: Path | None = None) -> Iterator[Path]:
     """A path to write to, beside ``path``, whose place it takes when the block has ended well.
 
     A kill or a power cut leaves the old file, the new one, or none. The old one is not written into: where
     DVC has put it, it is a link to the one copy in DVC's cache. The temporary name is unique, so that two
-    writers of one file never share it.
+    writers of one file never share it. Missing folders are made, but never ``inside``.
 
     Raises:
+        CacheError: ``inside`` is gone.
         OutputError: In place of an ``OSError``, which names no file if the disk is full.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
         with os_errors_as_output_error(path):
-            make_folder(path.parent)
+            make_folder(path.parent, inside)
             yield partial
             _fsync(partial)
             partial.replace(path)
@@ -88,16 +89,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, inside: Path | None = None) -> None:
     """Write a file by way of :func:`atomic_path`."""
-    with atomic_path(path) as partial:
+    with atomic_path(path, inside) as partial:
         partial.write_bytes(content)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents; a power cut does not take away the name of a new one."""
+def make_folder(folder: Path, inside: Path | None = None) -> None:
+    """Make a folder and its parents; a power cut does not take away the name of a new one.
+
+    Raises:
+        CacheError: ``inside``, which is not to be made, is gone.
+    """
     if not folder.is_dir():
-        make_folder(folder.parent)
+        if folder == inside:
+            raise CacheError(f"{folder} is gone: another run has finished with it, or it was removed")
+        make_folder(folder.parent, inside)
         folder.mkdir(exist_ok=True)
         _fsync(folder.parent)
 

@@ -1,5 +1,6 @@
 """Plan, write and finalise a store of the teacher's outputs."""
 
+import json
 import logging
 import shutil
 import time
@@ -12,11 +13,14 @@ from typing import Any
 
 import torch
 
-from pipeline.core.digest import digest
+from pipeline.core.code import made_by
+from pipeline.core.digest import canonical_json, digest
+from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError
-from pipeline.core.files import lock_scratch
+from pipeline.core.files import lock_scratch, write_atomically
 from pipeline.core.progress import describe_bytes
 from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, plan_schema
 from pipeline.store.writer import writer
@@ -29,6 +33,13 @@ from pipeline.teacher.times import PartitionTimes, StoreTimes
 from pipeline.views.types import LabeledView
 
 logger = logging.getLogger(__name__)
+
+
+MADE_BY = "made_by.json"
+"""In a scratch folder: what code and libraries began the store."""
+
+FOLDERS = ("views", "regions", "detector", "onnx", "codec", "store/format", "store/writer", "teacher")
+"""Those whose code decides a store's bytes, as ``dvc.yaml`` has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +149,7 @@ def fill_store(
     times = StoreTimes()
     start = time.perf_counter()
     with lock_scratch(scratch):
+        check_same_code(scratch)
         writer.init(scratch, layout.schema, layout.table)
         remaining = _remaining(scratch, layout.schema)
         if remaining:
@@ -147,6 +159,26 @@ def fill_store(
             logger.info("%s", times.sentence(time.perf_counter() - start))
         writer.finalise(scratch, output)
     return times
+
+
+def check_same_code(scratch: Path) -> None:
+    """Let a store be finished by the code and the libraries alone that began it, or by whom the user allows.
+
+    Raises:
+        CacheError: Names the first module or library that has changed since, and both ways on.
+    """
+    path, now = scratch / MADE_BY, made_by(FOLDERS)
+    found = diff(json.loads(path.read_bytes()), now) if path.is_file() else None
+    if found:
+        what, then, here = found
+        if Environment.read().resume is None:
+            raise CacheError(
+                f"{scratch} holds a store that other code began: {what} was {then[:12]}, but is {here[:12]} "
+                "now; remove that folder to begin anew, or set LDP_RESUME=changed-code to finish it: it is "
+                "then of both"
+            )
+        logger.warning("%s: begun by other code (%s); going on as LDP_RESUME says", scratch, what)
+    write_atomically(path, canonical_json(now))
 
 
 def _remaining(scratch: Path, schema: StoreSchema) -> list[int]:

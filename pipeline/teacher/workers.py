@@ -1,23 +1,26 @@
 """Writing partitions in worker processes, each of which loads the teacher once."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import torch
 from distributed import Client, Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from pipeline.core.cluster import registered, run_tasks
+from pipeline.core.code import made_by
 from pipeline.core.errors import CacheError, PipelineError
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.writer.writer import read_schema
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter
+from pipeline.teacher.run import FOLDERS
 from pipeline.teacher.times import PartitionTimes
 from pipeline.views.manifest import read_manifest
 
@@ -34,6 +37,7 @@ class PartitionJob:
         config: What the store holds.
         device: A torch device; ``None`` for the worker's first GPU, or its CPU if it has none.
         cores: How many a worker may use; ``None`` for as many as it runs tasks at a time (``--nthreads``).
+        made_by: Code and libraries of the stage, which a worker must have, too.
     """
 
     workspace: Path
@@ -43,6 +47,7 @@ class PartitionJob:
     config: CacheConfig
     device: str | None
     cores: int | None
+    made_by: Mapping[str, Any] = field(default_factory=lambda: made_by(FOLDERS))
 
     def start(self, scratch: Path, worker: Worker) -> PartitionWriter:
         """Load the teacher and make ready to write the store that was begun in ``scratch``.
@@ -55,7 +60,9 @@ class PartitionJob:
         manifest = read_manifest(self.workspace / self.manifest)
         manifest = replace(manifest, root=str(self.workspace / self.images))
         setup = load_inputs(self.config, manifest, self.workspace / self.weights)
-        found = diff(read_schema(scratch).fingerprint, setup.fingerprint)
+        found = diff(read_schema(scratch).fingerprint, setup.fingerprint) or diff(
+            self.made_by, made_by(FOLDERS)
+        )
         if found:
             raise CacheError(
                 f"worker {worker.address}: expected to make the store of {self.workspace}, but its own "

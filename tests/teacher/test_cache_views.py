@@ -1,6 +1,7 @@
 """Caching: the store holds what the teacher says, survives a kill, and refuses what does not fit."""
 
 import re
+import shutil
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,12 +17,14 @@ from pipeline.codec.precision import Precision
 from pipeline.codec.weights import LogarithmicWeights
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, TeacherError
+from pipeline.core.files import write_atomically
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.fidelity import check_regions, measure_fidelity, require_bounds, sample_keys
 from pipeline.regions.config import RegionsConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer import writer
 from pipeline.student.source import require_fit
+from pipeline.teacher import run
 from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.partitions import PartitionWriter, write_here
 from pipeline.teacher.run import (
@@ -266,3 +269,36 @@ def test_a_student_of_another_geometry_or_dataset_is_refused_with_both_values(tm
     fewer = replace(plan.manifest, images=plan.manifest.images[1:])
     with pytest.raises(CacheError, match="boxes"):
         require_fit(store.fingerprint, DETECTOR, fewer)
+
+
+def test_a_store_is_finished_by_the_code_that_began_it_or_as_the_user_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = small_store_plan(small_plan(tmp_path), QUANTIZED)
+    with pytest.raises(KilledError):
+        write(tmp_path, planned, die_after=2)
+    real = run.made_by(run.FOLDERS)
+    edited = {**real, "code": {**real["code"], "pipeline/views/images.py": "0" * 64}}
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "made_by", lambda _: edited)
+        with pytest.raises(CacheError, match=r"other code began: code\.pipeline/views/images\.py was"):
+            write(tmp_path, planned)
+        patched.setenv("LDP_RESUME", "changed-code")
+        write(tmp_path, planned)
+
+
+def test_a_worker_that_wakes_up_late_leaves_no_scratch_folder(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    planned = small_store_plan(plan, QUANTIZED)
+    scratch = tmp_path / "scratch"
+    writer.init(scratch, planned.schema, planned.table)
+    with PartitionWriter(scratch, plan, small_teacher(plan.manifest), cores=1, name="late") as late:
+        rows = writer.write_rows
+        shutil.rmtree(scratch)
+        with pytest.raises(CacheError):
+            rows(scratch, 0, None)  # type: ignore[arg-type]
+        with pytest.raises(CacheError):
+            late.write(0)
+    with pytest.raises(CacheError, match="is gone: another run has finished with it"):
+        write_atomically(scratch / "store.zarr/points/c/0", b"x", inside=scratch / "store.zarr")
+    assert not scratch.exists()

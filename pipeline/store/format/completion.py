@@ -91,7 +91,7 @@ def record_path(scratch: Path, partition: int) -> Path:
 
 def write_record(scratch: Path, record: PartitionRecord) -> None:
     content = json.dumps(record.to_json(), indent=2)
-    write_atomically(record_path(scratch, record.partition), content.encode())
+    write_atomically(record_path(scratch, record.partition), content.encode(), inside=scratch)
 
 
 def read_record(scratch: Path, partition: int) -> PartitionRecord | None:

@@ -151,7 +151,7 @@ def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecor
         values, name = rows.arrays[spec.path], f"{spec.path}/{chunk_key(index, 2)}"
         if len(values):
             content = encode_shard(spec, values)
-            write_atomically(store / name, content)
+            write_atomically(store / name, content, inside=store)
             shards[name], marks[name] = FileDigest.of_bytes(content), shard_signature(content, spec)
     record = PartitionRecord(partition=index, shards=shards, marks=marks, statistics=rows.statistics)
     write_record(scratch, record)

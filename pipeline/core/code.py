@@ -1,0 +1,50 @@
+"""What bytes depend on beside their inputs: the code, but for comments and docstrings, and the libraries."""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[1]
+
+LIBRARIES = ("numpy", "torch", "torchvision", "pillow", "onnxruntime", "zarr", "numcodecs")
+"""Those that compute, decode images, or compress."""
+
+
+def made_by(folders: Iterable[str]) -> dict[str, Any]:
+    """Digests of the modules in ``folders`` of this package, and versions of the libraries that matter."""
+    paths = sorted(path for folder in folders for path in (PACKAGE / folder).rglob("*.py"))
+    return {
+        "code": {
+            path.relative_to(PACKAGE.parent).as_posix(): code_digest(path.read_text()) for path in paths
+        },
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+def code_digest(source: str) -> str:
+    """sha256 (hex) of what a module does: formatting, comments and docstrings do not count."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [statement for statement in body if not _is_text(statement)]  # type: ignore[attr-defined]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A text that nothing reads: a docstring, wherever it stands."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

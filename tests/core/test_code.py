@@ -1,0 +1,41 @@
+"""Code that does the same has the same digest; code that does not has another."""
+
+import pytest
+import yaml
+
+from pipeline.core.code import PACKAGE, code_digest, made_by
+from pipeline.teacher.run import FOLDERS
+
+SOURCE = """
+'''What it is.'''
+LIMIT = 3
+def double(x):
+    '''Twice.'''
+    return 2 * x
+"""
+
+
+def test_comments_docstrings_and_layout_do_not_count() -> None:
+    same = "LIMIT = 3  # at most\n\n\n# twice\ndef double(x):\n    return (2 * x)\n"
+    assert code_digest(same) == code_digest(SOURCE)
+
+
+@pytest.mark.parametrize(("old", "new"), [("3", "4"), ("2 *", "3 *"), ("(x)", "(x=1)"), ("double", "twice")])
+def test_whatever_is_computed_counts(old: str, new: str) -> None:
+    assert code_digest(SOURCE.replace(old, new)) != code_digest(SOURCE)
+
+
+def test_a_module_that_has_changed_is_found_by_its_name() -> None:
+    made = made_by(["codec"])
+    assert list(made["code"]) == sorted(
+        f"pipeline/codec/{path.name}" for path in (PACKAGE / "codec").glob("*.py")
+    )
+    assert made["libraries"]["torch"]
+    assert made == made_by(["codec"])
+
+
+def test_the_folders_of_a_store_are_those_of_its_stage() -> None:
+    stage = yaml.safe_load((PACKAGE.parent / "dvc.yaml").read_text())["stages"]["cache_teacher"]
+    assert sorted(f"pipeline/{folder}" for folder in FOLDERS) == sorted(
+        dep for dep in stage["deps"] if dep.startswith("pipeline/")
+    )
