@@ -11,7 +11,7 @@ import yaml
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from pipeline.core.config import load_section, load_student
+from pipeline.core.config import changed, load_section, load_student
 from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
@@ -80,7 +80,7 @@ def _summary(student: str, seed: int) -> Summary:
     """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
     name, _, path = student.partition("@")
     config = load_student(StudentConfig, require_student(name))
-    config = replace(config, train=replace(config.train, seed=seed))
+    config = replace(config, train=changed(config.train, "ldp seeds", seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
     store = TargetStore.open(Path(path) if path else run_paths().store)
     finished = FINISHED / f"{run_key(config, evaluation, store)[:24]}.json"

@@ -6,11 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from msgspec.structs import replace
 
 from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
-from pipeline.core.config import load_section
+from pipeline.core.config import changed, load_section
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths
@@ -32,9 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--views: expected 1 or more, but got {arguments.views}")
     config = load_fidelity()
     given = {name: getattr(arguments, name) for name in ("temperature", "cls_temperature")}
-    settings = replace(
-        config, **{name: value for name, value in given.items() if value is not None}
-    ).loss_settings
+    chosen = {name: value for name, value in given.items() if value is not None}
+    settings = changed(config, "ldp store fidelity", **chosen).loss_settings
     precision = load_section(CacheConfig, "cache_teacher").precision
     sample = _stored(arguments) if arguments.path else _live(arguments)
     points = list(measure_curve(sample, curve_precisions(precision), settings, show_progress))

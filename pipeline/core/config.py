@@ -131,6 +131,15 @@ def structure(cls: type[T], value: object, where: str, *, strict: bool = True) -
         raise ConfigError(_describe(str(error), cls, value, where)) from error
 
 
+def changed(config: T, where: str, **values: Any) -> T:
+    """A copy of a config with other values, which are checked as those of a file.
+
+    Raises:
+        ConfigError: Names the key below ``where``.
+    """
+    return structure(type(config), {**msgspec.to_builtins(config), **values}, where)
+
+
 def _decode(kind: type[T], value: object) -> T:
     """Read a value of a type that msgspec does not know: one of several forms of a section."""
     try:

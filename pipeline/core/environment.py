@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.core.config import Count, Section, structure
+from pipeline.core.config import Count, NonNegative, Section, structure
 from pipeline.core.errors import ConfigError
 
 MAX_PROCESSES = 1024
@@ -39,6 +39,8 @@ class Environment(Section, frozen=True, kw_only=True):
     """Images that pass through the network at once, where a process's share of a batch does not fit."""
     eval_batch: Count = 16
     """Images in one forward pass of an evaluation."""
+    checkpoint_seconds: NonNegative = 300.0
+    """How often a training saves where it is, beside at the end of each epoch."""
     resume: Literal["changed-code"] | None = None
     """Go on from a checkpoint, or with a store that was begun, although code has changed since."""
 

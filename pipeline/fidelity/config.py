@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec.structs import asdict
 
-from pipeline.core.config import PARAMS, Count, NonNegative, Section, Whole, load_section
+from pipeline.core.config import PARAMS, Count, NonNegative, Positive, Section, Whole, load_section
 from pipeline.losses.config import DistillationConfig
 
 
@@ -37,8 +37,8 @@ class FidelityBounds(Section, frozen=True, kw_only=True):
 class FidelityConfig(FidelityBounds, frozen=True, kw_only=True):
     """The section, and the temperatures that the students share, stated once in ``student.loss``."""
 
-    temperature: float
-    cls_temperature: float
+    temperature: Positive
+    cls_temperature: Positive
 
     @property
     def loss_settings(self) -> LossSettings:

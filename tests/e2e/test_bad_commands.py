@@ -20,7 +20,6 @@ from wrong_input import (
     a_file_instead,
     both,
     first_shard,
-    params,
     require_one_clear_line,
     written,
     wrong,
@@ -67,7 +66,7 @@ MACHINE = [
     wrong(
         "an evaluation in batches of nothing",
         "evaluate ld",
-        "LDP_EVAL_BATCH: expected a number of images from 1, but got '0'",
+        "LDP_EVAL_BATCH: expected an integer >= 1",
         environment={"LDP_EVAL_BATCH": "0"},
     ),
     wrong(
@@ -125,7 +124,7 @@ COMMANDS = [
     wrong("no student", "train_student", code=2),
     wrong("an option that nobody knows", "evaluate ld --fast", code=2),
     wrong("an export to nowhere", "ldp store export", code=2),
-    wrong("a seed below 0", "ldp seeds plain ld --seeds -1", "seed: expected 0 to"),
+    wrong("a seed below 0", "ldp seeds plain ld --seeds -1", "seeds.seed: expected an integer >= 0"),
     wrong("one student to compare", "ldp seeds ld", "expected two students or more, but got ['ld']"),
     wrong(
         "a store to compare that is nowhere",
@@ -151,12 +150,14 @@ COMMANDS = [
         "params.yaml/a.npz could not be written: expected a folder at params.yaml",
     ),
     wrong(
-        "a negative temperature", "ldp store fidelity --temperature -1", "temperature: expected more than 0"
+        "a negative temperature",
+        "ldp store fidelity --temperature -1",
+        "temperature: expected a number > 0.0, but got -1.0",
     ),
     wrong(
         "a temperature that is no number",
         "ldp store fidelity --temperature nan",
-        "temperature: expected more than 0, but got nan",
+        "temperature: expected a number > 0.0, but got nan",
     ),
     wrong("the precision of a quantized store", f"ldp store fidelity {STORE}", "expected a lossless store"),
     wrong(
@@ -167,31 +168,27 @@ COMMANDS = [
     ),
     wrong(
         "a recipe that nobody knows",
-        "ldp recipe best",
-        "ldp recipe: expected one of good, but got 'best'",
-        edit=written("recipes/good.yaml", "name: x\n"),
+        "ldp recipe check best",
+        "recipe: expected a name (shapes, x), a folder or a file, but got 'best'",
+        edit=written("recipes/good/params.yaml", "name: x\n"),
     ),
     wrong(
         "a recipe that is not whole",
-        "ldp recipe good",
-        "recipes/good.yaml: expected a section 'prepare_data'",
-        edit=written("recipes/good.yaml", "name: x\n"),
+        "ldp recipe check good",
+        "recipes/good/params.yaml: expected a section 'prepare_teacher'",
+        edit=written("recipes/good/params.yaml", "name: x\n"),
     ),
     wrong(
         "a recipe that is no YAML",
-        "ldp recipe good",
-        "recipes/good.yaml: expected YAML",
-        edit=written("recipes/good.yaml", "["),
+        "ldp recipe check good",
+        "recipes/good/params.yaml: expected YAML",
+        edit=written("recipes/good/params.yaml", "["),
     ),
     wrong(
-        "a recipe over edited parameters",
-        "ldp recipe good",
-        "params.yaml has edits that are neither committed nor a recipe",
-        "--force",
-        edit=both(
-            lambda f: [(f / "recipes").mkdir(), shutil.copy(f / "params.yaml", f / "recipes/good.yaml")],
-            params("name", to="mine"),
-        ),
+        "a new recipe over an old one",
+        "ldp recipe new good --from tiny",
+        "recipes/good: expected a new name; an existing recipe is never overwritten",
+        edit=written("recipes/good/params.yaml", "name: good\n"),
     ),
 ]
 

@@ -36,8 +36,8 @@ WEIGHTS = FOLDER.teacher_weights
 PNG = b"\x89PNG"
 CACHE_TEACHER = {
     "views": {"scales": [[64, 64]], "flips": [False, True]},
-    "regions": {"overlap": "released", "lower_fraction": 0.25},
-    "precision": {"edge_step": 0.1, "edge_step_cap": 4.0, "cls_step": 0.1},
+    "regions": {"vlr": "released"},
+    "precision": {"edge_step": 0.1, "max_step_factor": 4.0, "cls_step": 0.1},
     "views_per_partition": 4,
     "batch_size": 3,
     "forward_precision": "float32",
@@ -256,7 +256,7 @@ def test_repair_takes_the_partitions_of_the_store_not_of_the_parameters(folder: 
 
 
 def test_repair_with_other_parameters_is_refused_with_both_values(folder: Path, ldp: Ldp) -> None:
-    change("regions", "overlap", "diou")
+    change("regions", "vlr", "paper")
     flip(STORE / "points/region/c/1/0")
     harmed = content_of(folder / STORE)
     finished = ldp("repair")
