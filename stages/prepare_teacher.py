@@ -1,6 +1,6 @@
 """Train the teacher, or take a given one: ends with one file of weights and its description."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from msgspec import to_builtins
@@ -16,8 +16,9 @@ from pipeline.onnx.models import import_onnx
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
-from pipeline.training.curve import LossRow, write_curve
+from pipeline.training.curve import write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
+from pipeline.training.loop import Trained
 from pipeline.training.processes import Placement, World
 from pipeline.training.teacher import train_teacher
 from pipeline.training.teacher_config import RANDOM_WEIGHTS, PrepareTeacherConfig
@@ -36,30 +37,35 @@ def main(processes: World) -> None:
     unfinished = UNFINISHED / run_key("teacher", made_from)
     here, timing = machine(processes), folder.teacher / "timing.json"
     facts = {"device": str(here.device), "images": len(manifest.images)}
-    with hold_checkpoints(unfinished, processes) as checkpoints:
-        with timed(timing, **facts) if processes.is_main else nullcontext():
-            model, curve = _make(config, manifest, here, checkpoints)
+    with hold_checkpoints(unfinished, folder.teacher, processes) as checkpoints:
+        clock: AbstractContextManager[dict[str, object]] = (
+            timed(timing, **facts) if processes.is_main else nullcontext({})
+        )
+        with clock as timed_facts:
+            model, trained = _make(config, manifest, here, checkpoints)
+            if trained:
+                timed_facts["seconds"] = round(trained.seconds, 2)
         if processes.is_main:
             _write(config, manifest, model, folder.teacher_weights)
-            write_curve(curve, folder.teacher / "loss.csv")
+            write_curve(trained.curve if trained else [], folder.teacher / "loss.csv")
 
 
 def _make(
     config: PrepareTeacherConfig, manifest: Manifest, here: Placement, checkpoints: Checkpoints
-) -> tuple[GFL | None, list[LossRow]]:
-    """The teacher, unless it is a file of another framework, and its loss curve, if it was trained."""
+) -> tuple[GFL | None, Trained | None]:
+    """The teacher, unless it is a file of another framework, and its training, if it was trained."""
     if config.detector is None:
-        return None, []
+        return None, None
     _require_classes(config.detector, manifest)
     if config.train and config.views:
         plan = _plan(config.detector, config.views, manifest)
         teacher = train_teacher(config.detector, plan, config.train, machine=here, checkpoints=checkpoints)
-        return teacher.model, teacher.curve
+        return teacher.model, teacher
     if config.source == RANDOM_WEIGHTS:
-        return random_teacher(config.detector), []
+        return random_teacher(config.detector), None
     model = GFL(config.detector)
     load_weights(model, Path(config.source))
-    return model, []
+    return model, None
 
 
 def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, weights: Path) -> None:

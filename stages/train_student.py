@@ -38,7 +38,7 @@ def main(processes: World) -> None:
     facts = {"device": str(here.device), "epochs": config.train.epochs, "images": len(train.images)}
     read = [split for split in (train, val) if split]
     unfinished = UNFINISHED / run_key(name, run_identity(config, store, read))
-    with hold_checkpoints(unfinished, processes) as checkpoints:
+    with hold_checkpoints(unfinished, output, processes) as checkpoints:
         clock: AbstractContextManager[dict[str, object]] = (
             timed(output / "timing.json", **facts) if processes.is_main else nullcontext({})
         )
@@ -52,8 +52,7 @@ def main(processes: World) -> None:
                 checkpoints=checkpoints,
                 validation=validation_on(config.validation, val, here) if val else None,
             )
-            if student.continued_from:
-                timing["continued_from_epoch"] = student.continued_from
+            timing["seconds"] = round(student.seconds, 2)
         if processes.is_main:
             known = {"classes": to_json(train.categories)}
             save_detector(student.model, folder.student_weights(name), known)

@@ -2,7 +2,8 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,22 @@ def made_by(folders: Iterable[str]) -> dict[str, Any]:
         },
         "libraries": {name: _version(name) for name in LIBRARIES},
     }
+
+
+def loaded_code() -> dict[str, str | None]:
+    """Digests of the loaded modules of this project outside ``core``, and versions of the libraries."""
+    files = {
+        Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
+    }
+    own = {file.relative_to(PACKAGE.parent) for file in files if file.is_relative_to(PACKAGE.parent)}
+    decide = [path for path in own if path.parts[0] in ("pipeline", "stages") and "core" not in path.parts]
+    digests = {path.as_posix(): code_digest((PACKAGE.parent / path).read_text()) for path in sorted(decide)}
+    return digests | {name: _version(name) for name in LIBRARIES}
+
+
+def changed_code(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> list[str]:
+    """Modules and libraries that differ, or that only one of both has."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def code_digest(source: str) -> str:

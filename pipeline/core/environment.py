@@ -43,6 +43,8 @@ class Environment(Section, frozen=True, kw_only=True):
     """How often a training saves where it is, beside at the end of each epoch."""
     resume: Literal["changed-code"] | None = None
     """Go on from a checkpoint, or with a store that was begun, although code has changed since."""
+    checkpoint_seconds: Annotated[int, Meta(ge=0)] = 300
+    """How often training saves where it is within an epoch; the end of each epoch saves in any case."""
 
     @classmethod
     def read(cls) -> "Environment":
@@ -62,9 +64,14 @@ class Environment(Section, frozen=True, kw_only=True):
             raise ConfigError(message) from error
 
 
+def core_count() -> int:
+    """Cores that this process may use: in a container or a job of a cluster fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def workers(training_processes: int = 1) -> int:
     """Decoding processes for each of the training processes; by default a share of the cores."""
-    cores = (os.cpu_count() or 1) // training_processes
+    cores = core_count() // training_processes
     chosen = Environment.read().workers
     return max(0, min(8, cores - 2)) if chosen is None else chosen
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from math import ceil, inf
 from pathlib import Path
+from typing import Any
 
 import torch
 from msgspec import structs
-from torch import Tensor
 
 from pipeline.core.timing import timed_call
 from pipeline.cost.peer import peer_step
@@ -26,12 +26,13 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.source import StoreSource, planned_epochs
+from pipeline.student.teacher_batch import ExactTeacherBatch
 from pipeline.student.train import student_losses
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
 from pipeline.teacher.run import StoreLayout, layout_store, partition_views, write_store
 from pipeline.teacher.times import StoreTimes
-from pipeline.training.batches import Batch, TensorData
+from pipeline.training.batches import Batch
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Placement
@@ -250,24 +251,6 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LiveTargets(TensorData):
-    """Logits of a teacher in the loop at a batch's points; a ``TeacherBatch``."""
-
-    edges: Tensor
-    """``Tensor[P, 4, bins]``."""
-    classes: Tensor
-    """``Tensor[M, C]``."""
-
-    def edge_logits(self) -> Tensor:
-        """``Tensor[P, 4, bins]``."""
-        return self.edges
-
-    def cls_logits(self) -> Tensor:
-        """``Tensor[M, C]``."""
-        return self.classes
-
-
 class StudentSteps:
     """A student with random weights, and one batch of its images, taken in several modes."""
 
@@ -282,10 +265,10 @@ class StudentSteps:
         """Build the student; ``config`` gives the batch size and does not start from pretrained weights."""
         model = build_for_training(config.detector, plan.conventions, config.train, machine.device)
         model.train()
-        self._step = TrainStep(model, student_losses(config, plan.conventions), config.train, machine)
+        self._step = TrainStep(model, student_losses(config), config.train, machine)
         self._config, self._machine, self._teacher = config, machine, teacher
         epochs = planned_epochs(store.fingerprint)
-        self._sources: dict[str, TargetSource] = {
+        self._sources: dict[str, TargetSource[Any]] = {
             PLAIN: StoreSource(store=store, read_logits=False, epochs=epochs),
             ONLINE: LabelSource(view_set=plan),
             STORED: StoreSource(store=store, read_logits=True, epochs=epochs),
@@ -320,7 +303,9 @@ class StudentSteps:
     def _peer(self) -> Callable[[], None]:
         """On images of the same padded size, with as many boxes."""
         (batches,) = islice(self.batches(STORED, replace(self._machine, workers=0)), 1)
-        images = torch.cat([torch.rand(batch.images.shape) for batch in batches]).to(self._machine.device)
+        images = torch.cat([torch.rand(batch.pixels.shape).permute(0, 3, 1, 2) for batch in batches]).to(
+            self._machine.device
+        )
         views = [self._store.view(key) for key in self._store.keys[: len(images)]]
         boxes = [(torch.from_numpy(view.boxes_xyxy), torch.from_numpy(view.labels)) for view in views]
         config = self._config
@@ -356,11 +341,12 @@ class StudentSteps:
 
 
 @torch.no_grad()
-def ask(teacher: LogitExtractor, batch: Batch) -> LiveTargets:
+def ask(teacher: LogitExtractor, batch: Batch) -> ExactTeacherBatch:
     """Run a teacher on a batch as it is padded, and select its points."""
-    raw, targets = teacher.outputs(batch.images), batch.targets
+    preprocessing = teacher.model.spec.conventions.preprocessing
+    raw, targets = teacher.outputs(batch.images(preprocessing)), batch.targets
     main_image, main_index = targets.image[targets.main], targets.index[targets.main]
-    return LiveTargets(
+    return ExactTeacherBatch(
         edges=raw.edge_logits[targets.image, targets.index].float(),
         classes=raw.cls_logits[main_image, main_index].float(),
     )

@@ -57,12 +57,12 @@ class DistillationLosses:
 def distillation_losses(
     raw: RawOutputs,
     targets: BatchLabels,
-    soft: TeacherBatch,
+    teacher: TeacherBatch,
     main: MainPoints,
     config: DistillationConfig,
 ) -> DistillationLosses:
     """Distillation losses of a batch; terms of weight 0 are left out (empty)."""
-    teacher_edges = soft.edge_logits()
+    teacher_edges = teacher.edge_logits()
     temperature = config.ld_temperature
     none = raw.edge_logits.new_zeros(0, dtype=torch.float32)
     ld, vlr, kd = none, none, none
@@ -75,7 +75,7 @@ def distillation_losses(
         divergence = kd_divergence(student_edges, teacher_edges, temperature).mean(dim=1)
         vlr = divergence * targets.valuable_weight / VALUABLE_DIVISOR
     if config.kd_weight:
-        kd = kd_divergence(main.cls_logits, soft.cls_logits(), config.kd_temperature)
+        kd = kd_divergence(main.cls_logits, teacher.cls_logits(), config.kd_temperature)
     return DistillationLosses(
         ld=ld,
         vlr=vlr,

@@ -10,7 +10,8 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import QuantizedTeacherBatch, quantized_teacher_batch
+from pipeline.student.teacher_batch import stored_teacher_batch
+from pipeline.training.batches import TeacherBatch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, choose_view
 from pipeline.views.manifest import Manifest
@@ -19,7 +20,7 @@ from pipeline.views.types import LabeledView, ViewKey
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSource:
-    """Targets of views as a store holds them; soft targets only if asked for."""
+    """Targets of views as a store holds them; the teacher's outputs only if they are read."""
 
     store: TargetStore
     read_logits: bool
@@ -57,9 +58,9 @@ class StoreSource:
         stored = self.store.read(key)
         return stored.view, stored
 
-    def join(self, soft: Sequence[StoredView]) -> QuantizedTeacherBatch:
+    def collate(self, outputs: Sequence[StoredView]) -> TeacherBatch:
         """Codes of a batch, one view after another."""
-        return quantized_teacher_batch(soft)
+        return stored_teacher_batch(outputs)
 
 
 def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manifest: Manifest) -> None:

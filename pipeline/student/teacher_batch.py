@@ -1,4 +1,4 @@
-"""Soft targets of a batch: stored codes of its views, joined, and dequantized where the losses are."""
+"""A teacher's outputs at the points of a batch, one view after another; codes stay codes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,39 +6,54 @@ from functools import cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.codec.edges import CODE_OF_ZERO, EDGES, cosine_basis
 from pipeline.store.reader.stored import StoredView
-from pipeline.training.batches import TensorData, joined
+from pipeline.training.batches import TeacherBatch, concat_to_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizedTeacherBatch(TensorData):
-    """What the teacher said at a batch's points: integer codes, or float logits if their step is 0."""
+class ExactTeacherBatch(TeacherBatch):
+    """Logits as the teacher gave them."""
+
+    edges: Tensor
+    """``Tensor[P, 4, bins]``."""
+    classes: Tensor
+    """``Tensor[M, C]``."""
+
+    def edge_logits(self) -> Tensor:
+        """``Tensor[P, 4, bins]`` float32."""
+        return self.edges.float()
+
+    def cls_logits(self) -> Tensor:
+        """``Tensor[M, C]`` float32."""
+        return self.classes.float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedTeacherBatch(TeacherBatch):
+    """Integer codes, which become logits on the device."""
 
     edge_codes: Tensor
-    """``ShortTensor[P, 4 * (bins - 1)]`` codes, or ``Tensor[P, 4 * bins]`` logits as they are."""
+    """``ShortTensor[P, 4 * (bins - 1)]``."""
     edge_steps: Tensor
-    """``Tensor[P]``: see ``codec.edges``; 0 where logits are stored as they are."""
+    """``Tensor[P]``: see ``codec.edges``."""
     cls_codes: Tensor
-    """``Tensor[M, C]``."""
+    """``ShortTensor[M, C]``."""
     cls_step: float
-    """Logit = code * step; 0 marks logits that are stored as they are."""
+    """Logit = code * step."""
 
     def edge_logits(self) -> Tensor:
         """``Tensor[P, 4, bins]`` float32, up to a constant per edge: ``dequantize_edges`` on the device."""
         codes = self.edge_codes
         values = codes.float().reshape(len(codes), EDGES, codes.shape[1] // EDGES)
-        if codes.is_floating_point():
-            return values
         coefficients = (values - CODE_OF_ZERO) * self.edge_steps[:, None, None]
         return coefficients @ _basis(values.shape[-1] + 1, values.device)
 
     def cls_logits(self) -> Tensor:
         """``Tensor[M, C]`` float32."""
-        return self.cls_codes.float() * (self.cls_step or 1.0)
+        return self.cls_codes.float() * self.cls_step
 
 
 @cache
@@ -47,16 +62,18 @@ def _basis(bins: int, device: torch.device) -> Tensor:
     return torch.from_numpy(cosine_basis(bins).astype(np.float32)).to(device)
 
 
-def quantized_teacher_batch(stored: Sequence[StoredView]) -> QuantizedTeacherBatch:
-    """Concatenate codes; they stay integers until they are on the device."""
-    steps = [_steps(view) for view in stored]
+def stored_teacher_batch(stored: Sequence[StoredView]) -> TeacherBatch:
+    """The outputs at the points of some views of one store."""
+    first = stored[0]
+    edges = concat_to_tensor([view.edge_codes for view in stored], first.edge_codes.dtype)
+    classes = concat_to_tensor([view.cls_codes for view in stored], first.cls_codes.dtype)
+    if first.edge_steps is None or first.cls_step is None:
+        bins = edges.shape[1] // EDGES
+        return ExactTeacherBatch(edges=edges.reshape(len(edges), EDGES, bins), classes=classes)
+    steps = [view.edge_steps for view in stored if view.edge_steps is not None]
     return QuantizedTeacherBatch(
-        edge_codes=joined([view.edge_codes for view in stored], stored[0].edge_codes.dtype),
-        edge_steps=joined(steps, np.float32),
-        cls_codes=joined([view.cls_codes for view in stored], stored[0].cls_codes.dtype),
-        cls_step=stored[0].cls_step or 0.0,
+        edge_codes=edges,
+        edge_steps=concat_to_tensor(steps, np.float32),
+        cls_codes=classes,
+        cls_step=first.cls_step,
     )
-
-
-def _steps(view: StoredView) -> NDArray[np.float32]:
-    return np.zeros(len(view.edge_codes), np.float32) if view.edge_steps is None else view.edge_steps

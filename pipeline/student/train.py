@@ -1,4 +1,4 @@
-"""Training a student from cached soft targets."""
+"""Training a student from a store of its teacher's outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,6 @@ from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
 from pipeline.training.step import LossFn, Terms
 from pipeline.training.validation import Validation
-from pipeline.views.conventions import Conventions
 from pipeline.views.manifest import Manifest
 
 
@@ -41,7 +40,7 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
 
 def train_student(
     config: StudentConfig,
-    source: TargetSource,
+    source: TargetSource[Any],
     manifest: Manifest,
     *,
     machine: Placement,
@@ -51,7 +50,7 @@ def train_student(
     checkpoints: Checkpoints | None = None,
     validation: Validation | None = None,
 ) -> Trained:
-    """Train a student; assignment and soft targets come from ``source``.
+    """Train a student; assignment and the teacher's outputs come from ``source``.
 
     Args:
         config: of the student.
@@ -78,7 +77,7 @@ def train_student(
     )
     return train(
         build_for_training(config.detector, source.conventions, config.train, machine.device),
-        student_losses(config, source.conventions),
+        student_losses(config),
         loader,
         config.train,
         label=label,
@@ -89,9 +88,9 @@ def train_student(
     )
 
 
-def student_losses(config: StudentConfig, conventions: Conventions) -> LossFn:
-    """The loss terms of a batch: detection, and distillation where the batch has soft targets."""
-    criterion = DetectionCriterion(conventions.pyramid(config.detector.strides))
+def student_losses(config: StudentConfig) -> LossFn:
+    """The loss terms of a batch: detection, and distillation where the batch has a teacher's outputs."""
+    criterion = DetectionCriterion()
 
     def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
         terms = criterion(raw, batch.targets, main).reduce(normalizers)
@@ -107,6 +106,6 @@ def run_identity(config: StudentConfig, store: TargetStore, manifests: Sequence[
     """All that decides a student's weights but the code: what a checkpoint may be continued by."""
     return {
         "student": to_builtins(config),
-        "store": store.fingerprint,
+        "store": store.content_sha256,
         "images": [manifest.identity() for manifest in manifests],
     }

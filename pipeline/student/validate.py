@@ -1,5 +1,6 @@
 """Average precision of a student while it is trained."""
 
+import json
 from dataclasses import replace
 
 from pipeline.core.environment import Environment
@@ -30,9 +31,10 @@ def validation_on(config: ValidationConfig, manifest: Manifest, machine: Placeme
             device=machine.device,
             progress=lambda batches, _total: batches,
         )
-        results = processes.collect(found)
+        parts = processes.gather(json.dumps(found).encode())
         if not processes.is_main:
             return dict.fromkeys(SCORES)
+        results = [result for part in parts for result in json.loads(part)]
         summary = evaluate(manifest, results, AREA_EDGES).summary
         return {name: summary[name] for name in SCORES}
 

@@ -1,8 +1,9 @@
 """From single views to a batch: padding, and the place of every kept point in the batch's grid."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -10,22 +11,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.views.conventions import Preprocessing
-from pipeline.views.images import batch_images
+from pipeline.views.images import normalize_images, stack_images
 from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import LabeledView
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorData:
-    """A dataclass of tensors that moves as a whole."""
+    """A dataclass of tensors, and of others like it, that moves as a whole."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with every tensor changed."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        inner = {n: value.each(change) for n, value in values.items() if isinstance(value, TensorData)}
+        return replace(self, **changed, **inner)
 
     def to(self, device: torch.device) -> Self:
-        """The same with every tensor on ``device``."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {
-            name: t.to(device, non_blocking=True) for name, t in tensors.items() if isinstance(t, Tensor)
-        }
-        return replace(self, **moved)
+        """The same with every tensor on ``device``; the host does not wait if they are pinned."""
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """The same in memory that a GPU copies from by itself; the loader calls it by this name."""
+        return self.each(lambda tensor: tensor.pin_memory())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +56,11 @@ class BatchLabels(TensorData):
     level: Tensor
     """``LongTensor[P]``."""
     main: Tensor
-    """``BoolTensor[P]``: the point is in the main region."""
+    """``LongTensor[M]``: which of the points are in the main region; a mask would make the host wait."""
+    points_xy: Tensor
+    """``Tensor[M, 2]`` px: the main-region points."""
+    strides: Tensor
+    """``Tensor[M]`` px: the strides of their levels."""
     boxes_xyxy: Tensor
     """``Tensor[M, 4]`` px: the box that each main-region point is positive for."""
     labels: Tensor
@@ -55,68 +69,59 @@ class BatchLabels(TensorData):
     """``Tensor[P]``: VLR weight; 0 outside the valuable region."""
 
 
-class TeacherBatch(Protocol):
-    """What a teacher said at a batch's points, wherever it comes from."""
+class TeacherBatch(TensorData):
+    """A teacher's outputs at a batch's points, wherever they come from."""
 
-    def to(self, device: torch.device) -> Self:
-        """The same on ``device``."""
-        ...
-
+    @abstractmethod
     def edge_logits(self) -> Tensor:
         """``Tensor[P, 4, bins]`` float32, up to a constant per edge."""
-        ...
 
+    @abstractmethod
     def cls_logits(self) -> Tensor:
         """``Tensor[M, C]`` float32, at the main region."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class Example(Generic[T]):
     """One view as it leaves the data loader's worker."""
 
     pixels: Tensor
     """``ByteTensor[3, H, W]``, resized and flipped, not padded."""
     view: LabeledView
-    teacher: Any
-    """Soft targets in the form that its source joins; ``None`` where there are none."""
+    teacher: T | None
+    """The teacher's outputs in the form that its source collates, if there are any."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(TensorData):
     """One step's input."""
 
-    images: Tensor
-    """``Tensor[B, 3, H, W]``, normalized and padded."""
+    pixels: Tensor
+    """``ByteTensor[B, H, W, 3]``, zeros beside each image."""
+    sizes_hw: Tensor
+    """``LongTensor[B, 2]`` px, of the images."""
     targets: BatchLabels
     teacher: TeacherBatch | None
 
-    def to(self, device: torch.device) -> "Batch":
-        """The same on ``device``."""
-        return Batch(
-            images=self.images.to(device, non_blocking=True, memory_format=torch.channels_last),
-            targets=self.targets.to(device),
-            teacher=self.teacher.to(device) if self.teacher else None,
-        )
-
-    def pin_memory(self) -> "Batch":
-        """Called by the loader for CUDA: only the images are large enough to matter."""
-        return replace(self, images=self.images.pin_memory())
+    def images(self, preprocessing: Preprocessing) -> Tensor:
+        """``Tensor[B, 3, H, W]``: the pixels normalized, zeros beside each image."""
+        return normalize_images(self.pixels, self.sizes_hw, preprocessing)
 
 
 def collate(
-    examples: Sequence[Example],
+    examples: Sequence[Example[T]],
     pyramid: Pyramid,
     batch_hw: Size,
-    preprocessing: Preprocessing,
-    join: Callable[[list[Any]], TeacherBatch],
+    collate_teacher: Callable[[Sequence[T]], TeacherBatch],
 ) -> Batch:
-    """Pad examples to ``batch_hw`` px and place their points; soft targets only if every example has them."""
-    stored = [example.teacher for example in examples if example.teacher is not None]
+    """Pad examples to ``batch_hw`` px and place their points; a teacher only if every example has one."""
+    outputs = [example.teacher for example in examples if example.teacher is not None]
+    pixels, sizes_hw = stack_images([example.pixels for example in examples], batch_hw)
     return Batch(
-        images=batch_images([example.pixels for example in examples], [batch_hw], preprocessing),
+        pixels=pixels,
+        sizes_hw=sizes_hw,
         targets=batch_labels([example.view for example in examples], batch_hw, pyramid),
-        teacher=join(stored) if len(stored) == len(examples) else None,
+        teacher=collate_teacher(outputs) if len(outputs) == len(examples) else None,
     )
 
 
@@ -129,6 +134,8 @@ def batch_labels(planned: Sequence[LabeledView], batch_hw: Size, pyramid: Pyrami
         for view, alone in zip(planned, grids, strict=True)
     ]
     counts = [len(view.points) for view in planned]
+    flat = np.concatenate(index)
+    (main,) = np.nonzero(np.concatenate([view.points.main_region for view in planned]))
     main_gt = [view.points.main_gt for view in planned]
     boxes = [view.boxes_xyxy[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
     labels = [view.labels[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
@@ -136,15 +143,19 @@ def batch_labels(planned: Sequence[LabeledView], batch_hw: Size, pyramid: Pyrami
         sizes=grid.sizes,
         valid=torch.from_numpy(np.stack([grid.valid(view.geometry.padded_hw) for view in planned])),
         image=torch.arange(len(planned)).repeat_interleave(torch.tensor(counts)),
-        index=joined(index, np.int64),
-        level=joined([view.points.level for view in planned], np.int64),
-        main=joined([gt >= 0 for gt in main_gt], np.bool_),
-        boxes_xyxy=joined(boxes, np.float32),
-        labels=joined(labels, np.int64),
-        valuable_weight=joined([view.points.valuable_weight for view in planned], np.float32),
+        index=torch.from_numpy(flat),
+        level=concat_to_tensor([view.points.level for view in planned], np.int64),
+        main=torch.from_numpy(main),
+        points_xy=torch.from_numpy(grid.points[flat[main]]),
+        strides=torch.from_numpy(grid.point_strides[flat[main]]),
+        boxes_xyxy=concat_to_tensor(boxes, np.float32),
+        labels=concat_to_tensor(labels, np.int64),
+        valuable_weight=concat_to_tensor([view.points.valuable_weight for view in planned], np.float32),
     )
 
 
-def joined(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic] | np.dtype[np.generic]) -> Tensor:
+def concat_to_tensor(
+    parts: Sequence[NDArray[np.generic]], dtype: type[np.generic] | np.dtype[np.generic]
+) -> Tensor:
     """Arrays one after another, as one tensor of ``dtype``."""
     return torch.from_numpy(np.concatenate(parts).astype(dtype, copy=False))

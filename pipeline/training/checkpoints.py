@@ -1,10 +1,11 @@
-"""What a killed training run goes on from: its whole state after the last finished epoch."""
+"""What a killed training run goes on from: its whole state after its last saved step."""
 
+import hashlib
 import io
-import sys
+import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,20 +13,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.core.code import changed_code, loaded_code
 from pipeline.core.digest import digest
+from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError
-from pipeline.core.files import lock_scratch, remove, sha256_of_file, write_atomically
+from pipeline.core.files import fsync_tree, lock_scratch, remove, write_atomically
 from pipeline.training.processes import World
 
 NAME_DIGITS = 16
 
+DIGEST_BYTES = hashlib.sha256().digest_size
+"""A checkpoint's file begins with the digest of all that follows."""
+
+MAX_NAMED_MODULES = 5
+
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """State of a run after an epoch, plain values and tensors."""
+    """State of a run after a step, plain values and tensors.
 
-    epoch: int
-    """Finished epochs."""
+    The order of an epoch depends on its seed alone, so the number of steps is the whole state of the loader.
+    """
+
+    step: int
+    """Steps taken. That of an epoch's last step is saved once the epoch is validated."""
+    seconds: float
+    """How long the run has taken so far, in all its processes one after another."""
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
@@ -42,6 +57,10 @@ class Checkpoints:
     """The newest checkpoint of a run, in a folder of its own."""
 
     folder: Path
+    seconds: float = 300
+    """How often one is saved within an epoch; its end saves one in any case."""
+    code: dict[str, str | None] = field(default_factory=loaded_code, repr=False)
+    """The code that runs now."""
 
     @property
     def path(self) -> Path:
@@ -51,49 +70,98 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the last checkpoint; a kill leaves the one or the other."""
         buffer = io.BytesIO()
-        torch.save(vars(checkpoint), buffer)
-        write_atomically(self.path, buffer.getvalue())
+        torch.save({"code": self.code, "state": vars(checkpoint)}, buffer)
+        content = buffer.getvalue()
+        write_atomically(self.path, hashlib.sha256(content).digest() + content)
 
-    def load(self) -> Checkpoint | None:
-        """The newest checkpoint, if there is one.
+    def load(self, processes: World) -> Checkpoint | None:
+        """The newest checkpoint, if there is one; the main process reads it for all.
 
         Raises:
-            CacheError: the file is damaged.
+            CacheError: the file is damaged, or of code that has changed since.
+        """
+        content = self._read() if processes.is_main else b""
+        content = processes.broadcast(content)
+        if not content:
+            return None
+        with self.explaining():
+            document = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            checkpoint = Checkpoint(**document["state"])
+            changed = changed_code(document["code"], self.code)
+        self._require_same_code(changed)
+        return checkpoint
+
+    def _read(self) -> bytes:
+        """The content of the file behind its digest; empty if there is none."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        with self.explaining():
+            if hashlib.sha256(content[DIGEST_BYTES:]).digest() != content[:DIGEST_BYTES]:
+                raise ValueError("its bytes differ from their digest")
+        return content[DIGEST_BYTES:]
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Name the file in errors of reading it, and of taking over its state.
+
+        Raises:
+            CacheError: in place of whatever a damaged or foreign file leads to.
         """
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            return Checkpoint(**content)
-        except FileNotFoundError:
-            return None
-        except (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
+            yield
+        except (
+            UnpicklingError,
+            RuntimeError,
+            EOFError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+        ) as error:
+            reason = str(error).partition("\n")[0]
             raise CacheError(
-                f"{self.path}: expected a checkpoint of this training run, but it cannot be read; "
-                "remove it to train from the beginning"
+                f"{self.path}: expected a checkpoint of this training run, but it is damaged or another's "
+                f"({reason}); remove it to train from the beginning"
             ) from error
+
+    def _require_same_code(self, changed: list[str]) -> None:
+        if not changed:
+            return
+        rest = len(changed) - MAX_NAMED_MODULES
+        names = ", ".join(changed[:MAX_NAMED_MODULES]) + (f" and {rest} more" if rest > 0 else "")
+        if Environment.read().resume == "changed-code":
+            logger.warning("%s: going on with code that has changed since: %s", self.path, names)
+            return
+        raise CacheError(
+            f"{self.path}: expected the code that runs now, but these have changed since: {names}; "
+            f"LDP_RESUME=changed-code goes on all the same, removing the file trains from the beginning"
+        )
 
 
 @contextmanager
-def hold_checkpoints(folder: Path, processes: World) -> Iterator[Checkpoints]:
-    """Hold a folder for one run; it goes when the run has ended well.
+def hold_checkpoints(folder: Path, results: Path, processes: World) -> Iterator[Checkpoints]:
+    """Hold a folder for one run; it goes when the run has ended well, and its ``results`` are on the disk.
 
     Raises:
-        CacheError: another run of the same training holds it.
+        CacheError: another run of the same training holds it, or one that writes the same results.
     """
-    with lock_scratch(folder) if processes.is_main else nullcontext():
-        yield Checkpoints(folder=folder)
-        if processes.is_main:
-            remove(folder)
+    if not processes.is_main:
+        yield Checkpoints(folder=folder, seconds=Environment.read().checkpoint_seconds)
+        return
+    # Of other parameters, it would still write the same results, as one whose DVC was killed does.
+    written = folder.with_name("-".join(results.parts).strip("/-"))
+    with lock_scratch(written), lock_scratch(folder):
+        yield Checkpoints(folder=folder, seconds=Environment.read().checkpoint_seconds)
+        fsync_tree(results)
+        remove(folder)
+        remove(written)
 
 
 def run_key(label: str, decides: Mapping[str, Any]) -> str:
-    """Folder name of a run: its label, and a digest of all that decides its result, the code included."""
-    return f"{label}-{digest({**decides, 'code': _code()})[:NAME_DIGITS]}"
-
-
-def _code() -> dict[str, str]:
-    """sha256 of every module of this project that is loaded: old code's half must not be continued by new."""
-    modules = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("pipeline.")}
-    return {name: sha256_of_file(Path(file)) for name, file in sorted(modules.items()) if file}
+    """Folder name of a run: its label, and a digest of the parameters and data that decide its result."""
+    return f"{label}-{digest(decides)[:NAME_DIGITS]}"
 
 
 def random_states(device: torch.device) -> list[Tensor]:

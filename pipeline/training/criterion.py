@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pipeline.detector.head import Integral, RawOutputs
+from pipeline.detector.head import RawOutputs
 from pipeline.losses.detection import (
     aligned_iou,
     distribution_focal_loss,
@@ -21,7 +21,6 @@ from pipeline.losses.detection import (
 from pipeline.training.batches import BatchLabels
 from pipeline.training.processes import World
 from pipeline.views.box_ops import decode_boxes, encode_distances
-from pipeline.views.pyramid import Pyramid
 
 CLS_WEIGHT = 1.0
 BOX_WEIGHT = 2.0
@@ -137,18 +136,13 @@ class DetectionLosses:
 class DetectionCriterion:
     """GFL's losses."""
 
-    pyramid: Pyramid
     box_loss: BoxLoss = field(default=giou_loss)
 
     def __call__(self, raw: RawOutputs, targets: BatchLabels, main: MainPoints) -> DetectionLosses:
         """Losses of a batch."""
-        grid, device = self.pyramid.grid_of(raw.sizes), raw.cls_logits.device
-        points = torch.from_numpy(grid.points).to(device)
-        strides = torch.from_numpy(grid.point_strides).to(device)
-        index = targets.index[targets.main]
         # In units of the level's stride, as distances are.
-        centers = points[index] / strides[index, None]
-        goals = targets.boxes_xyxy / strides[index, None]
+        centers = targets.points_xy / targets.strides[:, None]
+        goals = targets.boxes_xyxy / targets.strides[:, None]
         predicted = decode_boxes(centers, _integral(main.edge_logits))
         quality = aligned_iou(predicted.detach(), goals)
         return DetectionLosses(
@@ -165,7 +159,10 @@ class DetectionCriterion:
 
 
 def _integral(edge_logits: Tensor) -> Tensor:
-    return Integral(edge_logits.shape[-1] - 1).to(edge_logits.device)(edge_logits)  # type: ignore[no-any-return]
+    """Expected distances ``Tensor[M, 4]`` in strides, of ``Tensor[M, 4, bins]``."""
+    return (
+        edge_logits.softmax(dim=-1) @ torch.arange(edge_logits.shape[-1], device=edge_logits.device).float()
+    )
 
 
 def _mean_dfl(edge_logits: Tensor, centers: Tensor, goals: Tensor) -> Tensor:

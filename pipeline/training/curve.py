@@ -46,6 +46,11 @@ class Curve:
         self._machine = machine
         self._pending: list[dict[str, Tensor]] = []
 
+    @property
+    def ends_row(self) -> bool:
+        """Whether the newest step has completed a row."""
+        return not self._pending
+
     def add(self, terms: dict[str, Tensor]) -> None:
         """Record a step's terms, each that of this process's share.
 

@@ -1,13 +1,24 @@
 """Batches of an epoch, read by processes that stay small."""
 
+import os
+import shutil
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.core.orphans import die_with_parent, is_stopped
+from pipeline.core.progress import describe_bytes
 from pipeline.training.batches import Batch, Example, collate
 from pipeline.training.files import ImageFiles
 from pipeline.training.order import epoch_batches
@@ -21,6 +32,18 @@ from pipeline.views.types import ViewKey
 StepBatches = tuple[Batch, ...]
 """What one process computes in one step: its share of the batch, in parts that fit its memory."""
 
+PREFETCH = 2
+"""Steps that each decoding process reads ahead."""
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Through which decoding processes hand over what they have read (Linux)."""
+
+SHARE_OF_PIXELS = 0.8
+"""Of a batch's bytes; the rest is targets and the teacher's outputs."""
+
+DELIVERY_SECONDS = 60.0
+"""A decoding process that takes longer for a step is stopped, or waits for what does not come."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepViews:
@@ -33,30 +56,30 @@ class StepViews:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepReader(Dataset[StepBatches]):
+class StepReader(Dataset[StepBatches | PipelineError | OSError]):
     """Reads, decodes and pads the views of a step."""
 
     files: ImageFiles
-    source: TargetSource
+    source: TargetSource[Any]
     pyramid: Pyramid
 
-    def __getitem__(self, views: StepViews) -> StepBatches:
-        return tuple(
-            collate(
-                [self._example(key) for key in part],
-                self.pyramid,
-                views.batch_hw,
-                self.source.conventions.preprocessing,
-                self.source.join,
+    def __getitem__(self, views: StepViews) -> StepBatches | PipelineError | OSError:
+        """The step, or what a user is to be told; torch would wrap an error that is raised in a traceback."""
+        try:
+            return tuple(
+                collate(
+                    [self._example(key) for key in part], self.pyramid, views.batch_hw, self.source.collate
+                )
+                for part in views.parts
             )
-            for part in views.parts
-        )
+        except (PipelineError, OSError) as error:
+            return error
 
-    def _example(self, key: ViewKey) -> Example:
-        planned, stored = self.source.load(key)
+    def _example(self, key: ViewKey) -> Example[Any]:
+        labeled, teacher = self.source.load(key)
         pixels = read_image(*self.files.find(key.image_id))
-        view = apply_view(pixels, planned.geometry, self.source.conventions.preprocessing)
-        return Example(pixels=view, view=planned, teacher=stored)
+        view = apply_view(pixels, labeled.geometry, self.source.conventions.preprocessing)
+        return Example(pixels=view, view=labeled, teacher=teacher)
 
 
 class EpochSampler(Sampler[StepViews]):
@@ -64,14 +87,15 @@ class EpochSampler(Sampler[StepViews]):
 
     def __init__(
         self,
-        source: TargetSource,
+        source: TargetSource[Any],
         machine: Placement,
         *,
         batch_size: int,
         seed: int,
         group_by_aspect: bool,
     ) -> None:
-        self.epoch = 0
+        self.epoch = self.first = 0
+        """What to begin with: the epoch, and its first step."""
         self._source, self._batch_size, self._seed = source, batch_size, seed
         self._group_by_aspect = group_by_aspect
         self._share = machine.processes.share(batch_size)
@@ -81,9 +105,10 @@ class EpochSampler(Sampler[StepViews]):
         return len(self._source.image_ids()) // self._batch_size
 
     def __iter__(self) -> Iterator[StepViews]:
-        for batch in epoch_batches(
+        batches = epoch_batches(
             self._source, self._seed, self.epoch, self._batch_size, group_by_aspect=self._group_by_aspect
-        ):
+        )
+        for batch in batches[self.first :]:
             sizes = [self._source.geometry(key).padded_hw for key in batch]
             height, width = (max(side) for side in zip(*sizes, strict=True))
             mine = batch[self._share]
@@ -96,7 +121,7 @@ class Loader:
     """Batches of an epoch; the last, incomplete one is dropped."""
 
     manifest: Manifest = field(repr=False)
-    source: TargetSource
+    source: TargetSource[Any]
     pyramid: Pyramid
     batch_size: int
     seed: int
@@ -125,8 +150,10 @@ class Loader:
         )
 
     @cached_property
-    def _loader(self) -> "DataLoader[StepBatches]":
+    def _loader(self) -> "DataLoader[StepBatches | PipelineError | OSError]":
         """One for all epochs: its processes start once, and hold no order."""
+        workers = self.machine.workers
+        self._require_shared_memory()
         reader = StepReader(
             files=ImageFiles.of_manifest(self.manifest), source=self.source, pyramid=self.pyramid
         )
@@ -134,17 +161,93 @@ class Loader:
             reader,
             sampler=self._order,
             batch_size=None,  # a step is read whole, by one process
-            num_workers=self.machine.workers,
-            persistent_workers=self.machine.workers > 0,
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            persistent_workers=workers > 0,
+            timeout=DELIVERY_SECONDS if workers else 0,
+            worker_init_fn=_begin_decoding,
             collate_fn=_identity,  # type: ignore[arg-type]  # without batch_size it gets one item
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.machine.device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw its processes' seeds from those of the training
         )
 
-    def epoch(self, epoch: int) -> Iterator[StepBatches]:
-        """The steps of an epoch."""
-        self._order.epoch = epoch
-        yield from self._loader
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[StepBatches]:
+        """The steps of an epoch from the ``first`` on.
+
+        Raises:
+            PipelineError: what reading a step failed of, wherever it was read.
+        """
+        self._order.epoch, self._order.first = epoch, first
+        for batches in self._loader:
+            if isinstance(batches, PipelineError | OSError):
+                raise batches
+            yield batches
+
+    def _require_shared_memory(self) -> None:
+        """Look before the first step: where there is too little, a decoding process dies of a bus error."""
+        workers, neighbors = self.machine.workers, self.machine.local_processes
+        if not workers or not SHARED_MEMORY.is_dir():
+            return
+        ahead = list(islice(self._order, workers * PREFETCH + 1))
+        pixels = sum(3 * len(part) * s.batch_hw[0] * s.batch_hw[1] for s in ahead for part in s.parts)
+        needed, free = int(neighbors * pixels / SHARE_OF_PIXELS), shutil.disk_usage(SHARED_MEMORY).free
+        if needed > free:
+            raise PipelineError(
+                f"{SHARED_MEMORY}: expected {describe_bytes(needed)} for what {neighbors * workers} decoding "
+                f"processes read ahead, but {describe_bytes(free)} are free; give the container more "
+                f"(docker run --shm-size={-(-2 * needed // 10**9)}g), or take fewer processes (LDP_WORKERS=0)"
+            )
 
 
 def _identity(batches: StepBatches) -> StepBatches:
     return batches
+
+
+def _begin_decoding(_worker: int) -> None:
+    """The training process's death is this one's, and an interrupt is for that one to see."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def decoding_errors() -> Iterator[None]:
+    """Put torch's errors about lost decoding processes, which come anywhere, in one line.
+
+    Raises:
+        PipelineError: a decoding process was killed, or did not deliver in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if not reason.startswith("DataLoader"):
+            raise
+        for process in active_children():
+            if process.pid and is_stopped(process.pid):
+                os.kill(process.pid, signal.SIGCONT)  # else it would never end, and this one wait for it
+        raise PipelineError(
+            f"a decoding process is lost ({reason}); where memory is short take fewer (LDP_WORKERS), "
+            "and run again: the training goes on from its last checkpoint"
+        ) from error
+
+
+def on_device(steps: Iterator[StepBatches], device: torch.device) -> Iterator[StepBatches]:
+    """Copy each step to a device; on a GPU beside the step before it, which is still being computed."""
+    if device.type != "cuda":
+        yield from (tuple(batch.to(device) for batch in step) for step in steps)
+        return
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    for step in steps:
+        with torch.cuda.stream(copying):
+            moved = tuple(batch.to(device) for batch in step)
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copying)
+        for batch in moved:
+            batch.each(partial(_used_on, computing))
+        yield moved
+
+
+def _used_on(stream: torch.cuda.Stream, tensor: Tensor) -> Tensor:
+    """Its memory, which another stream has allocated, is free again only when this one is done with it."""
+    tensor.record_stream(stream)
+    return tensor

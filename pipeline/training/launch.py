@@ -1,30 +1,32 @@
 """A training stage in one process, or in several that share every batch.
 
 The number of processes changes no parameter and no command: ``LDP_TRAIN_PROCESSES`` (``core.environment``).
-``torchrun --nproc-per-node 4 -m stages.train_student NAME`` does the same by hand.
+``torchrun --nproc-per-node 4 -m stages.train_student NAME`` does the same by hand, on several machines, too.
+Processes that the stage starts meet in a file and talk over this machine's loopback alone.
 """
 
-import ctypes
+import json
 import logging
 import os
 import signal
+import subprocess
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import distributed
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import (
-    ChildFailedError,
-    ProcessFailure,
-    get_error_handler,
-)
-from torch.distributed.run import parse_args, run
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-from pipeline.core.environment import Environment, workers
+from pipeline.core.environment import Environment, core_count, workers
 from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.core.files import make_folder
+from pipeline.core.orphans import die_with_parent, is_stopped
 from pipeline.core.paths import SCRATCH
 from pipeline.core.stage import run_stage
 from pipeline.detector.device import device
@@ -33,16 +35,18 @@ from pipeline.training.processes import SINGLE_PROCESS, Placement, World
 UNFINISHED = SCRATCH / "training"
 """A folder for each unfinished run."""
 
-TIMEOUT = timedelta(hours=2)
-"""How long processes wait for one another: the leading one may be evaluating or writing."""
+TIMEOUT = timedelta(minutes=10)
+"""How long processes wait for one another: the main one may be scoring detections, or writing."""
 
-LOST_CONTACT = ("RuntimeError", "DistBackendError", "DistNetworkError")
-"""What processes say when another one has gone: never why."""
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 5.0
+"""What the other processes have to say what they failed of, once one has ended: it may be the cause."""
+STOPPED_SECONDS = 30.0
 
-PR_SET_PDEATHSIG = 1
-"""Of ``prctl`` (Linux): a signal for this process when its parent dies, however it dies."""
+MEETING = "LDP_TRAINING_MEETING"
+"""Folder in which the processes of a stage find one another; set by the one that starts them."""
 
-INTERRUPTED = 130
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 
 logger = logging.getLogger(__name__)
 
@@ -54,27 +58,30 @@ def run_training(main: Callable[[World], None], module: str) -> None:
         main: the stage, given the processes that share its batches.
         module: its name, for starting it again in every process.
     """
-    if "LOCAL_RANK" in os.environ:
-        _run_member(main)
+    run_stage(lambda: _run(main, module))
+
+
+def _run(main: Callable[[World], None], module: str) -> None:
+    """As one of several processes, as the one that starts them, or alone."""
+    if "RANK" in os.environ:
+        _run_member(main, World(rank=int(os.environ["RANK"]), count=int(os.environ["WORLD_SIZE"])))
+    elif Environment.read().train_processes > 1:
+        _run_members(module)
     else:
-        run_stage(lambda: _run_here_or_in_members(main, module))
-
-
-def _run_here_or_in_members(main: Callable[[World], None], module: str) -> None:
-    count = Environment.read().train_processes
-    if count == 1:
         main(SINGLE_PROCESS)
-    else:
-        _start_members(module, count)
 
 
 def machine(processes: World) -> Placement:
-    """Where this process trains."""
+    """Where this process trains; from here on its threads use its own GPU and no other."""
+    chosen, local = _own_device(processes), int(os.environ.get("LOCAL_WORLD_SIZE", processes.count))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     return Placement(
-        device=_own_device(processes),
-        workers=workers(processes.count),
+        device=chosen,
+        workers=workers(local),
         processes=processes,
         micro_batch=Environment.read().micro_batch,
+        local_processes=local,
     )
 
 
@@ -87,100 +94,137 @@ def _own_device(processes: World) -> torch.device:
         raise ConfigError(
             f"LDP_DEVICE: expected cuda or cpu for {processes.count} training processes, but got {chosen}"
         )
-    own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if own >= there:
+    own, visible = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if visible == 1 and os.environ.get("SLURM_NTASKS") == str(processes.count):
+        return torch.device("cuda", 0)  # Slurm shows each of its tasks the one GPU that it has
+    if own >= visible:
         raise ConfigError(
-            f"expected a GPU for each training process, but got {there} for {processes.count}; take fewer "
+            f"expected a GPU for each training process, but got {visible} for {processes.count}; take fewer "
             "processes, or LDP_DEVICE=cpu"
         )
     return torch.device("cuda", own)
 
 
-def _start_members(module: str, count: int) -> None:
+def _run_members(module: str) -> None:
     """Start this stage in several processes and wait for them; all end with the first that fails.
 
     Raises:
         PipelineError: what the first one failed of.
     """
+    count = Environment.read().train_processes
     logger.info("training in %d processes", count)
-    # torchrun would choose one thread a process and say so; this is a fair share.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    command = ["--standalone", "--nproc-per-node", str(count), "-m", module, *sys.argv[1:]]
+    make_folder(UNFINISHED)
+    with TemporaryDirectory(dir=UNFINISHED, prefix="meeting-") as meeting:
+        threads = str(max(1, core_count() // count))
+        shared = {
+            "OMP_NUM_THREADS": threads,
+            **LOOPBACK,
+            **os.environ,
+            MEETING: str(Path(meeting).absolute()),
+        }
+        shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+        members = [
+            subprocess.Popen(
+                [sys.executable, "-m", module, *sys.argv[1:]],
+                env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(count)
+        ]
+        try:
+            _wait(members)
+        finally:
+            for member in members:
+                member.kill()
+                member.wait()
+        failures = [_failure(Path(meeting), rank, member.returncode) for rank, member in enumerate(members)]
+    if any(failures):
+        raise PipelineError(min(failure for failure in failures if failure)[1])
+
+
+def _wait(members: "list[subprocess.Popen[bytes]]") -> None:
+    """Until all have ended, or one has failed and the others had time to say why.
+
+    Raises:
+        PipelineError: one is stopped, for which the others would wait.
+    """
+    stopped = [0.0] * len(members)
+    while any(member.poll() is None for member in members):
+        if any(member.returncode for member in members):
+            end = time.monotonic() + GRACE_SECONDS
+            while time.monotonic() < end and any(member.poll() is None for member in members):
+                time.sleep(POLL_SECONDS)
+            return
+        # Counted in looks, not by the clock: where all are stopped, as by Ctrl-Z, so is this one.
+        stopped = [
+            s + POLL_SECONDS if is_stopped(m.pid) else 0.0 for s, m in zip(stopped, members, strict=True)
+        ]
+        if max(stopped) > STOPPED_SECONDS:
+            rank = stopped.index(max(stopped))
+            sys.stderr.write("\n")  # a stopped process does not end the line of its progress
+            raise PipelineError(
+                f"training process {rank} has been stopped for {STOPPED_SECONDS:.0f} s and the others wait "
+                "for it; run again to go on from the last checkpoint"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _failure(meeting: Path, rank: int, code: int) -> tuple[int, str] | None:
+    """What a process failed of, in words, and its distance from the cause; ``None`` if it did not fail."""
+    told = meeting / f"{rank}.json"
+    if told.is_file():
+        distance, message = json.loads(told.read_text())
+        return distance, message
+    if code == -signal.SIGKILL:
+        # Also how all are ended that were still waiting for another when it failed.
+        return 2, f"training process {rank} was killed (SIGKILL), as when the memory is used up; run again"
+    return (1, f"training process {rank} ended with exit code {code}") if code else None
+
+
+def _run_member(main: Callable[[World], None], processes: World) -> None:
+    """Run the stage in one of several processes; what it fails of is told by the one that started it."""
+    die_with_parent()
+    if not processes.is_main:
+        logging.getLogger().setLevel(logging.WARNING)
+    meeting = os.environ.get(MEETING)
     try:
-        with _quiet():
-            run(parse_args(command))
-    except ChildFailedError as error:
-        raise PipelineError(_first_failure(error)) from error
-    except SignalException:
-        sys.exit(INTERRUPTED)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torchrun's own account of a failure says the same in more lines."""
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _first_failure(error: ChildFailedError) -> str:
-    """One line of what went wrong first; the traceback, where it is not a user's to mend."""
-    rank, failure = min(error.failures.items(), key=lambda item: (_kind(item[1]) in LOST_CONTACT, item[0]))
-    if not isinstance(failure.message, dict):
-        return f"training process {rank} failed: {failure.message}"
-    if _kind(failure) in _user_errors():
-        return str(failure.message["message"]).partition(": ")[2]
-    return f"training process {rank} failed:\n{failure.message['extraInfo']['py_callstack']}"
-
-
-def _kind(failure: ProcessFailure) -> str:
-    """Name of the exception, as ``ErrorHandler.record_exception`` writes it; empty for a signal."""
-    message: object = failure.message
-    return str(message["message"]).partition(":")[0] if isinstance(message, dict) else ""
-
-
-def _user_errors() -> set[str]:
-    """Names of the errors that are shown as one line."""
-    kinds = (PipelineError, OSError)
-    return {kind.__name__ for base in kinds for kind in (base, *base.__subclasses__())}
-
-
-def _run_member(main: Callable[[World], None]) -> None:
-    """Run the stage in one of several processes; what it fails of is told by the process that started it."""
-    _die_with_parent()
-    leads = os.environ["RANK"] == "0"
-    level = Environment.read().log if leads else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    try:
-        with _joined() as processes:
+        with _joined(processes, Path(meeting, "store") if meeting else None):
             main(processes)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except Exception as error:
-        # Also what nobody expects: else each of the others, which lost this one, would print a traceback.
-        get_error_handler().record_exception(error)
-        logger.debug("where it happened:", exc_info=True)
+        if _has_lost_contact(error):
+            reason = str(error).partition("\n")[0]
+            failure = (3, f"training process {processes.rank} lost the others: {reason}")
+        elif isinstance(error, PipelineError | OSError):
+            failure = (0, str(error))
+        else:
+            failure = (1, f"training process {processes.rank} failed:\n{traceback.format_exc()}")
+        if meeting is None:
+            raise PipelineError(failure[1]) from error
+        Path(meeting, f"{processes.rank}.json").write_text(json.dumps(failure))
         sys.exit(1)
 
 
+def _has_lost_contact(error: Exception) -> bool:
+    """Whether it is what processes say when another one has gone: never why."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+
 @contextmanager
-def _joined() -> Iterator[World]:
-    """Meet the other processes."""
-    processes = World(rank=int(os.environ["RANK"]), count=int(os.environ["WORLD_SIZE"]))
+def _joined(processes: World, meeting: Path | None) -> Iterator[None]:
+    """Meet the other processes: in a file, or where torchrun says."""
     if processes.count == 1:
-        yield processes
+        yield
         return
-    own = _own_device(processes)
-    if own.type == "cuda":
-        torch.cuda.set_device(own)
-    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=TIMEOUT)
-    yield processes
-    distributed.destroy_process_group()
-
-
-def _die_with_parent() -> None:
-    """Else killing the process that started this one would leave it training, and holding its folder."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    own = machine(processes).device
+    cuda = own.type == "cuda"
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        store=FileStore(str(meeting), processes.count) if meeting else None,
+        rank=processes.rank,
+        world_size=processes.count,
+        timeout=TIMEOUT,
+        device_id=own if cuda else None,
+    )
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()

@@ -1,9 +1,9 @@
 """The training loop: the same for a teacher, a plain student and a distilled one."""
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from pipeline.detector.gfl import GFL
 from pipeline.training.checkpoints import Checkpoint, Checkpoints, random_states, restore_random
 from pipeline.training.config import TrainConfig
 from pipeline.training.curve import Curve, LossRow, log_interval
-from pipeline.training.dataset import Loader
+from pipeline.training.dataset import Loader, decoding_errors, on_device
 from pipeline.training.pretrained import load_imagenet
 from pipeline.training.processes import Placement
 from pipeline.training.schedule import rate_factor
@@ -47,8 +47,8 @@ class Trained:
     curve: list[LossRow]
     scores: list[ScoreRow]
     """Of the epochs after which it was validated; those of the leading process."""
-    continued_from: int
-    """Epochs that an earlier, killed run had finished."""
+    seconds: float
+    """Of the training, with those of earlier runs that were killed."""
 
 
 def train(
@@ -75,16 +75,17 @@ def train(
     total = config.epochs * per_epoch
     total = total if steps is None else min(steps, total)
     run = _Run(model, losses_of, loader, config, log_every or log_interval(total), validation)
-    continued_from = run.restore(checkpoints, label) if checkpoints else 0
+    if checkpoints:
+        run.restore(checkpoints, total, label)
     hidden = not loader.machine.processes.is_main
-    with progress_bar(total, label, "step", initial=run.curve.step, hidden=hidden) as bar:
-        for epoch in range(continued_from, -(-total // per_epoch)):
-            for _ in islice(run.epoch(epoch), total - run.curve.step):
+    bar_of_steps = progress_bar(total, label, "step", initial=run.curve.step, hidden=hidden)
+    with bar_of_steps as bar, decoding_errors():
+        while run.curve.step < total:
+            for _ in run.epoch(total, checkpoints):
                 bar.update()
-            run.finish_epoch(epoch + 1, checkpoints)
-            bar.set_postfix({"epoch": str(epoch + 1), **run.curve.latest()})
+            bar.set_postfix({"epoch": str(-(-run.curve.step // per_epoch)), **run.curve.latest()})
     run.keep_best()
-    return Trained(model=model, curve=run.curve.rows, scores=run.scores, continued_from=continued_from)
+    return Trained(model=model, curve=run.curve.rows, scores=run.scores, seconds=run.seconds)
 
 
 class _Run:
@@ -105,31 +106,54 @@ class _Run:
         self._model, self._loader, self._config = model, loader, config
         self._validation = validation
         self._stepper = TrainStep(model, losses_of, config, loader.machine)
+        self._began = self._saved = time.monotonic()
 
     @property
     def _machine(self) -> Placement:
         return self._loader.machine
 
-    def epoch(self, epoch: int) -> Iterator[None]:
-        """Take the steps of an epoch, one at each turn."""
+    @property
+    def seconds(self) -> float:
+        """Since the beginning, without the time in which a killed run was not running."""
+        return time.monotonic() - self._began
+
+    def epoch(self, total: int, checkpoints: Checkpoints | None) -> Iterator[None]:
+        """Take the steps that are left of an epoch, but none after ``total``; one at each turn."""
         self._model.train()
         if self._config.norm_eval:
             set_norms_to_eval(self._model)
-        schedule = self._config
-        for batches in self._loader.epoch(epoch):
+        schedule, (epoch, first) = self._config, divmod(self.curve.step, len(self._loader))
+        steps = min(len(self._loader), first + total - self.curve.step)
+        loaded = on_device(self._loader.epoch(epoch, first), self._machine.device)
+        for step, batches in zip(range(first + 1, steps + 1), loaded, strict=False):
             factor = rate_factor(self.curve.step, len(self._loader), schedule)
-            moved = tuple(batch.to(self._machine.device) for batch in batches)
-            self.curve.add(self._stepper.step(moved, schedule.learning_rate * factor))
+            self.curve.add(self._stepper.step(batches, schedule.learning_rate * factor))
+            if checkpoints and step < steps and self._is_due(checkpoints):
+                self._save(checkpoints)
             yield
+        self._finish_epoch(epoch + 1, checkpoints)
 
-    def finish_epoch(self, finished: int, checkpoints: Checkpoints | None) -> None:
+    def _is_due(self, checkpoints: Checkpoints) -> bool:
+        """Whether to save where a row of the curve ends; for there the processes wait for one another."""
+        if not self.curve.ends_row:
+            return False
+        passed = time.monotonic() - self._saved
+        return self._machine.processes.broadcast(b"due" * (passed >= checkpoints.seconds)) == b"due"
+
+    def _finish_epoch(self, finished: int, checkpoints: Checkpoints | None) -> None:
         """Look at losses and weights, validate, and only then replace the last checkpoint."""
         self.curve.flush()
         self._require_finite_weights()
         if self._validation and self._validation.is_due(finished, self._config.epochs):
             self._score(self._validation, finished)
-        if checkpoints and self._machine.processes.is_main:
-            checkpoints.save(self._checkpoint(finished))
+        if checkpoints:
+            self._save(checkpoints)
+
+    def _save(self, checkpoints: Checkpoints) -> None:
+        self._require_finite_weights()
+        if self._machine.processes.is_main:
+            checkpoints.save(self._checkpoint())
+        self._saved = time.monotonic()
 
     def _score(self, validation: Validation, finished: int) -> None:
         scores = validation.score(self._model)
@@ -152,9 +176,10 @@ class _Run:
                 "try a lower learning_rate"
             )
 
-    def _checkpoint(self, finished: int) -> Checkpoint:
+    def _checkpoint(self) -> Checkpoint:
         return Checkpoint(
-            epoch=finished,
+            step=self.curve.step,
+            seconds=self.seconds,
             weights=dict(self._model.state_dict()),
             optimizer=self._stepper.optimizer.state_dict(),
             scaler=self._stepper.scaler.state_dict(),
@@ -164,20 +189,18 @@ class _Run:
             best=self._best,
         )
 
-    def restore(self, checkpoints: Checkpoints, label: str) -> int:
-        """Go on from the newest checkpoint; returns how many epochs are finished."""
-        checkpoint = checkpoints.load()
+    def restore(self, checkpoints: Checkpoints, total: int, label: str) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        checkpoint = checkpoints.load(self._machine.processes)
         if checkpoint is None:
-            return 0
-        self._model.load_state_dict(checkpoint.weights)
-        self._stepper.optimizer.load_state_dict(checkpoint.optimizer)
-        self._stepper.scaler.load_state_dict(checkpoint.scaler)
-        restore_random(checkpoint.random, self._machine.device)
-        self.curve.restore(checkpoint.curve)
-        self.scores = [ScoreRow(**row) for row in checkpoint.scores]
+            return
+        with checkpoints.explaining():
+            self._model.load_state_dict(checkpoint.weights)
+            self._stepper.optimizer.load_state_dict(checkpoint.optimizer)
+            self._stepper.scaler.load_state_dict(checkpoint.scaler)
+            restore_random(checkpoint.random, self._machine.device)
+            self.curve.restore(checkpoint.curve)
+            self.scores = [ScoreRow(**row) for row in checkpoint.scores]
         self._best = checkpoint.best
-        epochs = self._config.epochs
-        logger.info(
-            "%s: going on after epoch %d of %d (%s)", label, checkpoint.epoch, epochs, checkpoints.path
-        )
-        return checkpoint.epoch
+        self._began -= checkpoint.seconds
+        logger.info("%s: going on after step %d of %d (%s)", label, checkpoint.step, total, checkpoints.path)

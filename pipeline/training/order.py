@@ -1,5 +1,7 @@
 """The order of an epoch: a function of ``(seed, epoch)`` alone, however many processes read it."""
 
+from typing import Any
+
 import torch
 from torch import Generator
 
@@ -14,7 +16,7 @@ def epoch_generator(seed: int, epoch: int) -> Generator:
     return Generator().manual_seed((seed << 32) + epoch)
 
 
-def epoch_keys(source: TargetSource, seed: int, epoch: int, generator: Generator) -> list[ViewKey]:
+def epoch_keys(source: TargetSource[Any], seed: int, epoch: int, generator: Generator) -> list[ViewKey]:
     """One view of every image in a random order."""
     ids = source.image_ids()
     order = torch.randperm(len(ids), generator=generator).tolist()
@@ -25,7 +27,7 @@ def epoch_keys(source: TargetSource, seed: int, epoch: int, generator: Generator
 
 
 def epoch_batches(
-    source: TargetSource, seed: int, epoch: int, batch_size: int, *, group_by_aspect: bool
+    source: TargetSource[Any], seed: int, epoch: int, batch_size: int, *, group_by_aspect: bool
 ) -> Batches:
     """Whole batches of an epoch; what is left over is dropped."""
     generator = epoch_generator(seed, epoch)
@@ -35,7 +37,9 @@ def epoch_batches(
     return _cut(keys, batch_size)
 
 
-def _grouped(source: TargetSource, keys: list[ViewKey], batch_size: int, generator: Generator) -> Batches:
+def _grouped(
+    source: TargetSource[Any], keys: list[ViewKey], batch_size: int, generator: Generator
+) -> Batches:
     """Batches of one orientation each, so that little is padded (mmdetection ``GroupSampler``).
 
     Differs on purpose: where neither orientation's rest fills a batch, both together may, and that one batch
@@ -52,7 +56,7 @@ def _grouped(source: TargetSource, keys: list[ViewKey], batch_size: int, generat
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def _is_wide(source: TargetSource, key: ViewKey) -> bool:
+def _is_wide(source: TargetSource[Any], key: ViewKey) -> bool:
     height, width = source.geometry(key).original_hw
     return width > height
 

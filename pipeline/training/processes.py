@@ -1,14 +1,11 @@
 """The processes that share every batch, and the little that they say to one another."""
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from pipeline.core.errors import ConfigError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +45,31 @@ class World:
         distributed.all_reduce(total)
         return total / self.count
 
-    def collect(self, items: list[T]) -> list[T]:
-        """The lists of all processes, one after another."""
+    def broadcast(self, content: bytes) -> bytes:
+        """The main process's bytes, whatever the others' are."""
         if self.count == 1:
-            return items
-        lists: list[list[T]] = [[] for _ in range(self.count)]
-        distributed.all_gather_object(lists, items)
-        return [item for part in lists for item in part]
+            return content
+        size = torch.tensor([len(content)])
+        distributed.broadcast(size, 0)
+        buffer = _as_tensor(content if self.is_main else b"", int(size))
+        distributed.broadcast(buffer, 0)
+        return buffer[: int(size)].numpy().tobytes()
+
+    def gather(self, content: bytes) -> list[bytes]:
+        """The bytes of every process. Not its objects: to unpickle what a socket brings is to run it."""
+        if self.count == 1:
+            return [content]
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
+        distributed.all_gather(sizes, torch.tensor([len(content)]))
+        padded = _as_tensor(content, max(int(size) for size in sizes))
+        parts = [torch.empty_like(padded) for _ in sizes]
+        distributed.all_gather(parts, padded)
+        return [part.numpy()[: int(size)].tobytes() for part, size in zip(parts, sizes, strict=True)]
+
+
+def _as_tensor(content: bytes, length: int) -> Tensor:
+    """``ByteTensor[length + 1]``, for torch makes none of no bytes."""
+    return torch.frombuffer(bytearray(content.ljust(length + 1, b"\0")), dtype=torch.uint8)
 
 
 SINGLE_PROCESS = World(rank=0, count=1)
@@ -70,3 +85,5 @@ class Placement:
     processes: World
     micro_batch: int | None
     """Images that pass through the network at once; ``None`` takes this process's whole share of a batch."""
+    local_processes: int = 1
+    """Training processes on this machine, which share its memory."""

@@ -1,15 +1,18 @@
 """Where a view's targets come from."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from pipeline.training.batches import TeacherBatch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import LabeledView, ViewKey
 
+T = TypeVar("T")
+"""A teacher's outputs at one view, as a source has them."""
 
-class TargetSource(Protocol):
+
+class TargetSource(Protocol[T]):
     """Targets of views: a store, or the annotations."""
 
     @property
@@ -29,10 +32,10 @@ class TargetSource(Protocol):
         """Geometry of one view: cheap, for it is asked of every view of a batch by every process."""
         ...
 
-    def load(self, key: ViewKey) -> tuple[LabeledView, Any]:
-        """Targets of one view; with soft targets, in any form that :meth:`join` takes, or ``None``."""
+    def load(self, key: ViewKey) -> tuple[LabeledView, T | None]:
+        """One view, and the teacher's outputs at its points, if there are any."""
         ...
 
-    def join(self, soft: Sequence[Any]) -> TeacherBatch:
-        """Soft targets of a batch from those of its views."""
+    def collate(self, outputs: Sequence[T]) -> TeacherBatch:
+        """The teacher's outputs at a batch's points from those at its views'."""
         ...

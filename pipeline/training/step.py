@@ -35,7 +35,7 @@ class TrainStep:
                 "norm_eval: expected true, but got false: a batch in parts (LDP_MICRO_BATCH) would have "
                 "other BatchNorm statistics than the whole"
             )
-        self.optimizer = build_optimizer(model, config)
+        self.optimizer = build_optimizer(model, config, machine.device)
         # Only float16 needs it: small gradients would be zero, so the loss is multiplied before the backward
         # pass. A step whose gradients overflow is left out, and the factor halved.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=config.precision == "float16")
@@ -88,7 +88,7 @@ class TrainStep:
 
     def _forward(self, model: nn.Module, batch: Batch) -> RawOutputs:
         with autocast(self._config.precision, self._machine.device):
-            raw: RawOutputs = model(batch.images)
+            raw: RawOutputs = model(batch.images(self._model.conventions.preprocessing))
         return raw
 
     def _without_exchange(self) -> AbstractContextManager[None]:
@@ -112,4 +112,8 @@ def _in_parallel(model: GFL, config: TrainConfig, machine: Placement) -> nn.Modu
     if not config.norm_eval:
         share_batch_norms(model, machine.processes)
     devices = [machine.device] if machine.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices)
+    parallel = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    # Buffers are equal everywhere: they do not change, or are those of a SharedBatchNorm. As an argument it
+    # would have another name from torch 2.15 on.
+    parallel.broadcast_buffers = False
+    return parallel

@@ -44,12 +44,12 @@ class LabelSource:
         return self.view_set.geometry(key)
 
     def load(self, key: ViewKey) -> tuple[LabeledView, None]:
-        """Find the points of the view; there are no soft targets."""
+        """Find the points of the view; there is no teacher."""
         return self.view_set.view(key), None
 
-    def join(self, soft: Sequence[None]) -> TeacherBatch:
-        """Never asked for: no view has soft targets."""
-        raise AssertionError(f"expected no soft targets, but got {len(soft)}")
+    def collate(self, outputs: Sequence[None]) -> TeacherBatch:
+        """Never called: no view has a teacher's outputs."""
+        raise AssertionError(f"expected no teacher's outputs, but got {len(outputs)}")
 
 
 def train_teacher(
@@ -63,7 +63,7 @@ def train_teacher(
     """Train a detector from random weights, on from the newest of ``checkpoints`` if there is one."""
     conventions = view_set.conventions
     pyramid = conventions.pyramid(detector.strides)
-    criterion = DetectionCriterion(pyramid)
+    criterion = DetectionCriterion()
 
     def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
         return criterion(raw, batch.targets, main).reduce(normalizers)

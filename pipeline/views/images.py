@@ -6,6 +6,8 @@ neither on the number of threads nor on the processor, for each product and each
 torch's ``interpolate`` takes another kernel with one thread than with two.
 """
 
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,44 @@ def _letterboxed(content: Tensor, geometry: ViewGeometry, preprocessing: Preproc
     return canvas
 
 
+def stack_images(images: Sequence[Tensor], batch_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Images beside one another as they are, for a device to normalize: a quarter of the bytes.
+
+    Args:
+        images: ``ByteTensor[3, H, W]`` each.
+        batch_hw: size of the batch, px.
+
+    Returns:
+        ``ByteTensor[B, *batch_hw, 3]``, and the size of each image in it, ``LongTensor[B, 2]``.
+    """
+    stacked = torch.zeros(len(images), *batch_hw, 3, dtype=torch.uint8)
+    for target, pixels in zip(stacked, images, strict=True):
+        target[: pixels.shape[1], : pixels.shape[2]] = pixels.permute(1, 2, 0)
+    return stacked, torch.tensor([image.shape[1:] for image in images])
+
+
+def normalize_images(stacked: Tensor, sizes_hw: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """What a network is given of :func:`stack_images`, where they lie; zeros beside each image.
+
+    Returns:
+        ``Tensor[B, 3, H, W]``, channels last.
+    """
+    device, (height, width) = stacked.device, stacked.shape[1:3]
+    mean, std = _mean_std(preprocessing.mean, preprocessing.std, device)
+    ordered = stacked if preprocessing.color == "RGB" else stacked.flip(-1)
+    normalized = (ordered.float() - mean) / std
+    below = torch.arange(height, device=device) >= sizes_hw[:, :1]
+    beside = torch.arange(width, device=device) >= sizes_hw[:, 1:]
+    outside = below[:, :, None] | beside[:, None, :]
+    return normalized.masked_fill_(outside[..., None], 0).permute(0, 3, 1, 2)
+
+
+@cache
+def _mean_std(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """``Tensor[3]`` each, copied to each device once."""
+    return torch.tensor(mean, device=device), torch.tensor(std, device=device)
+
+
 def batch_images(
     images: list[Tensor], padded_hw: list[tuple[int, int]], preprocessing: Preprocessing
 ) -> Tensor:
@@ -81,9 +121,4 @@ def batch_images(
     """
     height = max(size[0] for size in padded_hw)
     width = max(size[1] for size in padded_hw)
-    mean, std = (torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
-    batch = torch.zeros(len(images), 3, height, width).to(memory_format=torch.channels_last)
-    for target, pixels in zip(batch, images, strict=True):
-        ordered = pixels if preprocessing.color == "RGB" else pixels.flip(0)
-        target[:, : pixels.shape[1], : pixels.shape[2]] = (ordered.float() - mean) / std
-    return batch
+    return normalize_images(*stack_images(images, (height, width)), preprocessing)

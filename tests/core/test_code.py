@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from pipeline.core.code import PACKAGE, code_digest, made_by
+from pipeline.core.code import PACKAGE, changed_code, code_digest, loaded_code, made_by
 from pipeline.teacher.run import FOLDERS
 
 SOURCE = """
@@ -39,3 +39,14 @@ def test_the_folders_of_a_store_are_those_of_its_stage() -> None:
     assert sorted(f"pipeline/{folder}" for folder in FOLDERS) == sorted(
         dep for dep in stage["deps"] if dep.startswith("pipeline/")
     )
+
+
+def test_plumbing_and_what_is_not_loaded_are_left_out() -> None:
+    code = loaded_code()
+    assert not [name for name in code if name.startswith("pipeline/core")]
+    assert "pipeline/teacher/run.py" in code
+    assert code["torch"]
+
+
+def test_changed_new_and_lost_modules_are_named() -> None:
+    assert changed_code({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"}) == ["b", "c", "d"]

@@ -1,5 +1,6 @@
 """The training stage as a user runs it: in one process or several, killed, interrupted, in error."""
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from msgspec import to_builtins
 from msgspec.structs import replace
 from safetensors.torch import load_file
@@ -24,7 +26,10 @@ from recipes import tiny_params
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 12
-WAIT_SECONDS = 300
+LISTEN = "0A"
+"""State of a socket in /proc/net/tcp."""
+STEPS_PER_EPOCH = IMAGES // 4
+WAIT_SECONDS = 90
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,13 +76,14 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, processes: int) -> "subprocess.Popen[str]":
+def start(folder: Path, processes: int, workers: int = 0) -> "subprocess.Popen[str]":
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "LDP_DEVICE": "cpu",
-        "LDP_WORKERS": "0",
+        "LDP_WORKERS": str(workers),
         "LDP_TRAIN_PROCESSES": str(processes),
+        "LDP_CHECKPOINT_SECONDS": "0",  # after each step, for a row of so short a curve is a step
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
@@ -119,6 +125,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return list(folder.glob("scratch/training/*/checkpoint.pt"))
 
 
+def wait_for_checkpoint(running: "subprocess.Popen[str]", folder: Path) -> None:
+    wait_for(lambda: checkpoints(folder) or running.poll() is not None, "a checkpoint")
+    assert checkpoints(folder), running.stdout.read()
+
+
 @pytest.fixture(scope="module")
 def straight(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs of one undisturbed process."""
@@ -145,35 +156,61 @@ def test_the_stage_leaves_a_score_for_every_epoch_that_was_validated(straight: P
     assert [row.split(",")[0] for row in rows[1:]] == ["5", "10", "12"]
 
 
-def test_a_killed_stage_goes_on_to_the_same_bytes(folder: Path, straight: Path) -> None:
-    killed = start(folder, 1)
-    wait_for(lambda: checkpoints(folder), "a checkpoint")
-    killed.kill()
-    killed.communicate()
+def saved_step(checkpoint: Path) -> int:
+    """Steps that a checkpoint, behind its digest, was saved after."""
+    content = io.BytesIO(checkpoint.read_bytes()[32:])
+    return int(torch.load(content, weights_only=True)["state"]["step"])
+
+
+def kill_within_an_epoch(running: "subprocess.Popen[str]", folder: Path) -> int:
+    """Kill the stage whose newest checkpoint is of no epoch's end; returns its step."""
+    while True:
+        wait_for_checkpoint(running, folder)
+        running.send_signal(signal.SIGSTOP)
+        step = saved_step(checkpoints(folder)[0])
+        if step % STEPS_PER_EPOCH:
+            running.kill()
+            running.communicate()
+            return step
+        running.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+
+
+def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(folder: Path, straight: Path) -> None:
+    step = kill_within_an_epoch(start(folder, 1), folder)
     code, output = finish(start(folder, 1))
     assert code == 0, output
-    assert "ld: going on after epoch" in output
+    assert f"ld: going on after step {step} of {EPOCHS * STEPS_PER_EPOCH}" in output
     mine = folder / "runs/small/students/ld"
     for name in ("model/student.safetensors", "loss.csv", "ap.csv"):
         assert (mine / name).read_bytes() == (straight / name).read_bytes(), name
-    assert 0 < json.loads((mine / "timing.json").read_text())["continued_from_epoch"] < EPOCHS
     assert not list(folder.glob("scratch/training/*"))
 
 
 def test_two_processes_train_the_same_student_also_after_a_kill(folder: Path, straight: Path) -> None:
     """The kill takes the one process that started the others; they must not train on without it."""
     killed = start(folder, 2)
-    wait_for(lambda: checkpoints(folder), "a checkpoint")
+    wait_for_checkpoint(killed, folder)
     killed.kill()
     killed.communicate()
     wait_for(lambda: not processes_in(folder), "the other processes to die")
     code, output = finish(start(folder, 2))
     assert code == 0, output
-    assert output.count("ld: going on after epoch") == 1
+    assert output.count("ld: going on after step") == 1
     assert_nearly_the_same(folder / "runs/small/students/ld", straight)
 
 
-def test_an_error_in_one_process_is_one_line_and_ends_all(folder: Path) -> None:
+def test_decoding_processes_do_not_outlive_a_killed_stage_nor_hold_its_lock(folder: Path) -> None:
+    killed = start(folder, 1, workers=2)
+    wait_for_checkpoint(killed, folder)
+    killed.kill()
+    killed.communicate()
+    code, output = finish(start(folder, 1, workers=2))
+    assert code == 0, output
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (2, 2)])
+def test_an_error_in_one_process_is_one_line_and_ends_all(processes: int, workers: int, folder: Path) -> None:
     broken = folder / "shapes"
     source = broken.resolve()
     broken.unlink()
@@ -188,7 +225,7 @@ def test_an_error_in_one_process_is_one_line_and_ends_all(folder: Path) -> None:
     images = sorted((source / "train").iterdir())
     for image in images[1:]:
         (broken / "train" / image.name).symlink_to(image)
-    code, output = finish(start(folder, 2))
+    code, output = finish(start(folder, processes, workers))
     assert code == 1
     errors = [line for line in output.splitlines() if "rror" in line or "fail" in line]
     assert errors == [f"error: {broken / 'train' / images[0].name}: expected an image, but there is none"]
@@ -196,10 +233,69 @@ def test_an_error_in_one_process_is_one_line_and_ends_all(folder: Path) -> None:
     assert not list(folder.glob("runs/small/students/ld/model"))
 
 
+def members_of(running: "subprocess.Popen[str]") -> list[int]:
+    """Training processes by rank."""
+    return sorted(map(int, Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()))
+
+
+def listening_addresses(pid: int) -> list[str]:
+    """Hexadecimal addresses that a process accepts connections at."""
+    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+    own = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+    ]
+    return [row[1].partition(":")[0] for row in rows if row[3] == LISTEN and row[9] in own]
+
+
+def test_no_process_listens_to_anything_but_this_machine(folder: Path) -> None:
+    running = start(folder, 2)
+    wait_for_checkpoint(running, folder)
+    addresses = [address for pid in members_of(running) for address in listening_addresses(pid)]
+    running.kill()
+    running.communicate()
+    assert addresses, "the processes talk to one another"
+    assert set(addresses) <= {"0100007F", "0" * 24 + "01000000"}, "loopback, as the kernel writes it"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_stops_ends_the_others_with_one_line(
+    rank: int, sent: signal.Signals, folder: Path
+) -> None:
+    running = start(folder, 2)
+    wait_for_checkpoint(running, folder)
+    os.kill(members_of(running)[rank], sent)
+    began = time.monotonic()
+    code, output = finish(running)
+    assert time.monotonic() - began < 60
+    assert code == 1
+    what = "was killed" if sent == signal.SIGKILL else "has been stopped"
+    errors = [line for line in output.splitlines() if "rror" in line or "Traceback" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: training process {rank} {what}")
+    assert not processes_in(folder)
+
+
+def test_torchrun_by_hand_trains_the_same_student(folder: Path, straight: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LDP_DEVICE": "cpu", "LDP_WORKERS": "0"}
+    subprocess.run(
+        [*command, "stages.train_student", "ld"],
+        cwd=folder,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=WAIT_SECONDS,
+    )
+    assert_nearly_the_same(folder / "runs/small/students/ld", straight)
+
+
 def test_an_interrupt_stops_all_processes(folder: Path) -> None:
     """As a terminal sends it: to every process of the group."""
     running = start(folder, 2)
-    wait_for(lambda: checkpoints(folder), "a checkpoint")
+    wait_for_checkpoint(running, folder)
     os.killpg(running.pid, signal.SIGINT)
     code, output = finish(running)
     assert code == 130, output

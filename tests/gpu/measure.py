@@ -37,6 +37,7 @@ from pipeline.detector.gfl import GFL, load_detector, save_detector
 from pipeline.evaluation.detect import detect
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
+from pipeline.student.teacher_batch import ExactTeacherBatch
 from pipeline.student.train import stored_targets, student_losses
 from pipeline.training.batches import Batch
 from pipeline.training.dataset import Loader, StepBatches
@@ -290,23 +291,6 @@ def random_images(setting: Setting, count: int) -> Tensor:
     return images.to(memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LiveTeacher:
-    """What a teacher in the loop has just said: a ``TeacherBatch``."""
-
-    edges: Tensor
-    classes: Tensor
-
-    def to(self, device: torch.device) -> "LiveTeacher":
-        return LiveTeacher(edges=self.edges.to(device), classes=self.classes.to(device))
-
-    def edge_logits(self) -> Tensor:
-        return self.edges
-
-    def cls_logits(self) -> Tensor:
-        return self.classes
-
-
 class Steps:
     """A student with random weights that takes steps on the batches of a store."""
 
@@ -324,9 +308,7 @@ class Steps:
         set_norms_to_eval(model.train())
         if compiled:
             model.compile()
-        self.step = TrainStep(
-            model, student_losses(self.config, conventions), self.config.train, self.machine
-        )
+        self.step = TrainStep(model, student_losses(self.config), self.config.train, self.machine)
 
     def batches(self, decoders: int = 0) -> Iterator[StepBatches]:
         """Of one epoch, in the host's memory."""
@@ -382,7 +364,7 @@ def ask(teacher_model: GFL, images: Tensor, batch: Batch, student: Steps) -> Bat
         raw = teacher_model(images)
     targets = batch.targets
     image, index = targets.image, targets.index
-    live = LiveTeacher(
+    live = ExactTeacherBatch(
         edges=raw.edge_logits[image, index].float(),
         classes=raw.cls_logits[image[targets.main], index[targets.main]].float(),
     )

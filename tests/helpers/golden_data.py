@@ -21,8 +21,8 @@ from pipeline.detector.head import RawOutputs, flatten_levels
 from pipeline.losses.config import DistillationConfig
 from pipeline.regions.valuable import find_regions
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import QuantizedTeacherBatch, quantized_teacher_batch
-from pipeline.training.batches import BatchLabels, batch_labels
+from pipeline.student.teacher_batch import stored_teacher_batch
+from pipeline.training.batches import BatchLabels, TeacherBatch, batch_labels
 from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import KeptPoints, LabeledView, ViewGeometry, ViewKey
 
@@ -134,7 +134,7 @@ def raw_outputs(data: Arrays, cls_name: str, edge_name: str) -> RawOutputs:
     )
 
 
-def lossless_targets(raw: RawOutputs, views: Sequence[LabeledView]) -> QuantizedTeacherBatch:
+def lossless_targets(raw: RawOutputs, views: Sequence[LabeledView]) -> TeacherBatch:
     """A teacher's outputs as a store without quantization gives them back."""
     stored = []
     for image, view in enumerate(views):
@@ -150,7 +150,7 @@ def lossless_targets(raw: RawOutputs, views: Sequence[LabeledView]) -> Quantized
                 cls_step=None,
             )
         )
-    return quantized_teacher_batch(stored)
+    return stored_teacher_batch(stored)
 
 
 def dense_valuable_weights(targets: BatchLabels) -> Tensor:

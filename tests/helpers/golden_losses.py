@@ -9,8 +9,7 @@ from torch import Tensor
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.detection import ciou_loss, giou_loss
 from pipeline.student.distillation import REFERENCE_IMAGES, DistillationLosses, distillation_losses
-from pipeline.student.teacher_batch import QuantizedTeacherBatch
-from pipeline.training.batches import BatchLabels
+from pipeline.training.batches import BatchLabels, TeacherBatch
 from pipeline.training.criterion import (
     WEIGHT_SUM_EPSILON,
     BoxLoss,
@@ -48,9 +47,7 @@ def box_loss_of(data: Arrays) -> BoxLoss:
     return ciou_loss if int(data["num_classes"]) == VOC_CLASSES else giou_loss
 
 
-def level_terms(
-    raw: RawOutputs, targets: BatchLabels, soft: QuantizedTeacherBatch, box_loss: BoxLoss
-) -> LevelTerms:
+def level_terms(raw: RawOutputs, targets: BatchLabels, soft: TeacherBatch, box_loss: BoxLoss) -> LevelTerms:
     """All terms, in the reference's own normalization.
 
     It sums LD over the images where this project means them times ``REFERENCE_IMAGES``: the same for a
@@ -59,7 +56,7 @@ def level_terms(
     main = gather_main(raw, targets)
     normalizers = LossNormalizers.from_batch(targets, main)
     normalizers = replace(normalizers, images=torch.tensor(float(REFERENCE_IMAGES)))
-    detection = DetectionCriterion(PYRAMID, box_loss)(raw, targets, main)
+    detection = DetectionCriterion(box_loss)(raw, targets, main)
     distillation = distillation_losses(raw, targets, soft, main, REFERENCE_CONFIG)
     rows = [
         _detection_at(detection, targets, level).reduce(normalizers)

@@ -120,7 +120,7 @@ def run_step(device: torch.device, precision: NetworkPrecision = "float32") -> S
         levels = level_terms(raw, targets_of(data).to(device), soft, giou_loss)
     imitation = imitation_loss(data, levels.normalizers.main_per_level, features, teacher_features)
     scale = FLOAT16_SCALE if precision == "float16" else 1.0
-    optimizer = build_optimizer(student, schedule_of(description["optimizer"]))
+    optimizer = build_optimizer(student, schedule_of(description["optimizer"]), device)
     ((levels.total + imitation.sum()) * scale).backward()
     for parameter in student.parameters():
         if parameter.grad is not None:

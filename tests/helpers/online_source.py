@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.regions.view_set import ViewSet
-from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import QuantizedTeacherBatch, quantized_teacher_batch
+from pipeline.student.teacher_batch import ExactTeacherBatch
 from pipeline.teacher.extractor import LogitExtractor
+from pipeline.training.batches import TeacherBatch, concat_to_tensor
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
-from pipeline.views.types import LabeledView, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +42,15 @@ class OnlineSource:
         """Geometry of one view."""
         return self.view_set.geometry(key)
 
-    def load(self, key: ViewKey) -> tuple[LabeledView, StoredView | None]:
+    def load(self, key: ViewKey) -> tuple[LabeledView, SoftTargets]:
         """Plan the view and run the teacher on it."""
         planned = self.view_set.view(key)
-        (soft,) = self.teacher.run([planned])
-        points, edges, bins = soft.edge_logits.shape
-        stored = StoredView(
-            view=planned,
-            edge_codes=soft.edge_logits.reshape(points, edges * bins),
-            edge_steps=None,
-            cls_codes=soft.cls_logits,
-            cls_step=None,
-        )
-        return planned, stored
+        (outputs,) = self.teacher.run([planned])
+        return planned, outputs
 
-    def join(self, soft: Sequence[StoredView]) -> QuantizedTeacherBatch:
-        """Codes of a batch, one view after another."""
-        return quantized_teacher_batch(soft)
+    def collate(self, outputs: Sequence[SoftTargets]) -> TeacherBatch:
+        """Logits of a batch, one view after another."""
+        return ExactTeacherBatch(
+            edges=concat_to_tensor([view.edge_logits for view in outputs], np.float32),
+            classes=concat_to_tensor([view.cls_logits for view in outputs], np.float32),
+        )

@@ -1,5 +1,8 @@
 """A killed training run goes on to the same weights; nothing bad replaces what it goes on from."""
 
+import hashlib
+import io
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +12,11 @@ from msgspec.structs import replace
 from teacher_cases import QUANTIZED, small_plan
 from training_cases import FULL, IMAGES, same_weights, store_of, student, trained
 
-from pipeline.core.errors import CacheError, PipelineError
+from pipeline.core.errors import CacheError, ConfigError, PipelineError
 from pipeline.detector.gfl import GFL
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
+from pipeline.student.train import run_identity
 from pipeline.training.checkpoints import Checkpoint, Checkpoints, hold_checkpoints, run_key
 from pipeline.training.loop import Trained
 from pipeline.training.processes import SINGLE_PROCESS
@@ -31,7 +36,7 @@ class KilledError(Exception):
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("store")
     plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
-    return lambda config=CONFIG, **options: trained(config, store, plan, log_every=3, **options)
+    return lambda config=CONFIG, **options: trained(config, store, plan, **{"log_every": 3, **options})
 
 
 def kill_in_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +56,12 @@ def kill_in_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ("step", "precision"), [(3, "float32"), (9, "float32"), (15, "float32"), (9, "float16")]
 )
 def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(
-    step: int, precision: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int,
+    precision: str,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Four steps an epoch, and rows of three steps, which the epochs' ends cut."""
     config = replace(CONFIG, train=replace(CONFIG.train, precision=precision))
@@ -62,8 +72,9 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(
         with pytest.raises(KilledError):
             run(config, checkpoints=checkpoints)
     torch.manual_seed(123)  # the next process begins with other random numbers
+    caplog.set_level("INFO")
     resumed = run(config, checkpoints=checkpoints)
-    assert resumed.continued_from == step // 4
+    assert f"after step {step // 4 * 4} of 16" in caplog.text or step < 4
     assert same_weights(resumed.model, straight.model)
     assert resumed.curve == straight.curve
 
@@ -72,7 +83,7 @@ def test_a_finished_run_that_was_killed_while_writing_is_not_trained_again(run: 
     checkpoints = Checkpoints(folder=tmp_path)
     finished = run(checkpoints=checkpoints)
     again = run(checkpoints=checkpoints)
-    assert again.continued_from == EPOCHS
+    assert again.seconds > finished.seconds, "the time of the first run counts"
     assert same_weights(again.model, finished.model)
     assert again.curve == finished.curve
 
@@ -134,9 +145,9 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     monkeypatch.setattr(torch.optim.SGD, "step", lambda optimizer, *_: spoil(optimizer))
     with pytest.raises(PipelineError, match=r"^step 7: expected a finite loss, but got loss_cls=nan"):
         run(checkpoints=checkpoints)
-    kept = checkpoints.load()
+    kept = checkpoints.load(SINGLE_PROCESS)
     assert isinstance(kept, Checkpoint)
-    assert kept.epoch == 1
+    assert kept.step == 4
     assert all(value.isfinite().all() for value in kept.weights.values())
 
 
@@ -156,31 +167,125 @@ def test_weights_that_broke_in_an_epochs_last_step_are_not_kept(
     monkeypatch.setattr(torch.optim.SGD, "step", spoil)
     with pytest.raises(PipelineError, match=r"^step 7: expected finite weights"):
         run(checkpoints=checkpoints)
-    assert checkpoints.load().epoch == 1
+    assert checkpoints.load(SINGLE_PROCESS).step == 4
 
 
-def test_a_damaged_checkpoint_is_named(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [1, 2, 4, 9, 14])
+def test_a_run_that_saves_within_epochs_goes_on_to_the_same_weights(
+    step: int,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Rows of one step, and a checkpoint after each: the killed step is taken next."""
+    straight = run(log_every=1)
+    checkpoints = Checkpoints(folder=tmp_path, seconds=0)
+    with monkeypatch.context() as patch:
+        kill_in_step(step, patch)
+        with pytest.raises(KilledError):
+            run(log_every=1, checkpoints=checkpoints)
+    caplog.set_level("INFO")
+    resumed = run(log_every=1, checkpoints=checkpoints)
+    assert f"going on after step {step} of 16" in caplog.text
+    assert same_weights(resumed.model, straight.model)
+    assert resumed.curve == straight.curve
+
+
+def saved(folder: Path, state: dict[str, object], code: dict[str, str] | None = None) -> Checkpoints:
+    """A whole checkpoint of any content."""
+    checkpoints = Checkpoints(folder=folder)
+    buffer = io.BytesIO()
+    torch.save({"code": checkpoints.code if code is None else code, "state": state}, buffer)
+    checkpoints.path.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
+    return checkpoints
+
+
+def test_a_checkpoint_is_refused_with_any_bit_flipped_and_at_any_length(run: Run, tmp_path: Path) -> None:
     checkpoints = Checkpoints(folder=tmp_path)
-    checkpoints.path.write_bytes(b"no checkpoint")
-    with pytest.raises(CacheError, match=r"checkpoint.pt: expected a checkpoint .* remove it"):
+    run(checkpoints=checkpoints, steps=4)
+    whole = checkpoints.path.read_bytes()
+    rng = random.Random(0)
+    damaged = [whole[: rng.randrange(1, len(whole))] for _ in range(20)]
+    for _ in range(100):
+        place = rng.randrange(len(whole))
+        damaged.append(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
+    for content in (*damaged, b"", b"no checkpoint", b"x" * 10**5):
+        checkpoints.path.write_bytes(content)
+        with pytest.raises(CacheError, match=r"^[^\n]*checkpoint.pt: expected a checkpoint .* remove it"):
+            checkpoints.load(SINGLE_PROCESS)
+    checkpoints.path.write_bytes(whole)
+    assert checkpoints.load(SINGLE_PROCESS).step == 4
+
+
+def test_a_checkpoint_of_other_keys_or_shapes_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(folder=tmp_path)
+    run(checkpoints=checkpoints, steps=4)
+    state = vars(checkpoints.load(SINGLE_PROCESS))
+    weights = {name: value[:1] if value.dim() else value for name, value in state["weights"].items()}
+    less = {name: value for name, value in state.items() if name != "curve"}
+    for wrong in (
+        {},
+        less,
+        {**state, "more": 1},
+        {**state, "weights": weights},
+        {**state, "weights": {}},
+        {**state, "optimizer": {}},
+        {**state, "curve": {}},
+        {**state, "scores": [{"epoch": 1}]},
+        {**state, "random": []},
+    ):
+        with pytest.raises(CacheError, match=r"^[^\n]*checkpoint.pt: expected a checkpoint [^\n]* remove it"):
+            run(checkpoints=saved(tmp_path, wrong))
+
+
+def test_code_that_has_changed_is_named_and_goes_on_where_the_user_says_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(folder=tmp_path)
+    run(checkpoints=checkpoints, steps=4)
+    module = "pipeline/views/images.py"
+    old = {**checkpoints.code, module: "other", "torch": "0"}
+    saved(tmp_path, vars(checkpoints.load(SINGLE_PROCESS)), old)
+    before = checkpoints.path.read_bytes()
+    with pytest.raises(
+        CacheError, match=rf"{module}, torch; LDP_RESUME=changed-code goes on .* removing the file"
+    ):
         run(checkpoints=checkpoints)
+    assert checkpoints.path.read_bytes() == before, "nothing is deleted"
+    monkeypatch.setenv("LDP_RESUME", "yes")
+    with pytest.raises(ConfigError, match="^LDP_RESUME: "):
+        run(checkpoints=checkpoints)
+    monkeypatch.setenv("LDP_RESUME", "changed-code")
+    assert same_weights(run(checkpoints=checkpoints).model, run().model)
+    assert f"going on with code that has changed since: {module}, torch" in caplog.text
 
 
 def test_the_folder_is_held_by_one_run_and_goes_when_it_ends_well(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with pytest.raises(KilledError), hold_checkpoints(folder, SINGLE_PROCESS):
+    with pytest.raises(KilledError), hold_checkpoints(folder, tmp_path, SINGLE_PROCESS):
         raise KilledError
     assert folder.is_dir()
-    with hold_checkpoints(folder, SINGLE_PROCESS):
-        with pytest.raises(CacheError, match="another run"), hold_checkpoints(folder, SINGLE_PROCESS):
+    with hold_checkpoints(folder, tmp_path, SINGLE_PROCESS):
+        with (
+            pytest.raises(CacheError, match="another run"),
+            hold_checkpoints(folder, tmp_path, SINGLE_PROCESS),
+        ):
             pass
         assert folder.is_dir()
     assert not folder.exists()
 
 
-def test_another_parameter_is_another_run() -> None:
-    def key(config: StudentConfig) -> str:
-        return run_key("ld", {"seed": config.train.seed})
+def test_another_parameter_is_another_run_and_another_store_of_the_same_fingerprint_too(
+    tmp_path: Path,
+) -> None:
+    def key(config: StudentConfig, store: TargetStore) -> str:
+        return run_key("ld", run_identity(config, store, [small_plan(tmp_path, IMAGES).manifest]))
 
-    assert key(CONFIG) == key(CONFIG)
-    assert key(CONFIG) != key(replace(CONFIG, train=replace(CONFIG.train, seed=1)))
+    store = store_of(tmp_path, QUANTIZED)
+    assert key(CONFIG, store) == key(CONFIG, TargetStore.open(store.path))
+    assert key(CONFIG, store) != key(replace(CONFIG, train=replace(CONFIG.train, seed=1)), store)
+    other = store_of(tmp_path, QUANTIZED, 1)
+    other.schema = store.schema
+    assert other.fingerprint == store.fingerprint
+    assert key(CONFIG, store) != key(CONFIG, other)

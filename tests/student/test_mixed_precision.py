@@ -18,7 +18,6 @@ from pipeline.training.criterion import LossNormalizers, MainPoints
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import Trained
 from pipeline.training.step import LossFn, TrainStep
-from pipeline.views.conventions import GFL_CONVENTIONS
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -68,7 +67,7 @@ def test_the_network_has_fewer_bits_and_the_losses_have_all(precision: str, batc
         raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers
     ) -> dict[str, Tensor]:
         outputs.append(raw)
-        return student_losses(student(FULL), GFL_CONVENTIONS)(raw, batch, main, normalizers)
+        return student_losses(student(FULL))(raw, batch, main, normalizers)
 
     _, taking = stepper(losses_of, precision)
     terms = taking.step(batches, rate=0.0)

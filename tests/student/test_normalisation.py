@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.config import DistillationConfig
 from pipeline.student.distillation import REFERENCE_IMAGES, DistillationLosses, distillation_losses
-from pipeline.student.teacher_batch import QuantizedTeacherBatch
+from pipeline.student.teacher_batch import ExactTeacherBatch
 from pipeline.training.batches import BatchLabels
 from pipeline.training.criterion import DetectionCriterion, LossNormalizers, gather_main
 from pipeline.views.pyramid import Pyramid
@@ -33,7 +33,7 @@ class Shard:
     features: Tensor
     """``Tensor[B, N, FEATURES]``: what the stand-in network makes its logits from."""
     targets: BatchLabels
-    soft: QuantizedTeacherBatch
+    teacher: ExactTeacherBatch
 
 
 def make_shard(seed: int, *, empty: bool) -> Shard:
@@ -52,38 +52,39 @@ def make_shard(seed: int, *, empty: bool) -> Shard:
         image=torch.arange(images).repeat_interleave(torch.from_numpy(counts)),
         index=torch.from_numpy(index),
         level=torch.from_numpy(np.searchsorted(ends, index, side="right")),
-        main=torch.from_numpy(main),
+        main=torch.from_numpy(np.flatnonzero(main)),
+        points_xy=torch.from_numpy(GRID.points[index[main]]),
+        strides=torch.from_numpy(GRID.point_strides[index[main]]),
         boxes_xyxy=torch.from_numpy(boxes).float(),
         labels=torch.from_numpy(rng.integers(0, CLASSES, main.sum())),
         valuable_weight=torch.from_numpy(rng.random(len(index))).float(),
     )
-    soft = QuantizedTeacherBatch(
-        edge_codes=torch.from_numpy(rng.normal(0, 3, (len(index), 4 * BINS))).float(),
-        edge_steps=torch.zeros(len(index)),
-        cls_codes=torch.from_numpy(rng.normal(-2, 2, (main.sum(), CLASSES))).float(),
-        cls_step=0.0,
+    teacher = ExactTeacherBatch(
+        edges=torch.from_numpy(rng.normal(0, 3, (len(index), 4, BINS))).float(),
+        classes=torch.from_numpy(rng.normal(-2, 2, (main.sum(), CLASSES))).float(),
     )
     features = torch.from_numpy(rng.normal(size=(images, POSITIONS, FEATURES))).float()
-    return Shard(features=features, targets=targets, soft=soft)
+    return Shard(features=features, targets=targets, teacher=teacher)
 
 
 def joined(shards: Sequence[Shard]) -> Shard:
     """The batch that the shards are parts of."""
     first = np.cumsum([0, *(len(shard.features) for shard in shards)])
+    points = np.cumsum([0, *(len(shard.targets.index) for shard in shards)])
     joint = {
         field.name: torch.cat([getattr(shard.targets, field.name) for shard in shards])
         for field in fields(BatchLabels)
-        if field.name not in ("sizes", "image")
+        if field.name not in ("sizes", "image", "main")
     }
     image = torch.cat([shard.targets.image + int(start) for shard, start in zip(shards, first, strict=False)])
-    soft = {
-        name: torch.cat([getattr(shard.soft, name) for shard in shards])
-        for name in ("edge_codes", "edge_steps", "cls_codes")
-    }
+    main = torch.cat([shard.targets.main + int(start) for shard, start in zip(shards, points, strict=False)])
     return Shard(
         features=torch.cat([shard.features for shard in shards]),
-        targets=BatchLabels(sizes=GRID.sizes, image=image, **joint),
-        soft=QuantizedTeacherBatch(cls_step=0.0, **soft),
+        targets=BatchLabels(sizes=GRID.sizes, image=image, main=main, **joint),
+        teacher=ExactTeacherBatch(
+            edges=torch.cat([shard.teacher.edges for shard in shards]),
+            classes=torch.cat([shard.teacher.classes for shard in shards]),
+        ),
     )
 
 
@@ -116,8 +117,8 @@ def gradients(network: nn.Linear, shard: Shard, normalizers: LossNormalizers) ->
     """Gradient of every loss term by the network's weights."""
     raw = forward(network, shard)
     main = gather_main(raw, shard.targets)
-    terms = DetectionCriterion(PYRAMID)(raw, shard.targets, main).reduce(normalizers)
-    losses = distillation_losses(raw, shard.targets, shard.soft, main, CONFIG)
+    terms = DetectionCriterion()(raw, shard.targets, main).reduce(normalizers)
+    losses = distillation_losses(raw, shard.targets, shard.teacher, main, CONFIG)
     terms |= losses.reduce(CONFIG, normalizers)
     return {
         name: torch.autograd.grad(term, network.weight, retain_graph=True, materialize_grads=True)[0]

@@ -5,7 +5,7 @@ import torch
 from batch_cases import PYRAMID, planned_view, three_views
 
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import quantized_teacher_batch
+from pipeline.student.teacher_batch import ExactTeacherBatch, stored_teacher_batch
 from pipeline.training.batches import batch_labels
 
 
@@ -24,8 +24,19 @@ def test_a_batch_is_its_views_one_after_another() -> None:
     views = three_views()
     together = batch_labels(views, (96, 96), PYRAMID)
     alone = [batch_labels([view], view.geometry.padded_hw, PYRAMID) for view in views]
-    for name in ("level", "main", "boxes_xyxy", "labels", "valuable_weight"):
+    for name in ("level", "points_xy", "strides", "boxes_xyxy", "labels", "valuable_weight"):
         assert torch.equal(getattr(together, name), torch.cat([getattr(t, name) for t in alone])), name
+
+
+def test_the_main_region_is_a_list_of_the_points_that_have_a_box() -> None:
+    views = three_views()
+    together = batch_labels(views, (96, 96), PYRAMID)
+    mask = np.concatenate([view.points.main_region for view in views])
+    assert together.main.tolist() == np.flatnonzero(mask).tolist()
+    grid = PYRAMID.grid((96, 96))
+    index = together.index[together.main]
+    assert together.points_xy.tolist() == grid.points[index].tolist()
+    assert together.strides.tolist() == [PYRAMID.strides[level] for level in together.level[together.main]]
 
 
 def test_valid_cells_are_those_of_each_views_own_padding() -> None:
@@ -50,7 +61,7 @@ def test_a_batch_without_points_has_empty_targets() -> None:
         cls_codes=np.zeros((0, 4), np.int16),
         cls_step=0.1,
     )
-    soft = quantized_teacher_batch([stored])
+    soft = stored_teacher_batch([stored])
     assert soft.edge_logits().shape == (0, 4, 17)
     assert soft.cls_logits().shape == (0, 4)
     assert batch_labels([empty], (64, 64), PYRAMID).index.shape == (0,)
@@ -75,9 +86,8 @@ def test_codes_and_plain_logits_give_what_the_store_gives() -> None:
         cls_step=None,
     )
     for stored in (coded, plain):
-        soft = quantized_teacher_batch([stored, stored])
-        assert soft.edge_codes.is_floating_point() == (stored is plain), "integers until on the device"
-        assert soft.cls_codes.is_floating_point() == (stored is plain)
+        soft = stored_teacher_batch([stored, stored])
+        assert isinstance(soft, ExactTeacherBatch) == (stored is plain)
         np.testing.assert_allclose(soft.edge_logits()[points:], stored.edge_logits(), rtol=1e-5, atol=1e-4)
         np.testing.assert_allclose(soft.cls_logits()[:main], stored.cls_logits(), rtol=1e-6)
 
@@ -92,7 +102,7 @@ def test_codes_travel_to_the_device_as_integers_and_become_logits_there() -> Non
         cls_codes=np.zeros((main, 4), np.int16),
         cls_step=0.1,
     )
-    there = quantized_teacher_batch([stored]).to(torch.device("meta"))
+    there = stored_teacher_batch([stored]).to(torch.device("meta"))
     assert (there.edge_codes.dtype, there.cls_codes.dtype) == (torch.int16, torch.int16)
     for logits in (there.edge_logits(), there.cls_logits()):
         assert (logits.device.type, logits.dtype) == ("meta", torch.float32)

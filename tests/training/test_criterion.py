@@ -16,7 +16,7 @@ def losses_of(
 ) -> tuple[DetectionLosses, LossNormalizers]:
     targets = batch_labels(views, batch_hw, PYRAMID)
     main = gather_main(raw, targets)
-    return DetectionCriterion(PYRAMID)(raw, targets, main), LossNormalizers.from_batch(targets, main)
+    return DetectionCriterion()(raw, targets, main), LossNormalizers.from_batch(targets, main)
 
 
 def test_a_batch_is_the_sum_of_its_images() -> None:

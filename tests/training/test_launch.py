@@ -1,51 +1,15 @@
-"""Several training processes: what their number may be, where each computes, and which failure is told."""
+"""Several training processes: what their number may be, and where each computes."""
 
-import json
-from pathlib import Path
+import os
 
 import pytest
 import torch
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from pipeline.core.errors import ConfigError
-from pipeline.training.launch import _first_failure, machine
+from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS, World
 
 SECOND = World(rank=1, count=2)
-
-
-def failure(folder: Path, rank: int, message: str | None, second: int, exitcode: int = 1) -> ProcessFailure:
-    """A process that failed; without a message it was killed."""
-    file = folder / f"{rank}.json"
-    if message is not None:
-        extra = {"py_callstack": f"Traceback\n{message}", "timestamp": str(second)}
-        file.write_text(json.dumps({"message": {"message": message, "extraInfo": extra}}))
-    return ProcessFailure(local_rank=rank, pid=1, exitcode=exitcode, error_file=str(file))
-
-
-def told(*failures: ProcessFailure) -> str:
-    return _first_failure(ChildFailedError("stage", {one.local_rank: one for one in failures}))
-
-
-def test_the_cause_is_told_and_not_what_the_others_made_of_it(tmp_path: Path) -> None:
-    lost = failure(tmp_path, 0, "RuntimeError: Connection closed by peer", 5)
-    cause = failure(tmp_path, 1, "DatasetError: a.jpg: expected an image, but there is none", 5)
-    assert told(lost, cause) == "a.jpg: expected an image, but there is none"
-
-
-def test_an_error_that_all_have_is_told_once(tmp_path: Path) -> None:
-    same = [failure(tmp_path, rank, "ConfigError: batch_size: expected 4", 5) for rank in range(3)]
-    assert told(*same) == "batch_size: expected 4"
-
-
-def test_a_killed_process_is_told_with_its_signal(tmp_path: Path) -> None:
-    lost = failure(tmp_path, 0, "RuntimeError: Connection closed by peer", 5)
-    assert "training process 1 " in told(lost, failure(tmp_path, 1, None, 5, exitcode=-9))
-    assert "SIGKILL" in told(lost, failure(tmp_path, 1, None, 5, exitcode=-9))
-
-
-def test_an_error_that_nobody_expects_comes_with_its_traceback(tmp_path: Path) -> None:
-    assert "Traceback" in told(failure(tmp_path, 2, "KeyError: 5", 5))
 
 
 @pytest.fixture
@@ -53,8 +17,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with two GPUs, and this the second process on it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    for name in ("LDP_DEVICE", "LDP_MICRO_BATCH", "LDP_WORKERS"):
+    for name in ("LDP_DEVICE", "LDP_MICRO_BATCH", "LDP_WORKERS", "LOCAL_WORLD_SIZE", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -84,3 +49,30 @@ def test_a_part_of_a_batch_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LDP_MICRO_BATCH", "0")
     with pytest.raises(ConfigError, match=r"LDP_MICRO_BATCH: expected an integer >= 1.*, but got '0'"):
         machine(SINGLE_PROCESS)
+
+
+@pytest.mark.usefixtures("gpus")
+def test_a_task_of_slurm_takes_the_one_gpu_that_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="but got 1 for 2"):
+        machine(SECOND)
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert machine(SECOND).device == torch.device("cuda", 0)
+
+
+@pytest.mark.usefixtures("gpus")
+def test_the_device_is_set_before_anything_is_put_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert [machine(SECOND).device] == chosen
+    monkeypatch.setenv("LDP_DEVICE", "cuda:1")
+    assert [machine(SINGLE_PROCESS).device] == chosen[1:] == [torch.device("cuda:1")]
+
+
+@pytest.mark.usefixtures("gpus")
+def test_decoding_processes_share_the_cores_of_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines of two processes each, with eleven of their cores for this job."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(11)))
+    here = machine(World(rank=1, count=4))
+    assert (here.workers, here.local_processes) == (3, 2)

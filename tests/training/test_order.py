@@ -38,7 +38,7 @@ class Shapes:
     def load(self, key: ViewKey) -> tuple[LabeledView, None]:
         raise NotImplementedError
 
-    def join(self, soft: Sequence[None]) -> TeacherBatch:
+    def collate(self, outputs: Sequence[None]) -> TeacherBatch:
         raise NotImplementedError
 
 

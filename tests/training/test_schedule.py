@@ -45,7 +45,7 @@ def test_cosine_falls_from_one_to_zero() -> None:
 def test_frozen_parameters_are_left_out() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(requires_grad=False)
-    optimizer = build_optimizer(model, schedule())
+    optimizer = build_optimizer(model, schedule(), torch.device("cpu"))
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
     assert isinstance(optimizer, torch.optim.SGD)
 

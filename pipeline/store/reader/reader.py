@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.steps import edge_steps
+from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
 from pipeline.core.files import FileDigest
 from pipeline.store.format import schema as layout
@@ -94,6 +95,8 @@ class TargetStore:
         self.schema = StoreSchema.from_json(attributes["schema"])
         self.conventions = self.schema.conventions
         self.statistics: Mapping[str, Any] = attributes["statistics"]
+        self.content_sha256 = digest(attributes)
+        """Of everything that it holds: its attributes have a digest of every other file."""
         tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
         present = _rows_of_partitions(self.schema, absent)
         self._image_id, self._view = tables[layout.IMAGE_ID][present], tables[layout.VIEW][present]

@@ -1,0 +1,190 @@
+"""A device that is pretended: the host's memory under CUDA's rules, which records what makes the host wait.
+
+A tensor "on the device" holds an ordinary tensor and computes with it, but mixes with no tensor of the host,
+and whatever would make the host wait for a GPU is noted with the project's line. It calls itself ``meta``,
+for autograd refuses ``cuda`` where there is none.
+"""
+
+import traceback
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+DEVICE = torch.device("meta")
+aten = torch.ops.aten
+
+READ = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default}
+"""A value goes to the host."""
+
+SHAPED_BY_VALUES = {
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+    aten.unique_consecutive.default,
+    aten.bincount.default,
+}
+INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+
+
+class DeviceTensor(torch.Tensor):
+    """A tensor on the device."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> "DeviceTensor":
+        wrapper = torch.Tensor._make_wrapper_subclass(
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=DEVICE,
+            requires_grad=held.requires_grad,
+        )
+        wrapper.held = held.detach()
+        return wrapper
+
+    def tolist(self) -> Any:
+        PretendedDevice.note("tolist")
+        return self.held.tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _compute(func, args, kwargs or {})
+
+
+class PretendedDevice(TorchDispatchMode):
+    """While it is entered there is such a device, and ``waits`` grows."""
+
+    current: "PretendedDevice | None" = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+        self._literals = _Literals()
+
+    def __enter__(self) -> "PretendedDevice":
+        PretendedDevice.current = self
+        self._literals.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._literals.__exit__(*error)
+        PretendedDevice.current = None
+
+    @staticmethod
+    def note(what: str) -> None:
+        """Record a wait at the innermost line of the project."""
+        lines = (f for f in reversed(traceback.extract_stack()) if "/pipeline/" in f.filename)
+        line = next(lines, None)
+        where = f"{line.filename.split('/pipeline/')[-1]}:{line.lineno}" if line else "a test"
+        assert PretendedDevice.current is not None
+        PretendedDevice.current.waits.append(f"{where}: {what}")
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Operations without device tensors among their arguments: factories, and copies to the device."""
+        kwargs = kwargs or {}
+        if any(isinstance(value, DeviceTensor) for value in tree_leaves((args, kwargs))):
+            return _compute(func, args, kwargs)
+        if kwargs.get("device") != DEVICE:
+            return func(*args, **kwargs)
+        if func is aten._to_copy.default:
+            return _copy_over(func, args, kwargs)
+        return _wrap(func(*args, **_on_host(kwargs)))
+
+
+class _Literals(TorchFunctionMode):
+    """``torch.tensor`` with a device builds on the host, and copies while the host waits."""
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == DEVICE:
+            PretendedDevice.note("a list is copied to the device")
+            return DeviceTensor(func(*args, **{**kwargs, "device": None}))
+        if func is torch.Tensor.new_tensor and isinstance(args[0], DeviceTensor):
+            PretendedDevice.note("a list is copied to the device")
+            return DeviceTensor(torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype)))
+        return func(*args, **kwargs)
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """The host's tensor, said to be in memory that the device copies from by itself."""
+    tensor.pretends_pinned = True  # type: ignore[attr-defined]
+    return tensor
+
+
+def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """With the held tensors, by CUDA's rules."""
+    if func is aten._to_copy.default:
+        return _copy_over(func, args, kwargs)
+    if func is aten.copy_.default:
+        return _copy_into(*args, **kwargs)
+    if func in READ:
+        PretendedDevice.note(f"{func}: a value is read")
+        return func(*_held(args), **_held(kwargs))
+    sized = kwargs.get("output_size") is None
+    if func in SHAPED_BY_VALUES or "nms" in str(func) or (func is aten.repeat_interleave.Tensor and sized):
+        PretendedDevice.note(f"{func}: its shape depends on values")
+    if func in INDEXED:
+        args = _indexed(func, *args)
+    for value in tree_leaves((args, kwargs)):
+        if isinstance(value, Tensor) and not isinstance(value, DeviceTensor):
+            assert value.dim() == 0, f"{func} mixes a tensor of the device with one of the host"
+    out = func(*_held(args), **_on_host(_held(kwargs)))
+    return return_and_correct_aliasing(func, args, kwargs, _wrap(out)) if tree_leaves(out) else out
+
+
+def _indexed(func: Any, values: Any, indices: Any, *rest: Any) -> Any:
+    """The arguments with all indices on the device."""
+    for index in indices:
+        if isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8):
+            PretendedDevice.note(f"{func}: the shape of a mask's result depends on values")
+        if isinstance(index, Tensor) and not isinstance(index, DeviceTensor):
+            PretendedDevice.note(f"{func}: an index is copied to the device")
+    return (values, [_wrap(index) for index in indices], *rest)
+
+
+def _copy_over(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """``Tensor.to``: within the device, or between it and the host."""
+    (source,) = args
+    from_device = isinstance(source, DeviceTensor)
+    to_device = kwargs["device"] == DEVICE if kwargs.get("device") else from_device
+    result = func(_held(source), **_on_host(kwargs))
+    if from_device and not to_device:
+        PretendedDevice.note("copied to the host")
+        return result
+    if to_device and not from_device:
+        if not kwargs.get("non_blocking"):
+            PretendedDevice.note(f"copied to the device, {tuple(source.shape)}, and waited for")
+        elif not getattr(source, "pretends_pinned", False):
+            PretendedDevice.note(f"copied from pageable memory, {tuple(source.shape)}")
+    return _wrap(result) if to_device else result
+
+
+def _copy_into(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:  # noqa: FBT002
+    if isinstance(target, DeviceTensor):
+        if not isinstance(source, DeviceTensor) and source.dim() and not non_blocking:
+            PretendedDevice.note("copied to the device, and waited for")
+        target.held.copy_(_held(source))
+        return target
+    PretendedDevice.note("copied to the host")
+    return target.copy_(_held(source))
+
+
+def _held(value: Any) -> Any:
+    return tree_map_only(DeviceTensor, lambda tensor: tensor.held, value)
+
+
+def _wrap(value: Any) -> Any:
+    return tree_map_only(Tensor, lambda t: t if isinstance(t, DeviceTensor) else DeviceTensor(t), value)
+
+
+def _on_host(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**kwargs, "device": torch.device("cpu")} if kwargs.get("device") is not None else kwargs

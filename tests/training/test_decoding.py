@@ -1,0 +1,90 @@
+"""Processes that decode: whatever befalls them is one line, as without them, and nothing hangs."""
+
+import os
+import shutil
+import signal
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import active_children
+from pathlib import Path
+
+import pytest
+from teacher_cases import QUANTIZED, small_plan
+from training_cases import FULL, HERE, IMAGES, store_of, student, trained
+
+from pipeline.core.errors import DatasetError, PipelineError
+from pipeline.student.source import StoreSource
+from pipeline.training import dataset
+from pipeline.views.types import ViewKey
+
+Usage = namedtuple("Usage", "total used free")
+MB = 10**6
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[[int], object]:
+    """Train with a number of decoding processes."""
+    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    return lambda workers: trained(student(FULL), store, plan, replace(HERE, workers=workers))
+
+
+def befalls_a_decoder(what: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let something happen in each decoding process when it reads its first view."""
+    load, known = StoreSource.load, {os.getpid()}
+
+    def strange(source: StoreSource, key: ViewKey) -> object:
+        if os.getpid() not in known:
+            known.add(os.getpid())
+            what()
+        return load(source, key)
+
+    monkeypatch.setattr(StoreSource, "load", strange)
+
+
+def test_an_error_is_the_same_with_and_without_decoding_processes(
+    train: Callable[[int], object], tmp_path: Path
+) -> None:
+    manifest = small_plan(tmp_path, IMAGES).manifest
+    for record in manifest.images:
+        manifest.image_path(record).write_bytes(b"no image")
+    messages = []
+    for workers in (0, 2):
+        with pytest.raises(DatasetError) as caught:
+            train(workers)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "\n" not in messages[0]
+
+
+def test_a_decoding_process_that_is_killed_is_one_line(
+    train: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    befalls_a_decoder(lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
+    with pytest.raises(PipelineError, match=r"^a decoding process is lost \(DataLoader .*\); .* run again"):
+        train(2)
+
+
+def test_a_decoding_process_that_stops_is_noticed(
+    train: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "DELIVERY_SECONDS", 2.0)
+    befalls_a_decoder(lambda: os.kill(os.getpid(), signal.SIGSTOP), monkeypatch)
+    with pytest.raises(PipelineError, match=r"^a decoding process is lost \(DataLoader timed out"):
+        train(2)
+    states = [Path(f"/proc/{process.pid}/stat").read_text().split()[2] for process in active_children()]
+    assert "T" not in states, "one that stays stopped would be waited for when this process ends"
+
+
+def test_too_little_shared_memory_is_refused_before_the_first_step(
+    train: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight images of 64 x 64 bytes in three colors, and a fifth more: 0.12 MB."""
+    for free in (MB, MB // 10):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path, free=free: Usage(0, 0, free))
+        train(0)
+        if free == MB:
+            train(2)
+        else:
+            with pytest.raises(PipelineError, match=r"/dev/shm: .* but 100 KB are free; .*--shm-size"):
+                train(2)

@@ -1,0 +1,107 @@
+"""The host never waits for the device in a step: it prepares the next while the device computes."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from pretended_device import DEVICE, PretendedDevice, pinned
+from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from torch import Tensor
+from training_cases import FULL, HERE, IMAGES, PLAIN, store_of, student
+
+from pipeline.losses.config import DistillationConfig
+from pipeline.student.source import StoreSource
+from pipeline.student.train import student_losses
+from pipeline.training import step as step_module
+from pipeline.training.curve import Curve
+from pipeline.training.dataset import Loader, StepBatches
+from pipeline.training.loop import build_for_training
+from pipeline.training.step import TrainStep
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    store_of(folder, QUANTIZED)
+    return folder
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedDevice]:
+    monkeypatch.setattr(step_module, "autocast", lambda *_: nullcontext())
+    with PretendedDevice() as device:
+        yield device
+
+
+def load(folder: Path, loss: DistillationConfig, micro_batch: int | None) -> StepBatches:
+    """A step's batches as the loader leaves them for a GPU."""
+    store = store_of(folder, QUANTIZED)
+    loader = Loader(
+        manifest=small_plan(folder, IMAGES).manifest,
+        source=StoreSource(store=store, read_logits=loss.reads_teacher, epochs=None),
+        pyramid=store.conventions.pyramid(DETECTOR.strides),
+        batch_size=4,
+        seed=0,
+        group_by_aspect=False,
+        machine=dataclasses.replace(HERE, micro_batch=micro_batch),
+    )
+    return tuple(batch.each(pinned) for batch in next(loader.epoch(0)))
+
+
+@pytest.mark.parametrize(("optimizer", "clipped"), [("sgd", None), ("adamw", 10.0)])
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("loss", [PLAIN, FULL], ids=["plain", "ld"])
+def test_a_step_waits_for_nothing_and_copies_nothing_from_pageable_memory(
+    loss: DistillationConfig,
+    parts: int,
+    clipped: float | None,
+    optimizer: str,
+    folder: Path,
+    device: PretendedDevice,
+) -> None:
+    config = student(loss, batch_size=4, norm_eval=True, max_grad_norm=clipped, optimizer=optimizer)
+    batches = load(folder, loss, 4 // parts if parts > 1 else None)
+    machine = dataclasses.replace(HERE, device=DEVICE, micro_batch=2 if parts > 1 else None)
+    model = build_for_training(DETECTOR, store_of(folder, QUANTIZED).conventions, config.train, DEVICE)
+    step, curve = TrainStep(model, student_losses(config), config.train, machine), Curve(10, machine)
+    for _ in range(2):  # the first copies constants, once for all
+        device.waits.clear()
+        terms = step.step(tuple(batch.to(DEVICE) for batch in batches), 0.01)
+        curve.add(terms)
+    assert len(terms) == (6 if loss.reads_teacher else 3)
+    assert not device.waits
+
+
+def test_a_wait_is_noticed(device: PretendedDevice) -> None:
+    values = pinned(torch.arange(4.0)).to(DEVICE, non_blocking=True)
+    assert not device.waits
+    for wait in (
+        lambda: values.sum().item(),
+        lambda: values.tolist(),
+        lambda: values.cpu(),
+        lambda: values[values > 1],
+        lambda: values[torch.tensor([1])],
+        lambda: torch.nonzero(values),
+        lambda: torch.tensor([1.0], device=DEVICE),
+        lambda: torch.arange(4.0).to(DEVICE),
+        lambda: torch.arange(4.0).to(DEVICE, non_blocking=True),
+        lambda: torch.arange(3, device=DEVICE).repeat_interleave(torch.arange(3, device=DEVICE)),
+    ):
+        device.waits.clear()
+        wait()
+        assert len(device.waits) == 1, device.waits
+    with pytest.raises(AssertionError, match="mixes"):
+        values + torch.arange(4.0)
+
+
+@pytest.mark.usefixtures("device")
+def test_normalizing_on_the_device_gives_what_the_host_gives(folder: Path) -> None:
+    (batch,) = load(folder, PLAIN, None)
+    conventions = store_of(folder, QUANTIZED).conventions
+    moved, expected = batch.to(DEVICE), batch.images(conventions.preprocessing)
+    found: Tensor = moved.images(conventions.preprocessing)
+    assert torch.equal(found.held, expected)
+    assert found.stride() == expected.stride()
