@@ -254,7 +254,7 @@ def test_code_that_has_changed_is_named_and_goes_on_where_the_user_says_so(
         run(checkpoints=checkpoints)
     assert checkpoints.path.read_bytes() == before, "nothing is deleted"
     monkeypatch.setenv("LDP_RESUME", "yes")
-    with pytest.raises(ConfigError, match="^LDP_RESUME: "):
+    with pytest.raises(ConfigError, match=r"^LDP_RESUME: "):
         run(checkpoints=checkpoints)
     monkeypatch.setenv("LDP_RESUME", "changed-code")
     assert same_weights(run(checkpoints=checkpoints).model, run().model)
