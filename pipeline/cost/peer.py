@@ -47,7 +47,7 @@ def peer_step(
     model = FCOS(backbone, num_classes + 1, _skip_resize=True)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, config, device)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
     for group in optimizer.param_groups:
         group["lr"] = 0.0

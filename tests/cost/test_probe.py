@@ -93,7 +93,7 @@ def test_the_teacher_in_the_loop_gives_what_a_lossless_store_holds(
     assert plain.teacher is None
     assert stored.teacher is not None
     for batch in (plain, online):
-        assert torch.equal(batch.images, stored.images)
+        assert torch.equal(batch.pixels, stored.pixels)
         assert torch.equal(batch.targets.main, stored.targets.main)
     live = ask(teacher, online)
     assert live.edge_logits().std() > 0.1
