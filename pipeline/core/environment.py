@@ -43,8 +43,6 @@ class Environment(Section, frozen=True, kw_only=True):
     """How often a training saves where it is, beside at the end of each epoch."""
     resume: Literal["changed-code"] | None = None
     """Go on from a checkpoint, or with a store that was begun, although code has changed since."""
-    checkpoint_seconds: Annotated[int, Meta(ge=0)] = 300
-    """How often training saves where it is within an epoch; the end of each epoch saves in any case."""
 
     @classmethod
     def read(cls) -> "Environment":
