@@ -30,7 +30,7 @@ class StoreSource:
 
     @property
     def conventions(self) -> Conventions:
-        """Of the store's teacher."""
+        """Conventions of the store's teacher."""
         return self.store.conventions
 
     @cached_property

@@ -24,8 +24,8 @@ class _SharedMean(torch.autograd.Function):
 class SharedBatchNorm(nn.BatchNorm2d):
     """BatchNorm whose statistics in training are those of all processes' images.
 
-    ``nn.SyncBatchNorm`` does this on GPUs only; here every device computes the same. World have equally
-    many images of equal size, so the mean of their means is the mean of all.
+    ``nn.SyncBatchNorm`` does this on GPUs only; here every device computes the same. The processes have
+    equally many images of equal size, so the mean of their means is the mean of all.
     """
 
     def __init__(self, replaced: nn.BatchNorm2d, processes: World) -> None:

@@ -125,32 +125,32 @@ def collate(
     )
 
 
-def batch_labels(planned: Sequence[LabeledView], batch_hw: Size, pyramid: Pyramid) -> BatchLabels:
+def batch_labels(views: Sequence[LabeledView], batch_hw: Size, pyramid: Pyramid) -> BatchLabels:
     """Place the points of every view in the grid of a batch of ``batch_hw`` px."""
     grid = pyramid.grid(batch_hw)
-    grids = [pyramid.grid(view.geometry.padded_hw) for view in planned]
+    grids = [pyramid.grid(view.geometry.padded_hw) for view in views]
     index = [
         alone.flatten_into(grid, view.points.level, view.points.position)
-        for view, alone in zip(planned, grids, strict=True)
+        for view, alone in zip(views, grids, strict=True)
     ]
-    counts = [len(view.points) for view in planned]
+    counts = [len(view.points) for view in views]
     flat = np.concatenate(index)
-    (main,) = np.nonzero(np.concatenate([view.points.main_region for view in planned]))
-    main_gt = [view.points.main_gt for view in planned]
-    boxes = [view.boxes_xyxy[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
-    labels = [view.labels[gt[gt >= 0]] for view, gt in zip(planned, main_gt, strict=True)]
+    (main,) = np.nonzero(np.concatenate([view.points.main_region for view in views]))
+    main_gt = [view.points.main_gt for view in views]
+    boxes = [view.boxes_xyxy[gt[gt >= 0]] for view, gt in zip(views, main_gt, strict=True)]
+    labels = [view.labels[gt[gt >= 0]] for view, gt in zip(views, main_gt, strict=True)]
     return BatchLabels(
         sizes=grid.sizes,
-        valid=torch.from_numpy(np.stack([grid.valid(view.geometry.padded_hw) for view in planned])),
-        image=torch.arange(len(planned)).repeat_interleave(torch.tensor(counts)),
+        valid=torch.from_numpy(np.stack([grid.valid(view.geometry.padded_hw) for view in views])),
+        image=torch.arange(len(views)).repeat_interleave(torch.tensor(counts)),
         index=torch.from_numpy(flat),
-        level=concat_to_tensor([view.points.level for view in planned], np.int64),
+        level=concat_to_tensor([view.points.level for view in views], np.int64),
         main=torch.from_numpy(main),
         points_xy=torch.from_numpy(grid.points[flat[main]]),
         strides=torch.from_numpy(grid.point_strides[flat[main]]),
         boxes_xyxy=concat_to_tensor(boxes, np.float32),
         labels=concat_to_tensor(labels, np.int64),
-        valuable_weight=concat_to_tensor([view.points.valuable_weight for view in planned], np.float32),
+        valuable_weight=concat_to_tensor([view.points.valuable_weight for view in views], np.float32),
     )
 
 

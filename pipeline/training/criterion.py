@@ -89,11 +89,11 @@ class LossNormalizers:
         )
 
     @classmethod
-    def total(cls, parts: "Sequence[LossNormalizers]") -> "LossNormalizers":
-        """Of the batch that the parts make up."""
+    def summed(cls, parts: "Sequence[LossNormalizers]") -> "LossNormalizers":
+        """What the losses of the parts of one batch are divided by."""
         return parts[0] if len(parts) == 1 else cls._of_row(torch.stack([p._as_row() for p in parts]).sum(0))
 
-    def shared(self, processes: World) -> "LossNormalizers":
+    def averaged(self, processes: World) -> "LossNormalizers":
         """What every process divides by."""
         return self if processes.count == 1 else self._of_row(processes.mean(self._as_row()))
 

@@ -39,7 +39,7 @@ SHARED_MEMORY = Path("/dev/shm")
 """Through which decoding processes hand over what they have read (Linux)."""
 
 SHARE_OF_PIXELS = 0.8
-"""Of a batch's bytes; the rest is targets and the teacher's outputs."""
+"""Share of the pixels in a batch's bytes; the rest is targets and the teacher's outputs."""
 
 DELIVERY_SECONDS = 60.0
 """A decoding process that takes longer for a step is stopped, or waits for what does not come."""

@@ -46,9 +46,9 @@ class Trained:
     model: GFL
     curve: list[LossRow]
     scores: list[ScoreRow]
-    """Of the epochs after which it was validated; those of the leading process."""
+    """Scores of the epochs after which it was validated, in the main process."""
     seconds: float
-    """Of the training, with those of earlier runs that were killed."""
+    """How long the training took, with earlier runs that were killed."""
 
 
 def train(

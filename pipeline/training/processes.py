@@ -81,7 +81,7 @@ class Placement:
 
     device: torch.device
     workers: int
-    """World that decode images for this one; 0 decodes here."""
+    """Processes that decode images for this one; 0 decodes here."""
     processes: World
     micro_batch: int | None
     """Images that pass through the network at once; ``None`` takes this process's whole share of a batch."""

@@ -11,7 +11,7 @@ STEP_GAMMA = 0.1
 """Factor at each milestone of the ``step`` decay (mmdetection's schedules)."""
 
 SGD_MOMENTUM = 0.9
-"""Of every published recipe."""
+"""The momentum of every published recipe."""
 
 WARMUP_START = 0.001
 """Factor of the first warm-up step (``warmup_ratio`` of the reference)."""

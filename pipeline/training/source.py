@@ -17,7 +17,7 @@ class TargetSource(Protocol[T]):
 
     @property
     def conventions(self) -> Conventions:
-        """Of the views' pixels, and of the points that the targets stand at."""
+        """Conventions of the views' pixels, and of the points that have targets."""
         ...
 
     def image_ids(self) -> Sequence[int]:

@@ -62,7 +62,7 @@ class TrainStep:
 
     @torch.no_grad()
     def _normalizers(self, batches: StepBatches) -> LossNormalizers:
-        """Of all parts, before the first is trained on.
+        """The normalizers of all parts, before the first is trained on.
 
         The sum of the student's own scores is only known after a forward pass of every part. This one more
         pass is the price of a result that does not depend on how a batch was cut.
@@ -73,14 +73,14 @@ class TrainStep:
             )
             for batch in batches
         ]
-        return LossNormalizers.total(parts).shared(self._machine.processes)
+        return LossNormalizers.summed(parts).averaged(self._machine.processes)
 
     def _backward(self, batch: Batch, whole: LossNormalizers | None) -> Terms:
         """Add a batch's gradients; its normalizers are its own where it is the ``whole``."""
         raw = self._forward(self._parallel, batch)
         main = gather_main(raw, batch.targets)
         if whole is None:
-            whole = LossNormalizers.from_batch(batch.targets, main).shared(self._machine.processes)
+            whole = LossNormalizers.from_batch(batch.targets, main).averaged(self._machine.processes)
         terms = self._losses_of(raw, batch, main, whole)
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -27,7 +27,7 @@ class LabelSource:
 
     @property
     def conventions(self) -> Conventions:
-        """Of the view set."""
+        """Conventions of the view set."""
         return self.view_set.conventions
 
     def image_ids(self) -> Sequence[int]:

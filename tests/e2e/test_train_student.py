@@ -103,7 +103,7 @@ def finish(running: "subprocess.Popen[str]") -> tuple[int, str]:
 
 
 def processes_in(folder: Path) -> list[int]:
-    """World whose working directory the workspace is."""
+    """Processes whose working directory the workspace is."""
     found = []
     for link in Path("/proc").glob("[0-9]*/cwd"):
         try:
