@@ -15,7 +15,7 @@ COMMANDS = {
     "store": "describe, draw, verify, repair or compare a store",
     "seeds": "train and evaluate students with several seeds",
     "teacher": "import, export, check or evaluate a teacher",
-    "bench": "what distillation costs here, three ways",
+    "bench": "what distillation costs here, beside plain training and torchvision",
 }
 """Modules of this package, each of which declares the sub-command of its name, and what they do."""
 
