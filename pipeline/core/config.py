@@ -93,25 +93,37 @@ def read_yaml(path: Path, what: str) -> Any:
     Raises:
         ConfigError: It is missing, cannot be read, or is not YAML.
     """
-    # Loaded here: a reader of stores never needs it.
-    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
-
     try:
-        return deepcopy(_parse_yaml(path.read_text()))
+        text = path.read_text()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: expected {what}, but there is none") from error
     except OSError as error:
         raise ConfigError(f"{path}: expected {what}, but it cannot be read ({error.strerror})") from error
-    # A list in a list in a list ... ends in a RecursionError, bytes that are no text in a ValueError.
+    except ValueError as error:
+        raise ConfigError(f"{path}: expected YAML, but it is no text: {error}") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Plain values of a YAML text.
+
+    Raises:
+        ConfigError: It is not YAML; names ``where`` it stands.
+    """
+    # Loaded here: a reader of stores never needs it.
+    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
+
+    try:
+        return deepcopy(_load_yaml(text))
+    # A list in a list in a list ... ends in a RecursionError.
     except (YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: expected YAML, but it cannot be read: {' '.join(str(error).split())}"
-        ) from error
+        words = " ".join(str(error).split())
+        raise ConfigError(f"{where}: expected YAML, but it cannot be read: {words}") from error
 
 
 @lru_cache(maxsize=4)
-def _parse_yaml(text: str) -> Any:
-    """Every section of a file is read from its text, whose parsing takes longer than all else."""
+def _load_yaml(text: str) -> Any:
+    """Each section of a file is read from its text, whose parsing takes longer than all else."""
     from ruamel.yaml import YAML  # noqa: PLC0415
 
     return YAML(typ="safe").load(text)

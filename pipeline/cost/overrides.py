@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.core.config import parse_yaml
 from pipeline.core.errors import ConfigError, short_repr
 
 Params = dict[str, Any]
@@ -24,10 +25,7 @@ def parse_assignments(assignments: Iterable[str]) -> Params:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"-S: expected KEY=VALUE, but got {assignment!r}")
-        try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"-S: expected YAML after the =, but got {short_repr(assignment)}") from error
+        values[key] = parse_yaml(text, f"-S {key}")
     return values
 
 

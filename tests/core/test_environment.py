@@ -62,6 +62,12 @@ def test_no_other_code_reads_a_variable_of_ours() -> None:
     assert not [path for path in files if read.search(path.read_text())]
 
 
+def test_every_variable_is_documented() -> None:
+    documented = (ROOT / "stages/README.md").read_text()
+    for field in Environment.__struct_fields__:
+        assert f"| `LDP_{field.upper()}` |" in documented
+
+
 def test_only_linked_datasets_lie_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LDP_DATASETS", "/data")
     assert dataset_root("datasets/coco") == "/data/coco"

@@ -183,7 +183,7 @@ def test_the_command_needs_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixt
         ("-S student.train.sed=1", "sed"),
         ("-S name", "-S: expected KEY=VALUE, but got 'name'"),
         ("-S name.first=1", "-S name.first: expected a section 'name', but it is 'smoke'"),
-        ("-S student.train.seed=[", "-S: expected YAML after the ="),
+        ("-S student.train.seed=[", "-S student.train.seed: expected YAML"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments: str, expected: str, tmp_path: Path) -> None:

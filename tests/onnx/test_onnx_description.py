@@ -81,7 +81,7 @@ def test_an_environment_variable_may_stand_in_the_files_path(
             ["a", "b"],
             r"teacher\.cls\.tensors\.names: expected one tensor, or one for each of the 3",
         ),
-        ("suppression.iou", 0, r"teacher\.suppression\.iou: expected 0 to 1"),
+        ("suppression.iou", 0, r"teacher\.suppression\.iou: expected a number > 0"),
         (
             "classes",
             [{"category_id": 1, "name": "a"}] * 2,
