@@ -21,7 +21,7 @@ INTERRUPTED = (
     "train_student ld",
     "report",
 )
-LONGEST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -49,14 +49,14 @@ def interrupt(stage: str, seconds: float) -> int:
     process = _context.Process(target=run_apart, args=(stage, "log"))
     process.start()
     assert process.pid is not None
-    end = time.monotonic() + LONGEST_SECONDS
+    end = time.monotonic() + MAX_SECONDS
     while not Path("begun").exists():
         assert time.monotonic() < end
         time.sleep(0.001)
     time.sleep(seconds)
     if process.is_alive():
         os.killpg(process.pid, signal.SIGINT)
-    process.join(LONGEST_SECONDS)
+    process.join(MAX_SECONDS)
     assert process.exitcode is not None, "the stage does not end"
     return process.exitcode
 

@@ -37,7 +37,7 @@ sys.exit(int(link.makefile().read() or 1))
 """
 
 START_SECONDS = 300
-MOST_WAITING = 16
+MAX_WAITING = 16
 
 
 @cache
@@ -70,7 +70,7 @@ def serve(address: str) -> None:
 
     server = socket.socket(socket.AF_UNIX)
     server.bind(f"{address}.new")
-    server.listen(MOST_WAITING)
+    server.listen(MAX_WAITING)
     Path(f"{address}.new").rename(address)
     while True:
         link, _ = server.accept()

@@ -25,7 +25,7 @@ LAST_IMAGE = DATASET / "train/000000000008.bmp"
 """Of the partition that is not finished."""
 VAL_IMAGE = DATASET / "val/000001000001.bmp"
 
-MOST_CHARACTERS = 1000
+MAX_CHARACTERS = 1000
 """Of a message."""
 
 STORE, WEIGHTS = FOLDER.store, FOLDER.teacher_weights
@@ -263,6 +263,6 @@ def require_one_clear_line(row: Wrong, folder: Path) -> None:
 def _require_clear(error: str, row: Wrong) -> None:
     assert error.startswith("error: ") == (row.code == 1)
     assert "\n" not in error
-    assert len(error) < MOST_CHARACTERS
+    assert len(error) < MAX_CHARACTERS
     for part in row.says:
         assert part in error

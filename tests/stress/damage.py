@@ -52,7 +52,7 @@ FLIP, CUT, REMOVED, SWAPPED, ZEROED, LENGTHENED = KINDS = (
     "zeroed range",
     "lengthened",
 )
-MOST_PROBLEMS = 20
+MAX_PROBLEMS = 20
 
 logger = logging.getLogger(__name__)
 
@@ -414,8 +414,8 @@ def main() -> int:
         tally = try_out(subject, chain(flips, larger))
     title = f"damage.py --flips {options.flips} --removals {options.removals} --seed {options.seed}"
     title += f": {len(subject.values)} views in {files} files of {size} bytes"
-    more = len(tally.problems) - MOST_PROBLEMS
-    problems = tally.problems[:MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
+    more = len(tally.problems) - MAX_PROBLEMS
+    problems = tally.problems[:MAX_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
     return tables.report(title, tally_tables(tally), problems)
 
 

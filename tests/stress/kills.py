@@ -63,7 +63,7 @@ KILLS_A_LIFE = (2, 5)
 ANYWHERE_SHARE = 0.35
 """Of the kills that fall anywhere in a run; the others fall in a phase of their choice."""
 PHASE_WEIGHTS = {INIT: 1, PARTITIONS: 3, FINALISE: 1, AFTER: 1}
-MOST_PROBLEMS = 10
+MAX_PROBLEMS = 10
 """After which there is no point in going on."""
 GROUP, STAGE_ALONE = VICTIMS = ("group", "stage alone")
 
@@ -192,7 +192,7 @@ class Campaign:
         """Go on until ``kills`` have fallen, and a whole store has come out."""
         while (left := kills - sum(self.tally.kills.values())) > 0 and len(
             self.tally.problems
-        ) < MOST_PROBLEMS:
+        ) < MAX_PROBLEMS:
             self.reset()
             self._live(min(left, self.random.randint(*KILLS_A_LIFE)))
         return self.tally

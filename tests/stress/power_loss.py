@@ -46,7 +46,7 @@ SCRATCH_FOLDER, OUTPUT = Path("scratch/0123456789abcdef"), Path("cache/targets.z
 PATCHED = ("rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir")
 ORDERED, TORN, STRICT, SCATTERED = MODELS = ("ordered", "torn", "strict", "scattered")
 NEW, OLD, REFUSED, ACCEPTED = OUTPUTS = ("the new store", "the old store", "refused", "damaged, but opened")
-MOST_RUNS = 3
+MAX_RUNS = 3
 """A run that finds a damaged partition says so and ends; the next one writes it again."""
 
 logger = logging.getLogger(__name__)
@@ -358,7 +358,7 @@ def _look_and_continue(folder: Path, recorded: Recorded, what: str, tally: Tally
         tally.outputs[kind] += 1
         if kind == ACCEPTED:
             tally.problems.append(f"{what}: a damaged output can be opened")
-    for run in range(1, MOST_RUNS + 1):
+    for run in range(1, MAX_RUNS + 1):
         try:
             finished = write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, recorded.plan)
         except CacheError as error:
@@ -373,7 +373,7 @@ def _look_and_continue(folder: Path, recorded: Recorded, what: str, tally: Tally
         if wrong:
             tally.problems.append(f"{what}: the next run's store differs: {wrong}")
         return
-    tally.problems.append(f"{what}: not complete after {MOST_RUNS} runs")
+    tally.problems.append(f"{what}: not complete after {MAX_RUNS} runs")
 
 
 @contextmanager
@@ -430,7 +430,7 @@ def main() -> int:
 
 def tally_tables(tallies: Mapping[str, Tally], operations: Mapping[str, int]) -> list[str]:
     """The figures of an experiment."""
-    runs = range(1, MOST_RUNS + 1)
+    runs = range(1, MAX_RUNS + 1)
     items = tallies.items()
     return [
         tables.render(

@@ -20,13 +20,13 @@ from power_loss import (
 from pipeline.core.files import write_atomically
 
 RECORD = {"a first run": record_first_run, "a run that continues": record_second_run}
-MOST_MOMENTS = 8
+MAX_MOMENTS = 8
 """Of each recorded run; `python tests/stress/power_loss.py` takes all of them."""
 
 
 def thinned(recorded: Recorded) -> Recorded:
     """Every so manieth moment, and the last."""
-    step = -(-len(recorded.moments) // MOST_MOMENTS)
+    step = -(-len(recorded.moments) // MAX_MOMENTS)
     moments = [*recorded.moments[::step], recorded.moments[-1]]
     return Recorded(moments=moments, plan=recorded.plan, store=recorded.store, old=recorded.old)
 
