@@ -64,16 +64,21 @@ def quick_python() -> Path:
 
 
 def serve(address: str) -> None:
-    """Fork for every request, until killed."""
+    """Fork for every request, until killed, or as long as the process lives that started this one."""
     import torch  # noqa: F401, PLC0415
     import torchvision  # type: ignore[import-untyped]  # noqa: F401, PLC0415
 
     server = socket.socket(socket.AF_UNIX)
     server.bind(f"{address}.new")
     server.listen(MAX_WAITING)
+    server.settimeout(1)
+    parent = os.getppid()
     Path(f"{address}.new").rename(address)
-    while True:
-        link, _ = server.accept()
+    while os.getppid() == parent:
+        try:
+            link, _ = server.accept()
+        except TimeoutError:
+            continue
         if os.fork() == 0:
             server.close()
             answer(link)
