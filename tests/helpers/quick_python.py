@@ -85,6 +85,7 @@ def serve(address: str) -> None:
             os._exit(0)
         link.close()
         reap()
+    shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
 def reap() -> None:
