@@ -72,7 +72,13 @@ def make_plan(precision: Precision = QUANTIZED) -> Plan:
     return plan_of([make_view(key, *size) for key, size in zip(keys, sizes, strict=True)], precision)
 
 
-def plan_of(views: Sequence[LabeledView], precision: Precision = QUANTIZED) -> Plan:
+def plan_of(
+    views: Sequence[LabeledView],
+    precision: Precision = QUANTIZED,
+    *,
+    views_per_partition: int = VIEWS_PER_PARTITION,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Plan:
     table = ViewIndex.from_views(views)
     schema = plan_schema(
         table,
@@ -80,10 +86,10 @@ def plan_of(views: Sequence[LabeledView], precision: Precision = QUANTIZED) -> P
         num_classes=CLASSES,
         strides=(8, 16, 32, 64),
         precision=precision,
-        views_per_partition=VIEWS_PER_PARTITION,
+        views_per_partition=views_per_partition,
         fingerprint={"teacher": {"weights": "abc", "reg_max": 4}, "views": ["plain", "flip"]},
         provenance={"teacher": "random numbers"},
-        chunk_rows=CHUNK_ROWS,
+        chunk_rows=chunk_rows,
     )
     return Plan(views=views, targets=[make_targets(view) for view in views], table=table, schema=schema)
 
