@@ -24,7 +24,7 @@ import zarr
 from generated_store import generate_store
 from numpy.typing import NDArray
 
-from pipeline.codec.weights import quantize_weights
+from pipeline.codec.weights import WeightCode
 from pipeline.store.format import schema as layout
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
@@ -113,13 +113,13 @@ def copies(folder: Path, content: Mapping[ViewKey, Rows]) -> dict[str, tuple[Rea
     }
 
 
-def as_rows(read: Any, weight_scale: int) -> Rows:
+def as_rows(read: Any, weights: WeightCode) -> Rows:
     """What a reader gave, as rows of the store."""
     if not isinstance(read, StoredView):
         return {path: np.asarray(values) for path, values in read.items()}
     points = read.view.points
-    weights = quantize_weights(points.valuable_weight, weight_scale)
-    region = np.stack([points.level, points.position, points.main_gt, weights], axis=1)
+    codes = weights.quantize(points.valuable_weight)
+    region = np.stack([points.level, points.position, points.main_gt, codes], axis=1)
     return {layout.REGION: region, layout.EDGE_CODES: read.edge_codes, layout.CLS_CODES: read.cls_codes}
 
 
@@ -158,7 +158,7 @@ def compare(store: Path, views: int, repeats: int, folder: Path) -> str:
     readers = store_readers(store, rows) | {name: read for name, (read, _) in others.items()}
     for name, read in readers.items():
         for key in keys:
-            require_equal(name, as_rows(read(key), opened.schema.precision.weight_scale), content[key])
+            require_equal(name, as_rows(read(key), opened.schema.weight_code), content[key])
     times = measure(readers, keys, repeats)
     stored = opened.statistics["bytes_per_view"] / 1e3
     lines = [
