@@ -5,7 +5,6 @@ import torch
 from pipeline.detector.head import Integral
 from pipeline.detector.model import ModelSpec
 from pipeline.evaluation.postprocess import Detections, select_detections
-from pipeline.store.tools.points import locate_points
 from pipeline.views.box_ops import clip_boxes, decode_boxes
 from pipeline.views.geometry import scale_factors
 from pipeline.views.types import LabeledView, SoftTargets
@@ -20,10 +19,11 @@ def detect_at_points(planned: LabeledView, soft: SoftTargets, spec: ModelSpec) -
     """
     assert not planned.geometry.flip, "boxes are not mirrored back"
     main = planned.points.main_region
-    places = locate_points(planned, spec.pyramid)
-    stride = torch.from_numpy(places.stride[main]).float()
+    grid = spec.pyramid.grid(planned.geometry.padded_hw)
+    flat = grid.flatten(planned.points.level[main], planned.points.position[main])
+    stride = torch.from_numpy(grid.point_strides[flat])
     distances = Integral(spec.bins - 1)(torch.from_numpy(soft.edge_logits[main])) * stride[:, None]
     corner = torch.tensor(planned.geometry.content_top_left[::-1])
-    boxes = decode_boxes(torch.from_numpy(places.xy[main]) - corner, distances)
+    boxes = decode_boxes(torch.from_numpy(grid.points[flat]) - corner, distances)
     boxes = clip_boxes(boxes, planned.geometry.content_hw) / torch.from_numpy(scale_factors(planned.geometry))
     return select_detections(boxes, torch.from_numpy(soft.cls_logits).sigmoid(), spec.suppression)

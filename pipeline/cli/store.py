@@ -1,47 +1,37 @@
-"""``ldp store``: look into a store, check it, mend it, take something out of it, clear up behind it."""
+"""``ldp store``: look into a store, check it, repair it, draw it, clear up behind it."""
 
 import argparse
 import json
-import logging
 import sys
-import textwrap
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.store_text import (
-    describe_problems,
-    render_problems,
-    render_scratch,
-    render_summary,
-)
-from pipeline.core.errors import CacheError, ConfigError
+import yaml
+
+from pipeline.cli.scratch import clean, list_leftovers, render
+from pipeline.cli.store_info import describe_store
+from pipeline.cli.store_text import describe_problems, render_problems
+from pipeline.core.errors import CacheError
 from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import counted, describe_bytes, show_counts
-from pipeline.store.reader.reader import TargetStore, read_finished, recorded_files
+from pipeline.store.reader.reader import read_finished, recorded_files
 from pipeline.store.reader.verify import Problem, verify
-from pipeline.store.tools.export import CONTENT, choose_views, export_views, write_npz
-from pipeline.store.tools.scratch import clean_scratch, list_scratch
-from pipeline.store.tools.summary import summarize
 
-EXPORTED_VIEWS = 16
-"""Views that are exported if neither images nor a number are given."""
-
-logger = logging.getLogger(__name__)
+WIDTH = 100
+"""Columns of a terminal that facts are wrapped to."""
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the sub-commands."""
-    parser = commands.add_parser("store", help="describe, check, repair, draw or export a store of targets")
+    parser = commands.add_parser("store", help="describe, check, repair or draw a store of targets")
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     _add_info(actions)
     _add_verify(actions)
     _add_repair(actions)
     _add_show(actions)
-    _add_export(actions)
     _add_fidelity(actions)
     _add_files(actions)
     _add_scratch(actions)
@@ -109,34 +99,6 @@ def _add_show(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.set_defaults(run=_lazily("pipeline.cli.store_show"))
 
 
-def _add_export(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    described = "\n".join(f"  {name:16}{meaning}" for name, meaning in CONTENT.items())
-    parser = actions.add_parser(
-        "export",
-        help="write a few views as plain arrays to an .npz file",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=textwrap.fill(
-            "Writes some views to one file that `numpy.load(FILE, allow_pickle=False)` reads. Values are "
-            "dequantized; views, points and boxes stand one after another.",
-            width=100,
-        ),
-        epilog=f"arrays, of V views, P points, M main-region points and G boxes:\n{described}",
-    )
-    _add_path(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.npz")
-    parser.add_argument(
-        "--image-id", type=int, nargs="+", metavar="ID", help="images of which all views are taken"
-    )
-    parser.add_argument(
-        "--views",
-        type=int,
-        metavar="N",
-        help="at most so many; without --image-id they are evenly spread over the store; "
-        f"default: all of the named images, else {EXPORTED_VIEWS}",
-    )
-    parser.set_defaults(run=export)
-
-
 def _add_fidelity(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = actions.add_parser(
         "fidelity",
@@ -173,13 +135,13 @@ def _add_files(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_scratch(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = actions.add_parser(
         "scratch",
-        help="list unfinished stores, and remove them",
-        description="Lists the folders below scratch/ in which stores are written: how far each is, how "
-        "large and how old, of which store, and whether a run holds it. `dvc repro` goes on with the one "
-        "that fits its parameters. Finished seed runs (scratch/seeds) are never touched.",
+        help="list what killed runs have left, and remove it",
+        description="Lists all that takes space outside of runs/: unfinished stores and trainings, with "
+        "which `dvc repro` goes on if its parameters fit; finished runs of `ldp seeds`; rehearsals and "
+        "measurements that were killed. Says of each how large and how old it is, and whether it can go.",
     )
-    parser.add_argument("--clean", action="store_true", help="remove those that no run holds")
-    parser.set_defaults(run=scratch)
+    parser.add_argument("--clean", action="store_true", help="remove what can go")
+    parser.set_defaults(run=run_scratch)
 
 
 def _add_path(parser: argparse.ArgumentParser) -> None:
@@ -204,8 +166,9 @@ def store_path(arguments: argparse.Namespace) -> Path:
 
 def print_summary(arguments: argparse.Namespace) -> None:
     """Run ``ldp store info``."""
-    summary = summarize(store_path(arguments))
-    _print(_json(summary.to_json()) if arguments.json else render_summary(summary))
+    facts = describe_store(store_path(arguments))
+    text = yaml.safe_dump(facts, sort_keys=False, width=WIDTH, default_flow_style=None)
+    _print(_json(facts) if arguments.json else text)
 
 
 def print_problems(arguments: argparse.Namespace) -> None:
@@ -246,32 +209,13 @@ def _problems_document(path: Path, problems: list[Problem]) -> dict[str, Any]:
     }
 
 
-def export(arguments: argparse.Namespace) -> None:
-    """Run ``ldp store export``."""
-    if arguments.views is not None and arguments.views < 1:
-        raise ConfigError(f"ldp store export: --views: expected 1 or more, but got {arguments.views}")
-    most = EXPORTED_VIEWS if arguments.views is None and arguments.image_id is None else arguments.views
-    store = TargetStore.open(store_path(arguments))
-    arrays = export_views(store, choose_views(store, arguments.image_id, most))
-    write_npz(arguments.output, arrays)
-    logger.info(
-        "wrote %s: %s, %s, %s",
-        arguments.output,
-        counted(len(arrays["image_id"]), "view"),
-        counted(len(arrays["level"]), "point"),
-        describe_bytes(arguments.output.stat().st_size),
-    )
-
-
-def scratch(arguments: argparse.Namespace) -> None:
+def run_scratch(arguments: argparse.Namespace) -> None:
     """Run ``ldp store scratch``."""
-    folders = list_scratch(SCRATCH)
-    if not folders:
-        _print(f"{SCRATCH}: no unfinished store\n")
-    _print(render_scratch(folders, time.time()))
+    leftovers = list_leftovers(SCRATCH)
+    _print(render(leftovers) or f"{SCRATCH}: nothing is left\n")
     if arguments.clean:
-        gone = clean_scratch(folders)
-        freed = describe_bytes(sum(folder.bytes for folder in gone))
+        gone = clean(leftovers)
+        freed = describe_bytes(sum(leftover.bytes for leftover in gone))
         _print(f"removed {counted(len(gone), 'folder')}, freed {freed}\n")
 
 

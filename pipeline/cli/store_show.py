@@ -11,11 +11,13 @@ from pipeline.core.files import atomic_path
 from pipeline.core.paths import RunPaths
 from pipeline.report.shown_views import read_pixels, show_view
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.tools.export import views_of_image
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.types import ViewKey
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+MAX_NAMED = 8
+"""Image ids that an error names, the nearest ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey:
-    views = views_of_image(store, image_id)
+    views = store.views_of(image_id)
+    if not views:
+        known = sorted({key.image_id for key in store.keys}, key=lambda other: abs(other - image_id))
+        named = ", ".join(map(str, sorted(known[:MAX_NAMED])))
+        raise CacheError(
+            f"expected the id of one of the {len(known):,} images of {store.path}, such as {named}, "
+            f"but got {image_id}"
+        )
     if view is not None and view not in views:
         raise CacheError(
             f"expected one of the views {', '.join(map(str, views))} of image {image_id}, but got {view}"
