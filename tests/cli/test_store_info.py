@@ -67,7 +67,7 @@ def test_facts_are_one_document_of_plain_values(tmp_path: Path, precision: Any) 
     assert json.loads(json.dumps(facts, allow_nan=False)) == yaml.safe_load(yaml.safe_dump(facts))
     assert facts["fingerprint"] == plan.schema.fingerprint
     assert facts["precision"] == plan.schema.precision.to_json()
-    assert facts["quantizer"] == plan.schema.precision.formula
+    assert facts["quantizer"] == plan.schema.formula
 
 
 def test_a_folder_without_a_store_is_refused(tmp_path: Path) -> None:
