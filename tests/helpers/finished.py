@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ class Ended:
 
 def call(command: str) -> Ended:
     """Run ``STAGE ...`` or ``ldp ...`` in this process and in the current folder, as the shell would."""
-    name, *arguments = command.split()
+    name, *arguments = shlex.split(command)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *arguments])
         try:
