@@ -65,6 +65,7 @@ def test_a_decoding_process_that_is_killed_is_one_line(
         train(2)
 
 
+@pytest.mark.slow
 def test_a_decoding_process_that_stops_is_noticed(
     train: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_decoding_process_that_stops_is_noticed(
     assert "T" not in states, "one that stays stopped would be waited for when this process ends"
 
 
+@pytest.mark.slow
 def test_too_little_shared_memory_is_refused_before_the_first_step(
     train: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
