@@ -1,30 +1,64 @@
-"""Repairing a store: the plan and the teacher say again what damaged files held, and nothing else."""
+"""Repairing a store: the stage's own writer makes its damaged partitions again, beside it.
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+Only files of the recorded sha256 come into the store, each by a rename: it may be of links into DVC's cache,
+where files are read-only and shared, so that nothing is written in place.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import torch
 
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
-from pipeline.core.files import lock_scratch, remove
+from pipeline.core.files import lock_scratch, make_folder, remove, write_atomically
 from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.attributes import REPLACE_HINT, ROOT_METADATA
 from pipeline.store.format.fingerprint import diff
+from pipeline.store.format.schema import StoreSchema, table_specs
 from pipeline.store.format.table import ViewIndex
-from pipeline.store.tools.repair import (
-    GET_WHOLE,
-    Damage,
-    rebuild_planned,
-    rebuild_shards,
-    remove_unexpected,
-    silent_targets,
-    stored_table,
-)
+from pipeline.store.reader.reader import FileRecord, read_finished, recorded_files
+from pipeline.store.reader.shards import read_table
+from pipeline.store.reader.verify import verify
+from pipeline.store.writer.writer import STORE_FOLDER, init
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.plan_table import Progress
-from pipeline.teacher.run import StoreLayout, partition_views
+from pipeline.teacher.partitions import write_here
+from pipeline.teacher.plan_table import Progress, build_index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """What is wrong with a store.
+
+    Attributes:
+        path: Folder of the store.
+        attributes: Of the store.
+        lost: Files that must be made again.
+        unexpected: Files that are not part of the store.
+    """
+
+    path: Path
+    attributes: Mapping[str, Any]
+    lost: tuple[FileRecord, ...]
+    unexpected: tuple[str, ...]
+
+    @property
+    def schema(self) -> StoreSchema:
+        """Of the store."""
+        return StoreSchema.from_json(self.attributes["schema"])
+
+    @property
+    def partitions(self) -> list[int]:
+        """Partitions with a damaged shard, ascending."""
+        return sorted({file.partition for file in self.lost if file.partition is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +76,39 @@ class Repair:
     computed: tuple[int, ...]
 
 
+def find_damage(path: Path, progress: Callable[[int, int], None]) -> Damage:
+    """Read a whole store and sort what is wrong with it.
+
+    Raises:
+        CacheError: The root's metadata, with the records to compare with, are missing or damaged.
+    """
+    try:
+        attributes = read_finished(path)
+    except CacheError as error:
+        raise CacheError(f"nothing can be repaired without the store's own records: {error}") from error
+    wrong = {problem.file for problem in verify(path, progress)}
+    recorded = list(recorded_files(attributes))
+    return Damage(
+        path=path,
+        attributes=attributes,
+        lost=tuple(file for file in recorded if file.name in wrong),
+        unexpected=tuple(sorted(wrong - {file.name for file in recorded} - {ROOT_METADATA})),
+    )
+
+
+def remove_unexpected(damage: Damage) -> None:
+    """Delete files that are not part of the store, and the folders that this leaves empty."""
+    for name in damage.unexpected:
+        remove(damage.path / name)
+        for folder in (damage.path / name).parents:
+            if folder == damage.path or any(folder.iterdir()):
+                break
+            folder.rmdir()
+
+
 def repair_store(
     damage: Damage,
-    plan: ViewSet,
+    view_set: ViewSet,
     fingerprint: Mapping[str, Any],
     load_teacher: Callable[[], LogitExtractor],
     *,
@@ -55,45 +119,46 @@ def repair_store(
 
     Args:
         damage: What is wrong with the store; its unexpected files are removed.
-        plan: The views of the workspace.
+        view_set: The views of the workspace.
         fingerprint: Of the store that the workspace would make.
-        load_teacher: Called once, and only if a damaged shard holds what a teacher said.
+        load_teacher: Called only if a shard is damaged.
         scratch_root: The scratch folder of the store is held meanwhile, so that no other run replaces it.
-        progress: Shows how far planning and the damaged partitions are.
+        progress: Shows how far the damaged partitions are.
 
     Raises:
         CacheError: The workspace would make another store, or another run writes this one.
         TeacherError: An output is not finite.
     """
-    require_same_store(damage.path, damage.schema.fingerprint, fingerprint)
-    with _hold(scratch_root / digest(fingerprint)[:16]):
+    schema = damage.schema
+    # An older format holds the same values, coded otherwise.
+    require_same_store(damage, {**fingerprint, "format_version": schema.format_version})
+    with _hold(scratch_root / digest(schema.fingerprint)[:16]) as held:
         remove_unexpected(damage)
-        planned = StoreLayout(schema=damage.schema, table=_find_table(damage, plan, progress))
-        rebuilt = rebuild_planned(damage, planned.table)
-        teacher, computed = cache(load_teacher), []
-        for index in progress(damage.partitions, len(damage.partitions), "repair"):
-            views = partition_views(planned, plan, index)
-            if damage.needs_teacher(index):
-                computed.append(index)
-                targets = list(teacher().run(views))
-            else:
-                targets = silent_targets(damage.schema, views)
-            rebuilt += rebuild_shards(damage, index, views, targets)
-    return Repair(replaced=rebuilt.replaced, different=rebuilt.different, computed=tuple(computed))
+        with TemporaryDirectory(dir=held, prefix="repair-") as folder:
+            init(Path(folder), schema, _find_table(damage, view_set, progress))
+            if damage.partitions:
+                engine = write_here(
+                    view_set, load_teacher(), torch.get_num_threads(), Path(folder), damage.partitions
+                )
+                with closing(engine) as written:
+                    list(progress(written, len(damage.partitions), "repair"))
+            replaced = tuple(_put_in_place(damage, Path(folder) / STORE_FOLDER))
+    different = tuple(file.name for file in damage.lost if file.name not in replaced)
+    return Repair(replaced=replaced, different=different, computed=tuple(damage.partitions))
 
 
-def require_same_store(path: Path, stored: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def require_same_store(damage: Damage, here: Mapping[str, Any]) -> None:
     """Refuse to repair a store with what would make another one.
 
     Raises:
         CacheError: Names the first differing field and both values.
     """
-    found = diff(stored, here)
+    found = diff(damage.schema.fingerprint, here)
     if found:
         field, left, right = found
         raise CacheError(
-            f"{path} cannot be repaired from here, where another store would be made: {field} is {left} in "
-            f"the store, but {right} here; change it back, or {GET_WHOLE}"
+            f"{damage.path} cannot be repaired from here, where another store would be made: {field} is "
+            f"{left} in the store, but {right} here; change it back, or {REPLACE_HINT}"
         )
 
 
@@ -108,24 +173,71 @@ def require_repaired(damage: Damage, repair: Repair) -> None:
         more = f" and {len(others)} more" if others else ""
         raise CacheError(
             f"{damage.path}: {first}{more} came out otherwise than recorded and so stay as they are: another "
-            f"device, or other versions of torch or of this code, can give other last bits; {GET_WHOLE}"
+            f"device, or other versions of torch or of this code, can give other last bits; {REPLACE_HINT}"
         )
 
 
-def _find_table(damage: Damage, plan: ViewSet, progress: Progress[Any]) -> ViewIndex:
-    """The table of all views: as stored if it is whole, for planning a large dataset takes long."""
-    if damage.tables:
-        return ViewIndex.from_views(progress(plan, len(plan.keys()), "plan"))
-    return stored_table(damage)
+def damaged_objects(files: Sequence[Path]) -> list[Path]:
+    """Objects of DVC's cache that should hold the content of whole files, but do not.
+
+    DVC trusts a read-only object of its cache: neither ``dvc pull`` nor ``dvc repro`` would replace it, and
+    ``dvc checkout`` brings the damage back.
+    """
+    if not files or not Path(".dvc").is_dir():
+        return []
+    asked = subprocess.run(
+        [sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        return []
+    cache = Path(asked.stdout.strip()) / "files" / "md5"
+    objects = ((cache / name[:2] / name[2:], name) for name in map(_md5, files))
+    return [path for path, name in objects if path.is_file() and _md5(path) != name]
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _find_table(damage: Damage, view_set: ViewSet, progress: Progress[Any]) -> ViewIndex:
+    """The table of all views: as stored if it is whole, for finding the regions of many views takes long.
+
+    Raises:
+        CacheError: It is another than the store's.
+    """
+    specs = table_specs(damage.schema)
+    if any(file.name.startswith(f"{spec.path}/c/") for file in damage.lost for spec in specs):
+        table = build_index(view_set, os.cpu_count() or 1, progress)
+    else:
+        table = ViewIndex.from_arrays({spec.path: read_table(damage.path, spec) for spec in specs})
+    recorded = damage.attributes["table_sha256"]
+    if table.digest() != recorded:
+        raise CacheError(
+            f"{damage.path}: expected a table of views with sha256 {recorded[:12]}, but got "
+            f"{table.digest()[:12]}: the code that finds views has changed; {REPLACE_HINT}"
+        )
+    return table
+
+
+def _put_in_place(damage: Damage, fresh: Path) -> Iterator[str]:
+    """Replace the lost files whose new content has the recorded hash."""
+    for file in damage.lost:
+        if file.digest.problem(fresh / file.name) is None:
+            if (damage.path / file.name).is_dir():
+                remove(damage.path / file.name)
+            write_atomically(damage.path / file.name, (fresh / file.name).read_bytes())
+            yield file.name
 
 
 @contextmanager
-def _hold(scratch: Path) -> Iterator[None]:
+def _hold(scratch: Path) -> Iterator[Path]:
     """Hold a store's scratch folder; leaves none behind where there was none."""
     made = not scratch.exists()
+    make_folder(scratch)
     with lock_scratch(scratch):
         try:
-            yield
+            yield scratch
         finally:
             if made:
                 remove(scratch)

@@ -5,7 +5,14 @@ import logging
 from pathlib import Path
 
 from pipeline.cli.store import store_path
-from pipeline.cli.store_rebuild import repair_store, require_repaired
+from pipeline.cli.store_rebuild import (
+    Damage,
+    damaged_objects,
+    find_damage,
+    remove_unexpected,
+    repair_store,
+    require_repaired,
+)
 from pipeline.cli.store_text import describe_problems, listed
 from pipeline.core.config import load_section
 from pipeline.core.errors import CacheError
@@ -13,7 +20,6 @@ from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import counted, show_counts, show_progress
 from pipeline.detector.device import device
 from pipeline.store.reader.verify import verify
-from pipeline.store.tools.repair import Damage, find_damage, remove_unexpected
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
 from pipeline.views.manifest import read_split
@@ -61,4 +67,11 @@ def _make_again(damage: Damage) -> None:
         logger.info("replaced %s: %s", counted(len(repair.replaced), "file"), listed(repair.replaced))
     if repair.computed:
         logger.info("ran the teacher for partitions %s", listed(repair.computed))
+    bad = damaged_objects([damage.path / name for name in repair.replaced])
+    if bad:
+        logger.warning(
+            "DVC's cache holds the same damage, which `dvc checkout` would bring back; put the good files "
+            "there, too: `rm -f %s && dvc commit --force cache_teacher`",
+            " ".join(map(str, bad)),
+        )
     require_repaired(damage, repair)

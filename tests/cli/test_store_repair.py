@@ -1,24 +1,37 @@
 """Repair with a live teacher: the same bytes again, of damaged partitions only, and of no other store."""
 
+import hashlib
+import os
 import re
 import shutil
-from collections.abc import Iterable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
-from pipeline.cli.store_rebuild import Repair, repair_store, require_repaired
+from pipeline.cli.store_rebuild import (
+    Damage,
+    Repair,
+    damaged_objects,
+    find_damage,
+    repair_store,
+    require_repaired,
+)
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
 from pipeline.core.files import lock_scratch
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
-from pipeline.store.tools.repair import Damage, find_damage
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.run import write_store
+from pipeline.views.types import LabeledView, SoftTargets
 
 IMAGES = 6
 """Twelve views in three partitions."""
@@ -99,20 +112,74 @@ def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
     store: Path, plan: ViewSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, keys, seen = content_of(store), TargetStore.open(store).keys, []
-    damage = harm(store, "main/cls_codes/c/1/0", "points/region/c/2/0")
+    damage = harm(store, "main/cls_codes/c/1/0", "views/geometry/c/0/0")
     teacher = small_teacher(plan.manifest)
-    run = LogitExtractor.run
-    monkeypatch.setattr(LogitExtractor, "run", lambda self, views: seen.extend(views) or run(self, views))
+    forward = LogitExtractor.forward
+
+    def record(self: LogitExtractor, images: torch.Tensor, views: Sequence[LabeledView]) -> list[SoftTargets]:
+        seen.extend(views)
+        return forward(self, images, views)
+
+    monkeypatch.setattr(LogitExtractor, "forward", record)
     assert repair(damage, plan, teacher).computed == (1,)
-    assert [view.key for view in seen] == list(keys[4:8])
+    assert sorted(view.key for view in seen) == list(keys[4:8])
     assert content_of(store) == before
 
 
-def test_tables_metadata_and_regions_need_no_teacher(store: Path, plan: ViewSet) -> None:
+def test_tables_and_metadata_need_no_teacher(store: Path, plan: ViewSet) -> None:
     before = content_of(store)
-    damage = harm(store, "views/extent/c/0/0", "boxes/xyxy/zarr.json", "points/region/c/0/0")
+    damage = harm(store, "views/extent/c/0/0", "boxes/xyxy/zarr.json")
     assert repair(damage, plan, None).computed == ()
     assert content_of(store) == before
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def put_a_folder_in_its_place(file: Path) -> None:
+    file.unlink()
+    (file / "inner").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("damage_file", [Path.unlink, truncate, put_a_folder_in_its_place])
+def test_whatever_has_become_of_a_file_it_comes_back_by_a_rename(
+    store: Path, plan: ViewSet, damage_file: Callable[[Path], None]
+) -> None:
+    before = content_of(store)
+    linked = store.parent / "cached"
+    for name in ("points/edge_codes/c/1/0", "views/image_id/c/0"):
+        damage_file(store / name)
+    os.link(store / "points/region/c/1/0", linked)
+    (store / "stray/deep").mkdir(parents=True)
+    (store / "stray/deep/file").touch()
+    repair(find_damage(store, quiet), plan, small_teacher(plan.manifest))
+    assert content_of(store) == before
+    assert linked.samefile(store / "points/region/c/1/0")
+    assert not (store / "stray").exists()
+
+
+def test_other_boxes_than_stored_are_refused(store: Path, plan: ViewSet) -> None:
+    damage = harm(store, "boxes/xyxy/c/0/0")
+    fewer = replace(plan, manifest=replace(plan.manifest, images=plan.manifest.images[:5]))
+    with pytest.raises(CacheError, match="expected a table of views with sha256"):
+        repair(damage, fewer, None)
+
+
+def test_damage_of_dvcs_own_object_is_found_by_the_content_that_it_should_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert damaged_objects([]) == []
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
+    objects = tmp_path / ".dvc/cache/files/md5"
+    for name, content in (("good", b"good"), ("bad", b"bad")):
+        Path(name).write_bytes(content)
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        (objects / md5[:2]).mkdir(parents=True)
+        (objects / md5[:2] / md5[2:]).write_bytes(b"good")
+    md5 = hashlib.md5(b"bad", usedforsecurity=False).hexdigest()
+    assert damaged_objects([Path("good"), Path("bad")]) == [objects / md5[:2] / md5[2:]]
 
 
 def test_a_workspace_that_makes_another_store_is_refused_with_both_values(store: Path, plan: ViewSet) -> None:
@@ -139,7 +206,9 @@ def test_what_comes_out_otherwise_is_not_put_in_place(store: Path, plan: ViewSet
     done = repair(damage, plan, small_teacher(plan.manifest, seed=1))
     assert (done.replaced, done.different) == (("points/region/c/0/0",), ("points/edge_codes/c/0/0",))
     assert content_of(store)["points/edge_codes/c/0/0"] == harmed["points/edge_codes/c/0/0"]
-    with pytest.raises(CacheError, match=r"points/edge_codes/c/0/0 came out otherwise.*dvc pull --force"):
+    with pytest.raises(
+        CacheError, match=r"edge_codes/c/0/0 came out otherwise.*-samefile FILE -delete.*dvc pull"
+    ):
         require_repaired(damage, done)
     assert [problem.file for problem in verify(store, quiet)] == ["points/edge_codes/c/0/0"]
 
@@ -148,12 +217,12 @@ def test_a_run_that_writes_the_same_store_is_waited_for(store: Path, plan: ViewS
     damage = harm(store, "points/region/c/0/0")
     scratch = store.parent / "scratch" / digest(damage.schema.fingerprint)[:16]
     with lock_scratch(scratch), pytest.raises(CacheError, match="another run is writing"):
-        repair(damage, plan, None)
+        repair(damage, plan, small_teacher(plan.manifest))
     assert scratch.is_dir()
-    repair(damage, plan, None)
+    repair(damage, plan, small_teacher(plan.manifest))
     assert scratch.is_dir()
 
 
 def test_a_repair_leaves_no_scratch_folder_behind(store: Path, plan: ViewSet) -> None:
-    repair(harm(store, "points/region/c/0/0"), plan, None)
+    repair(harm(store, "views/view/c/0"), plan, None)
     assert list((store.parent / "scratch").iterdir()) == []

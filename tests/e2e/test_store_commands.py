@@ -20,8 +20,10 @@ from pipeline.core.config import load_section
 from pipeline.core.files import lock_scratch
 from pipeline.core.paths import RunPaths
 from pipeline.detector.gfl import save_detector
+from pipeline.store.format.schema import table_specs
+from pipeline.store.format.table import ViewIndex
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.tools.repair import find_damage, stored_table
+from pipeline.store.reader.shards import read_table
 from pipeline.store.writer.writer import init
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
@@ -331,9 +333,10 @@ def begun(folder: Path) -> Path:
     """A store that was begun, and a finished seed run beside it."""
     (folder / "scratch/seeds").mkdir(parents=True)
     (folder / "scratch/seeds/run.json").write_text("{}")
-    damage = find_damage(STORE, lambda _done, _total: None)
+    schema = TargetStore.open(STORE).schema
+    arrays = {spec.path: read_table(STORE, spec) for spec in table_specs(schema)}
     begun = folder / "scratch/0123456789abcdef"
-    init(begun, damage.schema, stored_table(damage))
+    init(begun, schema, ViewIndex.from_arrays(arrays))
     return begun
 
 

@@ -14,6 +14,12 @@ ROOT_METADATA = "zarr.json"
 SEAL = "attributes_sha256"
 """Attribute with the digest of all others: no other file records the root's own content."""
 REFETCH_HINT = "fetch it with `dvc pull`, or make it with `dvc repro cache_teacher`"
+REPAIR_HINT = "`ldp store repair` makes it again"
+REPLACE_HINT = (
+    "remove it and DVC's copy of the damage (`find -L .dvc/cache -samefile FILE -delete; rm -f FILE`), then "
+    "fetch it with `dvc pull`"
+)
+"""DVC trusts a read-only object of its cache: neither pull nor repro replaces a damaged one."""
 
 
 def write_attributes(store: Path, attributes: Mapping[str, Any]) -> None:
@@ -39,7 +45,7 @@ def read_attributes(store: Path) -> dict[str, Any]:
     as_written = _encode(attributes)
     seal = attributes.pop(SEAL, None)
     if content != as_written or seal != digest(attributes):
-        raise CacheError(f"{path} is damaged: its checksum differs; {REFETCH_HINT}")
+        raise CacheError(f"{path} is damaged: its checksum differs; {REPLACE_HINT}")
     return attributes
 
 

@@ -13,7 +13,7 @@ from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
 from pipeline.core.files import FileDigest
 from pipeline.store.format import schema as layout
-from pipeline.store.format.attributes import REFETCH_HINT, read_attributes
+from pipeline.store.format.attributes import REPAIR_HINT, read_attributes
 from pipeline.store.format.completion import PartitionRecord
 from pipeline.store.format.schema import StoreSchema, sharded_specs, table_specs
 from pipeline.store.format.table import geometry_from_row
@@ -70,7 +70,7 @@ def _problems(store: Path, attributes: Mapping[str, Any]) -> Iterator[tuple[File
 
 
 def _damaged(store: Path, file: FileRecord, problem: str) -> CacheError:
-    return CacheError(f"the store at {store} is damaged: {file.name}: {problem}; {REFETCH_HINT}")
+    return CacheError(f"the store at {store} is damaged: {file.name}: {problem}; {REPAIR_HINT}")
 
 
 def _rows_of_partitions(schema: StoreSchema, absent: Collection[int]) -> NDArray[np.intp] | slice:

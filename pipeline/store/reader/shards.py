@@ -18,6 +18,7 @@ from numcodecs import blosc  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from pipeline.core.errors import CacheError
+from pipeline.store.format.attributes import REPAIR_HINT
 from pipeline.store.format.schema import ArraySpec, chunk_key
 from pipeline.store.format.shard_signature import CRC_BYTES, INDEX_ENTRY_BYTES
 
@@ -150,7 +151,4 @@ def _checksum_holds(content: bytes) -> bool:
 
 
 def _damaged(where: str, problem: str) -> CacheError:
-    return CacheError(
-        f"{where} is damaged: {problem}; "
-        "fetch the store again with `dvc pull --force`, or make it with `dvc repro -f cache_teacher`"
-    )
+    return CacheError(f"{where} is damaged: {problem}; {REPAIR_HINT}")
