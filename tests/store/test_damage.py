@@ -1,13 +1,17 @@
 """Every damaged file is found: by ``verify``, and by ``open`` or ``read`` before a wrong number gets out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from store_cases import content_of, flip_bit, make_plan, make_view, plan_of, write_store
 
 from pipeline.core.errors import CacheError
+from pipeline.store.format.attributes import read_attributes, write_attributes
+from pipeline.store.format.schema import sharded_specs
 from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.shards import ShardedRows
 from pipeline.store.reader.verify import Problem, verify
 from pipeline.views.types import ViewKey
 
@@ -124,6 +128,28 @@ def test_a_file_that_is_not_part_of_the_store_is_reported(path: Path) -> None:
     ]
 
 
+def test_a_link_to_a_folder_is_not_part_of_a_store(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (path / "points/evil").symlink_to(tmp_path / "elsewhere")
+    assert [problem.file for problem in problems(path)] == ["points/evil"]
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**6, b'{"attributes": {"schema": {"format_version": NaN}}}'])
+def test_a_root_that_is_no_root_is_refused_in_one_line(path: Path, content: bytes) -> None:
+    (path / "zarr.json").write_bytes(content)
+    with pytest.raises(CacheError, match="is damaged, or not of a store"):
+        TargetStore.open(path)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
+def test_a_recorded_file_outside_the_store_is_refused(path: Path, name: str) -> None:
+    attributes = read_attributes(path)
+    attributes["files"][name] = {"size": 1, "sha256": "0" * 64}
+    write_attributes(path, attributes)
+    with pytest.raises(CacheError, match="expected files inside the store"):
+        TargetStore.open(path)
+
+
 def test_problems_of_several_partitions_come_in_order(path: Path) -> None:
     for name in ("points/region/c/3/0", "main/cls_codes/c/0/0"):
         (path / name).unlink()
@@ -151,3 +177,18 @@ def test_a_whole_shard_of_another_partition_is_found(tmp_path: Path, opened: str
     with pytest.raises(CacheError, match=r"partition 0 of main/cls_codes of .* not those recorded"):
         store.read(store.keys[0])
     assert [problem.partition for problem in problems(path)] == [0, 1]
+
+
+def test_a_whole_frame_that_is_shorter_than_its_chunk_is_refused(path: Path) -> None:
+    """Its rest would be memory as it happened to be."""
+    codes = sharded_specs(TargetStore.open(path).schema)[1]
+    assert codes.shards is not None
+    width = 2 * codes.shape[1]
+    wider = replace(
+        codes,
+        shape=(codes.shape[0], width),
+        chunks=(codes.chunks[0], width),
+        shards=(codes.shards[0], width),
+    )
+    with pytest.raises(CacheError, match="chunk 0 is of another size"):
+        ShardedRows(path, wider).read(0, 1)

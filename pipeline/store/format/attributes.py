@@ -66,10 +66,14 @@ def _read_root(store: Path) -> bytes:
     return path.read_bytes()
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"expected a number, but got {constant}")
+
+
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        attributes: dict[str, Any] = json.loads(content)["attributes"]
+        attributes: dict[str, Any] = json.loads(content, parse_constant=_refuse)["attributes"]
         attributes["schema"]["format_version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, MemoryError):
         raise CacheError(f"{path} is damaged, or not of a store of teacher outputs; {REFETCH_HINT}") from None
     return attributes

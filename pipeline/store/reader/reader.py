@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.codec.steps import edge_steps
 from pipeline.core.digest import digest
-from pipeline.core.errors import CacheError
+from pipeline.core.errors import CacheError, short_repr
 from pipeline.core.files import FileDigest
 from pipeline.store.format import schema as layout
 from pipeline.store.format.attributes import REPAIR_HINT, read_attributes
@@ -41,11 +41,18 @@ class FileRecord:
 def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
     """Every file that a finished store must have, but for the root's own metadata."""
     for name, document in attributes["files"].items():
-        yield FileRecord(name=name, partition=None, digest=FileDigest.from_json(document))
+        yield FileRecord(name=_inside(name), partition=None, digest=FileDigest.from_json(document))
     for document in attributes["partitions"]:
         record = PartitionRecord.from_json(document)
         for name, shard in record.shards.items():
-            yield FileRecord(name=name, partition=record.partition, digest=shard)
+            yield FileRecord(name=_inside(name), partition=record.partition, digest=shard)
+
+
+def _inside(name: str) -> str:
+    """A recorded name, which must lead to no file beside the store."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise CacheError(f"expected files inside the store, but it records {short_repr(name)}")
+    return name
 
 
 def read_finished(store: Path) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class ShardedRows:
         self._dtype = np.dtype(spec.dtype)
         self._columns = spec.shape[1]
         self._chunk_rows = spec.chunks[0]
+        self._chunk_bytes = self._chunk_rows * self._columns * self._dtype.itemsize
         self._shard_rows = spec.shards[0]
         self._marks = {name: mark for name, mark in marks.items() if name.startswith(f"{spec.path}/")}
         self._path = spec.path
@@ -133,7 +134,11 @@ class ShardedRows:
         offset, size = index[chunk].tolist()
         if offset == NO_CHUNK:
             raise self._damaged(partition, f"chunk {chunk} is missing")
-        return self._checked(os.pread(descriptor, size, offset), partition, f"chunk {chunk}")
+        content = self._checked(os.pread(descriptor, size, offset), partition, f"chunk {chunk}")
+        # Bytes 4 to 7 of a Blosc frame: what it holds. Shorter, it would leave memory as it happened to be.
+        if int.from_bytes(content[4:8], "little") != self._chunk_bytes:
+            raise self._damaged(partition, f"chunk {chunk} is of another size")
+        return content
 
     def _checked(self, content: bytes, partition: int, what: str) -> bytes:
         """``content``, which ends with its checksum."""

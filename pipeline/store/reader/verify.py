@@ -59,7 +59,11 @@ def _problem(file: FileRecord, store: Path) -> str | None:
 
 def _unexpected(path: Path, files: list[FileRecord]) -> list[Problem]:
     known = {file.name for file in files} | {ROOT_METADATA}
-    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
+    present = {
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.is_symlink() or not file.is_dir()
+    }
     return [
         Problem(file=name, partition=None, message="the file is not part of the store")
         for name in sorted(present - known)
