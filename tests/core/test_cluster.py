@@ -12,6 +12,7 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client
+from distributed.security import Security
 
 from pipeline.core import cluster
 from pipeline.core.cluster import existing_cluster, local_cluster, run_tasks
@@ -150,3 +151,31 @@ def test_ctrl_c_is_for_the_owner_alone_which_ends_its_workers(tmp_path: Path) ->
     assert not any(map(runs, workers))
     assert said.count("Traceback") == 1, f"expected the owner's own and no other, but got {said}"
     assert said.endswith("KeyboardInterrupt\n")
+
+
+def test_only_who_has_the_runs_own_key_gets_in(client: Client) -> None:
+    address = client.scheduler.address
+    assert address.startswith("tls://127.0.0.1:")
+    for stranger in ({"security": Security.temporary()}, {}):
+        with pytest.raises((OSError, TypeError)):
+            Client(address, timeout=2, **stranger)
+
+
+def test_a_cluster_without_any_worker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute, in small."""
+    monkeypatch.setattr(cluster, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(cluster, "NO_WORKER_SECONDS", 0.5)
+    asked: list[int] = []
+
+    class Forsaken:
+        def nthreads(self) -> dict[str, int]:
+            asked.append(1)
+            return {"tcp://a": 1} if len(asked) == 1 else {}
+
+    class Endless:
+        def has_ready(self) -> bool:
+            return False
+
+    with pytest.raises(CacheError, match="all workers are gone, and none has come back; run again"):
+        cluster._wait(Forsaken(), Endless())  # type: ignore[arg-type]
+    assert len(asked) > 3
