@@ -74,7 +74,7 @@ def _run(main: Callable[[World], None], module: str) -> None:
 def machine(processes: World) -> Placement:
     """Where this process trains; from here on its threads use its own GPU and no other."""
     chosen, local = _own_device(processes), int(os.environ.get("LOCAL_WORLD_SIZE", processes.count))
-    if chosen.type == "cuda":
+    if chosen.type == "cuda" and chosen.index is not None:  # else the current one, which is CUDA's first
         torch.cuda.set_device(chosen)
     return Placement(
         device=chosen,
