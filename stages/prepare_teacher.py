@@ -11,7 +11,8 @@ from pipeline.core.paths import run_paths
 from pipeline.core.stage import stage_arguments
 from pipeline.core.timing import timed
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL, load_weights, random_teacher, save_detector
+from pipeline.detector.gfl import GFL, random_teacher, save_detector
+from pipeline.detector.given import load_given
 from pipeline.onnx.models import import_onnx
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
@@ -56,16 +57,15 @@ def _make(
     """The teacher, unless it is a file of another framework, and its training, if it was trained."""
     if config.detector is None:
         return None, None
-    _require_classes(config.detector, manifest)
     if config.train and config.views:
+        _require_classes(config.detector, manifest)
         plan = _plan(config.detector, config.views, manifest)
         teacher = train_teacher(config.detector, plan, config.train, machine=here, checkpoints=checkpoints)
         return teacher.model, teacher
     if config.source == RANDOM_WEIGHTS:
+        _require_classes(config.detector, manifest)
         return random_teacher(config.detector), None
-    model = GFL(config.detector)
-    load_weights(model, Path(config.source))
-    return model, None
+    return load_given(Path(config.source), config.detector, manifest.categories), None
 
 
 def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, weights: Path) -> None:

@@ -5,25 +5,38 @@ exactly once and none is left over. What has to be found out is the architecture
 """
 
 import io
+import logging
 import re
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from pipeline.core.errors import ConfigError, TeacherError
+from pipeline.core.config import structure
+from pipeline.core.errors import CacheError, ConfigError, TeacherError, short_repr
 from pipeline.core.files import atomic_path
 from pipeline.detector.config import Backbone, DetectorConfig
-from pipeline.detector.gfl import GFL, first_mismatch
+from pipeline.detector.gfl import GFL, misfit
+from pipeline.detector.given import CLASS_NAMES
 from pipeline.detector.head import EDGES
+from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
+
+logger = logging.getLogger(__name__)
 
 HEAD_NORM_GROUPS = 32
 """GroupNorm groups of every published GFL head; a state dict does not show them."""
 
 PARALLEL_PREFIX = "module."
 """Put before every key by ``DistributedDataParallel``."""
+
+EMA_PREFIX = "ema_"
+"""Put before the raw weights by mmcv's ``EMAHook``; those under the plain keys are averaged."""
 
 RESNETS: dict[tuple[bool, tuple[int, ...]], Backbone] = {
     (False, (1, 1, 1, 1)): "resnet10",
@@ -40,38 +53,107 @@ MODULATED_OUTPUTS = 27
 State = Mapping[str, Tensor]
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The state dict of a ``.pth`` file; wrapper (``state_dict``, ``meta``) and ``module.`` are taken off.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a ``.pth`` file says of a detector."""
 
-    Read with ``weights_only=True``: a file that would run code is refused.
+    state: Mapping[str, Tensor]
+    meta: Mapping[str, Any]
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """``CLASSES`` of mmdetection 2 and of this project's exports, or those of mmdetection 3."""
+        dataset = self.meta.get("dataset_meta")
+        places = (self.meta, dataset if isinstance(dataset, dict) else {})
+        names = next((place[key] for place in places for key in ("CLASSES", "classes") if key in place), None)
+        known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        return [str(name) for name in names] if known and names else None
+
+    @property
+    def norm_groups(self) -> int | None:
+        """Groups of the head's GroupNorm, if its training configuration is there and has them."""
+        config = str(self.meta.get("config") or self.meta.get("cfg") or "")
+        groups = set(re.findall(r"num_groups['\"]?\s*[=:]\s*(\d+)", config))
+        return int(groups.pop()) if len(groups) == 1 else None
+
+
+class Skipped:
+    """Stands for an object of another program: takes whatever it is built from, and does nothing."""
+
+    def __new__(cls, *_arguments: object) -> "Skipped":
+        """The same whatever it is given."""
+        return super().__new__(cls)
+
+    def __setstate__(self, _state: object) -> None:
+        """Nothing is kept."""
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The state dict of a ``.pth`` file, ``module.`` taken off, and what stands under ``meta``.
+
+    Read with ``weights_only=True``, and no code of the file's is run: objects of a training's program (its
+    logs, its hooks) are skipped. So are the raw weights that mmcv's ``EMAHook`` keeps under ``ema_*``.
 
     Raises:
-        TeacherError: missing, not a checkpoint, or with more in it than tensors and plain values.
+        TeacherError: Missing, or not a checkpoint.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with safe_globals([(Skipped, name) for name in _foreign_names(path)]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what sparse tensors cost to check; they are refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise TeacherError(f"{path}: expected a checkpoint, but there is none") from error
     except Exception as error:  # whatever the bytes of some other file lead the unpickler to
-        reason = " ".join(str(error).split())[:200]
+        # The reason comes after torch's advice to read the file without a look at what it runs.
+        said = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
+        reason = short_repr(" ".join(said.split()))
         raise TeacherError(
-            f"{path}: expected a checkpoint of tensors and plain values, but it cannot be read ({reason})"
+            f"{path}: expected a checkpoint of tensors and plain values, but it cannot be read: {reason}"
         ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    wrapped = isinstance(content, dict) and "state_dict" in content
+    state, meta = (content["state_dict"], content.get("meta")) if wrapped else (content, {})
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
     ):
         raise TeacherError(f"{path}: expected a state dict of tensors, alone or under the key 'state_dict'")
-    return {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
+    weights = {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
+    averaged = [key for key in weights if key.startswith(EMA_PREFIX)]
+    if averaged:
+        logger.info("%s: %d keys %s* of an averaging hook are passed over", path, len(averaged), EMA_PREFIX)
+    kept = {key: value for key, value in weights.items() if not key.startswith(EMA_PREFIX)}
+    return Checkpoint(state=kept, meta=meta if isinstance(meta, dict) else {})
 
 
-def recognize(state: State, where: str) -> DetectorConfig:
+def _foreign_names(path: Path) -> list[str]:
+    """What a file wants to build that is no tensor and no plain value; none for torch's old format."""
+    if not is_zipfile(path):
+        return []
+    # Modules that reach the system are left out: torch refuses these by itself.
+    return list(get_unsafe_globals_in_checkpoint(path))
+
+
+def recognize(state: State, where: str, norm_groups: int | None = None) -> DetectorConfig:
     """The architecture whose state dict this is.
 
+    Args:
+        state: The state dict.
+        where: It stands, for errors.
+        norm_groups: Of the head, which no state dict shows; a guess is logged.
+
     Raises:
-        TeacherError: it is not that of a GFL detector with a ResNet backbone.
+        TeacherError: It is not that of a GFL detector with a ResNet backbone.
     """
     channels = _shape(state, "neck.lateral_convs.0.conv.weight", where)[0]
+    if norm_groups is None:
+        norm_groups = HEAD_NORM_GROUPS if channels % HEAD_NORM_GROUPS == 0 else 1
+        logger.warning(
+            "%s: nothing says into how many groups its head normalizes; norm_groups: %d is a guess, "
+            "as every published GFL has it",
+            where,
+            norm_groups,
+        )
     return DetectorConfig(
         backbone=_backbone(state, where),
         dcn_stages=_dcn_stages(state),
@@ -79,37 +161,53 @@ def recognize(state: State, where: str) -> DetectorConfig:
         channels=channels,
         levels=_count(state, r"bbox_head\.scales\.(\d+)\.scale"),
         stacked_convs=_count(state, r"bbox_head\.cls_convs\.(\d+)\.conv\.weight"),
-        norm_groups=HEAD_NORM_GROUPS if channels % HEAD_NORM_GROUPS == 0 else 1,
+        norm_groups=norm_groups,
         reg_max=_shape(state, "bbox_head.gfl_reg.bias", where)[0] // EDGES - 1,
         num_classes=_shape(state, "bbox_head.gfl_cls.bias", where)[0],
     )
 
 
-def load_checkpoint(path: Path) -> GFL:
-    """The detector of a ``.pth`` file.
+def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
+    """The detector of a ``.pth`` file, and what else its description has to say: its classes.
 
     Raises:
-        TeacherError: names the first keys that do not fit.
+        TeacherError: Names the first keys that do not fit.
     """
-    state = read_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    state, meta = checkpoint.state, checkpoint.meta
+    conventions = GFL_CONVENTIONS
     try:
-        model = GFL(recognize(state, str(path)))
-    except (ConfigError, IndexError, TypeError) as error:
+        if "architecture" in meta:  # an export of this project
+            config = structure(DetectorConfig, meta["architecture"], f"{path}: meta.architecture")
+            conventions = Conventions.from_json(meta.get("conventions", {}))
+        else:
+            config = recognize(state, str(path), checkpoint.norm_groups)
+        model = GFL(config, conventions)
+    except (ConfigError, CacheError, IndexError, TypeError) as error:
         raise TeacherError(
             f"{path}: expected a GFL detector, but its shapes are of none ({error})"
         ) from error
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    problem = first_mismatch(expected, state)
+    problem = misfit(model, state)
     if problem:
         raise TeacherError(f"{path}: the checkpoint does not fit a {model.config.backbone} GFL: {problem}")
     model.load_state_dict(state)
-    return model
+    names = checkpoint.class_names
+    if names is not None and len(names) != config.num_classes:
+        raise TeacherError(
+            f"{path}: expected {config.num_classes} classes, but its meta names {len(names)}: "
+            f"{short_repr(names)}"
+        )
+    return model, {} if names is None else {CLASS_NAMES: names}
 
 
 def save_checkpoint(model: GFL, path: Path, meta: dict[str, Any]) -> None:
-    """Write a ``.pth`` file that mmdetection loads: ``state_dict`` and plain values under ``meta``."""
+    """Write a ``.pth`` file that mmdetection loads: ``state_dict`` and plain values under ``meta``.
+
+    What a state dict does not show stands there too, so that an import gives the same detector again.
+    """
+    described = {"architecture": model.config.to_json(), "conventions": model.conventions.to_json(), **meta}
     content = io.BytesIO()
-    torch.save({"meta": meta, "state_dict": dict(model.state_dict())}, content)
+    torch.save({"meta": described, "state_dict": dict(model.state_dict())}, content)
     with atomic_path(path) as partial:
         partial.write_bytes(content.getvalue())
 

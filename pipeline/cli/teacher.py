@@ -10,7 +10,9 @@ import yaml
 
 from pipeline.cli.annotated import add_dataset
 from pipeline.cli.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.detector.gfl import load_detector, save_detector
+from pipeline.core.errors import short_repr
+from pipeline.detector.gfl import load_detector, read_description, save_detector
+from pipeline.detector.given import CLASS_NAMES, described_classes
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +90,9 @@ def _lazily(module: str) -> Callable[[argparse.Namespace], None]:
 
 def import_teacher(arguments: argparse.Namespace) -> None:
     """Run ``ldp teacher import``."""
-    model = load_checkpoint(arguments.file)
+    model, facts = load_checkpoint(arguments.file)
     output: Path = arguments.output or arguments.file.with_suffix(".safetensors")
-    save_detector(model, output, {"source": arguments.file.name})
+    save_detector(model, output, {"source": arguments.file.name, **facts})
     parameters = sum(parameter.numel() for parameter in model.parameters())
     described = yaml.safe_dump({"detector": model.config.to_json()}, sort_keys=False)
     logger.info(
@@ -100,6 +102,16 @@ def import_teacher(arguments: argparse.Namespace) -> None:
         parameters / 1e6,
         len(model.state_dict()),
     )
+    names = facts.get(CLASS_NAMES)
+    if names is None:
+        logger.warning(
+            "%s: it names no classes; write them into %s, under %r, in the order of its channels",
+            arguments.file,
+            output.with_suffix(".json"),
+            CLASS_NAMES,
+        )
+    else:
+        logger.info("its classes: %s", short_repr(names))
     logger.info(
         "wrote %s; in params.yaml, under prepare_teacher:\n\nsource: %s\nviews: null\ntrain: null\n%s",
         output,
@@ -111,5 +123,8 @@ def import_teacher(arguments: argparse.Namespace) -> None:
 def export_detector(arguments: argparse.Namespace) -> None:
     """Run ``ldp teacher export``."""
     model = load_detector(arguments.weights)
-    save_checkpoint(model, arguments.file, {"source": "ld-pipeline", "architecture": model.config.to_json()})
+    document = read_description(arguments.weights)
+    names = [name for _, name in described_classes(document, arguments.weights.with_suffix(".json"))]
+    meta = {"source": "ld-pipeline"} | ({"CLASSES": tuple(names)} if names else {})
+    save_checkpoint(model, arguments.file, meta)
     logger.info("wrote %s: %d keys", arguments.file, len(model.state_dict()))

@@ -1,6 +1,7 @@
 """The detector as a whole, and its files: one safetensors file and a description beside it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,9 @@ from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
 from pipeline.detector.model import ModelSpec
 from pipeline.detector.neck import FeaturePyramid
 from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""What a weight may be given in; it becomes float32."""
 
 LOUDNESS = 60.0
 """Factor on a random teacher's last convolutions."""
@@ -143,13 +147,33 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{path}: expected a safetensors file, but it cannot be read ({error}); "
             "`ldp teacher import` makes one from a .pth checkpoint"
         ) from error
-    problem = first_mismatch({key: tuple(value.shape) for key, value in model.state_dict().items()}, state)
+    problem = misfit(model, state)
     if problem:
         raise TeacherError(f"{path}: the weights do not fit the architecture: {problem}")
     model.load_state_dict(state)
 
 
-def first_mismatch(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor]) -> str | None:
+def misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
+    """Why a state dict is not this model's, in words: of the first key; ``None`` if it fits."""
+    expected = model.state_dict()
+    shapes = {key: tuple(value.shape) for key, value in expected.items()}
+    problem = first_mismatch(shapes, state)
+    unusable = (unusable_values(key, state[key], expected[key].dtype) for key in expected if not problem)
+    return problem or next(filter(None, unusable), None)
+
+
+def unusable_values(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
+    """Why a tensor is no weight of type ``dtype``; ``None`` if it is one."""
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        kind = "without values" if value.is_meta else "quantized" if value.is_quantized else "sparse"
+        return f"key {key!r} is {kind}, expected a plain tensor"
+    kinds = FLOATS if dtype in FLOATS else (dtype,)
+    if value.dtype not in kinds:
+        return f"key {key!r} is of {value.dtype}, expected {', '.join(map(str, kinds))}"
+    return None if value.isfinite().all() else f"key {key!r} has values that are not finite"
+
+
+def first_mismatch(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> str | None:
     """The first key that is missing, left over or of another shape, in words; ``None`` if all fit."""
     for key, shape in expected.items():
         if key not in state:

@@ -33,7 +33,7 @@ def test_every_key_goes_in_and_comes_out_once(architecture: str, tmp_path: Path)
     """Reference checkpoint -> this project's file -> reference checkpoint."""
     state = recorded_state(architecture)
     torch.save({"meta": {"epoch": 24}, "state_dict": state, "optimizer": {}}, tmp_path / "in.pth")
-    save_detector(load_checkpoint(tmp_path / "in.pth"), tmp_path / "own.safetensors", {})
+    save_detector(load_checkpoint(tmp_path / "in.pth")[0], tmp_path / "own.safetensors", {})
     save_checkpoint(load_detector(tmp_path / "own.safetensors"), tmp_path / "out.pth", {})
     returned = torch.load(tmp_path / "out.pth", weights_only=True)["state_dict"]
     assert returned.keys() == state.keys()

@@ -221,12 +221,12 @@ def both(*edits: Edit) -> Edit:
     return lambda folder: [edit(folder) for edit in edits]
 
 
-def not_a_number(path: Path) -> Edit:
-    """One weight is NaN."""
+def spoil_weight(path: Path, value: float, key: str = "bbox_head.gfl_reg.bias") -> Edit:
+    """A weight has other values."""
 
     def edit(folder: Path) -> None:
         tensors = load_file(folder / path)
-        tensors["bbox_head.gfl_reg.bias"][3] = float("nan")
+        tensors[key].fill_(value)
         save_file(tensors, folder / path)
 
     return edit
