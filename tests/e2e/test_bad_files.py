@@ -88,7 +88,7 @@ DETECTORS = [
         CACHE,
         "image_id=",
         "expected finite teacher outputs",
-        edit=both(removed("scratch"), spoil_weight(WEIGHTS, 3e38, "bbox_head.scales.0.scale")),
+        edit=both(removed("scratch"), spoil_weight(WEIGHTS, 3e38, "bbox_head.gfl_reg.weight")),
     ),
     wrong(
         "weights that are no numbers",
