@@ -20,16 +20,20 @@ COCO_AREA_EDGES = (32.0, 96.0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Agreement:
-    """Of detections with annotations; every figure is between 0 and 1."""
+    """How far detections agree with annotations; every figure is between 0 and 1."""
 
     ap: float
     """COCO's."""
     recall: float
     """Share of the objects with a detection of their class at IoU 0.5."""
+    blind_recall: float
+    """The same, of any class."""
     iou: float
     """Mean over the objects of the best IoU of a detection of their class."""
     score_error: float
     """Mean over the detections of ``|score - IoU|`` with the best object of their class."""
+    confusion: Tensor
+    """``Tensor[classes, classes]``: objects by their class and that of the surest detection at IoU 0.5."""
     merits: Tensor
     """``Tensor[objects]``: largest ``score * IoU`` of a detection of the object's class, 0 without one."""
 
@@ -45,9 +49,16 @@ def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) 
     category_ids = [category.category_id for category in manifest.categories]
     results = [row for image, found in detections.items() for row in to_results(image, found, category_ids)]
     figures: dict[str, list[Tensor]] = defaultdict(list)
+    confusion = torch.zeros(len(category_ids), len(category_ids))
     for record in manifest.images:
         truth, found = training_boxes(record, manifest.labels), detections[record.image_id]
         iou = box_iou(torch.from_numpy(truth.boxes_xyxy)[:, None], found.boxes_xyxy[None])
+        figures["blind"].append(_best(iou, 1))
+        labels, guesses = torch.from_numpy(truth.labels), found.labels
+        if len(guesses):
+            best = ((iou >= FOUND_IOU) * found.scores).max(dim=1)
+            seen = best.values > 0
+            confusion.index_put_((labels[seen], guesses[best.indices[seen]]), torch.ones(()), accumulate=True)
         iou = iou * (torch.from_numpy(truth.labels)[:, None] == found.labels[None])
         figures["objects"].append(_best(iou, 1))
         figures["merits"].append(_best(iou * found.scores, 1))
@@ -56,8 +67,10 @@ def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) 
     return Agreement(
         ap=(evaluate(manifest, results, COCO_AREA_EDGES).summary["AP"] or 0.0) / 100,
         recall=_mean([objects >= FOUND_IOU]),
+        blind_recall=_mean([torch.cat(figures["blind"]) >= FOUND_IOU]),
         iou=_mean([objects]),
         score_error=_mean([errors]),
+        confusion=confusion,
         merits=torch.cat(figures["merits"]),
     )
 

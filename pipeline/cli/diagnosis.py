@@ -5,47 +5,48 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import torch
 from msgspec.structs import replace
 from torch import Tensor
 
 from pipeline.cli.agreement import Agreement, measure_agreement
+from pipeline.cli.alternatives import OTHER_FIT, Alternative, alternatives, reordered
 from pipeline.core.errors import TeacherError
 from pipeline.detector.config import Suppression
 from pipeline.evaluation.detect import decode_views, view_at
 from pipeline.evaluation.postprocess import Detections
-from pipeline.onnx.description import EDGE_ORDER, OnnxDescription
+from pipeline.onnx.description import ClassConfig, OnnxDescription
 from pipeline.onnx.model import OnnxHandle, OnnxModel, class_columns
+from pipeline.regions.config import RegionsConfig
+from pipeline.regions.view_set import ViewSet
 from pipeline.views.conventions import Preprocessing
-from pipeline.views.geometry import ResizeMode, ViewGeometry
+from pipeline.views.geometry import ViewGeometry, ViewsConfig
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
 
-LEAST_GAIN = 4.0
+MIN_GAIN = 4.0
 """An alternative is suspected if the objects are found better by this many standard errors."""
-LEAST_CALIBRATION = 0.5
+MIN_FIT_GAIN = 2.0
+"""So is another fit, which costs far less than any other fault."""
+MAX_CALIBRATION = 0.5
 """Or if its scores err by less than this share of those described."""
-LEAST_AP = 0.95
+MIN_AP_RATIO = 0.95
 """And only if its AP is no lower than this share; the images are few."""
 
-YOLO_FILL = 114
-"""Gray level around a letterbox, where the description has none."""
+MIN_AP = 0.05
+"""Below it a teacher teaches nothing, and no alternative is proposed either."""
+MIN_RECALL = 0.2
+"""As ``MIN_AP``: share of the objects that are found, whatever their class."""
+MIN_CLASS_SHARE = 0.5
+"""Of the objects that are found, at least this share is found as what they are."""
+MIN_TRUE_SCORE = 0.05
+"""Mean probability of the true class at the main region's points below which class KD teaches nothing."""
 
 CANDIDATES = 100
 """Positions of a level that are decoded: wrong class outputs would make all of them detections."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alternative:
-    """A description that differs in one point, and what would be wrong if it were the better one."""
-
-    fault: str
-    remedy: str
-    """Keys and values to write instead."""
-    description: OnnxDescription
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,90 +65,13 @@ class Verdict:
     suspects: tuple[Suspect, ...]
     """The best first."""
     tried: int
+    true_score: float
+    """Mean probability of the true class at the main region's points."""
 
-
-def alternatives(description: OnnxDescription) -> Iterator[Alternative]:
-    """Every description that differs by one usual fault."""
-    yield from _other_points(description)
-    yield from _other_classes(description)
-    yield from _other_edges(description)
-    yield from _other_colors(description.preprocessing, description)
-    yield from _other_fits(description.preprocessing, description)
-
-
-def _other_points(description: OnnxDescription) -> Iterator[Alternative]:
-    points = description.points
-    offset = 0.0 if points.cell_offset else 0.5
-    yield Alternative(
-        fault="boxes are shifted by half a cell",
-        remedy=f"points.cell_offset: {offset}",
-        description=replace(description, points=replace(points, cell_offset=offset)),
-    )
-    order = "column_major" if points.order == "row_major" else "row_major"
-    yield Alternative(
-        fault="rows and columns of the points are swapped",
-        remedy=f"points.order: {order}",
-        description=replace(description, points=replace(points, order=order)),
-    )
-    one_tensor = len(description.cls.tensors.names) == len(description.edges.tensors.names) == 1
-    if one_tensor and len(points.strides) > 1:
-        strides = points.strides[::-1]
-        yield Alternative(
-            fault="levels are in the opposite order",
-            remedy=f"points.strides: {list(strides)}",
-            description=replace(description, points=replace(points, strides=strides)),
-        )
-
-
-def _other_classes(description: OnnxDescription) -> Iterator[Alternative]:
-    classes = description.cls
-    through = classes.activation == "none"
-    yield Alternative(
-        fault="class logits are already through a sigmoid" if through else "class outputs are logits",
-        remedy=f"cls.activation: {'sigmoid' if through else 'none'}",
-        description=replace(description, cls=replace(classes, activation="sigmoid" if through else "none")),
-    )
-
-
-def _other_edges(description: OnnxDescription) -> Iterator[Alternative]:
-    for order in permutations(EDGE_ORDER):
-        if order != description.edges.order:
-            yield Alternative(
-                fault="edges are out of order",
-                remedy=f"edges.order: [{', '.join(order)}]",
-                description=replace(description, edges=replace(description.edges, order=order)),
-            )
-
-
-def _other_colors(pixels: Preprocessing, description: OnnxDescription) -> Iterator[Alternative]:
-    other = replace(pixels, color="BGR" if pixels.color == "RGB" else "RGB")
-    swapped = replace(other, mean=pixels.mean[::-1], std=pixels.std[::-1])
-    yield Alternative(
-        fault="channels are swapped",
-        remedy=f"preprocessing.color: {other.color}",
-        description=replace(description, preprocessing=other),
-    )
-    if swapped != other:
-        yield Alternative(
-            fault="channels are swapped, and mean and std with them",
-            remedy=f"preprocessing.color: {other.color}, mean: {list(swapped.mean)}, "
-            f"std: {list(swapped.std)}",
-            description=replace(description, preprocessing=swapped),
-        )
-
-
-def _other_fits(pixels: Preprocessing, description: OnnxDescription) -> Iterator[Alternative]:
-    if description.input.size is None:
-        return
-    fits: tuple[ResizeMode, ...] = ("stretch", "letterbox", "letterbox_centred")
-    for fit in fits:
-        if fit != pixels.fit:
-            fill = None if fit == "stretch" else pixels.fill or YOLO_FILL
-            yield Alternative(
-                fault="images are fitted into the input in another way",
-                remedy=f"preprocessing.fit: {fit}, fill: {'null' if fill is None else fill}",
-                description=replace(description, preprocessing=replace(pixels, fit=fit, fill=fill)),
-            )
+    @property
+    def weakness(self) -> str | None:
+        """Why it is no teacher as it is described; ``None`` if it finds the objects."""
+        return weakness(self.described)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,23 +101,66 @@ class Check:
             return self._agreement(description, outputs[description.preprocessing])
 
         described = agreement(self.description)
-        tried = list(alternatives(self.description))
+        seen = outputs[self.description.preprocessing]
+        channels = {name: _channels(self.description, name, seen[0]) for name in self.description.tensors}
+        tried = [*alternatives(self.description, channels), *self._by_confusion(described)]
         suspects = []
         for each in tried:
             # What the outputs themselves rule out is no alternative.
             with suppress(TeacherError):
                 suspects.append(Suspect(alternative=each, agreement=agreement(each.description)))
-        better = [suspect for suspect in suspects if is_better(suspect.agreement, described)]
+        better = [suspect for suspect in suspects if is_better(suspect, described)]
         better.sort(key=lambda suspect: (-suspect.agreement.ap, suspect.agreement.score_error))
-        return Verdict(described=described, suspects=tuple(better), tried=len(tried))
+        return Verdict(
+            described=described,
+            suspects=tuple(better),
+            tried=len(tried),
+            true_score=self._true_score(seen),
+        )
+
+    def _by_confusion(self, described: Agreement) -> Iterator[Alternative]:
+        """Classes in the order in which the objects are recognized, if that is another one."""
+        columns = class_columns(self.description, self.manifest.categories)
+        rows: dict[int, ClassConfig] = {}
+        pairs = described.confusion.flatten().argsort(descending=True)
+        for label, guess in (divmod(int(pair), len(columns)) for pair in pairs):
+            row = self.description.classes[columns[label]]
+            if described.confusion[label, guess] and columns[guess] not in rows and row not in rows.values():
+                rows[columns[guess]] = row
+        left = [row for row in self.description.classes if row not in rows.values()]
+        for column, row in enumerate(self.description.classes):
+            if column not in rows and row in left:
+                rows[column] = row
+                left.remove(row)
+        order = tuple(rows[i] if i in rows else left.pop(0) for i in range(len(self.description.classes)))
+        if order != self.description.classes:
+            yield reordered(self.description, "classes are confused with one another", order)
+
+    def _true_score(self, seen: "Sequence[Seen]") -> float:
+        files = self._handle(self.description)
+        view_set = ViewSet(
+            manifest=self.manifest,
+            strides=files.spec.strides,
+            views=ViewsConfig(scales=(self.scale,), flips=(False,)),
+            regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
+            conventions=files.spec.conventions,
+        )
+        scores = []
+        for output, view in zip(seen, view_set, strict=True):
+            raw, main = files.layout.read(output.tensors, view.geometry.padded_hw), view.points.main_region
+            starts = np.cumsum([0, *(height * width for height, width in raw.sizes)])
+            rows = starts[view.points.level[main]] + view.points.position[main]
+            labels = view.labels[view.points.main_gt[main]]
+            scores.append(raw.cls_logits[0, torch.from_numpy(rows), torch.from_numpy(labels)].sigmoid())
+        return float(torch.cat(scores).mean())
 
     @cached_property
     def _model(self) -> OnnxModel:
-        model = self._files(self.description).load()
+        model = self._handle(self.description).load()
         model.place(self.device)
         return model
 
-    def _files(self, description: OnnxDescription) -> OnnxHandle:
+    def _handle(self, description: OnnxDescription) -> OnnxHandle:
         columns = class_columns(description, self.manifest.categories)
         return OnnxHandle(description=description, weights=self.weights, columns=columns)
 
@@ -206,7 +173,7 @@ class Check:
             yield Seen(image_id=record.image_id, geometry=geometry, tensors=self._model.tensors(images))
 
     def _agreement(self, description: OnnxDescription, seen: "Sequence[Seen]") -> Agreement:
-        files = self._files(description)
+        files = self._handle(description)
         spec = dataclasses.replace(files.spec, suppression=quick(description.suppression))
         found: dict[int, Detections] = {}
         for view in seen:
@@ -229,11 +196,36 @@ def quick(suppression: Suppression) -> Suppression:
     return replace(suppression, pre_nms_top=min(suppression.pre_nms_top, CANDIDATES))
 
 
-def is_better(found: Agreement, described: Agreement) -> bool:
-    """Whether an alternative agrees so much better that the description is doubtful."""
-    if found.ap < LEAST_AP * described.ap:
+def _channels(description: OnnxDescription, name: str, seen: Seen) -> int:
+    """How many channels a tensor has."""
+    edges, shape = description.edges.tensors, seen.tensors[name].shape
+    where = edges if name in edges.names else description.cls.tensors
+    return shape[1] if where.channels == "first" else shape[-1]
+
+
+def weakness(agreement: Agreement) -> str | None:
+    """Why what agrees so little with the annotations is no teacher; ``None`` if it finds the objects."""
+    if agreement.blind_recall < MIN_RECALL:
+        recall = f"{agreement.blind_recall:.1%}"
+        return f"expected boxes on at least {MIN_RECALL:.0%} of the objects, but got {recall}"
+    if agreement.recall < MIN_CLASS_SHARE * agreement.blind_recall:
+        return (
+            f"boxes lie on {agreement.blind_recall:.0%} of the objects, but only {agreement.recall:.1%} have "
+            "the object's class: compare the order of classes with that of the file's channels"
+        )
+    if agreement.ap < MIN_AP:
+        return f"expected an AP of at least {MIN_AP}, but got {agreement.ap:.3f}"
+    return None
+
+
+def is_better(suspect: Suspect, described: Agreement) -> bool:
+    """Whether an alternative, good in itself, agrees so much better that the description is doubtful."""
+    other = suspect.agreement
+    if weakness(other) or other.ap < MIN_AP_RATIO * described.ap:
         return False
-    surer = found.score_error < LEAST_CALIBRATION * described.score_error
+    surer = other.score_error < MAX_CALIBRATION * described.score_error
     # Higher scores for everything, right or wrong, would find the objects "better", too.
-    as_sure = described.score_error >= LEAST_CALIBRATION * found.score_error
-    return surer or (as_sure and found.gain_over(described) > LEAST_GAIN)
+    as_sure = described.score_error >= MAX_CALIBRATION * other.score_error
+    gain = other.gain_over(described)
+    fits = suspect.alternative.fault == OTHER_FIT and other.ap > described.ap
+    return surer or (as_sure and gain > (MIN_FIT_GAIN if fits else MIN_GAIN))

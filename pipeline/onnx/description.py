@@ -39,11 +39,11 @@ class PointsConfig(Section, frozen=True, kw_only=True):
     """Where the predicted points lie, and in which order they come."""
 
     strides: tuple[int, ...]
-    """Of the levels, px, in the file's order."""
+    """Strides of the levels, px, in the file's order."""
     order: Literal["row_major", "column_major"]
-    """Of the points of a level."""
+    """Order of the points of a level."""
     cell_offset: float
-    """Of a point in its cell, strides: 0 for NanoDet and GFL, 0.5 for YOLO."""
+    """Where a point lies in its cell, strides: 0 for NanoDet and GFL, 0.5 for YOLO."""
 
     def __post_init__(self) -> None:
         if not self.strides or min(self.strides) < 1 or len(set(self.strides)) < len(self.strides):
@@ -73,14 +73,18 @@ class ClassesConfig(Section, frozen=True, kw_only=True):
     """What the file has already done to the logits; a sigmoid is undone."""
 
 
-class EdgesConfig(Section, frozen=True, kw_only=True):
+class EdgesConfig(Section, frozen=True, kw_only=True, omit_defaults=True):
     """The box distributions: for each edge, one logit a bin."""
 
     tensors: TensorsConfig
     bins: int
     """``reg_max + 1``; bin ``i`` stands for a distance of ``i`` strides."""
     order: tuple[Edge, ...]
-    """Of the edges in the channels."""
+    """Edges in the order of the channels."""
+    layout: Literal["edges_first", "bins_first"] = "edges_first"
+    """Whether the channels are ``[4, bins]`` or ``[bins, 4]``."""
+    activation: Literal["none", "softmax"] = "none"
+    """What the file has already done to the logits of an edge; a softmax is undone."""
 
     def __post_init__(self) -> None:
         if self.bins < 2:
@@ -93,7 +97,7 @@ class ClassConfig(Section, frozen=True, kw_only=True):
     """One class of the teacher, in the order of its channels."""
 
     category_id: int
-    """Of the dataset's category that it means."""
+    """Id of the dataset's category that it means."""
     name: str
 
 
@@ -106,7 +110,7 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
     """Path of the ONNX file: absolute, or relative to the description; ``${NAME}`` stands for an environment
     variable."""
     sha256: str | None
-    """Of the file, if it is to be that one and no other."""
+    """Digest of the file, if it is to be that one and no other."""
     input: InputConfig
     preprocessing: Preprocessing
     points: PointsConfig

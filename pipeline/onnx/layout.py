@@ -8,11 +8,15 @@ from torch import Tensor
 
 from pipeline.core.errors import TeacherError
 from pipeline.detector.head import EDGES, RawOutputs
-from pipeline.onnx.description import EDGE_ORDER, OnnxDescription, PointsConfig, TensorsConfig
+from pipeline.onnx.description import EDGE_ORDER, EdgesConfig, OnnxDescription, PointsConfig, TensorsConfig
 from pipeline.views.pyramid import Grid, Size
 
 PROBABILITY_EPSILON = 1e-7
 """Probabilities are clamped to this far from 0 and 1 before the sigmoid is undone."""
+
+
+SUM_TOLERANCE = 0.01
+"""Probabilities of an edge sum to 1 within this, in half precision too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +39,11 @@ class Layout:
         cls_logits = _levels(tensors, classes.tensors, points, grid, len(description.classes))
         edge_logits = _levels(tensors, edges.tensors, points, grid, EDGES * edges.bins)
         ascending = sorted(range(len(points.strides)), key=lambda level: points.strides[level])
-        order = [edges.order.index(edge) for edge in EDGE_ORDER]
         chosen = torch.cat([cls_logits[level] for level in ascending], dim=1)[..., list(self.columns)]
         distributions = torch.cat([edge_logits[level] for level in ascending], dim=1)
         return RawOutputs(
             cls_logits=_undo_sigmoid(chosen) if classes.activation == "sigmoid" else chosen,
-            edge_logits=distributions.reshape(*distributions.shape[:2], EDGES, edges.bins)[:, :, order],
+            edge_logits=_edge_logits(distributions, edges),
             sizes=tuple(grid.sizes[level] for level in ascending),
         )
 
@@ -55,12 +58,12 @@ def _levels(
     """``Tensor[B, H * W, width]`` of every level, in the file's order of levels, points row-major."""
     rows = [_rows(tensors[name], where) for name in where.names]
     expected = [len(grid)] if len(rows) == 1 else grid.lengths
-    for name, found, length in zip(where.names, rows, expected, strict=True):
-        if tuple(found.shape[1:]) != (length, width):
+    for name, given, length in zip(where.names, rows, expected, strict=True):
+        if tuple(given.shape[1:]) != (length, width):
             raise TeacherError(
                 f"tensor {name!r}: expected {length} points of {width} channels for strides "
-                f"{list(points.strides)}, but got {found.shape[1]} of {found.shape[2]} (shape "
-                f"{tuple(tensors[name].shape)}); mind input.size, points.strides, channels and columns"
+                f"{list(points.strides)}, but got {given.shape[1]} of {given.shape[2]} (shape "
+                f"{tuple(tensors[name].shape)}); compare input.size, points.strides, channels and columns"
             )
     levels = torch.split(rows[0], grid.lengths, dim=1) if len(rows) == 1 else rows
     return [_row_major(level, size, points) for level, size in zip(levels, grid.sizes, strict=True)]
@@ -81,11 +84,33 @@ def _row_major(level: Tensor, size: Size, points: PointsConfig) -> Tensor:
     return columns.transpose(1, 2).flatten(1, 2)
 
 
-def _undo_sigmoid(probabilities: Tensor) -> Tensor:
-    least, most = (float(value) for value in probabilities.aminmax())
-    if least < 0 or most > 1:
+def _edge_logits(channels: Tensor, edges: EdgesConfig) -> Tensor:
+    """``Tensor[B, N, 4 * bins]`` in the file's order to logits ``Tensor[B, N, 4, bins]`` in ours."""
+    rows = channels.shape[:-1]
+    if edges.layout == "bins_first":
+        values = channels.reshape(*rows, edges.bins, EDGES).transpose(-1, -2)
+    else:
+        values = channels.reshape(*rows, EDGES, edges.bins)
+    values = values[:, :, [edges.order.index(edge) for edge in EDGE_ORDER]]
+    least, greatest = (float(value) for value in values.aminmax())
+    sums_to_one = 0 <= least <= greatest <= 1 + SUM_TOLERANCE and bool(
+        ((values.sum(dim=-1) - 1).abs() < SUM_TOLERANCE).all()
+    )
+    if sums_to_one != (edges.activation == "softmax"):
+        expected, doing = ("softmax", "sum to 1") if sums_to_one else ("none", "do not sum to 1")
         raise TeacherError(
-            f"cls.activation: expected 'none', for the class outputs are from {least:.3g} to {most:.3g}, "
+            f"edges.activation: expected {expected!r}, for the bins of an edge are from {least:.3g} to "
+            f"{greatest:.3g} and {doing}"
+        )
+    # Logits are known but for a constant, which no softmax sees, whatever its temperature.
+    return values.clamp(min=PROBABILITY_EPSILON).log() if sums_to_one else values
+
+
+def _undo_sigmoid(probabilities: Tensor) -> Tensor:
+    least, greatest = (float(value) for value in probabilities.aminmax())
+    if least < 0 or greatest > 1:
+        raise TeacherError(
+            f"cls.activation: expected 'none', for the class outputs are from {least:.3g} to {greatest:.3g}, "
             "which no sigmoid gives"
         )
     return torch.logit(probabilities, eps=PROBABILITY_EPSILON)

@@ -1,12 +1,14 @@
 """A detector that ONNX Runtime runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.core.errors import TeacherError
@@ -18,8 +20,11 @@ from pipeline.views.classes import Category, ids_difference
 
 INSTALL = "`uv sync --extra onnx` or `pip install -e '.[onnx]'`"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-QUIET = 3
-"""ONNX Runtime's log level for errors alone."""
+QUIET = 4
+"""ONNX Runtime's log level for what ends the process: errors are raised as well."""
+
+INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+"""What a file may take, in ONNX Runtime's words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +96,8 @@ class OnnxModel:
     """An ONNX file as a ``BoxModel``.
 
     On the CPU a call stays in its thread, for the last bits of a convolution depend on how many threads
-    share it; several calls may run at once.
+    share it; several calls may run at once. A file of a fixed batch gets just that, the last one filled up;
+    one that does not take two images at once gets one by one.
     """
 
     def __init__(self, files: OnnxHandle) -> None:
@@ -100,10 +106,11 @@ class OnnxModel:
         self._files = files
         self._layout = files.layout
         self._session: Any = None
-        self._batch: int | None = None
+        self._input = InputFormat(dtype=np.dtype(np.float32), channels_last=False, batch=None)
+        self._unbatched = False
 
     def place(self, device: torch.device) -> None:
-        """Open the file on a device.
+        """Open the file on a device, and try it on black images.
 
         Raises:
             TeacherError: ONNX Runtime is not installed or has no provider for the device, or the file is not
@@ -114,23 +121,84 @@ class OnnxModel:
         outputs = [output.name for output in session.get_outputs()]
         inner = [name for name in description.tensors if name not in outputs]
         self._session = _open(_with_outputs(self._files.weights, inner), device) if inner else session
-        self._batch = _require_input(self._session, description, self._files.weights)
+        self._input = _input_format(self._session, description, self._files.weights)
+        self._find_batch()
 
     def __call__(self, images: Tensor) -> RawOutputs:
         """Outputs for ``Tensor[B, 3, H, W]``."""
         return self._layout.read(self.tensors(images), (images.shape[-2], images.shape[-1]))
 
     def tensors(self, images: Tensor) -> dict[str, Tensor]:
-        """The described tensors as the file gives them."""
+        """The described tensors as the file gives them, with an axis for images."""
         assert self._session is not None, "place() comes first"
-        names = list(self._files.description.tensors)
-        runs = torch.split(images, self._batch or len(images))
-        parts = [self._run(names, run) for run in runs]
-        return {name: torch.cat(tensors) for name, *tensors in zip(names, *parts, strict=True)}
+        batch = self._input.batch or len(images)
+        parts = []
+        for part in torch.split(images, batch):
+            filled = torch.cat([part, part[-1:].expand(batch - len(part), -1, -1, -1)])
+            outputs = self._run(filled)
+            whole = {name: tensor[None] if self._unbatched else tensor for name, tensor in outputs.items()}
+            parts.append({name: tensor[: len(part)] for name, tensor in whole.items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _run(self, names: Sequence[str], images: Tensor) -> list[Tensor]:
-        feed = {self._files.description.input.name: images.cpu().contiguous().numpy()}
-        return [torch.from_numpy(array) for array in self._session.run(names, feed)]
+    def black_images(self, number: int) -> Tensor:
+        """Zeros ``Tensor[number, 3, H, W]`` that the file takes: if any, of two cells of the last level."""
+        side = 2 * max(self.spec.strides)
+        return torch.zeros(number, 3, *(self.spec.input_hw or (side, side)))
+
+    def _find_batch(self) -> None:
+        """Find out whether outputs have an axis for images, and whether two may be given at once."""
+        number = self._input.batch or 1
+        tried = self._run(self.black_images(number))
+        self._unbatched = number == 1 and any(
+            len(tensor) != 1 or tensor.ndim < 3 for tensor in tried.values()
+        )
+        if self._unbatched or (self._input.batch is None and not self._takes_two()):
+            self._input = replace(self._input, batch=1)
+        elif number > 1 and any(len(tensor) != number for tensor in tried.values()):
+            shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tried.items())
+            raise TeacherError(
+                f"{self._files.weights}: expected outputs for the {number} images of a run, but got {shapes}"
+            )
+
+    def _takes_two(self) -> bool:
+        """A batch that is declared free may be fixed by what is done within the graph."""
+        try:
+            return all(len(tensor) == 2 for tensor in self._run(self.black_images(2)).values())
+        except TeacherError:
+            return False
+
+    def _run(self, images: Tensor) -> dict[str, Tensor]:
+        names, shape = list(self._files.description.tensors), tuple(images.shape)
+        feed = {self._files.description.input.name: self._input.convert(images)}
+        try:
+            arrays = self._session.run(names, feed)
+        except Exception as error:  # ONNX Runtime's have no base class of their own
+            raise TeacherError(
+                f"{self._files.weights}: expected a graph that takes images of shape {shape}, but it fails: "
+                f"{one_line(error)}"
+            ) from error
+        for name, array in zip(names, arrays, strict=True):
+            if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.ndim:
+                kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+                raise TeacherError(f"tensor {name!r}: expected an array of floating-point, but got {kind}")
+        return {name: torch.from_numpy(array).float() for name, array in zip(names, arrays, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFormat:
+    """How a file takes its images."""
+
+    dtype: np.dtype[Any]
+    channels_last: bool
+    batch: int | None
+    """Images of a run, if the file fixes it."""
+
+    def convert(self, images: Tensor) -> NDArray[Any]:
+        """``Tensor[B, 3, H, W]`` as the file takes it."""
+        laid = images.cpu().permute(0, 2, 3, 1) if self.channels_last else images.cpu()
+        if self.dtype == np.uint8:
+            laid = laid.round().clamp(0, 255)
+        return np.ascontiguousarray(laid.numpy().astype(self.dtype))
 
 
 def import_optional(name: str, purpose: str) -> Any:
@@ -153,17 +221,18 @@ def _open(model: Path | bytes, device: torch.device) -> Any:
     source = str(model) if isinstance(model, Path) else model
     try:
         return runtime.InferenceSession(source, options, providers=_providers(runtime, device))
-    except runtime.capi.onnxruntime_pybind11_state.NoSuchFile as error:
-        raise TeacherError(f"{model!s}: expected an ONNX file, but there is none") from error
-    except (
-        runtime.capi.onnxruntime_pybind11_state.Fail,
-        runtime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-        runtime.capi.onnxruntime_pybind11_state.InvalidGraph,
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
+    except TeacherError:
+        raise
+    except Exception as error:  # ONNX Runtime's have no base class of their own
+        name = model if isinstance(model, Path) else "its graph"
         raise TeacherError(
-            f"expected an ONNX file that can be run, but it cannot be opened: {reason}"
+            f"{name}: expected an ONNX file that can be run, but it cannot be opened: {one_line(error)}"
         ) from error
+
+
+def one_line(error: Exception) -> str:
+    """What another library has to say, whole."""
+    return " ".join(str(error).split())
 
 
 def _providers(runtime: Any, device: torch.device) -> list[Any]:
@@ -186,7 +255,7 @@ def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
         TeacherError: A name is nowhere in the graph, or the package onnx is not installed.
     """
     onnx = import_optional("onnx", f"reading {', '.join(names)} from within {path.name}")
-    model = onnx.load(str(path))
+    model = read_graph(onnx, path)
     known = {name for node in model.graph.node for name in node.output}
     for name in names:
         if name not in known:
@@ -195,24 +264,64 @@ def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
                 f"{path}: expected a tensor {name!r}, but there is none; its outputs are {outputs}"
             )
         model.graph.output.append(onnx.ValueInfoProto(name=name))
-    serialized: bytes = model.SerializeToString()
-    return serialized
+    return serialize_graph(model, path)
 
 
-def _require_input(session: Any, description: OnnxDescription, path: Path) -> int | None:
-    """Check the input against its description; the number of images in a run, if the file fixes it.
+def read_graph(onnx: Any, path: Path, *, with_data: bool = True) -> Any:
+    """A graph, with the weights that lie in files beside it.
 
     Raises:
-        TeacherError: It has another name or size.
+        TeacherError: It cannot be read.
     """
-    inputs = {each.name: each.shape for each in session.get_inputs()}
+    try:
+        return onnx.load(str(path), load_external_data=with_data)
+    except Exception as error:  # protobuf's, the file system's and onnx's own
+        raise TeacherError(
+            f"{path}: expected an ONNX file, but it cannot be read: {one_line(error)}"
+        ) from error
+
+
+def serialize_graph(model: Any, path: Path) -> bytes:
+    """A graph as one file.
+
+    Raises:
+        TeacherError: It has more than the 2 GB that such a file can have.
+    """
+    try:
+        content: bytes = model.SerializeToString()
+    except Exception as error:  # protobuf's have changed from one release to the next
+        raise TeacherError(f"{path}: expected less than 2 GB with its weights: {one_line(error)}") from error
+    return content
+
+
+def _input_format(session: Any, description: OnnxDescription, path: Path) -> InputFormat:
+    """Check the input against its description.
+
+    Raises:
+        TeacherError: It has another name, type, layout or size.
+    """
+    inputs = {each.name: each for each in session.get_inputs()}
     if list(inputs) != [description.input.name]:
         raise TeacherError(
             f"{path}: expected one input {description.input.name!r}, but got {', '.join(inputs)}; "
-            "mind input.name"
+            "compare input.name"
         )
-    batch, _, *size = inputs[description.input.name]
+    (given,) = inputs.values()
+    shape, pixels = list(given.shape), description.preprocessing
+    if given.type not in INPUT_TYPES:
+        raise TeacherError(f"{path}: expected input of {', '.join(INPUT_TYPES)}, but got {given.type}")
+    dtype = np.dtype(INPUT_TYPES[given.type])
+    if dtype == np.uint8 and (set(pixels.mean), set(pixels.std)) != ({0.0}, {1.0}):
+        raise TeacherError(
+            f"{path}: preprocessing: expected mean [0, 0, 0] and std [1, 1, 1], for it takes bytes, but "
+            f"got {list(pixels.mean)} and {list(pixels.std)}"
+        )
+    channels_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+    if len(shape) != 4 or (shape[3 if channels_last else 1] not in (3, None) and isinstance(shape[1], int)):
+        raise TeacherError(f"{path}: expected an input of [N, 3, H, W] or [N, H, W, 3], but got {shape}")
+    size = shape[1:3] if channels_last else shape[2:]
     fixed = tuple(side for side in size if isinstance(side, int))
     if fixed and fixed != description.input.size:
         raise TeacherError(f"{path}: expected input.size {list(fixed)}, but got {description.input.size}")
-    return batch if isinstance(batch, int) and batch > 0 else None
+    batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
+    return InputFormat(dtype=dtype, channels_last=channels_last, batch=batch)

@@ -1,11 +1,13 @@
 """A model's files: what it is, known from its description alone; loaded only when it is to run."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from msgspec.structs import replace
 
 from pipeline.core.config import structure
@@ -15,9 +17,13 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
-from pipeline.onnx.model import OnnxHandle, class_columns
+from pipeline.onnx.model import OnnxHandle, class_columns, import_optional, read_graph, serialize_graph
 from pipeline.views.classes import Category, described_difference
 from pipeline.views.conventions import Conventions
+
+EMBEDDING = "an ONNX file whose weights lie beside it"
+EXTERNAL = b"location"
+"""Stands in every ONNX file whose weights lie beside it: the key of their file's name."""
 
 ONNX = "onnx"
 """Key of a description under which that of an ONNX file stands."""
@@ -65,7 +71,7 @@ class GflHandle:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """Of the detector."""
+        """The detector's architecture."""
         return self.config.to_json()
 
     def load(self) -> GFL:
@@ -112,10 +118,38 @@ def onnx_files(description: OnnxDescription, file: Path, categories: tuple[Categ
     """
     if not file.is_file():
         raise TeacherError(f"{file}: expected an ONNX file, but there is none")
-    found = sha256_of_file(file)
-    if description.sha256 not in (None, found):
-        raise TeacherError(f"{file}: expected the file of sha256 {description.sha256}, but got {found}")
+    digest = sha256_of_onnx(file) if description.sha256 else None
+    if digest != description.sha256:
+        raise TeacherError(f"{file}: expected the file of sha256 {description.sha256}, but got {digest}")
     return OnnxHandle(description=description, weights=file, columns=class_columns(description, categories))
+
+
+def external_data(file: Path) -> list[Path]:
+    """Files beside an ONNX file that hold its weights, ascending.
+
+    Raises:
+        TeacherError: It cannot be read, or the package onnx is not installed.
+    """
+    if EXTERNAL not in file.read_bytes():
+        return []
+    model = read_graph(import_optional("onnx", EMBEDDING), file, with_data=False)
+    tensors = [
+        *model.graph.initializer,
+        *(
+            attribute.t
+            for node in model.graph.node
+            for attribute in node.attribute
+            if attribute.HasField("t")
+        ),
+    ]
+    entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
+    return sorted({file.parent / entry.value for entry in entries})
+
+
+def sha256_of_onnx(file: Path) -> str:
+    """Digest of an ONNX file; if its weights lie beside it, of its digest and theirs."""
+    digests = [sha256_of_file(each) for each in (file, *external_data(file))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def read_onnx(path: Path, categories: tuple[Category, ...]) -> OnnxHandle:
@@ -132,9 +166,12 @@ def read_onnx(path: Path, categories: tuple[Category, ...]) -> OnnxHandle:
 def import_onnx(path: Path, categories: tuple[Category, ...], weights: Path) -> None:
     """Copy an ONNX teacher to the place of a run's teacher: from there on it depends on nothing else.
 
+    It is run once on a black image, so that what is wrong with it shows here; weights in files beside the
+    graph become part of the copy.
+
     Args:
-        path: Of its YAML description.
-        categories: Of the dataset.
+        path: Its YAML description.
+        categories: The dataset's.
         weights: Where a GFL teacher's weights would lie; both files get its name, with other suffixes.
 
     Raises:
@@ -142,9 +179,16 @@ def import_onnx(path: Path, categories: tuple[Category, ...], weights: Path) -> 
         TeacherError: There is no file, it is another than described, or it does not know the categories.
     """
     files = read_onnx(path, categories)
+    model = files.load()
+    model.place(torch.device("cpu"))
+    model(model.black_images(1))
     copy = weights.with_suffix(".onnx")
     with atomic_path(copy) as partial:
-        shutil.copyfile(files.weights, partial)
+        if external_data(files.weights):
+            onnx = import_optional("onnx", EMBEDDING)
+            partial.write_bytes(serialize_graph(read_graph(onnx, files.weights), files.weights))
+        else:
+            shutil.copyfile(files.weights, partial)
     described = replace(files.description, file=copy.name, sha256=sha256_of_file(copy))
     document = {ONNX: described.to_json(), **described.conventions.to_json()}
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"

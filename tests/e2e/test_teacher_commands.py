@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from onnx_cases import clairvoyant_description, clairvoyant_manifest, write_clairvoyant, write_description
+from onnx_cases import (
+    clairvoyant_description,
+    clairvoyant_manifest,
+    with_random_values,
+    write_clairvoyant,
+    write_description,
+)
 
 from pipeline.cli.main import main
 from pipeline.core.config import structure
@@ -76,11 +82,21 @@ def test_a_wrong_description_ends_with_its_fault_and_remedy(ldp: Ldp, dataset: P
     assert said.endswith("wrong.yaml: boxes are shifted by half a cell; try points.cell_offset: 0.5")
 
 
-def test_classes_of_other_names_than_the_datasets_are_shown(ldp: Ldp, dataset: Path) -> None:
+def test_classes_of_other_names_than_the_datasets_are_refused(ldp: Ldp, dataset: Path) -> None:
     document = clairvoyant_description("c.onnx")
     document["classes"][1]["name"] = "dos"
     said = ldp("check", write_description(document, dataset / "dos.yaml"), "--dataset", dataset)
-    assert "category 2 is 'two' in the dataset, and 'dos' in the description" in said
+    assert "exit: error: clairvoyant: classes: expected class 'two' (id 2), but got 'dos' (id 2)" in said
+
+
+def test_a_teacher_that_finds_nothing_fails_with_what_else_the_graph_has(ldp: Ldp, dataset: Path) -> None:
+    manifest = clairvoyant_manifest(dataset / "again")
+    write_clairvoyant(manifest, dataset / "random.onnx", with_random_values)
+    described = write_description(clairvoyant_description("random.onnx"), dataset / "random.yaml")
+    said = ldp("check", described, "--dataset", dataset)
+    assert "nothing looks wrong" not in said
+    assert "  said [84, 34]" in said
+    assert "exit: error: " in said.splitlines()[-1]
 
 
 def test_a_scale_that_the_input_does_not_take_is_refused(ldp: Ldp, dataset: Path) -> None:

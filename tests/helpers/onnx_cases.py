@@ -1,7 +1,7 @@
 """Small ONNX teachers: an exported GFL with one tensor a level, and a clairvoyant of one tensor for all."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +162,34 @@ def _two_bins(distances: Tensor) -> Tensor:
     return probabilities.log()
 
 
-def write_clairvoyant(manifest: Manifest, path: Path, *, sigmoid: bool = False) -> None:
+Rows = NDArray[np.float32]
+
+
+def with_scores(rows: Rows) -> Rows:
+    """Class logits through a sigmoid."""
+    return np.concatenate([1 / (1 + np.exp(-rows[..., :2])), rows[..., 2:]], axis=-1)
+
+
+def with_softmax(rows: Rows) -> Rows:
+    """Edges through a softmax."""
+    edges = torch.from_numpy(rows[..., 2:]).unflatten(-1, (4, BINS)).softmax(dim=-1).flatten(-2)
+    return np.concatenate([rows[..., :2], edges.numpy()], axis=-1)
+
+
+def with_bins_first(rows: Rows) -> Rows:
+    """Bins before edges in the channels."""
+    edges = rows[..., 2:].reshape(*rows.shape[:-1], 4, BINS).swapaxes(-1, -2)
+    return np.concatenate([rows[..., :2], edges.reshape(*rows.shape[:-1], -1)], axis=-1)
+
+
+def with_random_values(rows: Rows) -> Rows:
+    """What a network without training would say."""
+    return np.random.default_rng(0).standard_normal(rows.shape, np.float32)
+
+
+def write_clairvoyant(manifest: Manifest, path: Path, edit: Callable[[Rows], Rows] = np.asarray) -> None:
     """An ONNX file that knows an image by its first channel, and looks up what it is to say."""
-    table = np.stack([clairvoyant_rows(record) for record in manifest.images])
-    if sigmoid:
-        table[..., :2] = 1 / (1 + np.exp(-table[..., :2]))
+    table = edit(np.stack([clairvoyant_rows(record) for record in manifest.images]))
     constants = {
         "table": table,
         "level": np.array(LEVEL_OF_RED, np.float32),
@@ -186,20 +209,42 @@ def write_clairvoyant(manifest: Manifest, path: Path, *, sigmoid: bool = False) 
     save_graph(nodes, constants, {"rows": ["batch", *table.shape[1:]]}, path)
 
 
-def append_sigmoid(source: Path, path: Path, classes: int) -> None:
-    """A copy of a file whose only output gets a sigmoid on its first channels, and the name ``rows``."""
+def append_to_output(source: Path, path: Path, classes: int, part: str) -> None:
+    """A copy of a file whose only output, now called ``rows``, is changed in one part.
+
+    Args:
+        source: Of one output ``[N, P, classes + 4 * bins]``.
+        path: Of the copy.
+        classes: How many channels are classes.
+        part: ``scores`` (classes through a sigmoid), ``softmax`` (edges through one), ``bins_first``.
+    """
     model = onnx.load(str(source))
     graph = model.graph
     (old,) = graph.output
-    width = old.type.tensor_type.shape.dim[2].dim_value
-    for name, value in (("start", 0), ("border", classes), ("end", width), ("channels", 2)):
-        graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+    points, width = (dim.dim_value for dim in old.type.tensor_type.shape.dim[1:])
+    bins = (width - classes) // 4
+    constants = {"start": [0], "border": [classes], "end": [width], "axis": [2]}
+    constants |= {"split": [-1, points, 4, bins], "joined": [-1, points, 4 * bins]}
+    for name, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), f"new_{name}"))
+    changed = {
+        "scores": [helper.make_node("Sigmoid", ["new_cls"], ["new_cls_out"])],
+        "softmax": [helper.make_node("Softmax", ["new_parts"], ["new_parts_out"], axis=3)],
+        "bins_first": [helper.make_node("Transpose", ["new_parts"], ["new_parts_out"], perm=[0, 1, 3, 2])],
+    }[part]
+    scores = part == "scores"
     graph.node.extend(
         [
-            helper.make_node("Slice", [old.name, "start", "border", "channels"], ["logits"]),
-            helper.make_node("Sigmoid", ["logits"], ["scores"]),
-            helper.make_node("Slice", [old.name, "border", "end", "channels"], ["others"]),
-            helper.make_node("Concat", ["scores", "others"], ["rows"], axis=2),
+            helper.make_node("Slice", [old.name, "new_start", "new_border", "new_axis"], ["new_cls"]),
+            helper.make_node("Slice", [old.name, "new_border", "new_end", "new_axis"], ["new_edges"]),
+            helper.make_node("Reshape", ["new_edges", "new_split"], ["new_parts"]),
+            *changed,
+            helper.make_node(
+                "Reshape", ["new_parts" if scores else "new_parts_out", "new_joined"], ["new_edges_out"]
+            ),
+            helper.make_node(
+                "Concat", ["new_cls_out" if scores else "new_cls", "new_edges_out"], ["rows"], axis=2
+            ),
         ]
     )
     new = onnx.ValueInfoProto()
