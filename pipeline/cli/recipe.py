@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def new_recipe(name: str, source: str) -> Path:
     if is_dataset:
         text = _for_dataset(text, Path(source))
     folder.mkdir(parents=True)
-    (folder / "dvc.yaml").symlink_to("../../dvc.yaml")
+    # A copy: DVC reads a symbolic link of an older commit as the text that git keeps of it.
+    shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
     with atomic_path(folder / PARAMS) as partial:
         partial.write_text(text)
     return folder / PARAMS

@@ -27,7 +27,7 @@ def computed(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("recipes") / "project"
     shutil.copytree(finished_repository, folder, symlinks=True)
     (folder / "recipes/other").mkdir()
-    (folder / OTHER).symlink_to("../../dvc.yaml")
+    shutil.copyfile(folder / "dvc.yaml", folder / OTHER)
     write_params(folder / "recipes/other", other_params())
     shutil.copytree(folder / "runs" / NAME, folder / "runs/other")
     # Both stores differ, as those of two recipes do.
@@ -93,3 +93,9 @@ def test_an_experiment_on_one_recipe_runs_its_student_alone(both: Path) -> None:
     assert "train_student@ld" in output
     assert "Running stage 'recipes/other/dvc.yaml:prepare_teacher" not in output
     assert repro(both) == set()
+
+
+def test_commands_that_look_into_commits_know_every_recipe(both: Path) -> None:
+    """They read each recipe's stages from git, where a link would be a text."""
+    run(both, "dvc", "gc", "--workspace", "--all-commits", "--dry", "--force")
+    run(both, "dvc", "metrics", "diff", "HEAD")
