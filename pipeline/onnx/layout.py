@@ -56,7 +56,7 @@ def _levels(
     width: int,
 ) -> list[Tensor]:
     """``Tensor[B, H * W, width]`` of every level, in the file's order of levels, points row-major."""
-    rows = [_rows(tensors[name], where) for name in where.names]
+    rows = [_rows(tensors[name], where, width) for name in where.names]
     expected = [len(grid)] if len(rows) == 1 else grid.lengths
     for name, given, length in zip(where.names, rows, expected, strict=True):
         if tuple(given.shape[1:]) != (length, width):
@@ -69,9 +69,16 @@ def _levels(
     return [_row_major(level, size, points) for level, size in zip(levels, grid.sizes, strict=True)]
 
 
-def _rows(tensor: Tensor, where: TensorsConfig) -> Tensor:
-    """``Tensor[B, C, ...]`` or ``Tensor[B, ..., C]`` to ``Tensor[B, points, columns]``."""
-    last = tensor.movedim(1, -1) if where.channels == "first" else tensor
+def _rows(tensor: Tensor, where: TensorsConfig, width: int) -> Tensor:
+    """``Tensor[B, C, ...]`` or ``Tensor[B, ..., C]`` to ``Tensor[B, points, columns]``.
+
+    Channels may stand in two axes, such as ``[B, 4, bins, points]``, if no columns are cut out of them.
+    """
+    first = where.channels == "first"
+    axes = (1, 2) if first else (-2, -1)
+    if where.columns is None and tensor.ndim == 4 and tensor.shape[axes[0]] * tensor.shape[axes[1]] == width:
+        tensor = tensor.flatten(*axes)
+    last = tensor.movedim(1, -1) if first else tensor
     rows = last.flatten(1, -2)
     return rows if where.columns is None else rows[..., slice(*where.columns)]
 

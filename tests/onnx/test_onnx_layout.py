@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from onnx_cases import BINS, SIDE, clairvoyant_description
@@ -81,6 +82,35 @@ def test_points_column_after_column() -> None:
 def test_edges_in_another_order() -> None:
     edges = rows(EDGES).reshape(IMAGES, -1, 4, BINS)[:, :, [1, 0, 3, 2]].flatten(2)
     check_equal(described(order=["t", "l", "b", "r"]), {"c": rows(CLS), "e": edges})
+
+
+def test_channels_in_two_axes() -> None:
+    edges = rows(EDGES)
+    split = edges.reshape(IMAGES, -1, 4, BINS)
+    check_equal(described(), {"c": rows(CLS), "e": split})
+    check_equal(described(channels="first"), {"c": rows(CLS).mT, "e": split.permute(0, 2, 3, 1)})
+    by_bins = replace_edges(described(), layout="bins_first")
+    check_equal(by_bins, {"c": rows(CLS), "e": split.transpose(-1, -2)})
+    check_equal(by_bins, {"c": rows(CLS), "e": split.transpose(-1, -2).flatten(2)})
+
+
+def test_a_softmax_is_undone_but_for_a_constant_and_never_assumed() -> None:
+    softened = rows(EDGES).reshape(IMAGES, -1, 4, BINS).softmax(-1).flatten(2)
+    raw = replace_edges(described(), activation="softmax").read({"c": rows(CLS), "e": softened}, HW)
+    expected = rows(EDGES).reshape(IMAGES, -1, 4, BINS)
+    for temperature in (1, 10):
+        torch.testing.assert_close(
+            (raw.edge_logits / temperature).softmax(-1), (expected / temperature).softmax(-1)
+        )
+    with pytest.raises(TeacherError, match=r"edges\.activation: expected 'softmax', for the bins of an edge"):
+        described().read({"c": rows(CLS), "e": softened}, HW)
+    with pytest.raises(TeacherError, match=r"edges\.activation: expected 'none', for the bins of an edge"):
+        replace_edges(described(), activation="softmax").read({"c": rows(CLS), "e": rows(EDGES)}, HW)
+
+
+def replace_edges(read: Layout, /, **changes: Any) -> Layout:
+    edges = msgspec.structs.replace(read.description.edges, **changes)
+    return replace(read, description=msgspec.structs.replace(read.description, edges=edges))
 
 
 def test_a_sigmoid_is_undone() -> None:
