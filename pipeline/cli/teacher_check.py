@@ -18,7 +18,7 @@ from pipeline.detector.device import device
 from pipeline.onnx.models import read_onnx
 from pipeline.views.manifest import Manifest
 
-COLUMNS = ("AP", "recall", "any", "IoU", "score +-")
+COLUMNS = ("AP", "recall", "any", "IoU", "score+-")
 SHOWN_SUSPECTS = 3
 SHOWN_TENSORS = 12
 
