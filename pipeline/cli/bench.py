@@ -28,15 +28,13 @@ from pipeline.training.processes import SINGLE_PROCESS
 logger = logging.getLogger(__name__)
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the sub-command."""
-    parser = commands.add_parser(
-        "bench",
-        help="measure what distillation costs on this machine, beside plain training and torchvision's FCOS",
-        description="Measures in one process, in turns: a student's training step plain, with the teacher in "
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = (
+        "Measures in one process, in turns: a student's training step plain, with the teacher in "
         f"the loop, from a store, and a step of {peer.NAME} at the same size, batch and precision; the cache "
         "stage beside the teacher's forward pass alone. Weights are random and images drawn, so no dataset "
-        "is needed. LDP_DEVICE names the device; --json FILE also writes the table, to FILE with suffix .md.",
+        "is needed. LDP_DEVICE names the device; --json FILE also writes the table, to FILE with suffix .md."
     )
     add_recipe(parser)
     add = parser.add_argument

@@ -17,7 +17,7 @@ COMMANDS = {
     "teacher": "import, export, check or evaluate a teacher",
     "bench": "what distillation costs here, beside plain training and torchvision",
 }
-"""Modules of this package, each of which declares the sub-command of its name, and what they do."""
+"""Modules of this package, whose ``add_command`` declares the arguments, and what they do."""
 
 
 def main() -> None:
@@ -46,10 +46,9 @@ def _parser(first: list[str]) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, words in COMMANDS.items():
+        command = commands.add_parser(name, help=words)
         if [name] == first:
-            import_module(f"pipeline.cli.{name}").add_command(commands)
-        else:
-            commands.add_parser(name, help=words)
+            import_module(f"pipeline.cli.{name}").add_command(command)
     return parser
 
 

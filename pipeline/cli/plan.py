@@ -43,17 +43,14 @@ GPU_BATCH = 2
 logger = logging.getLogger(__name__)
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the sub-command."""
-    parser = commands.add_parser(
-        "plan",
-        help="what a recipe will cost: views, store bytes, hours, and from how many students on it pays",
-        description="Plans a sample of the recipe's views from the annotations, and measures on this machine "
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = (
+        "Plans a sample of the recipe's views from the annotations, and measures on this machine "
         "the teacher's forward pass, the writing and reading of a small store, and a training step of the "
-        "students, all at the recipe's size. Neither images nor weights are needed.",
-        epilog=FORMULA,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "students, all at the recipe's size. Neither images nor weights are needed."
     )
+    parser.epilog, parser.formatter_class = FORMULA, argparse.RawDescriptionHelpFormatter
     add_recipe(parser)
     add = parser.add_argument
     add("--annotations", type=Path, metavar="FILE", help="take the statistics from this COCO file instead")

@@ -23,27 +23,20 @@ ANNOTATIONS = {split: (f"annotations/instances_{split}*.json", f"{split}*") for 
 COCO_AREAS = (32, 96)
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the sub-command."""
-    parser = commands.add_parser("recipe", description=__doc__)
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = __doc__
     parser.set_defaults(run=lambda _arguments: sys.stdout.write(render_recipes()))
     actions = parser.add_subparsers(metavar="ACTION")
     new = actions.add_parser("new", help="make recipes/NAME from another recipe, or for a COCO folder")
     new.add_argument("name", metavar="NAME")
-    new.add_argument(
-        "--from",
-        dest="source",
-        required=True,
-        metavar="RECIPE|FOLDER",
-        help="a recipe, or a dataset's folder",
-    )
+    source = "a recipe, or a dataset's folder"
+    new.add_argument("--from", dest="source", required=True, metavar="RECIPE|FOLDER", help=source)
     new.set_defaults(run=run_new)
-    check = actions.add_parser(
-        "check", help="check a recipe, its images and its teacher before anything runs"
-    )
-    check.add_argument(
-        "recipe", nargs="?", default=str(PARAMS), metavar="RECIPE", help="name, folder or file"
-    )
+    words = "check a recipe, its images and its teacher before anything runs"
+    check = actions.add_parser("check", help=words)
+    named = "name, folder or file"
+    check.add_argument("recipe", nargs="?", default=str(PARAMS), metavar="RECIPE", help=named)
     check.set_defaults(run=run_check)
 
 

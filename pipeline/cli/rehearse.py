@@ -35,15 +35,13 @@ KILLED = 137
 logger = logging.getLogger(__name__)
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the sub-command."""
-    parser = commands.add_parser(
-        "rehearse",
-        help="run every stage of a recipe on a few images and steps, before it runs for days",
-        description="Lets DVC run all stages of a recipe in a temporary copy of this tree: at the recipe's "
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = (
+        "Lets DVC run all stages of a recipe in a temporary copy of this tree: at the recipe's "
         "resolution, with its detectors, losses, optimizer and precision, on a few images for a few steps. "
         "Where the teacher's weights file is missing, random weights of its architecture stand in for it. "
-        "Prints what each stage took and left. The workspace is not touched.",
+        "Prints what each stage took and left. The workspace is not touched."
     )
     add_recipe(parser)
     add = parser.add_argument
@@ -106,10 +104,9 @@ def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs:
         count, processes = count_images(folder / paths.manifest("train")), Environment.read().train_processes
         values, notes = short(batch_size=count // processes * processes or count)
         write_params(override(recipe, values), path)
-        changes = differences(recipe, values)
         lines = [
             f"  {key}: {'the default' if old is None else old} -> {new}"
-            for key, (old, new) in changes.items()
+            for key, (old, new) in differences(recipe, values).items()
         ]
         logger.info("%s", "\n".join(["what is not as in the recipe:", *lines, *notes]))
         _reproduce(folder)
@@ -117,10 +114,6 @@ def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs:
     for row in rows:
         row["outcome"] = "failed" if row["exit_code"] else outcome(row["stage"], folder / paths.root)
     return {"device": str(device()), "notes": notes, "changes": differences(recipe, values), "stages": rows}
-
-
-def _shown(value: Any) -> str:
-    return "the default" if value is None else str(value)
 
 
 def _copy_tree(folder: Path) -> None:

@@ -42,15 +42,13 @@ Summary = dict[str, float | None]
 Gain = dict[str, float | None]
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the sub-command."""
-    parser = commands.add_parser(
-        "seeds",
-        help="train students from the store with several seeds and print the gain over the first",
-        description="Trains each student with each seed from the recipe's store, or from another store of "
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = (
+        "Trains each student with each seed from the recipe's store, or from another store of "
         "the same images (ld@runs/lossless/cache/targets.zarr); the teacher is not needed. Evaluates it, and "
         "prints the mean gain over the first student with its standard error. Finished runs are kept in "
-        "scratch/seeds and not repeated.",
+        "scratch/seeds and not repeated."
     )
     add = parser.add_argument
     add(

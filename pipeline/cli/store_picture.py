@@ -18,7 +18,7 @@ from pipeline.report.drawing import (
     count_regions,
     draw_box,
     draw_crop,
-    draw_edges,
+    draw_edge,
     draw_labels,
     draw_pixels,
     draw_regions,
@@ -171,6 +171,7 @@ def _draw_objects(part: SubFigure, examples: Sequence[EdgeExample]) -> None:
     for place, (example, row) in enumerate(zip(examples, grid, strict=True)):
         draw_crop(row[0], example)
         row[0].set_title(f"{_letter(place)} {example.class_name} {example.score:.2f}, {example.level}")
-        draw_edges(row[1:], example, [])
+        for edge, axes in enumerate(row[1:]):
+            draw_edge(axes, example, edge, [])
     for axes in grid[-1, 1:]:
         axes.set_xlabel("distance from the point, strides")

@@ -17,9 +17,8 @@ from pipeline.detector.given import CLASS_NAMES, described_classes
 logger = logging.getLogger(__name__)
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_command(parser: argparse.ArgumentParser) -> None:
     """Declare the sub-commands."""
-    parser = commands.add_parser("teacher", help="import, export, evaluate or check a teacher")
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     importing = actions.add_parser(
         "import",

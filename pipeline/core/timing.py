@@ -1,8 +1,9 @@
-"""How long something took."""
+"""How long something took, and when what took long has paid for itself."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import floor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -25,3 +26,8 @@ def timed(path: Path, **facts: object) -> Iterator[dict[str, object]]:
     start = time.perf_counter()
     yield facts
     write_json(path, {"seconds": round(time.perf_counter() - start, 2), **facts})
+
+
+def break_even(store: float, saved: float) -> int | None:
+    """Students from which on a store costs less, where each saves as much; ``None`` if it never does."""
+    return floor(store / saved) + 1 if saved > 0 else None

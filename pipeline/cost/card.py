@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import floor
 from typing import Any
 
 from pipeline.core.progress import describe_bytes
+from pipeline.core.timing import break_even
 from pipeline.cost.probe import STORED, Probe
 from pipeline.cost.views import ViewStatistics
 
@@ -98,11 +98,6 @@ def make_card(
         students=tuple(costs),
         break_even_students=break_even((plan + teacher + write) * per_view, saved),
     )
-
-
-def break_even(store: float, saved: float) -> int | None:
-    """Students from which on a store costs less, where each saves as much; ``None`` if it never does."""
-    return floor(store / saved) + 1 if saved > 0 else None
 
 
 def render_card(card: CostCard) -> str:

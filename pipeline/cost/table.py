@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from pipeline.core.markdown import markdown_table
+from pipeline.core.timing import break_even
 from pipeline.cost import peer
-from pipeline.cost.card import break_even
 from pipeline.cost.probe import ONLINE, PEER, PLAIN, STORED, CacheTimes, Probe, StepTimes
 
 

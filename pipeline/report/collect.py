@@ -17,7 +17,16 @@ from pipeline.report.edge_examples import (
     edge_examples,
     measure_closeness,
 )
-from pipeline.report.runs import Pair, Run, choose_pair, read_json, read_students, read_teacher
+from pipeline.report.runs import (
+    Pair,
+    Run,
+    baseline_of,
+    choose_pair,
+    difference,
+    read_json,
+    read_students,
+    read_teacher,
+)
 from pipeline.report.shown_views import ShownView, sample_views
 from pipeline.report.statistics import StoreStatistics, measure_store
 from pipeline.store.format.schema import StoreSchema
@@ -66,6 +75,37 @@ class Report:
     views: Sequence[ShownView]
     examples: Sequence[EdgeExample]
     closeness: Sequence[Closeness]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The teacher and every student."""
+        return [self.teacher, *self.students]
+
+    def baseline(self, run: Run) -> Run | None:
+        """See :func:`pipeline.report.runs.baseline_of`."""
+        return baseline_of(run, self.students)
+
+    def gain(self, run: Run) -> float | None:
+        """AP over that of the run's baseline, in points."""
+        baseline = self.baseline(run)
+        return difference(run.ap, baseline.ap) if baseline else None
+
+    @property
+    def cache_seconds(self) -> float | None:
+        """Time of writing the whole store; ``None`` if the run that finished it computed no view.
+
+        A run that goes on after a kill records its time and views: those before it took as long, one by one.
+        """
+        timing = self.cache_timing
+        computed = timing.get("computed_views")
+        return float(timing["seconds"]) * timing["views"] / computed if computed else None
+
+    @property
+    def temperature(self) -> float:
+        """That of LD: of the shown distilled student, or as all students have it."""
+        shown = self.pair.distilled or self.students[0]
+        assert shown.student is not None, "the teacher is no student"
+        return shown.student.loss.ld_temperature
 
 
 def collect(

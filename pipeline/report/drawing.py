@@ -6,6 +6,7 @@ points (1/72 inch, or 1 px of the page) that such a pixel takes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import matplotlib as mpl
 import numpy as np
@@ -216,31 +217,25 @@ def draw_crop(axes: Axes, example: EdgeExample) -> None:
     axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
 
-def draw_edges(panels: Sequence[Axes], example: EdgeExample, lines: Sequence[Line]) -> None:
-    """The four edge distributions of one object; bars are the teacher, lines the students."""
-    last, bins = last_shown_bin(example), np.arange(example.teacher.shape[-1])
-    top = max(float(said.max()) for said in (example.teacher, *example.students.values()))
-    for edge, axes in enumerate(panels):
-        axes.bar(bins, example.teacher[edge], width=0.86, color=TEACHER, alpha=0.28, linewidth=0)
-        for line in lines:
-            said = example.students[line.name][edge]
-            axes.plot(bins, said, color=line.color, marker="o", markersize=2.6, linewidth=1.3)
-        axes.axvline(float(example.target[edge]), color=TRUTH, linewidth=1.4, linestyle=(0, (4, 2)))
-        mean, truth = example.distances[edge] * example.stride, example.target[edge] * example.stride
-        axes.set_title(f"{EDGE_NAMES[edge]}: {mean:.1f}, truth {truth:.1f} px")
-        note = f"H {example.entropy[edge]:.2f}"
-        axes.text(
-            0.985, 0.98, note, transform=axes.transAxes, ha="right", va="top", color=MUTED, size="small"
+def draw_edge(axes: Axes, example: EdgeExample, edge: int, lines: Sequence[Line]) -> None:
+    """One of an object's edge distributions; bars are the teacher, lines the students."""
+    every = np.stack([example.teacher, *example.students.values()])
+    axes.bar(
+        range(every.shape[-1]), example.teacher[edge], width=0.86, color=TEACHER, alpha=0.28, linewidth=0
+    )
+    for line in lines:
+        axes.plot(
+            example.students[line.name][edge], color=line.color, marker="o", markersize=2.6, linewidth=1.3
         )
-        axes.set(xlim=(-0.7, last + 0.7), ylim=(0, HEADROOM * top))
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
-        axes.grid(visible=False, axis="x")
-
-
-def last_shown_bin(example: EdgeExample) -> int:
-    """Where the axes end: after the last bin that any detector finds likely, and after the truth."""
-    said = np.stack([example.teacher, *example.students.values()])
-    likely = np.flatnonzero((said > SHOWN_PROBABILITY).any(axis=(0, 1)))
-    last = max(int(likely.max(initial=0)), int(np.ceil(example.target.max())))
-    return int(min(last + 2, example.teacher.shape[-1] - 1))
+    axes.axvline(float(example.target[edge]), color=TRUTH, linewidth=1.4, linestyle=(0, (4, 2)))
+    mean, truth = example.distances[edge] * example.stride, example.target[edge] * example.stride
+    axes.set_title(f"{EDGE_NAMES[edge]}: {mean:.1f}, truth {truth:.1f} px")
+    note = f"H {example.entropy[edge]:.2f}"
+    axes.text(0.985, 0.98, note, transform=axes.transAxes, ha="right", va="top", color=MUTED, size="small")
+    # The axes end after the last bin that any detector finds likely, and after the truth.
+    likely = np.flatnonzero((every > SHOWN_PROBABILITY).any(axis=(0, 1)))
+    last = min(max(int(likely.max(initial=0)), ceil(example.target.max())) + 2, every.shape[-1] - 1)
+    axes.set(xlim=(-0.7, last + 0.7), ylim=(0, HEADROOM * every.max()))
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+    axes.grid(visible=False, axis="x")

@@ -81,6 +81,16 @@ def fold(value: float) -> str:
     return f"{value:.{0 if value >= 10 else 2}f}\N{MULTIPLICATION SIGN}"
 
 
+def share(part: float, whole: float = 1) -> str:
+    """Percent, two significant digits."""
+    return f"{100 * part / whole:.2g}{SPACE}%" if whole else MISSING
+
+
+def step(value: float | None) -> str:
+    """A step of a quantizer."""
+    return "lossless" if value is None else f"{value:g}"
+
+
 FILTERS = {
     "percent": percent,
     "signed": signed,
@@ -91,5 +101,8 @@ FILTERS = {
     "duration": duration,
     "millions": millions,
     "fold": fold,
+    "mean": mean,
+    "share": share,
+    "step": step,
 }
 """The template's filters."""

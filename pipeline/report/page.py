@@ -1,19 +1,16 @@
-"""The page itself: colors, charts and tables put into the template."""
+"""The page itself: the template says what is where; what it draws and sums up is given to it from here."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from pipeline.core.progress import counted
-from pipeline.report import figures, summary, tables
+from pipeline.report import figures, summary
 from pipeline.report.collect import Report
 from pipeline.report.detections import (
     SHOWN_SCORE,
@@ -34,13 +31,18 @@ from pipeline.report.drawing import (
     opacity,
 )
 from pipeline.report.edge_examples import EdgeExample
-from pipeline.report.figures import Picture, draw_picture, edges_chart
+from pipeline.report.figures import Picture, draw_picture
 from pipeline.report.numbers import FILTERS
-from pipeline.report.runs import Role, Run
+from pipeline.report.runs import Role, Run, difference
 from pipeline.report.shown_views import ShownView
 from pipeline.report.style import MAIN, PALETTE, TEACHER, TRUTH, VALUABLE
+from pipeline.views.summary import lines as summary_lines
+from pipeline.views.summary import summarize
 
 TEMPLATE = Path(__file__).with_name("page.html")
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+"""Columns, in COCO's order."""
 
 ROLE_COLORS: Mapping[Role, Sequence[str]] = {
     "teacher": (TEACHER,),
@@ -91,90 +93,98 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(FILTERS)
-    lines = detector_lines([report.teacher, *report.students])
+    environment.filters.update(FILTERS, counted=counted, exp=math.exp)
+    lines, regions = detector_lines(report.runs), _regions(report)
+    level_names = [f"P{level + 3}, stride {stride}" for level, stride in enumerate(report.schema.strides)]
+    pair = [line for line in lines if line.name in {run.name for run in report.pair.runs}]
     return environment.get_template(TEMPLATE.name).render(
         report=report,
-        temperature=summary.temperature(report),
+        summary=summary,
         area_edges=area_edges,
-        metrics=tables.METRICS,
-        **_words(report),
-        **_tables(report),
+        metrics=METRICS,
+        difference=difference,
+        level_names=level_names,
+        empty_levels=[
+            name for level, name in enumerate(level_names) if level not in regions["region_levels"]
+        ],
+        lines=lines,
+        pair_lines=pair,
+        split_facts=lambda manifest: "; ".join(summary_lines(summarize(manifest))),
         **_charts(report, lines),
-        **_pictures(report, lines),
+        **_images(report),
+        **regions,
+        crop=_crop,
+        edges=partial(figures.edges_chart, lines=pair),
     )
 
 
-def _words(report: Report) -> dict[str, Any]:
-    return {
-        "claim": summary.claim(report),
-        "tiles": summary.tiles(report),
-        "break_even": summary.describe_break_even(report),
-        "training_times": summary.describe_training_times(report),
-        "positions": _mean(report.statistics.view_positions),
-        "unassigned": int(np.count_nonzero(report.statistics.box_points == 0)),
-    }
-
-
-def _mean(counts: NDArray[np.int64]) -> float:
-    return float(counts.mean()) if len(counts) else 0.0
-
-
-def _tables(report: Report) -> dict[str, Any]:
-    return {
-        "results": tables.result_rows(report.teacher, report.students),
-        "classes": tables.class_rows(report),
-        "size_bars": tables.size_bars(report),
-        "part_bars": tables.part_bars(report),
-        "store_facts": tables.store_facts(report),
-        "fidelity": tables.fidelity_rows(report),
-        "levels": tables.level_rows(report),
-        "provenance": tables.provenance(report),
-    }
+def _crop(example: EdgeExample) -> Picture:
+    return draw_picture((1, 1), CROP_PX, lambda axes, _scale: draw_crop(axes, example))
 
 
 def _charts(report: Report, lines: Sequence[Line]) -> dict[str, Any]:
-    runs = [report.teacher, *report.students]
-    losses = {run.name: run.losses for run in runs}
-    loss_chart = figures.loss_chart(losses, lines)
     region_colors = (VALUABLE, MAIN)
     return {
-        "lines": lines,
-        "detector_legend": [(line.color, line.name) for line in lines],
-        "precision_recall": Markup(
-            figures.precision_recall_chart({run.name: run.precision_recall for run in runs}, lines)
+        "precision_recall": figures.precision_recall_chart(
+            {run.name: run.precision_recall for run in report.runs}, lines
         ),
-        "losses": Markup(loss_chart) if loss_chart else None,
-        "entropy": Markup(figures.entropy_chart(report.statistics, report.schema.strides, region_colors)),
-        "box_points": Markup(figures.box_points_chart(report.statistics, MAIN)),
-        "view_points": Markup(figures.view_points_chart(report.statistics, region_colors)),
+        "losses": figures.loss_chart({run.name: run.losses for run in report.runs}, lines),
+        "entropy": figures.entropy_chart(report.statistics, report.schema.strides, region_colors),
+        "box_points": figures.box_points_chart(report.statistics, MAIN),
+        "view_points": figures.view_points_chart(report.statistics, region_colors),
         "region_colors": region_colors,
         "truth_color": TRUTH,
     }
 
 
-def _pictures(report: Report, lines: Sequence[Line]) -> dict[str, Any]:
-    pair = {run.name for run in report.pair.runs}
-    views = choose_region_views(report.views)
+def _images(report: Report) -> dict[str, Any]:
+    """What the template needs to draw the validation images."""
     colors = choose_colors(report.images)
     names = {category.category_id: category.name for category in report.val.categories}
-    levels = [level for level in range(len(report.schema.strides)) if any(map(_kept(level), views))]
+
+    def picture(image: ShownImage, detector: str | None) -> Picture:
+        """The detections of a detector; without one, the ground truth."""
+        shown = (GALLERY_PX + GAP_PX) / (len(image.detections) + 1) - GAP_PX
+
+        def plot(axes: Axes, scale: float) -> None:
+            if detector is None:
+                draw_truth(axes, image, names, colors, scale)
+            else:
+                draw_detections(axes, image, detector, names, colors, scale)
+
+        return draw_picture((image.pixels.shape[1], image.pixels.shape[2]), shown, plot)
+
     return {
-        "images": [_image_row(image, names, colors) for image in report.images],
+        "picture": picture,
+        "describe": describe,
         "class_legend": [(colors[c], names[c]) for c in colors] if len(colors) <= len(PALETTE) else [],
         "shown_score": SHOWN_SCORE,
-        "pair_lines": [line for line in lines if line.name in pair],
-        "examples": [
-            _example_row(example, [line for line in lines if line.name in pair])
-            for example in report.examples
-        ],
-        "region_views": [_region_row(view, levels) for view in views],
-        "region_columns": 2 if len(levels) <= 2 else 1,
-        "empty_levels": [
-            _level_title(report.schema.strides, level)
-            for level in range(len(report.schema.strides))
-            if level not in levels
-        ],
+    }
+
+
+def _regions(report: Report) -> dict[str, Any]:
+    """What the template needs to draw the regions of some views."""
+    views = choose_region_views(report.views)
+    kept = set().union(*(set(view.stored.view.points.level.tolist()) for view in views))
+
+    def picture(view: ShownView, level: int | None = None) -> Picture:
+        """The regions of a level; without one, the boxes."""
+
+        def plot(axes: Axes, scale: float) -> None:
+            if level is not None:
+                draw_regions(axes, view, level, scale)
+                return
+            draw_pixels(axes, view.pixels)
+            for number, box in enumerate(view.stored.view.boxes_xyxy.tolist()):
+                draw_box(axes, box, class_color(number))
+
+        return draw_picture(view.size_hw, REGION_PX, plot)
+
+    return {
+        "region_views": views,
+        "region_levels": sorted(kept),
+        "region_picture": picture,
+        "count_regions": count_regions,
         "shades": [opacity(weight) for weight in (0.05, 0.15, 0.25, 0.35, 0.45, 0.5)],
     }
 
@@ -184,62 +194,3 @@ def choose_region_views(views: Sequence[ShownView]) -> list[ShownView]:
     low, high = REGION_OBJECTS
     few = [view for view in views if low <= len(view.stored.view.labels) <= high]
     return (few or [view for view in views if len(view.stored.view.labels)])[:REGION_VIEWS]
-
-
-def _kept(level: int) -> Callable[[ShownView], bool]:
-    return lambda view: bool((view.stored.view.points.level == level).any())
-
-
-def _level_title(strides: Sequence[int], level: int) -> str:
-    return f"P{level + 3}, stride {strides[level]}"
-
-
-def _image_row(
-    image: ShownImage, names: Mapping[int, str], colors: Mapping[int, str]
-) -> list[tuple[str, Picture, str]]:
-    """Title, picture and caption of the ground truth and of every detector."""
-    size = image.pixels.shape[1], image.pixels.shape[2]
-    shown = (GALLERY_PX + GAP_PX) / (len(image.detections) + 1) - GAP_PX
-    truth = draw_picture(size, shown, lambda axes, scale: draw_truth(axes, image, names, colors, scale))
-    row = [("ground truth", truth, counted(len(image.objects), "object"))]
-    for name in image.detections:
-        plot = partial(_draw_detections, image=image, name=name, names=names, colors=colors)
-        row.append((name, draw_picture(size, shown, plot), describe(image, name)))
-    return row
-
-
-def _draw_detections(axes: Axes, scale: float, **shown: Any) -> None:
-    draw_detections(axes, scale=scale, **shown)
-
-
-def _region_row(view: ShownView, levels: Sequence[int]) -> tuple[str, list[tuple[Picture, str, str]]]:
-    """Title of a view, and its pictures with two lines of caption: the view, then level by level."""
-    boxes = view.stored.view.boxes_xyxy.tolist()
-
-    def plot(axes: Axes, _scale: float) -> None:
-        draw_pixels(axes, view.pixels)
-        for number, box in enumerate(boxes):
-            draw_box(axes, box, class_color(number))
-
-    pictures = [(draw_picture(view.size_hw, REGION_PX, plot), counted(len(boxes), "object"), "")]
-    for level in levels:
-        main, valuable = count_regions(view, level)
-        picture = draw_picture(view.size_hw, REGION_PX, partial(_draw_level, view=view, level=level))
-        title = _level_title(view.level_strides, level)
-        pictures.append((picture, title, f"{main} main, {valuable} valuable"))
-    return view.title, pictures
-
-
-def _draw_level(axes: Axes, scale: float, view: ShownView, level: int) -> None:
-    draw_regions(axes, view, level, scale)
-
-
-def _example_row(example: EdgeExample, lines: Sequence[Line]) -> dict[str, Any]:
-    return {
-        "picture": draw_picture((1, 1), CROP_PX, lambda axes, _scale: draw_crop(axes, example)),
-        "title": f"{example.class_name} {example.score:.2f}",
-        "place": f"image {example.view.stored.view.key.image_id}, {example.level}",
-        # Effective number of bins.
-        "bins": math.exp(float(example.entropy.mean())),
-        "chart": Markup(edges_chart(example, lines)),
-    }

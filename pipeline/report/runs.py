@@ -62,6 +62,11 @@ class Run:
     losses: Mapping[str, Curve]
     timing: Mapping[str, Any]
 
+    @property
+    def ap(self) -> float | None:
+        """The metric that detectors are compared by."""
+        return self.metrics.get("AP")
+
 
 def read_teacher(folder: RunPaths) -> Run:
     """The teacher's results.
@@ -186,25 +191,14 @@ def baseline_of(run: Run, students: Sequence[Run]) -> Run | None:
     """The plain student that differs from a distilled one in its loss alone; ``None`` if there is none."""
     if run.role != "distilled" or run.student is None:
         return None
-    mine = (run.student.detector, run.student.train)
-    return next(
-        (
-            other
-            for other in students
-            if other.role == "plain"
-            and other.student
-            and (other.student.detector, other.student.train) == mine
-        ),
-        None,
-    )
+    kind = (run.student.detector, run.student.train)
+    plain = [(other, other.student) for other in students if other.role == "plain" and other.student]
+    return next((other for other, config in plain if (config.detector, config.train) == kind), None)
 
 
-def difference(run: Run, baseline: Run | None, metric: str) -> float | None:
-    """``metric`` of a run minus that of its baseline, in points; ``None`` if either is unknown."""
-    if baseline is None:
-        return None
-    mine, other = run.metrics.get(metric), baseline.metrics.get(metric)
-    return None if mine is None or other is None else mine - other
+def difference(value: float | None, other: float | None) -> float | None:
+    """What ``value`` has more than ``other``; ``None`` if either is unknown."""
+    return None if value is None or other is None else value - other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,5 +225,4 @@ def choose_pair(students: Sequence[Run]) -> Pair:
 
 
 def _rank(run: Run) -> float:
-    value = run.metrics.get("AP")
-    return -math.inf if value is None else value
+    return -math.inf if run.ap is None else run.ap

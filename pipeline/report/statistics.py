@@ -168,7 +168,9 @@ def dense_bytes(positions: int, bins: int, num_classes: int, value_bytes: int = 
     return positions * (EDGES * bins + num_classes) * value_bytes
 
 
-def kept_bytes(points: int, main_points: int, bins: int, num_classes: int, value_bytes: int) -> int:
+def kept_bytes(
+    points: int, main_points: int, bins: int, num_classes: int, value_bytes: int = FLOAT32_BYTES
+) -> int:
     """Bytes of the logits that LD reads, not compressed: edges at kept points, classes at the main ones."""
     return (points * EDGES * bins + main_points * num_classes) * value_bytes
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from teacher_cases import DETECTOR, QUANTIZED, small_plan
 
-from pipeline.cost.card import break_even, make_card, render_card
+from pipeline.core.timing import break_even
+from pipeline.cost.card import make_card, render_card
 from pipeline.cost.probe import STORED, CacheTimes, Probe, StepTimes
 from pipeline.cost.timer import Repeats
 from pipeline.cost.views import ViewStatistics, gather_statistics

@@ -16,7 +16,7 @@ from pipeline.report.figures import count_bounds, inline_svg, loss_chart, size_b
 from pipeline.report.numbers import count, direction, duration, signed, significant, size
 from pipeline.report.page import detector_lines, render
 from pipeline.report.runs import Curve, choose_pair
-from pipeline.report.summary import cache_seconds, claim, headline, measure_break_even, tiles
+from pipeline.report.summary import claim, headline, students_to_pay, teacher_seconds
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import read_manifest
 
@@ -147,34 +147,21 @@ def test_the_headline_has_every_detector_and_its_gain(report: Report) -> None:
     assert headline(shown) == "AP: teacher 47.3, plain 41.5, ld 43.0 (+1.5)"
 
 
-def test_break_even_by_hand(report: Report) -> None:
+def test_what_the_teacher_would_cost_in_the_loop_by_hand(report: Report) -> None:
     students = [run_of("ld", student(LD_LOSS), 1.0), run_of("plain", student(NO_LOSS), 1.0)]
     timing = {"seconds": 4.0, "views": 20, "computed_views": 20, "device": "cpu"}
-    even = measure_break_even(replace(report, students=students, cache_timing=timing))
+    known = replace(report, students=students, cache_timing=timing)
     # 5 views a second; 2 epochs of 10 images are 20 forward passes: as long as the store took.
-    assert even is not None
-    assert (even.rate, even.online, even.epochs, even.saved) == (5.0, {"ld": 4.0}, 2.0, 0.0)
+    assert teacher_seconds(known) == {"ld": 4.0}
+    assert students_to_pay(known) == 2
+    assert students_to_pay(replace(known, students=students[1:])) is None, "none was distilled"
 
 
-def test_times_count_what_an_earlier_run_of_the_stage_wrote() -> None:
+def test_times_count_what_an_earlier_run_of_the_stage_wrote(report: Report) -> None:
     """A kill after 14 of 20 views: the last run took 1.2 s for 6."""
-    assert cache_seconds({"seconds": 1.2, "views": 20, "computed_views": 6}) == pytest.approx(4.0)
-    assert cache_seconds({"seconds": 0.1, "views": 20}) is None
-
-
-def test_no_break_even_without_a_distilled_student(report: Report) -> None:
-    students = [run_of("plain", student(NO_LOSS), 1.0)]
-    assert measure_break_even(replace(report, students=students)) is None
-
-
-def test_tiles_are_teacher_pair_and_store(report: Report) -> None:
-    assert [tile.tone for tile in tiles(report)] == [
-        "teacher",
-        *(run.role for run in report.pair.runs),
-        "store",
-        "store",
-        "store",
-    ]
+    timing = {"seconds": 1.2, "views": 20, "computed_views": 6}
+    assert replace(report, cache_timing=timing).cache_seconds == pytest.approx(4.0)
+    assert replace(report, cache_timing={"seconds": 0.1, "views": 20}).cache_seconds is None
 
 
 def test_many_students_are_told_apart_and_few_are_drawn() -> None:
