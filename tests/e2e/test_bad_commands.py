@@ -123,7 +123,6 @@ COMMANDS = [
     wrong("seeds in words", "ldp seeds --seeds few", code=2),
     wrong("no student", "train_student", code=2),
     wrong("an option that nobody knows", "evaluate ld --fast", code=2),
-    wrong("an export to nowhere", "ldp store export", code=2),
     wrong("a seed below 0", "ldp seeds plain ld --seeds -1", "seeds.seed: expected an integer >= 0"),
     wrong("one student to compare", "ldp seeds ld", "expected two students or more, but got ['ld']"),
     wrong(
@@ -141,14 +140,6 @@ COMMANDS = [
         "nowhere.png: expected an image, but there is none",
     ),
     wrong("a partition that is not there", "ldp store files --partitions 9", "expected 0 to 3, but got 9"),
-    wrong(
-        "an export of no views", "ldp store export --output a.npz --views 0", "--views: expected 1 or more"
-    ),
-    wrong(
-        "an export into a file",
-        "ldp store export --output params.yaml/a.npz",
-        "params.yaml/a.npz could not be written: expected a folder at params.yaml",
-    ),
     wrong(
         "a negative temperature",
         "ldp store fidelity --temperature -1",
