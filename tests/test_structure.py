@@ -29,7 +29,6 @@ LAYERS: dict[str, int] = {
     "pipeline.onnx": 5,
     "pipeline.store.reader": 5,
     "pipeline.store.writer": 5,
-    "pipeline.store.tools": 6,
     "pipeline.evaluation": 6,
     "pipeline.training": 6,
     "pipeline.student": 7,

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,8 +15,9 @@ import yaml
 from pipeline.cli.scratch import clean, list_leftovers, render
 from pipeline.cli.store_info import describe_store
 from pipeline.cli.store_text import describe_problems, render_problems
-from pipeline.core.errors import CacheError
-from pipeline.core.paths import SCRATCH, run_paths
+from pipeline.core.config import PARAMS
+from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.paths import SCRATCH, find_recipe, run_paths
 from pipeline.core.progress import counted, describe_bytes, show_counts
 from pipeline.store.reader.reader import read_finished, recorded_files
 from pipeline.store.reader.verify import verify
@@ -37,9 +39,9 @@ ACTIONS = {
     "repair": (
         "compute what is damaged in a store again, and nothing else",
         "Reads every file of a store, and makes damaged or missing ones again: tables from the annotations, "
-        "shards with the teacher of this workspace, which runs on damaged partitions only. A file is "
+        "shards with the recipe's teacher, which runs on damaged partitions only. A file is "
         "replaced, by a rename, if its new content has the recorded sha256; files that are not part of the "
-        "store are removed. A workspace that would make another store is refused. Run it where `dvc repro` "
+        "store are removed. A recipe that would make another store is refused. Run it where `dvc repro` "
         "runs.",
     ),
     "show": (
@@ -52,8 +54,8 @@ ACTIONS = {
         "bytes and errors of the losses for a list of precisions",
         "Quantizes exact teacher outputs with a list of precisions, from float32 to below 2 bits a logit, "
         "and prints for each what the store would take and how far the distillation losses and their "
-        "gradients by the student's logits would be off. The outputs come from this workspace's teacher, or "
-        "from a lossless store. Temperatures and the precision to compare with come from params.yaml.",
+        "gradients by the student's logits would be off. The outputs come from the recipe's teacher, or from "
+        "a lossless store; temperatures and the precision to compare with from the recipe.",
     ),
     "files": (
         "list the files of a few partitions, to pull no more than those",
@@ -71,12 +73,7 @@ ACTIONS = {
 """What each action does, in a line and in full."""
 
 
-PATH: dict[str, Any] = {
-    "type": Path,
-    "nargs": "?",
-    "metavar": "PATH",
-    "help": "folder of the store; default: that of params.yaml, runs/NAME/cache/targets.zarr",
-}
+STORE = "its folder, or its recipe by name, folder or file; default: params.yaml"
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +86,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         add[name] = action.add_argument
     add["show"]("image_id", type=int, metavar="IMAGE_ID")
     for name in ("info", "verify", "repair", "show", "files"):
-        add[name]("path", **PATH)
+        add[name]("store", nargs="?", metavar="STORE", help=STORE)
     for name in ("info", "verify"):
         add[name]("--json", action="store_true", help="print one JSON document instead")
     show, fidelity = add["show"], add["fidelity"]
@@ -97,11 +94,13 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     show("--output", type=Path, metavar="FILE.png", help="default: IMAGE_ID_vN.png in the current folder")
     image = "the image or its folder; default: as the run's manifest says, and gray if there is none"
     show("--image", type=Path, metavar="FILE_OR_FOLDER", help=image)
+    named = "its name, folder or file; default: params.yaml"
+    fidelity("recipe", nargs="?", default=str(PARAMS), metavar="RECIPE", help=named)
     exact = "a lossless store; default: run the teacher"
-    fidelity("path", type=Path, nargs="?", metavar="PATH", help=exact)
+    fidelity("--stored", type=Path, metavar="STORE", help=exact)
     fidelity("--views", type=int, default=128, help="views of a random sample; default: 128")
-    fidelity("--temperature", type=float, help="of LD; default: verify_cache.temperature")
-    fidelity("--cls-temperature", type=float, help="of class KD; default: verify_cache.cls_temperature")
+    fidelity("--temperature", type=float, help="of LD; default: student.loss.ld_temperature")
+    fidelity("--cls-temperature", type=float, help="of class KD; default: student.loss.kd_temperature")
     fidelity("--student", type=Path, metavar="FILE", help="its .safetensors; default: a noisy teacher")
     fidelity("--json", type=Path, metavar="FILE", help="also write the figures here")
     add["files"]("--partitions", type=int, nargs="+", metavar="N", help="numbers from 0; default: all")
@@ -113,21 +112,35 @@ def _lazily(module: str) -> Callable[[argparse.Namespace], None]:
     return lambda arguments: import_module(module).run(arguments)
 
 
-def store_path(arguments: argparse.Namespace) -> Path:
-    """The store that is meant: the given one, or that of ``params.yaml``."""
-    return arguments.path or run_paths().store
+def find_store(given: str | None) -> tuple[Path, Path]:
+    """The folder of a store, and the parameter file of its recipe, by either of them.
+
+    A folder leaves open of which recipe it is: then the file is ``params.yaml``.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if given is None:
+        return run_paths().store, PARAMS
+    try:
+        params = find_recipe(given)
+    except ConfigError:
+        if Path(given).exists() or os.sep in given:
+            return Path(given), PARAMS
+        raise
+    return run_paths(params).store, params
 
 
 def print_summary(arguments: argparse.Namespace) -> None:
     """Run ``ldp store info``."""
-    facts = describe_store(store_path(arguments))
+    facts = describe_store(find_store(arguments.store)[0])
     text = yaml.safe_dump(facts, sort_keys=False, width=WIDTH, default_flow_style=None)
     sys.stdout.write(_json(facts) if arguments.json else text)
 
 
 def print_problems(arguments: argparse.Namespace) -> None:
     """Run ``ldp store verify``."""
-    path = store_path(arguments)
+    path, _ = find_store(arguments.store)
     with show_counts("verify", " files") as progress:
         problems = verify(path, progress)
     if arguments.json:
@@ -146,7 +159,7 @@ def print_problems(arguments: argparse.Namespace) -> None:
 
 def print_files(arguments: argparse.Namespace) -> None:
     """Run ``ldp store files``."""
-    path = store_path(arguments)
+    path, _ = find_store(arguments.store)
     records = list(recorded_files(read_finished(path)))
     known = {record.partition for record in records} - {None}
     wanted = set(arguments.partitions or known)

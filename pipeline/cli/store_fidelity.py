@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from pipeline.codec.precision import Precision
 from pipeline.core.config import changed, load_section
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.files import write_json
-from pipeline.core.paths import run_paths
+from pipeline.core.paths import RunPaths, find_recipe, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.detector.device import device
 from pipeline.detector.gfl import load_detector
@@ -29,12 +29,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
     if arguments.views < 1:
         raise ConfigError(f"--views: expected 1 or more, but got {arguments.views}")
-    config = load_fidelity()
+    params = find_recipe(arguments.recipe)
     given = {name: getattr(arguments, name) for name in ("temperature", "cls_temperature")}
     chosen = {name: value for name, value in given.items() if value is not None}
-    settings = changed(config, "ldp store fidelity", **chosen).loss_settings
-    precision = load_section(CacheConfig, "cache_teacher").precision
-    sample = _stored(arguments) if arguments.path else _live(arguments)
+    settings = changed(load_fidelity(params), "ldp store fidelity", **chosen).loss_settings
+    config = load_section(CacheConfig, "cache_teacher", params)
+    sample = _stored(arguments) if arguments.stored else _live(arguments, config, run_paths(params))
+    precision = config.precision
     points = list(measure_curve(sample, curve_precisions(precision), settings, show_progress))
     sys.stdout.write(render_curve(sample, points, precision, settings) + "\n")
     if arguments.json:
@@ -49,54 +50,47 @@ def _chosen(keys: list[ViewKey], count: int) -> list[ViewKey]:
 
 def _stored(arguments: argparse.Namespace) -> Sample:
     """Exact outputs that a lossless store holds."""
-    store = TargetStore.open(arguments.path)
+    store = TargetStore.open(arguments.stored)
     if not store.schema.precision.lossless:
         raise CacheError(
-            f"{arguments.path}: expected a lossless store (precision: null), but its edge step is "
-            f"{store.schema.precision.edge_step}; leave PATH out to run this workspace's teacher instead"
+            f"{arguments.stored}: expected a lossless store (precision: null), but its edge step is "
+            f"{store.schema.precision.edge_step}; leave --stored out to run the recipe's teacher instead"
         )
     if arguments.student:
-        raise ConfigError(
-            "--student needs images: leave PATH out to run teacher and student on this workspace's"
-        )
+        raise ConfigError("--student needs images: leave --stored out to run teacher and student on them")
     stored = [store.read(key) for key in _chosen(list(store.keys), arguments.views)]
     return Sample(
         views=[view.view for view in stored],
-        targets=[SoftTargets(edge_logits=v.edge_logits(), cls_logits=v.cls_logits()) for v in stored],
+        targets=[view.soft_targets() for view in stored],
         strides=store.schema.strides,
         student=None,
     )
 
 
-def _live(arguments: argparse.Namespace) -> Sample:
-    """Exact outputs of this workspace's teacher."""
-    folder = run_paths()
-    manifest = read_split(folder, "train")
-    setup = load_inputs(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
+def _live(arguments: argparse.Namespace, config: CacheConfig, folder: RunPaths) -> Sample:
+    """Exact outputs of a recipe's teacher."""
+    setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
     keys = _chosen(setup.view_set.keys(), arguments.views)
     views = [setup.view_set.view(key) for key in keys]
-    targets = list(setup.load_teacher(device()).run(views))
-    student = (
-        _student_outputs(arguments.student, setup.load_teacher(device()), views)
-        if arguments.student
-        else None
+    teacher = setup.load_teacher(device())
+    return Sample(
+        views=views,
+        targets=list(teacher.run(views)),
+        strides=setup.view_set.strides,
+        student=_student_outputs(arguments.student, teacher, views) if arguments.student else None,
     )
-    return Sample(views=views, targets=targets, strides=setup.view_set.strides, student=student)
 
 
 def _student_outputs(weights: Path, teacher: LogitExtractor, views: list[LabeledView]) -> list[SoftTargets]:
     model = load_detector(weights)
-    mine, theirs = model.spec, teacher.model.spec
-    if (mine.strides, mine.bins, mine.conventions) != (theirs.strides, theirs.bins, theirs.conventions):
-        raise ConfigError(f"{weights}: expected a student of the teacher's strides, bins and pixels")
-    student = LogitExtractor(
-        model=model,
-        manifest=teacher.manifest,
-        batch_size=teacher.batch_size,
-        device=teacher.device,
-        precision="float32",
-    )
-    return list(student.run(views))
+    taught = teacher.model.spec
+    for name in ("strides", "bins", "conventions"):
+        expected, got = getattr(taught, name), getattr(model.spec, name)
+        if got != expected:
+            raise ConfigError(
+                f"{weights}: expected a student of the teacher's {name} {expected}, but got {got}"
+            )
+    return list(replace(teacher, model=model, precision="float32").run(views))
 
 
 HEADER = (

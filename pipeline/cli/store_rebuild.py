@@ -31,7 +31,7 @@ from pipeline.store.reader.verify import verify
 from pipeline.store.writer.writer import STORE_FOLDER, init
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.partitions import write_here
-from pipeline.teacher.plan_table import Progress, build_index
+from pipeline.teacher.view_index import Progress, build_index
 
 
 @dataclass(frozen=True, kw_only=True)

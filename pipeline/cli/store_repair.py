@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from pipeline.cli.store import store_path
+from pipeline.cli.store import find_store
 from pipeline.cli.store_rebuild import (
     Damage,
     damaged_objects,
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
-    path: Path = store_path(arguments)
+    path, params = find_store(arguments.store)
     with show_counts("verify", " files") as progress:
         damage = find_damage(path, progress)
     if not damage.lost and not damage.unexpected:
         logger.info("%s is whole: nothing to repair", path)
         return
     if damage.lost:
-        _make_again(damage)
+        _make_again(damage, params)
     else:
         remove_unexpected(damage)
     if damage.unexpected:
@@ -50,11 +50,10 @@ def run(arguments: argparse.Namespace) -> None:
     logger.info("%s is whole again", path)
 
 
-def _make_again(damage: Damage) -> None:
-    """Make lost files again with what this workspace has."""
-    folder = run_paths()
-    manifest = read_split(folder, "train")
-    setup = load_inputs(load_section(CacheConfig, "cache_teacher"), manifest, folder.teacher_weights)
+def _make_again(damage: Damage, params: Path) -> None:
+    """Make lost files again with what the recipe has here."""
+    folder, config = run_paths(params), load_section(CacheConfig, "cache_teacher", params)
+    setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
     repair = repair_store(
         damage,
         setup.view_set,

@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from pipeline.cli.store import store_path
+from pipeline.cli.store import find_store
 from pipeline.cli.store_picture import draw_view
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.core.files import atomic_path
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
-    store = TargetStore.open(store_path(arguments))
+    store = TargetStore.open(find_store(arguments.store)[0])
     key = _choose_view(store, arguments.image_id, arguments.view)
     manifest = _own_manifest(store)
     geometry = store.geometry(key)

@@ -45,7 +45,7 @@ def _add_evaluate(actions: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = actions.add_parser(
         "evaluate",
         help="COCO AP of a teacher, or of what a store holds of it",
-        description="Runs the teacher of this workspace, or the ONNX file of a description, over a split and "
+        description="Runs the teacher of a recipe, or the ONNX file of a description, over a split and "
         "prints COCO's figures in percent. With --stored, detections are decoded from a store's points as "
         "well. A store has class logits in the main region alone, which is where the annotations put the "
         "objects: that AP is not the teacher's own, and stands beside that of the live teacher at the very "
@@ -55,7 +55,7 @@ def _add_evaluate(actions: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_dataset(parser)
     _add_scale(parser)
     parser.add_argument(
-        "--stored", type=Path, metavar="STORE", help="a store of this workspace's teacher and images"
+        "--stored", type=Path, metavar="STORE", help="a store of the recipe's teacher and images"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.set_defaults(run=_lazily("pipeline.cli.teacher_evaluate"))

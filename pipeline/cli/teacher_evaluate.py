@@ -11,7 +11,7 @@ from pipeline.cli.detections_at_points import detect_at_points
 from pipeline.core.config import load_section
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.files import write_json
-from pipeline.core.paths import run_paths
+from pipeline.core.paths import find_recipe, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.detector.device import device
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
@@ -31,7 +31,7 @@ Rows = Mapping[str, Mapping[str, float | None]]
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
-    rows = _stored(arguments.stored) if arguments.stored else _live(arguments)
+    rows = _stored(arguments.stored, find_recipe(arguments.recipe)) if arguments.stored else _live(arguments)
     sys.stdout.write(render(rows))
     if arguments.json:
         write_json(arguments.json, {name: dict(row) for name, row in rows.items()})
@@ -43,7 +43,7 @@ def _live(arguments: argparse.Namespace) -> Rows:
     if arguments.description:
         files: ModelHandle = read_onnx(arguments.description, manifest.categories)
     else:
-        files = open_model(run_paths().teacher_weights, manifest.categories)
+        files = open_model(run_paths(find_recipe(arguments.recipe)).teacher_weights, manifest.categories)
     scale = choose_scale(files, arguments.scale)
     return {files.spec.name: _summary(manifest, _detect(files, manifest, scale))}
 
@@ -75,29 +75,29 @@ def _detect(files: ModelHandle, manifest: Manifest, scale: tuple[int, int]) -> l
     )
 
 
-def _stored(path: Path) -> Rows:
+def _stored(path: Path, params: Path) -> Rows:
     """What a store holds of a teacher beside that teacher, on the training images."""
-    store, manifest = TargetStore.open(path), read_split(run_paths(), "train")
+    folder, store = run_paths(params), TargetStore.open(path)
+    manifest = read_split(folder, "train")
     if store.fingerprint.get("images") != manifest.images_sha256:
-        raise CacheError(f"{path}: expected a store of this workspace's training images")
-    config = load_section(CacheConfig, "cache_teacher")
-    setup = load_inputs(config, manifest, run_paths().teacher_weights)
+        raise CacheError(f"{path}: expected a store of the training images of {params}")
+    config = load_section(CacheConfig, "cache_teacher", params)
+    setup = load_inputs(config, manifest, folder.teacher_weights)
     stored = [store.read(key) for key in store.keys if key.view == 0]
     if not stored or any(view.view.geometry.flip for view in stored):
         raise CacheError(f"{path}: expected view 0 of every image to be one that is not flipped")
-    planned = [view.view for view in stored]
-    said = [SoftTargets(edge_logits=v.edge_logits(), cls_logits=v.cls_logits()) for v in stored]
-    live = setup.load_teacher(device()).run(planned)
+    views = [view.view for view in stored]
+    live = setup.load_teacher(device()).run(views)
 
     def at_points(targets: Iterable[SoftTargets]) -> Mapping[str, float | None]:
         found = {
             view.key.image_id: detect_at_points(view, soft, setup.spec)
-            for view, soft in zip(planned, targets, strict=True)
+            for view, soft in zip(views, targets, strict=True)
         }
         return _summary(manifest, _results(manifest, found))
 
     return {
-        "from the store's main-region points": at_points(said),
+        "from the store's main-region points": at_points(view.soft_targets() for view in stored),
         "live, at the same points": at_points(live),
         "live, all points": _summary(manifest, _detect(setup.files, manifest, config.views.scales[0])),
     }

@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,6 @@ class FileDigest:
     @classmethod
     def of_file(cls, path: Path) -> "FileDigest":
         return cls(size=path.stat().st_size, sha256=sha256_of_file(path))
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "FileDigest":
-        return cls(size=document["size"], sha256=document["sha256"])
 
     def size_problem(self, path: Path) -> str | None:
         """What is wrong with the file at ``path`` without reading it, or ``None``."""
@@ -143,8 +136,8 @@ def remove_others(folder: Path, known: Container[str]) -> None:
 
     With them the folder would not be the same to the byte.
     """
-    others = [path for path in folder.rglob("*") if not path.is_dir()]
-    others = [path for path in others if path.relative_to(folder).as_posix() not in known]
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    others = [path for path in files if path.relative_to(folder).as_posix() not in known]
     for path in others:
         path.unlink(missing_ok=True)
     for parent in {path.parent for path in others}:

@@ -30,7 +30,7 @@ from pipeline.student.teacher_batch import ExactTeacherBatch
 from pipeline.student.train import student_losses
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
-from pipeline.teacher.run import StoreLayout, layout_store, partition_views, write_store
+from pipeline.teacher.run import StoreLayout, layout_store, write_store
 from pipeline.teacher.times import StoreTimes
 from pipeline.training.batches import Batch
 from pipeline.training.dataset import Loader, StepBatches
@@ -219,7 +219,7 @@ class CachePasses:
     def _bare_pass(self, layout: StoreLayout) -> Callable[[], None]:
         """All of the stage's batches, decoded already, through the network, in as many threads."""
         teacher, parts = self._teacher, range(layout.schema.partitions)
-        views = [partition_views(layout, self._plan, index) for index in parts]
+        views = [self._plan.in_rows(layout.schema.partition_views(index)) for index in parts]
         batches = [batch for part in views for batch in equal_size_batches(part, self._config.batch_size)]
         decoded = [teacher.decode(batch) for batch in batches]
         pixels = self._config.batch_size * self._plan.views.largest_pixels

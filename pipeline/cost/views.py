@@ -11,8 +11,8 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.table import ViewIndex
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
-from pipeline.teacher.plan_table import Progress
 from pipeline.teacher.run import layout_store
+from pipeline.teacher.view_index import Progress
 
 SAMPLED_IMAGES = 500
 """Of all images, evenly spaced: the mean number of kept points is then known to some 4 %."""

@@ -1,7 +1,7 @@
 """Fidelity: the store against the live teacher, as the loss sees it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from pipeline.fidelity.loss_error import LossError, measure_loss_error, stand_in
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.reader.stored import StoredView
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.views.types import LabeledView, SoftTargets, ViewKey
@@ -84,24 +83,26 @@ def measure_fidelity(
         check_regions(view, read.view, store.schema.weight_code, store.path)
     live = list(teacher.run(views))
     exact = PointLogits.joined(views, live)
-    approximate = PointLogits.joined([view.view for view in stored], [_as_soft(view) for view in stored])
+    approximate = PointLogits.joined([view.view for view in stored], [view.soft_targets() for view in stored])
+    fidelity = _compare(len(keys), exact, approximate, config)
+    if exceeded_bound(fidelity, config) is None:
+        return fidelity
+    return replace(fidelity, remedy=_find_remedy(store.schema, views, live, config))
+
+
+def _compare(
+    views: int, exact: "PointLogits", approximate: "PointLogits", config: FidelityConfig
+) -> Fidelity:
     edges, classes = measure_loss_errors(exact, approximate, None, config.loss_settings)
-    fidelity = Fidelity(
-        views=len(keys),
+    return Fidelity(
+        views=views,
         points=len(exact.edges),
         equal_regions=True,
-        kl_mean=edges.kl_mean,
-        kl_max=edges.kl_max,
-        loss_error=edges.loss_error,
-        gradient_error=edges.gradient_error,
-        gradient_cosine=edges.gradient_cosine,
+        **asdict(edges),
         kd_loss_error=classes.loss_error,
         kd_gradient_error=classes.gradient_error,
         remedy=None,
     )
-    if exceeded_bound(fidelity, config) is None:
-        return fidelity
-    return replace(fidelity, remedy=_find_remedy(store.schema, views, live, config))
 
 
 def _find_remedy(
@@ -143,12 +144,7 @@ def passes(
     """Whether outputs keep the bounds when they are quantized as ``schema`` has it."""
     rows = quantize_partition(schema, views, live)
     exact, approximate = PointLogits.joined(views, live), dequantize_rows(schema, rows)
-    edges, classes = measure_loss_errors(exact, approximate, None, config.loss_settings)
-    return not (
-        edges.kl_mean > config.max_kl
-        or max(edges.loss_error, classes.loss_error) > config.max_loss_error
-        or max(edges.gradient_error, classes.gradient_error) > config.max_gradient_error
-    )
+    return exceeded_bound(_compare(len(views), exact, approximate, config), config) is None
 
 
 def dequantize_rows(schema: StoreSchema, rows: PartitionRows) -> "PointLogits":
@@ -221,10 +217,6 @@ def measure_loss_errors(
             settings.cls_temperature,
         ),
     )
-
-
-def _as_soft(view: StoredView) -> SoftTargets:
-    return SoftTargets(edge_logits=view.edge_logits(), cls_logits=view.cls_logits())
 
 
 def check_regions(live: LabeledView, stored: LabeledView, weights: WeightCode, store: Path) -> None:

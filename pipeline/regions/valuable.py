@@ -4,36 +4,53 @@ Source: Zheng et al., "Localization Distillation for Dense Object Detection", CV
 repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pipeline.regions.atss import assign_atss, nearest_candidates
 from pipeline.regions.candidate_pairs import CandidatePairs, candidate_pairs
-from pipeline.regions.overlap import VlrOverlap, vlr_overlap
-from pipeline.views.box_ops import box_iou
+from pipeline.views.box_ops import EPSILON, box_areas, box_intersection, box_iou
 from pipeline.views.pyramid import Grid
+from pipeline.views.types import KeptPoints
 
-VLR_LOWER_FRACTION = 0.25
-"""The region starts at this fraction of ATSS's threshold (``gamma`` of the paper)."""
+VlrOverlap = Literal["released", "diou"]
+"""``released``: as the LD repository computes it; ``diou``: as the paper writes it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewRegions:
-    """Points of one view that training reads: main region, valuable region, or both.
+def box_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """Intersection over the area of the *first* box, ``Tensor[...]``."""
+    return box_intersection(boxes1_xyxy, boxes2_xyxy) / box_areas(boxes1_xyxy).clamp(min=EPSILON)
 
-    ``P`` points in ascending (level, position) order.
+
+def center_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
+    """``d^2 / c^2`` of DIoU: squared center distance over squared enclosing diagonal, ``Tensor[...]``."""
+    left1, top1, right1, bottom1 = boxes1_xyxy.unbind(-1)
+    left2, top2, right2, bottom2 = boxes2_xyxy.unbind(-1)
+    width = right1.maximum(right2).sub_(left1.minimum(left2))
+    height = bottom1.maximum(bottom2).sub_(top1.minimum(top2))
+    diagonal = width.square_().add_(height.square_())
+    across = (left2 + right2).sub(left1 + right1).square_()
+    down = (top2 + bottom2).sub(top1 + bottom1).square_()
+    return across.add_(down).div_(4).div_(diagonal.clamp_(min=EPSILON))
+
+
+def vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, overlap: VlrOverlap) -> Tensor:
+    """The overlap ``D`` that bounds the valuable localization region, ``Tensor[...]``.
+
+    ``diou``: ``IoU - d^2/c^2`` (LD paper, CVPR 2022, section 3.3). ``released``: the LD repository's
+    ``iou2d_calculator`` divides the intersection by the *anchor's area* where the union belongs;
+    the published results were most likely trained with it.
     """
-
-    level: Tensor
-    """``LongTensor[P]``."""
-    position: Tensor
-    """``LongTensor[P]``: row-major cell of the level's grid."""
-    main_gt: Tensor
-    """``LongTensor[P]``: index of the ground-truth box in the main region; -1 outside it."""
-    valuable_weight: Tensor
-    """``Tensor[P]``: VLR weight, an IoU; 0 outside the valuable region."""
+    match overlap:
+        case "released":
+            first = box_iof(anchors_xyxy, boxes_xyxy)
+        case "diou":
+            first = box_iou(anchors_xyxy, boxes_xyxy)
+        case _:
+            raise ValueError(f"overlap: expected 'released' or 'diou', but got {overlap!r}")
+    return first - center_penalty(anchors_xyxy, boxes_xyxy)
 
 
 def valuable_weights(
@@ -42,7 +59,7 @@ def valuable_weights(
     boxes_xyxy: Tensor,
     thresholds: Tensor,
     overlap: VlrOverlap,
-    lower_fraction: float = VLR_LOWER_FRACTION,
+    lower_fraction: float,
 ) -> Tensor:
     """VLR weights: the largest IoU over the boxes whose region holds the cell, 0 where there is none.
 
@@ -68,12 +85,7 @@ def valuable_weights(
     return anchors_xyxy.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, pairs.position, weights, "amax")
 
 
-def find_regions(
-    grid: Grid,
-    boxes_xyxy: Tensor,
-    overlap: VlrOverlap,
-    lower_fraction: float = VLR_LOWER_FRACTION,
-) -> ViewRegions:
+def find_regions(grid: Grid, boxes_xyxy: Tensor, overlap: VlrOverlap, lower_fraction: float) -> KeptPoints:
     """Both regions of a view, from its geometry and its boxes alone: no teacher is needed.
 
     Args:
@@ -87,10 +99,10 @@ def find_regions(
     pairs = candidate_pairs(grid, boxes_xyxy)
     weights = valuable_weights(anchors, pairs, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
     kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
-    level, position = (torch.from_numpy(part).to(kept) for part in grid.unflatten(kept.cpu().numpy()))
-    return ViewRegions(
+    level, position = grid.unflatten(kept.cpu().numpy())
+    return KeptPoints(
         level=level,
         position=position,
-        main_gt=assignment.gt_index[kept],
-        valuable_weight=weights[kept],
+        main_gt=assignment.gt_index[kept].cpu().numpy(),
+        valuable_weight=weights[kept].cpu().numpy(),
     )

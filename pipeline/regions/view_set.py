@@ -13,7 +13,7 @@ from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
 from pipeline.views.image_table import ImageRecord
 from pipeline.views.manifest import GroundTruth, Manifest, training_boxes
 from pipeline.views.pyramid import Pyramid
-from pipeline.views.types import KeptPoints, LabeledView, ViewKey
+from pipeline.views.types import LabeledView, ViewKey
 
 
 def label_view(
@@ -25,15 +25,8 @@ def label_view(
 ) -> LabeledView:
     """Boxes of one view and the points that distillation reads there."""
     boxes = transform_boxes(truth.boxes_xyxy, geometry)
-    found = find_regions(
-        pyramid.grid(geometry.padded_hw), torch.from_numpy(boxes), regions.overlap, regions.vlr_gamma
-    )
-    points = KeptPoints(
-        level=found.level.numpy(),
-        position=found.position.numpy(),
-        main_gt=found.main_gt.numpy(),
-        valuable_weight=found.valuable_weight.numpy(),
-    )
+    grid = pyramid.grid(geometry.padded_hw)
+    points = find_regions(grid, torch.from_numpy(boxes), regions.overlap, regions.vlr_gamma)
     return LabeledView(key=key, geometry=geometry, boxes_xyxy=boxes, labels=truth.labels, points=points)
 
 
@@ -64,7 +57,6 @@ class ViewSet:
         return self.conventions.pyramid(self.strides)
 
     def __len__(self) -> int:
-        """Number of views."""
         return len(self.manifest.images) * len(self.views.numbers)
 
     def keys(self, rows: slice = slice(None)) -> list[ViewKey]:
@@ -74,12 +66,15 @@ class ViewSet:
         return [ViewKey(int(images.image_id[image]), numbers[number]) for image, number in places]
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
-        """Geometry of one view."""
         return self._geometry(self.manifest.image(key.image_id), key.view)
 
     def view(self, key: ViewKey) -> LabeledView:
         """One view, its points found now."""
         return self._view(self.manifest.image(key.image_id), key.view)
+
+    def in_rows(self, rows: slice) -> list[LabeledView]:
+        """The views in some rows of the set, their points found now."""
+        return [self.view(key) for key in self.keys(rows)]
 
     def __iter__(self) -> Iterator[LabeledView]:
         """Every view, in the order of :meth:`keys`."""

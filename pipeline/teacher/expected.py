@@ -1,4 +1,4 @@
-"""What a store will take on the disk, from its plan alone: before the teacher has said anything.
+"""What a store will take on the disk, from its layout alone, before the teacher runs.
 
 Bits per code were measured with ``ldp store fidelity`` on two teachers that have little in common, a real
 COCO detector of 8 bins and the 17-bin teacher of ``shapes``. Halving a step adds a bit. The estimate takes
@@ -16,16 +16,16 @@ EDGE_BITS_AT = (0.04, 6.2)
 CLS_BITS_AT = (0.03, 8.8)
 """Step, and bits of a class code at that step."""
 REGION_BYTES = 2.6
-"""Of level, position, assignment and weight of a point."""
+"""Level, position, assignment and weight of a point."""
 
 LOSSLESS_EDGE_BITS, LOSSLESS_CLS_BITS, LOSSLESS_REGION_BYTES = 26.5, 24.5, 4.5
-LEAST_BITS = 1.0
+MIN_BITS = 1.0
 FILE_BYTES = 2**15
 """Tables and metadata of a small store."""
 
 
 def estimate_bytes(schema: StoreSchema, table: ViewIndex) -> int:
-    """Bytes of a finished store of this plan."""
+    """Bytes of a finished store of this layout."""
     points, main, boxes = (int(total) for total in table.counts.sum(axis=0))
     precision = schema.precision
     edges = points * edge_columns(schema.bins, lossless=precision.lossless)
@@ -44,4 +44,4 @@ def estimate_bytes(schema: StoreSchema, table: ViewIndex) -> int:
 
 def _bits(at: tuple[float, float], step: float) -> float:
     known_step, known_bits = at
-    return max(LEAST_BITS, known_bits - math.log2(step / known_step))
+    return max(MIN_BITS, known_bits - math.log2(step / known_step))

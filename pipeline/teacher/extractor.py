@@ -24,8 +24,8 @@ from pipeline.views.types import LabeledView, SoftTargets
 TeacherThreads = Prefetcher[list[LabeledView], Tensor, list[SoftTargets]]
 """The threads that decode batches and run the teacher on them."""
 
-MOST_PIXELS = 32_000_000
-"""Of the views that are inside the teacher at a time, on the CPU: a ResNet-50 takes 240 bytes for each."""
+MAX_PIXELS = 32_000_000
+"""Pixels inside the teacher at a time, on the CPU: a ResNet-50 takes 240 bytes for each."""
 
 MAX_DECODERS = 8
 """Each holds a decoded batch: 100 MB for eight views of 1333x800."""
@@ -47,21 +47,17 @@ class ThreadCounts:
 
         A forward pass on the CPU has one thread, for its last bits depend on how many it is spread over
         (oneDNN and group normalization sum in another order): so a store is the same on any number of cores.
-
-        Args:
-            device: Of the teacher.
-            cores: That this process may use.
-            batch_pixels: Of all views of the largest batch.
+        ``batch_pixels`` are those of all views of the largest batch.
         """
         if device.type != "cpu":
             return cls(decoders=max(1, min(cores, MAX_DECODERS)), forwards=1)
-        forwards = max(1, min(cores, MOST_PIXELS // batch_pixels))
+        forwards = max(1, min(cores, MAX_PIXELS // batch_pixels))
         return cls(decoders=min(-(-forwards // FORWARDS_PER_DECODER), MAX_DECODERS), forwards=forwards)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitExtractor:
-    """A frozen detector that turns planned views into soft targets.
+    """A frozen detector that turns views into soft targets.
 
     Views are batched only with views of the same padded size, and batches are cut in the same way
     whatever the machine, because a convolution's last bits can depend on the batch.
@@ -143,12 +139,7 @@ def equal_size_batches(views: Sequence[LabeledView], batch_size: int) -> list[li
 
 
 def kept_rows(batch: Sequence[LabeledView], grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of all views' points, and of those in the main region, among the ``B * N`` positions of a batch.
-
-    Args:
-        batch: B views of equal padded size.
-        grid: Their grid, of N positions.
-    """
+    """Rows of all points, and of those in the main region, among the ``B * N`` positions of B equal grids."""
     rows = [
         number * len(grid) + grid.flatten(view.points.level, view.points.position)
         for number, view in enumerate(batch)
@@ -170,7 +161,7 @@ def _compute_alone() -> None:
 
 
 def require_finite(soft: SoftTargets, view: LabeledView) -> None:
-    """Stop at the first image for which the teacher says nothing usable."""
+    """Stop at the first image whose teacher outputs are not finite."""
     for name in ("edge_logits", "cls_logits"):
         values = torch.from_numpy(getattr(soft, name))
         bad = int((~torch.isfinite(values)).sum())

@@ -13,7 +13,7 @@ from pipeline.views.pyramid import ANCHOR_SCALE
 
 
 def store_fingerprint(
-    plan: ViewSet,
+    view_set: ViewSet,
     spec: ModelSpec,
     architecture: Mapping[str, Any],
     weights_sha256: str,
@@ -21,27 +21,17 @@ def store_fingerprint(
     batch_size: int,
     forward_precision: NetworkPrecision,
 ) -> dict[str, Any]:
-    """The fingerprint of a store, as nested plain values.
-
-    Args:
-        plan: Images, views and regions.
-        spec: What the teacher predicts.
-        architecture: From what it is built, plain values.
-        weights_sha256: Of the teacher's file.
-        precision: Of the store.
-        batch_size: Of a forward pass.
-        forward_precision: Of the same.
-    """
+    """The fingerprint of a store, as nested plain values, of which ``architecture`` is made as well."""
     # Named only where it is lower: stores from before it could be chosen are in float32, and stay good.
     lower = {} if forward_precision == "float32" else {"forward_precision": forward_precision}
     return {
         "format_version": FORMAT_VERSION,
-        **plan.manifest.identity(),
+        **view_set.manifest.identity(),
         "geometry": {"strides": list(spec.strides), "bins": spec.bins, **spec.conventions.geometry()},
         "preprocessing": spec.conventions.preprocessing.to_json(),
         "precision": precision.to_json(),
         "regions": {
-            **plan.regions.to_json(),
+            **view_set.regions.to_json(),
             "anchor_scale": ANCHOR_SCALE,
             "atss_top_k": TOP_K,
             "inside_margin_px": INSIDE_MARGIN_PX,
@@ -52,5 +42,5 @@ def store_fingerprint(
             "batch_size": batch_size,
             **lower,
         },
-        "views": plan.views.to_json(),
+        "views": view_set.views.to_json(),
     }

@@ -1,4 +1,4 @@
-"""What a store is to be made from, without loading the teacher: whoever writes or repairs one starts here."""
+"""What a store is made from, without loading the teacher: writing and repairing one start here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,6 @@ class StoreInputs:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the teacher predicts."""
         return self.files.spec
 
     @property
@@ -61,12 +60,7 @@ class StoreInputs:
 
 
 def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> StoreInputs:
-    """Put together what a store is made from.
-
-    Args:
-        config: Of the store.
-        manifest: Of the training images.
-        weights: Of the teacher; its description lies beside it, see ``open_model``.
+    """Put together what a store is made from; the teacher's description lies beside its weights.
 
     Raises:
         TeacherError: There is no teacher, or it is one of other classes than the dataset's.

@@ -11,7 +11,7 @@ from pipeline.store.writer import writer
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
 from pipeline.teacher.times import PartitionTimes, Seconds
-from pipeline.views.types import LabeledView, SoftTargets, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets
 
 PARTITIONS_IN_FLIGHT = 2
 """In one process: one is computed while the one before it is quantized and written. Bounds the memory."""
@@ -41,22 +41,15 @@ def write_here(
 
 
 class PartitionWriter:
-    """What one process needs to write partitions: the view_set, the teacher and their threads."""
+    """What one process needs to write partitions: the views, the teacher and their threads."""
 
     def __init__(
         self, scratch: Path, view_set: ViewSet, teacher: LogitExtractor, *, cores: int, name: str
     ) -> None:
-        """Start.
-
-        Args:
-            scratch: As given to ``writer.init``.
-            view_set: The views of the store.
-            teacher: Whose outputs are stored.
-            cores: How many cores are this process's to use.
-            name: Of the process, in what it reports.
+        """Start the threads of a process that may use so many ``cores``, and is reported by ``name``.
 
         Raises:
-            CacheError: ``writer.init`` has not run.
+            CacheError: ``writer.init`` has not begun a store in ``scratch``.
         """
         self._scratch = scratch
         self._schema = writer.read_schema(scratch)
@@ -79,7 +72,7 @@ class PartitionWriter:
         self._threads.close()
 
     def write(self, index: int) -> PartitionTimes:
-        """Plan, compute, quantize and write one partition; any number of threads may be in here.
+        """Find the views of one partition, compute, quantize and write it, from any number of threads.
 
         Raises:
             CacheError: the partition does not fit what was laid out.
@@ -87,16 +80,26 @@ class PartitionWriter:
             TeacherError: an output is not finite.
         """
         with self._room:
-            keys = self._view_set.keys(self._schema.partition_views(index))
-            views, plan_seconds = timed_call(find_views, self._view_set, keys)
+            rows = self._schema.partition_views(index)
+            views, plan_seconds = timed_call(self._view_set.in_rows, rows)
             writer.require_views(self._scratch, index, views)
             targets, busy = self._compute(views)
-            rows, quantize_seconds = timed_call(quantize_partition, self._schema, views, targets)
-            write_seconds = self._write_rows(index, rows)
-        return self._times(
-            index,
-            len(views),
-            busy + Seconds(plan=plan_seconds, quantize=quantize_seconds, write=write_seconds),
+            quantized, quantize_seconds = timed_call(quantize_partition, self._schema, views, targets)
+            write_seconds = self._write_rows(index, quantized)
+        busy += Seconds(plan=plan_seconds, quantize=quantize_seconds, write=write_seconds)
+        return PartitionTimes(
+            partition=index,
+            views=len(views),
+            worker=self._name,
+            device=str(self._teacher.device),
+            busy=busy,
+            load=Seconds(
+                plan=busy.plan / PARTITIONS_IN_FLIGHT,
+                decode=busy.decode / self._counts.decoders,
+                teacher=busy.teacher / self._counts.forwards,
+                quantize=busy.quantize / PARTITIONS_IN_FLIGHT,
+                write=busy.write / PARTITIONS_IN_FLIGHT,
+            ),
         )
 
     def _compute(self, views: Sequence[LabeledView]) -> tuple[list[SoftTargets], Seconds]:
@@ -109,25 +112,7 @@ class PartitionWriter:
 
     def _write_rows(self, index: int, rows: PartitionRows) -> float:
         # A scheduler gives the partition of a worker that it lost to another, and so does a rerun after a
-        # kill: whoever comes second leaves the files alone, for they may be on their way into the store.
+        # kill: the second to come leaves the files alone, for they may be on their way into the store.
         if writer.is_finished(self._scratch, index):
             return 0.0
         return timed_call(writer.write_rows, self._scratch, index, rows)[1]
-
-    def _times(self, index: int, views: int, busy: Seconds) -> PartitionTimes:
-        load = Seconds(
-            plan=busy.plan / PARTITIONS_IN_FLIGHT,
-            decode=busy.decode / self._counts.decoders,
-            teacher=busy.teacher / self._counts.forwards,
-            quantize=busy.quantize / PARTITIONS_IN_FLIGHT,
-            write=busy.write / PARTITIONS_IN_FLIGHT,
-        )
-        device = str(self._teacher.device)
-        return PartitionTimes(
-            partition=index, views=views, worker=self._name, device=device, busy=busy, load=load
-        )
-
-
-def find_views(view_set: ViewSet, keys: Sequence[ViewKey]) -> list[LabeledView]:
-    """The views of some keys, their points found now."""
-    return [view_set.view(key) for key in keys]

@@ -1,10 +1,9 @@
-"""Plan, write and finalise a store of the teacher's outputs."""
+"""Lay out, write and finalise a store of the teacher's outputs."""
 
 import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -27,10 +26,9 @@ from pipeline.store.writer import writer
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.partitions import Engine, find_views, write_here
-from pipeline.teacher.plan_table import Progress, build_index
+from pipeline.teacher.partitions import Engine, write_here
 from pipeline.teacher.times import PartitionTimes, StoreTimes
-from pipeline.views.types import LabeledView
+from pipeline.teacher.view_index import Progress, build_index
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +59,7 @@ def layout_store(
     processes: int,
     progress: Progress[ViewIndex],
 ) -> StoreLayout:
-    """Find the regions of every view; keeps counts and boxes, not points.
-
-    ``processes`` may plan at once if the dataset is large.
-    """
+    """Find the regions of every view, in ``processes`` if there are many; keeps counts and boxes alone."""
     table = build_index(view_set, processes, progress)
     schema = plan_schema(
         table,
@@ -92,16 +87,16 @@ def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
     """
     expected, free = estimate_bytes(layout.schema, layout.table), shutil.disk_usage(scratch_root).free
     begun = scratch_folder(layout, scratch_root) / writer.STORE_FOLDER
-    there = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
+    written = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
     logger.info(
-        "plan: %d views, %d kept points, about %s expected (%s a view), %s free",
+        "store: %d views, %d kept points, about %s expected (%s a view), %s free",
         layout.schema.views,
         int(layout.table.counts[:, 0].sum()),
         describe_bytes(expected),
         describe_bytes(expected / max(1, layout.schema.views)),
         describe_bytes(free),
     )
-    needed = expected - there
+    needed = expected - written
     if needed > free:
         raise CacheError(
             f"{scratch_root}: expected room for about {describe_bytes(needed)}, but {describe_bytes(free)} "
@@ -134,14 +129,14 @@ def fill_store(
     """Write all partitions that are not finished yet, then move the store to ``output``.
 
     Args:
-        layout: Of the store.
-        engine: Who writes the partitions; not called if all are finished.
-        scratch_root: Where unfinished stores lie, each in a folder of its own.
+        layout: The store's schema and views.
+        engine: Writes the partitions; not called if all are finished.
+        scratch_root: Folder of unfinished stores.
         output: Where the finished store goes.
-        progress: Is shown the finished partitions; the length that it is given is that of all their views.
+        progress: Is shown the finished partitions, and given the number of all their views.
 
     Raises:
-        CacheError: another run writes the same store, or partitions do not match the view_set.
+        CacheError: another run writes the same store, or partitions do not match the layout.
         DatasetError: an image cannot be read.
         TeacherError: an output is not finite.
     """
@@ -153,24 +148,26 @@ def fill_store(
         writer.init(scratch, layout.schema, layout.table)
         remaining = _remaining(scratch, layout.schema)
         if remaining:
+            runs = map(layout.schema.partition_views, remaining)
+            views = sum(run.stop - run.start for run in runs)
             with closing(engine(scratch, remaining)) as finished:
-                for partition in progress(finished, _count_views(layout.schema, remaining), "cache"):
+                for partition in progress(finished, views, "cache"):
                     times += partition
-            logger.info("%s", times.sentence(time.perf_counter() - start))
+            logger.info("%s", times.summary_line(time.perf_counter() - start))
         writer.finalise(scratch, output)
     return times
 
 
 def check_same_code(scratch: Path) -> None:
-    """Let a store be finished by the code and the libraries alone that began it, or by whom the user allows.
+    """Let a store be finished by the code and the libraries alone that began it, unless the user allows more.
 
     Raises:
         CacheError: Names the first module or library that has changed since, and both ways on.
     """
     path, now = scratch / MADE_BY, made_by(FOLDERS)
-    found = diff(json.loads(path.read_bytes()), now) if path.is_file() else None
-    if found:
-        what, then, here = found
+    changed = diff(json.loads(path.read_bytes()), now) if path.is_file() else None
+    if changed:
+        what, then, here = changed
         if Environment.read().resume is None:
             raise CacheError(
                 f"{scratch} holds a store that other code began: {what} was {then[:12]}, but is {here[:12]} "
@@ -186,14 +183,3 @@ def _remaining(scratch: Path, schema: StoreSchema) -> list[int]:
     if finished:
         logger.info("resuming: %d of %d partitions were finished", len(finished), schema.partitions)
     return [index for index in range(schema.partitions) if index not in finished]
-
-
-def _count_views(schema: StoreSchema, partitions: Sequence[int]) -> int:
-    runs = (schema.partition_views(index) for index in partitions)
-    return sum(run.stop - run.start for run in runs)
-
-
-def partition_views(layout: StoreLayout, view_set: ViewSet, index: int) -> list[LabeledView]:
-    """The views of one partition, found again: cheaper than keeping all points of all views."""
-    rows = layout.schema.partition_views(index)
-    return find_views(view_set, [layout.table.key(row) for row in range(rows.start, rows.stop)])

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.core.progress import counted
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
@@ -32,9 +34,7 @@ class PartitionTimes:
     """What is reported of a finished partition: small, for it may come from another machine.
 
     Attributes:
-        partition: Its index.
-        views: Number of its views.
-        worker: Who wrote it.
+        worker: Name of the process that wrote it.
         device: What the teacher ran on there.
         busy: Summed over threads; waiting is not counted.
         load: ``busy`` by the number of threads that share a step: what the step takes if nothing else does.
@@ -49,21 +49,12 @@ class PartitionTimes:
 
     @property
     def bottleneck(self) -> str:
-        """The step that held up the others."""
         return busiest(self.load)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreTimes:
-    """Sums over finished partitions.
-
-    Attributes:
-        views: Number of views.
-        workers: Who wrote them.
-        devices: What the teacher ran on.
-        busy: See ``PartitionTimes``.
-        load: See ``PartitionTimes``.
-    """
+    """Sums over finished partitions, with the names of all workers and devices."""
 
     views: int = 0
     workers: frozenset[str] = frozenset()
@@ -82,16 +73,14 @@ class StoreTimes:
 
     @property
     def bottleneck(self) -> str:
-        """The step that held up the others."""
         return busiest(self.load)
 
-    def sentence(self, elapsed: float) -> str:
-        """What a person wants to know at the end; ``elapsed`` seconds went by."""
+    def summary_line(self, elapsed: float) -> str:
+        """Rate, seconds of each step and bottleneck, after ``elapsed`` seconds."""
         steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in asdict(self.busy).items())
-        workers = f"{len(self.workers)} worker" + ("" if len(self.workers) == 1 else "s")
         slowest = "the teacher" if self.bottleneck == "teacher" else self.bottleneck
-        rate = self.views / elapsed
-        # Of large images a CPU finishes less than one a second.
+        rate, workers = self.views / elapsed, counted(len(self.workers), "worker")
+        # A CPU finishes less than one large image a second.
         shown = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
         return (
             f"cached {self.views} views in {elapsed:.1f} s ({shown} views/s, {workers}): "

@@ -30,11 +30,10 @@ class PartitionJob:
     """From what a worker builds its part of a run: small, and valid on every machine that sees the folders.
 
     Attributes:
-        workspace: What the other paths are relative to.
-        manifest: Of the training split; relative to the workspace.
-        images: Root of its dataset; relative to the workspace, or absolute.
-        weights: The teacher's safetensors file; relative to the workspace.
-        config: What the store holds.
+        workspace: What the other paths are relative to; ``images`` may be absolute.
+        manifest: File of the training split.
+        images: Root of its dataset.
+        weights: The teacher's file.
         device: A torch device; ``None`` for the worker's first GPU, or its CPU if it has none.
         cores: How many a worker may use; ``None`` for as many as it runs tasks at a time (``--nthreads``).
         made_by: Code and libraries of the stage, which a worker must have, too.
@@ -60,13 +59,13 @@ class PartitionJob:
         manifest = read_manifest(self.workspace / self.manifest)
         manifest = replace(manifest, root=str(self.workspace / self.images))
         setup = load_inputs(self.config, manifest, self.workspace / self.weights)
-        found = diff(read_schema(scratch).fingerprint, setup.fingerprint) or diff(
-            self.made_by, made_by(FOLDERS)
-        )
-        if found:
+        differing = diff(read_schema(scratch).fingerprint, setup.fingerprint)
+        differing = differing or diff(self.made_by, made_by(FOLDERS))
+        if differing:
+            where, expected, got = differing
             raise CacheError(
                 f"worker {worker.address}: expected to make the store of {self.workspace}, but its own "
-                f"{found[0]} is {found[2]} instead of {found[1]}; give it the same folders and code"
+                f"{where} is {got} instead of {expected}; give it the same folders and code"
             )
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return PartitionWriter(
@@ -89,20 +88,17 @@ class WriterPlugin(WorkerPlugin):
         self._scratch = scratch
 
     def setup(self, worker: Worker) -> None:
-        """Remember the worker."""
         self._worker = worker
         self._lock = Lock()
         self._writer: PartitionWriter | None = None
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002
-        """Let go of the device."""
         with self._lock:
             if self._writer:
                 self._writer.close()
                 self._writer = None
 
     def writer(self) -> PartitionWriter:
-        """The worker's writer of partitions."""
         with self._lock:
             self._writer = self._writer or self._job.start(self._scratch, self._worker)
             return self._writer
@@ -135,7 +131,7 @@ def write_in_workers(
 
 
 def write_partition(plugin: str, index: int) -> PartitionTimes | PipelineError:
-    """The task of a worker. An error that a user must mend is returned: raised, it would be tried again."""
+    """The task of a worker. An error that a user must remedy is returned: raised, it would be tried again."""
     holder = get_worker().plugins[plugin]
     assert isinstance(holder, WriterPlugin)
     try:

@@ -11,7 +11,6 @@ from pipeline.fidelity.config import FidelityConfig, LossSettings
 from pipeline.fidelity.fidelity import measure_fidelity
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer import writer
-from pipeline.teacher.run import partition_views
 
 SETTINGS = LossSettings(temperature=10.0, cls_temperature=2.0, seed=0)
 
@@ -50,7 +49,7 @@ def test_figures_are_those_of_a_real_store(tmp_path: Path) -> None:
     plan, given = small_plan(tmp_path), sample(tmp_path)
     planned = small_store_plan(plan, QUANTIZED, views_per_partition=100)
     writer.init(tmp_path / "scratch", planned.schema, planned.table)
-    record = writer.write_partition(tmp_path / "scratch", 0, partition_views(planned, plan, 0), given.targets)
+    record = writer.write_partition(tmp_path / "scratch", 0, list(plan), given.targets)
     writer.finalise(tmp_path / "scratch", tmp_path / "targets.zarr")
     (point,) = curve(tmp_path, [QUANTIZED])
     assert point.bytes_per_view == sum(shard.size for shard in record.shards.values()) / len(given.views)

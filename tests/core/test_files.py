@@ -82,7 +82,7 @@ def test_digest_says_what_is_wrong(tmp_path: Path) -> None:
     assert expected.size_problem(path) is None
     path.write_bytes(b"abc")
     assert expected.problem(path) is None
-    assert FileDigest.of_file(path) == FileDigest.from_json(expected.to_json()) == expected
+    assert FileDigest.of_file(path) == expected
 
 
 def test_remove_takes_files_links_folders_and_nothing(tmp_path: Path) -> None:

@@ -150,7 +150,11 @@ COMMANDS = [
         "ldp store fidelity --temperature nan",
         "temperature: expected a number > 0.0, but got nan",
     ),
-    wrong("the precision of a quantized store", f"ldp store fidelity {STORE}", "expected a lossless store"),
+    wrong(
+        "the precision of a quantized store",
+        f"ldp store fidelity --stored {STORE}",
+        "expected a lossless store",
+    ),
     wrong(
         "a repair by another teacher",
         "ldp store repair",

@@ -152,6 +152,18 @@ def test_info_prints_the_facts_of_the_default_store(ldp: Ldp) -> None:
     assert "random numbers" in finished.stdout
 
 
+def test_a_store_is_named_by_its_folder_or_by_its_recipe(ldp: Ldp, folder: Path) -> None:
+    (folder / "recipes").mkdir()
+    shutil.move("params.yaml", folder / "recipes/params.yaml")
+    facts = [ldp("info", named) for named in (STORE, "recipes", "recipes/params.yaml")]
+    assert [finished.code for finished in facts] == [0, 0, 0]
+    assert len({finished.stdout for finished in facts}) == 1
+    assert "expected a name" in ldp("info", "another").error
+    assert "expected a store at another/store" in ldp("info", "another/store").error
+    shutil.move(folder / "recipes/params.yaml", "params.yaml")
+    assert ldp("info", "small").stdout == facts[0].stdout
+
+
 @pytest.mark.usefixtures("folder")
 def test_info_as_json_is_the_only_thing_on_stdout(ldp: Ldp) -> None:
     document = json.loads(ldp("info", STORE, "--json").stdout)

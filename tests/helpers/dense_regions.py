@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline.regions.atss import INSIDE_MARGIN_PX, NEGATIVE, TOP_K
-from pipeline.regions.overlap import VlrOverlap
-from pipeline.regions.valuable import ViewRegions
+from pipeline.regions.valuable import VlrOverlap
 from pipeline.views.box_ops import EPSILON, box_areas
 from pipeline.views.pyramid import Grid
+from pipeline.views.types import KeptPoints
 
 IGNORED_DISTANCE_PX = 1e8
 """Distance given to cells under an ignore box, so that they are candidates last (reference: ``INF``)."""
@@ -207,7 +207,7 @@ def dense_regions(
     boxes_xyxy: Tensor,
     overlap: VlrOverlap,
     lower_fraction: float,
-) -> ViewRegions:
+) -> KeptPoints:
     """What ``find_regions`` must return."""
     lengths = grid.lengths
     anchors = torch.from_numpy(grid.anchors)
@@ -216,9 +216,9 @@ def dense_regions(
     kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
     level = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     position = torch.cat([torch.arange(length) for length in lengths])
-    return ViewRegions(
-        level=level[kept],
-        position=position[kept],
-        main_gt=assignment.gt_index[kept],
-        valuable_weight=weights[kept],
+    return KeptPoints(
+        level=level[kept].numpy(),
+        position=position[kept].numpy(),
+        main_gt=assignment.gt_index[kept].numpy(),
+        valuable_weight=weights[kept].numpy(),
     )

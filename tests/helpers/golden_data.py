@@ -24,7 +24,7 @@ from pipeline.store.reader.stored import StoredView
 from pipeline.student.teacher_batch import stored_teacher_batch
 from pipeline.training.batches import BatchLabels, TeacherBatch, batch_labels
 from pipeline.views.pyramid import Pyramid, Size
-from pipeline.views.types import KeptPoints, LabeledView, ViewGeometry, ViewKey
+from pipeline.views.types import LabeledView, ViewGeometry, ViewKey
 
 FOLDER = Path(os.environ.get("LD_GOLDEN", Path(__file__).parents[1] / "golden/data"))
 """The recorded set; another one of the same layout runs through the same tests."""
@@ -101,13 +101,7 @@ def planned_views(data: Arrays) -> list[LabeledView]:
         padded_hw = size_of(data["pad_hw"][image])
         content_hw = size_of(data["img_hw"][image])
         boxes = boxes_of(data, image)
-        found = find_regions(PYRAMID.grid(padded_hw), boxes, "released")
-        points = KeptPoints(
-            level=found.level.numpy(),
-            position=found.position.numpy(),
-            main_gt=found.main_gt.numpy(),
-            valuable_weight=found.valuable_weight.numpy(),
-        )
+        points = find_regions(PYRAMID.grid(padded_hw), boxes, "released", 0.25)
         geometry = ViewGeometry(
             original_hw=content_hw, resized_hw=content_hw, padded_hw=padded_hw, flip=False
         )

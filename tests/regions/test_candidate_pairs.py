@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dense_regions import dense_regions
@@ -10,8 +11,7 @@ from torch import Tensor
 
 from pipeline.datasets.coco import read_coco
 from pipeline.regions.candidate_pairs import candidate_pairs
-from pipeline.regions.overlap import VlrOverlap
-from pipeline.regions.valuable import find_regions
+from pipeline.regions.valuable import VlrOverlap, find_regions
 from pipeline.views.box_ops import box_intersection
 from pipeline.views.geometry import ViewsConfig, enumerate_views, transform_boxes
 from pipeline.views.manifest import training_boxes
@@ -34,7 +34,7 @@ def assert_equal(
     found = find_regions(grid, boxes, overlap, lower_fraction)
     expected = dense_regions(grid, boxes, overlap, lower_fraction)
     for name, values in vars(expected).items():
-        assert torch.equal(getattr(found, name), values), name
+        np.testing.assert_array_equal(getattr(found, name), values, name)
 
 
 def random_boxes(generator: torch.Generator, count: int, padded_hw: Size) -> Tensor:

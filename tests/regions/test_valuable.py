@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from pipeline.regions.candidate_pairs import CandidatePairs
-from pipeline.regions.overlap import VlrOverlap, vlr_overlap
-from pipeline.regions.valuable import find_regions, valuable_weights
+from pipeline.regions.valuable import VlrOverlap, find_regions, valuable_weights, vlr_overlap
 from pipeline.views.pyramid import Pyramid
 
 PYRAMID = Pyramid((8, 16), 0.0)
@@ -100,7 +99,7 @@ def test_an_unknown_definition_is_refused() -> None:
 @pytest.mark.parametrize("overlap", ["released", "diou"])
 def test_kept_points_are_both_regions_in_ascending_order(overlap: VlrOverlap) -> None:
     boxes = torch.tensor([[10.0, 12.0, 70.0, 80.0], [40.0, 30.0, 60.0, 52.0]])
-    found = find_regions(PYRAMID.grid((96, 128)), boxes, overlap)
+    found = find_regions(PYRAMID.grid((96, 128)), boxes, overlap, 0.25)
     order = list(zip(found.level.tolist(), found.position.tolist(), strict=True))
     assert order == sorted(set(order))
     assert ((found.main_gt >= 0) | (found.valuable_weight > 0)).all()
@@ -114,12 +113,12 @@ def test_the_definitions_keep_different_levels_of_the_same_image() -> None:
     region starts at 0.072. Over the anchor's own area, anchors that the box's border cuts reach that.
     """
     boxes = torch.tensor([[8.0, 8.0, 248.0, 248.0]])
-    released = find_regions(PYRAMID.grid((256, 256)), boxes, "released")
-    diou = find_regions(PYRAMID.grid((256, 256)), boxes, "diou")
+    released = find_regions(PYRAMID.grid((256, 256)), boxes, "released", 0.25)
+    diou = find_regions(PYRAMID.grid((256, 256)), boxes, "diou", 0.25)
     assert set(released.level.tolist()) == {0, 1}
     assert set(diou.level.tolist()) == {1}
 
 
 def test_without_boxes_no_point_is_kept() -> None:
-    found = find_regions(PYRAMID.grid((96, 128)), torch.zeros(0, 4), "released")
+    found = find_regions(PYRAMID.grid((96, 128)), torch.zeros(0, 4), "released", 0.25)
     assert [len(values) for values in (found.level, found.position, found.main_gt)] == [0, 0, 0]

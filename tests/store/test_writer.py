@@ -206,7 +206,7 @@ def test_a_partition_that_is_not_planned_is_refused(tmp_path: Path, index: int) 
 def test_views_other_than_planned_are_refused(tmp_path: Path, change: Callable[..., list[object]]) -> None:
     plan = make_plan()
     write_all(tmp_path, plan, [])
-    with pytest.raises(CacheError, match="4 planned views"):
+    with pytest.raises(CacheError, match="its 4 views"):
         write_partition(tmp_path, 0, change(plan.views[:4]), plan.targets[:4])
     assert finished_partitions(tmp_path) == set()
 

@@ -18,8 +18,8 @@ STORE = "store.zarr"
 PLAN, INIT, PARTITIONS, FINALISE, AFTER = PHASES = ("plan", "init", "partitions", "finalise", "after")
 """Of a run: ``plan`` includes starting Python and DVC, ``after`` is what follows once the store has moved."""
 
-PLANNED = re.compile(r"^plan: \d+ views", re.MULTILINE)
-"""What a stage logs when it has planned all views."""
+LAID_OUT = re.compile(r"^store: \d+ views", re.MULTILINE)
+"""What a stage logs when it knows all views."""
 
 Identity = tuple[int, int]
 """Inode and time of modification in ns: a file that was written again has others."""
@@ -125,7 +125,7 @@ def phase_of(run: Run, state: DiskState, old_output: int | None) -> str:
         state: What it left.
         old_output: The output's inode before the run, if an earlier one had left it.
     """
-    if not PLANNED.search(run.text()):
+    if not LAID_OUT.search(run.text()):
         return PLAN
     if state.output not in (None, old_output):
         # The scratch folder goes last: while it is there, the store has moved and finalise has not ended.
@@ -137,7 +137,7 @@ def phase_of(run: Run, state: DiskState, old_output: int | None) -> str:
 
 def phase_now(run: Run, workspace: Path, partitions: int, old_output: int | None) -> str:
     """The phase of a run that is under way; asked all the time, so it reads no shard."""
-    if not PLANNED.search(run.text()):
+    if not LAID_OUT.search(run.text()):
         return PLAN
     if output_identity(workspace) not in (None, old_output):
         return AFTER

@@ -56,6 +56,6 @@ def test_a_damaged_partition_is_not_mistaken_for_a_finished_one(workspace: Path,
     assert examine(workspace).damaged >= {0, 1}
 
 
-@pytest.mark.parametrize(("text", "phase"), [("plan:   0%|\n", "plan"), ("x\nplan: 24 views\n", INIT)])
+@pytest.mark.parametrize(("text", "phase"), [("views:   0%|\n", "plan"), ("x\nstore: 24 views\n", INIT)])
 def test_the_phase_of_a_kill_is_told_from_log_and_disk(tmp_path: Path, text: str, phase: str) -> None:
     assert phase_of(log_of(tmp_path, text), examine(tmp_path), None) == phase

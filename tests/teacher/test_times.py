@@ -32,13 +32,13 @@ def test_the_steps_of_the_writing_threads_count_together() -> None:
 
 def test_sums_and_the_sentence_that_a_run_ends_with() -> None:
     total = StoreTimes() + times(decode=1.0, teacher=4.0) + replace(times(teacher=2.0, write=0.5), worker="b")
-    assert total.sentence(4.0) == (
+    assert total.summary_line(4.0) == (
         "cached 20 views in 4.0 s (5 views/s, 2 workers): "
         "plan 0.0 s, decode 1.0 s, teacher 6.0 s, quantize 0.0 s, write 0.5 s; the teacher is the bottleneck"
     )
     assert (
         (StoreTimes() + times(write=1.0))
-        .sentence(2.0)
+        .summary_line(2.0)
         .endswith(
             "1 worker): plan 0.0 s, decode 0.0 s, "
             "teacher 0.0 s, quantize 0.0 s, write 1.0 s; write is the bottleneck"

@@ -3,9 +3,11 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pipeline.core.files import FileDigest, write_atomically
 
@@ -16,26 +18,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionStatistics:
-    """Counts of one view, one partition or one store: integers, so that sums do not depend on an order.
-
-    Attributes:
-        views: Views.
-        boxes: Ground-truth boxes.
-        points: Points.
-        main_points: Points in the main region.
-        valuable_points: Points in the valuable region.
-        valuable_weight_codes: Sum of the weights of the valuable region, see ``WeightCode.total``.
-        edge_codes_clipped: Edge codes that saturated.
-        cls_codes_clipped: Class codes that saturated.
-    """
+    """Counts of one view, one partition or one store: integers, so that sums do not depend on an order."""
 
     views: int
     boxes: int
+    """Ground-truth boxes."""
     points: int
     main_points: int
     valuable_points: int
     valuable_weight_codes: int
+    """Sum of the weights of the valuable region, see ``WeightCode.total``."""
     edge_codes_clipped: int
+    """Codes that saturated."""
     cls_codes_clipped: int
 
     @classmethod
@@ -43,23 +37,14 @@ class PartitionStatistics:
         parts = list(parts)
         return cls(**{field.name: sum(getattr(part, field.name) for part in parts) for field in fields(cls)})
 
-    def to_json(self) -> dict[str, int]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "PartitionStatistics":
-        return cls(**{field.name: int(document[field.name]) for field in fields(cls)})
-
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionRecord:
-    """A finished partition.
+    """A finished partition: its index, and what was written of it.
 
     Attributes:
-        partition: Its index.
         shards: Digest of each of its shard files, by path inside the store; no file without rows.
         marks: What ``shard_signature`` gives for each of them, by path.
-        statistics: Of its content.
     """
 
     partition: int
@@ -68,21 +53,9 @@ class PartitionRecord:
     statistics: PartitionStatistics
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "partition": self.partition,
-            "shards": {path: shard.to_json() for path, shard in sorted(self.shards.items())},
-            "marks": dict(sorted(self.marks.items())),
-            "statistics": self.statistics.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "PartitionRecord":
-        return cls(
-            partition=document["partition"],
-            shards={path: FileDigest.from_json(shard) for path, shard in document["shards"].items()},
-            marks=dict(document["marks"]),
-            statistics=PartitionStatistics.from_json(document["statistics"]),
-        )
+        """Plain values, the same whatever the order in which shards were written."""
+        document: dict[str, Any] = msgspec.to_builtins(self, order="deterministic")
+        return document
 
 
 def record_path(scratch: Path, partition: int) -> Path:
@@ -100,7 +73,7 @@ def read_record(scratch: Path, partition: int) -> PartitionRecord | None:
     if not path.is_file():
         return None
     try:
-        return PartitionRecord.from_json(json.loads(path.read_bytes()))
-    except (ValueError, KeyError, TypeError):
+        return msgspec.json.decode(path.read_bytes(), type=PartitionRecord)
+    except ValueError:
         logger.warning("%s is not readable: partition %d counts as unfinished", path, partition)
         return None

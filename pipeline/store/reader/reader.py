@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,9 +42,8 @@ class FileRecord:
 def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
     """Every file that a finished store must have, but for the root's own metadata."""
     for name, document in attributes["files"].items():
-        yield FileRecord(name=_inside(name), partition=None, digest=FileDigest.from_json(document))
-    for document in attributes["partitions"]:
-        record = PartitionRecord.from_json(document)
+        yield FileRecord(name=_inside(name), partition=None, digest=msgspec.convert(document, FileDigest))
+    for record in msgspec.convert(attributes["partitions"], list[PartitionRecord]):
         for name, shard in record.shards.items():
             yield FileRecord(name=_inside(name), partition=record.partition, digest=shard)
 
@@ -109,7 +109,7 @@ class TargetStore:
         self._image_id, self._view = tables[layout.IMAGE_ID][present], tables[layout.VIEW][present]
         self._geometry, self._extent = tables[layout.GEOMETRY][present], tables[layout.EXTENT][present]
         self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
-        records = [PartitionRecord.from_json(document) for document in attributes["partitions"]]
+        records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
         marks = {name: mark for record in records for name, mark in record.marks.items()}
         self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(self.schema)}
 

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from pipeline.codec.classes import dequantize_classes
 from pipeline.codec.edges import dequantize_edges
-from pipeline.views.types import LabeledView
+from pipeline.views.types import LabeledView, SoftTargets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredView:
-    """One view as it is read: integer codes, for whoever dequantizes them (on a device, or here).
+    """One view as it is read: integer codes, to be dequantized here or on a device.
 
     Attributes:
         view: The view, with its weights dequantized.
@@ -27,6 +27,10 @@ class StoredView:
     edge_steps: NDArray[np.float32] | None
     cls_codes: NDArray[np.int16] | NDArray[np.float32]
     cls_step: float | None
+
+    def soft_targets(self) -> SoftTargets:
+        """What the teacher's own outputs would be."""
+        return SoftTargets(edge_logits=self.edge_logits(), cls_logits=self.cls_logits())
 
     def edge_logits(self) -> NDArray[np.float32]:
         """(P, 4, bins), up to a constant per edge unless lossless."""

@@ -1,7 +1,7 @@
 """From views and teacher outputs to the rows of one partition, and its statistics."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_byt
     edge_codes = total.points * edge_columns(schema.bins, lossless=schema.precision.lossless)
     weight = total.valuable_weight_codes / schema.weight_code.total_unit
     return {
-        **total.to_json(),
+        **asdict(total),
         "mean_valuable_weight": _ratio(weight, total.valuable_points),
         "edge_clipped_fraction": _ratio(total.edge_codes_clipped, edge_codes),
         "cls_clipped_fraction": _ratio(total.cls_codes_clipped, total.main_points * schema.num_classes),

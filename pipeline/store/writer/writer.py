@@ -4,7 +4,7 @@ The phases meet only in a scratch folder, so that partitions may be written by a
 
     scratch/store.zarr              the store that grows; moved to its place by ``finalise``
     scratch/partitions/p00012.json  a completion record, written last, once per partition
-    scratch/lock                    held by ``durable.lock_scratch`` while a run is on
+    scratch/lock                    held by ``files.lock_scratch`` while a run is on
 
 The three phases are the pattern of bio2zarr (``bio2zarr/vcz.py``).
 """
@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 
 from pipeline.core.errors import CacheError
 from pipeline.core.files import (
@@ -44,24 +44,20 @@ from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, ch
 from pipeline.store.format.shard_signature import shard_signature
 from pipeline.store.format.table import ViewIndex, counts_row
 from pipeline.store.writer.arrays import create_arrays, encode_shard
-from pipeline.store.writer.partition import (
-    PartitionRows,
-    quantize_partition,
-    store_statistics,
-)
+from pipeline.store.writer.partition import PartitionRows, quantize_partition, store_statistics
 from pipeline.views.types import LabeledView, SoftTargets
 
 logger = logging.getLogger(__name__)
 
 STORE_FOLDER = "store.zarr"
-MOST_LISTED = 20
+MAX_LISTED = 20
 
 
 def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     """Write the metadata, the empty arrays and the tables, or resume what an earlier run began.
 
     Args:
-        scratch: Made if needed; hold it with ``durable.lock_scratch`` during the whole run.
+        scratch: Made if needed; hold it with ``files.lock_scratch`` during the whole run.
         schema: See ``table.plan_schema``.
         table: All views of the store.
 
@@ -69,16 +65,24 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
         CacheError: ``scratch`` holds the beginning of another store, or the disk is full.
     """
     store = scratch / STORE_FOLDER
-    plan = _plan_attributes(schema, table)
-    begun = _begun(scratch, plan) if store.exists() else None
+    layout = {
+        "title": "Teacher outputs for localization distillation",
+        "schema": schema.to_json(),
+        "quantizer": schema.formula,
+        "table_sha256": table.digest(),
+    }
+    begun = _begun(scratch, layout) if store.exists() else None
     partial = scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
     remove(partial)
     with os_errors_as_output_error(partial):
         create_arrays(partial, schema, table.arrays(schema))
-        files = {name: FileDigest.of_file(partial / name) for name in _planned_files(partial)}
-    attributes = {**plan, "files": {name: file.to_json() for name, file in files.items()}}
+        files = {name: FileDigest.of_file(partial / name) for name in _files_without_shards(partial)}
+    attributes = {**layout, "files": msgspec.to_builtins(files)}
     if begun:
-        _mend(store, partial, files)
+        for name, file in files.items():
+            if file.problem(store / name):
+                logger.warning("%s is damaged: written again", store / name)
+                write_atomically(store / name, (partial / name).read_bytes())
         if begun.get("files") != attributes["files"]:
             write_attributes(store, attributes)
         remove(partial)
@@ -99,11 +103,11 @@ def write_partition(
     Args:
         scratch: As given to ``init``.
         index: Of the partition; its views are ``schema.partition_views(index)``.
-        views: The views of the partition, as planned.
+        views: The views of the partition.
         targets: The teacher's outputs, one per view.
 
     Raises:
-        CacheError: ``init`` has not run, or the views are not the planned ones.
+        CacheError: ``init`` has not run, or the views are not those of the layout.
         ValueError: A target has the wrong shape or is not finite (with the view's key as a note).
     """
     require_views(scratch, index, views)
@@ -111,32 +115,28 @@ def write_partition(
 
 
 def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> None:
-    """Compare a partition's keys and counts with the plan: the offsets of all later views depend on them.
+    """Compare a partition's keys and counts with the tables: the offsets of all later views depend on them.
 
     Raises:
-        CacheError: ``init`` has not run, or the views are not the planned ones.
+        CacheError: ``init`` has not run, or the views are not those of the layout.
     """
-    store, schema = scratch / STORE_FOLDER, read_schema(scratch)
+    schema = read_schema(scratch)
     if not 0 <= index < schema.partitions:
         raise CacheError(f"expected a partition in 0..{schema.partitions - 1}, but got {index}")
-    root = zarr.open_group(store, mode="r")
-    rows = schema.partition_views(index)
-    image_ids, numbers, extents = (_rows(root, path, rows) for path in (IMAGE_ID, VIEW, EXTENT))
-    planned = [
-        (int(image_id), int(view), *map(int, extent[1::2]))
-        for image_id, view, extent in zip(image_ids, numbers, extents, strict=True)
-    ]
+    root, rows = zarr.open_group(scratch / STORE_FOLDER, mode="r"), schema.partition_views(index)
+    image_ids, numbers, extents = (np.asarray(root[path][rows]) for path in (IMAGE_ID, VIEW, EXTENT))  # type: ignore[index]
+    expected = list(map(tuple, np.column_stack([image_ids, numbers, extents[:, 1::2]]).tolist()))
     given = [(*view.key, *counts_row(view)) for view in views]
-    if given != planned:
-        wrong = next((pair for pair in zip(planned, given, strict=False) if pair[0] != pair[1]), None)
+    if given != expected:
+        wrong = next((pair for pair in zip(expected, given, strict=False) if pair[0] != pair[1]), None)
         raise CacheError(
-            f"partition {index}: expected the {len(planned)} planned views, but got {len(given)}; first "
-            f"difference in (image_id, view, points, main points, boxes), planned and given: {wrong}"
+            f"partition {index}: expected its {len(expected)} views, but got {len(given)}; first "
+            f"difference in (image_id, view, points, main points, boxes), expected and given: {wrong}"
         )
 
 
 def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecord:
-    """The last step of ``write_partition``, for whoever has done the ones before it.
+    """The last step of ``write_partition``, for a caller that has done the ones before it.
 
     Raises:
         CacheError: ``init`` has not run.
@@ -175,7 +175,10 @@ def finished_partitions(scratch: Path) -> set[int]:
 def is_finished(scratch: Path, index: int) -> bool:
     """Whether a partition needs no more work: its record is there, and its files have the recorded size."""
     record = read_record(scratch, index)
-    return record is not None and _sizes_match(scratch / STORE_FOLDER, record)
+    if record is None:
+        return False
+    store = scratch / STORE_FOLDER
+    return not any(shard.size_problem(store / name) for name, shard in record.shards.items())
 
 
 def finalise(scratch: Path, output: Path) -> None:
@@ -198,24 +201,15 @@ def finalise(scratch: Path, output: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _plan_attributes(schema: StoreSchema, table: ViewIndex) -> dict[str, Any]:
-    return {
-        "title": "Teacher outputs for localization distillation",
-        "schema": schema.to_json(),
-        "quantizer": schema.formula,
-        "table_sha256": table.digest(),
-    }
-
-
-def _plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _layout_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes that ``init`` wrote, also from a store whose ``finalise`` was killed half-way."""
     return {name: attributes[name] for name in ("title", "schema", "quantizer", "table_sha256")}
 
 
 def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[PartitionRecord]) -> dict[str, Any]:
-    """The plan's attributes, the statistics, and the digests of all files but the root's metadata."""
+    """What ``init`` wrote, the statistics, and the digests of all files but the root's metadata."""
     begun = read_attributes(store)
-    files = {name: FileDigest.from_json(file) for name, file in begun["files"].items()}
+    files = msgspec.convert(begun["files"], dict[str, FileDigest])
     for name, file in files.items():
         problem = file.problem(store / name)
         if problem:
@@ -224,54 +218,32 @@ def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[Partit
     stored_bytes += sum(file.size for file in files.values())
     total = PartitionStatistics.total(record.statistics for record in records)
     return {
-        **_plan_of(begun),
+        **_layout_of(begun),
         "statistics": store_statistics(schema, total, stored_bytes),
         "files": begun["files"],
         "partitions": [record.to_json() for record in records],
     }
 
 
-def _planned_files(store: Path) -> list[str]:
-    """The tables and the metadata of a store without shards, in order; its root's is written on its own."""
+def _files_without_shards(store: Path) -> list[str]:
+    """The tables and the metadata of a new store, in order; its root's is written on its own."""
     names = {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
     return sorted(names - {ROOT_METADATA})
 
 
-def _begun(scratch: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of the store that was begun, once they have proved to be of the same plan."""
+def _begun(scratch: Path, layout: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of the store that was begun, once they have proved to be of the same layout."""
     try:
         begun = read_attributes(scratch / STORE_FOLDER)
     except CacheError as error:
         raise CacheError(f"{scratch} cannot be continued: remove it, and run again ({error})") from error
-    _require_same_plan(scratch, begun, plan)
-    return begun
-
-
-def _mend(store: Path, fresh: Path, files: Mapping[str, FileDigest]) -> None:
-    """Put right what has become of the tables and the metadata since they were written."""
-    for name, file in files.items():
-        if file.problem(store / name):
-            logger.warning("%s is damaged: written again", store / name)
-            write_atomically(store / name, (fresh / name).read_bytes())
-
-
-def _require_same_plan(scratch: Path, begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    found = diff(_plan_of(begun), wanted)
-    if found:
+    changed = diff(_layout_of(begun), layout)
+    if changed:
         raise CacheError(
-            f"{scratch} holds the beginning of another store: {found[0]} differs ({found[1]}, {found[2]}); "
-            "remove that folder, or choose another"
+            f"{scratch} holds the beginning of another store: {changed[0]} differs ({changed[1]}, "
+            f"{changed[2]}); remove that folder, or choose another"
         )
-
-
-def _rows(root: zarr.Group, path: str, rows: slice) -> NDArray[Any]:
-    array = root[path]
-    assert isinstance(array, zarr.Array), f"{path} is not an array"
-    return np.asarray(array[rows])
-
-
-def _sizes_match(store: Path, record: PartitionRecord) -> bool:
-    return not any(shard.size_problem(store / name) for name, shard in record.shards.items())
+    return begun
 
 
 def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecord]:
@@ -281,7 +253,12 @@ def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecor
     missing = [index for index, record in found.items() if not record]
     if missing:
         raise CacheError(_not_whole("missing", missing, schema))
-    damaged = [record.partition for record in records if _is_damaged(scratch / STORE_FOLDER, record)]
+    store = scratch / STORE_FOLDER
+    damaged = [
+        record.partition
+        for record in records
+        if any(shard.problem(store / name) for name, shard in record.shards.items())
+    ]
     for index in damaged:
         record_path(scratch, index).unlink()
     if damaged:
@@ -289,12 +266,8 @@ def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecor
     return records
 
 
-def _is_damaged(store: Path, record: PartitionRecord) -> bool:
-    return any(shard.problem(store / name) for name, shard in record.shards.items())
-
-
 def _not_whole(problem: str, indices: Sequence[int], schema: StoreSchema) -> str:
-    listed = ", ".join(map(str, indices[:MOST_LISTED])) + (", ..." if len(indices) > MOST_LISTED else "")
+    listed = ", ".join(map(str, indices[:MAX_LISTED])) + (", ..." if len(indices) > MAX_LISTED else "")
     return (
         f"expected {schema.partitions} partitions, but {len(indices)} are {problem}: {listed}; "
         "run the stage again: it writes only those"

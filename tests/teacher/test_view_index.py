@@ -11,8 +11,8 @@ from teacher_cases import small_plan
 
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.table import ViewIndex
-from pipeline.teacher import plan_table
-from pipeline.teacher.plan_table import build_index
+from pipeline.teacher import view_index
+from pipeline.teacher.view_index import build_index
 from pipeline.views.geometry import PerEpochViewsConfig
 
 
@@ -34,8 +34,8 @@ def fresh_fork_server() -> Iterator[None]:
 def test_runs_and_processes_make_the_table_of_all_views(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
-    monkeypatch.setattr(plan_table, "VIEWS_PER_RUN", 4)
-    monkeypatch.setattr(plan_table, "PARALLEL_FROM_VIEWS", 1)
+    monkeypatch.setattr(view_index, "VIEWS_PER_RUN", 4)
+    monkeypatch.setattr(view_index, "PARALLEL_FROM_VIEWS", 1)
     for plan in every_plan(tmp_path)[: 3 if processes == 1 else 1]:
         table = build_index(plan, processes, lambda items, _total, _label: items)
         assert table.digest() == ViewIndex.from_views(plan).digest()

@@ -1,4 +1,4 @@
-"""The plan phase: the table of all views, made run by run, by several processes where it takes minutes."""
+"""The index of all views, made run by run, by several processes where it takes minutes."""
 
 import multiprocessing
 import os
@@ -19,42 +19,39 @@ Progress = Callable[[Iterable[T], int, str], Iterable[T]]
 
 VIEWS_PER_RUN = 512
 PARALLEL_FROM_VIEWS = 20_000
-"""Fewer are planned in a minute, by which time processes would hardly have begun."""
+"""The regions of fewer are found in a minute, by which time processes would hardly have begun."""
 
 
 def build_index(view_set: ViewSet, processes: int, progress: Progress[ViewIndex]) -> ViewIndex:
     """Find the regions of every view and keep what the writer must know of them.
 
-    Args:
-        view_set: All views of a split.
-        processes: How many may work at once; the table does not depend on it.
-        progress: Is shown the tables of runs of views.
+    It does not depend on the number of ``processes``. ``progress`` is shown the parts, a run of views each.
     """
     runs = list(_runs(view_set))
     if processes == 1 or len(view_set) < PARALLEL_FROM_VIEWS:
-        return ViewIndex.concatenate(list(progress(map(_tabulate_run, runs), len(runs), "plan")))
+        return ViewIndex.concatenate(list(progress(map(_index_run, runs), len(runs), "views")))
     # Threads of torch do not survive a fork of this process; spawned ones would each own 300 MB of torch.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(processes, context, initializer=_follow_parent) as pool:
-        return ViewIndex.concatenate(list(progress(pool.map(_tabulate_run, runs), len(runs), "plan")))
+        return ViewIndex.concatenate(list(progress(pool.map(_index_run, runs), len(runs), "views")))
 
 
 def _runs(view_set: ViewSet) -> Iterator[ViewSet]:
-    """Plans of consecutive images; one without images if there are none."""
+    """Sets of consecutive images; one without images if there are none."""
     images = view_set.manifest.images
     length = max(1, VIEWS_PER_RUN // len(view_set.views.numbers))
     for start in range(0, max(1, len(images)), length):
         yield replace(view_set, manifest=replace(view_set.manifest, images=images[start : start + length]))
 
 
-def _tabulate_run(view_set: ViewSet) -> ViewIndex:
+def _index_run(view_set: ViewSet) -> ViewIndex:
     with one_thread():
         return ViewIndex.from_views(view_set)
 
 
 def _follow_parent() -> None:
-    """End with the process that asked, also if it was killed; leave Ctrl-C to it."""
+    """End with the parent process, also if it was killed; leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

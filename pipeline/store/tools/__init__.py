@@ -1,1 +1,0 @@
-"""What `ldp store` does beside reading."""
