@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from pipeline.cli.store_text import listed
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
 from pipeline.core.files import lock_scratch, make_folder, remove, write_atomically
@@ -36,14 +37,7 @@ from pipeline.teacher.view_index import Progress, build_index
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """What is wrong with a store.
-
-    Attributes:
-        path: Folder of the store.
-        attributes: Of the store.
-        lost: Files that must be made again.
-        unexpected: Files that are not part of the store.
-    """
+    """What is wrong with a store: files that must be made again, and files that are not part of it."""
 
     path: Path
     attributes: Mapping[str, Any]
@@ -52,7 +46,6 @@ class Damage:
 
     @property
     def schema(self) -> StoreSchema:
-        """Of the store."""
         return StoreSchema.from_json(self.attributes["schema"])
 
     @property
@@ -63,17 +56,14 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """What was done to a store.
-
-    Attributes:
-        replaced: Files that are as recorded again.
-        different: Files that were made again, but not to the recorded bytes: they were left as they are.
-        computed: Partitions that the teacher was run on.
-    """
+    """What was done to a store."""
 
     replaced: tuple[str, ...]
+    """Files that are as recorded again."""
     different: tuple[str, ...]
+    """Files that were made again, but not to the recorded bytes: they were left as they are."""
     computed: tuple[int, ...]
+    """Partitions that the teacher was run on."""
 
 
 def find_damage(path: Path, progress: Callable[[int, int], None]) -> Damage:
@@ -117,21 +107,29 @@ def repair_store(
 ) -> Repair:
     """Make damaged files again and put in place those that prove to have the recorded bytes.
 
+    Unexpected files are removed.
+
     Args:
-        damage: What is wrong with the store; its unexpected files are removed.
-        view_set: The views of the workspace.
-        fingerprint: Of the store that the workspace would make.
+        damage: What is wrong with the store.
+        view_set: The views of the recipe.
+        fingerprint: The store that the recipe would make here.
         load_teacher: Called only if a shard is damaged.
         scratch_root: The scratch folder of the store is held meanwhile, so that no other run replaces it.
         progress: Shows how far the damaged partitions are.
 
     Raises:
-        CacheError: The workspace would make another store, or another run writes this one.
+        CacheError: Another store would be made here, or another run writes this one.
         TeacherError: An output is not finite.
     """
     schema = damage.schema
     # An older format holds the same values, coded otherwise.
-    require_same_store(damage, {**fingerprint, "format_version": schema.format_version})
+    differing = diff(schema.fingerprint, {**fingerprint, "format_version": schema.format_version})
+    if differing:
+        field, left, right = differing
+        raise CacheError(
+            f"{damage.path} cannot be repaired from here, where another store would be made: {field} is "
+            f"{left} in the store, but {right} here; change it back, or {REPLACE_HINT}"
+        )
     with _hold(scratch_root / digest(schema.fingerprint)[:16]) as held:
         remove_unexpected(damage)
         with TemporaryDirectory(dir=held, prefix="repair-") as folder:
@@ -147,21 +145,6 @@ def repair_store(
     return Repair(replaced=replaced, different=different, computed=tuple(damage.partitions))
 
 
-def require_same_store(damage: Damage, here: Mapping[str, Any]) -> None:
-    """Refuse to repair a store with what would make another one.
-
-    Raises:
-        CacheError: Names the first differing field and both values.
-    """
-    found = diff(damage.schema.fingerprint, here)
-    if found:
-        field, left, right = found
-        raise CacheError(
-            f"{damage.path} cannot be repaired from here, where another store would be made: {field} is "
-            f"{left} in the store, but {right} here; change it back, or {REPLACE_HINT}"
-        )
-
-
 def require_repaired(damage: Damage, repair: Repair) -> None:
     """Refuse to call a store repaired of which files could not be made again.
 
@@ -169,11 +152,10 @@ def require_repaired(damage: Damage, repair: Repair) -> None:
         CacheError: Names those files.
     """
     if repair.different:
-        first, *others = repair.different
-        more = f" and {len(others)} more" if others else ""
         raise CacheError(
-            f"{damage.path}: {first}{more} came out otherwise than recorded and so stay as they are: another "
-            f"device, or other versions of torch or of this code, can give other last bits; {REPLACE_HINT}"
+            f"{damage.path}: {listed(repair.different)} came out otherwise than recorded and so stay as they "
+            "are: another device, or other versions of torch or of this code, can give other last bits; "
+            f"{REPLACE_HINT}"
         )
 
 
@@ -185,12 +167,11 @@ def damaged_objects(files: Sequence[Path]) -> list[Path]:
     """
     if not files or not Path(".dvc").is_dir():
         return []
-    asked = subprocess.run(
-        [sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False
-    )
-    if asked.returncode:
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
         return []
-    cache = Path(asked.stdout.strip()) / "files" / "md5"
+    cache = Path(answer.stdout.strip()) / "files" / "md5"
     objects = ((cache / name[:2] / name[2:], name) for name in map(_md5, files))
     return [path for path, name in objects if path.is_file() and _md5(path) != name]
 
@@ -201,11 +182,7 @@ def _md5(path: Path) -> str:
 
 
 def _find_table(damage: Damage, view_set: ViewSet, progress: Progress[Any]) -> ViewIndex:
-    """The table of all views: as stored if it is whole, for finding the regions of many views takes long.
-
-    Raises:
-        CacheError: It is another than the store's.
-    """
+    """The table of all views: as stored if it is whole, for finding the regions of many views takes long."""
     specs = table_specs(damage.schema)
     if any(file.name.startswith(f"{spec.path}/c/") for file in damage.lost for spec in specs):
         table = build_index(view_set, os.cpu_count() or 1, progress)

@@ -4,8 +4,7 @@ An IoU spans decades: an anchor of stride 64 and an object of 5 px meet in 1e-4.
 *relative* error, so that the code is a logarithm, as precise for the smallest object as for the largest.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,66 +25,47 @@ Weights = NDArray[np.floating]
 Codes = NDArray[np.integer]
 
 
-class WeightCode(Protocol):
+class WeightCode(ABC):
     """How a store holds weights."""
 
-    @property
-    def formula(self) -> str:
-        """The decoder in words, for a reader without this code."""
-        ...
+    total_unit: int = SUM_UNIT
+    """What a weight of 1 adds to :meth:`total`."""
+    formula: str
+    """The decoder in words, for a reader without this code."""
+    exponent_formula: str
+    """:meth:`step_exponents` in words, but for the limit."""
 
-    @property
-    def exponent_formula(self) -> str:
-        """:meth:`step_exponents` in words, but for the limit."""
-        ...
-
+    @abstractmethod
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
         """Codes (P,) of weights (P,), positive where the weight is.
 
         Raises:
             ValueError: A weight is not finite or lies outside [0, 1].
         """
-        ...
 
+    @abstractmethod
     def dequantize(self, codes: Codes) -> NDArray[np.float32]:
         """Weights (P,) of codes (P,)."""
-        ...
 
+    @abstractmethod
     def max_error(self, weights: Weights) -> NDArray[np.float64]:
         """How far (P,) the stored values may lie from exact weights (P,)."""
-        ...
 
+    @abstractmethod
     def step_exponents(self, codes: Codes, largest: int) -> NDArray[np.int64]:
         """``k = round(1 - log2(weight))`` (P,), at most ``largest``, by integers alone."""
-        ...
 
     def total(self, codes: Codes) -> int:
         """Sum of the weights of codes (P,), a whole number of 1 / :attr:`total_unit`."""
-        ...
-
-    @property
-    def total_unit(self) -> int:
-        """What a weight of 1 adds to :meth:`total`."""
-        ...
+        weights = self.dequantize(codes).astype(np.float64)
+        return int(np.rint(weights * self.total_unit).sum())
 
 
-@dataclass(frozen=True)
-class LogarithmicWeights:
+class LogarithmicWeights(WeightCode):
     """``weight = 2**-((code - 1) / 128)``: of quantized stores from format 3 on."""
 
-    total_unit: int = SUM_UNIT
-
-    @property
-    def formula(self) -> str:
-        """The decoder in words."""
-        return (
-            f"valuable_weight = 0 where weight_code = 0, else 2**(-(weight_code - 1) / {CODES_PER_OCTAVE})."
-        )
-
-    @property
-    def exponent_formula(self) -> str:
-        """``k`` in words."""
-        return f"floor(1.5 + (weight_code - 1) / {CODES_PER_OCTAVE})"
+    formula = f"valuable_weight = 0 where weight_code = 0, else 2**(-(weight_code - 1) / {CODES_PER_OCTAVE})."
+    exponent_formula = f"floor(1.5 + (weight_code - 1) / {CODES_PER_OCTAVE})"
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
         """``code = rint(-128 * log2(weight)) + 1``.
@@ -99,13 +79,11 @@ class LogarithmicWeights:
         return np.where(positive, np.rint(octaves * CODES_PER_OCTAVE) + 1, 0).astype(np.int32)
 
     def dequantize(self, codes: Codes) -> NDArray[np.float32]:
-        """The weights."""
         octave, part = np.divmod(np.maximum(codes, 1).astype(np.int64) - 1, CODES_PER_OCTAVE)
         weights = np.ldexp(np.exp2(-np.arange(CODES_PER_OCTAVE) / CODES_PER_OCTAVE)[part], -octave)
         return np.where(codes > 0, weights, 0).astype(np.float32)
 
     def max_error(self, weights: Weights) -> NDArray[np.float64]:
-        """Half a code, relatively."""
         half_code: float = 2 ** (0.5 / CODES_PER_OCTAVE) - 1
         return weights.astype(np.float64) * (half_code + FLOAT_SLACK)
 
@@ -114,60 +92,36 @@ class LogarithmicWeights:
         exponents = (codes.astype(np.int64) - 1 + 3 * CODES_PER_OCTAVE // 2) // CODES_PER_OCTAVE
         return np.minimum(exponents, largest)
 
-    def total(self, codes: Codes) -> int:
-        """Sum of the weights."""
-        return _total(self.dequantize(codes))
 
-
-@dataclass(frozen=True)
-class ExactWeights:
+class ExactWeights(WeightCode):
     """The code is the float32 itself: of lossless stores from format 3 on."""
 
-    total_unit: int = SUM_UNIT
-    formula: str = "valuable_weight = the float32 whose 32 bits, read as an integer, are weight_code."
-    exponent_formula: str = ""
+    formula = "valuable_weight = the float32 whose 32 bits, read as an integer, are weight_code."
+    exponent_formula = ""
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
         """The bits of the weights; those of positive numbers ascend with them, and 0 is 0."""
         return (_require_weights(weights) + 0.0).astype(np.float32).view(np.int32)
 
     def dequantize(self, codes: Codes) -> NDArray[np.float32]:
-        """The weights."""
         return codes.astype(np.int32).view(np.float32)
 
     def max_error(self, weights: Weights) -> NDArray[np.float64]:
-        """None but another machine's last bits."""
         return weights.astype(np.float64) * FLOAT_SLACK
 
     def step_exponents(self, codes: Codes, largest: int) -> NDArray[np.int64]:
         """Not called: logits of a lossless store have no steps."""
         raise AssertionError(f"expected no steps, but got {len(codes)} points (limit {largest})")
 
-    def total(self, codes: Codes) -> int:
-        """Sum of the weights."""
-        return _total(self.dequantize(codes))
 
-
-@dataclass(frozen=True)
-class LinearWeights:
+class LinearWeights(WeightCode):
     """``weight = code / scale``, and 1 at least where the weight is positive: of format 2."""
 
-    scale: int
+    exponent_formula = "round(1 - log2(valuable_weight))"
 
-    @property
-    def total_unit(self) -> int:
-        """A code."""
-        return self.scale
-
-    @property
-    def formula(self) -> str:
-        """The decoder in words."""
-        return f"valuable_weight = weight_code / {self.scale}."
-
-    @property
-    def exponent_formula(self) -> str:
-        """``k`` in words."""
-        return "round(1 - log2(valuable_weight))"
+    def __init__(self, scale: int) -> None:
+        self.scale = self.total_unit = scale
+        self.formula = f"valuable_weight = weight_code / {scale}."
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
         """``code = rint(weight * scale)``, at least 1 where the weight is positive."""
@@ -176,7 +130,6 @@ class LinearWeights:
         return np.where(exact > 0, np.maximum(codes, 1), 0).astype(np.int32)
 
     def dequantize(self, codes: Codes) -> NDArray[np.float32]:
-        """The weights."""
         return (codes / self.scale).astype(np.float32)
 
     def max_error(self, weights: Weights) -> NDArray[np.float64]:
@@ -191,7 +144,6 @@ class LinearWeights:
         return (largest - np.searchsorted(limits, squares, side="left")).astype(np.int64)
 
     def total(self, codes: Codes) -> int:
-        """Sum of the codes."""
         return int(codes.sum(dtype=np.int64))
 
 
@@ -200,7 +152,3 @@ def _require_weights(weights: Weights) -> NDArray[np.float64]:
     if np.any((weights < 0) | (weights > 1)):
         raise ValueError(f"expected weights in [0, 1], but got {weights.min()}..{weights.max()}")
     return weights.astype(np.float64)
-
-
-def _total(weights: NDArray[np.float32]) -> int:
-    return int(np.rint(weights.astype(np.float64) * SUM_UNIT).sum())

@@ -48,7 +48,7 @@ SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1h",
     # If none can be started any more, tasks fail instead of waiting for ever.
     "distributed.scheduler.no-workers-timeout": "10m",
-    # A sampling profiler that nobody looks at.
+    # A sampling profiler.
     "distributed.worker.profile.enabled": False,
 }
 
@@ -57,16 +57,13 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> Iterator[Client]:
-    """Start worker processes on this machine, and stop them at the end.
+    """Start a worker process with each of the ``environments`` added to its own, and stop them at the end.
 
-    Each is started again if it dies; all die with this process, however it dies.
-
-    Args:
-        environments: One process each: what its environment has beside that of this process.
-        threads: Tasks that a process runs at a time.
+    A process runs as many tasks at a time as it has ``threads``, is started again if it dies, and dies with
+    this one, however that dies.
     """
     _quieten()
-    # Whoever could connect would run code as this user: only what has this run's key can.
+    # A client runs code as this user: only what has this run's key can connect.
     security = Security.temporary()
     host = {
         "host": LOCALHOST,
@@ -104,15 +101,15 @@ def _start(**options: Any) -> SpecCluster:
 
 @contextmanager
 def _event_loop() -> Iterator["IOLoop"]:
-    """Dask's thread, deaf to Ctrl-C as are the processes that it starts: this one hears, and ends them."""
-    # Started here, for it makes the thread that starts it hear again.
+    """Dask's thread, which ignores Ctrl-C as do the processes that it starts: this one ends them."""
+    # Started here, for it unblocks the signal in the thread that starts it.
     resource_tracker.ensure_running()
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     runner = LoopRunner()
     try:
         runner.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         yield runner.loop
     finally:
@@ -171,8 +168,8 @@ def run_tasks(
     """Results of ``function`` as they come, in any order; each is small, and each task may run twice.
 
     Args:
-        client: Of a cluster with workers.
-        function: What the workers run; it must not raise what no repetition mends.
+        client: A cluster with workers.
+        function: What the workers run; it must not raise what no repetition remedies.
         arguments: One task each.
         label: Beginning of the tasks' keys.
         per_worker: Tasks that are handed out at a time, so that all workers end together.
@@ -185,7 +182,10 @@ def run_tasks(
     known: set[str] = set()
     try:
         while True:
-            known = _watch(client, known)
+            workers = set(client.nthreads())
+            for address in sorted(known - workers):
+                logger.warning("worker %s is gone; what it was at is done again", address)
+            known = workers
             # With no worker left, one task waits for the next.
             room = max(1, per_worker * len(known)) - running.count()
             for argument in islice(remaining, max(0, room)):
@@ -206,11 +206,7 @@ def run_tasks(
 
 
 def _wait(client: Client, running: "as_completed") -> None:
-    """Wait for the next result, but not for a cluster that has lost all its workers.
-
-    Raises:
-        CacheError: There has been no worker for ``NO_WORKER_SECONDS``.
-    """
+    """Wait for the next result, but no longer than ``NO_WORKER_SECONDS`` for a worker."""
     alone_since: float | None = None
     watched = time.monotonic()
     while not running.has_ready():
@@ -225,14 +221,6 @@ def _wait(client: Client, running: "as_completed") -> None:
             logger.warning("no worker is left; waiting %d s for one", NO_WORKER_SECONDS)
         elif watched - alone_since > NO_WORKER_SECONDS - 2 * WATCH_SECONDS:
             raise CacheError(NO_WORKERS)
-
-
-def _watch(client: Client, known: set[str]) -> set[str]:
-    """Addresses of the workers; says which of the known ones are gone."""
-    workers = set(client.nthreads())
-    for address in sorted(known - workers):
-        logger.warning("worker %s is gone; what it was at is done again", address)
-    return workers
 
 
 def _quieten() -> None:

@@ -20,7 +20,6 @@ PARTIAL_SUFFIX = ".partial"
 
 
 def sha256_of_file(path: Path) -> str:
-    """sha256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -118,8 +117,11 @@ def os_errors_as_output_error(path: Path) -> Iterator[None]:
             "move it away, and run again"
         ) from error
     except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+            reason = error.args[0][0][2]  # the first of a copied folder's failures: (source, target, reason)
         raise OutputError(
-            f"{path} could not be written: {_reason(error)}; make room there, or remove the cause, and run "
+            f"{path} could not be written: {reason}; make room there, or remove the cause, and run "
             "again: what is finished is kept"
         ) from error
 
@@ -215,13 +217,6 @@ def _copy_into_place(folder: Path, target: Path) -> None:
             remove(partial)
             raise
     partial.rename(target)
-
-
-def _reason(error: OSError) -> str:
-    """Of a copied folder's many failures, the first: (source, destination, reason)."""
-    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
-        return str(error.args[0][0][2])
-    return error.strerror or str(error)
 
 
 def _fsync(path: Path) -> None:

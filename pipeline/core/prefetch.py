@@ -39,14 +39,10 @@ class Prefetcher(Generic[Item, Loaded, Result]):
         computers: int,
         initializer: Callable[[], None] | None = None,
     ) -> None:
-        """Make the threads.
+        """Make the threads, in each of which ``initializer`` runs first.
 
-        Args:
-            load: Runs in ``loaders`` threads.
-            compute: Runs in ``computers`` threads: one for a device that must not be shared.
-            loaders: At least 1.
-            computers: At least 1.
-            initializer: Runs first in every thread.
+        ``load`` runs in ``loaders`` of them, ``compute`` in ``computers``: one for a device that must not be
+        shared.
         """
         self._load = load
         self._compute = compute
@@ -70,7 +66,7 @@ class Prefetcher(Generic[Item, Loaded, Result]):
     def run(self, items: Iterable[Item]) -> Iterator[Computed[Result]]:
         """Results in the order of ``items``; an error comes where its item's result would have come.
 
-        Whoever takes no more results keeps other runs waiting.
+        A caller that takes no more results keeps other runs waiting.
         """
         waiting: deque[Future[Computed[Result]]] = deque()
         try:

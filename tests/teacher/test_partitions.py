@@ -13,7 +13,6 @@ from torch import Tensor
 from pipeline.core.errors import DatasetError
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
-from pipeline.teacher import partitions
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter, write_here
 from pipeline.views.types import LabeledView
@@ -57,14 +56,14 @@ def test_a_process_never_holds_more_than_two_partitions(
 ) -> None:
     """However many threads ask: a worker may be given more tasks at a time than there should be."""
     lock, held, most = threading.Lock(), 0, 0
-    write_rows, find_views = writer.write_rows, partitions.find_views
+    write_rows, in_rows = writer.write_rows, ViewSet.in_rows
 
     def begin(*arguments: Any) -> Any:
         nonlocal held, most
         with lock:
             held += 1
             most = max(most, held)
-        return find_views(*arguments)
+        return in_rows(*arguments)
 
     def end(*arguments: Any) -> Any:
         nonlocal held
@@ -73,7 +72,7 @@ def test_a_process_never_holds_more_than_two_partitions(
             held -= 1
         return record
 
-    monkeypatch.setattr(partitions, "find_views", begin)
+    monkeypatch.setattr(ViewSet, "in_rows", begin)
     monkeypatch.setattr(writer, "write_rows", end)
     with (
         PartitionWriter(tmp_path / "scratch", plan, small_teacher(plan.manifest), cores=2, name="w") as one,

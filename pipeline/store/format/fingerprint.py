@@ -8,18 +8,14 @@ from pipeline.core.errors import CacheError
 
 ABSENT = "(absent)"
 
-
 Difference = tuple[str, str, str]
 """A field's dotted path, and its two values as JSON."""
 
 
 def diff(stored: Any, needed: Any) -> Difference | None:
     """The first field, in alphabetical order, where two documents differ; ``None`` if they are equal."""
-    found = _first_lack(stored, needed, "")
-    if found:
-        return found
     swapped = _first_lack(needed, stored, "")
-    return swapped and (swapped[0], swapped[2], swapped[1])
+    return _first_lack(stored, needed, "") or (swapped and (swapped[0], swapped[2], swapped[1]))
 
 
 def check_compatible(stored: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
@@ -49,17 +45,17 @@ def _first_lack(stored: Any, needed: Any, path: str) -> Difference | None:
             inner = f"{path}.{name}" if path else name
             if name not in stored:
                 return inner, ABSENT, canonical_json(needed[name]).decode()
-            found = _first_lack(stored[name], needed[name], inner)
-            if found:
-                return found
+            lack = _first_lack(stored[name], needed[name], inner)
+            if lack:
+                return lack
         return None
     left, right = canonical_json(stored).decode(), canonical_json(needed).decode()
     return None if left == right else (path, left, right)
 
 
-def _require_none(found: Difference | None) -> None:
-    if found:
-        path, left, right = found
+def _require_none(difference: Difference | None) -> None:
+    if difference:
+        path, left, right = difference
         raise CacheError(
             f"the store was made from something else: {path} is {left} in the store, but {right} is needed; "
             "run `dvc repro cache_teacher` to make a matching store, or change the parameter back"
