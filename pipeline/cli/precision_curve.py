@@ -12,7 +12,7 @@ from pipeline.fidelity.config import LossSettings
 from pipeline.fidelity.fidelity import PointLogits, dequantize_rows, measure_loss_errors
 from pipeline.fidelity.loss_error import LossError
 from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, StoreSchema, sharded_specs
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.writer.arrays import encode_shard
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
 from pipeline.views.types import LabeledView, SoftTargets
@@ -24,7 +24,7 @@ EDGE_STEPS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.4, 0.8)
 """Logits; from a quarter of the default to about 3 bits a logit."""
 LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
 USUAL = Precision(edge_step=0.04, max_step_factor=8.0, cls_step=0.05)
-"""Of the recipes for COCO; the curve's cap and ratio of steps where the configured precision is lossless."""
+"""The COCO recipes' own; the curve's cap and ratio of steps where the configured precision is lossless."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +76,9 @@ def measure_curve(
 
 
 def _schema(sample: Sample, precision: Precision) -> StoreSchema:
-    """Of a store that holds the sample as its only partition."""
+    """A store that holds the sample as its only partition."""
     soft = sample.targets[0]
-    return plan_schema(
+    return make_schema(
         ViewIndex.from_views(sample.views),
         bins=soft.edge_logits.shape[-1],
         num_classes=soft.cls_logits.shape[-1],

@@ -68,11 +68,11 @@ def valuable_weights(
 
     Args:
         anchors_xyxy: ``Tensor[N, 4]`` px.
-        pairs: of anchors and boxes; without those that do not overlap, for their weight is 0.
+        pairs: all that overlap, for the weight of others is 0.
         boxes_xyxy: ``Tensor[G, 4]`` px.
         thresholds: ``Tensor[G]``.
         overlap: which ``D``.
-        lower_fraction: where the region starts.
+        lower_fraction: ``gamma`` of the paper.
 
     Returns:
         ``Tensor[N]`` in [0, 1].
@@ -91,8 +91,8 @@ def find_regions(grid: Grid, boxes_xyxy: Tensor, overlap: VlrOverlap, lower_frac
     Args:
         grid: of the view after its own padding, which has only valid cells.
         boxes_xyxy: ``Tensor[G, 4]`` in view coordinates, px.
-        overlap: definition of the valuable region.
-        lower_fraction: where the valuable region starts, as a fraction of ATSS's threshold.
+        overlap: as in :func:`valuable_weights`.
+        lower_fraction: likewise.
     """
     anchors = torch.from_numpy(grid.anchors).to(boxes_xyxy.device)
     assignment = assign_atss(anchors, nearest_candidates(grid, boxes_xyxy), boxes_xyxy)

@@ -21,7 +21,7 @@ from pipeline.core.progress import describe_bytes
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import StoreSchema
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.writer import writer
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
@@ -61,7 +61,7 @@ def layout_store(
 ) -> StoreLayout:
     """Find the regions of every view, in ``processes`` if there are many; keeps counts and boxes alone."""
     table = build_index(view_set, processes, progress)
-    schema = plan_schema(
+    schema = make_schema(
         table,
         bins=bins,
         num_classes=num_classes,

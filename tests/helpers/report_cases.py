@@ -17,7 +17,7 @@ from pipeline.detector.gfl import GFL, gfl_spec, save_detector
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.report.runs import Curve, Role, Run
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.fingerprint import store_fingerprint
@@ -135,7 +135,7 @@ def _write_store(root: Path, train: Manifest) -> None:
     )
     views = list(plan)
     table = ViewIndex.from_views(views)
-    schema = plan_schema(
+    schema = make_schema(
         table,
         bins=DETECTOR.bins,
         num_classes=DETECTOR.num_classes,

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.codec.precision import Precision
 from pipeline.store.format.schema import StoreSchema
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
@@ -80,7 +80,7 @@ def plan_of(
     chunk_rows: int = CHUNK_ROWS,
 ) -> Plan:
     table = ViewIndex.from_views(views)
-    schema = plan_schema(
+    schema = make_schema(
         table,
         bins=BINS,
         num_classes=CLASSES,

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.codec.precision import Precision
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import label_view
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.geometry import ViewGeometry, pad_size
@@ -49,7 +49,7 @@ def write_store_to_show(folder: Path, strides: tuple[int, ...]) -> TargetStore:
     sizes = [((96, 96), 0), ((96, 96), 2), ((120, 160), 30), ((40, 300), 3)]
     views = [planned(number, size, boxes, strides) for number, (size, boxes) in enumerate(sizes)]
     table = ViewIndex.from_views(views)
-    schema = plan_schema(
+    schema = make_schema(
         table,
         bins=BINS,
         num_classes=CLASSES,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.codec.edges import EDGES
 from pipeline.codec.precision import Precision
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import NOT_MAIN, KeptPoints, LabeledView, SoftTargets, ViewKey
@@ -40,7 +40,7 @@ def generate_store(folder: Path, views: int, points: int, precision: Precision =
     """
     scratch, store = folder / "scratch", folder / "targets.zarr"
     table = ViewIndex.from_views(planned_view(number, points) for number in range(views))
-    schema = plan_schema(
+    schema = make_schema(
         table,
         bins=BINS,
         num_classes=CLASSES,

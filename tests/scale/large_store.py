@@ -21,7 +21,7 @@ from random import Random
 from generated_store import BINS, CLASSES, LEVEL_STRIDES, PRECISION, planned_view, soft_targets
 from measured import Measured, measure, render, render_growth
 
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
 from pipeline.store.writer.writer import finalise, init, read_schema, write_partition
@@ -44,7 +44,7 @@ def begin(folder: Path, views: int, points: int) -> str:
     """The table of all views, and the empty store."""
     templates = [planned_view(number, points) for number in range(TEMPLATES)]
     table = ViewIndex.from_views(_view(templates, row) for row in range(views))
-    schema = plan_schema(
+    schema = make_schema(
         table,
         bins=BINS,
         num_classes=CLASSES,

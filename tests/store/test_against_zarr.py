@@ -10,7 +10,7 @@ from store_cases import LOSSLESS, QUANTIZED, Plan, make_plan, make_targets, make
 
 from pipeline.codec.precision import Precision
 from pipeline.store.format.schema import sharded_specs, table_specs
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.shards import ShardedRows, read_table
 from pipeline.views.types import LabeledView, ViewKey
@@ -32,7 +32,7 @@ def random_plan(rng: Generator, precision: Precision) -> Plan:
     views = random_views(rng)
     table = ViewIndex.from_views(views)
     targets = [make_targets(view) for view in views]
-    schema = plan_schema(
+    schema = make_schema(
         table,
         bins=targets[0].edge_logits.shape[-1],
         num_classes=targets[0].cls_logits.shape[-1],

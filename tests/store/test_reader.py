@@ -16,7 +16,7 @@ from store_cases import LOSSLESS, QUANTIZED, Plan, make_plan, plan_of, write_all
 
 from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
-from pipeline.store.format.attributes import SEAL, write_attributes
+from pipeline.store.format.attributes import ATTRIBUTES_SHA256, write_attributes
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
 from pipeline.store.writer.writer import STORE_FOLDER
@@ -271,7 +271,7 @@ def test_a_store_without_finalise_is_refused(tmp_path: Path) -> None:
 def test_another_version_is_refused(tmp_path: Path, version: int, remedy: str) -> None:
     path = write_store(tmp_path, make_plan())
     attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
-    attributes.pop(SEAL)
+    attributes.pop(ATTRIBUTES_SHA256)
     attributes["schema"]["format_version"] = version
     write_attributes(path, attributes)
     with pytest.raises(CacheError, match=remedy):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.codec.precision import Precision
-from pipeline.store.format.table import ViewIndex, plan_schema
+from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.teacher.expected import estimate_bytes
 
 SHAPES = {"views": 4000, "boxes": 11366, "points": 336606, "main": 73001, "bins": 17, "classes": 4}
@@ -30,7 +30,7 @@ def test_the_estimate_is_not_too_small_and_at_most_four_tenths_too_large(
 ) -> None:
     precision = Precision(edge_step=edge_step, max_step_factor=8.0, cls_step=cls_step)
     table = table_of(sizes)
-    schema = plan_schema(
+    schema = make_schema(
         table,
         bins=sizes["bins"],
         num_classes=sizes["classes"],

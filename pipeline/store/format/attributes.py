@@ -11,7 +11,7 @@ from pipeline.core.files import write_atomically
 from pipeline.store.format.schema import require_version
 
 ROOT_METADATA = "zarr.json"
-SEAL = "attributes_sha256"
+ATTRIBUTES_SHA256 = "attributes_sha256"
 """Attribute with the digest of all others: no other file records the root's own content."""
 REFETCH_HINT = "fetch it with `dvc pull`, or make it with `dvc repro cache_teacher`"
 REPAIR_HINT = "`ldp store repair` makes it again"
@@ -23,8 +23,8 @@ REPLACE_HINT = (
 
 
 def write_attributes(store: Path, attributes: Mapping[str, Any]) -> None:
-    """Write the root group's metadata, sealed by a digest of ``attributes``."""
-    write_atomically(store / ROOT_METADATA, _encode({**attributes, SEAL: digest(attributes)}))
+    """Write the root group's metadata, with a digest of ``attributes``."""
+    write_atomically(store / ROOT_METADATA, _encode({**attributes, ATTRIBUTES_SHA256: digest(attributes)}))
 
 
 def read_attributes(store: Path) -> dict[str, Any]:
@@ -43,14 +43,13 @@ def read_attributes(store: Path) -> dict[str, Any]:
         raise CacheError(f"{path}: {error}") from None
     # To the byte: a change around the attributes, or in how a number is written, is damage all the same.
     as_written = _encode(attributes)
-    seal = attributes.pop(SEAL, None)
-    if content != as_written or seal != digest(attributes):
+    recorded = attributes.pop(ATTRIBUTES_SHA256, None)
+    if content != as_written or recorded != digest(attributes):
         raise CacheError(f"{path} is damaged: its checksum differs; {REPLACE_HINT}")
     return attributes
 
 
 def _encode(attributes: Mapping[str, Any]) -> bytes:
-    """The one content of the root's metadata with these attributes."""
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return json.dumps(document, indent=2, allow_nan=False).encode()
 

@@ -45,23 +45,18 @@ REGION, EDGE_CODES, CLS_CODES = "points/region", "points/edge_codes", "main/cls_
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """One zarr array.
-
-    Attributes:
-        path: Inside the store.
-        dtype: numpy's name.
-        shape: Rows, or (rows, columns).
-        chunks: What is compressed at once; the inner chunks if sharded.
-        shards: What is one file, for a sharded array.
-        columns: Names of the columns, where they have names.
-    """
+    """One zarr array, at ``path`` inside the store."""
 
     path: str
     dtype: str
     shape: tuple[int, ...]
+    """Rows, or (rows, columns)."""
     chunks: tuple[int, ...]
+    """What is compressed at once; the inner chunks if sharded."""
     shards: tuple[int, int] | None = None
+    """What is one file, for a sharded array."""
     columns: tuple[str, ...] = ()
+    """Names of the columns, where they have names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +65,10 @@ class StoreSchema:
 
     Attributes:
         bins: Bins of an edge's distribution (reg_max + 1).
-        num_classes: Channels of the class logits.
-        strides: Of the pyramid levels, in pixels.
-        precision: The quantizer's steps.
+        strides: Pixels of a cell on each pyramid level.
         views: Number of views, V.
         boxes: Number of ground-truth boxes of all views, G.
-        views_per_partition: Views in one partition, the unit of work, of commit and of repair.
+        views_per_partition: Views in the unit of work, of commit and of repair.
         points_per_shard: Rows that a partition owns in the ``points`` arrays; whole chunks.
         main_per_shard: Rows that a partition owns in the ``main`` array; whole chunks.
         chunk_rows: Rows of an inner chunk of the ``points`` arrays.
@@ -112,22 +105,18 @@ class StoreSchema:
 
     @property
     def weight_code(self) -> WeightCode:
-        """How weights are held."""
         return self.precision.weight_code(self.format_version)
 
     @property
     def formula(self) -> str:
-        """The decoder in words."""
         return self.precision.formula(self.weight_code)
 
     @property
     def conventions(self) -> Conventions:
-        """How the teacher saw the images, and where its points lie."""
         return Conventions.from_fingerprint(self.fingerprint)
 
     @property
     def pyramid(self) -> Pyramid:
-        """Where the teacher's points lie."""
         return self.conventions.pyramid(self.strides)
 
     @property
@@ -140,9 +129,9 @@ class StoreSchema:
         return slice(first, min(first + self.views_per_partition, self.views))
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values; the version comes first."""
         plain = {"strides": list(self.strides), "precision": self.precision.to_json()}
-        document = {**asdict(self), **plain}
-        return {"format_version": document.pop("format_version"), **document}
+        return {"format_version": self.format_version} | asdict(self) | plain
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "StoreSchema":
@@ -159,11 +148,7 @@ class StoreSchema:
 
 
 def require_version(document: Mapping[str, Any]) -> None:
-    """Refuse a store of another layout.
-
-    Raises:
-        CacheError: Says which side is older, and what to do.
-    """
+    """Raise a ``CacheError`` for a store of another layout: which side is older, and what to do."""
     version = document.get("format_version")
     if version in READABLE_VERSIONS:
         return
@@ -174,7 +159,7 @@ def require_version(document: Mapping[str, Any]) -> None:
 
 
 def table_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
-    """The arrays that the plan alone decides, written whole."""
+    """The arrays that do not depend on the teacher, written whole."""
     views, boxes = schema.views, schema.boxes
     return (
         _table(IMAGE_ID, "int64", views),

@@ -1,8 +1,8 @@
-"""The table of all views: what the writer must know before the first teacher output exists."""
+"""The index of all views: what the writer must know before the first teacher output exists."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class ViewIndex:
 
     @classmethod
     def from_views(cls, views: Iterable[LabeledView]) -> "ViewIndex":
-        """Tabulate views; keeps none of their points, so that ``views`` may be a generator.
+        """List views; keeps none of their points, so that ``views`` may be a generator.
 
         Raises:
             CacheError: The keys do not ascend strictly.
@@ -74,12 +74,8 @@ class ViewIndex:
 
     @classmethod
     def concatenate(cls, tables: Sequence["ViewIndex"]) -> "ViewIndex":
-        """Join the tables of consecutive runs of views, such as those planned by different workers.
-
-        Raises:
-            CacheError: The keys of the whole do not ascend strictly.
-        """
-        names = ("image_id", "view", "geometry", "counts", "boxes_xyxy", "labels")
+        """Join the tables of consecutive runs of views, such as those of different workers."""
+        names = [field.name for field in fields(cls)]
         return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
 
     def __post_init__(self) -> None:
@@ -96,14 +92,13 @@ class ViewIndex:
         return len(self.image_id)
 
     def key(self, row: int) -> ViewKey:
-        """The key in a row of the table."""
         return ViewKey(int(self.image_id[row]), int(self.view[row]))
 
     def digest(self) -> str:
-        """sha256 (hex) of all values: tells two plans apart."""
+        """sha256 (hex) of all values."""
         hashed = hashlib.sha256()
-        for values in (self.image_id, self.view, self.geometry, self.counts, self.boxes_xyxy, self.labels):
-            hashed.update(np.ascontiguousarray(values).tobytes())
+        for field in fields(self):
+            hashed.update(getattr(self, field.name).tobytes())
         return hashed.hexdigest()
 
     def arrays(self, schema: StoreSchema) -> Mapping[str, NDArray[Any]]:
@@ -130,7 +125,7 @@ class ViewIndex:
         return extents
 
 
-def plan_schema(
+def make_schema(
     table: ViewIndex,
     *,
     bins: int,
@@ -183,5 +178,5 @@ def counts_row(view: LabeledView) -> tuple[int, int, int]:
 def _shard_rows(counts: NDArray[np.int64], views_per_partition: int, chunk_rows: int) -> int:
     """Rows of the fullest partition, rounded up to whole chunks, at least one."""
     starts = np.arange(0, len(counts), views_per_partition)
-    most = int(np.add.reduceat(counts, starts).max()) if len(counts) else 0
-    return max(1, -(-most // chunk_rows)) * chunk_rows
+    fullest = int(np.add.reduceat(counts, starts).max()) if len(counts) else 0
+    return max(1, -(-fullest // chunk_rows)) * chunk_rows

@@ -26,16 +26,11 @@ from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """A file of a finished store, as recorded when it was written.
-
-    Attributes:
-        name: Path inside the store.
-        partition: Its partition, or ``None`` for a table or for metadata.
-        digest: Its size and hash.
-    """
+    """A file of a finished store, as recorded when it was written; ``name`` is its path inside."""
 
     name: str
     partition: int | None
+    """``None`` for a table or for metadata."""
     digest: FileDigest
 
 

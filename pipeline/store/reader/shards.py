@@ -55,21 +55,20 @@ class ShardedRows:
     Args:
         store: Folder of the store.
         spec: A sharded array of it, with a single column of chunks.
-        marks: What ``shard_signature`` gives for its shards, by path inside the
-            store; others are not compared.
+        marks: What ``shard_signature`` gives for its shards, by path; others are not compared.
     """
 
     def __init__(self, store: Path, spec: ArraySpec, marks: Mapping[str, str] = MappingProxyType({})) -> None:
         assert spec.shards is not None, f"{spec.path} is not sharded"
+        self._store = store
+        self._path = spec.path
         self._folder = str(store / spec.path)
-        self._where = f"{spec.path} of {store}"
         self._dtype = np.dtype(spec.dtype)
         self._columns = spec.shape[1]
         self._chunk_rows = spec.chunks[0]
         self._chunk_bytes = self._chunk_rows * self._columns * self._dtype.itemsize
         self._shard_rows = spec.shards[0]
         self._marks = {name: mark for name, mark in marks.items() if name.startswith(f"{spec.path}/")}
-        self._path = spec.path
         self._indices: dict[int, tuple[Identity, NDArray[np.uint64]]] = {}
 
     def read(self, start: int, count: int) -> NDArray[Any]:
@@ -141,13 +140,12 @@ class ShardedRows:
         return content
 
     def _checked(self, content: bytes, partition: int, what: str) -> bytes:
-        """``content``, which ends with its checksum."""
         if not _checksum_holds(content):
             raise self._damaged(partition, f"the checksum of {what} differs")
         return content
 
     def _damaged(self, partition: int, problem: str) -> CacheError:
-        return _damaged(f"partition {partition} of {self._where}", problem)
+        return _damaged(f"partition {partition} of {self._path} of {self._store}", problem)
 
 
 def _checksum_holds(content: bytes) -> bool:

@@ -10,16 +10,12 @@ from pipeline.store.reader.reader import FileRecord, read_finished, recorded_fil
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A damaged, missing or unexpected file.
-
-    Attributes:
-        file: Path inside the store; begins with the path of its array.
-        partition: The damaged partition, or ``None`` for a table or for metadata.
-        message: What is wrong.
-    """
+    """A damaged, missing or unexpected file."""
 
     file: str
+    """Path inside the store; begins with the path of its array."""
     partition: int | None
+    """``None`` for a table or for metadata."""
     message: str
 
 
@@ -40,7 +36,12 @@ def verify(path: Path, progress: Callable[[int, int], None]) -> list[Problem]:
             hold the records to compare with) are damaged.
     """
     files = list(recorded_files(read_finished(path)))
-    problems = _unexpected(path, files)
+    known = {ROOT_METADATA, *(file.name for file in files)}
+    paths = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
+    problems = [
+        Problem(file=name, partition=None, message="the file is not part of the store")
+        for name in sorted({file.relative_to(path).as_posix() for file in paths} - known)
+    ]
     for number, file in enumerate(files, start=1):
         message = _problem(file, path)
         if message:
@@ -55,16 +56,3 @@ def _problem(file: FileRecord, store: Path) -> str | None:
         return file.digest.problem(store / file.name)
     except OSError as error:
         return f"the file cannot be read ({error.strerror})"
-
-
-def _unexpected(path: Path, files: list[FileRecord]) -> list[Problem]:
-    known = {file.name for file in files} | {ROOT_METADATA}
-    present = {
-        file.relative_to(path).as_posix()
-        for file in path.rglob("*")
-        if file.is_symlink() or not file.is_dir()
-    }
-    return [
-        Problem(file=name, partition=None, message="the file is not part of the store")
-        for name in sorted(present - known)
-    ]

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from pipeline.codec.classes import quantize_classes
 from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
 from pipeline.codec.steps import edge_steps
-from pipeline.codec.weights import WeightCode
 from pipeline.store.format.completion import PartitionStatistics
 from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
-from pipeline.views.types import KeptPoints, LabeledView, SoftTargets
+from pipeline.views.types import LabeledView, SoftTargets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,11 +63,18 @@ def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_byt
 
 def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) -> PartitionRows:
     points, precision = view.points, schema.precision
-    _require_shape("edge_logits", soft.edge_logits, (len(points), EDGES, schema.bins))
-    _require_shape("cls_logits", soft.cls_logits, (points.main_count, schema.num_classes))
+    shapes = {
+        "edge_logits": (len(points), EDGES, schema.bins),
+        "cls_logits": (points.main_count, schema.num_classes),
+    }
+    for name, expected in shapes.items():
+        got = getattr(soft, name).shape
+        if got != expected:
+            raise ValueError(f"expected {name} of shape {expected}, but got {got}")
     weights = schema.weight_code
-    region = _region_rows(weights, points)
-    weight_codes = region[:, 3]
+    weight_codes = weights.quantize(points.valuable_weight)
+    columns = (points.level, points.position, points.main_gt, weight_codes)
+    region = np.stack([column.astype(np.int32) for column in columns], axis=1)
     steps = edge_steps(precision, weights, weight_codes, points.main_region)
     edges = quantize_edges(soft.edge_logits, steps)
     classes = quantize_classes(soft.cls_logits, precision.cls_step)
@@ -84,17 +90,6 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
     )
     arrays = {REGION: region, EDGE_CODES: edges.codes, CLS_CODES: classes.codes}
     return PartitionRows(arrays=arrays, statistics=statistics)
-
-
-def _region_rows(weights: WeightCode, points: KeptPoints) -> NDArray[np.int32]:
-    weight_codes = weights.quantize(points.valuable_weight)
-    columns = (points.level, points.position, points.main_gt, weight_codes)
-    return np.stack([column.astype(np.int32) for column in columns], axis=1)
-
-
-def _require_shape(name: str, values: NDArray[Any], expected: tuple[int, ...]) -> None:
-    if values.shape != expected:
-        raise ValueError(f"expected {name} of shape {expected}, but got {values.shape}")
 
 
 def _ratio(part: float, whole: int) -> float:

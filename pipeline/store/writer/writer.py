@@ -58,7 +58,7 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
 
     Args:
         scratch: Made if needed; hold it with ``files.lock_scratch`` during the whole run.
-        schema: See ``table.plan_schema``.
+        schema: See ``table.make_schema``.
         table: All views of the store.
 
     Raises:
