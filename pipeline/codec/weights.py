@@ -5,6 +5,7 @@ An IoU spans decades: an anchor of stride 64 and an object of 5 px meet in 1e-4.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,20 @@ Codes = NDArray[np.integer]
 class WeightCode(ABC):
     """How a store holds weights."""
 
-    total_unit: int = SUM_UNIT
-    """What a weight of 1 adds to :meth:`total`."""
-    formula: str
-    """The decoder in words, for a reader without this code."""
-    exponent_formula: str
-    """:meth:`step_exponents` in words, but for the limit."""
+    @property
+    @abstractmethod
+    def formula(self) -> str:
+        """The decoder in words, for a reader without this code."""
+
+    @property
+    @abstractmethod
+    def exponent_formula(self) -> str:
+        """:meth:`step_exponents` in words, but for the limit."""
+
+    @property
+    def total_unit(self) -> int:
+        """What a weight of 1 adds to :meth:`total`."""
+        return SUM_UNIT
 
     @abstractmethod
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
@@ -61,6 +70,7 @@ class WeightCode(ABC):
         return int(np.rint(weights * self.total_unit).sum())
 
 
+@dataclass(frozen=True)
 class LogarithmicWeights(WeightCode):
     """``weight = 2**-((code - 1) / 128)``: of quantized stores from format 3 on."""
 
@@ -93,6 +103,7 @@ class LogarithmicWeights(WeightCode):
         return np.minimum(exponents, largest)
 
 
+@dataclass(frozen=True)
 class ExactWeights(WeightCode):
     """The code is the float32 itself: of lossless stores from format 3 on."""
 
@@ -114,14 +125,20 @@ class ExactWeights(WeightCode):
         raise AssertionError(f"expected no steps, but got {len(codes)} points (limit {largest})")
 
 
+@dataclass(frozen=True)
 class LinearWeights(WeightCode):
     """``weight = code / scale``, and 1 at least where the weight is positive: of format 2."""
 
+    scale: int
     exponent_formula = "round(1 - log2(valuable_weight))"
 
-    def __init__(self, scale: int) -> None:
-        self.scale = self.total_unit = scale
-        self.formula = f"valuable_weight = weight_code / {scale}."
+    @property
+    def formula(self) -> str:
+        return f"valuable_weight = weight_code / {self.scale}."
+
+    @property
+    def total_unit(self) -> int:
+        return self.scale
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
         """``code = rint(weight * scale)``, at least 1 where the weight is positive."""

@@ -266,12 +266,6 @@ def test_finalise_replaces_the_output_and_removes_the_scratch(tmp_path: Path) ->
     assert not (tmp_path / "scratch").exists()
 
 
-def test_no_path_time_or_host_in_the_output(tmp_path: Path) -> None:
-    plan = make_plan()
-    one, two = write_store(tmp_path / "one", plan), write_store(tmp_path / "a longer path", plan)
-    assert content_of(one) == content_of(two)
-
-
 def test_statistics_are_those_of_the_views(tmp_path: Path) -> None:
     plan = make_plan()
     plan.targets[0].edge_logits[0, 0, :2] = [1e5, -1e5]
@@ -289,7 +283,3 @@ def test_statistics_are_those_of_the_views(tmp_path: Path) -> None:
     assert statistics["cls_clipped_fraction"] == 0
     stored = sum(len(content) for name, content in content_of(output).items() if name != "zarr.json")
     assert statistics["bytes"] == stored
-
-
-def test_a_store_of_no_views_at_all(tmp_path: Path) -> None:
-    assert write_store(tmp_path, plan_of([])).is_dir()

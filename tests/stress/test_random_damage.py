@@ -60,15 +60,6 @@ def test_files_of_equal_size_that_are_swapped(subject: Subject) -> None:
     assert try_out(subject, damages).problems == []
 
 
-def test_verify_names_files_that_are_swapped(subject: Subject) -> None:
-    for damage in (d for d in draw_larger(subject.content, 40, Random(1)) if d.kind == SWAPPED):
-        subject.apply(damage)
-        try:
-            assert look_for(subject, damage).name == NAMED
-        finally:
-            subject.mend(damage)
-
-
 def test_every_bit_around_the_attributes_is_under_the_seal(subject: Subject) -> None:
     """What frames the attributes in the root's metadata is no attribute itself."""
     content = subject.content[ROOT_METADATA]
