@@ -62,13 +62,7 @@ Values = tuple[tuple[str, tuple[int, ...], bytes], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """One change of a store.
-
-    Attributes:
-        kind: One of ``KINDS``.
-        files: New content by path, ``None`` for a file that is removed.
-        what: For people.
-    """
+    """One change of a store."""
 
     kind: str
     files: Mapping[str, bytes | None]
@@ -179,13 +173,7 @@ def flip(content: Content, name: str, bit: int) -> Damage:
 
 def draw_larger(content: Content, count: int, random: Random) -> Iterator[Damage]:
     """Damage of the other kinds in turn; each kind begins with the root's metadata, if it can."""
-    draw = {
-        CUT: _cut,
-        REMOVED: _remove,
-        SWAPPED: _swap,
-        ZEROED: _zero,
-        LENGTHENED: _lengthen,
-    }
+    draw = {CUT: _cut, REMOVED: _remove, SWAPPED: _swap, ZEROED: _zero, LENGTHENED: _lengthen}
     for number in range(count):
         kind = KINDS[1:][number % len(draw)]
         names = [ROOT_METADATA] if number < len(draw) else sorted(content)
@@ -388,10 +376,7 @@ def make_store(folder: Path) -> Path:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    assert __doc__
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tables.parser(__doc__)
     add = parser.add_argument
     add("--flips", type=int, default=1000, help="flipped bits; default: %(default)s")
     add("--removals", type=int, default=100, help="damages of the other kinds; default: %(default)s")

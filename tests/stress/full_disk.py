@@ -142,14 +142,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A run that ended for lack of room.
-
-    Attributes:
-        phase: In which it ended.
-        state: What it left.
-        line: What it said last.
-        problems: What must not be, so far.
-    """
+    """A run that ended for lack of room."""
 
     phase: str
     state: DiskState
@@ -159,15 +152,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What came of a case.
-
-    Attributes:
-        phase: In which the first run ended.
-        finished: Partitions that were finished then.
-        resumed: Partitions that the run with room took over; ``None`` if it did not get so far.
-        line: What the first run said.
-        problems: What must not be.
-    """
+    """What came of a case."""
 
     phase: str
     finished: int
@@ -178,14 +163,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A prepared workspace and the undisturbed run to compare with.
-
-    Attributes:
-        workspace: Its folders ``scratch`` and ``cache`` are made anew for every case.
-        logs: Folder of the logs.
-        tool: Starts the stage.
-        quiet: The undisturbed run.
-    """
+    """A prepared workspace and the undisturbed run to compare with."""
 
     workspace: Path
     logs: Path
@@ -373,10 +351,7 @@ def run_all(bench: Bench, folder: Path, *, without_root: bool) -> dict[str, Resu
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    assert __doc__
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tables.parser(__doc__)
     add = parser.add_argument
     add("--partitions", type=int, default=30, help="of the store; default: %(default)s")
     add("--workers", type=int, help="LDP_CACHE_WORKERS of the stage; default: not set")

@@ -72,13 +72,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Quiet:
-    """A run that nobody disturbs.
-
-    Attributes:
-        store: Its store.
-        partitions: Of that store.
-        seconds: What each phase took.
-    """
+    """A run that nobody disturbs."""
 
     store: Content
     partitions: int
@@ -87,17 +81,13 @@ class Quiet:
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """One way to run the stage.
-
-    Attributes:
-        name: For the table.
-        start: Starts it in a workspace; the path is the log's.
-        stage: The stage's own process within the run, or ``None`` while there is none.
-    """
+    """One way to run the stage."""
 
     name: str
     start: Callable[[Path, Path], Run]
+    """Takes the workspace and the log."""
     stage: Callable[[Run], int | None]
+    """The stage's own process within the run, or ``None`` while there is none."""
 
 
 def stage_tool(changes: Mapping[str, str]) -> Tool:
@@ -149,14 +139,7 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class Strike:
-    """A run and how it ended.
-
-    Attributes:
-        run: The run.
-        tool: What started it.
-        victim: What was killed before the run had completed, or ``None``.
-        old_output: Inode of the output that an earlier run had left, or ``None``.
-    """
+    """A run and how it ended."""
 
     run: Run
     tool: Tool
@@ -166,18 +149,7 @@ class Strike:
 
 @dataclass(kw_only=True)
 class Campaign:
-    """Kill after kill on one workspace.
-
-    Attributes:
-        workspace: Prepared up to the stage.
-        logs: Folder of the logs.
-        reset: Takes the workspace back to where it was before the first run.
-        quiet: The undisturbed run of each tool, by the tool's name.
-        random: Draws everything.
-        choose: Gives the next tool, and whether the whole group is to die.
-        tally: The result.
-        runs: How many have been started.
-    """
+    """Kill after kill on one workspace."""
 
     workspace: Path
     logs: Path
@@ -266,14 +238,7 @@ class Campaign:
         return STAGE_ALONE
 
     def _check_resumed(self, run: Run, before: DiskState, after: DiskState, *, exact: bool) -> None:
-        """Compare what a run took over with what had been on the disk before it.
-
-        Args:
-            run: The run.
-            before: What it found.
-            after: What it left.
-            exact: Whether nothing but the run can have changed the disk.
-        """
+        """Compare what a run took over with what was there; ``exact`` if nothing else wrote meanwhile."""
         resumed, whole = resumed_partitions(run), len(before.finished)
         if resumed is not None:
             self.tally.found_again += resumed
@@ -410,10 +375,7 @@ def resetter(workspace: Path) -> Callable[[], None]:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    assert __doc__
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tables.parser(__doc__)
     add = parser.add_argument
     add("--kills", type=int, default=30, help="how many; default: %(default)s")
     add("--seed", type=int, default=0, help="of all that is drawn; default: %(default)s")

@@ -187,12 +187,9 @@ def after_power_loss(moment: Moment, model: str, random: Random) -> Tree:
     """
     match model:
         case "ordered":
-            return {path: _kept(moment, node, lambda _: b"") for path, node in moment.names.items()}
+            return {path: _kept(moment, node, 0) for path, node in moment.names.items()}
         case "torn":
-            return {
-                path: _kept(moment, node, lambda content: content[: len(content) // 2])
-                for path, node in moment.names.items()
-            }
+            return {path: _kept(moment, node, 0.5) for path, node in moment.names.items()}
         case "strict":
             return _walk(moment, lambda synced, _: synced)
         case "scattered":
@@ -201,11 +198,11 @@ def after_power_loss(moment: Moment, model: str, random: Random) -> Tree:
             raise ValueError(f"expected one of {MODELS}, but got {model!r}")
 
 
-def _kept(moment: Moment, node: Node, lose: Callable[[bytes], bytes]) -> bytes | None:
-    """Content of a file: as fsynced, or else what losing leaves of it."""
+def _kept(moment: Moment, node: Node, share: float) -> bytes | None:
+    """Content of a file: as fsynced, or else a share of it."""
     if node.content is None:
         return None
-    return moment.data[node.number] if node.number in moment.data else lose(node.content)
+    return moment.data.get(node.number, node.content[: int(share * len(node.content))])
 
 
 Entries = Mapping[str, int]
@@ -221,7 +218,7 @@ def _walk(moment: Moment, choose: Callable[[Entries, Entries], Entries]) -> Tree
     tree: Tree = {}
 
     def descend(path: Path, number: int) -> None:
-        tree[path.as_posix()] = _kept(moment, moment.nodes[number], lambda _: b"")
+        tree[path.as_posix()] = _kept(moment, moment.nodes[number], 0)
         if moment.nodes[number].content is None:
             entries = choose(moment.entries.get(number, {}), visible.get(number, {}))
             for name in sorted(entries):
@@ -270,15 +267,7 @@ def _is_readable(path: Path) -> bool:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What was counted.
-
-    Attributes:
-        states: Different states of the disk, by model.
-        runs: How many runs it took to complete from a state.
-        resumed: States in which finished partitions were found.
-        outputs: States with an output, by what it was.
-        problems: What must not be.
-    """
+    """What was counted."""
 
     states: Counter[str] = field(default_factory=Counter)
     runs: Counter[int] = field(default_factory=Counter)
@@ -289,14 +278,7 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """A run under observation.
-
-    Attributes:
-        moments: The disk after each operation.
-        plan: What was written.
-        store: The files of the store that came out.
-        old: The files of the store that it replaced, if there was one.
-    """
+    """A run under observation."""
 
     moments: Sequence[Moment]
     plan: Plan
@@ -404,10 +386,7 @@ def small_plans() -> tuple[Plan, Plan]:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    assert __doc__
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tables.parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of what is scattered; default: %(default)s")
     return parser.parse_args()
 
@@ -438,11 +417,7 @@ def tally_tables(tallies: Mapping[str, Tally], operations: Mapping[str, int]) ->
             [[name, operations[name], *(tally.states[model] for model in MODELS)] for name, tally in items],
         ),
         tables.render(
-            [
-                "states, by the runs until the store was complete and equal",
-                *runs,
-                "finished partitions found",
-            ],
+            ["states, by the runs until the store was complete", *runs, "finished partitions found"],
             [[name, *(tally.runs[run] for run in runs), tally.resumed] for name, tally in items],
         ),
         tables.render(

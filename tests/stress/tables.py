@@ -1,5 +1,6 @@
 """What the experiments print: progress to standard error, one table to standard output."""
 
+import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,13 @@ from collections.abc import Sequence
 def start_logging() -> None:
     """Progress, with the time of day."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of an experiment, described by its module."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def render(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:

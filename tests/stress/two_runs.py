@@ -34,12 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Two runs of one workspace.
-
-    Attributes:
-        outcomes: Of the two, in the order in which they were started.
-        problems: What must not be.
-    """
+    """Two runs of one workspace."""
 
     outcomes: tuple[str, str]
     problems: Sequence[str]
@@ -89,10 +84,7 @@ def result_table(rounds: Sequence[tuple[str, Round]]) -> str:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    assert __doc__
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tables.parser(__doc__)
     add = parser.add_argument
     add("--rounds", type=int, default=6, help="of two runs of the stage; default: %(default)s")
     add("--dvc-rounds", type=int, default=2, help="of two runs of DVC; default: %(default)s")
