@@ -40,7 +40,8 @@ def main() -> None:
     check_equal(store.fingerprint, {**setup.fingerprint, "format_version": store.schema.format_version})
     # What a lower precision costs is a part of what is measured.
     teacher = replace(setup.load_teacher(device()), precision="float32")
-    fidelity = measure_fidelity(store, setup.view_set, teacher, config, sample_keys(store, config))
+    keys = sample_keys(store.keys, config.views, config.seed)
+    fidelity = measure_fidelity(store, setup.view_set, teacher, config, keys)
     logger.info(
         "fidelity over %d views: KL %.2g, LD loss off by %.2g, gradient by %.2g",
         fidelity.views,

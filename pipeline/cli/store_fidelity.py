@@ -5,8 +5,6 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
 from pipeline.core.config import changed, load_section
@@ -17,12 +15,13 @@ from pipeline.core.progress import show_progress
 from pipeline.detector.device import device
 from pipeline.detector.gfl import load_detector
 from pipeline.fidelity.config import LossSettings, load_fidelity
+from pipeline.fidelity.fidelity import sample_keys
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.inputs import load_inputs
 from pipeline.views.manifest import read_split
-from pipeline.views.types import LabeledView, SoftTargets, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -42,12 +41,6 @@ def run(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, {"points": [asdict(point) for point in points], **asdict(settings)})
 
 
-def _chosen(keys: list[ViewKey], count: int) -> list[ViewKey]:
-    """A random sample, the same at every call; ascending."""
-    order = np.random.default_rng(0).permutation(len(keys))[:count]
-    return [keys[index] for index in sorted(order)]
-
-
 def _stored(arguments: argparse.Namespace) -> Sample:
     """Exact outputs that a lossless store holds."""
     store = TargetStore.open(arguments.stored)
@@ -58,7 +51,7 @@ def _stored(arguments: argparse.Namespace) -> Sample:
         )
     if arguments.student:
         raise ConfigError("--student needs images: leave --stored out to run teacher and student on them")
-    stored = [store.read(key) for key in _chosen(list(store.keys), arguments.views)]
+    stored = [store.read(key) for key in sample_keys(store.keys, arguments.views, seed=0)]
     return Sample(
         views=[view.view for view in stored],
         targets=[view.soft_targets() for view in stored],
@@ -70,7 +63,7 @@ def _stored(arguments: argparse.Namespace) -> Sample:
 def _live(arguments: argparse.Namespace, config: CacheConfig, folder: RunPaths) -> Sample:
     """Exact outputs of a recipe's teacher."""
     setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
-    keys = _chosen(setup.view_set.keys(), arguments.views)
+    keys = sample_keys(setup.view_set.keys(), arguments.views, seed=0)
     views = [setup.view_set.view(key) for key in keys]
     teacher = setup.load_teacher(device())
     return Sample(

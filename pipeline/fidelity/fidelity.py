@@ -58,10 +58,9 @@ class Fidelity:
     """What to do, if a bound is exceeded."""
 
 
-def sample_keys(store: TargetStore, config: FidelityConfig) -> list[ViewKey]:
-    """A random sample of the store's views, ascending."""
-    keys = store.keys
-    chosen = np.random.default_rng(config.seed).permutation(len(keys))[: config.views]
+def sample_keys(keys: Sequence[ViewKey], count: int, seed: int) -> list[ViewKey]:
+    """A random sample of views, ascending."""
+    chosen = np.random.default_rng(seed).permutation(len(keys))[:count]
     return [keys[index] for index in sorted(chosen)]
 
 
@@ -176,7 +175,6 @@ class PointLogits:
 
     @classmethod
     def joined(cls, views: Sequence[LabeledView], targets: Sequence[SoftTargets]) -> "PointLogits":
-        """Put views one after another."""
         return cls(
             edges=torch.from_numpy(np.concatenate([soft.edge_logits for soft in targets])),
             classes=torch.from_numpy(np.concatenate([soft.cls_logits for soft in targets])).unsqueeze(1),

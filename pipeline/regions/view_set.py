@@ -10,18 +10,13 @@ from pipeline.regions.config import RegionsConfig
 from pipeline.regions.valuable import find_regions
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
-from pipeline.views.image_table import ImageRecord
 from pipeline.views.manifest import GroundTruth, Manifest, training_boxes
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, ViewKey
 
 
 def label_view(
-    key: ViewKey,
-    geometry: ViewGeometry,
-    truth: GroundTruth,
-    pyramid: Pyramid,
-    regions: RegionsConfig,
+    key: ViewKey, geometry: ViewGeometry, truth: GroundTruth, pyramid: Pyramid, regions: RegionsConfig
 ) -> LabeledView:
     """Boxes of one view and the points that distillation reads there."""
     boxes = transform_boxes(truth.boxes_xyxy, geometry)
@@ -66,11 +61,13 @@ class ViewSet:
         return [ViewKey(int(images.image_id[image]), numbers[number]) for image, number in places]
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
-        return self._geometry(self.manifest.image(key.image_id), key.view)
+        record, fit = self.manifest.image(key.image_id), self.conventions.preprocessing.fit
+        return self.views.geometry((record.height, record.width), key.image_id, key.view, fit)
 
     def view(self, key: ViewKey) -> LabeledView:
         """One view, its points found now."""
-        return self._view(self.manifest.image(key.image_id), key.view)
+        truth = training_boxes(self.manifest.image(key.image_id), self.manifest.labels)
+        return label_view(key, self.geometry(key), truth, self.pyramid, self.regions)
 
     def in_rows(self, rows: slice) -> list[LabeledView]:
         """The views in some rows of the set, their points found now."""
@@ -80,13 +77,4 @@ class ViewSet:
         """Every view, in the order of :meth:`keys`."""
         for record in self.manifest.images:
             for number in self.views.numbers:
-                yield self._view(record, number)
-
-    def _geometry(self, record: ImageRecord, number: int) -> ViewGeometry:
-        fit = self.conventions.preprocessing.fit
-        return self.views.geometry((record.height, record.width), record.image_id, number, fit)
-
-    def _view(self, record: ImageRecord, number: int) -> LabeledView:
-        truth = training_boxes(record, self.manifest.labels)
-        key, geometry = ViewKey(record.image_id, number), self._geometry(record, number)
-        return label_view(key, geometry, truth, self.pyramid, self.regions)
+                yield self.view(ViewKey(record.image_id, number))

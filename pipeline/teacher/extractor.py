@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -87,7 +88,8 @@ class LogitExtractor:
             self.forward,
             loaders=counts.decoders,
             computers=counts.forwards,
-            initializer=_compute_alone,
+            # An operation stays in the thread that calls it; the caller's own threads keep their number.
+            initializer=partial(torch.set_num_threads, 1),
         )
 
     def decode(self, batch: Sequence[LabeledView]) -> Tensor:
@@ -140,11 +142,9 @@ def equal_size_batches(views: Sequence[LabeledView], batch_size: int) -> list[li
 
 def kept_rows(batch: Sequence[LabeledView], grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of all points, and of those in the main region, among the ``B * N`` positions of B equal grids."""
-    rows = [
-        number * len(grid) + grid.flatten(view.points.level, view.points.position)
-        for number, view in enumerate(batch)
-    ]
-    main = [row[view.points.main_region] for row, view in zip(rows, batch, strict=True)]
+    points = [view.points for view in batch]
+    rows = [number * len(grid) + grid.flatten(p.level, p.position) for number, p in enumerate(points)]
+    main = [row[p.main_region] for row, p in zip(rows, points, strict=True)]
     return np.concatenate(rows), np.concatenate(main)
 
 
@@ -153,11 +153,6 @@ def _select(outputs: Tensor, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     index = torch.from_numpy(rows).to(outputs.device)
     selected: NDArray[np.float32] = outputs.flatten(0, 1)[index].float().cpu().numpy()
     return selected
-
-
-def _compute_alone() -> None:
-    """Keep an operation in the thread that calls it; threads that are already there keep their number."""
-    torch.set_num_threads(1)
 
 
 def require_finite(soft: SoftTargets, view: LabeledView) -> None:

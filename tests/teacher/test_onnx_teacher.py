@@ -24,15 +24,13 @@ from training_cases import HERE
 from pipeline.cli.agreement import measure_agreement
 from pipeline.cli.detections_at_points import detect_at_points
 from pipeline.codec.precision import Precision
-from pipeline.core.errors import CacheError, ConfigError
-from pipeline.detector.config import DetectorConfig
+from pipeline.core.errors import ConfigError
 from pipeline.detector.gfl import GFL, load_detector, save_detector
 from pipeline.losses.config import DistillationConfig
 from pipeline.onnx.models import import_onnx
 from pipeline.regions.config import RegionsConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.source import require_fit
 from pipeline.student.train import stored_targets, train_student
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import ThreadCounts, equal_size_batches
@@ -207,18 +205,3 @@ def student(epochs: int) -> StudentConfig:
     )
     loss = DistillationConfig(ld_weight=20, vlr_weight=20, ld_temperature=1, kd_weight=1, kd_temperature=2)
     return StudentConfig(detector=DETECTOR, train=training, loss=loss)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        (replace(STUDENT, reg_max=16), r"geometry\.bins is 8 in the store, but 17 is needed"),
-        (replace(STUDENT, levels=4), r"geometry\.strides is \[8,16,32\] in the store, but \[8,16,32,64\]"),
-    ],
-)
-def test_a_student_of_another_geometry_is_refused(
-    tmp_path: Path, manifest: Manifest, weights: Path, changed: DetectorConfig, message: str
-) -> None:
-    store = write(load_inputs(config(QUANTIZED), manifest, weights), tmp_path)
-    with pytest.raises(CacheError, match=message):
-        require_fit(store.fingerprint, changed, manifest)
