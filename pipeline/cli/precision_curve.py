@@ -44,7 +44,7 @@ class CurvePoint:
     precision: Precision
     bytes_per_view: float
     bytes_per_point: float
-    """Of everything that is stored, per kept point."""
+    """All that is stored, per kept point."""
     bits_per_edge_logit: float
     bytes_per_class_row: float
     """Per main-region point."""

@@ -41,7 +41,7 @@ POLL_SECONDS = 0.05
 WATCH_SECONDS = 5
 
 RETRIES = 2
-"""Of a task that raises; one whose worker dies is repeated up to three times anyhow."""
+"""A task that raises is repeated as often; one whose worker dies, up to three times anyhow."""
 
 SETTINGS = {
     # A killed worker is started again, which may take longer than the 15 s after which Dask gives it up.

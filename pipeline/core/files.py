@@ -194,7 +194,7 @@ def lock_scratch(scratch: Path) -> Iterator[None]:
 
 
 def is_held(scratch: Path) -> bool:
-    """Whether a run holds ``scratch`` at this moment; asks with a shared lock and lets go of it at once."""
+    """Whether a run holds ``scratch`` at this moment: tries a shared lock and lets go of it at once."""
     path = scratch / LOCK_FILE
     if not path.is_file():
         return False

@@ -45,14 +45,14 @@ class Fidelity:
     equal_regions: bool
     """Points and assignments of every sampled view equal the live ones, weights as far as they are coded."""
     kl_mean: float
-    """Of the edge distributions at the LD temperature, nats."""
+    """KL of the edge distributions at the LD temperature, nats."""
     kl_max: float
     loss_error: float
-    """Of the LD loss, relative; likewise the gradient's."""
+    """Relative error of the LD loss; likewise of its gradient."""
     gradient_error: float
     gradient_cosine: float
     kd_loss_error: float
-    """Of the class-KD loss, relative; likewise the gradient's."""
+    """Relative error of the class-KD loss; likewise of its gradient."""
     kd_gradient_error: float
     remedy: str | None
     """What to do, if a bound is exceeded."""
@@ -264,7 +264,7 @@ def exceeded_bound(fidelity: Fidelity, config: FidelityConfig) -> str | None:
 
 
 def require_bounds(fidelity: Fidelity, config: FidelityConfig) -> None:
-    """Refuse a store that is less faithful than the bounds say.
+    """Refuse a store that is beyond a bound.
 
     Raises:
         CacheError: Names the figure, its bound, and what to do about its cause.

@@ -1,6 +1,6 @@
 """Pairs of anchors and boxes that can overlap: a window of cells per level around every box.
 
-Everything that the regions ask of a pair is zero where anchor and box do not meet, and of the millions of
+Everything that the regions need of a pair is zero where anchor and box do not meet, and of the millions of
 pairs of a view few do.
 """
 

@@ -1,1 +1,1 @@
-"""The teacher: trained or loaded, run once over the planned views, its outputs written to a store."""
+"""The teacher: trained or loaded, run once over all views, its outputs written to a store."""

@@ -69,7 +69,7 @@ class LogitExtractor:
     batch_size: int
     device: torch.device
     precision: NetworkPrecision
-    """Of its forward pass; its outputs are float32."""
+    """The forward pass has this one; outputs are float32."""
 
     def __post_init__(self) -> None:
         self.model.place(self.device)

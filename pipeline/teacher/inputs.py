@@ -33,7 +33,7 @@ class StoreInputs:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Of the store that this makes."""
+        """What the store that this makes records of its origin."""
         return store_fingerprint(
             self.view_set,
             self.spec,
@@ -69,8 +69,8 @@ def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> Store
     files = open_model(weights, manifest.categories)
     if config.forward_precision != "float32" and not isinstance(files, GflHandle):
         raise ConfigError(
-            "cache_teacher.forward_precision: expected float32, for an ONNX file says itself in what it "
-            f"computes, but got {config.forward_precision}"
+            "cache_teacher.forward_precision: expected float32, for an ONNX file itself decides in "
+            f"what it computes, but got {config.forward_precision}"
         )
     if not files.weights.is_file():
         raise TeacherError(f"{files.weights}: expected a weights file, but there is none")

@@ -46,7 +46,7 @@ class PartitionWriter:
     def __init__(
         self, scratch: Path, view_set: ViewSet, teacher: LogitExtractor, *, cores: int, name: str
     ) -> None:
-        """Start the threads of a process that may use so many ``cores``, and is reported by ``name``.
+        """Start the threads of a process that may use ``cores`` of them, and is reported by ``name``.
 
         Raises:
             CacheError: ``writer.init`` has not begun a store in ``scratch``.
@@ -81,12 +81,12 @@ class PartitionWriter:
         """
         with self._room:
             rows = self._schema.partition_views(index)
-            views, plan_seconds = timed_call(self._view_set.in_rows, rows)
+            views, region_seconds = timed_call(self._view_set.in_rows, rows)
             writer.require_views(self._scratch, index, views)
             targets, busy = self._compute(views)
             quantized, quantize_seconds = timed_call(quantize_partition, self._schema, views, targets)
             write_seconds = self._write_rows(index, quantized)
-        busy += Seconds(plan=plan_seconds, quantize=quantize_seconds, write=write_seconds)
+        busy += Seconds(regions=region_seconds, quantize=quantize_seconds, write=write_seconds)
         return PartitionTimes(
             partition=index,
             views=len(views),
@@ -94,7 +94,7 @@ class PartitionWriter:
             device=str(self._teacher.device),
             busy=busy,
             load=Seconds(
-                plan=busy.plan / PARTITIONS_IN_FLIGHT,
+                regions=busy.regions / PARTITIONS_IN_FLIGHT,
                 decode=busy.decode / self._counts.decoders,
                 teacher=busy.teacher / self._counts.forwards,
                 quantize=busy.quantize / PARTITIONS_IN_FLIGHT,

@@ -83,7 +83,7 @@ def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
     """Refuse before the teacher starts if the store, or what is missing of it, cannot fit.
 
     Raises:
-        CacheError: says what is needed and what is free.
+        CacheError: Names what is needed and what is free.
     """
     expected, free = estimate_bytes(layout.schema, layout.table), shutil.disk_usage(scratch_root).free
     begun = scratch_folder(layout, scratch_root) / writer.STORE_FOLDER
@@ -174,7 +174,7 @@ def check_same_code(scratch: Path) -> None:
                 "now; remove that folder to begin anew, or set LDP_RESUME=changed-code to finish it: it is "
                 "then of both"
             )
-        logger.warning("%s: begun by other code (%s); going on as LDP_RESUME says", scratch, what)
+        logger.warning("%s: begun by other code (%s); going on, for LDP_RESUME is set", scratch, what)
     write_atomically(path, canonical_json(now))
 
 

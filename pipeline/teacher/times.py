@@ -10,7 +10,7 @@ from pipeline.core.progress import counted
 class Seconds:
     """Seconds of each step of a partition, in the order of the steps; see where they are summed."""
 
-    plan: float = 0.0
+    regions: float = 0.0
     decode: float = 0.0
     teacher: float = 0.0
     quantize: float = 0.0
@@ -23,8 +23,8 @@ class Seconds:
 def busiest(load: Seconds) -> str:
     """The step whose threads were busy longest, each: those of the other steps waited for them."""
     shares = asdict(load)
-    # Planning, quantizing and writing are done by the same threads, which are full with all three.
-    writers = {name: shares.pop(name) for name in ("plan", "quantize", "write")}
+    # Finding regions, quantizing and writing are done by the same threads, which are full with all three.
+    writers = {name: shares.pop(name) for name in ("regions", "quantize", "write")}
     shares[max(writers, key=writers.__getitem__)] = sum(writers.values())
     return max(shares, key=shares.__getitem__)
 

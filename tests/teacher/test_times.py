@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.teacher.times import PartitionTimes, Seconds, StoreTimes
 
-STEPS = ("plan", "decode", "teacher", "quantize", "write")
+STEPS = ("regions", "decode", "teacher", "quantize", "write")
 
 
 def times(**seconds: float) -> PartitionTimes:
@@ -26,21 +26,22 @@ def test_threads_that_share_a_step_shorten_it() -> None:
 
 
 def test_the_steps_of_the_writing_threads_count_together() -> None:
-    assert times(teacher=5.0, plan=2.0, quantize=1.0, write=3.0).bottleneck == "write"
-    assert times(teacher=7.0, plan=2.0, quantize=1.0, write=3.0).bottleneck == "teacher"
+    assert times(teacher=5.0, regions=2.0, quantize=1.0, write=3.0).bottleneck == "write"
+    assert times(teacher=7.0, regions=2.0, quantize=1.0, write=3.0).bottleneck == "teacher"
 
 
 def test_sums_and_the_sentence_that_a_run_ends_with() -> None:
     total = StoreTimes() + times(decode=1.0, teacher=4.0) + replace(times(teacher=2.0, write=0.5), worker="b")
     assert total.summary_line(4.0) == (
         "cached 20 views in 4.0 s (5 views/s, 2 workers): "
-        "plan 0.0 s, decode 1.0 s, teacher 6.0 s, quantize 0.0 s, write 0.5 s; the teacher is the bottleneck"
+        "regions 0.0 s, decode 1.0 s, teacher 6.0 s, quantize 0.0 s, write 0.5 s; "
+        "the teacher is the bottleneck"
     )
     assert (
         (StoreTimes() + times(write=1.0))
         .summary_line(2.0)
         .endswith(
-            "1 worker): plan 0.0 s, decode 0.0 s, "
+            "1 worker): regions 0.0 s, decode 0.0 s, "
             "teacher 0.0 s, quantize 0.0 s, write 1.0 s; write is the bottleneck"
         )
     )
@@ -48,6 +49,6 @@ def test_sums_and_the_sentence_that_a_run_ends_with() -> None:
         "device": "cpu",
         "workers": 2,
         "computed_views": 20,
-        "busy_seconds": {"plan": 0.0, "decode": 1.0, "teacher": 6.0, "quantize": 0.0, "write": 0.5},
+        "busy_seconds": {"regions": 0.0, "decode": 1.0, "teacher": 6.0, "quantize": 0.0, "write": 0.5},
         "bottleneck": "teacher",
     }

@@ -12,7 +12,7 @@ from pipeline.views.conventions import Conventions
 from pipeline.views.pyramid import Pyramid
 
 FORMAT_VERSION = 3
-"""Of new stores."""
+"""New stores are written in this one."""
 
 READABLE_VERSIONS = (2, FORMAT_VERSION)
 """Format 2 coded weights linearly, see ``codec.weights``; format 1 was never released."""

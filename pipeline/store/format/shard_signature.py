@@ -5,7 +5,7 @@ import numpy as np
 from pipeline.store.format.schema import ArraySpec
 
 CRC_BYTES = 4
-"""Of a crc32c."""
+"""A crc32c."""
 
 INDEX_ENTRY_BYTES = 16
 """Offset and size of a chunk, two little-endian uint64."""

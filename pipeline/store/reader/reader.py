@@ -98,7 +98,7 @@ class TargetStore:
         self.conventions = self.schema.conventions
         self.statistics: Mapping[str, Any] = attributes["statistics"]
         self.content_sha256 = digest(attributes)
-        """Of everything that it holds: its attributes have a digest of every other file."""
+        """Covers everything that it holds: its attributes have a digest of every other file."""
         tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
         present = _rows_of_partitions(self.schema, absent)
         self._image_id, self._view = tables[layout.IMAGE_ID][present], tables[layout.VIEW][present]

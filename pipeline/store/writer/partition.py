@@ -46,7 +46,7 @@ def quantize_partition(
 
 
 def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_bytes: int) -> dict[str, Any]:
-    """What the store's attributes say about its content."""
+    """The store's attribute ``statistics``."""
     edge_codes = total.points * edge_columns(schema.bins, lossless=schema.precision.lossless)
     weight = total.valuable_weight_codes / schema.weight_code.total_unit
     return {

@@ -187,7 +187,7 @@ def finalise(scratch: Path, output: Path) -> None:
     Replaces ``output`` and removes ``scratch``.
 
     Raises:
-        CacheError: Partitions are missing or damaged; their next ``write_partition`` mends that.
+        CacheError: Partitions are missing or damaged; their next ``write_partition`` repairs that.
     """
     store = scratch / STORE_FOLDER
     schema = read_schema(scratch)
@@ -248,9 +248,9 @@ def _begun(scratch: Path, layout: Mapping[str, Any]) -> dict[str, Any]:
 
 def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecord]:
     """Every partition's record, in order, once each of its files has proved to match."""
-    found = {index: read_record(scratch, index) for index in range(schema.partitions)}
-    records = [record for record in found.values() if record]
-    missing = [index for index, record in found.items() if not record]
+    read = {index: read_record(scratch, index) for index in range(schema.partitions)}
+    records = [record for record in read.values() if record]
+    missing = [index for index, record in read.items() if not record]
     if missing:
         raise CacheError(_not_whole("missing", missing, schema))
     store = scratch / STORE_FOLDER
