@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from pipeline.codec.edges import EDGES
 from pipeline.codec.precision import Precision
-from pipeline.fidelity.config import LossSettings
+from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.fidelity import PointLogits, dequantize_rows, measure_loss_errors
 from pipeline.fidelity.loss_error import LossError
 from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, StoreSchema, sharded_specs
@@ -63,7 +63,7 @@ def curve_precisions(precision: Precision) -> list[Precision]:
 
 
 def measure_curve(
-    sample: Sample, precisions: Sequence[Precision], settings: LossSettings, progress: Progress[Precision]
+    sample: Sample, precisions: Sequence[Precision], settings: FidelityConfig, progress: Progress[Precision]
 ) -> Iterator[CurvePoint]:
     """Quantize, compress and dequantize the sample with each precision, with the store's own code."""
     exact = PointLogits.joined(sample.views, sample.targets)

@@ -2,8 +2,10 @@
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec import to_builtins
 
 from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
@@ -14,7 +16,7 @@ from pipeline.core.paths import RunPaths, find_recipe, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.detector.device import device
 from pipeline.detector.gfl import load_detector
-from pipeline.fidelity.config import LossSettings, load_fidelity
+from pipeline.fidelity.config import FidelityConfig, load_fidelity
 from pipeline.fidelity.fidelity import sample_keys
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.config import CacheConfig
@@ -31,14 +33,14 @@ def run(arguments: argparse.Namespace) -> None:
     params = find_recipe(arguments.recipe)
     given = {name: getattr(arguments, name) for name in ("temperature", "cls_temperature")}
     chosen = {name: value for name, value in given.items() if value is not None}
-    settings = changed(load_fidelity(params), "ldp store fidelity", **chosen).loss_settings
+    settings = changed(load_fidelity(params), "ldp store fidelity", **chosen)
     config = load_section(CacheConfig, "cache_teacher", params)
     sample = _stored(arguments) if arguments.stored else _live(arguments, config, run_paths(params))
     precision = config.precision
     points = list(measure_curve(sample, curve_precisions(precision), settings, show_progress))
     sys.stdout.write(render_curve(sample, points, precision, settings) + "\n")
     if arguments.json:
-        write_json(arguments.json, {"points": [asdict(point) for point in points], **asdict(settings)})
+        write_json(arguments.json, {"points": to_builtins(points), **to_builtins(settings)})
 
 
 def _stored(arguments: argparse.Namespace) -> Sample:
@@ -93,7 +95,7 @@ HEADER = (
 
 
 def render_curve(
-    sample: Sample, points: list[CurvePoint], precision: Precision, settings: LossSettings
+    sample: Sample, points: list[CurvePoint], precision: Precision, settings: FidelityConfig
 ) -> str:
     """A table, the configured precision marked."""
     kept = sum(len(view.points) for view in sample.views)

@@ -1,6 +1,5 @@
 """How a store is compared with the live teacher."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import asdict
@@ -9,23 +8,12 @@ from pipeline.core.config import PARAMS, Count, NonNegative, Positive, Section, 
 from pipeline.losses.config import DistillationConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """How losses are compared."""
-
-    temperature: float
-    """Temperature of the edge distributions."""
-    cls_temperature: float
-    """Temperature of the class distillation."""
-    seed: int
-    """Seed of the stand-in student."""
-
-
 class FidelityBounds(Section, frozen=True, kw_only=True):
     """Section ``verify_cache``: how many views are checked, and what is still accepted."""
 
     views: Count = 64
     seed: Whole = 0
+    """Draws the views, and the noise of a stand-in student."""
     max_kl: NonNegative = 0.0001
     """Mean KL of stored to live edge distributions at ``temperature``, nats."""
     max_loss_error: NonNegative = 0.005
@@ -38,13 +26,9 @@ class FidelityConfig(FidelityBounds, frozen=True, kw_only=True):
     """The section, and the temperatures that the students share, stated once in ``student.loss``."""
 
     temperature: Positive
+    """Temperature of the edge distributions."""
     cls_temperature: Positive
-
-    @property
-    def loss_settings(self) -> LossSettings:
-        return LossSettings(
-            temperature=self.temperature, cls_temperature=self.cls_temperature, seed=self.seed
-        )
+    """Temperature of the class distillation."""
 
 
 def load_fidelity(path: Path = PARAMS) -> FidelityConfig:

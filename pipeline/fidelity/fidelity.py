@@ -16,7 +16,7 @@ from pipeline.codec.precision import Precision
 from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import WeightCode
 from pipeline.core.errors import CacheError
-from pipeline.fidelity.config import FidelityConfig, LossSettings
+from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.loss_error import LossError, measure_loss_error, stand_in_student
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
@@ -92,7 +92,7 @@ def measure_fidelity(
 def _compare(
     views: int, exact: "PointLogits", approximate: "PointLogits", config: FidelityConfig
 ) -> Fidelity:
-    edges, classes = measure_loss_errors(exact, approximate, None, config.loss_settings)
+    edges, classes = measure_loss_errors(exact, approximate, None, config)
     return Fidelity(
         views=views,
         points=len(exact.edges),
@@ -184,7 +184,7 @@ class PointLogits:
 
 
 def measure_loss_errors(
-    exact: PointLogits, approximate: PointLogits, student: PointLogits | None, settings: LossSettings
+    exact: PointLogits, approximate: PointLogits, student: PointLogits | None, settings: FidelityConfig
 ) -> tuple[LossError, LossError]:
     """Errors of the LD loss over all points, and of the class-KD loss over the main region.
 

@@ -7,12 +7,12 @@ from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, sma
 
 from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
-from pipeline.fidelity.config import FidelityConfig, LossSettings
+from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.fidelity import measure_fidelity
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer import writer
 
-SETTINGS = LossSettings(temperature=10.0, cls_temperature=2.0, seed=0)
+SETTINGS = FidelityConfig(temperature=10.0, cls_temperature=2.0, seed=0)
 
 
 def sample(folder: Path) -> Sample:
