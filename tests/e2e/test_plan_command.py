@@ -15,8 +15,8 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 def plan(*arguments: str) -> None:
     parser = argparse.ArgumentParser()
-    add_command(parser.add_subparsers())
-    parsed = parser.parse_args(["plan", *arguments])
+    add_command(parser)
+    parsed = parser.parse_args(arguments)
     parsed.run(parsed)
 
 
