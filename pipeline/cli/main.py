@@ -15,6 +15,7 @@ COMMANDS = {
     "store": "describe, draw, verify, repair or compare a store",
     "seeds": "train and evaluate students with several seeds",
     "teacher": "import, export, check or evaluate a teacher",
+    "picture": "draw the edge distributions of teacher and students at one object of a finished run",
     "bench": "what distillation costs here, beside plain training and torchvision",
 }
 """Modules of this package, whose ``add_command`` declares the arguments, and what they do."""

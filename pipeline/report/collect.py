@@ -127,8 +127,7 @@ def collect(
     teacher = read_teacher(folder)
     runs = read_students(folder, students)
     pair = choose_pair(runs)
-    models = {run.name: load_detector(folder.student_weights(run.name)) for run in pair.runs}
-    views = sample_views(store, train, models, device)
+    views = views_of_pair(folder, store, train, pair, device)
     detections = {
         run.name: folder.evaluation(run.name) / "detections.json"
         for run in (teacher, *shown_students(runs, pair))
@@ -150,6 +149,14 @@ def collect(
         examples=choose_examples([example for view in views for example in edge_examples(view)]),
         closeness=[measure_closeness(views, run.name) for run in pair.runs] if views else [],
     )
+
+
+def views_of_pair(
+    folder: RunPaths, store: TargetStore, train: Manifest, pair: Pair, device: torch.device
+) -> list[ShownView]:
+    """A sample of the store's views, with what the pair predicts there."""
+    models = {run.name: load_detector(folder.student_weights(run.name)) for run in pair.runs}
+    return sample_views(store, train, models, device)
 
 
 def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:

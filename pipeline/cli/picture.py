@@ -1,0 +1,72 @@
+"""``ldp picture``: what distillation transfers, for one object of a finished run, as the README shows it."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from pipeline.cli.store_picture import SHEET
+from pipeline.core.config import PARAMS, load_student
+from pipeline.core.errors import CacheError
+from pipeline.core.files import atomic_path
+from pipeline.core.paths import find_recipe, run_paths, student_names
+from pipeline.detector.device import device
+from pipeline.report.collect import views_of_pair
+from pipeline.report.drawing import draw_crop, draw_edge
+from pipeline.report.edge_examples import choose_examples, edge_examples
+from pipeline.report.page import detector_lines
+from pipeline.report.runs import choose_pair, read_students
+from pipeline.report.style import EDGE_NAMES, TEACHER
+from pipeline.store.reader.reader import TargetStore
+from pipeline.student.config import StudentConfig
+from pipeline.views.manifest import read_split
+
+SIZE_INCHES, DPI = (12.0, 2.3), 120
+
+logger = logging.getLogger(__name__)
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = (
+        "Draws the edge distributions of the teacher and of the plain and the distilled student, at one "
+        "object of a finished run: of those on its page, the one whose edges differ most in sharpness."
+    )
+    named = "its name, folder or file; default: params.yaml"
+    parser.add_argument("recipe", nargs="?", default=str(PARAMS), metavar="RECIPE", help=named)
+    parser.add_argument("--output", type=Path, default=Path("edges.png"), metavar="FILE.png")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the sub-command."""
+    params = find_recipe(arguments.recipe)
+    folder = run_paths(params)
+    students = {name: load_student(StudentConfig, name, params) for name in student_names(params)}
+    runs = read_students(folder, students)
+    pair, train = choose_pair(runs), read_split(folder, "train")
+    views = views_of_pair(folder, TargetStore.open(folder.store), train, pair, device())
+    examples = choose_examples([example for view in views for example in edge_examples(view)])
+    if not examples:
+        raise CacheError(f"{folder.store}: expected a view with a large enough object, but there is none")
+    example = max(examples, key=lambda example: float(example.entropy.max() - example.entropy.min()))
+    lines = [line for line in detector_lines(runs) if line.name in example.students]
+    with mpl.rc_context(SHEET):
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        crop, *panels = figure.subplots(1, 1 + len(EDGE_NAMES))
+        draw_crop(crop, example)
+        for edge, axes in enumerate(panels):
+            draw_edge(axes, example, edge, lines)
+            axes.set_xlabel("strides from the point")
+        colors = {"teacher, from the store": TEACHER, **{line.name: line.color for line in lines}}
+        handles = [
+            Patch(color=color, label=name, alpha=0.35 if color == TEACHER else 1)
+            for name, color in colors.items()
+        ]
+        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
+        with atomic_path(arguments.output) as partial:
+            figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
+    logger.info("%s of %s; wrote %s", example.class_name, example.view.title, arguments.output)
