@@ -24,7 +24,7 @@ from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import read_split
 
-SIZE_INCHES, DPI = (12.0, 2.3), 120
+SIZE_INCHES, DPI = (12.0, 2.3), 100
 
 logger = logging.getLogger(__name__)
 

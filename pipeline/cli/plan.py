@@ -115,24 +115,23 @@ def load_teacher(recipe: Path) -> DetectorConfig:
 def _probe(recipe: Path, cache: CacheConfig, teacher: DetectorConfig, here: Placement, folder: Path) -> Probe:
     """Measure each architecture of a student once, with the most losses that a student of it has."""
     students = {name: load_student(StudentConfig, name, recipe) for name in student_names(recipe)}
+    by_losses = sorted(students, key=lambda name: students[name].loss.terms)
+    measured = {students[name].detector: name for name in by_losses}
     views = max(MIN_VIEWS, min(MAX_VIEWS, PROBED_PIXELS // cache.views.largest_pixels))
-    kinds: dict[DetectorConfig, str] = {}
-    for name in sorted(students, key=lambda name: students[name].loss.terms):
-        kinds[students[name].detector] = name
     probe = probe_machine(
         teacher,
-        {name: students[name] for name in kinds.values()},
+        {name: students[name] for name in measured.values()},
         cache,
         ProbeConfig(views=views, rounds=ROUNDS, budget=BUDGET_SECONDS, modes=(STORED,)),
         machine=here,
         folder=folder,
         announce=partial(logger.info, "measuring %s"),
     )
-    measured = {name: kinds[student.detector] for name, student in students.items()}
+    kinds = {name: measured[student.detector] for name, student in students.items()}
     return replace(
         probe,
-        steps={name: probe.steps[kind] for name, kind in measured.items()},
-        batch_sizes={name: probe.batch_sizes[kind] for name, kind in measured.items()},
+        steps={name: probe.steps[kind] for name, kind in kinds.items()},
+        batch_sizes={name: probe.batch_sizes[kind] for name, kind in kinds.items()},
     )
 
 

@@ -99,7 +99,7 @@ def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs:
     values, notes = short(batch_size=images)
     write_params(override(recipe, values), path)
     paths = run_paths(path)
-    if _reproduce(folder, "prepare_data") == 0:
+    if _dvc(folder, "repro", "prepare_data") == 0:
         # Only now is it known how many images there are to train on.
         count, processes = count_images(folder / paths.manifest("train")), Environment.read().train_processes
         values, notes = short(batch_size=count // processes * processes or count)
@@ -109,7 +109,7 @@ def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs:
             for key, (old, new) in differences(recipe, values).items()
         ]
         logger.info("%s", "\n".join(["what is not as in the recipe:", *lines, *notes]))
-        _reproduce(folder)
+        _dvc(folder, "repro")
     rows = [json.loads(line) for line in (folder / ROWS).read_text().splitlines()]
     for row in rows:
         row["outcome"] = "failed" if row["exit_code"] else outcome(row["stage"], folder / paths.root)
@@ -125,10 +125,6 @@ def _copy_tree(folder: Path) -> None:
     measured = f"cmd: {sys.executable} -m pipeline.cost.stage_process {ROWS} "
     (folder / "dvc.yaml").write_text(stages.replace("cmd: python -m ", measured))
     _dvc(folder, "init", "--no-scm", "--quiet")
-
-
-def _reproduce(folder: Path, *stages: str) -> int:
-    return _dvc(folder, "repro", *stages)
 
 
 def _dvc(folder: Path, *arguments: str) -> int:

@@ -39,7 +39,6 @@ FINISHED = SCRATCH / "seeds"
 logger = logging.getLogger(__name__)
 
 Summary = dict[str, float | None]
-Gain = dict[str, float | None]
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -90,14 +89,13 @@ def _summary(student: str, seed: int) -> Summary:
 
 def run_key(config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore) -> str:
     """Digest of all that decides a summary: parameters, content of the store and of both splits, and code."""
-    splits = {split: _sha256(run_paths().manifest(split)) for split in SPLITS}
     return digest(
         {
             "student": to_builtins(config),
             "evaluate": to_builtins(evaluation),
-            "store": _sha256(store.path / ROOT_METADATA),
-            "splits": splits,
-            "code": {str(path.relative_to(CODE)): _sha256(path) for path in deciding_code()},
+            "store": sha256_of_file(store.path / ROOT_METADATA),
+            "splits": {split: sha256_of_file(run_paths().manifest(split)) for split in SPLITS},
+            "code": {str(path.relative_to(CODE)): sha256_of_file(path) for path in deciding_code()},
         }
     )
 
@@ -108,10 +106,6 @@ def deciding_code() -> list[Path]:
     watched = {dep for name in ("train_student", "evaluate_student") for dep in stages[name]["deps"]}
     folders = [CODE / dep for dep in watched if dep.startswith("pipeline/")]
     return sorted({path for folder in folders for path in folder.rglob("*.py")})
-
-
-def _sha256(path: Path) -> str:
-    return sha256_of_file(path)
 
 
 def _read(finished: Path) -> Summary | None:
@@ -147,14 +141,14 @@ def _train_and_evaluate(
     return dict(evaluate(manifest, results, evaluation.area_edges).summary)
 
 
-def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, Gain]]:
+def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, Summary]]:
     """Gains over the first student, paired by seed.
 
     Returns:
         For every other student and every metric: ``mean`` gain and its ``standard_error`` (0 for one seed).
     """
     first, *others = summaries
-    gains: dict[str, dict[str, Gain]] = {}
+    gains: dict[str, dict[str, Summary]] = {}
     for name in others:
         gains[name] = {}
         for metric in SUMMARY:
@@ -164,7 +158,7 @@ def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, Gain]]:
     return gains
 
 
-def _mean_gain(differences: list[float]) -> Gain:
+def _mean_gain(differences: list[float]) -> Summary:
     """Mean and its standard error; ``None`` where no object of that size was there to be found."""
     if not differences:
         return {"mean": None, "standard_error": None}
@@ -173,7 +167,7 @@ def _mean_gain(differences: list[float]) -> Gain:
 
 
 def render_table(
-    summaries: dict[str, list[Summary]], seeds: list[int], gains: dict[str, dict[str, Gain]]
+    summaries: dict[str, list[Summary]], seeds: list[int], gains: dict[str, dict[str, Summary]]
 ) -> str:
     """The comparison as a Markdown table."""
     rows = [

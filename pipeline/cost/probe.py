@@ -224,11 +224,11 @@ class CachePasses:
         decoded = [teacher.decode(batch) for batch in batches]
         pixels = self._config.batch_size * self._plan.views.largest_pixels
         threads = ThreadCounts.of(teacher.device, torch.get_num_threads(), pixels).forwards
-        on_cpu = teacher.device.type == "cpu"
+        inside = 1 if teacher.device.type == "cpu" else torch.get_num_threads()
 
         def run() -> None:
             # As in the stage, a forward pass on the CPU keeps to one thread.
-            with ThreadPoolExecutor(threads, initializer=_use_one_thread if on_cpu else None) as pool:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(inside,)) as pool:
                 for _ in pool.map(teacher.outputs, decoded):
                     pass
 
@@ -245,10 +245,6 @@ class CachePasses:
             progress=lambda partitions, _total, _label: partitions,
         )
         self._busy = replace(times, views=self._busy.views + times.views, busy=self._busy.busy + times.busy)
-
-
-def _use_one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 class StudentSteps:

@@ -54,8 +54,8 @@ class ShownImage:
     @property
     def categories(self) -> set[int]:
         """All classes that are drawn."""
-        found = {result["category_id"] for results in self.detections.values() for result in results}
-        return found | {annotation.category_id for annotation in self.objects}
+        detected = {result["category_id"] for results in self.detections.values() for result in results}
+        return detected | {annotation.category_id for annotation in self.objects}
 
 
 def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[ShownImage]:
@@ -65,9 +65,8 @@ def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[Show
         DatasetError: An image or a file is missing.
     """
     records = choose_images(manifest)
-    by_name = {
-        name: read_shown(path, [record.image_id for record in records]) for name, path in detections.items()
-    }
+    ids = [record.image_id for record in records]
+    by_name = {name: read_shown(path, ids) for name, path in detections.items()}
     return [
         ShownImage(
             record=record,
@@ -114,46 +113,30 @@ def choose_colors(images: Sequence[ShownImage]) -> dict[int, str]:
     return {category: class_color(number) for number, category in enumerate(categories)}
 
 
-def draw_truth(
-    axes: Axes, image: ShownImage, names: Mapping[int, str], colors: Mapping[int, str], scale: float
-) -> None:
-    """The ground truth of an image."""
-    categories = [annotation.category_id for annotation in image.objects]
-    boxes = [annotation.box_xywh for annotation in image.objects]
-    draw_pixels(axes, image.pixels)
-    _draw_boxes(axes, boxes, [colors[c] for c in categories], [names[c] for c in categories], scale)
-
-
-def draw_detections(
+def draw_image(
     axes: Axes,
     image: ShownImage,
-    name: str,
+    detector: str | None,
     names: Mapping[int, str],
     colors: Mapping[int, str],
     scale: float,
 ) -> None:
-    """What one detector found, over dashed true boxes; classes are named where their colors repeat."""
-    results = image.detections[name]
+    """The ground truth, or detections over dashed true boxes; classes are named where colors repeat."""
     draw_pixels(axes, image.pixels)
-    for annotation in image.objects:
-        draw_box(axes, _xyxy(annotation.box_xywh), "white", 1.2, "--")
-    texts = [
-        f"{result['score']:.2f}"
-        if len(colors) <= len(PALETTE)
-        else f"{names[result['category_id']]} {result['score']:.2f}"
-        for result in results
-    ]
-    boxes = [result["bbox"] for result in results]
-    _draw_boxes(axes, boxes, [colors[result["category_id"]] for result in results], texts, scale)
-
-
-def _draw_boxes(
-    axes: Axes, boxes_xywh: Sequence[Sequence[float]], colors: list[str], texts: list[str], scale: float
-) -> None:
-    boxes = np.array([_xyxy(box) for box in boxes_xywh]).reshape(-1, 4)
-    for box, color in zip(boxes.tolist(), colors, strict=True):
+    if detector is None:
+        drawn = [(a.category_id, a.box_xywh, names[a.category_id]) for a in image.objects]
+    else:
+        for annotation in image.objects:
+            draw_box(axes, _xyxy(annotation.box_xywh), "white", 1.2, "--")
+        drawn = []
+        for result in image.detections[detector]:
+            name = "" if len(colors) <= len(PALETTE) else f"{names[result['category_id']]} "
+            drawn.append((result["category_id"], result["bbox"], f"{name}{result['score']:.2f}"))
+    boxes = np.array([_xyxy(box) for _, box, _ in drawn]).reshape(-1, 4)
+    chosen = [colors[category] for category, _, _ in drawn]
+    for box, color in zip(boxes.tolist(), chosen, strict=True):
         draw_box(axes, box, color)
-    draw_labels(axes, boxes, colors, texts, scale)
+    draw_labels(axes, boxes, chosen, [text for _, _, text in drawn], scale)
 
 
 def _xyxy(box_xywh: Sequence[float]) -> tuple[float, float, float, float]:

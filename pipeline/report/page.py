@@ -17,8 +17,7 @@ from pipeline.report.detections import (
     ShownImage,
     choose_colors,
     describe,
-    draw_detections,
-    draw_truth,
+    draw_image,
 )
 from pipeline.report.drawing import (
     Line,
@@ -147,12 +146,9 @@ def _images(report: Report) -> dict[str, Any]:
         shown = (GALLERY_PX + GAP_PX) / (len(image.detections) + 1) - GAP_PX
 
         def plot(axes: Axes, scale: float) -> None:
-            if detector is None:
-                draw_truth(axes, image, names, colors, scale)
-            else:
-                draw_detections(axes, image, detector, names, colors, scale)
+            draw_image(axes, image, detector, names, colors, scale)
 
-        return draw_picture((image.pixels.shape[1], image.pixels.shape[2]), shown, plot)
+        return draw_picture((image.record.height, image.record.width), shown, plot)
 
     return {
         "picture": picture,

@@ -78,7 +78,7 @@ def read_teacher(folder: RunPaths) -> Run:
     described = folder.teacher_weights.with_suffix(".json")
     description = read_description(folder.teacher_weights)
     if "onnx" in description:
-        with _damage_named(described):
+        with _text_of(described):
             return _read_run(folder, TEACHER, str(description["onnx"]["name"]), None, None)
     detector = structure(DetectorConfig, description.get("architecture"), str(described))
     return _read_run(folder, TEACHER, detector.backbone, count_parameters(detector), None)
@@ -102,8 +102,8 @@ def _read_run(
     folder: RunPaths, name: str, backbone: str, parameters: int | None, student: StudentConfig | None
 ) -> Run:
     trained = folder.teacher if student is None else folder.student(name)
-    metrics = read_json(folder.summary(name))
-    with _damage_named(folder.summary(name)):
+    with _text_of(folder.summary(name)) as text:
+        metrics = json.loads(text)
         per_class = metrics.pop("per_class")
     return Run(
         name=name,
@@ -125,49 +125,40 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ReportError: There is no such file, or it is damaged.
     """
-    text = _read(path)
-    with _damage_named(path):
-        document = json.loads(text)
-        return dict(document)
+    with _text_of(path) as text:
+        return dict(json.loads(text))
 
 
 def read_precision_recall(path: Path) -> dict[str, Curve]:
     """Curves by IoU threshold, from rows of ``recall, precision, iou``."""
-    rows = list(csv.DictReader(_read(path).splitlines()))
-    with _damage_named(path):
-        thresholds = dict.fromkeys(row["iou"] for row in rows)
-        return {
-            threshold: Curve(
-                x=tuple(float(row["recall"]) for row in rows if row["iou"] == threshold),
-                y=tuple(float(row["precision"]) for row in rows if row["iou"] == threshold),
-            )
-            for threshold in thresholds
-        }
+    points: dict[str, list[tuple[float, float]]] = {}
+    with _text_of(path) as text:
+        for row in csv.DictReader(text.splitlines()):
+            points.setdefault(row["iou"], []).append((float(row["recall"]), float(row["precision"])))
+    return {
+        threshold: Curve(x=tuple(x for x, _ in pairs), y=tuple(y for _, y in pairs))
+        for threshold, pairs in points.items()
+    }
 
 
 def read_losses(path: Path) -> dict[str, Curve]:
     """Curves by loss term, from rows of ``step`` and one column a term; none if the run was too short."""
-    rows = list(csv.DictReader(_read(path).splitlines()))
-    with _damage_named(path):
-        steps = tuple(float(row["step"]) for row in rows)
-        terms = [name for name in (rows[0] if rows else {}) if name != "step"]
-        return {name: Curve(x=steps, y=tuple(float(row[name]) for row in rows)) for name in terms}
+    with _text_of(path) as text:
+        rows = list(csv.DictReader(text.splitlines()))
+        columns = {name: tuple(float(row[name]) for row in rows) for name in (rows[0] if rows else {})}
+    steps = columns.pop("step", ())
+    return {name: Curve(x=steps, y=values) for name, values in columns.items()}
 
 
-def _read(path: Path) -> str:
+@contextmanager
+def _text_of(path: Path) -> Iterator[str]:
+    """The text of a file; an error while it is read or understood names the file."""
     try:
-        return path.read_text()
+        yield path.read_text()
     except FileNotFoundError as error:
         raise ReportError(
             f"{path}: expected a result of an earlier stage; `dvc repro` makes it, `dvc pull` fetches it"
         ) from error
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Say which file it is that cannot be understood."""
-    try:
-        yield
     except (ValueError, KeyError, TypeError) as error:
         raise ReportError(
             f"{path}: expected a result of an earlier stage, but it is damaged; run `dvc repro`"

@@ -32,37 +32,13 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Params],
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        (
-            ("students", "ld", "detector", "num_classes"),
-            5,
-            "num_classes: expected 4, as its teacher has",
-        ),
-        (
-            ("students", "ld", "detector", "levels"),
-            4,
-            "students.ld.detector.levels: expected 3",
-        ),
-        (
-            ("student", "detector", "reg_max"),
-            7,
-            "students.ld.detector.reg_max: expected 16",
-        ),
+        (("students", "ld", "detector", "num_classes"), 5, "num_classes: expected 4, as its teacher has"),
+        (("students", "ld", "detector", "levels"), 4, "students.ld.detector.levels: expected 3"),
+        (("student", "detector", "reg_max"), 7, "students.ld.detector.reg_max: expected 16"),
         (("students", "ld", "validation", "split"), "val", "students.ld.validation"),
-        (
-            ("student", "train", "warmup_steps"),
-            12,
-            "ld.train.warmup_steps: expected fewer than the 12",
-        ),
-        (
-            ("prepare_teacher", "train", "batch_size"),
-            49,
-            "expected at most the 48 training images",
-        ),
-        (
-            ("prepare_teacher", "train", "warmup_steps"),
-            99,
-            "prepare_teacher.train.warmup_steps: ",
-        ),
+        (("student", "train", "warmup_steps"), 12, "ld.train.warmup_steps: expected fewer than the 12"),
+        (("prepare_teacher", "train", "batch_size"), 49, "expected at most the 48 training images"),
+        (("prepare_teacher", "train", "warmup_steps"), 99, "prepare_teacher.train.warmup_steps: "),
         (
             ("cache_teacher", "views"),
             {"epochs": 1, "long_edge": 64, "short_edges": [64, 64]},
@@ -105,9 +81,7 @@ def test_a_student_of_an_onnx_teacher_has_its_bins_and_the_views_its_input(
         check(params)
 
 
-def test_images_and_a_teacher_that_are_not_here_are_named(
-    check: Callable[[Params], None],
-) -> None:
+def test_images_and_a_teacher_that_are_not_here_are_named(check: Callable[[Params], None]) -> None:
     with pytest.raises(ConfigError, match=r"expected datasets/tiny, but there is none; link the"):
         check(tiny_params())
     params = smoke_params()

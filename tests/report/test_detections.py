@@ -9,7 +9,7 @@ from pipeline.report.detections import (
     choose_colors,
     choose_images,
     describe,
-    draw_detections,
+    draw_image,
     match,
     shown_detections,
 )
@@ -63,7 +63,7 @@ def test_classes_are_named_where_their_colors_repeat() -> None:
     image = shown(1, detection(20, 0.5, category_id=7))
     for count, label in ((2, "0.50"), (11, "cup 0.50")):
         axes = Figure().subplots()
-        draw_detections(axes, image, "ld", {7: "cup"}, dict.fromkeys(range(1, count + 7), "red"), 2.0)
+        draw_image(axes, image, "ld", {7: "cup"}, dict.fromkeys(range(1, count + 7), "red"), 2.0)
         assert [text.get_text() for text in axes.texts] == [label if count > 10 else "0.50"]
 
 

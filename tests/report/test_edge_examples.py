@@ -101,12 +101,7 @@ def test_an_object_is_shown_at_the_point_where_the_teacher_is_surest(store: Targ
         np.testing.assert_array_equal(example.point_xy, view.points_xy[last])
         np.testing.assert_allclose(example.distances, [3, 1, 2, 4], rtol=1e-6)
         x, y = example.point_xy
-        expected = [
-            x - 3 * example.stride,
-            y - example.stride,
-            x + 2 * example.stride,
-            y + 4 * example.stride,
-        ]
+        expected = np.array([x, y, x, y]) + example.stride * np.array([-3, -1, 2, 4])
         np.testing.assert_allclose(example.teacher_xyxy, expected, rtol=1e-6)
         left, top, right, bottom = example.target * example.stride
         np.testing.assert_allclose(example.box_xyxy, [x - left, y - top, x + right, y + bottom], rtol=1e-6)
