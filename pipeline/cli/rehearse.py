@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.cli.params import Recipe, check_params
 from pipeline.cli.recipe_options import add_recipe, copied_recipe, require_least
 from pipeline.core.config import PARAMS
-from pipeline.core.environment import Environment, dataset_root
+from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.markdown import markdown_table
@@ -93,7 +93,6 @@ def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs:
         recipe,
         images=images,
         epochs=epochs,
-        locate=dataset_root,
     )
     _copy_tree(folder)
     values, notes = short(batch_size=images)

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.core.errors import CacheError
@@ -67,9 +67,10 @@ def _in_scratch(scratch: Path) -> Iterator[Leftover]:
 def _temporary(root: Path) -> Iterator[Leftover]:
     for path in sorted(root.glob(TEMPORARY)):
         if path.is_dir() and not path.is_symlink():
-            leftover = _measure(path, "a rehearsal or measurement that was killed", None)
-            idle = time.time() - leftover.written > IDLE_SECONDS
-            yield leftover if idle else _measure(path, "a rehearsal or measurement", "it may be running")
+            leftover = _measure(path, "a rehearsal or measurement", "it may be running")
+            if time.time() - leftover.written > IDLE_SECONDS:
+                leftover = replace(leftover, what=f"{leftover.what} that was killed", kept=None)
+            yield leftover
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -2,10 +2,10 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.environment import dataset_root
 from pipeline.core.paths import SPLITS, RunPaths
 from pipeline.core.progress import describe_bytes
 from pipeline.cost.overrides import Params, lookup
@@ -30,7 +30,6 @@ def shorten(
     images: int,
     epochs: int,
     batch_size: int,
-    locate: Callable[[str], str],
 ) -> tuple[Params, list[str]]:
     """What a rehearsal changes: values by dotted key, and sentences about what they mean.
 
@@ -42,11 +41,10 @@ def shorten(
         images: Of each split.
         epochs: Of every training.
         batch_size: Of every training, at most: there must be as many images, or there would be no step.
-        locate: From a dataset's folder in the parameters to that on this machine.
     """
     values: Params = {"root": ".", "file": "params.yaml"}
     notes: list[str] = []
-    values |= _shorten_data(data, images, locate)
+    values |= _shorten_data(data, images)
     for section in ("prepare_teacher", "cache_teacher"):
         if planned := lookup(recipe, f"{section}.views.epochs"):
             values[f"{section}.views.epochs"] = min(planned, epochs)
@@ -69,12 +67,12 @@ def shorten(
     return values, list(dict.fromkeys(notes))
 
 
-def _shorten_data(data: PrepareDataConfig, images: int, locate: Callable[[str], str]) -> Params:
+def _shorten_data(data: PrepareDataConfig, images: int) -> Params:
     values: Params = {}
     if data.coco:
         values |= {
             "prepare_data.source": WATCHED,
-            "prepare_data.coco.root": _absolute(locate(data.coco.root)),
+            "prepare_data.coco.root": _absolute(dataset_root(data.coco.root)),
         }
         for split in SPLITS:
             limit = getattr(data.coco, split).limit or images

@@ -62,7 +62,6 @@ def shortened(path: Path, images: int, epochs: int) -> tuple[Params, Params, lis
         images=images,
         epochs=epochs,
         batch_size=images,
-        locate=lambda root: root,
     )
     return recipe, values, notes
 
@@ -145,6 +144,7 @@ def test_a_published_recipe_differs_in_what_makes_it_short_alone(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.delenv("LDP_DATASETS", raising=False)
     whole, values, notes = shortened(folder / "params.yaml", images=4, epochs=2)
     schedules = {"epochs": 2, "batch_size": 4, "learning_rate": 0.0025, "milestones": [], "warmup_steps": 1}
     expected: Params = {
