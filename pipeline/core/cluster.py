@@ -131,11 +131,7 @@ def existing_cluster(address: str) -> Iterator[Client]:
 
 
 def require_scheduler(address: str) -> None:
-    """Find out in time whether there is a scheduler.
-
-    Raises:
-        ConfigError: None answers.
-    """
+    """Raise a ``ConfigError`` in time, if no scheduler answers."""
     _connect(address).close()
 
 

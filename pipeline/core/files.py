@@ -103,11 +103,7 @@ def make_folder(folder: Path, inside: Path | None = None) -> None:
 
 @contextmanager
 def os_errors_as_output_error(path: Path) -> Iterator[None]:
-    """State in one line what could not be written: Python's message of a full disk names no file.
-
-    Raises:
-        OutputError: In place of an ``OSError``.
-    """
+    """Raise an ``OutputError`` in place of an ``OSError``: Python's message of a full disk names no file."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:

@@ -87,13 +87,9 @@ def _inside(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
 
 
 def _best_boxes(iou: Tensor, positive: Tensor, rows: Tensor, count: int) -> Tensor:
-    """The box of the largest IoU for each of ``count`` positions; the first of equal ones.
+    """The box of the largest IoU for each of ``count`` positions, the first of equal ones.
 
-    Args:
-        iou: ``Tensor[K, G]`` of candidates and boxes.
-        positive: ``BoolTensor[K, G]``.
-        rows: which position each positive candidate is.
-        count: of positions.
+    ``rows`` are the positions of the positive candidates of ``Tensor[K, G]``.
     """
     table = iou.new_full((count, iou.shape[1]), -torch.inf)
     table[rows, positive.nonzero()[:, 1]] = iou[positive]

@@ -38,10 +38,7 @@ def candidate_pairs(grid: Grid, boxes_xyxy: Tensor) -> CandidatePairs:
 def _list_windows(first: Tensor, extent: Tensor, grid: Grid) -> CandidatePairs:
     """The cells of windows, of all boxes on the first level, then on the next; row after row.
 
-    Args:
-        first: ``LongTensor[levels * G, 2]``: upper left ``(row, column)`` of each window.
-        extent: ``LongTensor[levels * G, 2]``: its ``(rows, columns)``; both 0 or more.
-        grid: of the view.
+    A window has its upper left ``(row, column)`` in ``first``, its ``(rows, columns)`` in ``extent``.
     """
     boxes = len(first) // len(grid.sizes)
     widths = first.new_tensor([width for _, width in grid.sizes]).repeat_interleave(boxes)

@@ -12,12 +12,7 @@ INDEX_ENTRY_BYTES = 16
 
 
 def shard_signature(content: bytes, spec: ArraySpec) -> str:
-    """What tells a whole shard from any other: the checksums of its first chunk and of its index, as hex.
-
-    Args:
-        content: Of the shard.
-        spec: Of its array.
-    """
+    """What tells a whole shard from any other: the checksums of its first chunk and of its index, as hex."""
     assert spec.shards is not None, f"{spec.path} is not sharded"
     chunks = spec.shards[0] // spec.chunks[0]
     index = content[len(content) - INDEX_ENTRY_BYTES * chunks - CRC_BYTES :]

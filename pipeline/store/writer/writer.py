@@ -56,10 +56,7 @@ MAX_LISTED = 20
 def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     """Write the metadata, the empty arrays and the tables, or resume what an earlier run began.
 
-    Args:
-        scratch: Made if needed; hold it with ``files.lock_scratch`` during the whole run.
-        schema: See ``table.make_schema``.
-        table: All views of the store.
+    ``scratch`` is made if needed; hold it with ``files.lock_scratch`` during the whole run.
 
     Raises:
         CacheError: ``scratch`` holds the beginning of another store, or the disk is full.
@@ -100,11 +97,7 @@ def write_partition(
 ) -> PartitionRecord:
     """Quantize and write one partition: its shard files, then its completion record.
 
-    Args:
-        scratch: As given to ``init``.
-        index: Of the partition; its views are ``schema.partition_views(index)``.
-        views: The views of the partition.
-        targets: The teacher's outputs, one per view.
+    Its views are those of ``schema.partition_views(index)``, with the teacher's outputs for each.
 
     Raises:
         CacheError: ``init`` has not run, or the views are not those of the layout.
