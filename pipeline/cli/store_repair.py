@@ -14,7 +14,7 @@ from pipeline.cli.store_rebuild import (
     require_repaired,
 )
 from pipeline.cli.store_text import describe_problems, listed
-from pipeline.core.config import load_section
+from pipeline.core.config import PARAMS, load_section
 from pipeline.core.errors import CacheError
 from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import counted, show_counts, show_progress
@@ -70,7 +70,8 @@ def _make_again(damage: Damage, params: Path) -> None:
     if bad:
         logger.warning(
             "DVC's cache holds the same damage, which `dvc checkout` would bring back; put the good files "
-            "there, too: `rm -f %s && dvc commit --force cache_teacher`",
+            "there, too: `rm -f %s && dvc commit --force %s`",
             " ".join(map(str, bad)),
+            "cache_teacher" if params == PARAMS else f"{params.parent}/dvc.yaml:cache_teacher",
         )
     require_repaired(damage, repair)
