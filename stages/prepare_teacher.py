@@ -1,15 +1,15 @@
 """Train the teacher, or take a given one: ends with one file of weights and its description."""
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from msgspec import to_builtins
 
 from pipeline.core.config import load_section
 from pipeline.core.errors import ConfigError
+from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths
 from pipeline.core.stage import stage_arguments
-from pipeline.core.timing import timed
+from pipeline.core.timing import timed_call
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, random_teacher, save_detector
 from pipeline.detector.given import load_given
@@ -23,7 +23,6 @@ from pipeline.training.loop import Trained
 from pipeline.training.processes import Placement, World
 from pipeline.training.teacher import train_teacher
 from pipeline.training.teacher_config import RANDOM_WEIGHTS, PrepareTeacherConfig
-from pipeline.views.classes import to_json
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import Views
 from pipeline.views.manifest import Manifest, read_split
@@ -36,17 +35,13 @@ def main(processes: World) -> None:
     manifest = read_split(folder, "train")
     made_from = {"prepare_teacher": to_builtins(config), "images": manifest.identity()}
     unfinished = UNFINISHED / run_key("teacher", made_from)
-    here, timing = machine(processes), folder.teacher / "timing.json"
-    facts = {"device": str(here.device), "images": len(manifest.images)}
+    here = machine(processes)
     with hold_checkpoints(unfinished, folder.teacher, processes) as checkpoints:
-        clock: AbstractContextManager[dict[str, object]] = (
-            timed(timing, **facts) if processes.is_main else nullcontext({})
-        )
-        with clock as timed_facts:
-            model, trained = _make(config, manifest, here, checkpoints)
-            if trained:
-                timed_facts["seconds"] = round(trained.seconds, 2)
+        (model, trained), seconds = timed_call(_make, config, manifest, here, checkpoints)
         if processes.is_main:
+            # Of a training that was killed and continued, all its runs count.
+            facts = {"seconds": round(trained.seconds if trained else seconds, 2), "device": str(here.device)}
+            write_json(folder.teacher / "timing.json", {**facts, "images": len(manifest.images)})
             _write(config, manifest, model, folder.teacher_weights)
             write_curve(trained.curve if trained else [], folder.teacher / "loss.csv")
 
@@ -72,7 +67,7 @@ def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, 
     if model is None:
         import_onnx(Path(config.source), manifest.categories, weights)
     else:
-        facts = {"strides": model.config.strides, "classes": to_json(manifest.categories)}
+        facts = {"strides": model.config.strides, "classes": manifest.categories}
         save_detector(model, weights, facts)
 
 

@@ -1,14 +1,9 @@
 """Train one student from the store; the teacher is not needed."""
 
-import json
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-
 from pipeline.core.config import load_student
 from pipeline.core.files import write_json
 from pipeline.core.paths import require_student, run_paths
 from pipeline.core.stage import stage_arguments
-from pipeline.core.timing import timed
 from pipeline.detector.gfl import save_detector
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
@@ -17,10 +12,8 @@ from pipeline.student.validate import validation_on
 from pipeline.training.checkpoints import hold_checkpoints, run_key
 from pipeline.training.curve import write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
-from pipeline.training.loop import Trained
 from pipeline.training.processes import World
 from pipeline.training.validation import write_scores
-from pipeline.views.classes import to_json
 from pipeline.views.manifest import read_split
 
 
@@ -35,35 +28,26 @@ def main(processes: World) -> None:
     store = TargetStore.open(folder.store)
     source = stored_targets(config, store, train)
     here, output = machine(processes), folder.student(name)
-    facts = {"device": str(here.device), "epochs": config.train.epochs, "images": len(train.images)}
     read = [split for split in (train, val) if split]
     unfinished = UNFINISHED / run_key(name, run_identity(config, store, read))
     with hold_checkpoints(unfinished, output, processes) as checkpoints:
-        clock: AbstractContextManager[dict[str, object]] = (
-            timed(output / "timing.json", **facts) if processes.is_main else nullcontext({})
+        student = train_student(
+            config,
+            source,
+            train,
+            machine=here,
+            label=name,
+            checkpoints=checkpoints,
+            validation=validation_on(config.validation, val, here) if val else None,
         )
-        with clock as timing:
-            student = train_student(
-                config,
-                source,
-                train,
-                machine=here,
-                label=name,
-                checkpoints=checkpoints,
-                validation=validation_on(config.validation, val, here) if val else None,
-            )
-            timing["seconds"] = round(student.seconds, 2)
         if processes.is_main:
-            known = {"classes": to_json(train.categories)}
-            save_detector(student.model, folder.student_weights(name), known)
-            _write_curves(student, output)
-            seconds = json.loads((output / "timing.json").read_text())["seconds"]
-            write_json(folder.training_metric(name), {"seconds": seconds})
-
-
-def _write_curves(student: Trained, output: Path) -> None:
-    write_curve(student.curve, output / "loss.csv")
-    write_scores(student.scores, output / "ap.csv")
+            seconds = {"seconds": round(student.seconds, 2)}
+            size = {"epochs": config.train.epochs, "images": len(train.images)}
+            write_json(output / "timing.json", {**seconds, "device": str(here.device), **size})
+            write_json(folder.training_metric(name), seconds)
+            save_detector(student.model, folder.student_weights(name), {"classes": train.categories})
+            write_curve(student.curve, output / "loss.csv")
+            write_scores(student.scores, output / "ap.csv")
 
 
 if __name__ == "__main__":

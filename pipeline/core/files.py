@@ -1,5 +1,6 @@
 """Files that survive a kill: written whole or not at all, hashed, moved by rename, locked."""
 
+import csv
 import errno
 import fcntl
 import hashlib
@@ -7,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,6 +222,12 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table for DVC's plots and for spreadsheets."""
+    with atomic_path(path) as partial, partial.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([head, *rows])
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Average precision by pycocotools, from a manifest instead of COCO's annotation file."""
 
 import contextlib
-import csv
 import io
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.files import atomic_path
+from pipeline.core.files import write_csv
 from pipeline.views.classes import Category, class_names
 from pipeline.views.manifest import Manifest
 
@@ -178,9 +177,9 @@ def _curve(evaluator: COCOeval, iou: float) -> NDArray[np.float64]:
 
 def write_precision_recall(evaluation: Evaluation, path: Path) -> None:
     """Write the precision-recall curves as CSV: a row for every recall and IoU threshold."""
-    with atomic_path(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["recall", "precision", "iou"])
-        for iou, curve in evaluation.precision.items():
-            for recall, precision in zip(evaluation.recall, curve, strict=True):
-                writer.writerow([f"{recall:.2f}", f"{precision:.4f}", iou])
+    rows = [
+        (f"{recall:.2f}", f"{precision:.4f}", iou)
+        for iou, curve in evaluation.precision.items()
+        for recall, precision in zip(evaluation.recall, curve, strict=True)
+    ]
+    write_csv(path, ["recall", "precision", "iou"], rows)

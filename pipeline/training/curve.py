@@ -1,6 +1,5 @@
 """The curve of the loss terms, and the watch over them."""
 
-import csv
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_path
+from pipeline.core.files import write_csv
 from pipeline.training.processes import Placement
 
 LOG_EVERY_STEPS = 20
@@ -107,9 +106,8 @@ class Curve:
 def write_curve(rows: list[LossRow], path: Path) -> None:
     """Write the loss curve as CSV: one column a term."""
     names = list(rows[0].terms) if rows else []
-    with atomic_path(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["step", *names, "loss"])
-        for row in rows:
-            values = [row.terms[name] for name in names]
-            writer.writerow([row.step, *(f"{value:.6g}" for value in (*values, sum(values)))])
+    table = []
+    for row in rows:
+        values = [row.terms[name] for name in names]
+        table.append([row.step, *(f"{value:.6g}" for value in (*values, sum(values)))])
+    write_csv(path, ["step", *names, "loss"], table)

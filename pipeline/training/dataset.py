@@ -5,7 +5,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from multiprocessing import active_children
@@ -20,7 +20,6 @@ from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.orphans import die_with_parent, is_stopped
 from pipeline.core.progress import describe_bytes
 from pipeline.training.batches import Batch, Example, collate
-from pipeline.training.files import ImageFiles
 from pipeline.training.order import epoch_batches
 from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
@@ -59,7 +58,8 @@ class StepViews:
 class StepReader(Dataset[StepBatches | PipelineError | OSError]):
     """Reads, decodes and pads the views of a step."""
 
-    files: ImageFiles
+    manifest: Manifest
+    """Without annotations."""
     source: TargetSource[Any]
     pyramid: Pyramid
 
@@ -77,7 +77,7 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
 
     def _example(self, key: ViewKey) -> Example[Any]:
         labeled, teacher = self.source.load(key)
-        pixels = read_image(*self.files.find(key.image_id))
+        pixels = read_image(*self.manifest.image_file(self.manifest.image(key.image_id)))
         view = apply_view(pixels, labeled.geometry, self.source.conventions.preprocessing)
         return Example(pixels=view, view=labeled, teacher=teacher)
 
@@ -154,9 +154,8 @@ class Loader:
         """One for all epochs: its processes start once, and hold no order."""
         workers = self.machine.workers
         self._require_shared_memory()
-        reader = StepReader(
-            files=ImageFiles.of_manifest(self.manifest), source=self.source, pyramid=self.pyramid
-        )
+        images = replace(self.manifest, images=self.manifest.images.without_annotations())
+        reader = StepReader(manifest=images, source=self.source, pyramid=self.pyramid)
         return DataLoader(
             reader,
             sampler=self._order,

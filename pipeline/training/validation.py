@@ -1,12 +1,11 @@
 """Scores of a model while it is trained."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.core.files import atomic_path
+from pipeline.core.files import write_csv
 from pipeline.detector.gfl import GFL
 
 SCORES = ("AP", "AP50", "AP75")
@@ -44,9 +43,8 @@ def is_best(rows: list[ScoreRow]) -> bool:
 
 def write_scores(rows: list[ScoreRow], path: Path) -> None:
     """Write the scores as CSV: a row for every epoch that was scored."""
-    with atomic_path(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["epoch", *SCORES])
-        for row in rows:
-            values = (row.scores[name] for name in SCORES)
-            writer.writerow([row.epoch, *("" if value is None else f"{value:.3f}" for value in values)])
+    table = []
+    for row in rows:
+        values = (row.scores[name] for name in SCORES)
+        table.append([row.epoch, *("" if value is None else f"{value:.3f}" for value in values)])
+    write_csv(path, ["epoch", *SCORES], table)

@@ -1,8 +1,7 @@
 """Classes are the same if their ids and their names are: equal numbers mean nothing by themselves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 import msgspec
@@ -10,9 +9,8 @@ import msgspec
 from pipeline.core.errors import short_repr
 
 
-@dataclass(frozen=True, kw_only=True)
-class Category:
-    """A COCO category; its ``label`` is its place in the order of ids."""
+class Category(NamedTuple):
+    """A COCO category, in JSON ``[id, name]``; its ``label`` is its place in the order of ids."""
 
     category_id: int
     name: str
@@ -48,20 +46,14 @@ def same_name(left: str, right: str) -> bool:
     return normalize("NFC", left) == normalize("NFC", right)
 
 
-def to_json(categories: Sequence[Category]) -> list[tuple[int, str]]:
-    """For the description beside a detector's weights: id and name of each label."""
-    return [(category.category_id, category.name) for category in categories]
-
-
 def described_difference(expected: Sequence[Category], described: Any) -> str | None:
     """As :func:`ids_difference`, for the ``classes`` of a description, if it has any."""
     if described is None:
         return None
     try:
-        rows = msgspec.convert(described, list[tuple[int, str]])
+        return ids_difference(expected, msgspec.convert(described, list[Category]))
     except msgspec.ValidationError:
         return f"expected [id, name] for each, but got {short_repr(described)}"
-    return ids_difference(expected, [Category(category_id=number, name=name) for number, name in rows])
 
 
 def _shown(category: Category) -> str:

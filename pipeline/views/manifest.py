@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
-from pipeline.core.files import atomic_path
+from pipeline.core.files import atomic_path, sha256_of_file
 from pipeline.core.paths import RunPaths, Split
 from pipeline.views.classes import Category
 from pipeline.views.image_table import COLUMNS, Annotation, ImageFile, ImageRecord, ImageTable, spelled_path
@@ -96,8 +96,7 @@ class Manifest:
         known = ("classes", "images", *(["pixels"] if self.turned_images else []))
         path = Path(self.root) / self.annotations
         try:
-            with path.open("rb") as file:
-                annotations = hashlib.file_digest(file, "sha256").hexdigest()
+            annotations = sha256_of_file(path)
         except OSError as error:
             raise DatasetError(
                 f"{path}: expected the annotation file, by whose sha256 a store of an older format is known, "
@@ -161,14 +160,12 @@ def drop_reason(annotation: Annotation, record: ImageRecord) -> DropReason | Non
 
 def keep_trainable(manifest: Manifest, *, keep_empty: bool) -> Manifest:
     """The manifest without images that are too small to train on or, unless ``keep_empty``, have no box."""
-    kept = [_is_trainable(record, manifest.labels, keep_empty) for record in manifest.images]
+    kept = [
+        min(record.height, record.width) >= MIN_SIDE_PX
+        and (keep_empty or len(training_boxes(record, manifest.labels).labels) > 0)
+        for record in manifest.images
+    ]
     return replace(manifest, images=manifest.images.take(np.flatnonzero(kept)))
-
-
-def _is_trainable(record: ImageRecord, labels: dict[int, int], keep_empty: bool) -> bool:  # noqa: FBT001
-    if min(record.height, record.width) < MIN_SIDE_PX:
-        return False
-    return keep_empty or len(training_boxes(record, labels).labels) > 0
 
 
 class _ImageRow(msgspec.Struct, gc=False):
@@ -188,7 +185,7 @@ class _File(msgspec.Struct):
     folder: str
     annotations: str
     turned_images: int
-    categories: list[tuple[int, str]]
+    categories: tuple[Category, ...]
     images: list[_ImageRow]
 
 
@@ -199,27 +196,21 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         "folder": manifest.folder,
         "annotations": manifest.annotations,
         "turned_images": manifest.turned_images,
-        "categories": [[c.category_id, c.name] for c in manifest.categories],
+        "categories": manifest.categories,
     }
     with atomic_path(path) as partial, partial.open("wb") as file:
         file.write(msgspec.json.encode(head)[:-1] + b',"images":[\n')
         for place, record in enumerate(manifest.images):
-            file.write((b",\n" if place else b"") + msgspec.json.encode(_to_row(record)))
+            row = _ImageRow(
+                id=record.image_id,
+                file_name=record.file_name,
+                height=record.height,
+                width=record.width,
+                sha256=record.sha256,
+                annotations=[a.as_row() for a in record.annotations],
+            )
+            file.write((b",\n" if place else b"") + msgspec.json.encode(row))
         file.write(b"\n]}\n")
-
-
-def _to_row(record: ImageRecord) -> _ImageRow:
-    return _ImageRow(
-        id=record.image_id,
-        file_name=record.file_name,
-        height=record.height,
-        width=record.width,
-        sha256=record.sha256,
-        annotations=[
-            (a.annotation_id, a.category_id, *a.box_xywh, a.area, a.iscrowd, a.ignore)
-            for a in record.annotations
-        ],
-    )
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -232,10 +223,7 @@ def read_manifest(path: Path) -> Manifest:
         content = msgspec.json.decode(path.read_bytes(), type=_File)
         annotations = ((image.id, *row) for image in content.images for row in image.annotations)
         images = ImageTable.build(
-            [
-                (image.id, image.file_name, image.height, image.width, image.sha256)
-                for image in content.images
-            ],
+            [(row.id, row.file_name, row.height, row.width, row.sha256) for row in content.images],
             np.fromiter(annotations, list(COLUMNS.items())),
         )
     except FileNotFoundError as error:
@@ -249,7 +237,7 @@ def read_manifest(path: Path) -> Manifest:
         folder=content.folder,
         annotations=content.annotations,
         turned_images=content.turned_images,
-        categories=tuple(Category(category_id=i, name=name) for i, name in content.categories),
+        categories=content.categories,
         images=images,
     )
 

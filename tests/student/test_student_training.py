@@ -28,6 +28,9 @@ from pipeline.student.train import stored_targets, train_student
 from pipeline.training.order import epoch_generator, epoch_keys
 from pipeline.views.geometry import PerEpochViewsConfig
 
+ROUNDING = 1e-5
+"""What twenty steps make of sums in another order; with one thread 2e-6 was measured."""
+
 
 def trained(config: StudentConfig, store: TargetStore, plan: ViewSet) -> GFL:
     return trained_run(config, store, plan).model
@@ -58,9 +61,9 @@ def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_
     config = student(FULL, epochs=5)
     cached = trained(config, store_of(tmp_path, LOSSLESS), plan)
     online = trained_online(config, plan)
-    assert relative_difference(cached, online) < 1e-6
+    assert relative_difference(cached, online) < ROUNDING
     quantized = trained(config, store_of(tmp_path, QUANTIZED), plan)
-    assert 1e-6 < relative_difference(quantized, online) < 1e-2
+    assert ROUNDING < relative_difference(quantized, online) < 1e-2
 
 
 def per_epoch_plan(folder: Path, epochs: int) -> ViewSet:
@@ -79,7 +82,7 @@ def test_a_student_of_views_drawn_per_epoch_sees_those_of_a_teacher_in_the_loop(
     for epoch in (0, 1):
         assert {key.view for key in epoch_keys(source, 0, epoch, epoch_generator(0, epoch))} == {epoch}
     cached = trained(student(FULL, epochs=2), store, plan)
-    assert relative_difference(cached, trained_online(student(FULL, epochs=2), plan)) < 1e-6
+    assert relative_difference(cached, trained_online(student(FULL, epochs=2), plan)) < ROUNDING
 
 
 def test_a_student_of_more_epochs_than_views_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, PLAIN, store_of, student
 
 from pipeline.losses.config import DistillationConfig
+from pipeline.student import teacher_batch
 from pipeline.student.source import StoreSource
 from pipeline.student.train import student_losses
 from pipeline.training import step as step_module
@@ -20,6 +21,7 @@ from pipeline.training.curve import Curve
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
 from pipeline.training.step import TrainStep
+from pipeline.views import images
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedDevice]:
     monkeypatch.setattr(step_module, "autocast", lambda *_: nullcontext())
+    # A test that has used torch's own device of this name has left constants on it.
+    for constants in (teacher_batch._basis, images._mean_std):
+        constants.cache_clear()
     with PretendedDevice() as device:
         yield device
 

@@ -96,6 +96,14 @@ def test_a_slice_is_sent_without_the_rest_of_its_table() -> None:
     assert pickle.loads(pickle.dumps(few)) == few
 
 
+def test_images_are_sent_without_annotations() -> None:
+    """As each decoding process gets them."""
+    table = ImageTable.of(drawn(2000))
+    bare = table.without_annotations()
+    assert [replace(record, annotations=()) for record in table] == list(bare)
+    assert len(pickle.dumps(bare)) < len(pickle.dumps(table)) - 60 * len(table.annotations)
+
+
 def test_an_annotation_takes_66_bytes_and_a_long_name_no_more_than_itself() -> None:
     assert np.dtype(list(COLUMNS.items())).itemsize == 66
     records = drawn(5000)
