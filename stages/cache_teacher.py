@@ -9,11 +9,11 @@ import torch
 
 from pipeline.core.config import load_section
 from pipeline.core.environment import Environment
-from pipeline.core.files import os_errors_as_output_error
+from pipeline.core.files import os_errors_as_output_error, write_json
 from pipeline.core.paths import SCRATCH, RunPaths, run_paths
 from pipeline.core.progress import show_progress, show_work
 from pipeline.core.stage import run_stage, stage_arguments
-from pipeline.core.timing import timed
+from pipeline.core.timing import timed_call
 from pipeline.detector.device import cache_workers, device, worker_environments
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs, load_inputs
@@ -42,12 +42,11 @@ def main() -> None:
     with os_errors_as_output_error(SCRATCH):
         SCRATCH.mkdir(exist_ok=True)
     require_disk(layout, SCRATCH)
-    with timed(folder.cache_timing, device=str(device()), views=layout.schema.views) as facts:
-        times = fill_store(
-            layout, engine, scratch_root=SCRATCH, output=folder.store, progress=_show_partitions
-        )
-        if times.views:
-            facts.update(times.to_json())
+    times, seconds = timed_call(
+        fill_store, layout, engine, scratch_root=SCRATCH, output=folder.store, progress=_show_partitions
+    )
+    facts = {"seconds": round(seconds, 2), "device": str(device()), "views": layout.schema.views}
+    write_json(folder.cache_timing, facts | (times.to_json() if times.views else {}))
 
 
 def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:

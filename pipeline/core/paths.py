@@ -156,8 +156,7 @@ def student_names(path: Path = PARAMS) -> list[str]:
         ConfigError: There is no such section, it is empty, or a name is the teacher's or cannot be that of
             a folder.
     """
-    content = read_sections(path)
-    students = content.get("students") if isinstance(content, dict) else None
+    students = read_sections(path).get("students")
     if not isinstance(students, dict) or not students:
         raise ConfigError(
             f"{path}: students: expected one student or more by name, but got {short_repr(students)}"

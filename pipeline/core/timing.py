@@ -1,13 +1,9 @@
 """How long something took, and when what took long has paid for itself."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import floor
-from pathlib import Path
 from typing import ParamSpec, TypeVar
-
-from pipeline.core.files import write_json
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -18,14 +14,6 @@ def timed_call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> t
     start = time.perf_counter()
     result = function(*args, **kwargs)
     return result, time.perf_counter() - start
-
-
-@contextmanager
-def timed(path: Path, **facts: object) -> Iterator[dict[str, object]]:
-    """Write how long a block took, and facts, which it may add to; no later stage depends on this file."""
-    start = time.perf_counter()
-    yield facts
-    write_json(path, {"seconds": round(time.perf_counter() - start, 2), **facts})
 
 
 def break_even(store: float, saved: float) -> int | None:

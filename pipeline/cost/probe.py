@@ -25,7 +25,7 @@ from pipeline.detector.gfl import random_teacher
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.source import StoreSource, planned_epochs
+from pipeline.student.source import StoreSource
 from pipeline.student.teacher_batch import ExactTeacherBatch
 from pipeline.student.train import student_losses
 from pipeline.teacher.config import CacheConfig
@@ -263,11 +263,10 @@ class StudentSteps:
         model.train()
         self._step = TrainStep(model, student_losses(config), config.train, machine)
         self._config, self._machine, self._teacher = config, machine, teacher
-        epochs = planned_epochs(store.fingerprint)
         self._sources: dict[str, TargetSource[Any]] = {
-            PLAIN: StoreSource(store=store, read_logits=False, epochs=epochs),
+            PLAIN: StoreSource(store=store, read_logits=False),
             ONLINE: LabelSource(view_set=plan),
-            STORED: StoreSource(store=store, read_logits=True, epochs=epochs),
+            STORED: StoreSource(store=store, read_logits=True),
         }
         self._manifest, self._conventions, self._store = plan.manifest, plan.conventions, store
 
@@ -323,14 +322,11 @@ class StudentSteps:
 
     def batches(self, mode: str, machine: Placement | None = None) -> Iterator[StepBatches]:
         """Steps of the same epoch, again and again."""
-        train = self._config.train
         loader = Loader(
             manifest=self._manifest,
             source=self._sources[mode],
             pyramid=self._conventions.pyramid(self._config.detector.strides),
-            batch_size=train.batch_size,
-            seed=train.seed,
-            group_by_aspect=train.group_by_aspect,
+            config=self._config.train,
             machine=machine or self._machine,
         )
         return chain.from_iterable(loader.epoch(0) for _ in count())

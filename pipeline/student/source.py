@@ -25,8 +25,6 @@ class StoreSource:
     store: TargetStore
     read_logits: bool
     """Whether the teacher's outputs are read; a plain student needs the regions alone."""
-    epochs: int | None
-    """Epochs whose views the store holds one by one; None if every epoch draws from all views."""
 
     @property
     def conventions(self) -> Conventions:
@@ -43,7 +41,7 @@ class StoreSource:
 
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         """The view of an image that an epoch trains on."""
-        if self.epochs is None:
+        if planned_epochs(self.store.fingerprint) is None:
             return choose_view(seed, epoch, image_id, self.store.views_of(image_id))
         return epoch
 
@@ -88,17 +86,3 @@ def planned_epochs(fingerprint: Mapping[str, Any]) -> int | None:
     """Epochs whose views a store holds one by one; None if every epoch draws from all its views."""
     epochs: int | None = fingerprint.get("views", {}).get("epochs")
     return epochs
-
-
-def require_epochs(fingerprint: Mapping[str, Any], epochs: int) -> None:
-    """Refuse a student that would train for longer than views were drawn for.
-
-    Raises:
-        ConfigError: says both numbers, and what to do.
-    """
-    planned = planned_epochs(fingerprint)
-    if planned is not None and epochs > planned:
-        raise ConfigError(
-            f"train.epochs: expected at most {planned}, for the store holds the views of so many epochs, "
-            f"but got {epochs}; train for fewer, or raise cache_teacher.views.epochs and write the store anew"
-        )

@@ -5,16 +5,16 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.distillation import distillation_losses
-from pipeline.student.source import StoreSource, planned_epochs, require_epochs, require_fit
+from pipeline.student.source import StoreSource, planned_epochs, require_fit
 from pipeline.training.batches import Batch
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.criterion import DetectionCriterion, LossNormalizers, MainPoints
-from pipeline.training.dataset import Loader
-from pipeline.training.loop import Trained, build_for_training, train
+from pipeline.training.loop import Trained, train
 from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
 from pipeline.training.step import LossFn, Terms
@@ -30,12 +30,13 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
         ConfigError: the student trains for more epochs than the store has views for.
     """
     require_fit(store.fingerprint, config.detector, manifest)
-    require_epochs(store.fingerprint, config.train.epochs)
-    return StoreSource(
-        store=store,
-        read_logits=config.loss.reads_teacher,
-        epochs=planned_epochs(store.fingerprint),
-    )
+    planned, epochs = planned_epochs(store.fingerprint), config.train.epochs
+    if planned is not None and epochs > planned:
+        raise ConfigError(
+            f"train.epochs: expected at most {planned}, for the store holds the views of so many epochs, "
+            f"but got {epochs}; train for fewer, or raise cache_teacher.views.epochs and write the store anew"
+        )
+    return StoreSource(store=store, read_logits=config.loss.reads_teacher)
 
 
 def train_student(
@@ -52,34 +53,15 @@ def train_student(
 ) -> Trained:
     """Train a student; assignment and the teacher's outputs come from ``source``.
 
-    Args:
-        config: of the student.
-        source: :func:`stored_targets`, or the teacher in the loop for comparison.
-        manifest: of the training images.
-        machine: where to train.
-        label: shown beside the progress.
-        steps: stop after so many; the schedule's own number if not given.
-        log_every: steps that a row of the loss curve is the mean of; see ``log_interval`` if not given.
-        checkpoints: to go on from and to leave behind; none if not given.
-        validation: see ``student.validate``; none if not given.
-
-    Returns:
-        The student, its loss curve and its scores.
+    It is :func:`stored_targets`, or the teacher in the loop for comparison; all else as :func:`train`.
     """
-    loader = Loader(
-        manifest=manifest,
-        source=source,
-        pyramid=source.conventions.pyramid(config.detector.strides),
-        batch_size=config.train.batch_size,
-        seed=config.train.seed,
-        group_by_aspect=config.train.group_by_aspect,
-        machine=machine,
-    )
     return train(
-        build_for_training(config.detector, source.conventions, config.train, machine.device),
+        config.detector,
+        source,
+        manifest,
         student_losses(config),
-        loader,
         config.train,
+        machine=machine,
         label=label,
         steps=steps,
         log_every=log_every,

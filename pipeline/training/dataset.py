@@ -20,6 +20,7 @@ from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.orphans import die_with_parent, is_stopped
 from pipeline.core.progress import describe_bytes
 from pipeline.training.batches import Batch, Example, collate
+from pipeline.training.config import TrainConfig
 from pipeline.training.order import epoch_batches
 from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
@@ -85,29 +86,18 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
 class EpochSampler(Sampler[StepViews]):
     """The steps of the epoch that is set, as this process's views."""
 
-    def __init__(
-        self,
-        source: TargetSource[Any],
-        machine: Placement,
-        *,
-        batch_size: int,
-        seed: int,
-        group_by_aspect: bool,
-    ) -> None:
+    def __init__(self, source: TargetSource[Any], config: TrainConfig, machine: Placement) -> None:
         self.epoch = self.first = 0
         """What to begin with: the epoch, and its first step."""
-        self._source, self._batch_size, self._seed = source, batch_size, seed
-        self._group_by_aspect = group_by_aspect
-        self._share = machine.processes.share(batch_size)
-        self._part = machine.micro_batch or batch_size
+        self._source, self._config = source, config
+        self._share = machine.processes.share(config.batch_size)
+        self._part = machine.micro_batch or config.batch_size
 
     def __len__(self) -> int:
-        return len(self._source.image_ids()) // self._batch_size
+        return len(self._source.image_ids()) // self._config.batch_size
 
     def __iter__(self) -> Iterator[StepViews]:
-        batches = epoch_batches(
-            self._source, self._seed, self.epoch, self._batch_size, group_by_aspect=self._group_by_aspect
-        )
+        batches = epoch_batches(self._source, self._config, self.epoch)
         for batch in batches[self.first :]:
             sizes = [self._source.geometry(key).padded_hw for key in batch]
             height, width = (max(side) for side in zip(*sizes, strict=True))
@@ -123,31 +113,23 @@ class Loader:
     manifest: Manifest = field(repr=False)
     source: TargetSource[Any]
     pyramid: Pyramid
-    batch_size: int
-    seed: int
-    group_by_aspect: bool
+    config: TrainConfig
     machine: Placement
 
     def __post_init__(self) -> None:
-        images = len(self.source.image_ids())
-        if images < self.batch_size:
+        images, batch_size = len(self.source.image_ids()), self.config.batch_size
+        if images < batch_size:
             raise ConfigError(
-                f"batch_size: expected at most the {images} training images, but got {self.batch_size}"
+                f"batch_size: expected at most the {images} training images, but got {batch_size}"
             )
-        self.machine.processes.share(self.batch_size)
+        self.machine.processes.share(batch_size)
 
     def __len__(self) -> int:
         return len(self._order)
 
     @cached_property
     def _order(self) -> EpochSampler:
-        return EpochSampler(
-            self.source,
-            self.machine,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            group_by_aspect=self.group_by_aspect,
-        )
+        return EpochSampler(self.source, self.config, self.machine)
 
     @cached_property
     def _loader(self) -> "DataLoader[StepBatches | PipelineError | OSError]":

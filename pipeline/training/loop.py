@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +21,11 @@ from pipeline.training.dataset import Loader, decoding_errors, on_device
 from pipeline.training.pretrained import load_imagenet
 from pipeline.training.processes import Placement
 from pipeline.training.schedule import rate_factor
+from pipeline.training.source import TargetSource
 from pipeline.training.step import LossFn, TrainStep
 from pipeline.training.validation import ScoreRow, Validation, is_best
 from pipeline.views.conventions import Conventions
+from pipeline.views.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -52,32 +55,47 @@ class Trained:
 
 
 def train(
-    model: GFL,
+    detector: DetectorConfig,
+    source: TargetSource[Any],
+    manifest: Manifest,
     losses_of: LossFn,
-    loader: Loader,
     config: TrainConfig,
     *,
+    machine: Placement,
     label: str,
     steps: int | None = None,
     log_every: int | None = None,
     checkpoints: Checkpoints | None = None,
     validation: Validation | None = None,
 ) -> Trained:
-    """Train ``model`` in place, on from the newest of ``checkpoints`` if there is one.
+    """Train a detector, on from the newest of ``checkpoints`` if there is one.
 
-    ``steps`` stops before the schedule's end; the learning rate is that of the whole schedule all the same.
-    A row of the loss curve is the mean of ``log_every`` steps; if not given, see ``log_interval``.
+    Args:
+        detector: what to train.
+        source: targets of the views; the detector takes over its conventions.
+        manifest: of the training images.
+        losses_of: what is minimized.
+        config: how to train.
+        machine: where to train.
+        label: shown beside the progress.
+        steps: stops before the schedule's end; the learning rate is that of the whole schedule all the same.
+        log_every: steps that a row of the loss curve is the mean of; see ``log_interval`` if not given.
+        checkpoints: to go on from and to leave behind; none if not given.
+        validation: see ``student.validate``; none if not given.
 
     Raises:
         PipelineError: the loss is not finite; the message names step and terms.
     """
+    pyramid = source.conventions.pyramid(detector.strides)
+    loader = Loader(manifest=manifest, source=source, pyramid=pyramid, config=config, machine=machine)
+    model = build_for_training(detector, source.conventions, config, machine.device)
     per_epoch = len(loader)
     total = config.epochs * per_epoch
     total = total if steps is None else min(steps, total)
     run = _Run(model, losses_of, loader, config, log_every or log_interval(total), validation)
     if checkpoints:
         run.restore(checkpoints, total, label)
-    hidden = not loader.machine.processes.is_main
+    hidden = not machine.processes.is_main
     bar_of_steps = progress_bar(total, label, "step", initial=run.curve.step, hidden=hidden)
     with bar_of_steps as bar, decoding_errors():
         while run.curve.step < total:

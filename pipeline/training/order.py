@@ -5,36 +5,21 @@ from typing import Any
 import torch
 from torch import Generator
 
+from pipeline.training.config import TrainConfig
 from pipeline.training.source import TargetSource
 from pipeline.views.types import ViewKey
 
 Batches = list[list[ViewKey]]
 
 
-def epoch_generator(seed: int, epoch: int) -> Generator:
-    """Randomness of one epoch."""
-    return Generator().manual_seed((seed << 32) + epoch)
-
-
-def epoch_keys(source: TargetSource[Any], seed: int, epoch: int, generator: Generator) -> list[ViewKey]:
-    """One view of every image in a random order."""
-    ids = source.image_ids()
-    order = torch.randperm(len(ids), generator=generator).tolist()
-    return [
-        ViewKey(image_id, source.choose_view(seed, epoch, image_id))
-        for image_id in (ids[place] for place in order)
-    ]
-
-
-def epoch_batches(
-    source: TargetSource[Any], seed: int, epoch: int, batch_size: int, *, group_by_aspect: bool
-) -> Batches:
-    """Whole batches of an epoch; what is left over is dropped."""
-    generator = epoch_generator(seed, epoch)
-    keys = epoch_keys(source, seed, epoch, generator)
-    if group_by_aspect:
-        return _grouped(source, keys, batch_size, generator)
-    return _cut(keys, batch_size)
+def epoch_batches(source: TargetSource[Any], config: TrainConfig, epoch: int) -> Batches:
+    """One view of every image in a random order, cut into whole batches; what is left over is dropped."""
+    generator, ids = Generator().manual_seed((config.seed << 32) + epoch), source.image_ids()
+    order = (ids[place] for place in torch.randperm(len(ids), generator=generator).tolist())
+    keys = [ViewKey(image_id, source.choose_view(config.seed, epoch, image_id)) for image_id in order]
+    if config.group_by_aspect:
+        return _grouped(source, keys, config.batch_size, generator)
+    return _cut(keys, config.batch_size)
 
 
 def _grouped(

@@ -10,8 +10,7 @@ from pipeline.training.batches import Batch, TeacherBatch
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.config import TrainConfig
 from pipeline.training.criterion import DetectionCriterion, LossNormalizers, MainPoints
-from pipeline.training.dataset import Loader
-from pipeline.training.loop import Trained, build_for_training, train
+from pipeline.training.loop import Trained, train
 from pipeline.training.processes import Placement
 from pipeline.training.step import Terms
 from pipeline.views.conventions import Conventions
@@ -61,21 +60,19 @@ def train_teacher(
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train a detector from random weights, on from the newest of ``checkpoints`` if there is one."""
-    conventions = view_set.conventions
-    pyramid = conventions.pyramid(detector.strides)
     criterion = DetectionCriterion()
 
     def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
         return criterion(raw, batch.targets, main).reduce(normalizers)
 
-    loader = Loader(
-        manifest=view_set.manifest,
-        source=LabelSource(view_set=view_set),
-        pyramid=pyramid,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        group_by_aspect=config.group_by_aspect,
+    source, manifest = LabelSource(view_set=view_set), view_set.manifest
+    return train(
+        detector,
+        source,
+        manifest,
+        losses_of,
+        config,
         machine=machine,
+        label="teacher",
+        checkpoints=checkpoints,
     )
-    model = build_for_training(detector, conventions, config, machine.device)
-    return train(model, losses_of, loader, config, label="teacher", checkpoints=checkpoints)

@@ -316,9 +316,7 @@ class Steps:
             manifest=self.manifest,
             source=self.source,
             pyramid=self.source.conventions.pyramid(self.config.detector.strides),
-            batch_size=self.config.train.batch_size,
-            seed=0,
-            group_by_aspect=False,
+            config=self.config.train,
             machine=replace(self.machine, workers=decoders),
         )
         yield from loader.epoch(0)

@@ -98,9 +98,7 @@ def load(
         manifest=plan.manifest,
         source=stored_targets(config, store, plan.manifest),
         pyramid=store.conventions.pyramid(config.detector.strides),
-        batch_size=int(SCHEDULE["batch_size"]),
-        seed=0,
-        group_by_aspect=False,
+        config=config.train,
         machine=replace(HERE, device=device, workers=workers, micro_batch=micro),
     )
     return next(iter(list(loader.epoch(0))))

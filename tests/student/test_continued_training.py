@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from teacher_cases import QUANTIZED, small_plan
 from training_cases import FULL, IMAGES, same_weights, store_of, student, trained
 
-from pipeline.core.errors import CacheError, ConfigError, PipelineError
+from pipeline.core.errors import CacheError, PipelineError
 from pipeline.detector.gfl import GFL
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
@@ -254,9 +254,6 @@ def test_code_that_has_changed_is_named_and_goes_on_where_the_user_says_so(
     ):
         run(checkpoints=checkpoints)
     assert checkpoints.path.read_bytes() == before, "nothing is deleted"
-    monkeypatch.setenv("LDP_RESUME", "yes")
-    with pytest.raises(ConfigError, match=r"^LDP_RESUME: "):
-        run(checkpoints=checkpoints)
     monkeypatch.setenv("LDP_RESUME", "changed-code")
     assert same_weights(run(checkpoints=checkpoints).model, run().model)
     assert f"going on with code that has changed since: {module}, torch" in caplog.text

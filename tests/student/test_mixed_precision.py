@@ -42,11 +42,9 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
     plan = small_plan(folder, IMAGES)
     loader = Loader(
         manifest=plan.manifest,
-        source=StoreSource(store=store_of(folder, QUANTIZED), read_logits=True, epochs=None),
+        source=StoreSource(store=store_of(folder, QUANTIZED), read_logits=True),
         pyramid=plan.pyramid,
-        batch_size=2,
-        seed=0,
-        group_by_aspect=False,
+        config=TRAIN,
         machine=HERE,
     )
     return next(loader.epoch(0))

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from msgspec.structs import replace
+from training_cases import TRAIN
 
 from pipeline.training.batches import TeacherBatch
+from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import EpochSampler
 from pipeline.training.order import epoch_batches
 from pipeline.training.processes import Placement, World
@@ -46,15 +49,19 @@ def is_wide(key: ViewKey) -> bool:
     return key.image_id < 100 + WIDE
 
 
+def config_of(seed: int = 0, *, grouped: bool) -> TrainConfig:
+    return replace(TRAIN, batch_size=BATCH, seed=seed, group_by_aspect=grouped)
+
+
 def order_of(processes: World, micro_batch: int | None = None, *, grouped: bool) -> EpochSampler:
     machine = Placement(device=torch.device("cpu"), workers=0, processes=processes, micro_batch=micro_batch)
-    return EpochSampler(Shapes(), machine, batch_size=BATCH, seed=3, group_by_aspect=grouped)
+    return EpochSampler(Shapes(), config_of(3, grouped=grouped), machine)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_an_epoch_is_a_function_of_seed_and_number(grouped: bool) -> None:
     def batches(seed: int, epoch: int) -> list[list[ViewKey]]:
-        return epoch_batches(Shapes(), seed, epoch, BATCH, group_by_aspect=grouped)
+        return epoch_batches(Shapes(), config_of(seed, grouped=grouped), epoch)
 
     assert batches(0, 1) == batches(0, 1)
     assert batches(0, 1) != batches(0, 2)
@@ -63,7 +70,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(grouped: bool) -> None:
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_no_image_comes_twice_and_as_few_as_possible_are_left_out(grouped: bool) -> None:
-    batches = epoch_batches(Shapes(), 0, 0, BATCH, group_by_aspect=grouped)
+    batches = epoch_batches(Shapes(), config_of(grouped=grouped), 0)
     shown = [key.image_id for batch in batches for key in batch]
     assert {len(batch) for batch in batches} == {BATCH}
     assert len(set(shown)) == len(shown) == (WIDE + TALL) // BATCH * BATCH
@@ -72,7 +79,7 @@ def test_no_image_comes_twice_and_as_few_as_possible_are_left_out(grouped: bool)
 def test_grouped_batches_have_one_orientation_but_for_one_at_most() -> None:
     orders = set()
     for epoch in range(5):
-        batches = epoch_batches(Shapes(), 0, epoch, BATCH, group_by_aspect=True)
+        batches = epoch_batches(Shapes(), config_of(grouped=True), epoch)
         kinds = [{is_wide(key) for key in batch} for batch in batches]
         assert sum(len(kind) == 2 for kind in kinds) <= 1
         orders.add(str(kinds))
@@ -80,7 +87,7 @@ def test_grouped_batches_have_one_orientation_but_for_one_at_most() -> None:
 
 
 def test_ungrouped_batches_are_mixed() -> None:
-    batches = epoch_batches(Shapes(), 0, 0, BATCH, group_by_aspect=False)
+    batches = epoch_batches(Shapes(), config_of(grouped=False), 0)
     assert sum(len({is_wide(key) for key in batch}) == 2 for batch in batches) > 3
 
 

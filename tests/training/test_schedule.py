@@ -25,16 +25,6 @@ def schedule(**changes) -> TrainConfig:
     return structure(TrainConfig, values | changes, "train")
 
 
-def test_the_published_1x_schedule() -> None:
-    steps = 1000
-    assert rate_factor(0, steps, schedule()) == pytest.approx(0.001)
-    assert rate_factor(250, steps, schedule()) == pytest.approx(0.001 + 0.999 / 2)
-    assert rate_factor(500, steps, schedule()) == 1.0
-    assert rate_factor(8 * steps - 1, steps, schedule()) == 1.0
-    assert rate_factor(8 * steps, steps, schedule()) == pytest.approx(0.1)
-    assert rate_factor(11 * steps, steps, schedule()) == pytest.approx(0.01)
-
-
 def test_cosine_falls_from_one_to_zero() -> None:
     cosine = schedule(decay="cosine", milestones=[], warmup_steps=0)
     assert rate_factor(0, 10, cosine) == 1.0

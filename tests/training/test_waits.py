@@ -46,11 +46,9 @@ def load(folder: Path, loss: DistillationConfig, micro_batch: int | None) -> Ste
     store = store_of(folder, QUANTIZED)
     loader = Loader(
         manifest=small_plan(folder, IMAGES).manifest,
-        source=StoreSource(store=store, read_logits=loss.reads_teacher, epochs=None),
+        source=StoreSource(store=store, read_logits=loss.reads_teacher),
         pyramid=store.conventions.pyramid(DETECTOR.strides),
-        batch_size=4,
-        seed=0,
-        group_by_aspect=False,
+        config=student(loss, batch_size=4).train,
         machine=dataclasses.replace(HERE, micro_batch=micro_batch),
     )
     return tuple(batch.each(pinned) for batch in next(loader.epoch(0)))
