@@ -10,21 +10,19 @@ from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths
 from pipeline.core.stage import stage_arguments
 from pipeline.core.timing import timed_call
-from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, random_teacher, save_detector
 from pipeline.detector.given import load_given
 from pipeline.onnx.models import import_onnx
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
+from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
 from pipeline.training.curve import write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import Trained
 from pipeline.training.processes import Placement, World
 from pipeline.training.teacher import train_teacher
-from pipeline.training.teacher_config import RANDOM_WEIGHTS, PrepareTeacherConfig
 from pipeline.views.conventions import GFL_CONVENTIONS
-from pipeline.views.geometry import Views
 from pipeline.views.manifest import Manifest, read_split
 
 
@@ -52,15 +50,26 @@ def _make(
     """The teacher, unless it is a file of another framework, and its training, if it was trained."""
     if config.detector is None:
         return None, None
-    if config.train and config.views:
-        _require_classes(config.detector, manifest)
-        plan = _plan(config.detector, config.views, manifest)
-        teacher = train_teacher(config.detector, plan, config.train, machine=here, checkpoints=checkpoints)
-        return teacher.model, teacher
-    if config.source == RANDOM_WEIGHTS:
-        _require_classes(config.detector, manifest)
+    if config.train is None and config.source != RANDOM_WEIGHTS:
+        return load_given(Path(config.source), config.detector, manifest.categories), None
+    classes = len(manifest.categories)
+    if config.detector.num_classes != classes:
+        raise ConfigError(
+            f"params.yaml: prepare_teacher.detector.num_classes: expected the dataset's {classes} classes, "
+            f"but got {config.detector.num_classes}"
+        )
+    if config.train is None or config.views is None:
         return random_teacher(config.detector), None
-    return load_given(Path(config.source), config.detector, manifest.categories), None
+    view_set = ViewSet(
+        manifest=manifest,
+        strides=config.detector.strides,
+        views=config.views,
+        # Training reads only the main region, which does not depend on the choice.
+        regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
+        conventions=GFL_CONVENTIONS,
+    )
+    teacher = train_teacher(config.detector, view_set, config.train, machine=here, checkpoints=checkpoints)
+    return teacher.model, teacher
 
 
 def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, weights: Path) -> None:
@@ -69,26 +78,6 @@ def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, 
     else:
         facts = {"strides": model.config.strides, "classes": manifest.categories}
         save_detector(model, weights, facts)
-
-
-def _require_classes(detector: DetectorConfig, manifest: Manifest) -> None:
-    classes = len(manifest.categories)
-    if detector.num_classes != classes:
-        raise ConfigError(
-            f"params.yaml: prepare_teacher.detector.num_classes: expected the dataset's {classes} classes, "
-            f"but got {detector.num_classes}"
-        )
-
-
-def _plan(detector: DetectorConfig, views: Views, manifest: Manifest) -> ViewSet:
-    return ViewSet(
-        manifest=manifest,
-        strides=detector.strides,
-        views=views,
-        # Training reads only the main region, which does not depend on the choice.
-        regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
-        conventions=GFL_CONVENTIONS,
-    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pipeline.core.config import load_section, load_student, read_sections
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
-from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.training.config import PrepareTeacherConfig
 from pipeline.views.geometry import PerEpochViewsConfig, ViewsConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"

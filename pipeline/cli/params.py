@@ -15,8 +15,7 @@ from pipeline.fidelity.config import load_fidelity
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
-from pipeline.training.config import TrainConfig
-from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.training.config import PrepareTeacherConfig, TrainConfig
 from pipeline.views.geometry import PerEpochViewsConfig, Views
 
 SECTIONS = (

@@ -26,9 +26,9 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
+from pipeline.training.config import PrepareTeacherConfig
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS, Placement
-from pipeline.training.teacher_config import PrepareTeacherConfig
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.manifest import Manifest, keep_trainable, read_split
 

@@ -11,9 +11,8 @@ from pipeline.core.progress import describe_bytes
 from pipeline.cost.overrides import Params, lookup
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.student.config import StudentConfig
-from pipeline.training.config import TrainConfig
+from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig, TrainConfig
 from pipeline.training.pretrained import has_imagenet
-from pipeline.training.teacher_config import RANDOM_WEIGHTS, PrepareTeacherConfig
 
 NO_BOUND = 1e9
 """More than any of the errors that ``verify_cache`` measures."""

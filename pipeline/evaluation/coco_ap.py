@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_csv
 from pipeline.views.classes import Category, class_names
 from pipeline.views.manifest import Manifest
@@ -50,15 +49,7 @@ CURVE_IOUS = (0.5, 0.75, 0.9)
 def evaluate(
     manifest: Manifest, results: Sequence[dict[str, Any]], area_edges: tuple[float, float]
 ) -> Evaluation:
-    """COCO evaluation.
-
-    Args:
-        manifest: ground truth.
-        results: detections in COCO's result format.
-        area_edges: sides in px whose squares part small, medium and large objects (COCO: 32 and 96).
-    """
-    if not 0 < area_edges[0] < area_edges[1]:
-        raise ConfigError(f"area_edges: expected 0 < small < large, but got {area_edges}")
+    """COCO evaluation of detections in COCO's result format; ``area_edges`` as in ``EvaluateConfig``."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = _run(manifest, results, area_edges)
     precision = evaluator.eval["precision"]

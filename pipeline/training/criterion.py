@@ -5,7 +5,7 @@ not NaN, for a batch without positives.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -136,7 +136,7 @@ class DetectionLosses:
 class DetectionCriterion:
     """GFL's losses."""
 
-    box_loss: BoxLoss = field(default=giou_loss)
+    box_loss: BoxLoss = giou_loss
 
     def __call__(self, raw: RawOutputs, targets: BatchLabels, main: MainPoints) -> DetectionLosses:
         """Losses of a batch."""
@@ -145,17 +145,13 @@ class DetectionCriterion:
         goals = targets.boxes_xyxy / targets.strides[:, None]
         predicted = decode_boxes(centers, _integral(main.edge_logits))
         quality = aligned_iou(predicted.detach(), goals)
+        goal = torch.zeros_like(raw.cls_logits, dtype=torch.float32)
+        goal[targets.image[targets.main], targets.index[targets.main], targets.labels] = quality
         return DetectionLosses(
-            cls=self._quality_focal(raw, targets, quality),
+            cls=quality_focal_loss(raw.cls_logits.float(), goal) * targets.valid,
             box=self.box_loss(predicted, goals) * main.score,
             dfl=_mean_dfl(main.edge_logits, centers, goals) * main.score,
         )
-
-    @staticmethod
-    def _quality_focal(raw: RawOutputs, targets: BatchLabels, quality: Tensor) -> Tensor:
-        goal = torch.zeros_like(raw.cls_logits, dtype=torch.float32)
-        goal[targets.image[targets.main], targets.index[targets.main], targets.labels] = quality
-        return quality_focal_loss(raw.cls_logits.float(), goal) * targets.valid
 
 
 def _integral(edge_logits: Tensor) -> Tensor:

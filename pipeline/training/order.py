@@ -31,19 +31,14 @@ def _grouped(
     is mixed; the reference fills up with images that it has shown already. So every epoch has as many
     batches as without groups.
     """
-    wide = [_is_wide(source, key) for key in keys]
-    groups = [
-        [key for key, is_wide in zip(keys, wide, strict=True) if is_wide is side] for side in (True, False)
-    ]
+    groups: Batches = [[], []]
+    for key in keys:
+        height, width = source.geometry(key).original_hw
+        groups[height >= width].append(key)
     whole = [len(group) // batch_size * batch_size for group in groups]
     rest = [key for group, end in zip(groups, whole, strict=True) for key in group[end:]]
     batches = [batch for group in (*groups, rest) for batch in _cut(group, batch_size)]
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
-
-
-def _is_wide(source: TargetSource[Any], key: ViewKey) -> bool:
-    height, width = source.geometry(key).original_hw
-    return width > height
 
 
 def _cut(keys: list[ViewKey], batch_size: int) -> Batches:

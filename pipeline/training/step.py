@@ -1,7 +1,7 @@
 """One step of training: forward, losses, backward, update; in one process or several, whole or in parts."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -52,10 +52,10 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         whole = self._normalizers(batches) if len(batches) > 1 else None
         *first, last = batches
-        parts = []
-        for batch in first:
-            with self._without_exchange():
-                parts.append(self._backward(batch, whole))
+        # Gradients of all but the last part stay here; with the last, their sum is averaged.
+        parallel = self._parallel
+        with parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext():
+            parts = [self._backward(batch, whole) for batch in first]
         parts.append(self._backward(last, whole))
         self._update()
         return {name: torch.stack([terms[name] for terms in parts]).sum() for name in parts[0]}
@@ -90,11 +90,6 @@ class TrainStep:
         with autocast(self._config.precision, self._machine.device):
             raw: RawOutputs = model(batch.images(self._model.conventions.preprocessing))
         return raw
-
-    def _without_exchange(self) -> AbstractContextManager[None]:
-        """Gradients of all but the last part stay here; with the last, their sum is averaged."""
-        parallel = self._parallel
-        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
 
     def _update(self) -> None:
         limit = self._config.max_grad_norm

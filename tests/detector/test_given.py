@@ -12,7 +12,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, save_detector
 from pipeline.detector.given import load_given
-from pipeline.views.classes import Category, to_json
+from pipeline.views.classes import Category
 from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING, Conventions
 
 DATASET = tuple(Category(category_id=3 * i, name=name) for i, name in enumerate(("ant", "bee", "cat", "dog")))
@@ -33,7 +33,7 @@ def scores(model: GFL) -> torch.Tensor:
 
 
 def test_conventions_saved_beside_the_weights_hold(model: GFL, tmp_path: Path) -> None:
-    save_detector(model, tmp_path / "mine.safetensors", {"classes": to_json(DATASET)})
+    save_detector(model, tmp_path / "mine.safetensors", {"classes": DATASET})
     assert load_given(tmp_path / "mine.safetensors", DETECTOR, DATASET).conventions == BGR
 
 
@@ -51,7 +51,7 @@ def test_without_a_description_gfls_conventions_are_taken_and_logged(
 def test_the_datasets_classes_are_found_among_the_teachers(
     model: GFL, tmp_path: Path, columns: list[int], key: str
 ) -> None:
-    facts = {"classes": to_json(DATASET), "class_names": [category.name for category in DATASET]}
+    facts = {"classes": DATASET, "class_names": [category.name for category in DATASET]}
     save_detector(model, tmp_path / "mine.safetensors", {key: facts[key]})
     given = load_given(tmp_path / "mine.safetensors", DETECTOR, [DATASET[column] for column in columns])
     assert given.config.num_classes == len(columns)

@@ -18,7 +18,7 @@ from pipeline.cost.overrides import lookup, override, parse_assignments
 from pipeline.cost.rehearsal import differences, shorten
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.student.config import StudentConfig
-from pipeline.training.teacher_config import RANDOM_WEIGHTS, PrepareTeacherConfig
+from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
 from recipes import DATASET, NAME, ROOT, SCHEDULE, Params, given_teacher, set_value, tiny_params
 
 PUBLISHED = sorted(path.parent for path in (ROOT / "recipes").glob("coco_r101*/params.yaml"))

@@ -19,7 +19,7 @@ from pipeline.cli.main import main
 from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
 from pipeline.evaluation.coco_ap import to_coco
-from pipeline.training.teacher_config import PrepareTeacherConfig
+from pipeline.training.config import PrepareTeacherConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

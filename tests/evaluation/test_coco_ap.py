@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from pipeline.core.errors import ConfigError
 from pipeline.evaluation.coco_ap import evaluate, to_coco, write_precision_recall
+from pipeline.evaluation.config import EvaluateConfig
 from pipeline.views.classes import Category
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 from pipeline.views.manifest import Manifest
@@ -136,8 +137,8 @@ def test_area_edges_decide_who_is_small() -> None:
     evaluation = evaluate(manifest(), [found(1), found(2)], (10.0, 40.0))
     assert evaluation.summary["APs"] is None
     assert (evaluation.summary["APm"], evaluation.summary["APl"]) == (pytest.approx(100), pytest.approx(100))
-    with pytest.raises(ConfigError, match="area_edges"):
-        evaluate(manifest(), [], (40.0, 10.0))
+    with pytest.raises(ConfigError, match="area_edges: expected small < large"):
+        EvaluateConfig(scale=(9, 9), area_edges=(40.0, 10.0))
 
 
 def test_curves_have_a_row_for_every_recall_and_threshold(tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ from pipeline.student.config import StudentConfig
 from pipeline.student.teacher_batch import ExactTeacherBatch
 from pipeline.student.train import stored_targets, student_losses
 from pipeline.training.batches import Batch
+from pipeline.training.config import PrepareTeacherConfig
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import SINGLE_PROCESS, Placement
 from pipeline.training.step import TrainStep
-from pipeline.training.teacher_config import PrepareTeacherConfig
 from pipeline.views.manifest import Manifest, read_split
 
 ROOT = Path(__file__).parents[2]

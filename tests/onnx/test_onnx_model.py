@@ -24,7 +24,7 @@ from pipeline.core.files import sha256_of_file
 from pipeline.detector.gfl import GFL, save_detector
 from pipeline.onnx import model as onnx_model
 from pipeline.onnx.models import import_onnx, open_model, read_onnx
-from pipeline.views.classes import Category, to_json
+from pipeline.views.classes import Category
 
 CPU = torch.device("cpu")
 CATEGORIES = tuple(Category(category_id=i, name=name) for i, name in SHAPES.items())
@@ -209,7 +209,7 @@ def test_classes_of_other_names_or_in_another_order_are_refused(
         Category(category_id=c.category_id, name=other.name)
         for c, other in zip(CATEGORIES, CATEGORIES[::-1], strict=True)
     )
-    save_detector(gfl, tmp_path / "teacher.safetensors", {"classes": to_json(CATEGORIES)})
+    save_detector(gfl, tmp_path / "teacher.safetensors", {"classes": CATEGORIES})
     open_model(tmp_path / "teacher.json", CATEGORIES)
     with pytest.raises(TeacherError, match="trained for other classes than the dataset's: expected class"):
         open_model(tmp_path / "teacher.json", swapped)
