@@ -27,6 +27,9 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 MAX_NAMED_MODULES = 5
 
+DAMAGE = (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError, LookupError, AttributeError)
+"""What reading a damaged checkpoint, or taking over another's state, ends in."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -111,15 +114,7 @@ class Checkpoints:
         """
         try:
             yield
-        except (
-            UnpicklingError,
-            RuntimeError,
-            EOFError,
-            TypeError,
-            ValueError,
-            LookupError,
-            AttributeError,
-        ) as error:
+        except DAMAGE as error:
             reason = str(error).partition("\n")[0]
             raise CacheError(
                 f"{self.path}: expected a checkpoint of this training run, but it is damaged or another's "

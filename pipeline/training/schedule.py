@@ -1,6 +1,7 @@
 """Optimiser and learning-rate schedule."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,16 +36,11 @@ def build_optimizer(model: nn.Module, config: TrainConfig, device: torch.device)
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fused = True if device.type == "cuda" else None
-    match config.optimizer:
-        case "sgd":
-            return torch.optim.SGD(
-                parameters,
-                config.learning_rate,
-                momentum=SGD_MOMENTUM,
-                weight_decay=config.weight_decay,
-                fused=fused,
-            )
-        case "adamw":
-            return torch.optim.AdamW(
-                parameters, config.learning_rate, weight_decay=config.weight_decay, fused=fused
-            )
+    options: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "fused": fused,
+    }
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=SGD_MOMENTUM, fused=fused, **options)
+    return torch.optim.AdamW(parameters, fused=fused, **options)

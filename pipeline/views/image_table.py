@@ -26,14 +26,7 @@ class Annotation:
 
     def as_row(self) -> tuple[int, int, float, float, float, float, float, bool, bool]:
         """In the order of :data:`COLUMNS`, without its image."""
-        return (
-            self.annotation_id,
-            self.category_id,
-            *self.box_xywh,
-            self.area,
-            self.iscrowd,
-            self.ignore,
-        )
+        return (self.annotation_id, self.category_id, *self.box_xywh, self.area, self.iscrowd, self.ignore)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
