@@ -35,12 +35,9 @@ def build_optimizer(model: nn.Module, config: TrainConfig, device: torch.device)
     On a GPU its update is one kernel; on the CPU that would change last bits.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    fused = True if device.type == "cuda" else None
-    options: dict[str, Any] = {
-        "lr": config.learning_rate,
-        "weight_decay": config.weight_decay,
-        "fused": fused,
-    }
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if device.type == "cuda":
+        options["fused"] = True
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=SGD_MOMENTUM, fused=fused, **options)
-    return torch.optim.AdamW(parameters, fused=fused, **options)
+        return torch.optim.SGD(parameters, momentum=SGD_MOMENTUM, **options)
+    return torch.optim.AdamW(parameters, **options)
