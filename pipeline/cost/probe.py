@@ -84,7 +84,7 @@ class CacheTimes:
     write: float
     """Quantizing, compressing and writing."""
     read: float
-    """Of one view, as a student reads it."""
+    """Time to read one view, as a student reads it."""
     busy: dict[str, float]
     """Shares of the stage's busy seconds, by step."""
     bottleneck: str
@@ -99,7 +99,7 @@ class StepTimes:
     loaded: float | None
     """In a run of steps that the data loader feeds."""
     peak_bytes: int | None
-    """Of memory in a step, beyond what is held between steps."""
+    """Peak of memory in a step, beyond what is held between steps."""
 
 
 @dataclass(frozen=True, kw_only=True)

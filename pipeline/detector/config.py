@@ -79,7 +79,7 @@ class Suppression(Section, frozen=True, kw_only=True):
     score_threshold: Annotated[float, Meta(ge=0, lt=1)]
     """Boxes of lower scores are dropped."""
     iou: Annotated[float, Meta(gt=0, le=1)]
-    """Of two boxes of a class that overlap by more, the surer stays."""
+    """The surer of two boxes of a class stays, if they overlap by more than this."""
     max_detections: Count
     """Detections of an image, over all classes."""
     pre_nms_top: Count

@@ -21,7 +21,7 @@ class ModelSpec:
     name: str
     """For people."""
     strides: tuple[int, ...]
-    """Of the levels, px, ascending."""
+    """Strides of the levels, px, ascending."""
     bins: int
     """Entries of an edge distribution; bin ``i`` stands for a distance of ``i`` strides."""
     num_classes: int

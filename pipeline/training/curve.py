@@ -15,7 +15,7 @@ from pipeline.training.processes import Placement
 LOG_EVERY_STEPS = 20
 """Rows of the loss curve are means over this many steps..."""
 
-LEAST_ROWS = 20
+MIN_ROWS = 20
 """... or over fewer, where the curve would have fewer rows than this."""
 
 
@@ -29,7 +29,7 @@ class LossRow:
 
 def log_interval(steps: int) -> int:
     """Steps that a row of the curve of a run of ``steps`` is the mean of."""
-    return max(1, min(LOG_EVERY_STEPS, steps // LEAST_ROWS))
+    return max(1, min(LOG_EVERY_STEPS, steps // MIN_ROWS))
 
 
 class Curve:

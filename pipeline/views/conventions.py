@@ -115,8 +115,8 @@ class Conventions:
 
     preprocessing: Preprocessing
     cell_offset: float
-    """Of a point in its cell, in strides: the point of cell ``(row, column)`` on a level of stride ``s`` is
-    ``((column + cell_offset) * s, (row + cell_offset) * s)`` px. 0 for GFL and NanoDet, 0.5 for YOLO."""
+    """Offset of a point in its cell, strides: the point of cell ``(row, column)`` on a level of stride ``s``
+    is ``((column + cell_offset) * s, (row + cell_offset) * s)`` px. 0 for GFL and NanoDet, 0.5 for YOLO."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.cell_offset <= 1:
@@ -136,7 +136,7 @@ class Conventions:
 
     @classmethod
     def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> "Conventions":
-        """Of a store; GFL's, where it says nothing.
+        """Those of a store; GFL's, where it says nothing.
 
         Raises:
             CacheError: It describes pixels that this code does not make.

@@ -166,7 +166,7 @@ class ViewGeometry:
 
     original_hw: tuple[int, int]
     resized_hw: tuple[int, int]
-    """Of the view, with the borders of a letterbox."""
+    """Size of the view, with the borders of a letterbox."""
     padded_hw: tuple[int, int]
     flip: bool
     fit: ResizeMode = "keep_ratio"

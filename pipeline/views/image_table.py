@@ -39,7 +39,7 @@ class ImageRecord:
     width: int
     annotations: tuple[Annotation, ...]
     sha256: str = ""
-    """Of the file; empty where it has not been looked at."""
+    """Digest of the file; empty where it has not been looked at."""
 
 
 class ImageFile(NamedTuple):
@@ -47,7 +47,7 @@ class ImageFile(NamedTuple):
 
     path: Path
     size_hw: tuple[int, int]
-    """Of the upright picture, px."""
+    """Size of the upright picture, px."""
     sha256: str
     """Empty if it was not looked at."""
 
