@@ -138,6 +138,8 @@ def _run_members(module: str) -> None:
                 member.wait()
         failures = [_failure(Path(meeting), rank, member.returncode) for rank, member in enumerate(members)]
     if any(failures):
+        if any(member.returncode < 0 for member in members):
+            sys.stderr.write("\n")  # a killed process does not end the line of its progress
         raise PipelineError(min(failure for failure in failures if failure)[1])
 
 
