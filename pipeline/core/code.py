@@ -37,8 +37,12 @@ def loaded_code() -> dict[str, str | None]:
 
 
 def changed_code(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> list[str]:
-    """Modules and libraries that differ, or that only one of both has."""
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    """Modules and libraries that differ.
+
+    What only one of both has loaded does not count: a module that came or went is imported by another, which
+    has changed then.
+    """
+    return sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
 
 
 def code_digest(source: str) -> str:

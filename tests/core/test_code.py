@@ -48,5 +48,5 @@ def test_plumbing_and_what_is_not_loaded_are_left_out() -> None:
     assert code["torch"]
 
 
-def test_changed_new_and_lost_modules_are_named() -> None:
-    assert changed_code({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"}) == ["b", "c", "d"]
+def test_changed_modules_are_named_and_what_only_one_run_has_loaded_is_not() -> None:
+    assert changed_code({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"}) == ["b"]
