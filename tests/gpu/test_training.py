@@ -118,7 +118,7 @@ def tensors(value: object) -> Iterator[Tensor]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("loss", "parts"), [(PLAIN, 1), (FULL, 1), (FULL, 2)], ids=["plain", "ld", "ld2"])
-def test_a_step_waits_for_the_gpu_in_giou_alone(
+def test_a_step_waits_for_the_gpu_in_its_backward_pass_alone(
     loss: DistillationConfig,
     parts: int,
     precision: str,
@@ -138,7 +138,7 @@ def test_a_step_waits_for_the_gpu_in_giou_alone(
     with waits() as lines:
         step.step(tuple(batch.to(device) for batch in batches), 0.0)
     record_property("waits", dict(Counter(lines)))
-    # Those of GIoU: the backward pass of its two products of sides looks for zeros, and waits for the answer.
+    # In the backward pass: most likely GIoU's two products of sides, whose derivative looks for zeros.
     assert len(lines) <= 2 * parts
     assert all(line.startswith("training/step.py") for line in lines)
 
