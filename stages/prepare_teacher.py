@@ -17,11 +17,12 @@ from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
+from pipeline.training.criterion import detection_terms
 from pipeline.training.curve import write_curve
+from pipeline.training.label_source import LabelSource
 from pipeline.training.launch import UNFINISHED, machine, run_training
-from pipeline.training.loop import Trained
+from pipeline.training.loop import Trained, train
 from pipeline.training.processes import Placement, World
-from pipeline.training.teacher import train_teacher
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.manifest import Manifest, read_split
 
@@ -68,7 +69,16 @@ def _make(
         regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
         conventions=GFL_CONVENTIONS,
     )
-    teacher = train_teacher(config.detector, view_set, config.train, machine=here, checkpoints=checkpoints)
+    teacher = train(
+        config.detector,
+        LabelSource(view_set=view_set),
+        manifest,
+        detection_terms,
+        config.train,
+        machine=here,
+        label="teacher",
+        checkpoints=checkpoints,
+    )
     return teacher.model, teacher
 
 

@@ -34,11 +34,11 @@ from pipeline.teacher.run import StoreLayout, layout_store, write_store
 from pipeline.teacher.times import StoreTimes
 from pipeline.training.batches import Batch
 from pipeline.training.dataset import Loader, StepBatches
+from pipeline.training.label_source import LabelSource
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
 from pipeline.training.step import TrainStep
-from pipeline.training.teacher import LabelSource
 from pipeline.views.conventions import GFL_CONVENTIONS
 
 PLAIN, ONLINE, STORED, PEER = "plain", "LD, teacher in the loop", "LD, from the store", "peer"

@@ -13,7 +13,7 @@ from pipeline.student.distillation import distillation_losses
 from pipeline.student.source import StoreSource, planned_epochs, require_fit
 from pipeline.training.batches import Batch
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.criterion import DetectionCriterion, LossNormalizers, MainPoints
+from pipeline.training.criterion import LossNormalizers, MainPoints, detection_terms
 from pipeline.training.loop import Trained, train
 from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
@@ -72,10 +72,9 @@ def train_student(
 
 def student_losses(config: StudentConfig) -> LossFn:
     """The loss terms of a batch: detection, and distillation where the batch has a teacher's outputs."""
-    criterion = DetectionCriterion()
 
     def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
-        terms = criterion(raw, batch.targets, main).reduce(normalizers)
+        terms = detection_terms(raw, batch, main, normalizers)
         if batch.teacher is not None:
             losses = distillation_losses(raw, batch.targets, batch.teacher, main, config.loss)
             terms |= losses.reduce(config.loss, normalizers)

@@ -18,7 +18,7 @@ from pipeline.losses.detection import (
     giou_loss,
     quality_focal_loss,
 )
-from pipeline.training.batches import BatchLabels
+from pipeline.training.batches import Batch, BatchLabels
 from pipeline.training.processes import World
 from pipeline.views.box_ops import decode_boxes, encode_distances
 
@@ -79,7 +79,7 @@ class LossNormalizers:
 
     @classmethod
     def from_batch(cls, targets: BatchLabels, main: MainPoints) -> Self:
-        """LossNormalizers of one process's batch."""
+        """Normalizers of one process's batch."""
         images = targets.valid.shape[0]
         return cls(
             images=main.score.new_full((), images),
@@ -132,36 +132,29 @@ class DetectionLosses:
         }
 
 
-@dataclass(frozen=True)
-class DetectionCriterion:
-    """GFL's losses."""
-
-    box_loss: BoxLoss = giou_loss
-
-    def __call__(self, raw: RawOutputs, targets: BatchLabels, main: MainPoints) -> DetectionLosses:
-        """Losses of a batch."""
-        # In units of the level's stride, as distances are.
-        centers = targets.points_xy / targets.strides[:, None]
-        goals = targets.boxes_xyxy / targets.strides[:, None]
-        predicted = decode_boxes(centers, _integral(main.edge_logits))
-        quality = aligned_iou(predicted.detach(), goals)
-        goal = torch.zeros_like(raw.cls_logits, dtype=torch.float32)
-        goal[targets.image[targets.main], targets.index[targets.main], targets.labels] = quality
-        return DetectionLosses(
-            cls=quality_focal_loss(raw.cls_logits.float(), goal) * targets.valid,
-            box=self.box_loss(predicted, goals) * main.score,
-            dfl=_mean_dfl(main.edge_logits, centers, goals) * main.score,
-        )
-
-
-def _integral(edge_logits: Tensor) -> Tensor:
-    """Expected distances ``Tensor[M, 4]`` in strides, of ``Tensor[M, 4, bins]``."""
-    return (
-        edge_logits.softmax(dim=-1) @ torch.arange(edge_logits.shape[-1], device=edge_logits.device).float()
+def detection_losses(
+    raw: RawOutputs, targets: BatchLabels, main: MainPoints, box_loss: BoxLoss = giou_loss
+) -> DetectionLosses:
+    """GFL's losses of a batch."""
+    # In units of the level's stride, as distances are.
+    centers = targets.points_xy / targets.strides[:, None]
+    goals = targets.boxes_xyxy / targets.strides[:, None]
+    bins = main.edge_logits.shape[-1]
+    distances = main.edge_logits.softmax(dim=-1) @ torch.arange(bins, device=main.edge_logits.device).float()
+    predicted = decode_boxes(centers, distances)
+    goal = torch.zeros_like(raw.cls_logits, dtype=torch.float32)
+    quality = aligned_iou(predicted.detach(), goals)
+    goal[targets.image[targets.main], targets.index[targets.main], targets.labels] = quality
+    edge_goals = encode_distances(centers, goals, bins - 1 - TARGET_MARGIN)
+    return DetectionLosses(
+        cls=quality_focal_loss(raw.cls_logits.float(), goal) * targets.valid,
+        box=box_loss(predicted, goals) * main.score,
+        dfl=distribution_focal_loss(main.edge_logits, edge_goals).mean(dim=1) * main.score,
     )
 
 
-def _mean_dfl(edge_logits: Tensor, centers: Tensor, goals: Tensor) -> Tensor:
-    """Distribution focal loss of each point, mean over its edges: ``Tensor[M]``."""
-    limit = edge_logits.shape[-1] - 1 - TARGET_MARGIN
-    return distribution_focal_loss(edge_logits, encode_distances(centers, goals, limit)).mean(dim=1)
+def detection_terms(
+    raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers
+) -> dict[str, Tensor]:
+    """The terms of a training without a teacher's outputs, 0-d each."""
+    return detection_losses(raw, batch.targets, main).reduce(normalizers)

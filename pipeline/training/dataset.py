@@ -1,4 +1,4 @@
-"""Batches of an epoch, read by processes that stay small."""
+"""Batches of an epoch, in an order that its seed alone decides, read by processes that stay small."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.core.errors import ConfigError, PipelineError
@@ -21,7 +21,6 @@ from pipeline.core.orphans import die_with_parent, is_stopped
 from pipeline.core.progress import describe_bytes
 from pipeline.training.batches import Batch, Example, collate
 from pipeline.training.config import TrainConfig
-from pipeline.training.order import epoch_batches
 from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
 from pipeline.views.images import apply_view, read_image
@@ -31,6 +30,8 @@ from pipeline.views.types import ViewKey
 
 StepBatches = tuple[Batch, ...]
 """What one process computes in one step: its share of the batch, in parts that fit its memory."""
+
+Keys = list[list[ViewKey]]
 
 PREFETCH = 2
 """Steps that each decoding process reads ahead."""
@@ -81,6 +82,37 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
         pixels = read_image(*self.manifest.image_file(self.manifest.image(key.image_id)))
         view = apply_view(pixels, labeled.geometry, self.source.conventions.preprocessing)
         return Example(pixels=view, view=labeled, teacher=teacher)
+
+
+def epoch_batches(source: TargetSource[Any], config: TrainConfig, epoch: int) -> Keys:
+    """One view of every image in a random order, cut into whole batches; what is left over is dropped."""
+    generator, ids = Generator().manual_seed((config.seed << 32) + epoch), source.image_ids()
+    order = (ids[place] for place in torch.randperm(len(ids), generator=generator).tolist())
+    keys = [ViewKey(image_id, source.choose_view(config.seed, epoch, image_id)) for image_id in order]
+    if config.group_by_aspect:
+        return _grouped(source, keys, config.batch_size, generator)
+    return _cut(keys, config.batch_size)
+
+
+def _grouped(source: TargetSource[Any], keys: list[ViewKey], batch_size: int, generator: Generator) -> Keys:
+    """Batches of one orientation each, so that little is padded (mmdetection ``GroupSampler``).
+
+    Differs on purpose: where neither orientation's rest fills a batch, both together may, and that one batch
+    is mixed; the reference fills up with images that it has shown already. So every epoch has as many
+    batches as without groups.
+    """
+    groups: Keys = [[], []]
+    for key in keys:
+        height, width = source.geometry(key).original_hw
+        groups[height >= width].append(key)
+    whole = [len(group) // batch_size * batch_size for group in groups]
+    rest = [key for group, end in zip(groups, whole, strict=True) for key in group[end:]]
+    batches = [batch for group in (*groups, rest) for batch in _cut(group, batch_size)]
+    return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def _cut(keys: list[ViewKey], batch_size: int) -> Keys:
+    return [keys[i : i + batch_size] for i in range(0, len(keys) - batch_size + 1, batch_size)]
 
 
 class EpochSampler(Sampler[StepViews]):
@@ -149,7 +181,7 @@ class Loader:
             worker_init_fn=_begin_decoding,
             collate_fn=_identity,  # type: ignore[arg-type]  # without batch_size it gets one item
             pin_memory=self.machine.device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw its processes' seeds from those of the training
+            generator=Generator(),  # else it would draw its processes' seeds from those of the training
         )
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[StepBatches]:

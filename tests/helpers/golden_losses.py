@@ -13,9 +13,9 @@ from pipeline.training.batches import BatchLabels, TeacherBatch
 from pipeline.training.criterion import (
     WEIGHT_SUM_EPSILON,
     BoxLoss,
-    DetectionCriterion,
     DetectionLosses,
     LossNormalizers,
+    detection_losses,
     gather_main,
 )
 
@@ -56,7 +56,7 @@ def level_terms(raw: RawOutputs, targets: BatchLabels, soft: TeacherBatch, box_l
     main = gather_main(raw, targets)
     normalizers = LossNormalizers.from_batch(targets, main)
     normalizers = replace(normalizers, images=torch.tensor(float(REFERENCE_IMAGES)))
-    detection = DetectionCriterion(box_loss)(raw, targets, main)
+    detection = detection_losses(raw, targets, main, box_loss)
     distillation = distillation_losses(raw, targets, soft, main, REFERENCE_CONFIG)
     rows = [
         _detection_at(detection, targets, level).reduce(normalizers)

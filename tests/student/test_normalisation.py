@@ -13,7 +13,7 @@ from pipeline.losses.config import DistillationConfig
 from pipeline.student.distillation import REFERENCE_IMAGES, DistillationLosses, distillation_losses
 from pipeline.student.teacher_batch import ExactTeacherBatch
 from pipeline.training.batches import BatchLabels
-from pipeline.training.criterion import DetectionCriterion, LossNormalizers, gather_main
+from pipeline.training.criterion import LossNormalizers, detection_losses, gather_main
 from pipeline.views.pyramid import Pyramid
 
 PYRAMID = Pyramid((8, 16, 32), 0.0)
@@ -117,7 +117,7 @@ def gradients(network: nn.Linear, shard: Shard, normalizers: LossNormalizers) ->
     """Gradient of every loss term by the network's weights."""
     raw = forward(network, shard)
     main = gather_main(raw, shard.targets)
-    terms = DetectionCriterion()(raw, shard.targets, main).reduce(normalizers)
+    terms = detection_losses(raw, shard.targets, main).reduce(normalizers)
     losses = distillation_losses(raw, shard.targets, shard.teacher, main, CONFIG)
     terms |= losses.reduce(CONFIG, normalizers)
     return {

@@ -28,7 +28,7 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.train import stored_targets, train_student
-from pipeline.training.order import epoch_batches
+from pipeline.training.dataset import epoch_batches
 from pipeline.views.geometry import PerEpochViewsConfig
 
 ROUNDING = 1e-6

@@ -7,7 +7,7 @@ from batch_cases import PYRAMID, planned_view, random_outputs, three_views
 
 from pipeline.detector.head import RawOutputs
 from pipeline.training.batches import batch_labels
-from pipeline.training.criterion import DetectionCriterion, DetectionLosses, LossNormalizers, gather_main
+from pipeline.training.criterion import DetectionLosses, LossNormalizers, detection_losses, gather_main
 from pipeline.views.types import LabeledView
 
 
@@ -16,7 +16,7 @@ def losses_of(
 ) -> tuple[DetectionLosses, LossNormalizers]:
     targets = batch_labels(views, batch_hw, PYRAMID)
     main = gather_main(raw, targets)
-    return DetectionCriterion()(raw, targets, main), LossNormalizers.from_batch(targets, main)
+    return detection_losses(raw, targets, main), LossNormalizers.from_batch(targets, main)
 
 
 def test_a_batch_is_the_sum_of_its_images() -> None:

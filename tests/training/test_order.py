@@ -10,8 +10,7 @@ from training_cases import TRAIN
 
 from pipeline.training.batches import TeacherBatch
 from pipeline.training.config import TrainConfig
-from pipeline.training.dataset import EpochSampler
-from pipeline.training.order import epoch_batches
+from pipeline.training.dataset import EpochSampler, epoch_batches
 from pipeline.training.processes import Placement, World
 from pipeline.views.geometry import ViewGeometry, choose_view
 from pipeline.views.types import LabeledView, ViewKey
