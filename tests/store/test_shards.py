@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from pipeline.core.errors import CacheError
-from pipeline.store.format.schema import ArraySpec, chunk_key
+from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, ArraySpec, chunk_key
 from pipeline.store.reader.shards import ShardedRows
-from pipeline.store.writer.arrays import encode_shard
+from pipeline.store.writer.arrays import create_array, encode_shard
 
 SPEC = ArraySpec(path="rows", dtype="int16", shape=(64, 3), chunks=(8, 3), shards=(32, 3))
 
@@ -61,3 +62,14 @@ def test_a_shard_written_by_zarr_itself_reads_the_same(tmp_path: Path, dtype: st
     array[...] = values
     spec = ArraySpec(path="rows", dtype=dtype, shape=(64, 3), chunks=(8, 3), shards=(32, 3))
     np.testing.assert_array_equal(ShardedRows(tmp_path, spec).read(35, 20), values[35:55])
+
+
+@pytest.mark.parametrize("path", [REGION, EDGE_CODES, CLS_CODES])
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32"])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 20, 32])
+def test_a_shard_has_the_bytes_that_zarr_gives_it(tmp_path: Path, path: str, dtype: str, count: int) -> None:
+    rows = np.random.default_rng(count).integers(-9, 9, (count, 3)).astype(dtype)
+    rows[8:16] = 0
+    spec = ArraySpec(path=path, dtype=dtype, shape=(32, 3), chunks=(8, 3), shards=(32, 3))
+    create_array(LocalStore(tmp_path), spec)[:count] = rows
+    assert (tmp_path / path / chunk_key(0, 2)).read_bytes() == encode_shard(spec, rows)

@@ -10,6 +10,9 @@ CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
 """Offset and size of a chunk, two little-endian uint64."""
 
+NO_CHUNK = 2**64 - 1
+"""Offset and size of a chunk that was never written."""
+
 
 def shard_signature(content: bytes, spec: ArraySpec) -> str:
     """What tells a whole shard from any other: the checksums of its first chunk and of its index, as hex."""

@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from pipeline.core.errors import CacheError
 from pipeline.store.format.attributes import REPAIR_HINT
 from pipeline.store.format.schema import ArraySpec, chunk_key
-from pipeline.store.format.shard_signature import CRC_BYTES, INDEX_ENTRY_BYTES
+from pipeline.store.format.shard_signature import CRC_BYTES, INDEX_ENTRY_BYTES, NO_CHUNK
 
 CRC_RESIDUE = 0x48674BC7
 """The crc32c of any bytes followed by their own crc32c (little-endian)."""
-NO_CHUNK = 2**64 - 1
-"""Offset and size of a chunk that was never written."""
 
 Identity = tuple[int, int, int]
 """Inode, time of modification in ns, and size: what changes when another file takes a shard's place."""
