@@ -1,1 +1,62 @@
-"""Distil dense object detectors from a teacher that runs once; ``pipeline/README.md`` is the map."""
+"""Distil dense object detectors from a teacher that runs once; ``pipeline/README.md`` is the map.
+
+What a training loop of one's own needs has one import path each, here. Nothing is loaded before it is used:
+``open_store`` loads numpy, numcodecs, a crc library and msgspec; what works on tensors loads torch as well.
+"""
+
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.losses.detection import (
+        ciou_loss,
+        diou_loss,
+        distribution_focal_loss,
+        giou_loss,
+        quality_focal_loss,
+    )
+    from pipeline.losses.distillation import kd_divergence
+    from pipeline.store.reader.decoded import DecodedView
+    from pipeline.store.reader.reader import TargetStore
+    from pipeline.views.types import ViewKey
+
+    open_store = TargetStore.open
+
+_LOSSES = "pipeline.losses.detection"
+_WHERE = {
+    "DecodedView": "pipeline.store.reader.decoded:DecodedView",
+    "TargetStore": "pipeline.store.reader.reader:TargetStore",
+    "ViewKey": "pipeline.views.types:ViewKey",
+    "ciou_loss": f"{_LOSSES}:ciou_loss",
+    "diou_loss": f"{_LOSSES}:diou_loss",
+    "distribution_focal_loss": f"{_LOSSES}:distribution_focal_loss",
+    "giou_loss": f"{_LOSSES}:giou_loss",
+    "kd_divergence": "pipeline.losses.distillation:kd_divergence",
+    "open_store": "pipeline.store.reader.reader:TargetStore.open",
+    "quality_focal_loss": f"{_LOSSES}:quality_focal_loss",
+}
+
+__all__ = [
+    "DecodedView",
+    "TargetStore",
+    "ViewKey",
+    "ciou_loss",
+    "diou_loss",
+    "distribution_focal_loss",
+    "giou_loss",
+    "kd_divergence",
+    "open_store",
+    "quality_focal_loss",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name when it is first used (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault(name, resolve_name(_WHERE[name]))
+
+
+def __dir__() -> list[str]:
+    """The names that can be imported, loaded or not."""
+    return sorted(__all__)

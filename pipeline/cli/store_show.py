@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey:
-    views = store.views_of(image_id)
+    views = store.views(image_id)
     if not views:
         known = sorted({key.image_id for key in store.keys}, key=lambda other: abs(other - image_id))
         named = ", ".join(map(str, sorted(known[:MAX_NAMED])))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from pipeline.core.errors import ConfigError
@@ -31,18 +30,14 @@ class StoreSource:
         """Conventions of the store's teacher."""
         return self.store.conventions
 
-    @cached_property
-    def _image_ids(self) -> list[int]:
-        return sorted({key.image_id for key in self.store.keys})
-
     def image_ids(self) -> Sequence[int]:
         """Images of the store, ascending."""
-        return self._image_ids
+        return self.store.image_ids
 
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         """The view of an image that an epoch trains on."""
         if planned_epochs(self.store.fingerprint) is None:
-            return choose_view(seed, epoch, image_id, self.store.views_of(image_id))
+            return choose_view(seed, epoch, image_id, self.store.views(image_id))
         return epoch
 
     def geometry(self, key: ViewKey) -> ViewGeometry:

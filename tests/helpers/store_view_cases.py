@@ -56,7 +56,7 @@ def write_store_to_show(folder: Path, strides: tuple[int, ...]) -> TargetStore:
         strides=strides,
         precision=LOSSLESS,
         views_per_partition=4,
-        fingerprint={},
+        fingerprint={"classes": [7, 300, 301], "class_names": ["cat", "dog", "cow"]},
         provenance={},
     )
     init(folder / "scratch", schema, table)

@@ -134,8 +134,8 @@ def test_attributes_describe_the_store(plan: Plan, store: TargetStore) -> None:
 def test_keys_and_views_of_images_with_gaps(plan: Plan, store: TargetStore) -> None:
     assert store.keys == tuple(view.key for view in plan.views)
     assert len(store) == 14
-    assert store.views_of(17) == (0, 1)
-    assert store.views_of(11) == ()
+    assert store.views(17) == (0, 1)
+    assert store.views(11) == ()
 
 
 @pytest.mark.parametrize("key", [(17, 2), (11, 0), (0, 0), (10**6, 0)])
@@ -146,7 +146,7 @@ def test_a_view_that_is_not_stored_is_refused(store: TargetStore, key: tuple[int
 
 def test_a_store_of_no_views_at_all(tmp_path: Path) -> None:
     store = TargetStore.open(write_store(tmp_path, plan_of([])))
-    assert (len(store), store.keys, store.views_of(1)) == (0, (), ())
+    assert (len(store), store.keys, store.views(1)) == (0, (), ())
 
 
 def test_a_pickled_store_is_its_path_and_reads_the_same(plan: Plan, store: TargetStore) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from pipeline.store.format.attributes import REPAIR_HINT, read_attributes
 from pipeline.store.format.completion import PartitionRecord
 from pipeline.store.format.schema import StoreSchema, sharded_specs, table_specs
 from pipeline.store.format.table import geometry_from_row
+from pipeline.store.reader.decoded import DecodedView
 from pipeline.store.reader.shards import ShardedRows, read_table
 from pipeline.store.reader.stored import StoredView
+from pipeline.views.classes import Category
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
@@ -109,13 +112,13 @@ class TargetStore:
         self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(self.schema)}
 
     @classmethod
-    def open(cls, path: Path) -> "TargetStore":
+    def open(cls, path: Path | str) -> "TargetStore":
         """Open a store, once its tables have proved whole and its shards present.
 
         Raises:
             CacheError: There is no store, or it is unfinished, of another version, incomplete or damaged.
         """
-        path = path.absolute()
+        path = Path(path).absolute()
         attributes = read_finished(path)
         for file, problem in _problems(path, attributes):
             raise _damaged(path, file, problem)
@@ -155,7 +158,41 @@ class TargetStore:
         pairs = zip(self._image_id.tolist(), self._view.tolist(), strict=True)
         return tuple(ViewKey(image_id, view) for image_id, view in pairs)
 
-    def views_of(self, image_id: int) -> tuple[int, ...]:
+    @cached_property
+    def image_ids(self) -> tuple[int, ...]:
+        """Images with a stored view, ascending."""
+        return tuple(np.unique(self._image_id).tolist())
+
+    @property
+    def classes(self) -> tuple[Category, ...]:
+        """Id and name of every class, by label; format 2 knows the ids alone."""
+        ids = self.fingerprint["classes"]
+        return tuple(map(Category, ids, self.fingerprint.get("class_names", [""] * len(ids))))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of a cell on each level."""
+        return self.schema.strides
+
+    @property
+    def bins(self) -> int:
+        """Bins of an edge's distribution: distances of 0, 1, ... strides."""
+        return self.schema.bins
+
+    def __getitem__(self, key: tuple[int, int]) -> DecodedView:
+        """A view by ``(image_id, view)``, decoded.
+
+        Raises:
+            CacheError: The view is not stored, or its partition is damaged.
+        """
+        conventions = self.conventions
+        return DecodedView(
+            stored=self.read(ViewKey(*key)),
+            pyramid=conventions.pyramid(self.strides),
+            preprocessing=conventions.preprocessing,
+        )
+
+    def views(self, image_id: int) -> tuple[int, ...]:
         """The numbers of the stored views of an image, ascending; empty if there is none."""
         rows = self._rows_of(image_id)
         return tuple(self._view[rows.start : rows.stop].tolist())
