@@ -68,10 +68,6 @@ def _draw_box(rng: Generator, height: int, width: int, categories: int, scale: f
     side, aspect = scale * rng.lognormal(LOG_SIDE, LOG_SIDE_DEVIATION), rng.lognormal(0, LOG_ASPECT_DEVIATION)
     w = float(np.clip(side * aspect, MIN_SIDE_PX, width))
     h = float(np.clip(side / aspect, MIN_SIDE_PX, height))
-    return Annotation(
-        annotation_id=0,
-        category_id=int(rng.integers(1, categories + 1)),
-        box_xywh=(rng.uniform(0, width - w), rng.uniform(0, height - h), w, h),
-        area=w * h,
-        iscrowd=False,
-    )
+    category_id = int(rng.integers(1, categories + 1))
+    x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    return Annotation(0, category_id, x, y, w, h, area=w * h, iscrowd=False)

@@ -90,9 +90,7 @@ def read_coco(annotations: Path, root: str, folder: str) -> Manifest:
             not finite; an image has no size; a file name leaves the folder, or two images have the same.
     """
     content = _parse(annotations)
-    rows = np.fromiter(
-        (row.row() for row in content.annotations), list(COLUMNS.items()), len(content.annotations)
-    )
+    rows = np.fromiter((row.row() for row in content.annotations), COLUMNS, len(content.annotations))
     images = ImageTable.build([(i.id, i.file_name, i.height, i.width, "") for i in content.images], rows)
     categories = [Category(category_id=row.id, name=row.name) for row in content.categories]
     _require_consistent(images, categories, annotations)

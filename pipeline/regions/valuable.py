@@ -4,19 +4,15 @@ Source: Zheng et al., "Localization Distillation for Dense Object Detection", CV
 repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from pipeline.regions.atss import assign_atss, nearest_candidates
 from pipeline.regions.candidate_pairs import CandidatePairs, candidate_pairs
+from pipeline.regions.config import RegionsConfig, Vlr
 from pipeline.views.box_ops import EPSILON, box_areas, box_intersection, box_iou
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import KeptPoints
-
-VlrOverlap = Literal["released", "diou"]
-"""``released``: as the LD repository computes it; ``diou``: as the paper writes it."""
 
 
 def box_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
@@ -36,21 +32,15 @@ def center_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
     return across.add_(down).div_(4).div_(diagonal.clamp_(min=EPSILON))
 
 
-def vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, overlap: VlrOverlap) -> Tensor:
+def vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, vlr: Vlr) -> Tensor:
     """The overlap ``D`` that bounds the valuable localization region, ``Tensor[...]``.
 
-    ``diou``: ``IoU - d^2/c^2`` (LD paper, CVPR 2022, section 3.3). ``released``: the LD repository's
+    ``paper``: ``IoU - d^2/c^2`` (LD paper, CVPR 2022, section 3.3). ``released``: the LD repository's
     ``iou2d_calculator`` divides the intersection by the *anchor's area* where the union belongs;
     the published results were most likely trained with it.
     """
-    match overlap:
-        case "released":
-            first = box_iof(anchors_xyxy, boxes_xyxy)
-        case "diou":
-            first = box_iou(anchors_xyxy, boxes_xyxy)
-        case _:
-            raise ValueError(f"overlap: expected 'released' or 'diou', but got {overlap!r}")
-    return first - center_penalty(anchors_xyxy, boxes_xyxy)
+    overlap = {"released": box_iof, "paper": box_iou}[vlr]
+    return overlap(anchors_xyxy, boxes_xyxy) - center_penalty(anchors_xyxy, boxes_xyxy)
 
 
 def valuable_weights(
@@ -58,46 +48,43 @@ def valuable_weights(
     pairs: CandidatePairs,
     boxes_xyxy: Tensor,
     thresholds: Tensor,
-    overlap: VlrOverlap,
-    lower_fraction: float,
+    regions: RegionsConfig,
 ) -> Tensor:
     """VLR weights: the largest IoU over the boxes whose region holds the cell, 0 where there is none.
 
-    A cell is in the region of a box if ``lower_fraction * t <= D < t``, with ATSS's threshold ``t`` of
-    the box and ``D`` of :func:`vlr_overlap`. A cell can be in the main region too.
+    A cell is in the region of a box if ``vlr_gamma * t <= D < t``, with ATSS's threshold ``t`` of the box and
+    ``D`` of :func:`vlr_overlap`. A cell can be in the main region too.
 
     Args:
         anchors_xyxy: ``Tensor[N, 4]`` px.
         pairs: all that overlap, for the weight of others is 0.
         boxes_xyxy: ``Tensor[G, 4]`` px.
         thresholds: ``Tensor[G]``.
-        overlap: which ``D``.
-        lower_fraction: ``gamma`` of the paper.
+        regions: which ``D``, and ``vlr_gamma``.
 
     Returns:
         ``Tensor[N]`` in [0, 1].
     """
     anchors = anchors_xyxy.index_select(0, pairs.position)
     boxes, upper = boxes_xyxy.index_select(0, pairs.box), thresholds.index_select(0, pairs.box)
-    distance = vlr_overlap(anchors, boxes, overlap)
-    inside = (distance >= lower_fraction * upper) & (distance < upper)
+    distance = vlr_overlap(anchors, boxes, regions.vlr)
+    inside = (distance >= regions.vlr_gamma * upper) & (distance < upper)
     weights = torch.where(inside, box_iou(anchors, boxes), 0.0)
     return anchors_xyxy.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, pairs.position, weights, "amax")
 
 
-def find_regions(grid: Grid, boxes_xyxy: Tensor, overlap: VlrOverlap, lower_fraction: float) -> KeptPoints:
+def find_regions(grid: Grid, boxes_xyxy: Tensor, regions: RegionsConfig) -> KeptPoints:
     """Both regions of a view, from its geometry and its boxes alone: no teacher is needed.
 
     Args:
         grid: of the view after its own padding, which has only valid cells.
         boxes_xyxy: ``Tensor[G, 4]`` in view coordinates, px.
-        overlap: as in :func:`valuable_weights`.
-        lower_fraction: likewise.
+        regions: as in :func:`valuable_weights`.
     """
     anchors = torch.from_numpy(grid.anchors).to(boxes_xyxy.device)
     assignment = assign_atss(anchors, nearest_candidates(grid, boxes_xyxy), boxes_xyxy)
     pairs = candidate_pairs(grid, boxes_xyxy)
-    weights = valuable_weights(anchors, pairs, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
+    weights = valuable_weights(anchors, pairs, boxes_xyxy, assignment.thresholds, regions)
     kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
     level, position = grid.unflatten(kept.cpu().numpy())
     return KeptPoints(

@@ -20,8 +20,7 @@ def label_view(
 ) -> LabeledView:
     """Boxes of one view and the points that distillation reads there."""
     boxes = transform_boxes(truth.boxes_xyxy, geometry)
-    grid = pyramid.grid(geometry.padded_hw)
-    points = find_regions(grid, torch.from_numpy(boxes), regions.overlap, regions.vlr_gamma)
+    points = find_regions(pyramid.grid(geometry.padded_hw), torch.from_numpy(boxes), regions)
     return LabeledView(key=key, geometry=geometry, boxes_xyxy=boxes, labels=truth.labels, points=points)
 
 
@@ -61,6 +60,7 @@ class ViewSet:
         return [ViewKey(int(images.image_id[image]), numbers[number]) for image, number in places]
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
+        """Geometry of one view."""
         record, fit = self.manifest.image(key.image_id), self.conventions.preprocessing.fit
         return self.views.geometry((record.height, record.width), key.image_id, key.view, fit)
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -28,7 +28,7 @@ from pipeline.views.manifest import Manifest
 from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import ViewKey
 
-StepBatches = tuple[Batch, ...]
+StepBatches = Sequence[Batch]
 """What one process computes in one step: its share of the batch, in parts that fit its memory."""
 
 Keys = list[list[ViewKey]]
@@ -179,7 +179,6 @@ class Loader:
             persistent_workers=workers > 0,
             timeout=DELIVERY_SECONDS if workers else 0,
             worker_init_fn=_begin_decoding,
-            collate_fn=_identity,  # type: ignore[arg-type]  # without batch_size it gets one item
             pin_memory=self.machine.device.type == "cuda",
             generator=Generator(),  # else it would draw its processes' seeds from those of the training
         )
@@ -210,10 +209,6 @@ class Loader:
                 f"processes read ahead, but {describe_bytes(free)} are free; give the container more "
                 f"(docker run --shm-size={-(-2 * needed // 10**9)}g), or take fewer processes (LDP_WORKERS=0)"
             )
-
-
-def _identity(batches: StepBatches) -> StepBatches:
-    return batches
 
 
 def _begin_decoding(_worker: int) -> None:

@@ -45,31 +45,24 @@ class World:
         distributed.all_reduce(total)
         return total / self.count
 
-    def broadcast(self, content: bytes) -> bytes:
-        """The main process's bytes, whatever the others' are."""
+    def broadcast(self, content: bytes, source: int = 0) -> bytes:
+        """The bytes of one process, whatever the others' are; of the main one, if none is named.
+
+        Bytes, not objects: to unpickle what a socket brings is to run it.
+        """
         if self.count == 1:
             return content
         size = torch.tensor([len(content)])
-        distributed.broadcast(size, 0)
-        buffer = _as_tensor(content if self.is_main else b"", int(size))
-        distributed.broadcast(buffer, 0)
-        return buffer[: int(size)].numpy().tobytes()
+        distributed.broadcast(size, source)
+        sent = content if self.rank == source else bytes(int(size))
+        # One more than there are, for torch makes no tensor of no bytes.
+        buffer = torch.frombuffer(bytearray(sent + b"\0"), dtype=torch.uint8)
+        distributed.broadcast(buffer, source)
+        return buffer[:-1].numpy().tobytes()
 
     def gather(self, content: bytes) -> list[bytes]:
-        """The bytes of every process. Not its objects: to unpickle what a socket brings is to run it."""
-        if self.count == 1:
-            return [content]
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
-        distributed.all_gather(sizes, torch.tensor([len(content)]))
-        padded = _as_tensor(content, max(int(size) for size in sizes))
-        parts = [torch.empty_like(padded) for _ in sizes]
-        distributed.all_gather(parts, padded)
-        return [part.numpy()[: int(size)].tobytes() for part, size in zip(parts, sizes, strict=True)]
-
-
-def _as_tensor(content: bytes, length: int) -> Tensor:
-    """``ByteTensor[length + 1]``, for torch makes none of no bytes."""
-    return torch.frombuffer(bytearray(content.ljust(length + 1, b"\0")), dtype=torch.uint8)
+        """The bytes of every process, by rank."""
+        return [self.broadcast(content, source) for source in range(self.count)]
 
 
 SINGLE_PROCESS = World(rank=0, count=1)

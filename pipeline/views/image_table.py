@@ -2,79 +2,49 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any, NamedTuple, overload
-from unicodedata import normalize
+from typing import Any, overload
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-Box = tuple[float, float, float, float]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Annotation:
+class Annotation(Struct, frozen=True, array_like=True, gc=False):
     """One annotated object, in pixels of the original image."""
 
     annotation_id: int
     category_id: int
-    box_xywh: Box
+    x: float
+    y: float
+    width: float
+    height: float
     area: float
     iscrowd: bool
     ignore: bool = False
     """Not to be trained on (mmdetection leaves such objects out)."""
 
-    def as_row(self) -> tuple[int, int, float, float, float, float, float, bool, bool]:
-        """In the order of :data:`COLUMNS`, without its image."""
-        return (self.annotation_id, self.category_id, *self.box_xywh, self.area, self.iscrowd, self.ignore)
+    @property
+    def box_xywh(self) -> tuple[float, float, float, float]:
+        """Upper left corner, width and height."""
+        return self.x, self.y, self.width, self.height
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageRecord:
-    """One image and its annotations."""
+class ImageRecord(Struct, frozen=True, kw_only=True, rename={"image_id": "id"}):
+    """One image and its annotations: a line of a manifest's file."""
 
     image_id: int
     file_name: str
     height: int
     width: int
-    annotations: tuple[Annotation, ...]
     sha256: str = ""
     """Digest of the file; empty where it has not been looked at."""
+    annotations: tuple[Annotation, ...]
 
 
-class ImageFile(NamedTuple):
-    """An image's file, what its annotations say of it, and what was seen of it."""
-
-    path: Path
-    size_hw: tuple[int, int]
-    """Size of the upright picture, px."""
-    sha256: str
-    """Empty if it was not looked at."""
-
-
-def spelled_path(folder: Path, name: str) -> Path:
-    """A file as its name is spelled, or with its accents composed (NFC) or decomposed (NFD, as on macOS)."""
-    spellings = () if name.isascii() else (name, *(normalize(form, name) for form in ("NFC", "NFD")))
-    paths = (folder / spelling for spelling in spellings)
-    return next((path for path in paths if path.exists()), folder / name)
-
-
-COLUMNS = {
-    "image_id": "<i8",
-    "annotation_id": "<i8",
-    "category_id": "<i8",
-    "x": "<f8",
-    "y": "<f8",
-    "width": "<f8",
-    "height": "<f8",
-    "area": "<f8",
-    "iscrowd": "?",
-    "ignore": "?",
-}
-"""Of the annotations."""
-
-FileNames = NDArray[Any]
-"""``StringDType``: in an array of fixed width, one name of a million characters would make all as long."""
+_TYPES = ("<i8", "<i8", "<i8", "<f8", "<f8", "<f8", "<f8", "<f8", "?", "?")
+COLUMNS = np.dtype({"names": ("image_id", *Annotation.__struct_fields__), "formats": _TYPES})
+"""Columns of the annotations."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -88,8 +58,8 @@ class ImageTable(Sequence[ImageRecord]):
     """``(I,)``."""
     size_hw: NDArray[np.int64]
     """``(I, 2)`` px."""
-    file_name: FileNames
-    """``(I,)``."""
+    file_name: NDArray[Any]
+    """``(I,)`` ``StringDType``: at a fixed width, one name of a million characters would make all as long."""
     sha256: NDArray[np.bytes_]
     """``(I,)``, hexadecimal, of the files; empty where they have not been looked at."""
     offset: NDArray[np.int64]
@@ -101,11 +71,9 @@ class ImageTable(Sequence[ImageRecord]):
     def of(cls, records: Iterable[ImageRecord]) -> "ImageTable":
         """Tabulate records in any order."""
         records = list(records)
-        rows = [(r.image_id, *a.as_row()) for r in records for a in r.annotations]
-        return cls.build(
-            [(r.image_id, r.file_name, r.height, r.width, r.sha256) for r in records],
-            np.array(rows, list(COLUMNS.items())),
-        )
+        rows = ((record.image_id, *astuple(each)) for record in records for each in record.annotations)
+        images = [(r.image_id, r.file_name, r.height, r.width, r.sha256) for r in records]
+        return cls.build(images, np.fromiter(rows, COLUMNS))
 
     @classmethod
     def build(
@@ -141,29 +109,18 @@ class ImageTable(Sequence[ImageRecord]):
 
     def __getitem__(self, place: int | slice) -> "ImageRecord | ImageTable":
         if isinstance(place, slice):
-            start, stop, step = place.indices(len(self))
-            return self._run(start, max(start, stop)) if step == 1 else self.take(np.arange(len(self))[place])
+            return self.take(np.arange(len(self))[place])
         # Also of a negative place, and an IndexError where there is none.
         row = range(len(self))[place]
         height, width = self.size_hw[row].tolist()
-        rows = self.annotations[self.offset[row] : self.offset[row + 1]]
+        rows = self.annotations[self.offset[row] : self.offset[row + 1]].tolist()
         return ImageRecord(
             image_id=int(self.image_id[row]),
             file_name=str(self.file_name[row]),
             height=height,
             width=width,
-            annotations=tuple(
-                Annotation(
-                    annotation_id=annotation_id,
-                    category_id=category_id,
-                    box_xywh=(x, y, w, h),
-                    area=area,
-                    iscrowd=iscrowd,
-                    ignore=ignore,
-                )
-                for _, annotation_id, category_id, x, y, w, h, area, iscrowd, ignore in rows.tolist()
-            ),
             sha256=self.sha256[row].decode(),
+            annotations=tuple(Annotation(*values) for _, *values in rows),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -173,18 +130,6 @@ class ImageTable(Sequence[ImageRecord]):
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     __hash__ = None  # type: ignore[assignment]
-
-    def _run(self, start: int, stop: int) -> "ImageTable":
-        """Images one after another: no copy is made."""
-        first, last = self.offset[[start, stop]].tolist()
-        return ImageTable(
-            image_id=self.image_id[start:stop],
-            size_hw=self.size_hw[start:stop],
-            file_name=self.file_name[start:stop],
-            sha256=self.sha256[start:stop],
-            offset=self.offset[start : stop + 1] - first,
-            annotations=self.annotations[first:last],
-        )
 
     def take(self, rows: NDArray[np.int64]) -> "ImageTable":
         """The images in some rows, which ascend."""
@@ -205,7 +150,7 @@ class ImageTable(Sequence[ImageRecord]):
         return replace(self, offset=np.zeros_like(self.offset), annotations=self.annotations[:0].copy())
 
     def row_of(self, image_id: int) -> int:
-        """Where an image stands.
+        """Row of an image.
 
         Raises:
             KeyError: It is not here.

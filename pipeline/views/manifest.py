@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+from unicodedata import normalize
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.core.errors import DatasetError
 from pipeline.core.files import atomic_path, sha256_of_file
 from pipeline.core.paths import RunPaths, Split
 from pipeline.views.classes import Category
-from pipeline.views.image_table import COLUMNS, Annotation, ImageFile, ImageRecord, ImageTable, spelled_path
+from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 
 MIN_SIDE_PX = 32
 """Images with a shorter side are not trained on (mmdetection ``CocoDataset``)."""
@@ -27,6 +28,23 @@ MIN_BOX_PX = 1.0
 
 
 DropReason = Literal["crowd", "ignore", "below_1_px", "outside_image"]
+
+
+class ImageFile(NamedTuple):
+    """What ``read_image`` takes: an image's file, and what is known of it."""
+
+    path: Path
+    size_hw: tuple[int, int]
+    """Annotated size of the upright picture, px."""
+    sha256: str
+    """Empty if it was not looked at."""
+
+
+def spelled_path(folder: Path, name: str) -> Path:
+    """A file as its name is spelled, or with its accents composed (NFC) or decomposed (NFD, as on macOS)."""
+    spellings = () if name.isascii() else (name, *(normalize(form, name) for form in ("NFC", "NFD")))
+    paths = (folder / spelling for spelling in spellings)
+    return next((path for path in paths if path.exists()), folder / name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +123,11 @@ class Manifest:
         return {"annotations": annotations, **{name: identity[name] for name in known}}
 
     def image_path(self, record: ImageRecord) -> Path:
-        """Where an image lies."""
+        """Path of an image, with the accents of its name as the disk has them."""
         return spelled_path(Path(self.root) / self.folder, record.file_name)
 
     def image_file(self, record: ImageRecord) -> ImageFile:
-        """What ``read_image`` takes."""
+        """An image's file, for ``read_image``."""
         return ImageFile(self.image_path(record), (record.height, record.width), record.sha256)
 
     def image(self, image_id: int) -> ImageRecord:
@@ -134,7 +152,7 @@ class GroundTruth:
 def training_boxes(record: ImageRecord, labels: dict[int, int]) -> GroundTruth:
     """Boxes that are trained on, see :func:`drop_reason`."""
     kept = [a for a in record.annotations if drop_reason(a, record) is None]
-    corners = [(x, y, x + w, y + h) for x, y, w, h in (a.box_xywh for a in kept)]
+    corners = [(a.x, a.y, a.x + a.width, a.y + a.height) for a in kept]
     return GroundTruth(
         boxes_xyxy=np.asarray(corners, np.float32).reshape(-1, 4),
         labels=np.asarray([labels[a.category_id] for a in kept], np.int64),
@@ -168,48 +186,25 @@ def keep_trainable(manifest: Manifest, *, keep_empty: bool) -> Manifest:
     return replace(manifest, images=manifest.images.take(np.flatnonzero(kept)))
 
 
-class _ImageRow(msgspec.Struct, gc=False):
-    """A line of the file."""
-
-    id: int
-    file_name: str
-    height: int
-    width: int
-    sha256: str
-    annotations: list[tuple[int, int, float, float, float, float, float, bool, bool]]
-    """Each from the annotation's id on, in the order of :data:`COLUMNS`."""
-
-
 class _File(msgspec.Struct):
     root: str
     folder: str
     annotations: str
     turned_images: int
     categories: tuple[Category, ...]
-    images: list[_ImageRow]
+    images: list[ImageRecord]
+
+
+_HEAD = _File.__struct_fields__[:-1]
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest as JSON, one line an image."""
-    head = {
-        "root": manifest.root,
-        "folder": manifest.folder,
-        "annotations": manifest.annotations,
-        "turned_images": manifest.turned_images,
-        "categories": manifest.categories,
-    }
+    head = msgspec.json.encode({name: getattr(manifest, name) for name in _HEAD})
     with atomic_path(path) as partial, partial.open("wb") as file:
-        file.write(msgspec.json.encode(head)[:-1] + b',"images":[\n')
+        file.write(head[:-1] + b',"images":[\n')
         for place, record in enumerate(manifest.images):
-            row = _ImageRow(
-                id=record.image_id,
-                file_name=record.file_name,
-                height=record.height,
-                width=record.width,
-                sha256=record.sha256,
-                annotations=[a.as_row() for a in record.annotations],
-            )
-            file.write((b",\n" if place else b"") + msgspec.json.encode(row))
+            file.write((b",\n" if place else b"") + msgspec.json.encode(record))
         file.write(b"\n]}\n")
 
 
@@ -221,25 +216,14 @@ def read_manifest(path: Path) -> Manifest:
     """
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_File)
-        annotations = ((image.id, *row) for image in content.images for row in image.annotations)
-        images = ImageTable.build(
-            [(row.id, row.file_name, row.height, row.width, row.sha256) for row in content.images],
-            np.fromiter(annotations, list(COLUMNS.items())),
-        )
+        images = ImageTable.of(content.images)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: expected a manifest; run the stage prepare_data first") from error
     except (ValueError, OverflowError) as error:
         raise DatasetError(
             f"{path}: expected a manifest, but it is damaged; run the stage prepare_data again"
         ) from error
-    return Manifest(
-        root=content.root,
-        folder=content.folder,
-        annotations=content.annotations,
-        turned_images=content.turned_images,
-        categories=content.categories,
-        images=images,
-    )
+    return Manifest(**{name: getattr(content, name) for name in _HEAD}, images=images)
 
 
 def read_split(folder: RunPaths, split: Split) -> Manifest:

@@ -25,8 +25,7 @@ def split(*boxes: Box, root: str = "r", names: tuple[str, ...] = ("a", "b"), ima
             height=40,
             width=60,
             annotations=tuple(
-                Annotation(annotation_id=9 * image + n, category_id=1, box_xywh=b, area=1, iscrowd=False)
-                for n, b in enumerate(boxes)
+                Annotation(9 * image + n, 1, *b, area=1, iscrowd=False) for n, b in enumerate(boxes)
             ),
         )
         for image in range(images)

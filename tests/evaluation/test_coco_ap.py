@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -29,15 +30,7 @@ def manifest() -> Manifest:
             file_name=f"{image_id}.png",
             height=100,
             width=100,
-            annotations=(
-                Annotation(
-                    annotation_id=image_id,
-                    category_id=image_id,
-                    box_xywh=box,
-                    area=box[2] * box[3],
-                    iscrowd=False,
-                ),
-            ),
+            annotations=(Annotation(image_id, image_id, *box, area=box[2] * box[3], iscrowd=False),),
         )
         for image_id, box in BOXES.items()
     )
@@ -98,13 +91,7 @@ def drawn_detections(rng: Random) -> tuple[Manifest, list[dict[str, Any]]]:
     spans = ((0, 80), (0, 80), (9, 200), (9, 200))
     boxes = [tuple(rng.uniform(*span) for span in spans) for _ in range(300)]
     annotations = [
-        Annotation(
-            annotation_id=number,
-            category_id=rng.choice((1, 2, 5)),
-            box_xywh=box,
-            area=box[2] * box[3],
-            iscrowd=rng.random() < 0.05,
-        )
+        Annotation(number, rng.choice((1, 2, 5)), *box, area=box[2] * box[3], iscrowd=rng.random() < 0.05)
         for number, box in enumerate(boxes)
     ]
     records = [
@@ -128,7 +115,7 @@ def drawn_detections(rng: Random) -> tuple[Manifest, list[dict[str, Any]]]:
 def test_an_annotation_of_the_id_0_can_be_found() -> None:
     """pycocotools takes a 0 for "unmatched"."""
     first, second = manifest().images
-    zero = replace(first, annotations=(replace(first.annotations[0], annotation_id=0),))
+    zero = structs.replace(first, annotations=(structs.replace(first.annotations[0], annotation_id=0),))
     truth = replace(manifest(), images=ImageTable.of([zero, second]))
     assert evaluate(truth, [found(1), found(2)], EDGES).summary["AP"] == pytest.approx(100)
 

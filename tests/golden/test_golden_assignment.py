@@ -31,7 +31,8 @@ from golden_data import (
 from torch import Tensor
 
 from pipeline.regions.atss import NEGATIVE
-from pipeline.regions.valuable import VlrOverlap, find_regions
+from pipeline.regions.config import RegionsConfig, Vlr
+from pipeline.regions.valuable import find_regions
 from pipeline.training.criterion import LossNormalizers, MainPoints
 
 IOU_TOLERANCE = 1e-6
@@ -150,7 +151,7 @@ def test_valuable_weights(path: Path) -> None:
     found = []
     for image, assignment in enumerate(assignments(path)):
         anchors, _ = anchors_of(size_of(data["pad_hw"][image]))
-        weights = weigh_densely(anchors, boxes_of(data, image), assignment.thresholds, "released", 0.25)
+        weights = weigh_densely(anchors, boxes_of(data, image), assignment.thresholds, RegionsConfig())
         found.append(weights)
     # The reference crashes for images without boxes, so nothing is recorded for them (note N1).
     expected = data.get("vlr", torch.zeros_like(data["label_weights"]))
@@ -163,13 +164,11 @@ def assert_valuable(found: Tensor, expected: Tensor, where: Tensor) -> None:
 
 
 @every_case
-@pytest.mark.parametrize("overlap", ["released", "diou"])
-def test_what_the_pipeline_computes_is_the_dense_form_to_the_last_bit(
-    path: Path, overlap: VlrOverlap
-) -> None:
+@pytest.mark.parametrize("vlr", ["released", "paper"])
+def test_what_the_pipeline_computes_is_the_dense_form_to_the_last_bit(path: Path, vlr: Vlr) -> None:
     data = recorded(path)
     for image in range(image_count(data)):
-        view = PYRAMID.grid(size_of(data["pad_hw"][image])), boxes_of(data, image), overlap, 0.25
+        view = PYRAMID.grid(size_of(data["pad_hw"][image])), boxes_of(data, image), RegionsConfig(vlr=vlr)
         found, expected = find_regions(*view), dense_regions(*view)
         assert vars(found).keys() == vars(expected).keys()
         for name, values in vars(expected).items():
@@ -177,13 +176,13 @@ def test_what_the_pipeline_computes_is_the_dense_form_to_the_last_bit(
 
 
 @every_case
-def test_planned_targets_of_a_batch(path: Path) -> None:
-    """What is planned view by view, kept as points and placed in the batch is what the reference computes."""
+def test_targets_of_a_batch(path: Path) -> None:
+    """What is found view by view, kept as points and placed in the batch is what the reference computes."""
     data = recorded(path)
     targets = targets_of(data)
     assert torch.equal(targets.valid, data["valid"].bool())
     if is_ignoring(data):
-        return  # Plans have no ignore boxes, as the reference's default; the option is tested above.
+        return  # views have no ignore boxes, as the reference's default; the option is tested above.
     where = robust(data)
     assert_equal_at(where, dense_labels(targets, BACKGROUND), data["labels"])
     boxes = torch.zeros_like(data["bbox_targets"])

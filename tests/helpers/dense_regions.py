@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.regions.atss import INSIDE_MARGIN_PX, NEGATIVE, TOP_K
-from pipeline.regions.valuable import VlrOverlap
+from pipeline.regions.config import RegionsConfig, Vlr
 from pipeline.views.box_ops import EPSILON, box_areas
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import KeptPoints
@@ -53,21 +53,15 @@ def center_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
     return (centers2 - centers1).square().sum(-1) / 4 / diagonal.clamp(min=EPSILON)
 
 
-def pairwise_vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, overlap: VlrOverlap) -> Tensor:
+def pairwise_vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, vlr: Vlr) -> Tensor:
     """The overlap ``D`` that bounds the valuable localization region, ``Tensor[N, G]``.
 
-    ``diou``: ``IoU - d^2/c^2`` (LD paper, CVPR 2022, section 3.3). ``released``: the LD repository's
+    ``paper``: ``IoU - d^2/c^2`` (LD paper, CVPR 2022, section 3.3). ``released``: the LD repository's
     ``iou2d_calculator`` divides the intersection by the *anchor's area* where the union belongs;
     the published results were most likely trained with it.
     """
-    match overlap:
-        case "released":
-            first = pairwise_iof(anchors_xyxy, boxes_xyxy)
-        case "diou":
-            first = pairwise_iou(anchors_xyxy, boxes_xyxy)
-        case _:
-            raise ValueError(f"overlap: expected 'released' or 'diou', but got {overlap!r}")
-    return first - center_penalty(anchors_xyxy, boxes_xyxy)
+    first = pairwise_iof if vlr == "released" else pairwise_iou
+    return first(anchors_xyxy, boxes_xyxy) - center_penalty(anchors_xyxy, boxes_xyxy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,45 +168,22 @@ def _positives(iou: Tensor, candidates: Tensor, thresholds: Tensor, inside: Tens
 
 
 def weigh_densely(
-    anchors_xyxy: Tensor,
-    boxes_xyxy: Tensor,
-    thresholds: Tensor,
-    overlap: VlrOverlap,
-    lower_fraction: float,
+    anchors_xyxy: Tensor, boxes_xyxy: Tensor, thresholds: Tensor, regions: RegionsConfig
 ) -> Tensor:
-    """VLR weights: the largest IoU over the boxes whose region holds the cell, 0 where there is none.
-
-    A cell is in the region of a box if ``lower_fraction * t <= D < t``, with ATSS's threshold ``t`` of
-    the box and ``D`` of :func:`pairwise_vlr_overlap`. A cell can be in the main region too.
-
-    Args:
-        anchors_xyxy: ``Tensor[N, 4]`` px.
-        boxes_xyxy: ``Tensor[G, 4]`` px.
-        thresholds: ``Tensor[G]``.
-        overlap: which ``D``.
-        lower_fraction: where the region starts.
-
-    Returns:
-        ``Tensor[N]`` in [0, 1].
-    """
+    """VLR weights ``Tensor[N]``: the largest IoU over the boxes whose region holds the cell, else 0."""
     if boxes_xyxy.shape[0] == 0:
         return anchors_xyxy.new_zeros(anchors_xyxy.shape[0])
-    distance = pairwise_vlr_overlap(anchors_xyxy, boxes_xyxy, overlap)
-    inside = (distance >= lower_fraction * thresholds) & (distance < thresholds)
+    distance = pairwise_vlr_overlap(anchors_xyxy, boxes_xyxy, regions.vlr)
+    inside = (distance >= regions.vlr_gamma * thresholds) & (distance < thresholds)
     return torch.where(inside, pairwise_iou(anchors_xyxy, boxes_xyxy), 0.0).amax(dim=1)
 
 
-def dense_regions(
-    grid: Grid,
-    boxes_xyxy: Tensor,
-    overlap: VlrOverlap,
-    lower_fraction: float,
-) -> KeptPoints:
+def dense_regions(grid: Grid, boxes_xyxy: Tensor, regions: RegionsConfig) -> KeptPoints:
     """What ``find_regions`` must return."""
     lengths = grid.lengths
     anchors = torch.from_numpy(grid.anchors)
     assignment = assign_densely(anchors, lengths, boxes_xyxy)
-    weights = weigh_densely(anchors, boxes_xyxy, assignment.thresholds, overlap, lower_fraction)
+    weights = weigh_densely(anchors, boxes_xyxy, assignment.thresholds, regions)
     kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
     level = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     position = torch.cat([torch.arange(length) for length in lengths])

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipeline.detector.head import RawOutputs, flatten_levels
 from pipeline.losses.config import DistillationConfig
+from pipeline.regions.config import RegionsConfig
 from pipeline.regions.valuable import find_regions
 from pipeline.store.reader.stored import StoredView
 from pipeline.student.teacher_batch import stored_teacher_batch
@@ -101,7 +102,7 @@ def planned_views(data: Arrays) -> list[LabeledView]:
         padded_hw = size_of(data["pad_hw"][image])
         content_hw = size_of(data["img_hw"][image])
         boxes = boxes_of(data, image)
-        points = find_regions(PYRAMID.grid(padded_hw), boxes, "released", 0.25)
+        points = find_regions(PYRAMID.grid(padded_hw), boxes, RegionsConfig())
         geometry = ViewGeometry(
             original_hw=content_hw, resized_hw=content_hw, padded_hw=padded_hw, flip=False
         )

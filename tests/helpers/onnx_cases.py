@@ -113,13 +113,13 @@ def clairvoyant_manifest(folder: Path, images: int = 12) -> Manifest:
         boxes = [_random_box(generator) for _ in range(3)]
         annotations = tuple(
             Annotation(
-                annotation_id=10 * number + row + 1,
-                category_id=1 + int(generator.integers(2)),
-                box_xywh=box,
+                10 * number + row + 1,
+                1 + int(generator.integers(2)),
+                *box,
                 area=box[2] * box[3],
                 iscrowd=False,
             )
-            for row, box in enumerate(boxes)
+            for row, box in enumerate(boxes, 1)
         )
         records.append(
             ImageRecord(

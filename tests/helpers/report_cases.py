@@ -111,14 +111,9 @@ def _record(rng: np.random.Generator, image_id: int, objects: int) -> ImageRecor
     annotations = []
     for number in range(objects):
         x, y, width, height = (int(value) for value in rng.integers((0, 0, 20, 20), (50, 40, 46, 40)))
+        category_id, box = int(rng.integers(1, len(CLASSES) + 1)), (x, y, width, height)
         annotations.append(
-            Annotation(
-                annotation_id=100 * image_id + number,
-                category_id=int(rng.integers(1, len(CLASSES) + 1)),
-                box_xywh=(x, y, width, height),
-                area=width * height,
-                iscrowd=False,
-            )
+            Annotation(100 * image_id + number, category_id, *box, area=width * height, iscrowd=False)
         )
     return ImageRecord(
         image_id=image_id, file_name=f"{image_id}.png", height=80, width=96, annotations=tuple(annotations)

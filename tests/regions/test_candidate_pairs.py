@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pipeline.datasets.coco import read_coco
 from pipeline.regions.candidate_pairs import candidate_pairs
-from pipeline.regions.valuable import VlrOverlap, find_regions
+from pipeline.regions.config import RegionsConfig, Vlr
+from pipeline.regions.valuable import find_regions
 from pipeline.views.box_ops import box_intersection
 from pipeline.views.geometry import ViewsConfig, enumerate_views, transform_boxes
 from pipeline.views.manifest import training_boxes
@@ -20,19 +21,19 @@ from pipeline.views.pyramid import Pyramid, Size
 STRIDES = (8, 16, 32, 64, 128)
 SAMPLE = os.environ.get("LD_COCO_SAMPLE")
 
-both = pytest.mark.parametrize("overlap", ["released", "diou"])
+both = pytest.mark.parametrize("vlr", ["released", "paper"])
 
 
 def assert_equal(
     padded_hw: Size,
     boxes: Tensor,
-    overlap: VlrOverlap,
-    lower_fraction: float = 0.25,
+    vlr: Vlr,
+    vlr_gamma: float = 0.25,
     point_offset: float = 0.0,
 ) -> None:
     grid = Pyramid(STRIDES, point_offset).grid(padded_hw)
-    found = find_regions(grid, boxes, overlap, lower_fraction)
-    expected = dense_regions(grid, boxes, overlap, lower_fraction)
+    regions = RegionsConfig(vlr=vlr, vlr_gamma=vlr_gamma)
+    found, expected = find_regions(grid, boxes, regions), dense_regions(grid, boxes, regions)
     for name, values in vars(expected).items():
         np.testing.assert_array_equal(getattr(found, name), values, name)
 
@@ -47,29 +48,29 @@ def random_boxes(generator: torch.Generator, count: int, padded_hw: Size) -> Ten
 
 @both
 @pytest.mark.parametrize("seed", range(8))
-def test_random_boxes(seed: int, overlap: VlrOverlap) -> None:
+def test_random_boxes(seed: int, vlr: Vlr) -> None:
     generator = torch.Generator().manual_seed(seed)
     padded_hw = [(320, 448), (96, 640), (32, 32), (800, 1344)][seed % 4]
     for count in (1, 2, 9, 40):
-        assert_equal(padded_hw, random_boxes(generator, count, padded_hw), overlap)
+        assert_equal(padded_hw, random_boxes(generator, count, padded_hw), vlr)
 
 
 @both
 @pytest.mark.parametrize("seed", range(4))
-def test_random_boxes_where_points_are_the_centers_of_their_cells(seed: int, overlap: VlrOverlap) -> None:
+def test_random_boxes_where_points_are_the_centers_of_their_cells(seed: int, vlr: Vlr) -> None:
     generator = torch.Generator().manual_seed(seed)
-    assert_equal((320, 448), random_boxes(generator, 40, (320, 448)), overlap, point_offset=0.5)
+    assert_equal((320, 448), random_boxes(generator, 40, (320, 448)), vlr, point_offset=0.5)
 
 
 @both
 @pytest.mark.parametrize("multiple", [1, 4, 8, 16])
-def test_whole_coordinates_make_ties(multiple: int, overlap: VlrOverlap) -> None:
+def test_whole_coordinates_make_ties(multiple: int, vlr: Vlr) -> None:
     """Centers on points and half-way between them: many candidates are equally near."""
     generator = torch.Generator().manual_seed(multiple)
     for _ in range(6):
         corners = torch.randint(0, 320 // multiple, (12, 2, 2), generator=generator).float() * multiple
         ordered = corners.sort(dim=1).values.flatten(1)
-        assert_equal((320, 320), ordered.repeat(2, 1), overlap)
+        assert_equal((320, 320), ordered.repeat(2, 1), vlr)
 
 
 @both
@@ -88,28 +89,28 @@ def test_whole_coordinates_make_ties(multiple: int, overlap: VlrOverlap) -> None
         pytest.param([0.0, 400.0, 1333.0, 401.0], id="one pixel high"),
     ],
 )
-@pytest.mark.parametrize("lower_fraction", [0.0, 0.25, 1.0])
-def test_extreme_boxes(box: list[float], lower_fraction: float, overlap: VlrOverlap) -> None:
+@pytest.mark.parametrize("vlr_gamma", [0.0, 0.25, 1.0])
+def test_extreme_boxes(box: list[float], vlr_gamma: float, vlr: Vlr) -> None:
     other = [100.0, 120.0, 180.0, 300.0]
-    assert_equal((800, 1344), torch.tensor([box]), overlap, lower_fraction)
-    assert_equal((800, 1344), torch.tensor([other, box, other]), overlap, lower_fraction)
+    assert_equal((800, 1344), torch.tensor([box]), vlr, vlr_gamma)
+    assert_equal((800, 1344), torch.tensor([other, box, other]), vlr, vlr_gamma)
 
 
 @both
-def test_no_boxes(overlap: VlrOverlap) -> None:
-    assert_equal((96, 128), torch.zeros(0, 4), overlap)
+def test_no_boxes(vlr: Vlr) -> None:
+    assert_equal((96, 128), torch.zeros(0, 4), vlr)
 
 
 @pytest.mark.skipif(SAMPLE is None, reason="LD_COCO_SAMPLE names no folder with real COCO images")
 @both
-def test_real_annotations(overlap: VlrOverlap) -> None:
+def test_real_annotations(vlr: Vlr) -> None:
     manifest = read_coco(Path(str(SAMPLE), "annotations/instances_train.json"), str(SAMPLE), "train")
     views = ViewsConfig(scales=((1333, 800), (1333, 563)), flips=(False, True))
     for record in manifest.images:
         truth = training_boxes(record, manifest.labels)
         for geometry in enumerate_views((record.height, record.width), views):
             boxes = torch.from_numpy(transform_boxes(truth.boxes_xyxy, geometry))
-            assert_equal(geometry.padded_hw, boxes, overlap)
+            assert_equal(geometry.padded_hw, boxes, vlr)
 
 
 def test_every_overlapping_pair_is_listed_once_and_few_others() -> None:

