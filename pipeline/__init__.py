@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.api.placement import TargetBatch, place_targets
     from pipeline.losses.detection import (
         ciou_loss,
         diou_loss,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _LOSSES = "pipeline.losses.detection"
 _WHERE = {
     "DecodedView": "pipeline.store.reader.decoded:DecodedView",
+    "TargetBatch": "pipeline.api.placement:TargetBatch",
     "TargetStore": "pipeline.store.reader.reader:TargetStore",
     "ViewKey": "pipeline.views.types:ViewKey",
     "ciou_loss": f"{_LOSSES}:ciou_loss",
@@ -33,11 +35,13 @@ _WHERE = {
     "giou_loss": f"{_LOSSES}:giou_loss",
     "kd_divergence": "pipeline.losses.distillation:kd_divergence",
     "open_store": "pipeline.store.reader.reader:TargetStore.open",
+    "place_targets": "pipeline.api.placement:place_targets",
     "quality_focal_loss": f"{_LOSSES}:quality_focal_loss",
 }
 
 __all__ = [
     "DecodedView",
+    "TargetBatch",
     "TargetStore",
     "ViewKey",
     "ciou_loss",
@@ -46,6 +50,7 @@ __all__ = [
     "giou_loss",
     "kd_divergence",
     "open_store",
+    "place_targets",
     "quality_focal_loss",
 ]
 

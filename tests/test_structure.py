@@ -33,6 +33,7 @@ LAYERS: dict[str, int] = {
     "pipeline.training": 6,
     "pipeline.student": 7,
     "pipeline.teacher": 7,
+    "pipeline.api": 8,
     "pipeline.fidelity": 8,
     "pipeline.cost": 9,
     "pipeline.report": 9,

@@ -45,7 +45,9 @@ def targets(view: LabeledView) -> SoftTargets:
     )
 
 
-def write_store_to_show(folder: Path, strides: tuple[int, ...]) -> TargetStore:
+def write_store_to_show(
+    folder: Path, strides: tuple[int, ...], precision: Precision = LOSSLESS
+) -> TargetStore:
     sizes = [((96, 96), 0), ((96, 96), 2), ((120, 160), 30), ((40, 300), 3)]
     views = [planned(number, size, boxes, strides) for number, (size, boxes) in enumerate(sizes)]
     table = ViewIndex.from_views(views)
@@ -54,7 +56,7 @@ def write_store_to_show(folder: Path, strides: tuple[int, ...]) -> TargetStore:
         bins=BINS,
         num_classes=CLASSES,
         strides=strides,
-        precision=LOSSLESS,
+        precision=precision,
         views_per_partition=4,
         fingerprint={"classes": [7, 300, 301], "class_names": ["cat", "dog", "cow"]},
         provenance={},

@@ -1,0 +1,76 @@
+"""From the views of a batch to targets in its grid, for any training loop."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.store.reader.decoded import DecodedView
+from pipeline.store.reader.stored import StoredView
+from pipeline.student.teacher_batch import stored_teacher_batch
+from pipeline.training.batches import BatchLabels, TeacherBatch, batch_labels
+from pipeline.views.pyramid import Grid, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetBatch(BatchLabels):
+    """Targets at the ``P`` points of a batch, of which those in ``main`` are in the main region.
+
+    ``maps[targets.image, targets.index]`` are a network's outputs at these points, where ``maps`` is
+    ``Tensor[B, N, ...]``: the cells of all levels, level after level, row-major in each. ``to(device)`` moves all.
+    """
+
+    teacher: TeacherBatch
+
+    def edge_logits(self) -> Tensor:
+        """``Tensor[P, 4, bins]`` float32, made from integer codes where they are: edges l, t, r, b, up to a
+        constant per edge."""
+        return self.teacher.edge_logits()
+
+    def cls_logits(self) -> Tensor:
+        """``Tensor[M, C]`` float32 before the sigmoid, at the main region."""
+        return self.teacher.cls_logits()
+
+
+def place_targets(views: Sequence[DecodedView], batch_hw: Size) -> TargetBatch:
+    """Place the points of views in the grid of a batch whose images are in its upper left corners.
+
+    Args:
+        views: One for each image of the batch, of one store.
+        batch_hw: ``(height, width)`` px of the batch; points of a view's own padding that it lacks are left out.
+
+    Raises:
+        ValueError: There is no view, or one is larger than the batch.
+    """
+    if not views:
+        raise ValueError("expected a view for each image of a batch, but got none")
+    for view in views:
+        if any(side > limit for side, limit in zip(view.geometry.resized_hw, batch_hw, strict=True)):
+            raise ValueError(
+                f"image_id={view.key.image_id}: expected a batch of at least the view's "
+                f"{view.geometry.resized_hw} px, but got {tuple(batch_hw)}"
+            )
+    pyramid = views[0].pyramid
+    kept = [_within(view, pyramid.grid(batch_hw)) for view in views]
+    labels = batch_labels([view.view for view in kept], batch_hw, pyramid)
+    return TargetBatch(**vars(labels), teacher=stored_teacher_batch(kept))
+
+
+def _within(view: DecodedView, grid: Grid) -> StoredView:
+    """A view without the points outside a grid: they are in its padding, and so none of the main region."""
+    stored, points = view.stored, view.stored.view.points
+    sizes = np.asarray(grid.sizes)[points.level]
+    widths = np.asarray(view.pyramid.grid(view.geometry.padded_hw).sizes)[points.level, 1]
+    row, column = np.divmod(points.position, widths)
+    fits = (row < sizes[:, 0]) & (column < sizes[:, 1])
+    if fits.all():
+        return stored
+    names = ("level", "position", "main_gt", "valuable_weight")
+    inside = replace(points, **{name: getattr(points, name)[fits] for name in names})
+    return replace(
+        stored,
+        view=replace(stored.view, points=inside),
+        edge_codes=stored.edge_codes[fits],
+        edge_steps=None if stored.edge_steps is None else stored.edge_steps[fits],
+    )
