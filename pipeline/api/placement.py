@@ -18,7 +18,7 @@ class TargetBatch(BatchLabels):
     """Targets at the ``P`` points of a batch, of which those in ``main`` are in the main region.
 
     ``maps[targets.image, targets.index]`` are a network's outputs at these points, where ``maps`` is
-    ``Tensor[B, N, ...]``: the cells of all levels, level after level, row-major in each. ``to(device)`` moves all.
+    ``Tensor[B, N, ...]``: the cells of all levels, level after level, row-major in each.
     """
 
     teacher: TeacherBatch
@@ -38,7 +38,7 @@ def place_targets(views: Sequence[DecodedView], batch_hw: Size) -> TargetBatch:
 
     Args:
         views: One for each image of the batch, of one store.
-        batch_hw: ``(height, width)`` px of the batch; points of a view's own padding that it lacks are left out.
+        batch_hw: ``(height, width)`` px; points of a view's own padding that the batch lacks are left out.
 
     Raises:
         ValueError: There is no view, or one is larger than the batch.

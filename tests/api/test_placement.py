@@ -18,7 +18,7 @@ STRIDES = (8, 16)
 
 
 def addresses(batch: int, sizes: list[tuple[int, int]]) -> Tensor:
-    """``Tensor[B, N, 4]``: image, level, row and column of every cell, in the order of a network's outputs."""
+    """``Tensor[B, N, 4]``: image, level, row and column of every cell, as a network gives them."""
     cells = [
         torch.cartesian_prod(torch.tensor([level]), torch.arange(rows), torch.arange(columns))
         for level, (rows, columns) in enumerate(sizes)
