@@ -68,9 +68,12 @@ def test_a_shifted_box_counts_up_to_its_iou() -> None:
     assert evaluation.summary["AP75"] == pytest.approx(50)
 
 
-def test_classes_one_by_one_have_the_figures_of_all_at_once() -> None:
-    """The oracle is pycocotools as it is meant to be used, on everything at once."""
-    truth, results = drawn_detections(Random(4))
+@pytest.mark.parametrize("seed", range(4, 8))
+def test_figures_are_those_of_pycocotools(seed: int) -> None:
+    """With crowds, many equal scores, and images of more detections than count."""
+    truth, results = drawn_detections(Random(seed))
+    results = [{**result, "score": round(result["score"], 1)} for result in results]
+    results += [{**result, "score": 0.05} for result in results[::30] * 100]
     evaluation = evaluate(truth, results, EDGES)
     whole = COCO()
     whole.dataset = to_coco(truth, truth.categories)
@@ -81,9 +84,10 @@ def test_classes_one_by_one_have_the_figures_of_all_at_once() -> None:
         step()
     assert list(evaluation.summary.values()) == [round(100 * value, 3) for value in oracle.stats[:6]]
     precision = oracle.eval["precision"][..., 0, -1]
-    assert min(precision.min(axis=(0, 1))) > -1
+    means = [round(100 * mean, 3) for mean in precision.mean(axis=(0, 1)).tolist()]
+    assert list(evaluation.per_class.values()) == means
     for row, curve in zip((0, 5, 8), evaluation.precision.values(), strict=True):
-        np.testing.assert_array_equal(curve, precision[row].mean(axis=1))
+        np.testing.assert_allclose(curve, precision[row].mean(axis=1), rtol=1e-12)
 
 
 def drawn_detections(rng: Random) -> tuple[Manifest, list[dict[str, Any]]]:

@@ -32,7 +32,7 @@ from forked import PartError, call_forked, run_stage
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "tests/gpu"
-PACKAGES = ("torch", "torchvision", "numpy", "zarr", "numcodecs", "pycocotools", "triton")
+PACKAGES = ("torch", "torchvision", "numpy", "zarr", "numcodecs", "faster-coco-eval", "triton")
 KEPT_OUTPUT = 6000
 """Characters of a failed part's output that are kept: its end."""
 
