@@ -13,7 +13,7 @@ from pipeline.core.files import atomic_path
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.evaluation.postprocess import Detections, postprocess
-from pipeline.views.geometry import ResizeMode, ViewGeometry, ViewsConfig, enumerate_views, scale_factors
+from pipeline.views.geometry import ResizeMode, ViewGeometry, ViewsConfig, scale_factors
 from pipeline.views.image_table import ImageRecord
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
@@ -90,8 +90,8 @@ def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeom
 
 def view_at(record: ImageRecord, scale: tuple[int, int], fit: ResizeMode) -> ViewGeometry:
     """The view of an image at a test scale."""
-    config = ViewsConfig(scales=(scale,), flips=(False,))
-    return enumerate_views((record.height, record.width), config, fit)[0]
+    views = ViewsConfig(scales=(scale,), flips=(False,))
+    return views.geometry((record.height, record.width), record.image_id, 0, fit)
 
 
 def to_results(image_id: int, detections: Detections, category_ids: list[int]) -> Iterator[Result]:

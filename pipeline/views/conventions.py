@@ -7,10 +7,11 @@ in the words that they always had, so that older stores stay readable.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self
 
-from pipeline.core.config import Section
+from pipeline.core.config import Section, structure
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.views.geometry import ResizeMode
 from pipeline.views.pyramid import Pyramid
@@ -23,11 +24,9 @@ Color = Literal["RGB", "BGR"]
 
 GRAY_LEVELS = 256
 
-_RESIZE: dict[Sampling, str] = {
+_WORDS: dict[str, str] = {
     "half_pixel": "bilinear, half-pixel centres, no antialiasing, rounded to 8 bits",
     "corner": "bilinear, pixel (0, 0) onto (0, 0), no antialiasing, rounded to 8 bits",
-}
-_FIT: dict[ResizeMode, str] = {
     "letterbox": "letterbox, sides rounded down",
     "letterbox_centred": "letterbox_centred, sides rounded half to even",
 }
@@ -52,10 +51,6 @@ class Preprocessing(Section, frozen=True, kw_only=True):
     """Gray levels that are divided by; 255 for a detector that takes 0-1."""
 
     def __post_init__(self) -> None:
-        if self.fit not in get_args(ResizeMode):
-            raise ConfigError(f"fit: expected one of {', '.join(get_args(ResizeMode))}, but got {self.fit!r}")
-        if not len(self.mean) == len(self.std) == 3:
-            raise ConfigError("mean, std: expected a number for each of three channels")
         letterboxed = self.fit in ("letterbox", "letterbox_centred")
         if letterboxed != (self.fill is not None):
             wanted = "a gray level such as 114" if letterboxed else "null"
@@ -70,43 +65,39 @@ class Preprocessing(Section, frozen=True, kw_only=True):
         document: dict[str, Any] = {
             "decoder": _DECODER,
             "colour": self.color,
-            "resize": _RESIZE[self.sampling],
+            "resize": _WORDS[self.sampling],
             "mean": list(self.mean),
             "std": list(self.std),
             "padding": _PADDING,
         }
         if self.fit != "keep_ratio":
-            document["fit"] = _FIT.get(self.fit, self.fit)
+            document["fit"] = _WORDS.get(self.fit, self.fit)
         if self.fill is not None:
             document["fill"] = self.fill
         return document
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Preprocessing":
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`.
 
         Raises:
             CacheError: It describes pixels that this code does not make.
         """
-        fits = {words: fit for fit, words in _FIT.items()}
-        samplings = {words: sampling for sampling, words in _RESIZE.items()}
-        try:
-            found = cls(
-                fit=fits.get(document.get("fit", "keep_ratio"), document.get("fit", "keep_ratio")),
-                fill=document.get("fill"),
-                sampling=samplings[document["resize"]],
-                color=document["colour"],
-                mean=tuple(document["mean"]),
-                std=tuple(document["std"]),
-            )
-        except (KeyError, TypeError, ConfigError):
-            found = None
-        if found is None or found.to_json() != document:
-            raise CacheError(
-                f"expected a preprocessing that this code knows, but got {dict(document)}; "
-                "read it with the code that it was written with"
-            )
-        return found
+        meant, fit = {words: name for name, words in _WORDS.items()}, document.get("fit", "keep_ratio")
+        section = {
+            **{name: document.get(name) for name in ("fill", "mean", "std")},
+            "fit": meant.get(str(fit), fit),
+            "sampling": meant.get(str(document.get("resize"))),
+            "color": document.get("colour"),
+        }
+        with suppress(ConfigError):
+            known = structure(cls, section, "preprocessing")
+            if known.to_json() == document:
+                return known
+        raise CacheError(
+            f"expected a preprocessing that this code knows, but got {dict(document)}; "
+            "read it with the code that it was written with"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +126,7 @@ class Conventions:
         return {"preprocessing": self.preprocessing.to_json(), **self.geometry()}
 
     @classmethod
-    def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> "Conventions":
+    def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> Self:
         """Those of a store; GFL's, where it says nothing.
 
         Raises:
@@ -145,7 +136,7 @@ class Conventions:
         return cls.from_json({**fingerprint, "cell_offset": geometry.get("cell_offset", 0.0)})
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Conventions":
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`; passes over what else stands there.
 
         Raises:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.core.errors import DatasetError
+from pipeline.views.pyramid import Size
 
 Image.init()
 FORMATS: list[str] = [
@@ -31,8 +32,6 @@ Image.MAX_IMAGE_PIXELS = None
 
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 """What Pillow raises, depending on the format and on the place where it is broken."""
-
-Size = tuple[int, int]
 
 
 def read_rgb(path: Path, expected_hw: Size, sha256: str = "") -> NDArray[np.uint8]:

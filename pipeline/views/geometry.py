@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.config import Count, Section, Share, Whole
 from pipeline.core.errors import ConfigError
+from pipeline.views.pyramid import Size
 
 PAD_MULTIPLE = 32
 """Each view is padded by itself to a multiple of this, px."""
@@ -25,10 +26,85 @@ LONGEST_PX = 2**14
 
 Boxes = NDArray[np.float32]
 
+Scale = tuple[int, int]
+"""``(long, short)`` edges in px that a view must fit into; for a fixed size, its ``(width, height)``."""
+
 ResizeMode = Literal["keep_ratio", "stretch", "letterbox", "letterbox_centred"]
 """How an image fills its view: ``keep_ratio`` resizes it into the scale, and the view has its size;
 ``stretch`` resizes it to the scale, whatever its ratio; the letterboxes give the view the size of the scale,
 and put the image, ratio kept, into the upper left corner (YOLOX) or into the middle (YOLOv8)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewGeometry:
+    """One deterministic augmentation of one image; sizes are ``(height, width)`` px."""
+
+    original_hw: Size
+    resized_hw: Size
+    """Size of the view, with the borders of a letterbox."""
+    padded_hw: Size
+    flip: bool
+    fit: ResizeMode = "keep_ratio"
+
+    @property
+    def content_hw(self) -> Size:
+        """Size of the image in the view, without the borders of a letterbox."""
+        if self.fit in ("keep_ratio", "stretch"):
+            return self.resized_hw
+        return letterbox_size(self.original_hw, self.resized_hw, centered=self.fit == "letterbox_centred")
+
+    @property
+    def content_top_left(self) -> Size:
+        """``(y, x)`` of the image's corner in the view before a flip: not 0 in a centered letterbox."""
+        if self.fit != "letterbox_centred":
+            return 0, 0
+        pairs = zip(self.resized_hw, self.content_hw, strict=True)
+        top, left = ((view - content) // 2 for view, content in pairs)
+        return top, left
+
+
+def resize_keep_ratio(original_hw: Size, scale: Scale) -> Size:
+    """Size of an image resized, ratio kept, to fit into ``(long, short)``; it may be enlarged."""
+    height, width = original_hw
+    factor = min(scale[0] / max(height, width), scale[1] / min(height, width))
+    # Of an image that is a thousand times as long as high, something must be left.
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def letterbox_size(original_hw: Size, canvas_hw: Size, *, centered: bool) -> Size:
+    """Size of an image resized, ratio kept, to fit into a canvas of ``(height, width)``.
+
+    A side of a half px is rounded as where the letterbox comes from: to the even px if it is centered
+    (Ultralytics ``LetterBox``), else down like any other (YOLOX ``preproc``).
+    """
+    factor = min(canvas / side for canvas, side in zip(canvas_hw, original_hw, strict=True))
+    sides = (side * factor for side in original_hw)
+    height, width = (max(1, round(side) if centered else int(side)) for side in sides)
+    return height, width
+
+
+def pad_size(size_hw: Size) -> Size:
+    """Size rounded up to multiples of ``PAD_MULTIPLE``."""
+    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in size_hw)
+    return height, width
+
+
+def scale_factors(geometry: ViewGeometry) -> NDArray[np.float32]:
+    """View px over original px for x1, y1, x2, y2: ``(4,)``."""
+    pairs = zip(geometry.content_hw, geometry.original_hw, strict=True)
+    vertical, horizontal = (new / old for new, old in pairs)
+    return np.array([horizontal, vertical, horizontal, vertical], np.float32)
+
+
+def transform_boxes(boxes_xyxy: Boxes, geometry: ViewGeometry) -> Boxes:
+    """Boxes ``(G, 4)`` of the original image in view coordinates, clipped to the view's content."""
+    height, width = geometry.content_hw
+    limits = np.asarray([width, height, width, height], np.float32)
+    scaled: Boxes = np.clip(boxes_xyxy * scale_factors(geometry), np.float32(0), limits)
+    scaled += np.asarray(2 * geometry.content_top_left[::-1], np.float32)
+    if geometry.flip:
+        scaled[:, [0, 2]] = geometry.resized_hw[1] - scaled[:, [2, 0]]
+    return scaled
 
 
 class Views:
@@ -42,8 +118,8 @@ class Views:
         raise NotImplementedError
 
     @property
-    def scales(self) -> tuple[tuple[int, int], ...]:
-        """Scales ``(long, short)`` px: all, or the smallest and the largest that may be drawn."""
+    def scales(self) -> tuple[Scale, ...]:
+        """Scales px: all, or the smallest and the largest that may be drawn."""
         raise NotImplementedError
 
     @property
@@ -52,8 +128,8 @@ class Views:
         return max(long * short for long, short in self.scales)
 
     def geometry(
-        self, original_hw: tuple[int, int], image_id: int, number: int, fit: ResizeMode = "keep_ratio"
-    ) -> "ViewGeometry":
+        self, original_hw: Size, image_id: int, number: int, fit: ResizeMode = "keep_ratio"
+    ) -> ViewGeometry:
         """One view of an image."""
         raise NotImplementedError
 
@@ -74,9 +150,7 @@ class Views:
 class ViewsConfig(Section, Views, frozen=True, kw_only=True):
     """Enumerated views: every scale with every flip, the same of every image."""
 
-    scales: Annotated[tuple[tuple[int, int], ...], Meta(min_length=1)]
-    """``(long, short)`` edges in px that a view must fit into, ratio kept; with any other fit,
-    ``(width, height)`` of the view."""
+    scales: Annotated[tuple[Scale, ...], Meta(min_length=1)]
     flips: Annotated[tuple[bool, ...], Meta(min_length=1)]
     """Whether a view is mirrored horizontally."""
 
@@ -90,12 +164,13 @@ class ViewsConfig(Section, Views, frozen=True, kw_only=True):
 
     def geometry(
         self,
-        original_hw: tuple[int, int],
+        original_hw: Size,
         image_id: int,  # noqa: ARG002
         number: int,
         fit: ResizeMode = "keep_ratio",
-    ) -> "ViewGeometry":
-        return enumerate_views(original_hw, self, fit)[number]
+    ) -> ViewGeometry:
+        scale, flip = divmod(number, len(self.flips))
+        return _view(original_hw, self.scales[scale], fit, flip=self.flips[flip])
 
     def choose(self, seed: int, epoch: int, image_id: int) -> int:
         """The view that an epoch trains on, drawn anew for every epoch and image."""
@@ -129,12 +204,12 @@ class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
         return range(self.epochs)
 
     @property
-    def scales(self) -> tuple[tuple[int, int], ...]:
+    def scales(self) -> tuple[Scale, ...]:
         return tuple((self.long_edge, short_edge) for short_edge in self.short_edges)
 
     def geometry(
-        self, original_hw: tuple[int, int], image_id: int, number: int, fit: ResizeMode = "keep_ratio"
-    ) -> "ViewGeometry":
+        self, original_hw: Size, image_id: int, number: int, fit: ResizeMode = "keep_ratio"
+    ) -> ViewGeometry:
         smallest, largest = self.short_edges
         edge, flip = _draw(f"{self.seed}/{number}/{image_id}", words=2)
         scale = (self.long_edge, smallest + edge % (largest - smallest + 1))
@@ -148,7 +223,7 @@ class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
         return epoch
 
 
-def check_scale(scale: tuple[int, int], key: str) -> None:
+def check_scale(scale: Scale, key: str) -> None:
     """Refuse a scale ``(long, short)`` px that no view has.
 
     Raises:
@@ -160,105 +235,18 @@ def check_scale(scale: tuple[int, int], key: str) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewGeometry:
-    """One deterministic augmentation of one image; sizes are ``(height, width)`` px."""
-
-    original_hw: tuple[int, int]
-    resized_hw: tuple[int, int]
-    """Size of the view, with the borders of a letterbox."""
-    padded_hw: tuple[int, int]
-    flip: bool
-    fit: ResizeMode = "keep_ratio"
-
-    @property
-    def content_hw(self) -> tuple[int, int]:
-        """Size of the image in the view, without the borders of a letterbox."""
-        if self.fit in ("keep_ratio", "stretch"):
-            return self.resized_hw
-        return letterbox_size(self.original_hw, self.resized_hw, centered=self.fit == "letterbox_centred")
-
-    @property
-    def content_top_left(self) -> tuple[int, int]:
-        """``(y, x)`` of the image's corner in the view before a flip: not 0 in a centered letterbox."""
-        if self.fit != "letterbox_centred":
-            return 0, 0
-        pairs = zip(self.resized_hw, self.content_hw, strict=True)
-        top, left = ((view - content) // 2 for view, content in pairs)
-        return top, left
+def choose_view(seed: int, epoch: int, image_id: int, views: Sequence[int]) -> int:
+    """The view of an image that an epoch trains on: a function of the key, never of the loader's order."""
+    (drawn,) = _draw(f"{seed}/{epoch}/{image_id}", words=1)
+    return views[drawn % len(views)]
 
 
-def resize_keep_ratio(original_hw: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
-    """Size of an image resized, ratio kept, to fit into ``(long, short)``; it may be enlarged."""
-    height, width = original_hw
-    factor = min(scale[0] / max(height, width), scale[1] / min(height, width))
-    # Of an image that is a thousand times as long as high, something must be left.
-    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-
-
-def letterbox_size(
-    original_hw: tuple[int, int], canvas_hw: tuple[int, int], *, centered: bool
-) -> tuple[int, int]:
-    """Size of an image resized, ratio kept, to fit into a canvas of ``(height, width)``.
-
-    A side of a half px is rounded as where the letterbox comes from: to the even px if it is centered
-    (Ultralytics ``LetterBox``), else down like any other (YOLOX ``preproc``).
-    """
-    factor = min(canvas / side for canvas, side in zip(canvas_hw, original_hw, strict=True))
-    sides = (side * factor for side in original_hw)
-    height, width = (max(1, round(side) if centered else int(side)) for side in sides)
-    return height, width
-
-
-def pad_size(size_hw: tuple[int, int]) -> tuple[int, int]:
-    """Size rounded up to multiples of ``PAD_MULTIPLE``."""
-    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in size_hw)
-    return height, width
-
-
-def enumerate_views(
-    original_hw: tuple[int, int], config: ViewsConfig, fit: ResizeMode = "keep_ratio"
-) -> list[ViewGeometry]:
-    """All views of an image; a view's number is its index in this list."""
-    return [_view(original_hw, scale, fit, flip=flip) for scale in config.scales for flip in config.flips]
-
-
-def _view(
-    original_hw: tuple[int, int], scale: tuple[int, int], fit: ResizeMode, *, flip: bool
-) -> ViewGeometry:
+def _view(original_hw: Size, scale: Scale, fit: ResizeMode, *, flip: bool) -> ViewGeometry:
     # A detector of a fixed input gets just that, so nothing is padded there.
     keep = fit == "keep_ratio"
     resized = resize_keep_ratio(original_hw, scale) if keep else (scale[1], scale[0])
     padded = pad_size(resized) if keep else resized
     return ViewGeometry(original_hw=original_hw, resized_hw=resized, padded_hw=padded, flip=flip, fit=fit)
-
-
-def scale_factors(geometry: ViewGeometry) -> NDArray[np.float32]:
-    """View px over original px for x1, y1, x2, y2: ``(4,)``."""
-    vertical, horizontal = (
-        new / old for new, old in zip(geometry.content_hw, geometry.original_hw, strict=True)
-    )
-    return np.array([horizontal, vertical, horizontal, vertical], np.float32)
-
-
-def transform_boxes(boxes_xyxy: Boxes, geometry: ViewGeometry) -> Boxes:
-    """Boxes ``(G, 4)`` of the original image in view coordinates, clipped to the view's content."""
-    height, width = geometry.content_hw
-    limits = np.asarray([width, height, width, height], np.float32)
-    scaled: Boxes = np.clip(boxes_xyxy * scale_factors(geometry), np.float32(0), limits)
-    scaled += np.asarray(2 * geometry.content_top_left[::-1], np.float32)
-    if not geometry.flip:
-        return scaled
-    flipped = scaled.copy()
-    flipped[:, 0] = geometry.resized_hw[1] - scaled[:, 2]
-    flipped[:, 2] = geometry.resized_hw[1] - scaled[:, 0]
-    return flipped
-
-
-def choose_view(seed: int, epoch: int, image_id: int, views: Sequence[int]) -> int:
-    """The view of an image that an epoch trains on: a function of the key, never of the loader's order."""
-    (drawn,) = _draw(f"{seed}/{epoch}/{image_id}", words=1)
-    return views[drawn % len(views)]
 
 
 def _draw(key: str, *, words: int) -> list[int]:

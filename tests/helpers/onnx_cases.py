@@ -113,7 +113,7 @@ def clairvoyant_manifest(folder: Path, images: int = 12) -> Manifest:
         boxes = [_random_box(generator) for _ in range(3)]
         annotations = tuple(
             Annotation(
-                10 * number + row + 1,
+                10 * number + row,
                 1 + int(generator.integers(2)),
                 *box,
                 area=box[2] * box[3],

@@ -14,7 +14,7 @@ from pipeline.regions.candidate_pairs import candidate_pairs
 from pipeline.regions.config import RegionsConfig, Vlr
 from pipeline.regions.valuable import find_regions
 from pipeline.views.box_ops import box_intersection
-from pipeline.views.geometry import ViewsConfig, enumerate_views, transform_boxes
+from pipeline.views.geometry import ViewsConfig, transform_boxes
 from pipeline.views.manifest import training_boxes
 from pipeline.views.pyramid import Pyramid, Size
 
@@ -108,7 +108,8 @@ def test_real_annotations(vlr: Vlr) -> None:
     views = ViewsConfig(scales=((1333, 800), (1333, 563)), flips=(False, True))
     for record in manifest.images:
         truth = training_boxes(record, manifest.labels)
-        for geometry in enumerate_views((record.height, record.width), views):
+        for number in views.numbers:
+            geometry = views.geometry((record.height, record.width), record.image_id, number)
             boxes = torch.from_numpy(transform_boxes(truth.boxes_xyxy, geometry))
             assert_equal(geometry.padded_hw, boxes, vlr)
 

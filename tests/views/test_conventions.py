@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING, Conventions, Preprocessing
-from pipeline.views.geometry import ResizeMode, ViewsConfig, enumerate_views, transform_boxes
+from pipeline.views.geometry import ResizeMode, ViewsConfig, transform_boxes
 from pipeline.views.images import apply_view, batch_images, resize_image
 
 IN_OLD_FINGERPRINTS = {
@@ -111,7 +111,7 @@ def test_boxes_move_with_the_pixels_into_a_view_of_fixed_size(
 ) -> None:
     """A bright rectangle in the image is found in the view where its box says, and grey around the image."""
     preprocessing = replace(GFL_PREPROCESSING, fit=fit, fill=None if fit == "stretch" else 100)
-    geometry = enumerate_views((40, 60), ViewsConfig(scales=((96, 96),), flips=(flip,)), fit)[0]
+    geometry = ViewsConfig(scales=((96, 96),), flips=(flip,)).geometry((40, 60), 1, 0, fit)
     assert geometry.resized_hw == geometry.padded_hw == (96, 96)
     pixels = torch.zeros(3, 40, 60, dtype=torch.uint8)
     pixels[:, 10:20, 5:30] = 255
@@ -133,17 +133,16 @@ def test_letterboxes_round_as_where_they_come_from(original_hw: tuple[int, int])
         new_unpad = round(original_hw[1] * ratio), round(original_hw[0] * ratio)
         top = round((canvas - new_unpad[1]) / 2 - 0.1)
         config = ViewsConfig(scales=((canvas, canvas),), flips=(False,))
-        view = enumerate_views(original_hw, config, "letterbox_centred")[0]
+        view = config.geometry(original_hw, 1, 0, "letterbox_centred")
         if min(new_unpad):
             assert view.content_hw == new_unpad[::-1]
             assert view.content_top_left[0] == top
-        left = enumerate_views(original_hw, config, "letterbox")[0].content_hw
+        left = config.geometry(original_hw, 1, 0, "letterbox").content_hw
         assert left == (max(1, int(original_hw[0] * ratio)), max(1, int(original_hw[1] * ratio)))
 
 
 def test_a_letterbox_keeps_boxes_within_the_image() -> None:
-    geometry = enumerate_views(
-        (40, 60), ViewsConfig(scales=((96, 96),), flips=(False,)), "letterbox_centred"
-    )[0]
+    views = ViewsConfig(scales=((96, 96),), flips=(False,))
+    geometry = views.geometry((40, 60), 1, 0, "letterbox_centred")
     boxes = transform_boxes(np.float32([[-5, -5, 70, 50]]), geometry)
     np.testing.assert_array_equal(boxes, np.float32([[0, 16, 96, 80]]))

@@ -17,7 +17,6 @@ from pipeline.views.geometry import (
     ViewGeometry,
     ViewsConfig,
     choose_view,
-    enumerate_views,
     pad_size,
     resize_keep_ratio,
     transform_boxes,
@@ -45,7 +44,8 @@ def test_padding_rounds_up_to_32() -> None:
 
 
 def test_every_scale_comes_with_every_flip() -> None:
-    views = enumerate_views((50, 100), ViewsConfig(scales=((100, 60), (50, 30)), flips=(False, True)))
+    config = ViewsConfig(scales=((100, 60), (50, 30)), flips=(False, True))
+    views = [config.geometry((50, 100), 1, number) for number in config.numbers]
     assert [(view.resized_hw, view.flip) for view in views] == [
         ((50, 100), False),
         ((50, 100), True),
