@@ -157,7 +157,7 @@ class Check:
     @cached_property
     def _model(self) -> OnnxModel:
         model = self._handle(self.description).load()
-        model.place(self.device)
+        model.to_inference(self.device)
         return model
 
     def _handle(self, description: OnnxDescription) -> OnnxHandle:

@@ -33,8 +33,8 @@ def look_at_files(
         DatasetError: Says how many images are missing, and names the first ones; or names one that is no
             image of the annotated size.
     """
-    files = [manifest.image_file(record) for record in manifest.images]
-    missing = [file.path for file in files if not file.path.is_file()]
+    files = [manifest.image_file(record)[:2] for record in manifest.images]
+    missing = [path for path, _ in files if not path.is_file()]
     if missing:
         first = ", ".join(map(str, missing[:MAX_NAMED]))
         raise DatasetError(
@@ -42,7 +42,7 @@ def look_at_files(
             f"{first}{', ...' if len(missing) > MAX_NAMED else ''}"
         )
     with ThreadPoolExecutor(READERS) as pool:
-        seen = list(progress(pool.map(lambda file: inspect_image(file.path, file.size_hw), files)))
+        seen = list(progress(pool.map(lambda file: inspect_image(*file), files)))
     return replace(
         manifest,
         images=replace(manifest.images, sha256=np.array([sha256 for sha256, _ in seen], "S64")),

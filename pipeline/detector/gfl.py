@@ -55,7 +55,7 @@ class GFL(nn.Module):
         """Where it takes its images."""
         return next(self.parameters()).device
 
-    def place(self, device: torch.device) -> None:
+    def to_inference(self, device: torch.device) -> None:
         """Move to a device, to predict there and not to train."""
         self.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 

@@ -64,7 +64,7 @@ class BoxModel(Protocol):
         """Where it takes its images."""
         ...
 
-    def place(self, device: torch.device) -> None:
+    def to_inference(self, device: torch.device) -> None:
         """Make ready to predict on a device, once, before the first call."""
         ...
 

@@ -39,7 +39,7 @@ def detect(
     progress: Progress,
 ) -> list[Result]:
     """Detections of every image of a split at one test scale (see ``ViewsConfig``), not flipped."""
-    model.place(device)
+    model.to_inference(device)
     category_ids = [category.category_id for category in manifest.categories]
     batches = list(_batches(manifest.images, batch_size))
     results: list[Result] = []

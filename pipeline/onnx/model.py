@@ -109,7 +109,7 @@ class OnnxModel:
         self._input = InputFormat(dtype=np.dtype(np.float32), channels_last=False, batch=None)
         self._unbatched = False
 
-    def place(self, device: torch.device) -> None:
+    def to_inference(self, device: torch.device) -> None:
         """Open the file on a device, and try it on black images.
 
         Raises:
@@ -130,7 +130,7 @@ class OnnxModel:
 
     def tensors(self, images: Tensor) -> dict[str, Tensor]:
         """The described tensors as the file gives them, with an axis for images."""
-        assert self._session is not None, "place() comes first"
+        assert self._session is not None, "to_inference() comes first"
         batch = self._input.batch or len(images)
         parts = []
         for part in torch.split(images, batch):

@@ -180,7 +180,7 @@ def import_onnx(path: Path, categories: tuple[Category, ...], weights: Path) -> 
     """
     files = read_onnx(path, categories)
     model = files.load()
-    model.place(torch.device("cpu"))
+    model.to_inference(torch.device("cpu"))
     model(model.black_images(1))
     copy = weights.with_suffix(".onnx")
     with atomic_path(copy) as partial:

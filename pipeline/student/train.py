@@ -73,14 +73,14 @@ def train_student(
 def student_losses(config: StudentConfig) -> LossFn:
     """The loss terms of a batch: detection, and distillation where the batch has a teacher's outputs."""
 
-    def losses_of(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
+    def loss_fn(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
         terms = detection_terms(raw, batch, main, normalizers)
         if batch.teacher is not None:
             losses = distillation_losses(raw, batch.targets, batch.teacher, main, config.loss)
             terms |= losses.reduce(config.loss, normalizers)
         return terms
 
-    return losses_of
+    return loss_fn
 
 
 def run_identity(config: StudentConfig, store: TargetStore, manifests: Sequence[Manifest]) -> dict[str, Any]:

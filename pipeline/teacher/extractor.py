@@ -72,7 +72,7 @@ class LogitExtractor:
     """The forward pass has this one; outputs are float32."""
 
     def __post_init__(self) -> None:
-        self.model.place(self.device)
+        self.model.to_inference(self.device)
 
     def run(self, views: Sequence[LabeledView]) -> Iterator[SoftTargets]:
         """Soft targets of views, in their order; the next batches are decoded while one is computed."""

@@ -58,7 +58,7 @@ def train(
     detector: DetectorConfig,
     source: TargetSource[Any],
     manifest: Manifest,
-    losses_of: LossFn,
+    loss_fn: LossFn,
     config: TrainConfig,
     *,
     machine: Placement,
@@ -74,7 +74,7 @@ def train(
         detector: what to train.
         source: targets of the views; the detector takes over its conventions.
         manifest: of the training images.
-        losses_of: what is minimized.
+        loss_fn: what is minimized.
         config: how to train.
         machine: where to train.
         label: shown beside the progress.
@@ -92,7 +92,7 @@ def train(
     per_epoch = len(loader)
     total = config.epochs * per_epoch
     total = total if steps is None else min(steps, total)
-    run = _Run(model, losses_of, loader, config, log_every or log_interval(total), validation)
+    run = _Run(model, loss_fn, loader, config, log_every or log_interval(total), validation)
     if checkpoints:
         run.restore(checkpoints, total, label)
     hidden = not machine.processes.is_main
@@ -112,7 +112,7 @@ class _Run:
     def __init__(
         self,
         model: GFL,
-        losses_of: LossFn,
+        loss_fn: LossFn,
         loader: Loader,
         config: TrainConfig,
         log_every: int,
@@ -123,7 +123,7 @@ class _Run:
         self._best: dict[str, Tensor] = {}
         self._model, self._loader, self._config = model, loader, config
         self._validation = validation
-        self._stepper = TrainStep(model, losses_of, config, loader.machine)
+        self._step = TrainStep(model, loss_fn, config, loader.machine)
         self._began = self._saved = time.monotonic()
 
     @property
@@ -145,7 +145,7 @@ class _Run:
         loaded = on_device(self._loader.epoch(epoch, first), self._machine.device)
         for step, batches in zip(range(first + 1, steps + 1), loaded, strict=False):
             factor = rate_factor(self.curve.step, len(self._loader), schedule)
-            self.curve.add(self._stepper.step(batches, schedule.learning_rate * factor))
+            self.curve.add(self._step.step(batches, schedule.learning_rate * factor))
             if checkpoints and step < steps and self._is_due(checkpoints):
                 self._save(checkpoints)
             yield
@@ -199,8 +199,8 @@ class _Run:
             step=self.curve.step,
             seconds=self.seconds,
             weights=dict(self._model.state_dict()),
-            optimizer=self._stepper.optimizer.state_dict(),
-            scaler=self._stepper.scaler.state_dict(),
+            optimizer=self._step.optimizer.state_dict(),
+            scaler=self._step.scaler.state_dict(),
             random=random_states(self._machine.device),
             curve=self.curve.state(),
             scores=[asdict(row) for row in self.scores],
@@ -214,8 +214,8 @@ class _Run:
             return
         with checkpoints.explaining():
             self._model.load_state_dict(checkpoint.weights)
-            self._stepper.optimizer.load_state_dict(checkpoint.optimizer)
-            self._stepper.scaler.load_state_dict(checkpoint.scaler)
+            self._step.optimizer.load_state_dict(checkpoint.optimizer)
+            self._step.scaler.load_state_dict(checkpoint.scaler)
             restore_random(checkpoint.random, self._machine.device)
             self.curve.restore(checkpoint.curve)
             self.scores = [ScoreRow(**row) for row in checkpoint.scores]

@@ -29,7 +29,7 @@ LossFn = Callable[[RawOutputs, Batch, MainPoints, LossNormalizers], Terms]
 class TrainStep:
     """A model and its optimizer."""
 
-    def __init__(self, model: GFL, losses_of: LossFn, config: TrainConfig, machine: Placement) -> None:
+    def __init__(self, model: GFL, loss_fn: LossFn, config: TrainConfig, machine: Placement) -> None:
         if machine.micro_batch and not config.norm_eval:
             raise ConfigError(
                 "norm_eval: expected true, but got false: a batch in parts (LDP_MICRO_BATCH) would have "
@@ -40,7 +40,7 @@ class TrainStep:
         # pass. A step whose gradients overflow is left out, and the factor halved.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=config.precision == "float16")
         self._model = model
-        self._losses_of = losses_of
+        self._loss_fn = loss_fn
         self._config = config
         self._machine = machine
         self._parallel = _in_parallel(model, config, machine)
@@ -81,7 +81,7 @@ class TrainStep:
         main = gather_main(raw, batch.targets)
         if whole is None:
             whole = LossNormalizers.from_batch(batch.targets, main).averaged(self._machine.processes)
-        terms = self._losses_of(raw, batch, main, whole)
+        terms = self._loss_fn(raw, batch, main, whole)
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}

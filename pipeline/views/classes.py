@@ -29,7 +29,10 @@ def ids_difference(expected: Sequence[Category], got: Sequence[Category]) -> str
     """The first class that is not the same in words of an error; None if all are, in the same order."""
     for wanted, other in zip(expected, got, strict=False):
         if wanted.category_id != other.category_id or not same_name(wanted.name, other.name):
-            return f"expected class {_shown(wanted)}, but got {_shown(other)}"
+            wanted_text, text = (
+                f"{short_repr(each.name)} (id {each.category_id})" for each in (wanted, other)
+            )
+            return f"expected class {texts[0]}, but got {texts[1]}"
     return None if len(expected) == len(got) else f"expected {len(expected)} classes, but got {len(got)}"
 
 
@@ -46,7 +49,3 @@ def described_difference(expected: Sequence[Category], described: Any) -> str | 
         return ids_difference(expected, msgspec.convert(described, list[Category]))
     except msgspec.ValidationError:
         return f"expected [id, name] for each, but got {short_repr(described)}"
-
-
-def _shown(category: Category) -> str:
-    return f"{short_repr(category.name)} (id {category.category_id})"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from unicodedata import normalize
 
 import msgspec
@@ -26,18 +26,7 @@ MIN_SIDE_PX = 32
 MIN_BOX_PX = 1.0
 """Boxes narrower or lower than this are not trained on (mmdetection ``CocoDataset``)."""
 
-
 DropReason = Literal["crowd", "ignore", "below_1_px", "outside_image"]
-
-
-class ImageFile(NamedTuple):
-    """What ``read_image`` takes: an image's file, and what is known of it."""
-
-    path: Path
-    size_hw: tuple[int, int]
-    """Annotated size of the upright picture, px."""
-    sha256: str
-    """Empty if it was not looked at."""
 
 
 def spelled_path(folder: Path, name: str) -> Path:
@@ -126,9 +115,9 @@ class Manifest:
         """Path of an image, with the accents of its name as the disk has them."""
         return spelled_path(Path(self.root) / self.folder, record.file_name)
 
-    def image_file(self, record: ImageRecord) -> ImageFile:
-        """An image's file, for ``read_image``."""
-        return ImageFile(self.image_path(record), (record.height, record.width), record.sha256)
+    def image_file(self, record: ImageRecord) -> tuple[Path, tuple[int, int], str]:
+        """Arguments of ``read_image``: path, annotated size of the upright picture, sha256 if it is known."""
+        return self.image_path(record), (record.height, record.width), record.sha256
 
     def image(self, image_id: int) -> ImageRecord:
         """An image by its id.

@@ -48,15 +48,11 @@ class SplitSummary:
 
     def metrics(self) -> dict[str, int]:
         """For ``dvc metrics show``, in which each is a column: what is 0 almost always is left out."""
-        seldom: dict[str, int] = {"turned_images": self.turned_images, "leaving_image": self.leaving_image}
-        seldom.update({str(reason): count for reason, count in self.not_trained_on.items()})
-        return {
-            "images": self.images,
-            "objects": self.objects,
-            "trained_on": self.trained_on,
-            "classes": sum(count > 0 for count in self.classes.values()),
-            **{name: count for name, count in seldom.items() if count},
-        }
+        always = {name: getattr(self, name) for name in ("images", "objects", "trained_on")}
+        seldom = {"turned_images": self.turned_images, "leaving_image": self.leaving_image}
+        classes = sum(count > 0 for count in self.classes.values())
+        counted = {name: count for name, count in (seldom | self.not_trained_on).items() if count}
+        return {**always, "classes": classes, **counted}
 
     def reasons(self) -> str:
         """Why objects are not trained on, and how many for each reason."""

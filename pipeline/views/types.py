@@ -1,4 +1,4 @@
-"""The nouns that the planner and the writer share, from before any code: immutable, shapes checked once."""
+"""The nouns that annotations, teacher and store share: immutable, shapes checked once."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,21 +21,19 @@ class ViewKey(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KeptPoints:
-    """The points that LD reads in one view: what the annotations alone decide, without a teacher.
+    """The ``P`` points that LD reads in one view, which the annotations alone decide.
 
-    Attributes:
-        level: (P,) int, index of the pyramid level.
-        position: (P,) int, row-major cell in the level's grid of this view's padded size.
-        main_gt: (P,) int, index into the view's boxes, or ``NOT_MAIN``.
-        valuable_weight: (P,) float32 in [0, 1], 0 outside the valuable region.
-
-    Points are in strictly ascending order of (level, position).
+    They are in strictly ascending order of (level, position).
     """
 
     level: NDArray[np.integer]
+    """``(P,)``, index of the pyramid level."""
     position: NDArray[np.integer]
+    """``(P,)``, row-major cell in the level's grid of this view's padded size."""
     main_gt: NDArray[np.integer]
+    """``(P,)``, index into the view's boxes, or ``NOT_MAIN``."""
     valuable_weight: NDArray[np.float32]
+    """``(P,)`` in [0, 1], 0 outside the valuable region."""
 
     def __post_init__(self) -> None:
         shape = (len(self.level),)
@@ -50,31 +48,25 @@ class KeptPoints:
 
     @property
     def main_region(self) -> NDArray[np.bool_]:
-        """(P,) true where the point is an ATSS positive."""
+        """``(P,)``, true where the point is an ATSS positive."""
         return np.asarray(self.main_gt != NOT_MAIN)
 
     @property
     def main_count(self) -> int:
-        """M, the number of points in the main region."""
+        """``M``, the number of points in the main region."""
         return int(np.count_nonzero(self.main_region))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabeledView:
-    """A view with its ground truth and its points, before any teacher has run.
-
-    Attributes:
-        key: Which view of which image.
-        geometry: Its sizes.
-        boxes_xyxy: (G, 4) float32, in pixels of the resized view.
-        labels: (G,) int64, contiguous classes.
-        points: The points to store.
-    """
+    """A view with its ``G`` boxes and its points, before any teacher has run."""
 
     key: ViewKey
     geometry: ViewGeometry
     boxes_xyxy: NDArray[np.float32]
+    """``(G, 4)`` px of the resized view."""
     labels: NDArray[np.int64]
+    """``(G,)``, contiguous classes."""
     points: KeptPoints
 
     def __post_init__(self) -> None:
@@ -87,15 +79,12 @@ class LabeledView:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SoftTargets:
-    """What the teacher said at the points of one view.
-
-    Attributes:
-        edge_logits: (P, 4, bins) float32, in the order of the points.
-        cls_logits: (M, C) float32, for the main-region points, in the order of the points.
-    """
+    """A teacher's outputs at the points of one view, in their order."""
 
     edge_logits: NDArray[np.float32]
+    """``(P, 4, bins)``."""
     cls_logits: NDArray[np.float32]
+    """``(M, C)``, at the main region."""
 
     def __post_init__(self) -> None:
         edges, classes = self.edge_logits, self.cls_logits

@@ -88,7 +88,7 @@ def described(folder: Path, change: Change) -> Path:
 
 def logits(path: Path, images: torch.Tensor) -> torch.Tensor:
     model = read_onnx(path, TWO).load()
-    model.place(CPU)
+    model.to_inference(CPU)
     return model(images).edge_logits
 
 
@@ -156,5 +156,5 @@ def test_weights_beside_the_graph_are_hashed_and_become_part_of_the_copy(tmp_pat
     assert sha256_of_onnx(graph) != digest
     data.unlink()
     copy = open_model(tmp_path / "run/teacher.json", TWO).load()
-    copy.place(CPU)
+    copy.to_inference(CPU)
     assert torch.equal(copy(IMAGES).edge_logits, expected)

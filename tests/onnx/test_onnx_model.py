@@ -52,7 +52,7 @@ def clairvoyant(tmp_path: Path) -> Path:
 
 def require_equal(gfl: GFL, description: Path, images: torch.Tensor) -> None:
     model = read_onnx(description, CATEGORIES).load()
-    model.place(CPU)
+    model.to_inference(CPU)
     found = model(images)
     with torch.inference_mode():
         expected = gfl(images)
@@ -80,7 +80,7 @@ def test_tensors_within_the_graph_are_read_by_their_names(clairvoyant: Path, tmp
     outer = read_onnx(clairvoyant, TWO).load()
     images = torch.full((2, 3, SIDE, SIDE), 16.0)
     for model in (inner, outer):
-        model.place(CPU)
+        model.to_inference(CPU)
     torch.testing.assert_close(inner(images).cls_logits, outer(images).cls_logits, rtol=0, atol=0)
 
 
@@ -94,7 +94,7 @@ def test_runs_take_one_thread_each(clairvoyant: Path, monkeypatch: pytest.Monkey
 
     runtime_session = runtime.InferenceSession
     monkeypatch.setattr(runtime, "InferenceSession", session)
-    read_onnx(clairvoyant, TWO).load().place(CPU)
+    read_onnx(clairvoyant, TWO).load().to_inference(CPU)
     assert [options.intra_op_num_threads for options in seen] == [1]
 
 
@@ -116,21 +116,21 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     with pytest.raises(
         TeacherError, match=r"needs the package onnxruntime: install it with `uv sync --extra onnx`"
     ):
-        read_onnx(clairvoyant, TWO).load().place(CPU)
+        read_onnx(clairvoyant, TWO).load().to_inference(CPU)
     without("onnx", monkeypatch)
-    read_onnx(clairvoyant, TWO).load().place(CPU)
+    read_onnx(clairvoyant, TWO).load().to_inference(CPU)
     document = clairvoyant_description("c.onnx")
     document["cls"]["tensors"]["names"] = ["said"]
     inner = read_onnx(write_description(document, tmp_path / "inner.yaml"), TWO).load()
     with pytest.raises(
         TeacherError, match=r"reading said from within c\.onnx needs the package onnx: install"
     ):
-        inner.place(CPU)
+        inner.to_inference(CPU)
 
 
 def test_a_device_without_a_provider_is_refused(clairvoyant: Path) -> None:
     with pytest.raises(TeacherError, match=r"expected an ONNX Runtime for device meta.*set LDP_DEVICE=cpu"):
-        read_onnx(clairvoyant, TWO).load().place(torch.device("meta"))
+        read_onnx(clairvoyant, TWO).load().to_inference(torch.device("meta"))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_file_that_is_not_as_described_is_refused(
     document[section] |= changes
     model = read_onnx(write_description(document, tmp_path / "wrong.yaml"), TWO).load()
     with pytest.raises(TeacherError, match=message):
-        model.place(CPU)
+        model.to_inference(CPU)
 
 
 @pytest.mark.usefixtures("clairvoyant")
@@ -164,7 +164,7 @@ def test_files_that_are_missing_broken_or_others_are_named(tmp_path: Path) -> No
     (tmp_path / "text.onnx").write_text("not a graph")
     broken = read_onnx(write_description({**document, "file": "text.onnx"}, tmp_path / "b.yaml"), TWO).load()
     with pytest.raises(TeacherError, match="expected an ONNX file that can be run"):
-        broken.place(CPU)
+        broken.to_inference(CPU)
     with pytest.raises(TeacherError, match=r"none\.onnx: expected an ONNX file, but there is none"):
         read_onnx(write_description({**document, "file": "none.onnx"}, tmp_path / "n.yaml"), TWO)
 
@@ -183,7 +183,7 @@ def test_a_taken_teacher_depends_on_nothing_outside_its_folder(clairvoyant: Path
     taken = open_model(weights, TWO)
     assert (taken.spec, taken.architecture) == (original.spec, original.architecture)
     assert sha256_of_file(taken.weights) == sha256
-    taken.load().place(CPU)
+    taken.load().to_inference(CPU)
 
 
 def test_views_of_another_size_than_the_input_are_refused(clairvoyant: Path) -> None:
