@@ -19,9 +19,10 @@ from pipeline.detector.config import Suppression
 from pipeline.evaluation.detect import decode_views, view_at
 from pipeline.evaluation.postprocess import Detections
 from pipeline.onnx.description import ClassConfig, OnnxDescription
-from pipeline.onnx.model import OnnxHandle, OnnxModel, class_columns
+from pipeline.onnx.model import OnnxModel
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
+from pipeline.views.classes import class_columns
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.geometry import ViewGeometry, ViewsConfig
 from pipeline.views.images import apply_view, batch_images, read_image
@@ -120,7 +121,7 @@ class Check:
 
     def _by_confusion(self, described: Agreement) -> Iterator[Alternative]:
         """Classes in the order in which the objects are recognized, if that is another one."""
-        columns = class_columns(self.description, self.manifest.categories)
+        columns = self._columns(self.description)
         rows: dict[int, ClassConfig] = {}
         pairs = described.confusion.flatten().argsort(descending=True)
         for label, guess in (divmod(int(pair), len(columns)) for pair in pairs):
@@ -137,17 +138,17 @@ class Check:
             yield reordered(self.description, "classes are confused with one another", order)
 
     def _true_score(self, seen: "Sequence[Seen]") -> float:
-        files = self._handle(self.description)
+        model = self._with(self.description)
         view_set = ViewSet(
             manifest=self.manifest,
-            strides=files.spec.strides,
+            strides=model.spec.strides,
             views=ViewsConfig(scales=(self.scale,), flips=(False,)),
             regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
-            conventions=files.spec.conventions,
+            conventions=model.spec.conventions,
         )
         scores = []
         for output, view in zip(seen, view_set, strict=True):
-            raw, main = files.layout.read(output.tensors, view.geometry.padded_hw), view.points.main_region
+            raw, main = model.read(output.tensors, view.geometry.padded_hw), view.points.main_region
             starts = np.cumsum([0, *(height * width for height, width in raw.sizes)])
             rows = starts[view.points.level[main]] + view.points.position[main]
             labels = view.labels[view.points.main_gt[main]]
@@ -156,13 +157,17 @@ class Check:
 
     @cached_property
     def _model(self) -> OnnxModel:
-        model = self._handle(self.description).load()
+        model = self._with(self.description)
         model.to_inference(self.device)
         return model
 
-    def _handle(self, description: OnnxDescription) -> OnnxHandle:
-        columns = class_columns(description, self.manifest.categories)
-        return OnnxHandle(description=description, weights=self.weights, columns=columns)
+    def _columns(self, description: OnnxDescription) -> list[int]:
+        return class_columns(
+            description.known_classes, self.manifest.categories, f"{description.name}: classes"
+        )
+
+    def _with(self, description: OnnxDescription) -> OnnxModel:
+        return OnnxModel(description, self.weights, self._columns(description))
 
     def _see(self, preprocessing: Preprocessing) -> "Iterator[Seen]":
         for record in self.manifest.images:
@@ -173,11 +178,11 @@ class Check:
             yield Seen(image_id=record.image_id, geometry=geometry, tensors=self._model.tensors(images))
 
     def _agreement(self, description: OnnxDescription, seen: "Sequence[Seen]") -> Agreement:
-        files = self._handle(description)
-        spec = dataclasses.replace(files.spec, suppression=quick(description.suppression))
+        model = self._with(description)
+        spec = dataclasses.replace(model.spec, suppression=quick(description.suppression))
         found: dict[int, Detections] = {}
         for view in seen:
-            raw = files.layout.read(view.tensors, view.geometry.padded_hw)
+            raw = model.read(view.tensors, view.geometry.padded_hw)
             (found[view.image_id],) = decode_views(raw, spec, [view.geometry])
         return measure_agreement(self.manifest, found)
 

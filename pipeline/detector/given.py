@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from pipeline.core.config import structure
-from pipeline.core.errors import TeacherError, short_repr
+from pipeline.core.errors import TeacherError
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, read_description
-from pipeline.views.classes import Category, same_name
+from pipeline.views.classes import Category, class_columns
 from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def _class_columns(
         return list(range(number))
     if len(known) != number:
         raise TeacherError(f"{described}: expected {number} classes, but it names {len(known)}")
-    columns = [_column(category, known, described) for category in categories]
+    columns = class_columns(known, categories, str(described))
     if columns != list(range(number)):
         logger.info("%s: of its %d classes, the dataset's are %s", described, number, columns)
     return columns
@@ -87,20 +87,6 @@ def described_classes(document: dict[str, Any], described: Path) -> Known:
         return msgspec.convert(document.get("classes", [(None, name) for name in names]), Known)
     except msgspec.ValidationError as error:
         raise TeacherError(f"{described}: classes: expected ids and names, but {error}") from error
-
-
-def _column(category: Category, known: Known, described: Path) -> int:
-    alike = [
-        column
-        for column, (number, name) in enumerate(known)
-        if number in (None, category.category_id) and same_name(name, category.name)
-    ]
-    if len(alike) == 1:
-        return alike[0]
-    raise TeacherError(
-        f"{described}: expected one class {short_repr(category.name)} (id {category.category_id}) as in the "
-        f"dataset, but got {short_repr([list(row) if row[0] is not None else row[1] for row in known])}"
-    )
 
 
 def _require_number(number: int, categories: Sequence[Category], path: Path) -> None:

@@ -143,6 +143,11 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
         return Conventions(preprocessing=self.preprocessing, cell_offset=self.points.cell_offset)
 
     @property
+    def known_classes(self) -> list[tuple[int, str]]:
+        """Id and name of each class, in the order of its channels."""
+        return [(row.category_id, row.name) for row in self.classes]
+
+    @property
     def tensors(self) -> tuple[str, ...]:
         """Every tensor that is read, once."""
         return tuple(dict.fromkeys((*self.cls.tensors.names, *self.edges.tensors.names)))

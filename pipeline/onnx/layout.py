@@ -1,7 +1,6 @@
 """From the tensors of an ONNX file, in whatever layout, to this project's raw outputs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,46 +13,40 @@ from pipeline.views.pyramid import Grid, Size
 PROBABILITY_EPSILON = 1e-7
 """Probabilities are clamped to this far from 0 and 1 before the sigmoid is undone."""
 
-
 SUM_TOLERANCE = 0.01
 """Probabilities of an edge sum to 1 within this, in half precision too."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Where a description says that logits stand, and which classes of them are wanted."""
+def read_outputs(
+    description: OnnxDescription, columns: Sequence[int], tensors: Mapping[str, Tensor], image_hw: Size
+) -> RawOutputs:
+    """Raw outputs from a file's tensors: levels by ascending stride, edges l, t, r, b.
 
-    description: OnnxDescription
-    columns: tuple[int, ...]
-    """Channel of each of the dataset's labels."""
+    Args:
+        description: where logits stand.
+        columns: channel of each of the dataset's labels.
+        tensors: by name, for a batch of images.
+        image_hw: size of the images, px.
 
-    def read(self, tensors: Mapping[str, Tensor], image_hw: Size) -> RawOutputs:
-        """Raw outputs for a batch of images of ``image_hw`` px: levels by ascending stride, edges l, t, r, b.
-
-        Raises:
-            TeacherError: A tensor has not the shape that was described, or is no sigmoid's.
-        """
-        description, points = self.description, self.description.points
-        grid = description.conventions.pyramid(points.strides).grid(image_hw)
-        classes, edges = description.cls, description.edges
-        cls_logits = _levels(tensors, classes.tensors, points, grid, len(description.classes))
-        edge_logits = _levels(tensors, edges.tensors, points, grid, EDGES * edges.bins)
-        ascending = sorted(range(len(points.strides)), key=lambda level: points.strides[level])
-        chosen = torch.cat([cls_logits[level] for level in ascending], dim=1)[..., list(self.columns)]
-        distributions = torch.cat([edge_logits[level] for level in ascending], dim=1)
-        return RawOutputs(
-            cls_logits=_undo_sigmoid(chosen) if classes.activation == "sigmoid" else chosen,
-            edge_logits=_edge_logits(distributions, edges),
-            sizes=tuple(grid.sizes[level] for level in ascending),
-        )
+    Raises:
+        TeacherError: A tensor has not the shape that was described, or is no sigmoid's.
+    """
+    points, classes, edges = description.points, description.cls, description.edges
+    grid = description.conventions.pyramid(points.strides).grid(image_hw)
+    cls_logits = _levels(tensors, classes.tensors, points, grid, len(description.classes))
+    edge_logits = _levels(tensors, edges.tensors, points, grid, EDGES * edges.bins)
+    ascending = sorted(range(len(points.strides)), key=points.strides.__getitem__)
+    chosen = torch.cat([cls_logits[level] for level in ascending], dim=1)[..., list(columns)]
+    distributions = torch.cat([edge_logits[level] for level in ascending], dim=1)
+    return RawOutputs(
+        cls_logits=_undo_sigmoid(chosen) if classes.activation == "sigmoid" else chosen,
+        edge_logits=_edge_logits(distributions, edges),
+        sizes=tuple(grid.sizes[level] for level in ascending),
+    )
 
 
 def _levels(
-    tensors: Mapping[str, Tensor],
-    where: TensorsConfig,
-    points: PointsConfig,
-    grid: Grid,
-    width: int,
+    tensors: Mapping[str, Tensor], where: TensorsConfig, points: PointsConfig, grid: Grid, width: int
 ) -> list[Tensor]:
     """``Tensor[B, H * W, width]`` of every level, in the file's order of levels, points row-major."""
     rows = [_rows(tensors[name], where, width) for name in where.names]

@@ -1,10 +1,10 @@
 """A detector that ONNX Runtime runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from pipeline.core.errors import TeacherError
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.description import OnnxDescription
-from pipeline.onnx.layout import Layout
-from pipeline.views.classes import Category, ids_difference
+from pipeline.onnx.layout import read_outputs
+from pipeline.views.pyramid import Size
 
 INSTALL = "`uv sync --extra onnx` or `pip install -e '.[onnx]'`"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -28,86 +28,59 @@ INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tens
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxHandle:
-    """A description, its ONNX file, and which of its classes are wanted."""
+class InputFormat:
+    """How a file takes its images."""
 
-    description: OnnxDescription
-    weights: Path
-    columns: tuple[int, ...]
-    """Class of each of the dataset's labels."""
+    dtype: np.dtype[Any]
+    channels_last: bool
+    batch: int | None
+    """Images of a run, if the file fixes it."""
 
-    @property
-    def spec(self) -> ModelSpec:
-        """What it predicts: the dataset's categories, in the order of their labels."""
-        description = self.description
-        return ModelSpec(
-            name=description.name,
-            strides=tuple(sorted(description.points.strides)),
-            bins=description.edges.bins,
-            num_classes=len(self.columns),
-            conventions=description.conventions,
-            suppression=description.suppression,
-            input_hw=description.input.size,
-        )
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """What decides its outputs beside the file's bytes: for fingerprints."""
-        document = self.description.to_json()
-        return {
-            **{name: document[name] for name in ("input", "points", "cls", "edges")},
-            "classes": [row.category_id for row in self.description.classes],
-        }
-
-    @property
-    def layout(self) -> Layout:
-        """Where the wanted logits stand."""
-        return Layout(description=self.description, columns=self.columns)
-
-    def load(self) -> "OnnxModel":
-        """The model, ready to be placed on a device."""
-        return OnnxModel(self)
-
-
-def class_columns(description: OnnxDescription, categories: Sequence[Category]) -> tuple[int, ...]:
-    """The teacher's class for each of a dataset's categories.
-
-    Raises:
-        TeacherError: The dataset has a category that the teacher does not know, or knows by another name.
-    """
-    columns = {row.category_id: column for column, row in enumerate(description.classes)}
-    for category in categories:
-        if category.category_id not in columns:
-            raise TeacherError(
-                f"{description.name}: expected a class for the dataset's category {category.category_id} "
-                f"({category.name}), but there is none among its classes"
-            )
-        row = description.classes[columns[category.category_id]]
-        difference = ids_difference([category], [Category(category_id=row.category_id, name=row.name)])
-        if difference:
-            raise TeacherError(
-                f"{description.name}: classes: {difference}; list them as the file has them, "
-                "each with the dataset's id and name"
-            )
-    return tuple(columns[category.category_id] for category in categories)
+    def convert(self, images: Tensor) -> NDArray[Any]:
+        """``Tensor[B, 3, H, W]`` as the file takes it."""
+        laid = images.cpu().permute(0, 2, 3, 1) if self.channels_last else images.cpu()
+        if self.dtype == np.uint8:
+            laid = laid.round().clamp(0, 255)
+        return np.ascontiguousarray(laid.numpy().astype(self.dtype))
 
 
 class OnnxModel:
-    """An ONNX file as a ``BoxModel``.
+    """An ONNX file as a ``BoxModel`` and its handle: nothing is read before :meth:`to_inference`.
 
     On the CPU a call stays in its thread, for the last bits of a convolution depend on how many threads
     share it; several calls may run at once. A file of a fixed batch gets just that, the last one filled up;
     one that does not take two images at once gets one by one.
     """
 
-    def __init__(self, files: OnnxHandle) -> None:
-        self.spec = files.spec
+    def __init__(self, description: OnnxDescription, weights: Path, columns: Sequence[int]) -> None:
+        """Describe the model; ``columns`` are its classes of the dataset's labels."""
+        self.description = description
+        self.weights = weights
         self.device = torch.device("cpu")
-        self._files = files
-        self._layout = files.layout
+        self.spec = ModelSpec(
+            name=description.name,
+            strides=tuple(sorted(description.points.strides)),
+            bins=description.edges.bins,
+            num_classes=len(columns),
+            conventions=description.conventions,
+            suppression=description.suppression,
+            input_hw=description.input.size,
+        )
+        self._columns = columns
         self._session: Any = None
         self._input = InputFormat(dtype=np.dtype(np.float32), channels_last=False, batch=None)
         self._unbatched = False
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What decides its outputs beside the file's bytes: for fingerprints."""
+        document = self.description.to_json()
+        classes = [row.category_id for row in self.description.classes]
+        return {name: document[name] for name in ("input", "points", "cls", "edges")} | {"classes": classes}
+
+    def load(self) -> Self:
+        """The model, to be placed on a device."""
+        return self
 
     def to_inference(self, device: torch.device) -> None:
         """Open the file on a device, and try it on black images.
@@ -116,17 +89,20 @@ class OnnxModel:
             TeacherError: ONNX Runtime is not installed or has no provider for the device, or the file is not
                 as described.
         """
-        description = self._files.description
-        session = _open(self._files.weights, device)
+        session = _open(self.weights, device)
         outputs = [output.name for output in session.get_outputs()]
-        inner = [name for name in description.tensors if name not in outputs]
-        self._session = _open(_with_outputs(self._files.weights, inner), device) if inner else session
-        self._input = _input_format(self._session, description, self._files.weights)
+        inner = [name for name in self.description.tensors if name not in outputs]
+        self._session = _open(_with_outputs(self.weights, inner), device) if inner else session
+        self._input = _input_format(self._session, self.description, self.weights)
         self._find_batch()
 
     def __call__(self, images: Tensor) -> RawOutputs:
         """Outputs for ``Tensor[B, 3, H, W]``."""
-        return self._layout.read(self.tensors(images), (images.shape[-2], images.shape[-1]))
+        return self.read(self.tensors(images), (images.shape[-2], images.shape[-1]))
+
+    def read(self, tensors: Mapping[str, Tensor], image_hw: Size) -> RawOutputs:
+        """Outputs for images of ``image_hw`` px from the file's tensors, see :func:`read_outputs`."""
+        return read_outputs(self.description, self._columns, tensors, image_hw)
 
     def tensors(self, images: Tensor) -> dict[str, Tensor]:
         """The described tensors as the file gives them, with an axis for images."""
@@ -149,15 +125,13 @@ class OnnxModel:
         """Find out whether outputs have an axis for images, and whether two may be given at once."""
         number = self._input.batch or 1
         tried = self._run(self.black_images(number))
-        self._unbatched = number == 1 and any(
-            len(tensor) != 1 or tensor.ndim < 3 for tensor in tried.values()
-        )
+        self._unbatched = number == 1 and any(len(each) != 1 or each.ndim < 3 for each in tried.values())
         if self._unbatched or (self._input.batch is None and not self._takes_two()):
             self._input = replace(self._input, batch=1)
         elif number > 1 and any(len(tensor) != number for tensor in tried.values()):
             shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tried.items())
             raise TeacherError(
-                f"{self._files.weights}: expected outputs for the {number} images of a run, but got {shapes}"
+                f"{self.weights}: expected outputs for the {number} images of a run, but got {shapes}"
             )
 
     def _takes_two(self) -> bool:
@@ -168,14 +142,16 @@ class OnnxModel:
             return False
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
-        names, shape = list(self._files.description.tensors), tuple(images.shape)
-        feed = {self._files.description.input.name: self._input.convert(images)}
+        names, feed = (
+            list(self.description.tensors),
+            {self.description.input.name: self._input.convert(images)},
+        )
         try:
             arrays = self._session.run(names, feed)
         except Exception as error:  # ONNX Runtime's have no base class of their own
             raise TeacherError(
-                f"{self._files.weights}: expected a graph that takes images of shape {shape}, but it fails: "
-                f"{one_line(error)}"
+                f"{self.weights}: expected a graph that takes images of shape {tuple(images.shape)}, but it "
+                f"fails: {one_line(error)}"
             ) from error
         for name, array in zip(names, arrays, strict=True):
             if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.ndim:
@@ -184,21 +160,9 @@ class OnnxModel:
         return {name: torch.from_numpy(array).float() for name, array in zip(names, arrays, strict=True)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputFormat:
-    """How a file takes its images."""
-
-    dtype: np.dtype[Any]
-    channels_last: bool
-    batch: int | None
-    """Images of a run, if the file fixes it."""
-
-    def convert(self, images: Tensor) -> NDArray[Any]:
-        """``Tensor[B, 3, H, W]`` as the file takes it."""
-        laid = images.cpu().permute(0, 2, 3, 1) if self.channels_last else images.cpu()
-        if self.dtype == np.uint8:
-            laid = laid.round().clamp(0, 255)
-        return np.ascontiguousarray(laid.numpy().astype(self.dtype))
+def one_line(error: Exception) -> str:
+    """What another library has to say, whole."""
+    return " ".join(str(error).split())
 
 
 def import_optional(name: str, purpose: str) -> Any:
@@ -213,66 +177,13 @@ def import_optional(name: str, purpose: str) -> Any:
         raise TeacherError(f"{purpose} needs the package {name}: install it with {INSTALL}") from error
 
 
-def _open(model: Path | bytes, device: torch.device) -> Any:
-    runtime = import_optional("onnxruntime", "a teacher that is an ONNX file")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = QUIET
-    source = str(model) if isinstance(model, Path) else model
-    try:
-        return runtime.InferenceSession(source, options, providers=_providers(runtime, device))
-    except TeacherError:
-        raise
-    except Exception as error:  # ONNX Runtime's have no base class of their own
-        name = model if isinstance(model, Path) else "its graph"
-        raise TeacherError(
-            f"{name}: expected an ONNX file that can be run, but it cannot be opened: {one_line(error)}"
-        ) from error
-
-
-def one_line(error: Exception) -> str:
-    """What another library has to say, whole."""
-    return " ".join(str(error).split())
-
-
-def _providers(runtime: Any, device: torch.device) -> list[Any]:
-    """ONNX Runtime's name for a torch device; the CPU takes what a GPU cannot."""
-    if device.type == "cpu":
-        return [CPU]
-    if device.type != "cuda" or CUDA not in runtime.get_available_providers():
-        raise TeacherError(
-            f"expected an ONNX Runtime for device {device}, but this one has "
-            f"{', '.join(runtime.get_available_providers())}; set LDP_DEVICE=cpu, or for CUDA replace the "
-            "package onnxruntime by onnxruntime-gpu"
-        )
-    return [(CUDA, {"device_id": device.index or 0}), CPU]
-
-
-def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
-    """The file with tensors from within its graph as further outputs.
-
-    Raises:
-        TeacherError: A name is nowhere in the graph, or the package onnx is not installed.
-    """
-    onnx = import_optional("onnx", f"reading {', '.join(names)} from within {path.name}")
-    model = read_graph(onnx, path)
-    known = {name for node in model.graph.node for name in node.output}
-    for name in names:
-        if name not in known:
-            outputs = ", ".join(output.name for output in model.graph.output)
-            raise TeacherError(
-                f"{path}: expected a tensor {name!r}, but there is none; its outputs are {outputs}"
-            )
-        model.graph.output.append(onnx.ValueInfoProto(name=name))
-    return serialize_graph(model, path)
-
-
-def read_graph(onnx: Any, path: Path, *, with_data: bool = True) -> Any:
+def read_graph(path: Path, purpose: str, *, with_data: bool = True) -> Any:
     """A graph, with the weights that lie in files beside it.
 
     Raises:
-        TeacherError: It cannot be read.
+        TeacherError: It cannot be read, or the package onnx, which ``purpose`` needs, is not installed.
     """
+    onnx = import_optional("onnx", purpose)
     try:
         return onnx.load(str(path), load_external_data=with_data)
     except Exception as error:  # protobuf's, the file system's and onnx's own
@@ -294,12 +205,50 @@ def serialize_graph(model: Any, path: Path) -> bytes:
     return content
 
 
-def _input_format(session: Any, description: OnnxDescription, path: Path) -> InputFormat:
-    """Check the input against its description.
+def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
+    """The file with tensors from within its graph as further outputs."""
+    model = read_graph(path, f"reading {', '.join(names)} from within {path.name}")
+    known = {name for node in model.graph.node for name in node.output}
+    for name in names:
+        if name not in known:
+            outputs = ", ".join(output.name for output in model.graph.output)
+            raise TeacherError(
+                f"{path}: expected a tensor {name!r}, but there is none; its outputs are {outputs}"
+            )
+        model.graph.output.add(name=name)
+    return serialize_graph(model, path)
 
-    Raises:
-        TeacherError: It has another name, type, layout or size.
-    """
+
+def _open(model: Path | bytes, device: torch.device) -> Any:
+    runtime = import_optional("onnxruntime", "a teacher that is an ONNX file")
+    providers = _providers(runtime, device)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = QUIET
+    source, name = (model, "its graph") if isinstance(model, bytes) else (str(model), model)
+    try:
+        return runtime.InferenceSession(source, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's have no base class of their own
+        raise TeacherError(
+            f"{name}: expected an ONNX file that can be run, but it cannot be opened: {one_line(error)}"
+        ) from error
+
+
+def _providers(runtime: Any, device: torch.device) -> list[Any]:
+    """ONNX Runtime's name for a torch device; the CPU takes what a GPU cannot."""
+    if device.type == "cpu":
+        return [CPU]
+    if device.type != "cuda" or CUDA not in runtime.get_available_providers():
+        raise TeacherError(
+            f"expected an ONNX Runtime for device {device}, but this one has "
+            f"{', '.join(runtime.get_available_providers())}; set LDP_DEVICE=cpu, or for CUDA replace the "
+            "package onnxruntime by onnxruntime-gpu"
+        )
+    return [(CUDA, {"device_id": device.index or 0}), CPU]
+
+
+def _input_format(session: Any, description: OnnxDescription, path: Path) -> InputFormat:
+    """How the file takes its images, once that has proved to be as described."""
     inputs = {each.name: each for each in session.get_inputs()}
     if list(inputs) != [description.input.name]:
         raise TeacherError(

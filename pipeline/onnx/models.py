@@ -3,9 +3,10 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from msgspec.structs import replace
@@ -15,10 +16,10 @@ from pipeline.core.errors import TeacherError
 from pipeline.core.files import atomic_path, sha256_of_file
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
-from pipeline.detector.model import BoxModel, ModelSpec
+from pipeline.detector.model import ModelSpec
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
-from pipeline.onnx.model import OnnxHandle, class_columns, import_optional, read_graph, serialize_graph
-from pipeline.views.classes import Category, described_difference
+from pipeline.onnx.model import OnnxModel, read_graph, serialize_graph
+from pipeline.views.classes import Category, class_columns, described_difference
 from pipeline.views.conventions import Conventions
 
 EMBEDDING = "an ONNX file whose weights lie beside it"
@@ -29,36 +30,9 @@ ONNX = "onnx"
 """Key of a description under which that of an ONNX file stands."""
 
 
-class ModelHandle(Protocol):
-    """A model that is not loaded yet."""
-
-    @property
-    def weights(self) -> Path:
-        """The file that holds what was learned."""
-        ...
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What it predicts."""
-        ...
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """What decides its outputs beside the weights, as plain values: for fingerprints."""
-        ...
-
-    def load(self) -> BoxModel:
-        """The model, to be placed on a device.
-
-        Raises:
-            TeacherError: The weights are missing, or do not fit their description.
-        """
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class GflHandle:
-    """A GFL detector of this project: a safetensors file."""
+    """A GFL detector of this project that is not loaded yet: a safetensors file."""
 
     weights: Path
     config: DetectorConfig
@@ -71,15 +45,23 @@ class GflHandle:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The detector's architecture."""
+        """What decides its outputs beside the weights, as plain values: for fingerprints."""
         return self.config.to_json()
 
     def load(self) -> GFL:
-        """Build it and load its weights."""
+        """Build it and load its weights.
+
+        Raises:
+            TeacherError: The weights are missing, or do not fit their description.
+        """
         return load_detector(self.weights)
 
 
-def open_model(path: Path, categories: tuple[Category, ...]) -> ModelHandle:
+ModelHandle = GflHandle | OnnxModel
+"""A model of which nothing but the description has been read."""
+
+
+def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
     """The model whose description lies at ``path`` with the suffix ``.json``, for a dataset's categories.
 
     Args:
@@ -95,7 +77,7 @@ def open_model(path: Path, categories: tuple[Category, ...]) -> ModelHandle:
     document = read_description(path)
     if ONNX in document:
         description = structure(OnnxDescription, document[ONNX], f"{described}: {ONNX}")
-        return onnx_files(description, described.parent / description.file, categories)
+        return onnx_model(description, described.parent / description.file, categories)
     config = structure(DetectorConfig, document.get("architecture"), str(described))
     if config.num_classes != len(categories):
         raise TeacherError(
@@ -106,12 +88,11 @@ def open_model(path: Path, categories: tuple[Category, ...]) -> ModelHandle:
     if difference:
         raise TeacherError(f"{described}: it was trained for other classes than the dataset's: {difference}")
     conventions = Conventions.from_json(document)
-    weights = path.with_suffix(".safetensors")
-    return GflHandle(weights=weights, config=config, conventions=conventions)
+    return GflHandle(weights=path.with_suffix(".safetensors"), config=config, conventions=conventions)
 
 
-def onnx_files(description: OnnxDescription, file: Path, categories: tuple[Category, ...]) -> OnnxHandle:
-    """An ONNX teacher for a dataset's categories.
+def onnx_model(description: OnnxDescription, file: Path, categories: Sequence[Category]) -> OnnxModel:
+    """An ONNX teacher for a dataset's categories, in the order of their labels.
 
     Raises:
         TeacherError: There is no file, it is another than described, or it does not know the categories.
@@ -121,7 +102,19 @@ def onnx_files(description: OnnxDescription, file: Path, categories: tuple[Categ
     digest = sha256_of_onnx(file) if description.sha256 else None
     if digest != description.sha256:
         raise TeacherError(f"{file}: expected the file of sha256 {description.sha256}, but got {digest}")
-    return OnnxHandle(description=description, weights=file, columns=class_columns(description, categories))
+    columns = class_columns(description.known_classes, categories, f"{description.name}: classes")
+    return OnnxModel(description, file, columns)
+
+
+def read_onnx(path: Path, categories: Sequence[Category]) -> OnnxModel:
+    """The ONNX teacher of a YAML description, for a dataset's categories.
+
+    Raises:
+        ConfigError: The description is not one.
+        TeacherError: As :func:`onnx_model`.
+    """
+    description = read_onnx_description(path)
+    return onnx_model(description, Path(description.file), categories)
 
 
 def external_data(file: Path) -> list[Path]:
@@ -132,16 +125,9 @@ def external_data(file: Path) -> list[Path]:
     """
     if EXTERNAL not in file.read_bytes():
         return []
-    model = read_graph(import_optional("onnx", EMBEDDING), file, with_data=False)
-    tensors = [
-        *model.graph.initializer,
-        *(
-            attribute.t
-            for node in model.graph.node
-            for attribute in node.attribute
-            if attribute.HasField("t")
-        ),
-    ]
+    graph = read_graph(file, EMBEDDING, with_data=False).graph
+    attributes = (attribute for node in graph.node for attribute in node.attribute)
+    tensors = [*graph.initializer, *(each.t for each in attributes if each.HasField("t"))]
     entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
     return sorted({file.parent / entry.value for entry in entries})
 
@@ -152,18 +138,7 @@ def sha256_of_onnx(file: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def read_onnx(path: Path, categories: tuple[Category, ...]) -> OnnxHandle:
-    """The ONNX teacher of a YAML description, for a dataset's categories.
-
-    Raises:
-        ConfigError: The description is not one.
-        TeacherError: There is no file, it is another than described, or it does not know the categories.
-    """
-    description = read_onnx_description(path)
-    return onnx_files(description, Path(description.file), categories)
-
-
-def import_onnx(path: Path, categories: tuple[Category, ...], weights: Path) -> None:
+def import_onnx(path: Path, categories: Sequence[Category], weights: Path) -> None:
     """Copy an ONNX teacher to the place of a run's teacher: from there on it depends on nothing else.
 
     It is run once on a black image, so that what is wrong with it shows here; weights in files beside the
@@ -176,21 +151,18 @@ def import_onnx(path: Path, categories: tuple[Category, ...], weights: Path) -> 
 
     Raises:
         ConfigError: The description is not one.
-        TeacherError: There is no file, it is another than described, or it does not know the categories.
+        TeacherError: As :func:`onnx_model`, or it cannot be run.
     """
-    files = read_onnx(path, categories)
-    model = files.load()
+    model = read_onnx(path, categories)
     model.to_inference(torch.device("cpu"))
     model(model.black_images(1))
     copy = weights.with_suffix(".onnx")
     with atomic_path(copy) as partial:
-        if external_data(files.weights):
-            onnx = import_optional("onnx", EMBEDDING)
-            partial.write_bytes(serialize_graph(read_graph(onnx, files.weights), files.weights))
+        if external_data(model.weights):
+            partial.write_bytes(serialize_graph(read_graph(model.weights, EMBEDDING), model.weights))
         else:
-            shutil.copyfile(files.weights, partial)
-    described = replace(files.description, file=copy.name, sha256=sha256_of_file(copy))
+            shutil.copyfile(model.weights, partial)
+    described = replace(model.description, file=copy.name, sha256=sha256_of_file(copy))
     document = {ONNX: described.to_json(), **described.conventions.to_json()}
-    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     with atomic_path(weights.with_suffix(".json")) as partial:
-        partial.write_text(text)
+        partial.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")

@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 import msgspec
 
-from pipeline.core.errors import short_repr
+from pipeline.core.errors import TeacherError, short_repr
 
 
 class Category(NamedTuple):
@@ -14,6 +14,9 @@ class Category(NamedTuple):
 
     category_id: int
     name: str
+
+    def __str__(self) -> str:
+        return f"{short_repr(self.name)} (id {self.category_id})"
 
 
 def class_names(categories: Sequence[Category]) -> list[str]:
@@ -29,11 +32,35 @@ def ids_difference(expected: Sequence[Category], got: Sequence[Category]) -> str
     """The first class that is not the same in words of an error; None if all are, in the same order."""
     for wanted, other in zip(expected, got, strict=False):
         if wanted.category_id != other.category_id or not same_name(wanted.name, other.name):
-            wanted_text, text = (
-                f"{short_repr(each.name)} (id {each.category_id})" for each in (wanted, other)
-            )
-            return f"expected class {texts[0]}, but got {texts[1]}"
+            return f"expected class {wanted}, but got {other}"
     return None if len(expected) == len(got) else f"expected {len(expected)} classes, but got {len(got)}"
+
+
+def class_columns(
+    known: Sequence[tuple[int | None, str]], categories: Sequence[Category], where: str
+) -> list[int]:
+    """A detector's channel for each of a dataset's categories, among the classes that it knows.
+
+    Args:
+        known: id, if it is known, and name of each of the detector's classes.
+        categories: of the dataset, in the order of their labels.
+        where: the classes are described, for the error.
+
+    Raises:
+        TeacherError: names the first category that the detector does not know, or knows twice.
+    """
+    columns = []
+    for category in categories:
+        alike = [
+            column
+            for column, (number, name) in enumerate(known)
+            if number in (None, category.category_id) and same_name(name, category.name)
+        ]
+        if len(alike) != 1:
+            names = short_repr([name if number is None else [number, name] for number, name in known])
+            raise TeacherError(f"{where}: expected one class {category} as in the dataset, but got {names}")
+        columns += alike
+    return columns
 
 
 def same_name(left: str, right: str) -> bool:

@@ -29,7 +29,7 @@ from pipeline.datasets.coco import read_coco
 from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
 from pipeline.onnx.description import ClassConfig, OnnxDescription, read_onnx_description
-from pipeline.onnx.models import onnx_files
+from pipeline.onnx.models import onnx_model
 from pipeline.views.manifest import Manifest
 
 CPU = torch.device("cpu")
@@ -203,7 +203,7 @@ needs_nanodet = pytest.mark.skipif(
 
 @needs_nanodet
 def test_nanodet_reaches_its_independently_measured_ap(nanodet: OnnxDescription, photos: Manifest) -> None:
-    model = onnx_files(nanodet, Path(nanodet.file), photos.categories).load()
+    model = onnx_model(nanodet, Path(nanodet.file), photos.categories).load()
     found = detect(
         model, photos, (416, 416), batch_size=8, device=CPU, progress=lambda batches, _total: batches
     )

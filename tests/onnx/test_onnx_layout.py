@@ -1,18 +1,18 @@
 """Layouts: the same logits, laid out in whatever way, are read as the same."""
 
-from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 import torch
+from msgspec.structs import replace
 from onnx_cases import BINS, SIDE, clairvoyant_description
 from torch import Tensor
 
 from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError
+from pipeline.detector.head import RawOutputs
 from pipeline.onnx.description import OnnxDescription
-from pipeline.onnx.layout import Layout
+from pipeline.onnx.layout import read_outputs
 
 IMAGES, STRIDES = 2, (8, 16, 32)
 SIDES = [SIDE // stride for stride in STRIDES]
@@ -28,7 +28,7 @@ def level_maps(channels: int, seed: int) -> list[Tensor]:
 CLS, EDGES = level_maps(2, 0), level_maps(4 * BINS, 1)
 
 
-def described(strides: tuple[int, ...] = STRIDES, **changes: Any) -> Layout:
+def described(strides: tuple[int, ...] = STRIDES, **changes: Any) -> OnnxDescription:
     document = clairvoyant_description("a.onnx")
     document["points"] |= {"strides": list(strides), "order": changes.get("points", "row_major")}
     for part, names in (("cls", changes.get("cls", ["c"])), ("edges", changes.get("edges", ["e"]))):
@@ -39,15 +39,21 @@ def described(strides: tuple[int, ...] = STRIDES, **changes: Any) -> Layout:
         }
     document["cls"]["activation"] = changes.get("activation", "none")
     document["edges"]["order"] = changes.get("order", ["l", "t", "r", "b"])
-    return Layout(description=structure(OnnxDescription, document, "here"), columns=(0, 1))
+    return structure(OnnxDescription, document, "here")
+
+
+def read(
+    description: OnnxDescription, tensors: dict[str, Tensor], columns: tuple[int, ...] = (0, 1)
+) -> RawOutputs:
+    return read_outputs(description, columns, tensors, HW)
 
 
 def rows(maps: list[Tensor]) -> Tensor:
     return torch.cat([level.flatten(2).mT for level in maps], dim=1)
 
 
-def check_equal(layout: Layout, tensors: dict[str, Tensor]) -> None:
-    raw = layout.read(tensors, HW)
+def check_equal(layout: OnnxDescription, tensors: dict[str, Tensor]) -> None:
+    raw = read(layout, tensors)
     torch.testing.assert_close(raw.cls_logits, rows(CLS))
     torch.testing.assert_close(raw.edge_logits, rows(EDGES).reshape(IMAGES, -1, 4, BINS))
     assert raw.sizes == tuple((side, side) for side in SIDES)
@@ -96,36 +102,34 @@ def test_channels_in_two_axes() -> None:
 
 def test_a_softmax_is_undone_but_for_a_constant_and_never_assumed() -> None:
     softened = rows(EDGES).reshape(IMAGES, -1, 4, BINS).softmax(-1).flatten(2)
-    raw = replace_edges(described(), activation="softmax").read({"c": rows(CLS), "e": softened}, HW)
+    raw = read(replace_edges(described(), activation="softmax"), {"c": rows(CLS), "e": softened})
     expected = rows(EDGES).reshape(IMAGES, -1, 4, BINS)
     for temperature in (1, 10):
         torch.testing.assert_close(
             (raw.edge_logits / temperature).softmax(-1), (expected / temperature).softmax(-1)
         )
     with pytest.raises(TeacherError, match=r"edges\.activation: expected 'softmax', for the bins of an edge"):
-        described().read({"c": rows(CLS), "e": softened}, HW)
+        read(described(), {"c": rows(CLS), "e": softened})
     with pytest.raises(TeacherError, match=r"edges\.activation: expected 'none', for the bins of an edge"):
-        replace_edges(described(), activation="softmax").read({"c": rows(CLS), "e": rows(EDGES)}, HW)
+        read(replace_edges(described(), activation="softmax"), {"c": rows(CLS), "e": rows(EDGES)})
 
 
-def replace_edges(read: Layout, /, **changes: Any) -> Layout:
-    edges = msgspec.structs.replace(read.description.edges, **changes)
-    return replace(read, description=msgspec.structs.replace(read.description, edges=edges))
+def replace_edges(description: OnnxDescription, /, **changes: Any) -> OnnxDescription:
+    return replace(description, edges=replace(description.edges, **changes))
 
 
 def test_a_sigmoid_is_undone() -> None:
     layout = described(activation="sigmoid")
-    raw = layout.read({"c": rows(CLS).sigmoid(), "e": rows(EDGES)}, HW)
+    raw = read(layout, {"c": rows(CLS).sigmoid(), "e": rows(EDGES)})
     torch.testing.assert_close(raw.cls_logits, rows(CLS), rtol=1e-4, atol=1e-4)
 
 
 def test_the_datasets_classes_are_picked_in_the_order_of_their_labels() -> None:
-    layout = replace(described(), columns=(1,))
-    raw = layout.read({"c": rows(CLS), "e": rows(EDGES)}, HW)
+    raw = read(described(), {"c": rows(CLS), "e": rows(EDGES)}, columns=(1,))
     torch.testing.assert_close(raw.cls_logits, rows(CLS)[..., 1:])
 
 
 @pytest.mark.parametrize("shape", [(IMAGES, 80, 2), (IMAGES, 84, 3), (IMAGES, 2, 84)])
 def test_a_tensor_of_another_shape_is_refused_with_its_name(shape: tuple[int, ...]) -> None:
     with pytest.raises(TeacherError, match=r"tensor 'c': expected 84 points of 2 channels for strides"):
-        described().read({"c": torch.zeros(shape), "e": rows(EDGES)}, HW)
+        read(described(), {"c": torch.zeros(shape), "e": rows(EDGES)})

@@ -170,7 +170,7 @@ def test_files_that_are_missing_broken_or_others_are_named(tmp_path: Path) -> No
 
 
 def test_a_category_that_the_teacher_does_not_know_is_named(clairvoyant: Path) -> None:
-    with pytest.raises(TeacherError, match=r"expected a class for the dataset's category 7 \(seven\)"):
+    with pytest.raises(TeacherError, match=r"classes: expected one class 'seven' \(id 7\) as in the dataset"):
         read_onnx(clairvoyant, (*TWO, Category(category_id=7, name="seven")))
 
 
@@ -215,5 +215,7 @@ def test_classes_of_other_names_or_in_another_order_are_refused(
         open_model(tmp_path / "teacher.json", swapped)
     read_onnx(clairvoyant, TWO)
     renamed = (Category(category_id=TWO[0].category_id, name="other"), *TWO[1:])
-    with pytest.raises(TeacherError, match=r"classes: expected class 'other' \(id \d\), but got"):
+    with pytest.raises(
+        TeacherError, match=r"classes: expected one class 'other' \(id \d\) as in the dataset, but got"
+    ):
         read_onnx(clairvoyant, renamed)
