@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.core.timing import timed_call
 from pipeline.detector.device import cache_workers, device, worker_environments
 from pipeline.teacher.config import CacheConfig
+from pipeline.teacher.dense import probe_dense
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
 from pipeline.teacher.run import fill_store, layout_store, require_disk
@@ -39,6 +41,9 @@ def main() -> None:
         processes=os.cpu_count() or 1,
         progress=show_progress,
     )
+    if config.dense:
+        run = setup.load_teacher(device()).run
+        layout = replace(layout, dense_row_bytes=probe_dense(run, setup.view_set, layout.schema))
     with os_errors_as_output_error(SCRATCH):
         SCRATCH.mkdir(exist_ok=True)
     require_disk(layout, SCRATCH)

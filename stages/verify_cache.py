@@ -39,7 +39,7 @@ def main() -> None:
     # An older format says the same, coded otherwise.
     check_equal(store.fingerprint, {**setup.fingerprint, "format_version": store.schema.format_version})
     # What a lower precision costs is a part of what is measured.
-    teacher = replace(setup.load_teacher(device()), precision="float32")
+    teacher = replace(setup.load_teacher(device()), precision="float32", dense=None)
     keys = sample_keys(store.keys, config.views, config.seed)
     fidelity = measure_fidelity(store, setup.view_set, teacher, config, keys)
     logger.info(

@@ -133,6 +133,9 @@ def _check_students(recipe: Recipe) -> None:
         strides = onnx.points.strides
         taught = {"levels": len(strides), "reg_max": onnx.edges.bins - 1}
     for name, student in recipe.students.items():
+        if student.loss.reads_dense and recipe.cache.dense is None:
+            needs = f"{{floor: 0.005}} for the terms bckd_cls and bckd_box of students.{name}"
+            raise _mismatch(recipe.path, "cache_teacher.dense", needs, None)
         for key, expected in taught.items():
             got = getattr(student.detector, key)
             if got != expected:

@@ -32,7 +32,8 @@ from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
 from pipeline.teacher.run import StoreLayout, layout_store, write_store
 from pipeline.teacher.times import StoreTimes
-from pipeline.training.batches import Batch
+from pipeline.training.batches import Batch, DenseTeacher
+from pipeline.training.criterion import integral
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.label_source import LabelSource
 from pipeline.training.loop import build_for_training
@@ -146,6 +147,7 @@ def probe_machine(
         batch_size=cache.batch_size,
         device=machine.device,
         precision=cache.forward_precision,
+        dense=cache.dense,
     )
     plan = ViewSet(
         manifest=manifest,
@@ -266,7 +268,7 @@ class StudentSteps:
         self._sources: dict[str, TargetSource[Any]] = {
             PLAIN: StoreSource(store=store, read_logits=False),
             ONLINE: LabelSource(view_set=plan),
-            STORED: StoreSource(store=store, read_logits=True),
+            STORED: StoreSource(store=store, read_logits=True, read_dense=config.loss.reads_dense),
         }
         self._manifest, self._conventions, self._store = plan.manifest, plan.conventions, store
 
@@ -341,4 +343,9 @@ def ask(teacher: LogitExtractor, batch: Batch) -> ExactTeacherBatch:
     return ExactTeacherBatch(
         edges=raw.edge_logits[targets.image, targets.index].float(),
         classes=raw.cls_logits[main_image, main_index].float(),
+        dense=DenseTeacher(
+            classes=raw.cls_logits, scores=None, distances=integral(raw.edge_logits.float()), unit=1.0
+        )
+        if teacher.dense
+        else None,
     )

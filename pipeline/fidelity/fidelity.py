@@ -86,7 +86,7 @@ def measure_fidelity(
     fidelity = _compare(len(keys), exact, approximate, config)
     if exceeded_bound(fidelity, config) is None:
         return fidelity
-    return replace(fidelity, remedy=_find_remedy(store.schema, views, live, config))
+    return replace(fidelity, remedy=_find_remedy(replace(store.schema, dense=None), views, live, config))
 
 
 def _compare(

@@ -1,5 +1,7 @@
 """Weights and temperatures of the distillation losses."""
 
+from typing import ClassVar
+
 from pipeline.core.config import NonNegative, Positive, Section
 
 
@@ -16,13 +18,24 @@ class DistillationConfig(Section, frozen=True, kw_only=True):
     """Localization distillation on the valuable region (0.25)."""
     kd_weight: NonNegative = 0.0
     """Class distillation on the main region (10; a mean over the classes, so their number matters)."""
+    bckd_cls_weight: NonNegative = 0.0
+    """BCKD's class term at every position (1 in its paper); needs a store with ``cache_teacher.dense``."""
+    bckd_box_weight: NonNegative = 0.0
+    """BCKD's box term, likewise (4)."""
+
+    WEIGHTS: ClassVar = ("ld_weight", "vlr_weight", "kd_weight", "bckd_cls_weight", "bckd_box_weight")
 
     @property
     def terms(self) -> int:
         """Number of terms that are computed; each needs the teacher's outputs."""
-        return sum(weight > 0 for weight in (self.ld_weight, self.vlr_weight, self.kd_weight))
+        return sum(getattr(self, name) > 0 for name in self.WEIGHTS)
 
     @property
     def reads_teacher(self) -> bool:
         """Whether any term needs the teacher's outputs."""
         return self.terms > 0
+
+    @property
+    def reads_dense(self) -> bool:
+        """Whether any term needs the teacher's outputs at every position."""
+        return self.bckd_cls_weight > 0 or self.bckd_box_weight > 0

@@ -7,6 +7,11 @@ over one GPU's images, so they grow with the images per GPU, of which the publis
 are means over the images times 2 (:data:`REFERENCE_IMAGES`): equal to the reference at its batch, and the
 same for any other. Unlike there, the class KD on the valuable region does not exist (the reference
 multiplies it by zero).
+
+BCKD's terms are divided by what divides ``loss_cls``, as in their reference (repository TinyTigerPan/BCKD):
+the positives of the whole batch, at least 1 an image. There a level on which no image of the GPU's batch has
+a positive is left out, so that an image's gradient depends on which others are beside it. Here no level is:
+on one without objects the teacher's scores are next to 0, and teach just that.
 """
 
 from dataclasses import dataclass
@@ -15,10 +20,11 @@ import torch
 from torch import Tensor
 
 from pipeline.detector.head import RawOutputs
+from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
 from pipeline.training.batches import BatchLabels, TeacherBatch
-from pipeline.training.criterion import LossNormalizers, MainPoints
+from pipeline.training.criterion import LossNormalizers, MainPoints, integral
 
 REFERENCE_IMAGES = 2
 """Images per GPU of the published runs, over which the reference sums."""
@@ -39,6 +45,10 @@ class DistillationLosses:
     """``Tensor[M]``: KL of the classes."""
     main_level: Tensor
     """``LongTensor[M]``: level of each main-region point."""
+    bckd_cls: Tensor
+    """``Tensor[B, N]``: BCKD's class term, 0 at invalid cells."""
+    bckd_box: Tensor
+    """``Tensor[B, N]``: BCKD's box term with its weight, 0 at invalid cells."""
 
     def reduce(self, config: DistillationConfig, normalizers: LossNormalizers) -> dict[str, Tensor]:
         """The weighted and normalized terms, 0-d each.
@@ -47,10 +57,15 @@ class DistillationLosses:
         """
         per_image = REFERENCE_IMAGES / normalizers.images
         per_level = 1 / normalizers.main_per_level[self.main_level]
+        bckd = {
+            "loss_bckd_cls": config.bckd_cls_weight * self.bckd_cls.sum() / normalizers.positives,
+            "loss_bckd_box": config.bckd_box_weight * self.bckd_box.sum() / normalizers.positives,
+        }
         return {
             "loss_ld": config.ld_weight * self.ld.sum() * per_image,
             "loss_ld_vlr": config.vlr_weight * self.vlr.sum() * per_image,
             "loss_kd": config.kd_weight * (self.kd * per_level).sum(),
+            **(bckd if config.reads_dense else {}),
         }
 
 
@@ -62,7 +77,8 @@ def distillation_losses(
     config: DistillationConfig,
 ) -> DistillationLosses:
     """Distillation losses of a batch; terms of weight 0 are left out (empty)."""
-    teacher_edges = teacher.edge_logits()
+    reads_edges = config.ld_weight > 0 or config.vlr_weight > 0
+    teacher_edges = teacher.edge_logits() if reads_edges else raw.edge_logits[:0]
     temperature = config.ld_temperature
     none = raw.edge_logits.new_zeros(0, dtype=torch.float32)
     ld, vlr, kd = none, none, none
@@ -76,9 +92,25 @@ def distillation_losses(
         vlr = divergence * targets.valuable_weight / VALUABLE_DIVISOR
     if config.kd_weight:
         kd = kd_divergence(main.cls_logits, teacher.cls_logits(), config.kd_temperature)
+    bckd_cls, bckd_box = _bckd(raw, targets, teacher, config) if config.reads_dense else (none, none)
     return DistillationLosses(
         ld=ld,
         vlr=vlr,
         kd=kd,
         main_level=targets.level[targets.main] if config.kd_weight else targets.level[:0],
+        bckd_cls=bckd_cls,
+        bckd_box=bckd_box,
     )
+
+
+def _bckd(
+    raw: RawOutputs, targets: BatchLabels, teacher: TeacherBatch, config: DistillationConfig
+) -> tuple[Tensor, Tensor]:
+    """BCKD's class and box terms, ``Tensor[B, N]`` each."""
+    dense = teacher.dense
+    assert dense is not None, "the source reads the teacher at all positions"
+    cls, weight = bckd_cls_loss(raw.cls_logits, dense.classes, dense.scores)
+    if not config.bckd_box_weight:
+        return cls * targets.valid, cls.new_zeros(0)
+    boxes = bckd_box_loss(integral(raw.edge_logits.float()), dense.distances.float() * dense.unit)
+    return cls * targets.valid, boxes * weight * targets.valid

@@ -1,7 +1,7 @@
 """A student's targets from a store, and the handshake that the store is the right one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.core.errors import ConfigError
@@ -9,11 +9,12 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import stored_teacher_batch
+from pipeline.student.teacher_batch import dense_teacher, stored_teacher_batch
 from pipeline.training.batches import TeacherBatch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, choose_view
 from pipeline.views.manifest import Manifest
+from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, ViewKey
 
 
@@ -24,6 +25,8 @@ class StoreSource:
     store: TargetStore
     read_logits: bool
     """Whether the teacher's outputs are read; a plain student needs the regions alone."""
+    read_dense: bool = False
+    """Whether those at all positions are read as well."""
 
     @property
     def conventions(self) -> Conventions:
@@ -49,11 +52,15 @@ class StoreSource:
         if not self.read_logits:
             return self.store.view(key), None
         stored = self.store.read(key)
+        if self.read_dense:
+            stored = replace(stored, dense=self.store.read_dense(key))
         return stored.view, stored
 
-    def collate(self, outputs: Sequence[StoredView]) -> TeacherBatch:
-        """Codes of a batch, one view after another."""
-        return stored_teacher_batch(outputs)
+    def collate(self, outputs: Sequence[StoredView], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
+        """Codes of a batch, one view after another; the dense ones at their place in its grid."""
+        batch = stored_teacher_batch(outputs)
+        dense = [view.dense for view in outputs if view.dense]
+        return replace(batch, dense=dense_teacher(dense, padded_hw, grid)) if dense else batch
 
 
 def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manifest: Manifest) -> None:

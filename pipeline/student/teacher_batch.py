@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.codec.dense import BOX_UNITS
 from pipeline.codec.edges import CODE_OF_ZERO, EDGES, cosine_basis
-from pipeline.store.reader.stored import StoredView
-from pipeline.training.batches import TeacherBatch, concat_to_tensor
+from pipeline.store.reader.stored import StoredDense, StoredView
+from pipeline.training.batches import DenseTeacher, TeacherBatch, concat_to_tensor
+from pipeline.views.pyramid import Grid, Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,23 @@ class QuantizedTeacherBatch(TeacherBatch):
     def cls_logits(self) -> Tensor:
         """``Tensor[M, C]`` float32."""
         return self.cls_codes.float() * self.cls_step
+
+
+def dense_teacher(parts: Sequence[StoredDense], padded_hw: Sequence[Size], grid: Grid) -> DenseTeacher:
+    """Outputs of views of ``padded_hw`` px at their place in the ``grid`` of a batch; zeros elsewhere."""
+    first = parts[0]
+    classes = np.zeros((len(parts), len(grid), first.classes.shape[1]), first.classes.dtype)
+    # Torch has next to no operation for uint16; a distance of 1,024 strides does not exist.
+    distances = np.zeros((len(parts), len(grid), EDGES), np.float32 if first.scores is None else np.int16)
+    for place, (part, size) in enumerate(zip(parts, padded_hw, strict=True)):
+        valid = grid.valid(size)
+        classes[place, valid], distances[place, valid] = part.classes, part.distances
+    return DenseTeacher(
+        classes=torch.from_numpy(classes),
+        scores=None if first.scores is None else torch.from_numpy(first.scores),
+        distances=torch.from_numpy(distances),
+        unit=1.0 if first.scores is None else 1 / BOX_UNITS,
+    )
 
 
 @cache

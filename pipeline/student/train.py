@@ -27,7 +27,8 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
 
     Raises:
         CacheError: the store does not fit the student or the dataset.
-        ConfigError: the student trains for more epochs than the store has views for.
+        ConfigError: the student trains for more epochs than the store has views for, or reads the teacher
+            at more positions.
     """
     require_fit(store.fingerprint, config.detector, manifest)
     planned, epochs = planned_epochs(store.fingerprint), config.train.epochs
@@ -36,7 +37,12 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
             f"train.epochs: expected at most {planned}, for the store holds the views of so many epochs, "
             f"but got {epochs}; train for fewer, or raise cache_teacher.views.epochs and write the store anew"
         )
-    return StoreSource(store=store, read_logits=config.loss.reads_teacher)
+    if config.loss.reads_dense and store.schema.dense is None:
+        raise ConfigError(
+            "loss.bckd_cls_weight, bckd_box_weight: expected 0, for the store holds the teacher at kept "
+            "points alone; set cache_teacher.dense: {floor: 0.005} and write it anew"
+        )
+    return StoreSource(store=store, read_logits=config.loss.reads_teacher, read_dense=config.loss.reads_dense)
 
 
 def train_student(

@@ -1,5 +1,6 @@
 """What a store holds."""
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.core.config import Count, Section
 from pipeline.detector.config import NetworkPrecision
@@ -13,6 +14,8 @@ class CacheConfig(Section, frozen=True, kw_only=True):
     views: Views
     precision: Precision
     regions: RegionsConfig = RegionsConfig()
+    dense: DensePrecision | None = None
+    """The teacher at every point of every view as well, for students with BCKD's terms."""
     views_per_partition: Count = 512
     """Views in one unit of work, of commit and of repair."""
     batch_size: Count = 32

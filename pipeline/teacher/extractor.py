@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import TeacherError
 from pipeline.core.prefetch import Prefetcher
 from pipeline.detector.amp import autocast
 from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
+from pipeline.teacher.dense import dense_outputs
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
 from pipeline.views.pyramid import Grid
@@ -70,6 +72,8 @@ class LogitExtractor:
     device: torch.device
     precision: NetworkPrecision
     """The forward pass has this one; outputs are float32."""
+    dense: DensePrecision | None = None
+    """How the outputs at *all* positions are kept, if they are."""
 
     def __post_init__(self) -> None:
         self.model.to_inference(self.device)
@@ -125,7 +129,11 @@ class LogitExtractor:
         cls_logits = _select(raw.cls_logits, main)
         edges = np.split(edge_logits, np.cumsum([len(view.points) for view in batch])[:-1])
         classes = np.split(cls_logits, np.cumsum([view.points.main_count for view in batch])[:-1])
-        targets = [SoftTargets(edge_logits=e, cls_logits=c) for e, c in zip(edges, classes, strict=True)]
+        dense = dense_outputs(raw, batch, self.dense) if self.dense else [None] * len(batch)
+        targets = [
+            SoftTargets(edge_logits=e, cls_logits=c, dense=d)
+            for e, c, d in zip(edges, classes, dense, strict=True)
+        ]
         for soft, view in zip(targets, batch, strict=True):
             require_finite(soft, view)
         return targets

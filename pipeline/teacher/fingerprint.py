@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.model import ModelSpec
@@ -20,6 +21,7 @@ def store_fingerprint(
     precision: Precision,
     batch_size: int,
     forward_precision: NetworkPrecision,
+    dense: DensePrecision | None = None,
 ) -> dict[str, Any]:
     """The fingerprint of a store, as nested plain values, of which ``architecture`` is made as well."""
     # Named only where it is lower: stores from before it could be chosen are in float32, and stay good.
@@ -43,4 +45,5 @@ def store_fingerprint(
             **lower,
         },
         "views": view_set.views.to_json(),
+        **({"dense": dense.to_json()} if dense else {}),
     }

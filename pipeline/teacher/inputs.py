@@ -42,6 +42,7 @@ class StoreInputs:
             self.config.precision,
             self.config.batch_size,
             self.config.forward_precision,
+            self.config.dense,
         )
 
     def load_teacher(self, device: torch.device) -> LogitExtractor:
@@ -56,6 +57,7 @@ class StoreInputs:
             batch_size=self.config.batch_size,
             device=device,
             precision=self.config.forward_precision,
+            dense=self.config.dense,
         )
 
 

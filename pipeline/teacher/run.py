@@ -46,6 +46,8 @@ class StoreLayout:
 
     schema: StoreSchema
     table: ViewIndex
+    dense_row_bytes: float | None = None
+    """What a position takes in the dense arrays, see ``dense.probe_dense``."""
 
 
 def layout_store(
@@ -70,6 +72,7 @@ def layout_store(
         views_per_partition=config.views_per_partition,
         fingerprint=fingerprint,
         provenance=provenance,
+        dense=config.dense,
     )
     return StoreLayout(schema=schema, table=table)
 
@@ -85,7 +88,8 @@ def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
     Raises:
         CacheError: Names what is needed and what is free.
     """
-    expected, free = estimate_bytes(layout.schema, layout.table), shutil.disk_usage(scratch_root).free
+    expected = estimate_bytes(layout.schema, layout.table, layout.dense_row_bytes)
+    free = shutil.disk_usage(scratch_root).free
     begun = scratch_folder(layout, scratch_root) / writer.STORE_FOLDER
     written = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
     logger.info(

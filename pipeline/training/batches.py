@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import normalize_images, stack_images
-from pipeline.views.pyramid import Pyramid, Size
+from pipeline.views.pyramid import Grid, Pyramid, Size
 from pipeline.views.types import LabeledView
 
 T = TypeVar("T")
@@ -69,8 +69,24 @@ class BatchLabels(TensorData):
     """``Tensor[P]``: VLR weight; 0 outside the valuable region."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DenseTeacher(TensorData):
+    """A teacher's outputs at all positions of a batch; anything at invalid cells."""
+
+    classes: Tensor
+    """``ByteTensor[B, N, C]`` of codes, or float logits."""
+    scores: Tensor | None
+    """``Tensor[codes]``: the score of each code; ``None`` for logits."""
+    distances: Tensor
+    """``Tensor[B, N, 4]`` to the edges l, t, r, b, in ``unit`` strides."""
+    unit: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherBatch(TensorData):
     """A teacher's outputs at a batch's points, wherever they come from."""
+
+    dense: DenseTeacher | None = None
 
     @abstractmethod
     def edge_logits(self) -> Tensor:
@@ -112,16 +128,17 @@ def collate(
     examples: Sequence[Example[T]],
     pyramid: Pyramid,
     batch_hw: Size,
-    collate_teacher: Callable[[Sequence[T]], TeacherBatch],
+    collate_teacher: Callable[[Sequence[T], Sequence[Size], Grid], TeacherBatch],
 ) -> Batch:
     """Pad examples to ``batch_hw`` px and place their points; a teacher only if every example has one."""
     outputs = [example.teacher for example in examples if example.teacher is not None]
     pixels, sizes_hw = stack_images([example.pixels for example in examples], batch_hw)
+    padded, grid = [example.view.geometry.padded_hw for example in examples], pyramid.grid(batch_hw)
     return Batch(
         pixels=pixels,
         sizes_hw=sizes_hw,
         targets=batch_labels([example.view for example in examples], batch_hw, pyramid),
-        teacher=collate_teacher(outputs) if len(outputs) == len(examples) else None,
+        teacher=collate_teacher(outputs, padded, grid) if len(outputs) == len(examples) else None,
     )
 
 

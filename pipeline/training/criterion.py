@@ -139,17 +139,22 @@ def detection_losses(
     # In units of the level's stride, as distances are.
     centers = targets.points_xy / targets.strides[:, None]
     goals = targets.boxes_xyxy / targets.strides[:, None]
-    bins = main.edge_logits.shape[-1]
-    distances = main.edge_logits.softmax(dim=-1) @ torch.arange(bins, device=main.edge_logits.device).float()
-    predicted = decode_boxes(centers, distances)
+    predicted = decode_boxes(centers, integral(main.edge_logits))
     goal = torch.zeros_like(raw.cls_logits, dtype=torch.float32)
     quality = aligned_iou(predicted.detach(), goals)
     goal[targets.image[targets.main], targets.index[targets.main], targets.labels] = quality
-    edge_goals = encode_distances(centers, goals, bins - 1 - TARGET_MARGIN)
+    edge_goals = encode_distances(centers, goals, main.edge_logits.shape[-1] - 1 - TARGET_MARGIN)
     return DetectionLosses(
         cls=quality_focal_loss(raw.cls_logits.float(), goal) * targets.valid,
         box=box_loss(predicted, goals) * main.score,
         dfl=distribution_focal_loss(main.edge_logits, edge_goals).mean(dim=1) * main.score,
+    )
+
+
+def integral(edge_logits: Tensor) -> Tensor:
+    """Expected distances ``Tensor[..., 4]`` in strides, of ``Tensor[..., 4, bins]``."""
+    return (
+        edge_logits.softmax(dim=-1) @ torch.arange(edge_logits.shape[-1], device=edge_logits.device).float()
     )
 
 

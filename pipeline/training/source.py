@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 from pipeline.training.batches import TeacherBatch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
+from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, ViewKey
 
 T = TypeVar("T")
@@ -36,6 +37,6 @@ class TargetSource(Protocol[T]):
         """One view, and the teacher's outputs at its points, if there are any."""
         ...
 
-    def collate(self, outputs: Sequence[T]) -> TeacherBatch:
-        """The teacher's outputs at a batch's points from those at its views'."""
+    def collate(self, outputs: Sequence[T], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
+        """The teacher's outputs at a batch's points from those at its views', of ``padded_hw`` px each."""
         ...

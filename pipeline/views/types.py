@@ -78,6 +78,21 @@ class LabeledView:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class DenseOutputs:
+    """A teacher's outputs at all ``n`` positions of one view, level after level.
+
+    Attributes:
+        classes: (n, C) uint8 codes of ``codec.dense``; if lossless, float32 logits.
+        distances: (n, 4) uint16 in units of 1/32 stride; if lossless, float32 in strides.
+        tail_units: Sum of the log-odds of code 0, in 1/1024.
+    """
+
+    classes: NDArray[np.uint8] | NDArray[np.float32]
+    distances: NDArray[np.uint16] | NDArray[np.float32]
+    tail_units: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SoftTargets:
     """A teacher's outputs at the points of one view, in their order."""
 
@@ -85,6 +100,8 @@ class SoftTargets:
     """``(P, 4, bins)``."""
     cls_logits: NDArray[np.float32]
     """``(M, C)``, at the main region."""
+    dense: DenseOutputs | None = None
+    """At all positions, where a store holds them."""
 
     def __post_init__(self) -> None:
         edges, classes = self.edge_logits, self.cls_logits

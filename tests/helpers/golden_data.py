@@ -29,6 +29,8 @@ from pipeline.views.types import LabeledView, ViewGeometry, ViewKey
 
 FOLDER = Path(os.environ.get("LD_GOLDEN", Path(__file__).parents[1] / "golden/data"))
 """The recorded set; another one of the same layout runs through the same tests."""
+BCKD = Path(os.environ.get("LD_GOLDEN_BCKD", Path(__file__).parents[1] / "golden/bckd"))
+"""Likewise, of BCKD."""
 
 STRIDES = (8, 16, 32, 64, 128)
 PYRAMID = Pyramid(STRIDES, 0.0)
@@ -41,19 +43,19 @@ REFERENCE_CONFIG = DistillationConfig(
 Arrays = dict[str, Tensor]
 
 
-def cases(pattern: str, holding: str | None = None) -> list[object]:
+def cases(pattern: str, holding: str | None = None, folder: Path = FOLDER) -> list[object]:
     """Parameters of a test: the files of a kind, all of them or those that hold an array.
 
     Raises:
         FileNotFoundError: there is none; a test that collects nothing would look like one that passes.
     """
-    paths = sorted(FOLDER.glob(pattern))
+    paths = sorted(folder.glob(pattern))
     if holding is not None:
         paths = [path for path in paths if holding in np.load(path).files]
     if not paths:
         wanted = pattern if holding is None else f"{pattern} holding {holding!r}"
-        raise FileNotFoundError(f"{FOLDER}: expected golden files {wanted}, but there are none (LD_GOLDEN)")
-    return [pytest.param(path, id=path.relative_to(FOLDER).as_posix()) for path in paths]
+        raise FileNotFoundError(f"{folder}: expected golden files {wanted}, but there are none (LD_GOLDEN)")
+    return [pytest.param(path, id=path.relative_to(folder).as_posix()) for path in paths]
 
 
 def load(path: Path) -> Arrays:

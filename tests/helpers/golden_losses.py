@@ -76,7 +76,8 @@ def _detection_at(losses: DetectionLosses, targets: BatchLabels, level: int) -> 
 
 def _distillation_at(losses: DistillationLosses, targets: BatchLabels, level: int) -> DistillationLosses:
     main = losses.main_level == level
-    return DistillationLosses(
+    return replace(
+        losses,
         ld=losses.ld[main],
         vlr=losses.vlr[targets.level == level],
         kd=losses.kd[main],

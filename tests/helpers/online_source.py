@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.regions.view_set import ViewSet
-from pipeline.student.teacher_batch import ExactTeacherBatch
+from pipeline.store.reader.stored import StoredDense
+from pipeline.student.teacher_batch import ExactTeacherBatch, dense_teacher
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.training.batches import TeacherBatch, concat_to_tensor
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
+from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 
@@ -48,9 +50,15 @@ class OnlineSource:
         (outputs,) = self.teacher.run([planned])
         return planned, outputs
 
-    def collate(self, outputs: Sequence[SoftTargets]) -> TeacherBatch:
+    def collate(self, outputs: Sequence[SoftTargets], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
         """Logits of a batch, one view after another."""
+        dense = [
+            StoredDense(classes=view.dense.classes, distances=view.dense.distances, scores=None)
+            for view in outputs
+            if view.dense
+        ]
         return ExactTeacherBatch(
+            dense=dense_teacher(dense, padded_hw, grid) if dense else None,
             edges=concat_to_tensor([view.edge_logits for view in outputs], np.float32),
             classes=concat_to_tensor([view.cls_logits for view in outputs], np.float32),
         )

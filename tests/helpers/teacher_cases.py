@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from shapes_dataset import write_dataset
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import ShapesConfig
@@ -53,7 +54,7 @@ def small_plan(folder: Path, images: int = 5) -> ViewSet:
     )
 
 
-def small_teacher(manifest: Manifest, seed: int = 0) -> LogitExtractor:
+def small_teacher(manifest: Manifest, seed: int = 0, dense: DensePrecision | None = None) -> LogitExtractor:
     torch.manual_seed(seed)
     model = GFL(DETECTOR)
     # Random heads say almost nothing; louder ones make distributions that differ.
@@ -61,12 +62,21 @@ def small_teacher(manifest: Manifest, seed: int = 0) -> LogitExtractor:
         model.bbox_head.gfl_reg.weight.mul_(60)
         model.bbox_head.gfl_cls.weight.mul_(60)
     return LogitExtractor(
-        model=model, manifest=manifest, batch_size=3, device=torch.device("cpu"), precision="float32"
+        model=model,
+        manifest=manifest,
+        batch_size=3,
+        device=torch.device("cpu"),
+        precision="float32",
+        dense=dense,
     )
 
 
 def small_store_plan(
-    plan: ViewSet, precision: Precision, weights: str = "w", views_per_partition: int = 4
+    plan: ViewSet,
+    precision: Precision,
+    weights: str = "w",
+    views_per_partition: int = 4,
+    dense: DensePrecision | None = None,
 ) -> StoreLayout:
     config = CacheConfig(
         views=plan.views,
@@ -75,6 +85,7 @@ def small_store_plan(
         views_per_partition=views_per_partition,
         batch_size=3,
         forward_precision="float32",
+        dense=dense,
     )
     spec = gfl_spec(DETECTOR, plan.conventions)
     return layout_store(
@@ -83,7 +94,7 @@ def small_store_plan(
         num_classes=DETECTOR.num_classes,
         bins=DETECTOR.bins,
         fingerprint=store_fingerprint(
-            plan, spec, DETECTOR.to_json(), weights, precision, config.batch_size, "float32"
+            plan, spec, DETECTOR.to_json(), weights, precision, config.batch_size, "float32", dense
         ),
         provenance={},
         processes=1,

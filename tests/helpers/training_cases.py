@@ -7,6 +7,7 @@ import torch
 from msgspec.structs import replace
 from teacher_cases import DETECTOR, small_plan, small_store_plan, small_teacher
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.detector.gfl import GFL
 from pipeline.losses.config import DistillationConfig
@@ -42,16 +43,21 @@ def student(loss: DistillationConfig, **train: Any) -> StudentConfig:
 
 
 def store_of(
-    folder: Path, precision: Precision, teacher_seed: int = 0, plan: ViewSet | None = None
+    folder: Path,
+    precision: Precision,
+    teacher_seed: int = 0,
+    plan: ViewSet | None = None,
+    dense: DensePrecision | None = None,
 ) -> TargetStore:
     """A store of a few images, written at the first call."""
     plan = plan or small_plan(folder, IMAGES)
-    output = folder / f"{'lossless' if precision.lossless else 'quantized'}_{teacher_seed}.zarr"
+    kind = f"{'lossless' if precision.lossless else 'quantized'}{'_dense' if dense else ''}"
+    output = folder / f"{kind}_{teacher_seed}.zarr"
     if not output.exists():
         write_store(
-            small_store_plan(plan, precision, f"w{teacher_seed}"),
+            small_store_plan(plan, precision, f"w{teacher_seed}", dense=dense),
             plan,
-            small_teacher(plan.manifest, teacher_seed),
+            small_teacher(plan.manifest, teacher_seed, dense),
             scratch_root=folder,
             output=output,
             progress=lambda items, _total, _label: items,

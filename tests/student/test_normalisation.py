@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from pipeline.detector.head import RawOutputs
@@ -182,6 +183,8 @@ def hand_made_losses() -> DistillationLosses:
         vlr=torch.tensor([0.5, 1.5, 0.0, 2.0]),
         kd=torch.tensor([1.0, 3.0, 5.0]),
         main_level=torch.tensor([0, 0, 2]),
+        bckd_cls=torch.tensor([[1.0, 0.0], [2.0, 6.0]]),
+        bckd_box=torch.tensor([[0.0, 3.0], [0.0, 0.0]]),
     )
 
 
@@ -202,6 +205,14 @@ def test_equals_the_reference_at_its_batch() -> None:
         "loss_ld_vlr": 1.0,
         "loss_kd": 70.0,
     }
+
+
+def test_terms_at_every_position_are_divided_as_the_class_loss_is() -> None:
+    """``1 * 9 / 3`` and ``4 * 3 / 3``, and there is no such term where its weight is 0."""
+    config = replace(CONFIG, bckd_cls_weight=1.0, bckd_box_weight=4.0)
+    terms = hand_made_losses().reduce(config, normalizers_for(16))
+    assert (terms["loss_bckd_cls"].item(), terms["loss_bckd_box"].item()) == (3.0, 4.0)
+    assert "loss_bckd_cls" not in hand_made_losses().reduce(CONFIG, normalizers_for(16))
 
 
 @pytest.mark.parametrize("images", [1, 4, 16])

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from training_cases import (
 )
 from training_cases import trained as trained_run
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import ConfigError
 from pipeline.detector.gfl import GFL
 from pipeline.regions.view_set import ViewSet
@@ -31,6 +33,7 @@ from pipeline.student.train import stored_targets, train_student
 from pipeline.training.dataset import epoch_batches
 from pipeline.views.geometry import PerEpochViewsConfig
 
+BCKD = msgspec.structs.replace(FULL, bckd_cls_weight=1.0, bckd_box_weight=4.0)
 ROUNDING = 1e-6
 """What twenty steps make of sums in another order."""
 
@@ -60,8 +63,8 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path
     assert not same_weights(trained(student(FULL), one, plan), trained(student(FULL), other, plan))
 
 
-def trained_online(config: StudentConfig, plan: ViewSet) -> GFL:
-    teacher = replace(small_teacher(plan.manifest), batch_size=1)
+def trained_online(config: StudentConfig, plan: ViewSet, dense: DensePrecision | None = None) -> GFL:
+    teacher = replace(small_teacher(plan.manifest, dense=dense), batch_size=1)
     source = OnlineSource(view_set=plan, teacher=teacher)
     return train_student(config, source, plan.manifest, machine=HERE, label="online").model
 
@@ -77,6 +80,29 @@ def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_
     assert relative_difference(cached, online) < ROUNDING
     quantized = trained(config, store_of(tmp_path, QUANTIZED), plan)
     assert ROUNDING < relative_difference(quantized, online) < 1e-2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_terms_at_every_position_are_the_same_from_a_lossless_store_and_from_the_teacher(
+    tmp_path: Path,
+) -> None:
+    plan, exact = small_plan(tmp_path, IMAGES), DensePrecision(floor=0)
+    config = student(BCKD, epochs=5)
+    cached = trained(config, store_of(tmp_path, LOSSLESS, dense=exact), plan)
+    online = trained_online(config, plan, exact)
+    assert relative_difference(cached, online) < ROUNDING
+    assert (
+        relative_difference(cached, trained(student(FULL, epochs=5), store_of(tmp_path, LOSSLESS), plan))
+        > 1e-3
+    )
+    quantized = trained(config, store_of(tmp_path, QUANTIZED, dense=DensePrecision()), plan)
+    assert ROUNDING < relative_difference(quantized, online) < 1e-2
+
+
+def test_a_student_that_reads_every_position_refuses_a_store_of_kept_points(tmp_path: Path) -> None:
+    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    with pytest.raises(ConfigError, match=r"bckd_cls_weight.* cache_teacher\.dense: \{floor: 0\.005\}"):
+        stored_targets(student(BCKD), store, plan.manifest)
 
 
 def per_epoch_plan(folder: Path, epochs: int) -> ViewSet:

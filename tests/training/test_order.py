@@ -13,6 +13,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import EpochSampler, epoch_batches
 from pipeline.training.processes import Placement, World
 from pipeline.views.geometry import ViewGeometry, choose_view
+from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, ViewKey
 
 BATCH = 4
@@ -40,7 +41,7 @@ class Shapes:
     def load(self, key: ViewKey) -> tuple[LabeledView, None]:
         raise NotImplementedError
 
-    def collate(self, outputs: Sequence[None]) -> TeacherBatch:
+    def collate(self, outputs: Sequence[None], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
         raise NotImplementedError
 
 

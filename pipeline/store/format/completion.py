@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -16,9 +16,31 @@ RECORDS_FOLDER = "partitions"
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PartitionStatistics:
+class Counts:
     """Counts of one view, one partition or one store: integers, so that sums do not depend on an order."""
+
+    @classmethod
+    def total(cls, parts: Iterable[Self]) -> Self:
+        """Their sum, field by field."""
+        parts = list(parts)
+        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]  # each is a dataclass
+        return cls(**{name: sum(getattr(part, name) for part in parts) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseStatistics(Counts):
+    """Of the dense arrays."""
+
+    rows: int
+    tail_entries: int
+    """Class codes that are 0."""
+    tail_units: int
+    """Sum of their log-odds, see ``codec.dense.TAIL_UNIT``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionStatistics(Counts):
+    """Of the views, boxes and kept points."""
 
     views: int
     boxes: int
@@ -31,11 +53,6 @@ class PartitionStatistics:
     edge_codes_clipped: int
     """Codes that saturated."""
     cls_codes_clipped: int
-
-    @classmethod
-    def total(cls, parts: Iterable["PartitionStatistics"]) -> "PartitionStatistics":
-        parts = list(parts)
-        return cls(**{field.name: sum(getattr(part, field.name) for part in parts) for field in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +68,13 @@ class PartitionRecord:
     shards: Mapping[str, FileDigest]
     marks: Mapping[str, str]
     statistics: PartitionStatistics
+    dense: DenseStatistics | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the same whatever the order in which shards were written."""
         document: dict[str, Any] = msgspec.to_builtins(self, order="deterministic")
+        if self.dense is None:
+            document.pop("dense", None)
         return document
 
 

@@ -1,9 +1,10 @@
 """The store's dimensions and arrays as data: what is written, before and apart from how."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.codec.edges import edge_columns
 from pipeline.codec.precision import Precision
 from pipeline.codec.weights import WeightCode
@@ -41,6 +42,10 @@ BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 IMAGE_ID, VIEW, GEOMETRY, EXTENT = "views/image_id", "views/view", "views/geometry", "views/extent"
 BOXES, LABELS = "boxes/xyxy", "boxes/label"
 REGION, EDGE_CODES, CLS_CODES = "points/region", "points/edge_codes", "main/cls_codes"
+DENSE_CLASSES, DENSE_BOXES = "dense/cls_codes", "dense/box_codes"
+
+DENSE_CHUNK_ROWS = 2048
+"""Rows of an inner chunk of the dense arrays; a view of 416 px has 3,598, one of 1333x800 18,529."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,24 @@ class ArraySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DenseLayout:
+    """Of a store that also holds the teacher at every position of every view."""
+
+    precision: DensePrecision
+    rows_per_shard: int
+    """Rows that a partition owns; whole chunks."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.precision.to_json(), "rows_per_shard": self.rows_per_shard}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "DenseLayout":
+        """Inverse of ``to_json``."""
+        precision = DensePrecision(floor=document["floor"])
+        return cls(precision=precision, rows_per_shard=document["rows_per_shard"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreSchema:
     """Everything that decides the layout of a store, and what the store was made from.
 
@@ -75,6 +98,7 @@ class StoreSchema:
         fingerprint: JSON; what the store was made from, see ``fingerprint.check_compatible``.
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
         format_version: One of ``READABLE_VERSIONS``.
+        dense: ``None`` where there are no dense arrays; then its JSON does not name them.
     """
 
     bins: int
@@ -90,6 +114,7 @@ class StoreSchema:
     fingerprint: Mapping[str, Any]
     provenance: Mapping[str, Any]
     format_version: int = FORMAT_VERSION
+    dense: DenseLayout | None = None
 
     def __post_init__(self) -> None:
         assert self.views_per_partition > 0
@@ -109,7 +134,8 @@ class StoreSchema:
 
     @property
     def formula(self) -> str:
-        return self.precision.formula(self.weight_code)
+        formula = self.precision.formula(self.weight_code)
+        return f"{formula} {self.dense.precision.formula}" if self.dense else formula
 
     @property
     def conventions(self) -> Conventions:
@@ -131,7 +157,9 @@ class StoreSchema:
     def to_json(self) -> dict[str, Any]:
         """Plain values; the version comes first."""
         plain = {"strides": list(self.strides), "precision": self.precision.to_json()}
-        return {"format_version": self.format_version} | asdict(self) | plain
+        document = {"format_version": self.format_version} | asdict(replace(self, dense=None)) | plain
+        del document["dense"]
+        return document | ({"dense": self.dense.to_json()} if self.dense else {})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "StoreSchema":
@@ -144,6 +172,7 @@ class StoreSchema:
         values = dict(document)
         values["strides"] = tuple(values["strides"])
         values["precision"] = Precision.from_json(values["precision"])
+        values["dense"] = DenseLayout.from_json(values["dense"]) if "dense" in values else None
         return cls(**values)
 
 
@@ -179,7 +208,25 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
         _sharded(REGION, "int32", len(REGION_COLUMNS), schema, REGION_COLUMNS),
         _sharded(EDGE_CODES, dtype, edge_columns(schema.bins, lossless=lossless), schema),
         _sharded(CLS_CODES, dtype, schema.num_classes, schema),
+        *(_dense_specs(schema, schema.dense) if schema.dense else ()),
     )
+
+
+def _dense_specs(schema: StoreSchema, dense: DenseLayout) -> Iterator[ArraySpec]:
+    rows, precision = dense.rows_per_shard, dense.precision
+    arrays = (
+        (DENSE_CLASSES, precision.class_dtype, schema.num_classes, ()),
+        (DENSE_BOXES, precision.box_dtype, 4, ("left", "top", "right", "bottom")),
+    )
+    for path, dtype, width, columns in arrays:
+        yield ArraySpec(
+            path=path,
+            dtype=dtype,
+            shape=(schema.partitions * rows, width),
+            chunks=(DENSE_CHUNK_ROWS, width),
+            shards=(rows, width),
+            columns=columns,
+        )
 
 
 def chunk_key(index: int, dimensions: int) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
 from pipeline.store.format import schema as layout
-from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.schema import DENSE_CHUNK_ROWS, DenseLayout, StoreSchema
 from pipeline.views.geometry import ResizeMode, ViewGeometry
 from pipeline.views.types import LabeledView, ViewKey
 
@@ -136,8 +137,11 @@ def make_schema(
     fingerprint: Mapping[str, Any],
     provenance: Mapping[str, Any],
     chunk_rows: int = layout.CHUNK_ROWS,
+    dense: DensePrecision | None = None,
 ) -> StoreSchema:
     """The schema of a store of these views: every size is known before the teacher starts."""
+    positions = position_counts(table.geometry, strides)
+    dense_rows = _shard_rows(positions, views_per_partition, DENSE_CHUNK_ROWS)
     return StoreSchema(
         bins=bins,
         num_classes=num_classes,
@@ -151,7 +155,24 @@ def make_schema(
         chunk_rows=chunk_rows,
         fingerprint=fingerprint,
         provenance=provenance,
+        dense=DenseLayout(precision=dense, rows_per_shard=dense_rows) if dense else None,
     )
+
+
+def position_counts(geometry: NDArray[np.int32], strides: Sequence[int]) -> NDArray[np.int64]:
+    """Positions of each view, (V,), from rows (V, 7) of ``views/geometry``: its rows in the dense arrays."""
+    padded_hw = geometry[:, 4:6].astype(np.int64)
+    cells = [(-(-padded_hw // stride)).prod(axis=1) for stride in strides]
+    return np.asarray(np.sum(cells, axis=0), np.int64)
+
+
+def dense_extents(schema: StoreSchema, geometry: NDArray[np.int32]) -> NDArray[np.int64]:
+    """(V, 2) first row and number of rows of each view in the dense arrays."""
+    assert schema.dense is not None, "the store has no dense arrays"
+    counts = position_counts(geometry, schema.strides)
+    before, partition = np.cumsum(counts) - counts, np.arange(len(counts)) // schema.views_per_partition
+    inside = before - before[partition * schema.views_per_partition]
+    return np.stack([inside + partition * schema.dense.rows_per_shard, counts], axis=1)
 
 
 def geometry_row(geometry: ViewGeometry) -> tuple[int, ...]:

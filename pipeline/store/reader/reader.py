@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codec.dense import decode_boxes
 from pipeline.codec.steps import edge_steps
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, short_repr
@@ -18,10 +19,10 @@ from pipeline.store.format import schema as layout
 from pipeline.store.format.attributes import REPAIR_HINT, read_attributes
 from pipeline.store.format.completion import PartitionRecord
 from pipeline.store.format.schema import StoreSchema, sharded_specs, table_specs
-from pipeline.store.format.table import geometry_from_row
+from pipeline.store.format.table import dense_extents, geometry_from_row
 from pipeline.store.reader.decoded import DecodedView
 from pipeline.store.reader.shards import ShardedRows, read_table
-from pipeline.store.reader.stored import StoredView
+from pipeline.store.reader.stored import StoredDense, StoredView, score_table
 from pipeline.views.classes import Category
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import KeptPoints, LabeledView, ViewKey
@@ -110,6 +111,9 @@ class TargetStore:
         records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
         marks = {name: mark for record in records for name, mark in record.marks.items()}
         self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(self.schema)}
+        if self.schema.dense:
+            self._dense_extent = dense_extents(self.schema, tables[layout.GEOMETRY])[present]
+            self._scores = score_table(self.schema.dense.precision, self.statistics)
 
     @classmethod
     def open(cls, path: Path | str) -> "TargetStore":
@@ -232,6 +236,21 @@ class TargetStore:
             edge_steps=edge_steps(schema.precision, schema.weight_code, region[:, 3], main_region),
             cls_codes=self._rows[layout.CLS_CODES].read(main, main_count),
             cls_step=schema.precision.cls_step,
+        )
+
+    def read_dense(self, key: ViewKey) -> StoredDense:
+        """The teacher at all positions of a view, of a store that holds it.
+
+        Raises:
+            CacheError: The view or the dense arrays are not stored, or its partition is damaged.
+        """
+        if self.schema.dense is None:
+            raise CacheError(f"{self.path}: expected a store with dense arrays, but it has none")
+        first, count = self._dense_extent[self._row(key)].tolist()
+        return StoredDense(
+            classes=self._rows[layout.DENSE_CLASSES].read(first, count),
+            distances=decode_boxes(self._rows[layout.DENSE_BOXES].read(first, count)),
+            scores=self._scores,
         )
 
     def _rows_of(self, image_id: int) -> range:

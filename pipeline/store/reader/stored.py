@@ -1,13 +1,46 @@
 """What a reader gives: one view with its codes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.classes import dequantize_classes
+from pipeline.codec.dense import BOX_UNITS, DensePrecision
 from pipeline.codec.edges import dequantize_edges
 from pipeline.views.types import LabeledView, SoftTargets
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredDense:
+    """The teacher at all ``n`` positions of one view, level after level.
+
+    Attributes:
+        classes: (n, C) uint8 codes; float32 logits if lossless.
+        distances: (n, 4) uint16 in 1/32 stride; float32 in strides if lossless.
+        scores: Score of each class code; ``None`` if lossless.
+    """
+
+    classes: NDArray[np.uint8] | NDArray[np.float32]
+    distances: NDArray[np.uint16] | NDArray[np.float32]
+    scores: NDArray[np.float32] | None
+
+    def class_scores(self) -> NDArray[np.float32]:
+        """(n, C) scores."""
+        scores = 1 / (1 + np.exp(-self.classes)) if self.scores is None else self.scores[self.classes]
+        return np.asarray(scores, np.float32)
+
+    def edge_distances(self) -> NDArray[np.float32]:
+        """(n, 4) distances from the point to the box's edges l, t, r, b, strides."""
+        unit = 1 if self.scores is None else BOX_UNITS
+        return np.asarray(self.distances / np.float32(unit), np.float32)
+
+
+def score_table(precision: DensePrecision, statistics: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """Score of each class code of a store; ``None`` if its logits are stored as they are."""
+    return None if precision.lossless else precision.scores(statistics["dense"]["tail_log_odds"])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,6 +53,7 @@ class StoredView:
         edge_steps: (P,) float32, the steps of ``dequantize_edges``; ``None`` if lossless.
         cls_codes: (M, C) int16; float32 logits if the store is lossless.
         cls_step: ``cls_logit = cls_code * cls_step``; ``None`` if lossless.
+        dense: Of all positions, where a reader has added it.
     """
 
     view: LabeledView
@@ -27,6 +61,7 @@ class StoredView:
     edge_steps: NDArray[np.float32] | None
     cls_codes: NDArray[np.int16] | NDArray[np.float32]
     cls_step: float | None
+    dense: StoredDense | None = None
 
     def soft_targets(self) -> SoftTargets:
         """What the teacher's own outputs would be."""

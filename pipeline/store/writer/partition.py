@@ -8,10 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.classes import quantize_classes
+from pipeline.codec.dense import TAIL_UNIT, encode_boxes
 from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
 from pipeline.codec.steps import edge_steps
-from pipeline.store.format.completion import PartitionStatistics
-from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
+from pipeline.store.format.completion import DenseStatistics, PartitionStatistics
+from pipeline.store.format.schema import (
+    CLS_CODES,
+    DENSE_BOXES,
+    DENSE_CLASSES,
+    EDGE_CODES,
+    REGION,
+    DenseLayout,
+    StoreSchema,
+)
+from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, SoftTargets
 
 
@@ -21,6 +31,7 @@ class PartitionRows:
 
     arrays: Mapping[str, NDArray[Any]]
     statistics: PartitionStatistics
+    dense: DenseStatistics | None = None
 
 
 def quantize_partition(
@@ -42,11 +53,20 @@ def quantize_partition(
     return PartitionRows(
         arrays={path: np.concatenate([part.arrays[path] for part in parts]) for path in parts[0].arrays},
         statistics=PartitionStatistics.total(part.statistics for part in parts),
+        dense=DenseStatistics.total(part.dense for part in parts if part.dense) if schema.dense else None,
     )
 
 
+def dense_statistics(layout: DenseLayout, total: DenseStatistics) -> dict[str, Any]:
+    """The key ``dense`` of the store's attribute ``statistics``."""
+    units, entries, precision = total.tail_units, total.tail_entries, layout.precision
+    empty = None if precision.lossless else float(precision.log_odds[0])
+    tail = units / TAIL_UNIT / entries if entries else empty
+    return {**asdict(total), "tail_log_odds": tail}
+
+
 def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_bytes: int) -> dict[str, Any]:
-    """The store's attribute ``statistics``."""
+    """The store's attribute ``statistics``, but for the dense arrays'."""
     edge_codes = total.points * edge_columns(schema.bins, lossless=schema.precision.lossless)
     weight = total.valuable_weight_codes / schema.weight_code.total_unit
     return {
@@ -89,7 +109,24 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
         cls_codes_clipped=classes.clipped,
     )
     arrays = {REGION: region, EDGE_CODES: edges.codes, CLS_CODES: classes.codes}
-    return PartitionRows(arrays=arrays, statistics=statistics)
+    if schema.dense is None:
+        return PartitionRows(arrays=arrays, statistics=statistics)
+    dense_arrays, dense = _dense_rows(schema, schema.dense, view, soft)
+    return PartitionRows(arrays=arrays | dense_arrays, statistics=statistics, dense=dense)
+
+
+def _dense_rows(
+    schema: StoreSchema, layout: DenseLayout, view: LabeledView, soft: SoftTargets
+) -> tuple[dict[str, NDArray[Any]], DenseStatistics]:
+    dense, precision = soft.dense, layout.precision
+    rows = len(Pyramid(schema.strides, 0).grid(view.geometry.padded_hw))
+    expected = ((rows, schema.num_classes), precision.class_dtype, (rows, EDGES))
+    got = dense and (dense.classes.shape, dense.classes.dtype.name, dense.distances.shape)
+    if dense is None or got != expected:
+        raise ValueError(f"expected dense outputs of {expected}, but got {got}")
+    tail = 0 if precision.lossless else int(np.count_nonzero(dense.classes == 0))
+    statistics = DenseStatistics(rows=rows, tail_entries=tail, tail_units=dense.tail_units)
+    return {DENSE_CLASSES: dense.classes, DENSE_BOXES: encode_boxes(dense.distances)}, statistics
 
 
 def _ratio(part: float, whole: int) -> float:

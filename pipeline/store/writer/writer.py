@@ -33,6 +33,7 @@ from pipeline.core.files import (
 from pipeline.store.format.attributes import ROOT_METADATA, read_attributes, write_attributes
 from pipeline.store.format.completion import (
     RECORDS_FOLDER,
+    DenseStatistics,
     PartitionRecord,
     PartitionStatistics,
     read_record,
@@ -44,7 +45,12 @@ from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, ch
 from pipeline.store.format.shard_signature import shard_signature
 from pipeline.store.format.table import ViewIndex, counts_row
 from pipeline.store.writer.arrays import create_arrays, encode_shard
-from pipeline.store.writer.partition import PartitionRows, quantize_partition, store_statistics
+from pipeline.store.writer.partition import (
+    PartitionRows,
+    dense_statistics,
+    quantize_partition,
+    store_statistics,
+)
 from pipeline.views.types import LabeledView, SoftTargets
 
 logger = logging.getLogger(__name__)
@@ -146,7 +152,9 @@ def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecor
             content = encode_shard(spec, values)
             write_atomically(store / name, content, inside=store)
             shards[name], marks[name] = FileDigest.of_bytes(content), shard_signature(content, spec)
-    record = PartitionRecord(partition=index, shards=shards, marks=marks, statistics=rows.statistics)
+    record = PartitionRecord(
+        partition=index, shards=shards, marks=marks, statistics=rows.statistics, dense=rows.dense
+    )
     write_record(scratch, record)
     return record
 
@@ -210,9 +218,13 @@ def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[Partit
     stored_bytes = sum(shard.size for record in records for shard in record.shards.values())
     stored_bytes += sum(file.size for file in files.values())
     total = PartitionStatistics.total(record.statistics for record in records)
+    statistics = store_statistics(schema, total, stored_bytes)
+    if schema.dense:
+        dense = DenseStatistics.total(record.dense for record in records if record.dense)
+        statistics["dense"] = dense_statistics(schema.dense, dense)
     return {
         **_layout_of(begun),
-        "statistics": store_statistics(schema, total, stored_bytes),
+        "statistics": statistics,
         "files": begun["files"],
         "partitions": [record.to_json() for record in records],
     }

@@ -1,0 +1,150 @@
+"""A store that also holds the teacher at every position: from the network to the reader."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from numpy.typing import NDArray
+from store_cases import content_of, flip_bit
+from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
+from training_cases import store_of
+
+from pipeline.codec.dense import DensePrecision
+from pipeline.core.errors import CacheError, TeacherError
+from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.attributes import read_attributes
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.verify import verify
+from pipeline.store.writer import writer
+from pipeline.teacher.dense import dense_outputs, probe_dense
+from pipeline.teacher.expected import estimate_bytes
+from pipeline.teacher.partitions import write_here
+
+DENSE = DensePrecision(floor=0.005)
+EXACT = DensePrecision(floor=0)
+
+
+def live(
+    plan: ViewSet, store: TargetStore
+) -> dict[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Class logits and expected distances of every view, computed here from the network's own outputs."""
+    teacher = small_teacher(plan.manifest)
+    outputs = {}
+    for key in store.keys:
+        raw = teacher.outputs(teacher.decode([plan.view(key)]))
+        edges = raw.edge_logits[0].double().numpy()
+        shares = np.exp(edges - edges.max(-1, keepdims=True))
+        distances = (shares / shares.sum(-1, keepdims=True)) @ np.arange(edges.shape[-1])
+        outputs[key] = (raw.cls_logits[0].double().numpy(), distances)
+    return outputs
+
+
+def test_scores_and_distances_are_the_teachers_to_a_step(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, 8)
+    store = store_of(tmp_path, QUANTIZED, dense=DENSE)
+    total, entries = 0.0, 0
+    for key, (logits, distances) in live(plan, store).items():
+        dense = store.read_dense(key)
+        assert dense.classes.dtype == np.uint8
+        assert len(logits) == len(plan.pyramid.grid(plan.geometry(key).padded_hw))
+        assert np.abs(dense.edge_distances() - distances).max() <= 1 / 64 + 1e-4
+        above = logits >= np.log(0.005 / 0.995)
+        assert np.array_equal(above, dense.classes > 0)
+        scores = 1 / (1 + np.exp(-logits))
+        assert np.abs(dense.class_scores() - scores)[above].max() < 0.013
+        total, entries = total + logits[~above].sum(), entries + int((~above).sum())
+    recorded = store.statistics["dense"]
+    assert recorded["tail_entries"] == entries > 0
+    assert recorded["tail_log_odds"] == pytest.approx(total / entries, abs=1e-3)
+
+
+def test_a_lossless_part_is_the_teachers_own(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, 8)
+    store = store_of(tmp_path, QUANTIZED, dense=EXACT)
+    for key, (logits, distances) in live(plan, store).items():
+        dense = store.read_dense(key)
+        np.testing.assert_allclose(dense.classes, logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(dense.distances, distances, rtol=1e-4, atol=1e-4)
+
+
+def test_a_decoder_written_from_the_description_alone_equals_the_reader(tmp_path: Path) -> None:
+    store = store_of(tmp_path, QUANTIZED, dense=DENSE)
+    attributes = read_attributes(store.path)
+    (levels,) = re.findall(r"tail_log_odds, ([^\]]+)\]\[code\]", attributes["quantizer"])
+    log_odds = np.array([attributes["statistics"]["dense"]["tail_log_odds"], *map(float, levels.split(", "))])
+    root, per_partition = zarr.open_group(store.path, mode="r"), attributes["schema"]["views_per_partition"]
+    shard, row = attributes["schema"]["dense"]["rows_per_shard"], 0
+    for number, key in enumerate(store.keys):
+        height, width = root["views/geometry"][number][4:6].tolist()
+        rows = sum(-(-height // stride) * -(-width // stride) for stride in attributes["schema"]["strides"])
+        row = number // per_partition * shard if number % per_partition == 0 else row
+        codes, boxes = (root[f"dense/{name}"][row : row + rows] for name in ("cls_codes", "box_codes"))
+        dense = store.read_dense(key)
+        np.testing.assert_allclose(dense.class_scores(), 1 / (1 + np.exp(-log_odds[codes])), rtol=1e-5)
+        np.testing.assert_array_equal(dense.edge_distances(), np.cumsum(boxes.astype(int) - 128, axis=0) / 32)
+        row += rows
+
+
+def test_a_run_that_died_continues_to_the_same_bytes_whatever_the_order(tmp_path: Path) -> None:
+    plan, whole = small_plan(tmp_path, 8), store_of(tmp_path, QUANTIZED, dense=DENSE)
+    layout = small_store_plan(plan, QUANTIZED, "w0", dense=DENSE)
+    for partitions in ([2], [3, 0, 1]):
+        writer.init(tmp_path / "scratch", layout.schema, layout.table)
+        list(write_here(plan, small_teacher(plan.manifest, dense=DENSE), 1, tmp_path / "scratch", partitions))
+    writer.finalise(tmp_path / "scratch", tmp_path / "again.zarr")
+    assert content_of(tmp_path / "again.zarr") == content_of(whole.path)
+
+
+def test_all_else_is_as_in_a_store_without_it(tmp_path: Path) -> None:
+    """But for the attributes, which say what is there."""
+    with_dense, without = (
+        content_of(store_of(tmp_path, QUANTIZED, dense=each).path) for each in (DENSE, None)
+    )
+    shared = {name: content for name, content in with_dense.items() if not name.startswith("dense")}
+    assert shared.keys() == without.keys()
+    assert {name for name in shared if shared[name] != without[name]} == {"zarr.json"}
+    assert b"dense" not in without["zarr.json"]
+
+
+@pytest.mark.parametrize("array", ["dense/cls_codes", "dense/box_codes"])
+def test_damage_is_found_before_a_wrong_number_gets_out(tmp_path: Path, array: str) -> None:
+    store = store_of(tmp_path, QUANTIZED, dense=DENSE)
+    for offset in range(0, (store.path / array / "c/1/0").stat().st_size, 997):
+        flip_bit(store.path / array / "c/1/0", offset)
+        (problem,) = verify(store.path, lambda _done, _total: None)
+        assert (problem.file, problem.partition) == (f"{array}/c/1/0", 1)
+        flip_bit(store.path / array / "c/1/0", offset)
+    flip_bit(store.path / array / "c/1/0", 40)
+    with pytest.raises(CacheError, match=f"partition 1 of {array} of .* is damaged"):
+        [TargetStore.open(store.path).read_dense(key) for key in store.keys]
+    (store.path / array / "c/1/0").unlink()
+    with pytest.raises(CacheError, match=f"{array}/c/1/0: the file is missing"):
+        TargetStore.open(store.path)
+    part = TargetStore.open_partial(store.path)
+    assert part.absent == {1}
+    assert all(
+        np.array_equal(part.read_dense(key).classes, store.read_dense(key).classes) for key in part.keys
+    )
+
+
+def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    teacher = small_teacher(plan.manifest, dense=DENSE)
+    (view,) = plan.in_rows(slice(1))
+    raw = teacher.outputs(teacher.decode([view]))
+    kept = plan.pyramid.grid(view.geometry.padded_hw).flatten(view.points.level, view.points.position)
+    (free,) = [row for row in range(raw.cls_logits.shape[1]) if row not in kept][:1]
+    with torch.inference_mode():
+        raw.cls_logits[0, free, 0] = torch.nan
+    with pytest.raises(TeacherError, match=f"image_id={view.key.image_id}, view=0: expected finite"):
+        dense_outputs(raw, [view], DENSE)
+
+
+def test_the_estimate_is_a_bound(tmp_path: Path) -> None:
+    plan, store = small_plan(tmp_path, 8), store_of(tmp_path, QUANTIZED, dense=DENSE)
+    layout = small_store_plan(plan, QUANTIZED, "w0", dense=DENSE)
+    probed = probe_dense(small_teacher(plan.manifest, dense=DENSE).run, plan, layout.schema)
+    assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table, probed) <= 1
