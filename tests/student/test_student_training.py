@@ -91,10 +91,8 @@ def test_terms_at_every_position_are_the_same_from_a_lossless_store_and_from_the
     cached = trained(config, store_of(tmp_path, LOSSLESS, dense=exact), plan)
     online = trained_online(config, plan, exact)
     assert relative_difference(cached, online) < ROUNDING
-    assert (
-        relative_difference(cached, trained(student(FULL, epochs=5), store_of(tmp_path, LOSSLESS), plan))
-        > 1e-3
-    )
+    without = trained(student(FULL, epochs=5), store_of(tmp_path, LOSSLESS), plan)
+    assert relative_difference(cached, without) > 100 * ROUNDING
     quantized = trained(config, store_of(tmp_path, QUANTIZED, dense=DensePrecision()), plan)
     assert ROUNDING < relative_difference(quantized, online) < 1e-2
 
