@@ -1,14 +1,14 @@
 """How far detections agree with the annotations of a few images, in figures that tell faults apart."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pipeline.evaluation.coco_ap import evaluate
-from pipeline.evaluation.detect import to_results
+from pipeline.evaluation.detect import Result, to_results
 from pipeline.evaluation.postprocess import Detections
 from pipeline.views.box_ops import box_iou
 from pipeline.views.manifest import Manifest, training_boxes
@@ -44,34 +44,40 @@ class Agreement:
         return float(difference.mean() / error) if error > 0 else 0.0
 
 
+def coco_results(manifest: Manifest, detections: Mapping[int, Detections]) -> list[Result]:
+    """Detections by ``image_id`` in COCO's result format."""
+    category_ids = [category.category_id for category in manifest.categories]
+    return [row for image, found in detections.items() for row in to_results(image, found, category_ids)]
+
+
 def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) -> Agreement:
     """Compare the detections of every image of a manifest, by ``image_id``, with its annotations."""
-    category_ids = [category.category_id for category in manifest.categories]
-    results = [row for image, found in detections.items() for row in to_results(image, found, category_ids)]
     figures: dict[str, list[Tensor]] = defaultdict(list)
-    confusion = torch.zeros(len(category_ids), len(category_ids))
+    confusion = torch.zeros(len(manifest.categories), len(manifest.categories))
     for record in manifest.images:
         truth, found = training_boxes(record, manifest.labels), detections[record.image_id]
+        labels = torch.from_numpy(truth.labels)
         iou = box_iou(torch.from_numpy(truth.boxes_xyxy)[:, None], found.boxes_xyxy[None])
         figures["blind"].append(_best(iou, 1))
-        labels, guesses = torch.from_numpy(truth.labels), found.labels
-        if len(guesses):
+        if len(found.labels):
             best = ((iou >= FOUND_IOU) * found.scores).max(dim=1)
             seen = best.values > 0
-            confusion.index_put_((labels[seen], guesses[best.indices[seen]]), torch.ones(()), accumulate=True)
-        iou = iou * (torch.from_numpy(truth.labels)[:, None] == found.labels[None])
+            pairs = labels[seen], found.labels[best.indices[seen]]
+            confusion.index_put_(pairs, torch.ones(()), accumulate=True)
+        iou = iou * (labels[:, None] == found.labels[None])
         figures["objects"].append(_best(iou, 1))
         figures["merits"].append(_best(iou * found.scores, 1))
         figures["errors"].append((found.scores - _best(iou, 0)).abs())
-    objects, errors = torch.cat(figures["objects"]), torch.cat(figures["errors"])
+    joined = {name: torch.cat(parts) for name, parts in figures.items()}
     return Agreement(
-        ap=(evaluate(manifest, results, COCO_AREA_EDGES).summary["AP"] or 0.0) / 100,
-        recall=_mean([objects >= FOUND_IOU]),
-        blind_recall=_mean([torch.cat(figures["blind"]) >= FOUND_IOU]),
-        iou=_mean([objects]),
-        score_error=_mean([errors]),
+        ap=(evaluate(manifest, coco_results(manifest, detections), COCO_AREA_EDGES).summary["AP"] or 0.0)
+        / 100,
+        recall=_mean(joined["objects"] >= FOUND_IOU),
+        blind_recall=_mean(joined["blind"] >= FOUND_IOU),
+        iou=_mean(joined["objects"]),
+        score_error=_mean(joined["errors"]),
         confusion=confusion,
-        merits=torch.cat(figures["merits"]),
+        merits=joined["merits"],
     )
 
 
@@ -80,6 +86,5 @@ def _best(iou: Tensor, axis: int) -> Tensor:
     return iou.amax(dim=axis) if iou.shape[axis] else iou.new_zeros(iou.shape[1 - axis])
 
 
-def _mean(parts: Sequence[Tensor]) -> float:
-    values = torch.cat(list(parts)).float()
-    return float(values.mean()) if len(values) else 0.0
+def _mean(values: Tensor) -> float:
+    return float(values.float().mean()) if len(values) else 0.0

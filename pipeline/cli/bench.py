@@ -4,21 +4,32 @@ import argparse
 import logging
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
 from functools import partial
 from pathlib import Path
 
-from pipeline.cli.plan import load_teacher
-from pipeline.cli.recipe_options import add_recipe, copied_recipe, require_least
+from pipeline.cli.options import add_changed_recipe, copied_recipe, require_least
+from pipeline.cli.plan import for_probe, load_teacher
 from pipeline.core.config import load_section, load_student
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import atomic_path, write_json
+from pipeline.core.markdown import markdown_table
 from pipeline.core.paths import require_student, student_names
+from pipeline.core.timing import break_even
 from pipeline.cost import peer
-from pipeline.cost.overrides import for_probe, write_params
-from pipeline.cost.probe import ProbeConfig, probe_machine
-from pipeline.cost.table import ratios, render_probe
+from pipeline.cost.probe import (
+    ONLINE,
+    PEER,
+    PLAIN,
+    STORED,
+    CacheTimes,
+    Probe,
+    ProbeConfig,
+    StepTimes,
+    probe_machine,
+)
 from pipeline.cost.timer import machine_facts
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
@@ -36,8 +47,8 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         "stage beside the teacher's forward pass alone. Weights are random and images drawn, so no dataset "
         "is needed. LDP_DEVICE names the device; --json FILE also writes the table, to FILE with suffix .md."
     )
-    add_recipe(parser)
     add = parser.add_argument
+    add_changed_recipe(add)
     add("--student", metavar="NAME", help="default: the first one with the most distillation losses")
     add("--views", type=int, default=64, help="views that are cached, at least; default: 64")
     add("--rounds", type=int, default=5, help="how often each is measured; default: 5")
@@ -52,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     with copied_recipe(arguments) as (recipe, path):
         views = len(load_section(CacheConfig, "cache_teacher", path).views.numbers)
         name = _choose_student(path, arguments.student)
-        write_params(for_probe(recipe), path)
+        for_probe(recipe, path)
         student, teacher = load_student(StudentConfig, name, path), load_teacher(path)
         cache = load_section(CacheConfig, "cache_teacher", path)
         probe = probe_machine(
@@ -89,3 +100,69 @@ def _choose_student(path: Path, name: str | None) -> str:
     if not students[chosen].loss.reads_teacher:
         raise ConfigError(f"ldp bench: students.{chosen}: expected a student that reads the teacher")
     return chosen
+
+
+def render_probe(
+    probe: Probe, student: str, epochs: int, views_per_image: int, facts: Mapping[str, str]
+) -> str:
+    """Steps, the cache stage, and from how many students on it has paid for itself."""
+    steps, batch = probe.steps[student], probe.batch_sizes[student]
+    count = students_to_pay(probe, student, epochs, views_per_image)
+    pays = "with no number of students" if count is None else f"from {count} on"
+    described = "; ".join(f"{name}: {value}" for name, value in facts.items())
+    cache = probe.cache
+    busy = ", ".join(f"{name} {share:.1%}" for name, share in cache.busy.items())
+    return (
+        f"{described}\n\n{_steps(steps, batch)}\n{_cache(cache)}\n"
+        f"busy in the cache stage: {busy}; bottleneck: {cache.bottleneck}\n"
+        f"a view's targets: {cache.assign * 1e3:.2f} ms to assign, {cache.read * 1e3:.2f} ms to read\n"
+        f"{views_per_image} views an image, {epochs} epochs: the store has paid for itself {pays}\n"
+    )
+
+
+def students_to_pay(probe: Probe, student: str, epochs: int, views_per_image: int) -> int | None:
+    """Students of this kind from which on the store costs less; the number of images cancels out."""
+    steps, cache = probe.steps[student], probe.cache
+    online, stored = (
+        steps[mode].step.median / probe.batch_sizes[student] + targets
+        for mode, targets in ((ONLINE, cache.assign), (STORED, cache.read))
+    )
+    return break_even(views_per_image * cache.stage.median, epochs * (online - stored))
+
+
+def ratios(steps: Mapping[str, StepTimes]) -> dict[str, dict[str, float]]:
+    """Median step of each mode over that of a plain one, and over the peer's."""
+    return {
+        mode: {beside: times.step.median / steps[beside].step.median for beside in (PLAIN, PEER)}
+        for mode, times in steps.items()
+    }
+
+
+def _steps(steps: Mapping[str, StepTimes], batch: int) -> str:
+    rows = [
+        [
+            peer.NAME if mode == PEER else mode,
+            f"{times.step.median * 1e3:,.1f}",
+            f"{times.step.lowest * 1e3:,.1f} - {times.step.highest * 1e3:,.1f}",
+            *(f"{ratio:.3f}" for ratio in ratios(steps)[mode].values()),
+            "-" if times.loaded is None else f"{times.loaded * 1e3:,.1f}",
+            "-" if times.peak_bytes is None else f"{times.peak_bytes / 1e6:,.0f}",
+        ]
+        for mode, times in steps.items()
+    ]
+    head = [f"step of {batch} images", "ms", "lowest - highest", "/ plain", "/ torchvision"]
+    return markdown_table([*head, "with loading, ms", "peak MB"], rows)
+
+
+def _cache(cache: CacheTimes) -> str:
+    rows = [
+        [
+            name,
+            f"{1 / repeats.median:,.2f}",
+            f"{1 / repeats.highest:,.2f} - {1 / repeats.lowest:,.2f}",
+            f"{cache.bare.median / repeats.median:.3f}",
+        ]
+        for name, repeats in (("bare teacher forward", cache.bare), ("cache stage", cache.stage))
+    ]
+    head = [f"{cache.views} views in batches of {cache.batch_size}", "views/s", "lowest - highest"]
+    return markdown_table([*head, "/ bare forward"], rows)

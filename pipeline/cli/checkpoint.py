@@ -1,15 +1,15 @@
-"""Checkpoints of the LD repository and of mmdetection, in both directions.
+"""``ldp teacher import`` and ``export``: checkpoints of the LD repository and of mmdetection.
 
 This project's modules carry mmdetection's names, so that a state dict maps to itself: every key is used
 exactly once and none is left over. What has to be found out is the architecture.
 """
 
+import argparse
 import io
 import logging
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from pipeline.core.config import structure
+from pipeline.core.config import dump_yaml, structure
 from pipeline.core.errors import CacheError, ConfigError, TeacherError, short_repr
 from pipeline.core.files import atomic_path
 from pipeline.detector.config import Backbone, DetectorConfig
-from pipeline.detector.gfl import GFL, misfit
-from pipeline.detector.given import CLASS_NAMES
+from pipeline.detector.gfl import GFL, load_detector, misfit, read_description, save_detector
+from pipeline.detector.given import CLASS_NAMES, described_classes
 from pipeline.detector.head import EDGES
 from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
 
@@ -53,28 +53,39 @@ MODULATED_OUTPUTS = 27
 State = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """What a ``.pth`` file says of a detector."""
+def import_teacher(arguments: argparse.Namespace) -> None:
+    """Run ``ldp teacher import``."""
+    model, facts = load_checkpoint(arguments.file)
+    output: Path = arguments.output or arguments.file.with_suffix(".safetensors")
+    save_detector(model, output, {"source": arguments.file.name, **facts})
+    logger.info(
+        "recognized a GFL detector: %s, %d classes, %.1f M parameters, %d keys, all used once",
+        model.config.backbone,
+        model.config.num_classes,
+        sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        len(model.state_dict()),
+    )
+    if CLASS_NAMES in facts:
+        logger.info("its classes: %s", short_repr(facts[CLASS_NAMES]))
+    else:
+        logger.warning(
+            "%s: it names no classes; write them into %s, under %r, in the order of its channels",
+            arguments.file,
+            output.with_suffix(".json"),
+            CLASS_NAMES,
+        )
+    section = {"source": str(output), "views": None, "train": None, "detector": model.config.to_json()}
+    logger.info("wrote %s; in params.yaml, under prepare_teacher:\n\n%s", output, dump_yaml(section))
 
-    state: Mapping[str, Tensor]
-    meta: Mapping[str, Any]
 
-    @property
-    def class_names(self) -> list[str] | None:
-        """``CLASSES`` of mmdetection 2 and of this project's exports, or those of mmdetection 3."""
-        dataset = self.meta.get("dataset_meta")
-        places = (self.meta, dataset if isinstance(dataset, dict) else {})
-        names = next((place[key] for place in places for key in ("CLASSES", "classes") if key in place), None)
-        known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-        return [str(name) for name in names] if known and names else None
-
-    @property
-    def norm_groups(self) -> int | None:
-        """Groups of the head's GroupNorm, if its training configuration is there and has them."""
-        config = str(self.meta.get("config") or self.meta.get("cfg") or "")
-        groups = set(re.findall(r"num_groups['\"]?\s*[=:]\s*(\d+)", config))
-        return int(groups.pop()) if len(groups) == 1 else None
+def export_detector(arguments: argparse.Namespace) -> None:
+    """Run ``ldp teacher export``."""
+    weights: Path = arguments.weights
+    model = load_detector(weights)
+    classes = described_classes(read_description(weights), weights.with_suffix(".json"))
+    names = tuple(name for _, name in classes)
+    save_checkpoint(model, arguments.file, {"source": "ld-pipeline"} | ({"CLASSES": names} if names else {}))
+    logger.info("wrote %s: %d keys", arguments.file, len(model.state_dict()))
 
 
 class Skipped:
@@ -88,7 +99,7 @@ class Skipped:
         """Nothing is kept."""
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> tuple[State, Mapping[str, Any]]:
     """The state dict of a ``.pth`` file, ``module.`` taken off, and what stands under ``meta``.
 
     Read with ``weights_only=True``, and no code of the file's is run: objects of a training's program (its
@@ -98,7 +109,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         TeacherError: Missing, or not a checkpoint.
     """
     try:
-        with safe_globals([(Skipped, name) for name in _foreign_names(path)]), warnings.catch_warnings():
+        # What a file wants to build that is no tensor and no plain value, but for modules that reach the
+        # system: torch refuses these by itself. Its old format has no such list.
+        foreign = get_unsafe_globals_in_checkpoint(path) if is_zipfile(path) else []
+        with safe_globals([(Skipped, name) for name in foreign]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what sparse tensors cost to check; they are refused
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -123,45 +137,56 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if averaged:
         logger.info("%s: %d keys %s* of an averaging hook are passed over", path, len(averaged), EMA_PREFIX)
     kept = {key: value for key, value in weights.items() if not key.startswith(EMA_PREFIX)}
-    return Checkpoint(state=kept, meta=meta if isinstance(meta, dict) else {})
+    return kept, meta if isinstance(meta, dict) else {}
 
 
-def _foreign_names(path: Path) -> list[str]:
-    """What a file wants to build that is no tensor and no plain value; none for torch's old format."""
-    if not is_zipfile(path):
-        return []
-    # Modules that reach the system are left out: torch refuses these by itself.
-    return list(get_unsafe_globals_in_checkpoint(path))
+def _class_names(meta: Mapping[str, Any]) -> list[str] | None:
+    """``CLASSES`` of mmdetection 2 and of this project's exports, or those of mmdetection 3."""
+    dataset = meta.get("dataset_meta")
+    places = (meta, dataset if isinstance(dataset, dict) else {})
+    names = next((place[key] for place in places for key in ("CLASSES", "classes") if key in place), None)
+    known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return list(names) if known and names else None
 
 
-def recognize(state: State, where: str, norm_groups: int | None = None) -> DetectorConfig:
+def _norm_groups(meta: Mapping[str, Any], channels: int, where: str) -> int:
+    """Groups of the head's GroupNorm, which no state dict shows: as configured, or a guess."""
+    configured = str(meta.get("config") or meta.get("cfg") or "")
+    groups = set(re.findall(r"num_groups['\"]?\s*[=:]\s*(\d+)", configured))
+    if len(groups) == 1:
+        return int(groups.pop())
+    guess = HEAD_NORM_GROUPS if channels % HEAD_NORM_GROUPS == 0 else 1
+    logger.warning(
+        "%s: nothing says into how many groups its head normalizes; norm_groups: %d is a guess, "
+        "as every published GFL has it",
+        where,
+        guess,
+    )
+    return guess
+
+
+def recognize(state: State, where: str, meta: Mapping[str, Any]) -> DetectorConfig:
     """The architecture whose state dict this is.
 
     Args:
         state: The state dict.
         where: It stands, for errors.
-        norm_groups: Of the head, which no state dict shows; a guess is logged.
+        meta: What stands beside it.
 
     Raises:
         TeacherError: It is not that of a GFL detector with a ResNet backbone.
     """
     channels = _shape(state, "neck.lateral_convs.0.conv.weight", where)[0]
-    if norm_groups is None:
-        norm_groups = HEAD_NORM_GROUPS if channels % HEAD_NORM_GROUPS == 0 else 1
-        logger.warning(
-            "%s: nothing says into how many groups its head normalizes; norm_groups: %d is a guess, "
-            "as every published GFL has it",
-            where,
-            norm_groups,
-        )
+    offsets = (re.match(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset", key) for key in state)
+    widths = {len(bias) for key, bias in state.items() if key.endswith("conv_offset.bias")}
     return DetectorConfig(
         backbone=_backbone(state, where),
-        dcn_stages=_dcn_stages(state),
-        dcn_modulated=_dcn_modulated(state),
+        dcn_stages=tuple(sorted({int(match.group(1)) + 1 for match in offsets if match})),
+        dcn_modulated=widths == {MODULATED_OUTPUTS},
         channels=channels,
         levels=_count(state, r"bbox_head\.scales\.(\d+)\.scale"),
         stacked_convs=_count(state, r"bbox_head\.cls_convs\.(\d+)\.conv\.weight"),
-        norm_groups=norm_groups,
+        norm_groups=_norm_groups(meta, channels, where),
         reg_max=_shape(state, "bbox_head.gfl_reg.bias", where)[0] // EDGES - 1,
         num_classes=_shape(state, "bbox_head.gfl_cls.bias", where)[0],
     )
@@ -173,15 +198,14 @@ def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
     Raises:
         TeacherError: Names the first keys that do not fit.
     """
-    checkpoint = read_checkpoint(path)
-    state, meta = checkpoint.state, checkpoint.meta
+    state, meta = read_checkpoint(path)
     conventions = GFL_CONVENTIONS
     try:
         if "architecture" in meta:  # an export of this project
             config = structure(DetectorConfig, meta["architecture"], f"{path}: meta.architecture")
             conventions = Conventions.from_json(meta.get("conventions", {}))
         else:
-            config = recognize(state, str(path), checkpoint.norm_groups)
+            config = recognize(state, str(path), meta)
         model = GFL(config, conventions)
     except (ConfigError, CacheError, IndexError, TypeError) as error:
         raise TeacherError(
@@ -191,7 +215,7 @@ def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
     if problem:
         raise TeacherError(f"{path}: the checkpoint does not fit a {model.config.backbone} GFL: {problem}")
     model.load_state_dict(state)
-    names = checkpoint.class_names
+    names = _class_names(meta)
     if names is not None and len(names) != config.num_classes:
         raise TeacherError(
             f"{path}: expected {config.num_classes} classes, but its meta names {len(names)}: "
@@ -234,15 +258,3 @@ def _backbone(state: State, where: str) -> Backbone:
     if bottleneck and _shape(state, "backbone.layer1.0.conv2.weight", where)[1] == 4:
         return "resnext101_32x4d" if name == "resnet101" else name
     return name
-
-
-def _dcn_stages(state: State) -> tuple[int, ...]:
-    """Stages (2-5) with deformable convolutions."""
-    layers = (re.match(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset", key) for key in state)
-    return tuple(sorted({int(match.group(1)) + 1 for match in layers if match}))
-
-
-def _dcn_modulated(state: State) -> bool:
-    """Whether the deformable convolutions predict masks (v2) beside their offsets."""
-    widths = {len(bias) for key, bias in state.items() if key.endswith("conv_offset.bias")}
-    return widths == {MODULATED_OUTPUTS}

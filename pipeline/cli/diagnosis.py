@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +16,7 @@ from torch import Tensor
 from pipeline.cli.agreement import Agreement, measure_agreement
 from pipeline.cli.alternatives import OTHER_FIT, Alternative, alternatives, reordered
 from pipeline.core.errors import TeacherError
-from pipeline.detector.config import Suppression
 from pipeline.evaluation.detect import decode_views, view_at
-from pipeline.evaluation.postprocess import Detections
 from pipeline.onnx.description import ClassConfig, OnnxDescription
 from pipeline.onnx.model import OnnxModel
 from pipeline.regions.config import RegionsConfig
@@ -43,18 +42,16 @@ MIN_RECALL = 0.2
 """As ``MIN_AP``: share of the objects that are found, whatever their class."""
 MIN_CLASS_SHARE = 0.5
 """Of the objects that are found, at least this share is found as what they are."""
-MIN_TRUE_SCORE = 0.05
-"""Mean probability of the true class at the main region's points below which class KD teaches nothing."""
 
 CANDIDATES = 100
 """Positions of a level that are decoded: wrong class outputs would make all of them detections."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Suspect:
+class Suspect(NamedTuple):
     """An alternative that agrees better with the annotations."""
 
-    alternative: Alternative
+    fault: str
+    remedy: str
     agreement: Agreement
 
 
@@ -69,10 +66,13 @@ class Verdict:
     true_score: float
     """Mean probability of the true class at the main region's points."""
 
-    @property
-    def weakness(self) -> str | None:
-        """Why it is no teacher as it is described; ``None`` if it finds the objects."""
-        return weakness(self.described)
+
+class Seen(NamedTuple):
+    """What a model said to one image."""
+
+    image_id: int
+    geometry: ViewGeometry
+    tensors: dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +97,20 @@ class Check:
 
         def agreement(description: OnnxDescription) -> Agreement:
             # The model runs once for all descriptions of equal pixels.
-            if description.preprocessing not in outputs:
-                outputs[description.preprocessing] = list(self._see(description.preprocessing))
-            return self._agreement(description, outputs[description.preprocessing])
+            pixels = description.preprocessing
+            if pixels not in outputs:
+                outputs[pixels] = list(self._see(pixels))
+            return self._agreement(description, outputs[pixels])
 
         described = agreement(self.description)
         seen = outputs[self.description.preprocessing]
-        channels = {name: _channels(self.description, name, seen[0]) for name in self.description.tensors}
+        channels = {name: self._channels(name, seen[0]) for name in self.description.tensors}
         tried = [*alternatives(self.description, channels), *self._by_confusion(described)]
         suspects = []
-        for each in tried:
+        for fault, remedy, description in tried:
             # What the outputs themselves rule out is no alternative.
             with suppress(TeacherError):
-                suspects.append(Suspect(alternative=each, agreement=agreement(each.description)))
+                suspects.append(Suspect(fault, remedy, agreement(description)))
         better = [suspect for suspect in suspects if is_better(suspect, described)]
         better.sort(key=lambda suspect: (-suspect.agreement.ap, suspect.agreement.score_error))
         return Verdict(
@@ -119,25 +120,32 @@ class Check:
             true_score=self._true_score(seen),
         )
 
+    def _channels(self, name: str, seen: Seen) -> int:
+        """How many channels a tensor has."""
+        edges, shape = self.description.edges.tensors, seen.tensors[name].shape
+        where = edges if name in edges.names else self.description.cls.tensors
+        return shape[1] if where.channels == "first" else shape[-1]
+
     def _by_confusion(self, described: Agreement) -> Iterator[Alternative]:
         """Classes in the order in which the objects are recognized, if that is another one."""
+        classes = self.description.classes
         columns = self._columns(self.description)
         rows: dict[int, ClassConfig] = {}
         pairs = described.confusion.flatten().argsort(descending=True)
         for label, guess in (divmod(int(pair), len(columns)) for pair in pairs):
-            row = self.description.classes[columns[label]]
+            row = classes[columns[label]]
             if described.confusion[label, guess] and columns[guess] not in rows and row not in rows.values():
                 rows[columns[guess]] = row
-        left = [row for row in self.description.classes if row not in rows.values()]
-        for column, row in enumerate(self.description.classes):
+        left = [row for row in classes if row not in rows.values()]
+        for column, row in enumerate(classes):
             if column not in rows and row in left:
                 rows[column] = row
                 left.remove(row)
-        order = tuple(rows[i] if i in rows else left.pop(0) for i in range(len(self.description.classes)))
-        if order != self.description.classes:
+        order = tuple(rows[column] if column in rows else left.pop(0) for column in range(len(classes)))
+        if order != classes:
             yield reordered(self.description, "classes are confused with one another", order)
 
-    def _true_score(self, seen: "Sequence[Seen]") -> float:
+    def _true_score(self, seen: Sequence[Seen]) -> float:
         model = self._with(self.description)
         view_set = ViewSet(
             manifest=self.manifest,
@@ -169,43 +177,22 @@ class Check:
     def _with(self, description: OnnxDescription) -> OnnxModel:
         return OnnxModel(description, self.weights, self._columns(description))
 
-    def _see(self, preprocessing: Preprocessing) -> "Iterator[Seen]":
+    def _see(self, preprocessing: Preprocessing) -> Iterator[Seen]:
         for record in self.manifest.images:
             geometry = view_at(record, self.scale, preprocessing.fit)
-            image = read_image(*self.manifest.image_file(record))
-            pixels = apply_view(image, geometry, preprocessing)
+            pixels = apply_view(read_image(*self.manifest.image_file(record)), geometry, preprocessing)
             images = batch_images([pixels], [geometry.padded_hw], preprocessing)
-            yield Seen(image_id=record.image_id, geometry=geometry, tensors=self._model.tensors(images))
+            yield Seen(record.image_id, geometry, self._model.tensors(images))
 
-    def _agreement(self, description: OnnxDescription, seen: "Sequence[Seen]") -> Agreement:
-        model = self._with(description)
-        spec = dataclasses.replace(model.spec, suppression=quick(description.suppression))
-        found: dict[int, Detections] = {}
-        for view in seen:
-            raw = model.read(view.tensors, view.geometry.padded_hw)
-            (found[view.image_id],) = decode_views(raw, spec, [view.geometry])
+    def _agreement(self, description: OnnxDescription, seen: Sequence[Seen]) -> Agreement:
+        model, suppression = self._with(description), description.suppression
+        few = replace(suppression, pre_nms_top=min(suppression.pre_nms_top, CANDIDATES))
+        spec = dataclasses.replace(model.spec, suppression=few)
+        found = {
+            image_id: decode_views(model.read(tensors, geometry.padded_hw), spec, [geometry])[0]
+            for image_id, geometry, tensors in seen
+        }
         return measure_agreement(self.manifest, found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What a model said to one image."""
-
-    image_id: int
-    geometry: ViewGeometry
-    tensors: dict[str, Tensor]
-
-
-def quick(suppression: Suppression) -> Suppression:
-    """The same, with fewer candidates."""
-    return replace(suppression, pre_nms_top=min(suppression.pre_nms_top, CANDIDATES))
-
-
-def _channels(description: OnnxDescription, name: str, seen: Seen) -> int:
-    """How many channels a tensor has."""
-    edges, shape = description.edges.tensors, seen.tensors[name].shape
-    where = edges if name in edges.names else description.cls.tensors
-    return shape[1] if where.channels == "first" else shape[-1]
 
 
 def weakness(agreement: Agreement) -> str | None:
@@ -231,6 +218,5 @@ def is_better(suspect: Suspect, described: Agreement) -> bool:
     surer = other.score_error < MAX_CALIBRATION * described.score_error
     # Higher scores for everything, right or wrong, would find the objects "better", too.
     as_sure = described.score_error >= MAX_CALIBRATION * other.score_error
-    gain = other.gain_over(described)
-    fits = suspect.alternative.fault == OTHER_FIT and other.ap > described.ap
-    return surer or (as_sure and gain > (MIN_FIT_GAIN if fits else MIN_GAIN))
+    fits = suspect.fault == OTHER_FIT and other.ap > described.ap
+    return surer or (as_sure and other.gain_over(described) > (MIN_FIT_GAIN if fits else MIN_GAIN))

@@ -49,7 +49,7 @@ def check_params(path: Path) -> Recipe:
     Raises:
         ConfigError: Names the file, the section and the key.
     """
-    recipe = _read(path)
+    recipe = read_recipe(path)
     _check_place(path)
     _check_students(recipe)
     _check_training(recipe, "prepare_teacher.train", recipe.teacher.train, recipe.teacher.views)
@@ -90,7 +90,8 @@ def check_machine(recipe: Recipe) -> None:
         )
 
 
-def _read(path: Path) -> Recipe:
+def read_recipe(path: Path) -> Recipe:
+    """Every section of a parameter file, each by itself."""
     content = read_sections(path)
     run_name(content, path)
     known = ("name", "root", "file", *SECTIONS)

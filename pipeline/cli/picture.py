@@ -8,8 +8,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pipeline.cli.options import add_recipe
 from pipeline.cli.store_picture import SHEET
-from pipeline.core.config import PARAMS, load_student
+from pipeline.core.config import load_student
 from pipeline.core.errors import CacheError
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import find_recipe, run_paths, student_names
@@ -35,8 +36,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         "Draws the edge distributions of the teacher and of the plain and the distilled student, at one "
         "object of a finished run: of those on its page, the one whose edges differ most in sharpness."
     )
-    named = "its name, folder or file; default: params.yaml"
-    parser.add_argument("recipe", nargs="?", default=str(PARAMS), metavar="RECIPE", help=named)
+    add_recipe(parser.add_argument)
     parser.add_argument("--output", type=Path, default=Path("edges.png"), metavar="FILE.png")
     parser.set_defaults(run=run)
 

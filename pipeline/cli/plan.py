@@ -8,18 +8,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.cli.recipe_options import add_recipe, copied_recipe, require_least
+from pipeline.cli.options import (
+    Params,
+    add_changed_recipe,
+    copied_recipe,
+    override,
+    require_least,
+    write_params,
+)
 from pipeline.core.config import load_section, load_student
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths, student_names
 from pipeline.core.progress import show_progress
-from pipeline.cost.card import FORMULA, CostCard, make_card, render_card
-from pipeline.cost.overrides import Params, for_probe, write_params
+from pipeline.cost.card import FORMULA, CostCard, gather_statistics, make_card, render_card
 from pipeline.cost.probe import STORED, Probe, ProbeConfig, probe_machine
 from pipeline.cost.timer import machine_facts
-from pipeline.cost.views import gather_statistics
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.detector.config import DetectorConfig
@@ -46,13 +51,13 @@ logger = logging.getLogger(__name__)
 def add_command(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.description = (
-        "Plans a sample of the recipe's views from the annotations, and measures on this machine "
-        "the teacher's forward pass, the writing and reading of a small store, and a training step of the "
-        "students, all at the recipe's size. Neither images nor weights are needed."
+        "Finds the points of a sample of the recipe's views from the annotations, and measures on this "
+        "machine the teacher's forward pass, the writing and reading of a small store, and a training step "
+        "of the students, all at the recipe's size. Neither images nor weights are needed."
     )
     parser.epilog, parser.formatter_class = FORMULA, argparse.RawDescriptionHelpFormatter
-    add_recipe(parser)
     add = parser.add_argument
+    add_changed_recipe(add)
     add("--annotations", type=Path, metavar="FILE", help="take the statistics from this COCO file instead")
     add("--images", type=int, metavar="N", help="its images stand for so many; COCO's train2017 has 118287")
     parser.set_defaults(run=run)
@@ -62,37 +67,38 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
     require_least(arguments, "plan", images=1)
     with copied_recipe(arguments) as (params, path):
-        card = _plan(arguments, params, path)
+        card = _card(arguments, params, path)
     sys.stdout.write(render_card(card))
     if arguments.json:
         write_json(arguments.json, card.to_json())
 
 
-def _plan(arguments: argparse.Namespace, params: Params, recipe: Path) -> CostCard:
+def _card(arguments: argparse.Namespace, params: Params, recipe: Path) -> CostCard:
     """The card of a recipe that is copied to a file."""
     whole, teacher = load_section(CacheConfig, "cache_teacher", recipe), load_teacher(recipe)
-    students = {name: load_student(StudentConfig, name, recipe) for name in student_names(recipe)}
     everything, manifest = _read(recipe, arguments.annotations)
     # Images without boxes are left out of training, as many of all as of the sample.
     images = round((arguments.images or everything) * len(manifest.images) / max(1, everything))
     here = machine(SINGLE_PROCESS)
-    probed = write_params(for_probe(params, GPU_BATCH if here.device.type != "cpu" else 1), recipe)
-    cache = load_section(CacheConfig, "cache_teacher", probed)
-    plan = ViewSet(
+    epochs = {name: load_student(StudentConfig, name, recipe).train.epochs for name in student_names(recipe)}
+    for_probe(params, recipe, GPU_BATCH if here.device.type != "cpu" else 1)
+    cache = load_section(CacheConfig, "cache_teacher", recipe)
+    view_set = ViewSet(
         manifest=manifest,
         strides=teacher.strides,
         views=cache.views,
         regions=cache.regions,
         conventions=GFL_CONVENTIONS,
     )
-    statistics = gather_statistics(plan, cache, teacher, images, len(whole.views.numbers), show_progress)
+    views_per_image = len(whole.views.numbers)
+    statistics = gather_statistics(view_set, cache, teacher, images, views_per_image, show_progress)
     return make_card(
         str(arguments.recipe),
         str(arguments.annotations or manifest.root),
         machine_facts(here.device),
         statistics,
-        _probe(probed, cache, teacher, here, recipe.parent / "probe"),
-        {name: student.train.epochs for name, student in students.items()},
+        _probe(recipe, cache, teacher, here),
+        epochs,
         shutil.disk_usage(Path.cwd()).free,
     )
 
@@ -112,7 +118,25 @@ def load_teacher(recipe: Path) -> DetectorConfig:
     return detector
 
 
-def _probe(recipe: Path, cache: CacheConfig, teacher: DetectorConfig, here: Placement, folder: Path) -> Probe:
+def for_probe(params: Params, path: Path, batch_size: int | None = None) -> None:
+    """Write a recipe as it is measured: from random weights, and with an image's views of two epochs at most.
+
+    Args:
+        params: The recipe.
+        path: Of the file.
+        batch_size: Of the students' steps, if not the recipe's.
+    """
+    values: Params = {}
+    for name in params["students"]:
+        values[f"students.{name}.train.pretrained"] = False
+        if batch_size is not None:
+            values[f"students.{name}.train.batch_size"] = batch_size
+    if "epochs" in params["cache_teacher"]["views"]:
+        values["cache_teacher.views.epochs"] = min(2, params["cache_teacher"]["views"]["epochs"])
+    write_params(override(params, values), path)
+
+
+def _probe(recipe: Path, cache: CacheConfig, teacher: DetectorConfig, here: Placement) -> Probe:
     """Measure each architecture of a student once, with the most losses that a student of it has."""
     students = {name: load_student(StudentConfig, name, recipe) for name in student_names(recipe)}
     by_losses = sorted(students, key=lambda name: students[name].loss.terms)
@@ -124,7 +148,7 @@ def _probe(recipe: Path, cache: CacheConfig, teacher: DetectorConfig, here: Plac
         cache,
         ProbeConfig(views=views, rounds=ROUNDS, budget=BUDGET_SECONDS, modes=(STORED,)),
         machine=here,
-        folder=folder,
+        folder=recipe.parent / "probe",
         announce=partial(logger.info, "measuring %s"),
     )
     kinds = {name: measured[student.detector] for name, student in students.items()}

@@ -1,6 +1,7 @@
 """``ldp rehearse``: every stage of a recipe, on a few images and steps, before it runs for days."""
 
 import argparse
+import csv
 import json
 import logging
 import os
@@ -14,16 +15,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli.options import (
+    Params,
+    add_changed_recipe,
+    copied_recipe,
+    override,
+    require_least,
+    write_params,
+)
 from pipeline.cli.params import Recipe, check_params
-from pipeline.cli.recipe_options import add_recipe, copied_recipe, require_least
+from pipeline.cli.shorten import differences, shorten
 from pipeline.core.config import PARAMS
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.markdown import markdown_table
-from pipeline.core.paths import run_paths
-from pipeline.cost.overrides import Params, override, write_params
-from pipeline.cost.rehearsal import count_images, differences, outcome, shorten
+from pipeline.core.paths import SPLITS, RunPaths, run_paths
+from pipeline.core.progress import describe_bytes
 from pipeline.detector.device import device
 
 CODE = Path(__file__).parents[2]
@@ -43,8 +51,8 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         "Where the teacher's weights file is missing, random weights of its architecture stand in for it. "
         "Prints what each stage took and left. The workspace is not touched."
     )
-    add_recipe(parser)
     add = parser.add_argument
+    add_changed_recipe(add)
     add("--images", type=int, default=4, metavar="N", help="of each split, the first by id; default: 4")
     add("--epochs", type=int, default=1, metavar="E", help="of every training; default: 1")
     add("--keep", type=Path, metavar="FOLDER", help="run in this new folder and keep it, with the report")
@@ -61,8 +69,24 @@ def run(arguments: argparse.Namespace) -> None:
             document = rehearse(recipe, checked, folder, arguments.images, arguments.epochs)
     if arguments.json:
         write_json(arguments.json, {"recipe": str(arguments.recipe), **document})
-    sys.stdout.write(f"{arguments.recipe} on {document['device']}\n\n{render(document)}")
-    _require_success(str(arguments.recipe), document["stages"])
+    rows = [
+        [
+            row["stage"],
+            *(f"{row[name]:.1f}" for name in ("seconds", "cpu_seconds")),
+            f"{row['peak_bytes'] / 1e6:,.0f}",
+            row["outcome"],
+        ]
+        for row in document["stages"]
+    ]
+    table = markdown_table(["stage", "seconds", "CPU seconds", "peak MB", "left"], rows)
+    text = "\n".join([table, *document["notes"]]).rstrip()
+    sys.stdout.write(f"{arguments.recipe} on {document['device']}\n\n{text}\n")
+    last = document["stages"][-1]
+    if code := last["exit_code"]:
+        how = f"failed with exit code {code}; its own error stands above"
+        if code in (KILLED, -9):
+            how = "was killed; if it was for memory, LDP_MICRO_BATCH=1 trains with less of it"
+        raise PipelineError(f"{arguments.recipe}: stage {last['stage']} {how}")
 
 
 @contextmanager
@@ -84,23 +108,14 @@ def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs:
     Returns:
         The device, notes, what differs from the recipe by dotted key, and a row for each stage that ran.
     """
-    path = folder / PARAMS
-    short = partial(
-        shorten,
-        checked.data,
-        checked.teacher,
-        checked.students,
-        recipe,
-        images=images,
-        epochs=epochs,
-    )
+    path, short = folder / PARAMS, partial(shorten, checked, recipe, images=images, epochs=epochs)
     _copy_tree(folder)
     values, notes = short(batch_size=images)
     write_params(override(recipe, values), path)
-    paths = run_paths(path)
+    run = RunPaths(folder / run_paths(path).root)
     if _dvc(folder, "repro", "prepare_data") == 0:
         # Only now is it known how many images there are to train on.
-        count, processes = count_images(folder / paths.manifest("train")), Environment.read().train_processes
+        count, processes = count_images(run.manifest("train")), Environment.read().train_processes
         values, notes = short(batch_size=count // processes * processes or count)
         write_params(override(recipe, values), path)
         lines = [
@@ -111,7 +126,7 @@ def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs:
         _dvc(folder, "repro")
     rows = [json.loads(line) for line in (folder / ROWS).read_text().splitlines()]
     for row in rows:
-        row["outcome"] = "failed" if row["exit_code"] else outcome(row["stage"], folder / paths.root)
+        row["outcome"] = "failed" if row["exit_code"] else outcome(row["stage"], run)
     return {"device": str(device()), "notes": notes, "changes": differences(recipe, values), "stages": rows}
 
 
@@ -121,7 +136,7 @@ def _copy_tree(folder: Path) -> None:
         copy = shutil.copytree if (CODE / name).is_dir() else shutil.copy
         copy(CODE / name, folder / name)
     stages = (folder / "dvc.yaml").read_text()
-    measured = f"cmd: {sys.executable} -m pipeline.cost.stage_process {ROWS} "
+    measured = f"cmd: {sys.executable} -m pipeline.cli.stage_process {ROWS} "
     (folder / "dvc.yaml").write_text(stages.replace("cmd: python -m ", measured))
     _dvc(folder, "init", "--no-scm", "--quiet")
 
@@ -141,30 +156,34 @@ def _dvc(folder: Path, *arguments: str) -> int:
             raise
 
 
-def render(document: dict[str, Any]) -> str:
-    """A row for each stage, and what must be known of them, as Markdown."""
-    rows = [
-        [
-            row["stage"],
-            *(f"{row[name]:.1f}" for name in ("seconds", "cpu_seconds")),
-            f"{row['peak_bytes'] / 1e6:,.0f}",
-            row["outcome"],
-        ]
-        for row in document["stages"]
-    ]
-    table = markdown_table(["stage", "seconds", "CPU seconds", "peak MB", "left"], rows)
-    return "\n".join([table, *document["notes"]]).rstrip() + "\n"
+def outcome(stage: str, run: RunPaths) -> str:
+    """What a stage, such as ``train_student ld``, has left in a run's folder, in a few figures."""
+    kind, _, name = stage.partition(" ")
+    match kind:
+        case "prepare_data":
+            return ", ".join(f"{count_images(run.manifest(split))} {split} images" for split in SPLITS)
+        case "prepare_teacher" | "train_student":
+            with ((run.student(name) if name else run.teacher) / "loss.csv").open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            if not rows:  # a teacher that was not trained
+                return "-"
+            first, last = (float(row["loss"]) for row in (rows[0], rows[-1]))
+            return f"{rows[-1]['step']} steps, loss {first:.4g} to {last:.4g}"
+        case "cache_teacher":
+            statistics = _read(run.store / "zarr.json")["attributes"]["statistics"]
+            return f"{statistics['views']} views of {describe_bytes(statistics['bytes_per_view'])}"
+        case "verify_cache":
+            fidelity = _read(run.fidelity)
+            return f"loss off by {fidelity['loss_error']:.2g}, gradient by {fidelity['gradient_error']:.2g}"
+        case "evaluate":
+            return f"AP {_read(run.metrics(name))['AP']}"
+    return describe_bytes(run.report.stat().st_size)
 
 
-def _require_success(recipe: str, rows: list[dict[str, Any]]) -> None:
-    """Refuse a rehearsal whose last stage failed.
+def count_images(manifest: Path) -> int:
+    """Images that ``prepare_data`` has left of a split."""
+    return len(_read(manifest)["images"])
 
-    Raises:
-        PipelineError: Names the stage, whose own error stands above.
-    """
-    if (code := rows[-1]["exit_code"]) == 0:
-        return
-    how = f"failed with exit code {code}; its own error stands above"
-    if code in (KILLED, -9):
-        how = "was killed; if it was for memory, LDP_MICRO_BATCH=1 trains with less of it"
-    raise PipelineError(f"{recipe}: stage {rows[-1]['stage']} {how}")
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())

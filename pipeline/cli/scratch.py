@@ -1,16 +1,20 @@
-"""What runs that were killed have left, and which of it may go: ``ldp store scratch``."""
+"""``ldp store scratch``: what runs that were killed have left, and which of it may go."""
 
+import argparse
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.core.errors import CacheError
 from pipeline.core.files import is_held, lock_scratch
-from pipeline.core.progress import describe_bytes
+from pipeline.core.paths import SCRATCH
+from pipeline.core.progress import counted, describe_bytes
 from pipeline.store.writer import writer
 
 STORE_NAME = re.compile("[0-9a-f]{16}")
@@ -25,21 +29,26 @@ IDLE_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """A folder that takes space.
-
-    Attributes:
-        path: The folder.
-        what: What it is, and how far it is.
-        bytes: Size of all files.
-        written: When a file was last written, seconds since the epoch; the folder, if it is empty.
-        kept: Why it must stay; ``None`` if it can go.
-    """
+    """A folder that takes space."""
 
     path: Path
     what: str
+    """What it is, and how far it is."""
     bytes: int
     written: float
+    """When a file was last written, seconds since the epoch; the folder, if it is empty."""
     kept: str | None
+    """Why it must stay; ``None`` if it can go."""
+
+
+def print_scratch(arguments: argparse.Namespace) -> None:
+    """Run the sub-command."""
+    leftovers = list_leftovers(SCRATCH)
+    sys.stdout.write(render(leftovers) or f"{SCRATCH}: nothing is left\n")
+    if arguments.clean:
+        gone = clean(leftovers)
+        freed = describe_bytes(sum(leftover.bytes for leftover in gone))
+        sys.stdout.write(f"removed {counted(len(gone), 'folder')}, freed {freed}\n")
 
 
 def list_leftovers(scratch: Path, temporary: Path | None = None) -> list[Leftover]:
@@ -56,12 +65,12 @@ def list_leftovers(scratch: Path, temporary: Path | None = None) -> list[Leftove
 def _in_scratch(scratch: Path) -> Iterator[Leftover]:
     for path in _folders(scratch):
         if STORE_NAME.fullmatch(path.name):
-            yield _measure(path, _describe_store(path), _holder(path))
+            yield _measure(path, _describe_store(path))
         elif path.name == "seeds":
             runs = len(list(path.glob("*.json")))
             yield _measure(path, f"{runs} finished runs of ldp seeds", "else they would be trained again")
     for path in _folders(scratch / "training"):
-        yield _measure(path, f"unfinished training of {path.name.rpartition('-')[0]}", _holder(path))
+        yield _measure(path, f"unfinished training of {path.name.rpartition('-')[0]}")
 
 
 def _temporary(root: Path) -> Iterator[Leftover]:
@@ -79,10 +88,6 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
 
 
-def _holder(path: Path) -> str | None:
-    return "a run holds it" if is_held(path) else None
-
-
 def _describe_store(path: Path) -> str:
     try:
         schema, done = writer.read_schema(path), len(writer.finished_partitions(path))
@@ -91,42 +96,40 @@ def _describe_store(path: Path) -> str:
     return f"an unfinished store: {done} of {schema.partitions} partitions, {schema.views:,} views"
 
 
-def _measure(path: Path, what: str, kept: str | None) -> Leftover:
+def _measure(path: Path, what: str, kept: str | None = None) -> Leftover:
     files = [file.lstat() for file in path.rglob("*") if file.is_file()]
     return Leftover(
         path=path,
         what=what,
         bytes=sum(file.st_size for file in files),
         written=max((file.st_mtime for file in files), default=path.stat().st_mtime),
-        kept=kept,
+        kept=kept or ("a run holds it" if is_held(path) else None),
     )
 
 
 def clean(leftovers: Sequence[Leftover]) -> list[Leftover]:
     """Remove what can go, unfinished work under its lock; returns what is gone."""
-    return [leftover for leftover in leftovers if leftover.kept is None and _remove(leftover.path)]
-
-
-def _remove(path: Path) -> bool:
-    try:
-        with lock_scratch(path):
-            shutil.rmtree(path)
-    except CacheError:
-        return False
-    return True
+    gone = []
+    for leftover in leftovers:
+        # A run may have taken it since it was listed.
+        with suppress(CacheError):
+            if leftover.kept is None:
+                with lock_scratch(leftover.path):
+                    shutil.rmtree(leftover.path)
+                gone.append(leftover)
+    return gone
 
 
 def render(leftovers: Sequence[Leftover]) -> str:
     """A line for each: where, how large, what, how old, and whether it can go."""
-    rows = [(str(leftover.path), describe_bytes(leftover.bytes), leftover) for leftover in leftovers]
-    widths = [max(map(len, column), default=0) for column in zip(*((a, b) for a, b, _ in rows), strict=True)]
-    return "".join(
-        f"{path:{widths[0]}}  {size:>{widths[1]}}  {leftover.what}, {_age(leftover)}; "
-        f"{'stays: ' + leftover.kept if leftover.kept else 'can go'}\n"
-        for path, size, leftover in rows
-    )
-
-
-def _age(leftover: Leftover) -> str:
-    hours = max(0.0, time.time() - leftover.written) / 3600
-    return f"{hours / 24:.0f} days old" if hours >= 48 else f"{hours:.1f} hours old"
+    sizes = [describe_bytes(leftover.bytes) for leftover in leftovers]
+    path_width = max((len(str(leftover.path)) for leftover in leftovers), default=0)
+    size_width = max(map(len, sizes), default=0)
+    lines = []
+    for leftover, size in zip(leftovers, sizes, strict=True):
+        hours = max(0.0, time.time() - leftover.written) / 3600
+        age = f"{hours / 24:.0f} days old" if hours >= 48 else f"{hours:.1f} hours old"
+        end = f"stays: {leftover.kept}" if leftover.kept else "can go"
+        start = f"{leftover.path!s:{path_width}}  {size:>{size_width}}"
+        lines.append(f"{start}  {leftover.what}, {age}; {end}\n")
+    return "".join(lines)

@@ -1,13 +1,19 @@
-"""A store in facts, from its attributes alone: as fast for a large store as for a small one."""
+"""``ldp store info`` and ``files``: a store from its attributes alone, as fast for a large one as a small."""
 
+import argparse
+import json
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.core.config import PARAMS, dump_yaml
 from pipeline.core.digest import digest
-from pipeline.core.errors import CacheError
+from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.paths import find_recipe, run_paths
 from pipeline.core.progress import describe_bytes
 from pipeline.store.format.schema import IMAGE_ID, StoreSchema, table_specs
 from pipeline.store.reader.reader import read_finished, recorded_files
@@ -15,6 +21,54 @@ from pipeline.store.reader.shards import read_table
 
 METADATA = "metadata"
 """Stands for all ``zarr.json`` but the root's own, which records the sizes of the others."""
+
+
+def find_store(given: str | None) -> tuple[Path, Path]:
+    """The folder of a store, and the parameter file of its recipe, by either of them.
+
+    A folder leaves open of which recipe it is: then the file is ``params.yaml``.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if given is None:
+        return run_paths().store, PARAMS
+    try:
+        params = find_recipe(given)
+    except ConfigError:
+        if Path(given).exists() or os.sep in given:
+            return Path(given), PARAMS
+        raise
+    return run_paths(params).store, params
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one document."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def print_info(arguments: argparse.Namespace) -> None:
+    """Run ``ldp store info``."""
+    facts = describe_store(find_store(arguments.store)[0])
+    if arguments.json:
+        print_json(facts)
+    else:
+        sys.stdout.write(dump_yaml(facts))
+
+
+def print_files(arguments: argparse.Namespace) -> None:
+    """Run ``ldp store files``."""
+    path, _ = find_store(arguments.store)
+    records = list(recorded_files(read_finished(path)))
+    known = {record.partition for record in records} - {None}
+    wanted = set(arguments.partitions or known)
+    if not wanted <= known:
+        raise CacheError(
+            f"{path}: --partitions: expected 0 to {len(known) - 1}, but got {min(wanted - known)}"
+        )
+    for record in records:
+        if record.partition is None or record.partition in wanted:
+            sys.stdout.write(f"{path / record.name}\n")
 
 
 def describe_store(path: Path) -> dict[str, Any]:
@@ -27,38 +81,33 @@ def describe_store(path: Path) -> dict[str, Any]:
     """
     attributes = read_finished(path)
     schema, sums = StoreSchema.from_json(attributes["schema"]), attributes["statistics"]
-    files = list(recorded_files(attributes))
-    wrong = {file.name: file.digest.size_problem(path / file.name) for file in files}
+    wrong: dict[str, str] = {}
     sizes: Counter[str] = Counter()
-    for file in files:
+    for file in recorded_files(attributes):
         array, _, chunk = file.name.partition("/c/")
         sizes[array if chunk else METADATA] += file.digest.size
-    views = max(1, schema.views)
+        if problem := file.digest.size_problem(path / file.name):
+            wrong[file.name] = problem
+    try:
+        # The one fact that the attributes lack.
+        (spec,) = (spec for spec in table_specs(schema) if spec.path == IMAGE_ID)
+        images = len(np.unique(read_table(path, spec)))
+    except (CacheError, OSError):
+        images = None
+    points = {"kept": "points", "main_region": "main_points", "valuable_region": "valuable_points"}
     return {
         "path": str(path),
-        "files": {name: problem for name, problem in wrong.items() if problem}
-        or "all there and of the recorded size; `ldp store verify` reads them",
+        "files": wrong or "all there and of the recorded size; `ldp store verify` reads them",
         "size": f"{describe_bytes(sums['bytes'])}; {describe_bytes(sums['bytes_per_view'])} per view, "
         f"{sums['bytes_per_point']:.1f} B per kept point",
         "bytes": dict(sizes.most_common()),
-        "images": _count_images(path, schema),
+        "images": images,
         "partitions": schema.partitions,
         "points_per_view": {
-            "kept": round(sums["points"] / views, 1),
-            "main_region": round(sums["main_points"] / views, 1),
-            "valuable_region": round(sums["valuable_points"] / views, 1),
+            name: round(sums[total] / max(1, schema.views), 1) for name, total in points.items()
         },
         "statistics": sums,
         "quantizer": attributes["quantizer"],
         "fingerprint_sha256": digest(schema.fingerprint),
         **attributes["schema"],
     }
-
-
-def _count_images(path: Path, schema: StoreSchema) -> int | None:
-    """How many images the views are of, the one fact that the attributes lack; ``None`` if it is damaged."""
-    (spec,) = (spec for spec in table_specs(schema) if spec.path == IMAGE_ID)
-    try:
-        return len(np.unique(read_table(path, spec)))
-    except (CacheError, OSError):
-        return None

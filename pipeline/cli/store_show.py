@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from pipeline.cli.store import find_store
+from pipeline.cli.store_info import find_store
 from pipeline.cli.store_picture import draw_view
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.core.files import atomic_path

@@ -5,86 +5,104 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from math import prod
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.cli.agreement import Agreement
-from pipeline.cli.annotated import read_dataset
-from pipeline.cli.diagnosis import MIN_TRUE_SCORE, Check, Verdict
-from pipeline.cli.inner_tensors import candidate_tensors
-from pipeline.cli.teacher_evaluate import choose_scale
-from pipeline.core.errors import ConfigError, DatasetError, TeacherError
+from pipeline.cli.diagnosis import Check, Verdict, weakness
+from pipeline.cli.options import require_least
+from pipeline.cli.teacher_evaluate import choose_scale, read_dataset
+from pipeline.core.errors import DatasetError, TeacherError
 from pipeline.detector.device import device
+from pipeline.detector.head import EDGES
+from pipeline.onnx.description import OnnxDescription
+from pipeline.onnx.model import import_optional
 from pipeline.onnx.models import read_onnx
-from pipeline.views.manifest import Manifest
 
 COLUMNS = ("AP", "recall", "any", "IoU", "score+-")
 SHOWN_SUSPECTS = 3
 SHOWN_TENSORS = 12
+MIN_TRUE_SCORE = 0.05
+"""Mean probability of the true class at the main region's points below which class KD teaches nothing."""
+USUAL_BINS = (8, 16, 17)
+"""Of NanoDet and PicoDet, YOLOv8 and its heirs, GFL."""
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
-    if arguments.images < 1:
-        raise ConfigError(f"ldp teacher check: --images: expected 1 or more, but got {arguments.images}")
-    manifest = choose_images(read_dataset(arguments), arguments.images)
-    files = read_onnx(arguments.description, manifest.categories)
-    check = Check(
-        description=files.description,
-        weights=files.weights,
-        manifest=manifest,
-        scale=choose_scale(files, arguments.scale),
-        device=device(),
-    )
-    verdict = check.run()
-    sys.stdout.write("\n".join(render(verdict)) + "\n")
-    if verdict.suspects:
-        best = verdict.suspects[0].alternative
-        raise TeacherError(f"{arguments.description}: {best.fault}; try {best.remedy}")
-    if verdict.weakness:
-        with suppress(TeacherError):  # without the package onnx, nothing is listed
-            sys.stdout.write("\n".join(_list_tensors(check)) + "\n")
-        raise TeacherError(f"{arguments.description}: {verdict.weakness}")
-
-
-def choose_images(manifest: Manifest, limit: int) -> Manifest:
-    """The first images that show something.
-
-    Raises:
-        DatasetError: There are none.
-    """
-    images = manifest.images.take(np.flatnonzero(np.diff(manifest.images.offset))[:limit])
+    require_least(arguments, "teacher check", images=1)
+    manifest = read_dataset(arguments)
+    images = manifest.images.take(np.flatnonzero(np.diff(manifest.images.offset))[: arguments.images])
     if not images:
         raise DatasetError(
             f"{manifest.root}/{manifest.folder}: expected annotated images, but there are none"
         )
-    return replace(manifest, images=images)
+    files = read_onnx(arguments.description, manifest.categories)
+    scale = choose_scale(files, arguments.scale)
+    verdict = Check(
+        description=files.description,
+        weights=files.weights,
+        manifest=replace(manifest, images=images),
+        scale=scale,
+        device=device(),
+    ).run()
+    weak = weakness(verdict.described)
+    sys.stdout.write("\n".join(render(verdict, is_teacher=not weak)) + "\n")
+    if verdict.suspects:
+        best = verdict.suspects[0]
+        raise TeacherError(f"{arguments.description}: {best.fault}; try {best.remedy}")
+    if weak:
+        with suppress(TeacherError):  # without the package onnx, nothing is listed
+            names = list(candidate_tensors(files.weights, files.description, scale[::-1]))
+            head = (
+                "tensors of the graph whose shapes would do:" if names else "no other tensor's shape would do"
+            )
+            lines = [head, *(f"  {name}" for name in names[:SHOWN_TENSORS])]
+            if (more := len(names) - SHOWN_TENSORS) > 0:
+                lines.append(f"  and {more} more")
+            sys.stdout.write("\n".join(lines) + "\n")
+        raise TeacherError(f"{arguments.description}: {weak}")
 
 
-def _list_tensors(check: Check) -> Iterator[str]:
-    """What else in the graph the names could have meant."""
-    width, height = check.scale
-    names = list(candidate_tensors(check.weights, check.description, (height, width)))
-    yield "tensors of the graph whose shapes would do:" if names else "no other tensor's shape would do"
-    yield from (f"  {name}" for name in names[:SHOWN_TENSORS])
-    if len(names) > SHOWN_TENSORS:
-        yield f"  and {len(names) - SHOWN_TENSORS} more"
-
-
-def render(verdict: Verdict) -> Iterator[str]:
+def render(verdict: Verdict, *, is_teacher: bool) -> Iterator[str]:
     """The figures as described, and of what agrees better."""
     yield " " * 60 + "".join(f"{name:>8}" for name in COLUMNS)
     yield _line("as described", verdict.described)
-    for suspect in verdict.suspects[:SHOWN_SUSPECTS]:
-        yield _line(f"with {suspect.alternative.remedy}", suspect.agreement)
-        yield f"  -> {suspect.alternative.fault}?"
+    for fault, remedy, agreement in verdict.suspects[:SHOWN_SUSPECTS]:
+        yield _line(f"with {remedy}", agreement)
+        yield f"  -> {fault}?"
     yield f"mean probability of the true class at the main region's points: {verdict.true_score:.3f}"
     if verdict.true_score < MIN_TRUE_SCORE:
         yield "  class distillation would teach nothing there: kd_weight 0 is better here"
-    if not verdict.suspects and not verdict.weakness:
+    if is_teacher and not verdict.suspects:
         yield f"nothing looks wrong: none of {verdict.tried} other descriptions finds the objects better"
 
 
 def _line(name: str, found: Agreement) -> str:
     figures = (found.ap, found.recall, found.blind_recall, found.iou, found.score_error)
     return f"{name:60}" + "".join(f"{value:8.3f}" for value in figures)
+
+
+def candidate_tensors(path: Path, description: OnnxDescription, input_hw: tuple[int, int]) -> Iterator[str]:
+    """Name and shape of each tensor of a graph that could be logits for each point, of all levels or of one.
+
+    Raises:
+        TeacherError: The package onnx is not installed.
+    """
+    onnx = import_optional("onnx", "looking into the graph")
+    model = onnx.load(str(path), load_external_data=False)
+    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], (3, *input_hw), strict=False):
+        if not dim.dim_value:
+            dim.dim_value = size
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    grid = description.conventions.pyramid(description.points.strides).grid(input_hw)
+    classes = len(description.classes)
+    edges = {EDGES * bins for bins in (description.edges.bins, *USUAL_BINS)}
+    widths = {classes, *edges, *(classes + width for width in edges)}
+    numbers = {points * width for points in (len(grid), *grid.lengths) for width in widths}
+    for tensor in (*graph.value_info, *graph.output):
+        shape = [dim.dim_value for dim in tensor.type.tensor_type.shape.dim][1:]
+        if len(shape) > 1 and prod(shape) in numbers and widths & {shape[0], shape[-1]}:
+            yield f"{tensor.name} {shape}"

@@ -5,39 +5,56 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pipeline.cli.agreement import COCO_AREA_EDGES
-from pipeline.cli.annotated import read_dataset
-from pipeline.cli.detections_at_points import detect_at_points
+import torch
+
+from pipeline.cli.agreement import COCO_AREA_EDGES, coco_results
 from pipeline.core.config import load_section
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.files import write_json
 from pipeline.core.paths import find_recipe, run_paths
 from pipeline.core.progress import show_progress
+from pipeline.datasets.coco import read_coco
 from pipeline.detector.device import device
+from pipeline.detector.head import Integral
+from pipeline.detector.model import ModelSpec
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
-from pipeline.evaluation.detect import Result, detect, to_results
-from pipeline.evaluation.postprocess import Detections
+from pipeline.evaluation.detect import Result, detect
+from pipeline.evaluation.postprocess import Detections, select_detections
 from pipeline.onnx.models import ModelHandle, open_model, read_onnx
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
+from pipeline.views.box_ops import clip_boxes, decode_boxes
+from pipeline.views.geometry import scale_factors
 from pipeline.views.manifest import Manifest, read_split
-from pipeline.views.types import SoftTargets
+from pipeline.views.types import LabeledView, SoftTargets
 
 BATCH_SIZE = 8
 
-Rows = Mapping[str, Mapping[str, float | None]]
+Row = Mapping[str, float | None]
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
     rows = _stored(arguments.stored, find_recipe(arguments.recipe)) if arguments.stored else _live(arguments)
-    sys.stdout.write(render(rows))
+    lines = ["| | " + " | ".join(SUMMARY) + " |", "|---|" + "---|" * len(SUMMARY)]
+    for name, row in rows.items():
+        cells = ("-" if row[metric] is None else f"{row[metric]:.2f}" for metric in SUMMARY)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    sys.stdout.write("\n".join(lines) + "\n")
     if arguments.json:
         write_json(arguments.json, {name: dict(row) for name, row in rows.items()})
 
 
-def _live(arguments: argparse.Namespace) -> Rows:
+def read_dataset(arguments: argparse.Namespace) -> Manifest:
+    """Annotated images: a dataset's folder, or a split of a recipe's, as the command line names them."""
+    folder, split = arguments.dataset, arguments.split
+    if folder is None:
+        return read_split(run_paths(find_recipe(arguments.recipe)), split)
+    return read_coco(folder / "annotations" / f"instances_{split}.json", str(folder), split)
+
+
+def _live(arguments: argparse.Namespace) -> dict[str, Row]:
     """A teacher on a split."""
     manifest = read_dataset(arguments)
     if arguments.description:
@@ -48,14 +65,14 @@ def _live(arguments: argparse.Namespace) -> Rows:
     return {files.spec.name: _summary(manifest, _detect(files, manifest, scale))}
 
 
-def choose_scale(files: ModelHandle, asked: list[int] | None) -> tuple[int, int]:
-    """The test scale: as asked for, or the size of the teacher's input.
+def choose_scale(files: ModelHandle, given: list[int] | None) -> tuple[int, int]:
+    """The test scale: as given, or the size of the teacher's input.
 
     Raises:
-        ConfigError: The input takes any size and none is asked for, or one that it does not take.
+        ConfigError: The input takes any size and none is given, or one that it does not take.
     """
-    if asked is not None:
-        scale = (asked[0], asked[1])
+    if given is not None:
+        scale = (given[0], given[1])
         files.spec.require_scales([scale], "--scale")
         return scale
     if files.spec.input_hw is None:
@@ -75,7 +92,11 @@ def _detect(files: ModelHandle, manifest: Manifest, scale: tuple[int, int]) -> l
     )
 
 
-def _stored(path: Path, params: Path) -> Rows:
+def _summary(manifest: Manifest, results: list[Result]) -> Row:
+    return evaluate(manifest, results, COCO_AREA_EDGES).summary
+
+
+def _stored(path: Path, params: Path) -> dict[str, Row]:
     """What a store holds of a teacher beside that teacher, on the training images."""
     folder, store = run_paths(params), TargetStore.open(path)
     manifest = read_split(folder, "train")
@@ -89,12 +110,10 @@ def _stored(path: Path, params: Path) -> Rows:
     views = [view.view for view in stored]
     live = setup.load_teacher(device()).run(views)
 
-    def at_points(targets: Iterable[SoftTargets]) -> Mapping[str, float | None]:
-        found = {
-            view.key.image_id: detect_at_points(view, soft, setup.spec)
-            for view, soft in zip(views, targets, strict=True)
-        }
-        return _summary(manifest, _results(manifest, found))
+    def at_points(targets: Iterable[SoftTargets]) -> Row:
+        pairs = zip(views, targets, strict=True)
+        found = {view.key.image_id: detect_at_points(view, soft, setup.spec) for view, soft in pairs}
+        return _summary(manifest, coco_results(manifest, found))
 
     return {
         "from the store's main-region points": at_points(view.soft_targets() for view in stored),
@@ -103,19 +122,20 @@ def _stored(path: Path, params: Path) -> Rows:
     }
 
 
-def _results(manifest: Manifest, found: Mapping[int, Detections]) -> list[Result]:
-    category_ids = [category.category_id for category in manifest.categories]
-    return [row for image, detections in found.items() for row in to_results(image, detections, category_ids)]
+def detect_at_points(view: LabeledView, soft: SoftTargets, spec: ModelSpec) -> Detections:
+    """Detections among the main-region points of a view that is not flipped, px of the original image.
 
-
-def _summary(manifest: Manifest, results: list[Result]) -> Mapping[str, float | None]:
-    return evaluate(manifest, results, COCO_AREA_EDGES).summary
-
-
-def render(rows: Rows) -> str:
-    """A Markdown table, percent."""
-    lines = ["| | " + " | ".join(SUMMARY) + " |", "|---|" + "---|" * len(SUMMARY)]
-    for name, row in rows.items():
-        values = (row[metric] for metric in SUMMARY)
-        lines.append(f"| {name} | " + " | ".join("-" if v is None else f"{v:.2f}" for v in values) + " |")
-    return "\n".join(lines) + "\n"
+    The main region is where the annotations put the objects: nothing is said elsewhere, and so nothing can
+    be found there that is not. The AP of such detections is not that of the detector; it is for comparison
+    with other logits at the same points.
+    """
+    assert not view.geometry.flip, "boxes are not mirrored back"
+    main = view.points.main_region
+    grid = spec.pyramid.grid(view.geometry.padded_hw)
+    flat = grid.flatten(view.points.level[main], view.points.position[main])
+    stride = torch.from_numpy(grid.point_strides[flat])
+    distances = Integral(spec.bins - 1)(torch.from_numpy(soft.edge_logits[main])) * stride[:, None]
+    corner = torch.tensor(view.geometry.content_top_left[::-1])
+    boxes = decode_boxes(torch.from_numpy(grid.points[flat]) - corner, distances)
+    boxes = clip_boxes(boxes, view.geometry.content_hw) / torch.from_numpy(scale_factors(view.geometry))
+    return select_detections(boxes, torch.from_numpy(soft.cls_logits).sigmoid(), spec.suppression)

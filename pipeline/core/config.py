@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -127,6 +128,18 @@ def _load_yaml(text: str) -> Any:
     from ruamel.yaml import YAML  # noqa: PLC0415
 
     return YAML(typ="safe").load(text)
+
+
+def dump_yaml(content: Any) -> str:
+    """Plain values as YAML, in which mappings and lists of single values stand in a line."""
+    from ruamel.yaml import YAML  # noqa: PLC0415
+
+    yaml: Any = YAML(typ="safe", pure=True)
+    text = StringIO()
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style, yaml.width = None, 100
+    yaml.dump(content, text)
+    return text.getvalue()
 
 
 def structure(cls: type[T], value: object, where: str, *, strict: bool = True) -> T:

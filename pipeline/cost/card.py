@@ -1,24 +1,102 @@
 """The cost card: what a recipe takes of disk and time, and from how many students on the store pays."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from pipeline.core.errors import DatasetError
 from pipeline.core.progress import describe_bytes
-from pipeline.core.timing import break_even
+from pipeline.core.timing import break_even, timed_call
 from pipeline.cost.probe import STORED, Probe
-from pipeline.cost.views import ViewStatistics
+from pipeline.detector.config import DetectorConfig
+from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.table import ViewIndex
+from pipeline.teacher.config import CacheConfig
+from pipeline.teacher.expected import estimate_bytes
+from pipeline.teacher.run import layout_store
+from pipeline.teacher.view_index import Progress
 
 FORMULA = """\
-the store      = views x (plan + teacher's forward pass + quantize and write), once
+the store      = views x (assign + teacher's forward pass + quantize and write), once
 from the store = epochs x images x (read + student's step)
-in the loop    = epochs x images x (plan + teacher's forward pass + student's step)
+in the loop    = epochs x images x (assign + teacher's forward pass + student's step)
 break-even     = the smallest number n of students with  the store + n x from the store < n x in the loop
 Forward pass and step are measured on drawn images and scaled by the mean padded pixels of a view, reading and
 writing by its points. Decoding is left out: a student decodes either way, in other processes. One device;
 GPUs divide the hours."""
 
 SECONDS_PER_HOUR = 3600
+SAMPLED_IMAGES = 500
+"""Of all images, evenly spaced: the mean number of kept points is then known to some 4 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewStatistics:
+    """Means over a sample of views, from the annotations alone, and how many views there are in all."""
+
+    images: int
+    views: int
+    sampled_views: int
+    points_per_view: float
+    boxes_per_view: float
+    pixels_per_view: float
+    """Padding included."""
+    store_bytes_per_view: float
+    assign_seconds_per_view: float
+    """Finding a view's points from its boxes."""
+
+
+def gather_statistics(
+    view_set: ViewSet,
+    config: CacheConfig,
+    detector: DetectorConfig,
+    images: int,
+    views_per_image: int,
+    progress: Progress[ViewIndex],
+) -> ViewStatistics:
+    """Lay out a store for the views of a sample of images.
+
+    Args:
+        view_set: Of a dataset, or of a sample of one.
+        config: Of the store.
+        detector: The teacher.
+        images: How many images the dataset has; the sample stands for them.
+        views_per_image: Of the recipe, of which ``view_set`` may have fewer.
+        progress: Is shown the views.
+
+    Raises:
+        DatasetError: There is no image.
+    """
+    total = len(view_set.manifest.images)
+    if not total:
+        raise DatasetError(f"{view_set.manifest.root}: expected images with boxes, but there are none")
+    rows = np.unique(np.linspace(0, total - 1, min(total, SAMPLED_IMAGES)).astype(np.int64))
+    manifest = replace(view_set.manifest, images=view_set.manifest.images.take(rows))
+    layout, seconds = timed_call(
+        layout_store,
+        replace(view_set, manifest=manifest),
+        config,
+        num_classes=detector.num_classes,
+        bins=detector.bins,
+        fingerprint={},
+        provenance={},
+        processes=1,
+        progress=progress,
+    )
+    sampled = len(layout.table)
+    points, _, boxes = layout.table.counts.mean(axis=0)
+    return ViewStatistics(
+        images=images,
+        views=images * views_per_image,
+        sampled_views=sampled,
+        points_per_view=float(points),
+        boxes_per_view=float(boxes),
+        pixels_per_view=float(layout.table.geometry[:, 4:6].astype(float).prod(axis=1).mean()),
+        store_bytes_per_view=estimate_bytes(layout.schema, layout.table) / sampled,
+        assign_seconds_per_view=seconds / sampled,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +121,7 @@ class CostCard:
     store_bytes: int
     free_bytes: int
     probe: Probe
-    plan_hours: float
+    assign_hours: float
     teacher_hours: float
     write_hours: float
     students: tuple[StudentCost, ...]
@@ -68,7 +146,7 @@ def make_card(
     cache = probe.cache
     pixels = statistics.pixels_per_view / cache.pixels_per_view
     points = statistics.points_per_view / max(1.0, cache.points_per_view)
-    teacher, plan = cache.bare.median * pixels, statistics.plan_seconds_per_view
+    teacher, assign = cache.bare.median * pixels, statistics.assign_seconds_per_view
     read, write = cache.read * points, cache.write * points
     costs = []
     for name, count in epochs.items():
@@ -79,7 +157,7 @@ def make_card(
                 name=name,
                 epochs=count,
                 hours_from_store=shown * (read + step),
-                hours_in_the_loop=shown * (plan + teacher + step),
+                hours_in_the_loop=shown * (assign + teacher + step),
             )
         )
     per_view = statistics.views / SECONDS_PER_HOUR
@@ -92,11 +170,11 @@ def make_card(
         store_bytes=round(statistics.store_bytes_per_view * statistics.views),
         free_bytes=free_bytes,
         probe=probe,
-        plan_hours=plan * per_view,
+        assign_hours=assign * per_view,
         teacher_hours=teacher * per_view,
         write_hours=write * per_view,
         students=tuple(costs),
-        break_even_students=break_even((plan + teacher + write) * per_view, saved),
+        break_even_students=break_even((assign + teacher + write) * per_view, saved),
     )
 
 
@@ -125,7 +203,7 @@ def render_card(card: CostCard) -> str:
             describe_bytes(card.free_bytes),
             "enough" if card.store_bytes < card.free_bytes else "NOT ENOUGH",
         ),
-        _row("plan", _hours(card.plan_hours), "in one process"),
+        _row("assign points", _hours(card.assign_hours), "in one process"),
         _row("teacher", _hours(card.teacher_hours), ""),
         _row("quantize and write", _hours(card.write_hours), "beside the teacher"),
         "",

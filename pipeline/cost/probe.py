@@ -79,8 +79,8 @@ class CacheTimes:
     bare: Repeats
     """The teacher's forward pass alone: the limit that no cache can beat."""
     stage: Repeats
-    """The whole stage, planning and finalising included."""
-    plan: float
+    """The whole stage, its table of views and finalising included."""
+    assign: float
     """Finding a view's points from its boxes."""
     write: float
     """Quantizing, compressing and writing."""
@@ -149,31 +149,31 @@ def probe_machine(
         precision=cache.forward_precision,
         dense=cache.dense,
     )
-    plan = ViewSet(
+    view_set = ViewSet(
         manifest=manifest,
         strides=teacher.strides,
         views=cache.views,
         regions=cache.regions,
         conventions=GFL_CONVENTIONS,
     )
-    announce(f"the cache stage: {teacher.backbone}, {len(plan)} views of up to {max(cache.views.scales)}")
-    passes = CachePasses(plan, cache, extractor, folder)
+    announce(f"the cache stage: {teacher.backbone}, {len(view_set)} views of up to {max(cache.views.scales)}")
+    passes = CachePasses(view_set, cache, extractor, folder)
     times = passes.time(config)
     store = TargetStore.open(passes.store)
     steps = {}
     for name, student in students.items():
         announce(f"a step of {name}: {student.detector.backbone}, {batch_sizes[name]} images")
-        steps[name] = StudentSteps(student, plan, store, extractor, machine).time(config)
+        steps[name] = StudentSteps(student, view_set, store, extractor, machine).time(config)
     return Probe(cache=times, steps=steps, batch_sizes=batch_sizes)
 
 
 class CachePasses:
     """Writes the same small store again and again."""
 
-    def __init__(self, plan: ViewSet, config: CacheConfig, teacher: LogitExtractor, folder: Path) -> None:
-        self._plan, self._teacher, self._folder = plan, teacher, folder
+    def __init__(self, view_set: ViewSet, config: CacheConfig, teacher: LogitExtractor, folder: Path) -> None:
+        self._view_set, self._teacher, self._folder = view_set, teacher, folder
         self._config = structs.replace(
-            config, views_per_partition=max(MIN_PARTITION, ceil(len(plan) / PARTITIONS))
+            config, views_per_partition=max(MIN_PARTITION, ceil(len(view_set) / PARTITIONS))
         )
         self._busy = StoreTimes()
 
@@ -184,7 +184,7 @@ class CachePasses:
 
     def time(self, config: ProbeConfig) -> CacheTimes:
         """Measure the stage and its limit, in turns."""
-        layout, plan_seconds = timed_call(self._layout)
+        layout, assign_seconds = timed_call(self._layout)
         device, views = self._teacher.device, layout.schema.views
         bare = self._bare_pass(layout)
         seconds = take_turns({"bare": bare, "stage": self._write}, config.rounds, device, config.budget)
@@ -198,7 +198,7 @@ class CachePasses:
             pixels_per_view=float(layout.table.geometry[:, 4:6].astype(float).prod(axis=1).mean()),
             bare=Repeats.from_rounds(seconds["bare"], views),
             stage=Repeats.from_rounds(seconds["stage"], views),
-            plan=plan_seconds / views,
+            assign=assign_seconds / views,
             write=(busy.quantize + busy.write) / self._busy.views,
             read=read_seconds / views,
             busy={name: value / total for name, value in vars(busy).items()},
@@ -208,11 +208,11 @@ class CachePasses:
     def _layout(self) -> StoreLayout:
         spec = self._teacher.model.spec
         return layout_store(
-            self._plan,
+            self._view_set,
             self._config,
             num_classes=spec.num_classes,
             bins=spec.bins,
-            fingerprint={"views": self._plan.views.to_json()},
+            fingerprint={"views": self._view_set.views.to_json()},
             provenance={"made": "to measure"},
             processes=1,
             progress=lambda tables, _total, _label: tables,
@@ -221,10 +221,10 @@ class CachePasses:
     def _bare_pass(self, layout: StoreLayout) -> Callable[[], None]:
         """All of the stage's batches, decoded already, through the network, in as many threads."""
         teacher, parts = self._teacher, range(layout.schema.partitions)
-        views = [self._plan.in_rows(layout.schema.partition_views(index)) for index in parts]
+        views = [self._view_set.in_rows(layout.schema.partition_views(index)) for index in parts]
         batches = [batch for part in views for batch in equal_size_batches(part, self._config.batch_size)]
         decoded = [teacher.decode(batch) for batch in batches]
-        pixels = self._config.batch_size * self._plan.views.largest_pixels
+        pixels = self._config.batch_size * self._view_set.views.largest_pixels
         threads = ThreadCounts.of(teacher.device, torch.get_num_threads(), pixels).forwards
         inside = 1 if teacher.device.type == "cpu" else torch.get_num_threads()
 
@@ -240,7 +240,7 @@ class CachePasses:
         shutil.rmtree(self.store, ignore_errors=True)
         times = write_store(
             self._layout(),
-            self._plan,
+            self._view_set,
             self._teacher,
             scratch_root=self._folder / "scratch",
             output=self.store,
@@ -255,22 +255,22 @@ class StudentSteps:
     def __init__(
         self,
         config: StudentConfig,
-        plan: ViewSet,
+        view_set: ViewSet,
         store: TargetStore,
         teacher: LogitExtractor,
         machine: Placement,
     ) -> None:
         """Build the student; ``config`` gives the batch size and does not start from pretrained weights."""
-        model = build_for_training(config.detector, plan.conventions, config.train, machine.device)
+        model = build_for_training(config.detector, view_set.conventions, config.train, machine.device)
         model.train()
         self._step = TrainStep(model, student_losses(config), config.train, machine)
         self._config, self._machine, self._teacher = config, machine, teacher
         self._sources: dict[str, TargetSource[Any]] = {
             PLAIN: StoreSource(store=store, read_logits=False),
-            ONLINE: LabelSource(view_set=plan),
+            ONLINE: LabelSource(view_set=view_set),
             STORED: StoreSource(store=store, read_logits=True, read_dense=config.loss.reads_dense),
         }
-        self._manifest, self._conventions, self._store = plan.manifest, plan.conventions, store
+        self._manifest, self._conventions, self._store = view_set.manifest, view_set.conventions, store
 
     def time(self, config: ProbeConfig) -> dict[str, StepTimes]:
         """Measure the steps of all modes in turns, then each with its data loader."""

@@ -23,7 +23,8 @@ from onnx_cases import (
     write_description,
 )
 
-from pipeline.cli.diagnosis import MIN_TRUE_SCORE, Check, Verdict
+from pipeline.cli.diagnosis import Check, Verdict, weakness
+from pipeline.cli.teacher_check import MIN_TRUE_SCORE
 from pipeline.core.errors import TeacherError
 from pipeline.datasets.coco import read_coco
 from pipeline.evaluation.coco_ap import evaluate
@@ -140,8 +141,8 @@ def test_a_fault_is_named_with_its_remedy(
 ) -> None:
     verdict = check(fault(clairvoyant(tmp_path, manifest)), manifest)
     best = verdict.suspects[0]
-    assert best.alternative.fault.startswith(name)
-    assert best.alternative.remedy.startswith(remedy)
+    assert best.fault.startswith(name)
+    assert best.remedy.startswith(remedy)
     assert best.agreement.ap > verdict.described.ap
 
 
@@ -150,7 +151,7 @@ def test_what_the_file_has_done_is_noticed(
     tmp_path: Path, manifest: Manifest, edit: Callable[[Rows], Rows], remedy: str
 ) -> None:
     verdict = check(clairvoyant(tmp_path, manifest, edit), manifest)
-    assert verdict.suspects[0].alternative.remedy == remedy
+    assert verdict.suspects[0].remedy == remedy
 
 
 def test_edges_that_are_through_a_softmax_are_noticed_and_undone(tmp_path: Path, manifest: Manifest) -> None:
@@ -158,16 +159,16 @@ def test_edges_that_are_through_a_softmax_are_noticed_and_undone(tmp_path: Path,
     with pytest.raises(TeacherError, match=r"edges\.activation: expected 'softmax'"):
         check(wrong, manifest)
     verdict = check(replace(wrong, edges=replace(wrong.edges, activation="softmax")), manifest)
-    assert verdict.weakness is None
+    assert weakness(verdict.described) is None
     assert verdict.suspects == ()
     both = clairvoyant(tmp_path, manifest, lambda rows: with_bins_first(with_softmax(rows)))
-    remedy = check(both, manifest).suspects[0].alternative.remedy
+    remedy = check(both, manifest).suspects[0].remedy
     assert remedy == "edges.activation: softmax, layout: bins_first"
 
 
 def test_a_random_network_finds_nothing_and_no_remedy_is_proposed(tmp_path: Path, manifest: Manifest) -> None:
     verdict = check(clairvoyant(tmp_path, manifest, with_random_values), manifest)
-    assert verdict.weakness
+    assert weakness(verdict.described)
     assert verdict.suspects == ()
 
 
@@ -225,7 +226,7 @@ def test_a_fault_in_nanodets_description_is_named(
     nanodet: OnnxDescription, photos: Manifest, fault: Fault, name: str, remedy: str
 ) -> None:
     few = dataclasses.replace(photos, images=photos.images[:IMAGES])
-    best = check(fault(nanodet), few, 416).suspects[0].alternative
+    best = check(fault(nanodet), few, 416).suspects[0]
     assert best.fault.startswith(name)
     assert best.remedy.startswith(remedy)
 
@@ -239,7 +240,7 @@ def test_what_nanodets_file_has_done_is_noticed(
     verdict = check(
         appended(nanodet, tmp_path, part), dataclasses.replace(photos, images=photos.images[:IMAGES]), 416
     )
-    assert verdict.suspects[0].alternative.remedy == remedy
+    assert verdict.suspects[0].remedy == remedy
 
 
 @needs_nanodet

@@ -15,9 +15,8 @@ import pytest
 import torch
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
-from pipeline.cli.store_rebuild import (
+from pipeline.cli.store_repair import (
     Damage,
-    Repair,
     damaged_objects,
     find_damage,
     repair_store,
@@ -84,16 +83,15 @@ def harm(store: Path, *names: str) -> Damage:
         content = bytearray((store / name).read_bytes())
         content[len(content) // 2] ^= 1
         (store / name).write_bytes(bytes(content))
-    return find_damage(store, quiet)
+    return find_damage(store)
 
 
-def repair(damage: Damage, plan: ViewSet, teacher: LogitExtractor | None, **changes: Any) -> Repair:
+def repair(damage: Damage, plan: ViewSet, teacher: LogitExtractor | None, **changes: Any) -> list[str]:
     """Repair; without a ``teacher`` none may be asked for."""
     arguments = {
         "fingerprint": damage.schema.fingerprint,
         "load_teacher": (lambda: teacher) if teacher else unwanted,
         "scratch_root": damage.path.parent / "scratch",
-        "progress": unchanged,
     }
     return repair_store(damage, plan, **{**arguments, **changes})
 
@@ -103,8 +101,8 @@ def test_every_file_comes_back_to_the_byte(store: Path, plan: ViewSet) -> None:
     damage = harm(store, *(set(before) - {"zarr.json"}))
     done = repair(damage, plan, small_teacher(plan.manifest))
     assert content_of(store) == before
-    assert len(done.replaced) == len(before) - 1
-    assert done.computed == (0, 1, 2)
+    assert len(done) == len(before) - 1
+    assert damage.partitions == [0, 1, 2]
     require_repaired(damage, done)
 
 
@@ -121,7 +119,7 @@ def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
         return forward(self, images, views)
 
     monkeypatch.setattr(LogitExtractor, "forward", record)
-    assert repair(damage, plan, teacher).computed == (1,)
+    repair(damage, plan, teacher)
     assert sorted(view.key for view in seen) == list(keys[4:8])
     assert content_of(store) == before
 
@@ -129,7 +127,7 @@ def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
 def test_tables_and_metadata_need_no_teacher(store: Path, plan: ViewSet) -> None:
     before = content_of(store)
     damage = harm(store, "views/extent/c/0/0", "boxes/xyxy/zarr.json")
-    assert repair(damage, plan, None).computed == ()
+    repair(damage, plan, None)
     assert content_of(store) == before
 
 
@@ -153,7 +151,7 @@ def test_whatever_has_become_of_a_file_it_comes_back_by_a_rename(
     os.link(store / "points/region/c/1/0", linked)
     (store / "stray/deep").mkdir(parents=True)
     (store / "stray/deep/file").touch()
-    repair(find_damage(store, quiet), plan, small_teacher(plan.manifest))
+    repair(find_damage(store), plan, small_teacher(plan.manifest))
     assert content_of(store) == before
     assert linked.samefile(store / "points/region/c/1/0")
     assert not (store / "stray").exists()
@@ -204,7 +202,7 @@ def test_what_comes_out_otherwise_is_not_put_in_place(store: Path, plan: ViewSet
     damage = harm(store, "points/edge_codes/c/0/0", "points/region/c/0/0")
     harmed = content_of(store)
     done = repair(damage, plan, small_teacher(plan.manifest, seed=1))
-    assert (done.replaced, done.different) == (("points/region/c/0/0",), ("points/edge_codes/c/0/0",))
+    assert done == ["points/region/c/0/0"]
     assert content_of(store)["points/edge_codes/c/0/0"] == harmed["points/edge_codes/c/0/0"]
     with pytest.raises(
         CacheError, match=r"edge_codes/c/0/0 came out otherwise.*-samefile FILE -delete.*dvc pull"

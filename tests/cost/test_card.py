@@ -7,10 +7,9 @@ import pytest
 from teacher_cases import DETECTOR, QUANTIZED, small_plan
 
 from pipeline.core.timing import break_even
-from pipeline.cost.card import make_card, render_card
+from pipeline.cost.card import ViewStatistics, gather_statistics, make_card, render_card
 from pipeline.cost.probe import STORED, CacheTimes, Probe, StepTimes
 from pipeline.cost.timer import Repeats
-from pipeline.cost.views import ViewStatistics, gather_statistics
 from pipeline.teacher.config import CacheConfig
 
 HOUR = 3600
@@ -42,7 +41,7 @@ def known_probe(statistics: ViewStatistics) -> Probe:
         pixels_per_view=statistics.pixels_per_view / 2,
         bare=always(1.5),
         stage=always(9.0),
-        plan=9.0,
+        assign=9.0,
         write=0.25,
         read=0.25,
         busy={},
@@ -61,8 +60,8 @@ def test_hours_by_hand(tmp_path: Path) -> None:
     assert card.write_hours == pytest.approx(2000 * 0.5 / HOUR)
     (cost,) = card.students
     assert cost.hours_from_store == pytest.approx(10 * 1000 * 2.5 / HOUR)
-    plan_hours = 10 * 1000 * found.plan_seconds_per_view / HOUR
-    assert cost.hours_in_the_loop == pytest.approx(10 * 1000 * 5 / HOUR + plan_hours)
+    assign_hours = 10 * 1000 * found.assign_seconds_per_view / HOUR
+    assert cost.hours_in_the_loop == pytest.approx(10 * 1000 * 5 / HOUR + assign_hours)
     assert card.break_even_students == 1
     assert card.store_bytes == pytest.approx(2000 * found.store_bytes_per_view, rel=1e-6)
     assert json.loads(json.dumps(card.to_json()))["statistics"]["views"] == 2000

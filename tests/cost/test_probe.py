@@ -12,6 +12,7 @@ from PIL import Image
 from teacher_cases import DETECTOR, LOSSLESS, small_plan
 from training_cases import FULL, HERE, student
 
+from pipeline.cli.bench import render_probe, students_to_pay
 from pipeline.cost.peer import peer_step
 from pipeline.cost.probe import (
     ONLINE,
@@ -26,7 +27,6 @@ from pipeline.cost.probe import (
     probe_machine,
 )
 from pipeline.cost.synthetic_coco import SIZES, draw_dataset
-from pipeline.cost.table import render_probe, students_to_pay
 from pipeline.detector.gfl import random_teacher
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.config import CacheConfig
@@ -66,7 +66,7 @@ def probe(cache: CacheConfig, tmp_path_factory: pytest.TempPathFactory) -> Probe
 def test_everything_is_measured(probe: Probe) -> None:
     times = probe.cache
     assert times.views == 8
-    assert min(times.bare.median, times.stage.median, times.plan, times.write, times.read) > 0
+    assert min(times.bare.median, times.stage.median, times.assign, times.write, times.read) > 0
     assert sum(times.busy.values()) == pytest.approx(1)
     steps = probe.steps["full"]
     assert list(steps) == MODES
@@ -117,7 +117,7 @@ def test_what_is_printed_is_what_was_measured(probe: Probe) -> None:
 
 
 def test_the_store_pays_from_the_first_number_of_students_for_which_it_costs_less(probe: Probe) -> None:
-    slow = replace(probe.cache, stage=replace(probe.cache.stage, median=1.0), plan=0.0, read=0.0)
+    slow = replace(probe.cache, stage=replace(probe.cache.stage, median=1.0), assign=0.0, read=0.0)
     steps = dict(probe.steps["full"])
     for mode, seconds in ((ONLINE, 3.0), (STORED, 2.0)):
         steps[mode] = replace(steps[mode], step=replace(steps[mode].step, median=seconds))

@@ -12,13 +12,10 @@ from finished import Ended, call, files_below, working_in
 from project import write_params, write_tiny_dataset
 from quick_python import quick_python
 
-from pipeline.core.config import load_section, load_student
-from pipeline.core.paths import student_names
-from pipeline.cost.overrides import lookup, override, parse_assignments
-from pipeline.cost.rehearsal import differences, shorten
-from pipeline.datasets.config import PrepareDataConfig
-from pipeline.student.config import StudentConfig
-from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
+from pipeline.cli.options import override, parse_assignments
+from pipeline.cli.params import read_recipe
+from pipeline.cli.shorten import differences, lookup, shorten
+from pipeline.training.config import RANDOM_WEIGHTS
 from recipes import DATASET, NAME, ROOT, SCHEDULE, Params, given_teacher, set_value, tiny_params
 
 PUBLISHED = sorted(path.parent for path in (ROOT / "recipes").glob("coco_r101*/params.yaml"))
@@ -54,15 +51,8 @@ def rehearse(arguments: str = "") -> tuple[Ended, Params]:
 def shortened(path: Path, images: int, epochs: int) -> tuple[Params, Params, list[str]]:
     """A recipe, what a rehearsal changes of it, and what it says."""
     recipe: Params = yaml.safe_load(path.read_text())
-    values, notes = shorten(
-        load_section(PrepareDataConfig, "prepare_data", path),
-        load_section(PrepareTeacherConfig, "prepare_teacher", path),
-        {name: load_student(StudentConfig, name, path) for name in student_names(path)},
-        recipe,
-        images=images,
-        epochs=epochs,
-        batch_size=images,
-    )
+    checked = read_recipe(path)
+    values, notes = shorten(checked, recipe, images=images, epochs=epochs, batch_size=images)
     return recipe, values, notes
 
 

@@ -25,7 +25,7 @@ def recorded_state(architecture: str) -> dict[str, torch.Tensor]:
 def test_a_published_architecture_is_recognized(architecture: str) -> None:
     state = recorded_state(architecture)
     classes = len(state["bbox_head.gfl_cls.bias"])
-    assert recognize(state, architecture) == detector_config(architecture, classes)
+    assert recognize(state, architecture, {}) == detector_config(architecture, classes)
 
 
 @pytest.mark.parametrize("architecture", architectures())

@@ -22,7 +22,7 @@ from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_teach
 from training_cases import HERE
 
 from pipeline.cli.agreement import measure_agreement
-from pipeline.cli.detections_at_points import detect_at_points
+from pipeline.cli.teacher_evaluate import detect_at_points
 from pipeline.codec.precision import Precision
 from pipeline.core.errors import ConfigError
 from pipeline.detector.gfl import GFL, load_detector, save_detector

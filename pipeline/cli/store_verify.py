@@ -1,12 +1,38 @@
-"""Damage of a store in plain text, for a terminal."""
+"""``ldp store verify``: damage of a store in plain text, for a terminal."""
 
+import argparse
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
-from pipeline.core.progress import counted
-from pipeline.store.reader.verify import Problem
+from pipeline.cli.store_info import find_store, print_json
+from pipeline.core.errors import CacheError
+from pipeline.core.progress import counted, show_counts
+from pipeline.store.reader.verify import Problem, verify
 
 MAX_LISTED = 10
 """Files or partitions that are named one by one."""
+
+
+def print_problems(arguments: argparse.Namespace) -> None:
+    """Run the sub-command."""
+    path, _ = find_store(arguments.store)
+    problems = find_problems(path)
+    if arguments.json:
+        damaged = sorted({problem.partition for problem in problems if problem.partition is not None})
+        document = {"path": str(path), "whole": not problems, "damaged_partitions": damaged}
+        print_json({**document, "problems": [asdict(problem) for problem in problems]})
+    else:
+        sys.stdout.write(render_problems(problems) or f"{path} is whole: every file is as recorded\n")
+    if problems:
+        raise CacheError(f"{path}: {describe_problems(problems)}; `ldp store repair` makes them again")
+
+
+def find_problems(path: Path) -> list[Problem]:
+    """See :func:`pipeline.store.reader.verify.verify`; shows how far it is."""
+    with show_counts("verify", " files") as progress:
+        return verify(path, progress)
 
 
 def render_problems(problems: Sequence[Problem]) -> str:
