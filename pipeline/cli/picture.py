@@ -19,7 +19,7 @@ from pipeline.report.collect import views_of_pair
 from pipeline.report.drawing import draw_crop, draw_edge
 from pipeline.report.edge_examples import choose_examples, edge_examples
 from pipeline.report.page import detector_lines
-from pipeline.report.runs import choose_pair, read_students
+from pipeline.report.runs import choose_pair, read_run
 from pipeline.report.style import EDGE_NAMES, TEACHER
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the sub-command."""
     params = find_recipe(arguments.recipe)
     folder = run_paths(params)
-    students = {name: load_student(StudentConfig, name, params) for name in student_names(params)}
-    runs = read_students(folder, students)
+    names = student_names(params)
+    runs = [read_run(folder, name, load_student(StudentConfig, name, params)) for name in names]
     pair, train = choose_pair(runs), read_split(folder, "train")
     views = views_of_pair(folder, TargetStore.open(folder.store), train, pair, device())
     examples = choose_examples([example for view in views for example in edge_examples(view)])

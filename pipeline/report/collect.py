@@ -7,16 +7,11 @@ from typing import Any
 import torch
 
 from pipeline.core.digest import digest
-from pipeline.core.paths import RunPaths
+from pipeline.core.paths import TEACHER, RunPaths
+from pipeline.core.timing import break_even
 from pipeline.detector.gfl import load_detector
 from pipeline.report.detections import ShownImage, show_images
-from pipeline.report.edge_examples import (
-    Closeness,
-    EdgeExample,
-    choose_examples,
-    edge_examples,
-    measure_closeness,
-)
+from pipeline.report.edge_examples import EdgeExample, choose_examples, edge_examples
 from pipeline.report.runs import (
     Pair,
     Run,
@@ -24,8 +19,7 @@ from pipeline.report.runs import (
     choose_pair,
     difference,
     read_json,
-    read_students,
-    read_teacher,
+    read_run,
 )
 from pipeline.report.shown_views import ShownView, sample_views
 from pipeline.report.statistics import StoreStatistics, measure_store
@@ -40,46 +34,41 @@ MAX_SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """Everything behind the page.
-
-    Attributes:
-        teacher: The teacher's results.
-        students: Theirs, in the order of ``params.yaml``.
-        pair: The plain and the distilled student that are looked at closely.
-        train: Manifest of the training split.
-        val: Manifest of the validation split.
-        schema: The store's layout and origin.
-        fingerprint: Digest of what the store was made from.
-        format_version: Of the store.
-        statistics: What it holds.
-        cache_timing: ``seconds`` and ``views`` of the stage that wrote it.
-        fidelity: What ``verify_cache`` measured.
-        images: Validation images with the detections of the teacher and of some students.
-        views: Sampled stored views with what the pair says there.
-        examples: Objects whose edge distributions are shown.
-        closeness: Distance of the pair's distributions from the teacher's.
-    """
+    """Everything behind the page."""
 
     teacher: Run
     students: Sequence[Run]
+    """In the order of ``params.yaml``."""
     pair: Pair
+    """The plain and the distilled student that are looked at closely."""
     train: Manifest
     val: Manifest
     schema: StoreSchema
-    fingerprint: str
-    format_version: int
+    """The store's layout and origin."""
     statistics: StoreStatistics
     cache_timing: Mapping[str, Any]
+    """``seconds`` and ``views`` of the stage that wrote it."""
     fidelity: Mapping[str, Any]
+    """What ``verify_cache`` measured."""
     images: Sequence[ShownImage]
+    """Validation images with the detections of the teacher and of some students."""
     views: Sequence[ShownView]
-    examples: Sequence[EdgeExample]
-    closeness: Sequence[Closeness]
+    """Sampled stored views with what the pair says there."""
 
     @property
     def runs(self) -> list[Run]:
         """The teacher and every student."""
         return [self.teacher, *self.students]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what the store was made from."""
+        return digest(self.schema.fingerprint)
+
+    @property
+    def examples(self) -> list[EdgeExample]:
+        """Objects whose edge distributions are shown."""
+        return choose_examples([example for view in self.views for example in edge_examples(view)])
 
     def baseline(self, run: Run) -> Run | None:
         """See :func:`pipeline.report.runs.baseline_of`."""
@@ -99,6 +88,19 @@ class Report:
         timing = self.cache_timing
         computed = timing.get("computed_views")
         return float(timing["seconds"]) * timing["views"] / computed if computed else None
+
+    @property
+    def teacher_seconds(self) -> dict[str, float]:
+        """What the teacher in the loop would take for each distilled student, at the store's rate."""
+        per_view = (self.cache_seconds or 0.0) / max(1, self.cache_timing["views"])
+        distilled = [run for run in self.students if run.role == "distilled" and per_view]
+        return {run.name: run.timing["epochs"] * run.timing["images"] * per_view for run in distilled}
+
+    @property
+    def students_to_pay(self) -> int | None:
+        """Students like the first distilled one from which on the store costs less than that."""
+        online = next(iter(self.teacher_seconds.values()), None)
+        return None if online is None else break_even(self.cache_seconds or 0.0, online)
 
     @property
     def temperature(self) -> float:
@@ -124,14 +126,10 @@ def collect(
         TeacherError: A student's weights or the teacher's description is missing.
     """
     store = TargetStore.open(folder.store)
-    teacher = read_teacher(folder)
-    runs = read_students(folder, students)
+    teacher = read_run(folder, TEACHER, None)
+    runs = [read_run(folder, name, student) for name, student in students.items()]
     pair = choose_pair(runs)
-    views = views_of_pair(folder, store, train, pair, device)
-    detections = {
-        run.name: folder.evaluation(run.name) / "detections.json"
-        for run in (teacher, *shown_students(runs, pair))
-    }
+    shown = [run.name for run in (teacher, *shown_students(runs, pair))]
     return Report(
         teacher=teacher,
         students=runs,
@@ -139,15 +137,11 @@ def collect(
         train=train,
         val=val,
         schema=store.schema,
-        fingerprint=digest(store.fingerprint),
-        format_version=store.schema.format_version,
         statistics=measure_store(store),
         cache_timing=read_json(folder.cache_timing),
         fidelity=read_json(folder.fidelity),
-        images=show_images(val, detections),
-        views=views,
-        examples=choose_examples([example for view in views for example in edge_examples(view)]),
-        closeness=[measure_closeness(views, run.name) for run in pair.runs] if views else [],
+        images=show_images(val, {name: folder.evaluation(name) / "detections.json" for name in shown}),
+        views=views_of_pair(folder, store, train, pair, device),
     )
 
 

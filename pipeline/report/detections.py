@@ -1,6 +1,6 @@
 """Validation images side by side: ground truth, teacher and students."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,28 +34,19 @@ MATCH_IOU = 0.5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShownImage:
-    """One validation image, and what is drawn of the detections of every detector.
-
-    Attributes:
-        record: Its size and annotations.
-        pixels: ``ByteTensor[3, H, W]``.
-        detections: By name of the detector, best first.
-    """
+    """One validation image, and what is drawn of the detections of every detector."""
 
     record: ImageRecord
+    """Its size and annotations."""
     pixels: Tensor
+    """``ByteTensor[3, H, W]``."""
     detections: Mapping[str, Sequence[Result]]
+    """By name of the detector, best first."""
 
     @property
     def objects(self) -> list[Annotation]:
         """What is there to be found."""
         return objects_of(self.record)
-
-    @property
-    def categories(self) -> set[int]:
-        """All classes that are drawn."""
-        detected = {result["category_id"] for results in self.detections.values() for result in results}
-        return detected | {annotation.category_id for annotation in self.objects}
 
 
 def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[ShownImage]:
@@ -64,16 +55,17 @@ def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[Show
     Raises:
         DatasetError: An image or a file is missing.
     """
-    records = choose_images(manifest)
-    ids = [record.image_id for record in records]
-    by_name = {name: read_shown(path, ids) for name, path in detections.items()}
+    results = {name: read_results(path) for name, path in detections.items()}
     return [
         ShownImage(
             record=record,
             pixels=read_image(*manifest.image_file(record)),
-            detections={name: by_image[record.image_id] for name, by_image in by_name.items()},
+            detections={
+                name: shown_detections([row for row in rows if row["image_id"] == record.image_id])
+                for name, rows in results.items()
+            },
         )
-        for record in records
+        for record in choose_images(manifest)
     ]
 
 
@@ -91,15 +83,6 @@ def objects_of(record: ImageRecord) -> list[Annotation]:
     return [annotation for annotation in record.annotations if not annotation.iscrowd]
 
 
-def read_shown(path: Path, image_ids: Iterable[int]) -> dict[int, list[Result]]:
-    """What is drawn of a file of detections, by image, best first."""
-    by_image: dict[int, list[Result]] = {image_id: [] for image_id in image_ids}
-    for result in read_results(path):
-        if result["image_id"] in by_image:
-            by_image[result["image_id"]].append(result)
-    return {image_id: shown_detections(results) for image_id, results in by_image.items()}
-
-
 def shown_detections(results: Sequence[Result]) -> list[Result]:
     """Those above ``SHOWN_SCORE``, or the best few; best first."""
     ordered = sorted(results, key=lambda result: -float(result["score"]))
@@ -109,8 +92,9 @@ def shown_detections(results: Sequence[Result]) -> list[Result]:
 
 def choose_colors(images: Sequence[ShownImage]) -> dict[int, str]:
     """Colors by category, the same in all images; they repeat if there are too many classes."""
-    categories = sorted(set().union(*(image.categories for image in images)))
-    return {category: class_color(number) for number, category in enumerate(categories)}
+    detected = (row["category_id"] for image in images for rows in image.detections.values() for row in rows)
+    categories = {a.category_id for image in images for a in image.objects}.union(detected)
+    return {category: class_color(number) for number, category in enumerate(sorted(categories))}
 
 
 def draw_image(
@@ -162,8 +146,7 @@ def match(objects: Sequence[Annotation], results: Sequence[Result]) -> list[floa
     overlaps = box_iou(boxes[:, None], true[None]).numpy()
     matched: list[float] = []
     for result, row in zip(results, overlaps, strict=True):
-        other = [annotation.category_id != result["category_id"] for annotation in objects]
-        row[other] = 0
+        row[[annotation.category_id != result["category_id"] for annotation in objects]] = 0
         if len(objects) and row.max() >= MATCH_IOU:
             matched.append(float(row.max()))
             overlaps[:, row.argmax()] = 0

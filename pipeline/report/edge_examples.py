@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,8 @@ MIN_SIDE_STRIDES = 2.0
 MIN_PROBABILITY = 1e-300
 """No logarithm is taken of less."""
 
+Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdgeExample:
@@ -30,82 +31,64 @@ class EdgeExample:
     view: ShownView
     box: int
     """Index of the object in its view."""
-    point: int
-    """Index of the point among those of the view."""
+    class_name: str
+    score: float
+    """The teacher's probability of the object's class."""
+    level: str
+    """Name of the point's level."""
+    stride: float
+    """Stride of that level, px."""
+    box_xyxy: Array
+    """(4,) the true box, px of the view."""
+    point_xy: Array
+    """(2,) px of the view."""
+    target: Array
+    """(4,) true distances, strides."""
+    teacher: Array
+    """(4, bins) probabilities."""
+    students: Mapping[str, Array]
+    """The same by name of the student."""
+    entropy: Array
+    """(4,) of the teacher's distributions, nats."""
+    distances: Array
+    """(4,) means of the teacher's distributions, strides."""
 
     @property
-    def class_name(self) -> str:
-        """The object's class."""
-        return self.view.class_names[int(self.view.stored.view.labels[self.box])]
-
-    @property
-    def box_xyxy(self) -> NDArray[np.float64]:
-        """(4,) the true box, px of the view."""
-        return np.asarray(self.view.stored.view.boxes_xyxy[self.box], np.float64)
-
-    @property
-    def point_xy(self) -> NDArray[np.float64]:
-        """(2,) px of the view."""
-        return np.asarray(self.view.points_xy[self.point], np.float64)
-
-    @property
-    def stride(self) -> float:
-        """Stride of the point's level, px."""
-        return float(self.view.point_strides[self.point])
-
-    @property
-    def level(self) -> str:
-        """Name of the point's level."""
-        return f"P{int(self.view.stored.view.points.level[self.point]) + 3}"
-
-    @property
-    def target(self) -> NDArray[np.float64]:
-        """(4,) true distances, strides."""
-        xy, box = self.point_xy, self.box_xyxy
-        return np.concatenate([xy - box[:2], box[2:] - xy]) / self.stride
-
-    @property
-    def teacher(self) -> NDArray[np.float64]:
-        """(4, bins) probabilities."""
-        return np.asarray(self.view.teacher[self.point])
-
-    @property
-    def students(self) -> Mapping[str, NDArray[np.float64]]:
-        """The same by name of the student."""
-        return {name: probabilities[self.point] for name, probabilities in self.view.students.items()}
-
-    @cached_property
-    def entropy(self) -> NDArray[np.float64]:
-        """(4,) of the teacher's distributions, nats."""
-        return entropy_of(self.teacher)
-
-    @property
-    def distances(self) -> NDArray[np.float64]:
-        """(4,) means of the teacher's distributions, strides."""
-        return np.asarray(self.teacher @ np.arange(self.teacher.shape[-1]))
-
-    @property
-    def teacher_xyxy(self) -> NDArray[np.float64]:
-        """(4,) the box that they decode to, px of the view."""
-        xy, distances = self.point_xy, self.distances * self.stride
-        return np.concatenate([xy - distances[:2], xy + distances[2:]])
-
-    @property
-    def score(self) -> float:
-        """The teacher's probability of the object's class."""
-        stored = self.view.stored
-        row = np.count_nonzero(stored.view.points.main_region[: self.point])
-        return float(1 / (1 + np.exp(-stored.cls_logits()[row, stored.view.labels[self.box]])))
+    def teacher_xyxy(self) -> Array:
+        """(4,) the box that the means decode to, px of the view."""
+        px = self.distances * self.stride
+        return np.concatenate([self.point_xy - px[:2], self.point_xy + px[2:]])
 
 
 def edge_examples(view: ShownView) -> list[EdgeExample]:
     """An example for every object with a main-region point."""
-    main = np.flatnonzero(view.stored.view.points.main_region)
-    main_gt, logits = view.stored.view.points.main_gt[main], view.stored.cls_logits()
+    labeled, logits = view.stored.view, view.stored.cls_logits()
+    main = np.flatnonzero(labeled.points.main_region)
+    main_gt = labeled.points.main_gt[main]
     examples = []
     for box in np.unique(main_gt).tolist():
-        scores = np.where(main_gt == box, logits[:, int(view.stored.view.labels[box])], -np.inf)
-        examples.append(EdgeExample(view=view, box=box, point=int(main[scores.argmax()])))
+        label = int(labeled.labels[box])
+        scores = np.where(main_gt == box, logits[:, label], -np.inf)
+        point = int(main[scores.argmax()])
+        xyxy, xy = labeled.boxes_xyxy[box].astype(np.float64), view.points_xy[point].astype(np.float64)
+        stride, teacher = float(view.point_strides[point]), view.teacher[point]
+        examples.append(
+            EdgeExample(
+                view=view,
+                box=box,
+                class_name=view.class_names[label],
+                score=float(1 / (1 + np.exp(-scores.max()))),
+                level=f"P{int(labeled.points.level[point]) + 3}",
+                stride=stride,
+                box_xyxy=xyxy,
+                point_xy=xy,
+                target=np.concatenate([xy - xyxy[:2], xyxy[2:] - xy]) / stride,
+                teacher=teacher,
+                students={name: values[point] for name, values in view.students.items()},
+                entropy=entropy_of(teacher),
+                distances=teacher @ np.arange(teacher.shape[-1]),
+            )
+        )
     return examples
 
 
@@ -136,26 +119,18 @@ def choose_examples(examples: Sequence[EdgeExample]) -> list[EdgeExample]:
     return sorted(chosen, key=lambda example: float(example.entropy.mean()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Closeness:
-    """How near a student's edge distributions are to the teacher's: mean KL, nats, at temperature 1."""
+def mean_kl(views: Sequence[ShownView], student: str) -> list[float | None]:
+    """How near a student's edge distributions are to the teacher's at temperature 1: mean KL, nats.
 
-    student: str
-    main: float | None
-    """In the main region; ``None`` if the sample has no such point."""
-    valuable: float | None
-    """In the valuable region alone."""
-
-
-def measure_closeness(views: Sequence[ShownView], student: str) -> Closeness:
-    """Mean KL of a student from the teacher over the points of views."""
+    Returns:
+        In the main region, and in the valuable region alone; ``None`` without such a point.
+    """
     divergence = np.concatenate([kl(view.teacher, view.students[student]).mean(axis=1) for view in views])
     main = np.concatenate([view.stored.view.points.main_region for view in views])
-    means = [float(divergence[chosen].mean()) if chosen.any() else None for chosen in (main, ~main)]
-    return Closeness(student=student, main=means[0], valuable=means[1])
+    return [float(divergence[chosen].mean()) if chosen.any() else None for chosen in (main, ~main)]
 
 
-def kl(teacher: NDArray[np.float64], student: NDArray[np.float64]) -> NDArray[np.float64]:
+def kl(teacher: Array, student: Array) -> Array:
     """``sum(q log(q / p))`` over the last axis, nats, of teacher ``q`` and student ``p``."""
     ratio = np.log(np.maximum(teacher, MIN_PROBABILITY)) - np.log(np.maximum(student, MIN_PROBABILITY))
     return np.asarray((teacher * ratio).sum(axis=-1))

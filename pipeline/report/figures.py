@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from itertools import pairwise
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from pipeline.report.drawing import HEADROOM, Line, draw_edge
 from pipeline.report.edge_examples import EdgeExample
-from pipeline.report.runs import Curve
+from pipeline.report.runs import Run
 from pipeline.report.statistics import StoreStatistics
-from pipeline.report.style import EDGE_NAMES, INK, STYLE
+from pipeline.report.style import EDGE_NAMES, INK, MAIN, STYLE, VALUABLE
 
 T = TypeVar("T")
 
@@ -126,18 +126,13 @@ def inline_svg(document: str) -> str:
     return re.sub(r'<svg width="([\d.]+)pt" height="[\d.]+pt"', r'<svg class="chart"', element, count=1)
 
 
-def precision_recall_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Sequence[Line]) -> Markup:
-    """A panel for every IoU threshold.
-
-    Args:
-        curves: By name of the detector, then by threshold.
-        lines: In drawing order.
-    """
-    thresholds = list(dict.fromkeys(iou for by_iou in curves.values() for iou in by_iou))
+def precision_recall_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup:
+    """A panel for every IoU threshold, with a line a run."""
+    thresholds = list(dict.fromkeys(iou for run in runs for iou in run.precision_recall))
 
     def plot(axes: Axes, iou: str) -> None:
-        for line in lines:
-            if curve := curves[line.name].get(iou):
+        for run, line in zip(runs, lines, strict=True):
+            if curve := run.precision_recall.get(iou):
                 area = 100 * float(np.mean(curve.y)) if curve.y else 0.0
                 label = f"{line.name}  {area:.1f}"
                 axes.plot(curve.x, curve.y, color=line.color, linestyle=line.dash, label=label)
@@ -150,16 +145,17 @@ def precision_recall_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Seq
     return draw_panels("precision_recall", (1120, 330), thresholds, plot, len(thresholds), sharey=True)
 
 
-def loss_chart(curves: Mapping[str, Mapping[str, Curve]], lines: Sequence[Line]) -> Markup | None:
+def loss_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup | None:
     """A panel for every loss term that is not always 0; ``None`` if no run was long enough for a point."""
-    terms = {term for by_term in curves.values() for term, curve in by_term.items() if any(curve.y)}
+    terms = {term for run in runs for term, curve in run.losses.items() if any(curve.y)}
     if not terms:
         return None
     ordered = [*(term for term in TERM_NAMES if term in terms), *sorted(terms - TERM_NAMES.keys())]
     rows = -(-len(ordered) // MAX_COLUMNS)
 
     def plot(axes: Axes, term: str) -> None:
-        shown = [(line, curve) for line in lines if (curve := curves[line.name].get(term))]
+        pairs = zip(lines, runs, strict=True)
+        shown = [(line, curve) for line, run in pairs if (curve := run.losses.get(term))]
         for line, curve in shown:
             # A run of one row has no line to draw; its dot is not to be cut by the panel's edge.
             dot: Any = {"marker": "o", "clip_on": False} if len(curve.y) == 1 else {}
@@ -185,19 +181,14 @@ def edges_chart(example: EdgeExample, lines: Sequence[Line]) -> Markup:
     return draw_panels(name, (900, 150), range(len(EDGE_NAMES)), plot, sharey=True)
 
 
-def entropy_chart(statistics: StoreStatistics, strides: Sequence[int], colors: tuple[str, str]) -> Markup:
-    """Entropy of the teacher's edge distributions: a panel a level, shares of each region's edges.
-
-    Args:
-        statistics: Of the store.
-        strides: Of the levels, px.
-        colors: Of the valuable and of the main region.
-    """
-    shown = [level for level in range(len(strides)) if statistics.entropy[level].any()]
-    shares = entropy_shares(statistics.entropy)
+def entropy_chart(statistics: StoreStatistics, strides: Sequence[int]) -> Markup:
+    """Entropy of the teacher's edge distributions: a panel a level, percent of each region's edges."""
+    counts = statistics.entropy
+    shown = [level for level in range(len(strides)) if counts[level].any()]
+    shares = 100 * counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
 
     def plot(axes: Axes, level: int) -> None:
-        for share, color in zip(shares[level], colors, strict=True):
+        for share, color in zip(shares[level], (VALUABLE, MAIN), strict=True):
             if share.any():
                 axes.stairs(share, statistics.entropy_edges, color=color, fill=True, alpha=0.22, linewidth=0)
                 axes.stairs(share, statistics.entropy_edges, color=color, linewidth=1.4)
@@ -208,12 +199,7 @@ def entropy_chart(statistics: StoreStatistics, strides: Sequence[int], colors: t
     return draw_panels("entropy", (1120, 250), shown, plot, len(shown), sharey=True)
 
 
-def entropy_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Percent of its histogram that each column is."""
-    return np.asarray(100 * counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1))
-
-
-def box_points_chart(statistics: StoreStatistics, color: str) -> Markup:
+def box_points_chart(statistics: StoreStatistics) -> Markup:
     """Main-region points of an object over its size: median and quartiles, above the number of objects."""
     bounds = size_bounds(statistics.box_sides)
     labels = [f"{low:.0f}\N{EN DASH}{high:.0f}" for low, high in pairwise(bounds)]
@@ -223,8 +209,8 @@ def box_points_chart(statistics: StoreStatistics, color: str) -> Markup:
     def plot_points(axes: Axes) -> None:
         quartiles = {x: np.percentile(group, (25, 50, 75)) for x, group in enumerate(groups) if len(group)}
         for x, (low, middle, high) in quartiles.items():
-            axes.vlines(x, low, high, color=color, linewidth=7, alpha=0.3)
-            axes.plot(x, middle, "o", color=color, markersize=5)
+            axes.vlines(x, low, high, color=MAIN, linewidth=7, alpha=0.3)
+            axes.plot(x, middle, "o", color=MAIN, markersize=5)
         axes.set_title("main-region points of an object")
         axes.set_ylim(0, HEADROOM * max((high for *_, high in quartiles.values()), default=1.0) or 1.0)
 
@@ -252,11 +238,11 @@ def size_bounds(sides: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(2 ** (np.arange(low, max(high, low + 1) + step, step) / 2))
 
 
-def view_points_chart(statistics: StoreStatistics, colors: tuple[str, str]) -> Markup:
+def view_points_chart(statistics: StoreStatistics) -> Markup:
     """How many points a view keeps: histograms of main-region points and of all kept points."""
     series = (
-        ("main-region points of a view", statistics.view_main, colors[1]),
-        ("all kept points of a view", statistics.view_points, colors[0]),
+        ("main-region points of a view", statistics.view_main, MAIN),
+        ("all kept points of a view", statistics.view_points, VALUABLE),
     )
 
     def plot(axes: Axes, item: tuple[str, NDArray[np.int64], str]) -> None:

@@ -92,17 +92,9 @@ def step(value: float | None) -> str:
 
 
 FILTERS = {
-    "percent": percent,
-    "signed": signed,
-    "direction": direction,
-    "count": count,
-    "significant": significant,
-    "size": size,
-    "duration": duration,
-    "millions": millions,
-    "fold": fold,
-    "mean": mean,
-    "share": share,
-    "step": step,
+    function.__name__: function
+    for function in (
+        *(percent, signed, direction, count, mean, significant, size, duration, millions, fold, share, step),
+    )
 }
 """The template's filters."""

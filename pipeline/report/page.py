@@ -1,8 +1,7 @@
-"""The page itself: the template says what is where; what it draws and sums up is given to it from here."""
+"""The page itself: the template says what is where; what it draws is given to it from here."""
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,7 @@ from matplotlib.axes import Axes
 from pipeline.core.progress import counted
 from pipeline.report import figures, summary
 from pipeline.report.collect import Report
-from pipeline.report.detections import (
-    SHOWN_SCORE,
-    ShownImage,
-    choose_colors,
-    describe,
-    draw_image,
-)
+from pipeline.report.detections import SHOWN_SCORE, ShownImage, choose_colors, describe, draw_image
 from pipeline.report.drawing import (
     Line,
     class_color,
@@ -29,12 +22,13 @@ from pipeline.report.drawing import (
     draw_regions,
     opacity,
 )
-from pipeline.report.edge_examples import EdgeExample
+from pipeline.report.edge_examples import EdgeExample, mean_kl
 from pipeline.report.figures import Picture, draw_picture
 from pipeline.report.numbers import FILTERS
 from pipeline.report.runs import Role, Run, difference
 from pipeline.report.shown_views import ShownView
 from pipeline.report.style import MAIN, PALETTE, TEACHER, TRUTH, VALUABLE
+from pipeline.views.manifest import Manifest
 from pipeline.views.summary import lines as summary_lines
 from pipeline.views.summary import summarize
 
@@ -93,47 +87,41 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS, counted=counted, exp=math.exp)
-    lines, regions = detector_lines(report.runs), _regions(report)
-    level_names = [f"P{level + 3}, stride {stride}" for level, stride in enumerate(report.schema.strides)]
-    pair = [line for line in lines if line.name in {run.name for run in report.pair.runs}]
+    environment.globals.update(figures=figures, summary=summary, difference=difference, describe=describe)
+    lines = detector_lines(report.runs)
+    pair = {run.name for run in report.pair.runs}
+    views = choose_region_views(report.views)
+    levels = sorted(set().union(*(view.stored.view.points.level.tolist() for view in views)))
+    names = [f"P{level + 3}, stride {stride}" for level, stride in enumerate(report.schema.strides)]
     return environment.get_template(TEMPLATE.name).render(
         report=report,
-        summary=summary,
         area_edges=area_edges,
         metrics=METRICS,
-        difference=difference,
-        level_names=level_names,
-        empty_levels=[
-            name for level, name in enumerate(level_names) if level not in regions["region_levels"]
-        ],
+        level_names=names,
+        empty_levels=[name for level, name in enumerate(names) if level not in levels],
         lines=lines,
-        pair_lines=pair,
-        split_facts=lambda manifest: "; ".join(summary_lines(summarize(manifest))),
-        **_charts(report, lines),
+        pair_lines=[line for line in lines if line.name in pair],
+        split_facts=_split_facts,
+        truth_color=TRUTH,
+        region_colors=(VALUABLE, MAIN),
+        shown_score=SHOWN_SCORE,
         **_images(report),
-        **regions,
+        region_views=views,
+        region_levels=levels,
+        region_picture=_region_picture,
+        count_regions=count_regions,
+        shades=[opacity(weight) for weight in (0.05, 0.15, 0.25, 0.35, 0.45, 0.5)],
         crop=_crop,
-        edges=partial(figures.edges_chart, lines=pair),
+        mean_kl=mean_kl,
     )
+
+
+def _split_facts(manifest: Manifest) -> str:
+    return "; ".join(summary_lines(summarize(manifest)))
 
 
 def _crop(example: EdgeExample) -> Picture:
     return draw_picture((1, 1), CROP_PX, lambda axes, _scale: draw_crop(axes, example))
-
-
-def _charts(report: Report, lines: Sequence[Line]) -> dict[str, Any]:
-    region_colors = (VALUABLE, MAIN)
-    return {
-        "precision_recall": figures.precision_recall_chart(
-            {run.name: run.precision_recall for run in report.runs}, lines
-        ),
-        "losses": figures.loss_chart({run.name: run.losses for run in report.runs}, lines),
-        "entropy": figures.entropy_chart(report.statistics, report.schema.strides, region_colors),
-        "box_points": figures.box_points_chart(report.statistics, MAIN),
-        "view_points": figures.view_points_chart(report.statistics, region_colors),
-        "region_colors": region_colors,
-        "truth_color": TRUTH,
-    }
 
 
 def _images(report: Report) -> dict[str, Any]:
@@ -150,39 +138,22 @@ def _images(report: Report) -> dict[str, Any]:
 
         return draw_picture((image.record.height, image.record.width), shown, plot)
 
-    return {
-        "picture": picture,
-        "describe": describe,
-        "class_legend": [(colors[c], names[c]) for c in colors] if len(colors) <= len(PALETTE) else [],
-        "shown_score": SHOWN_SCORE,
-    }
+    few = len(colors) <= len(PALETTE)
+    return {"picture": picture, "class_legend": [(colors[c], names[c]) for c in colors] if few else []}
 
 
-def _regions(report: Report) -> dict[str, Any]:
-    """What the template needs to draw the regions of some views."""
-    views = choose_region_views(report.views)
-    kept = set().union(*(set(view.stored.view.points.level.tolist()) for view in views))
+def _region_picture(view: ShownView, level: int | None = None) -> Picture:
+    """The regions of a level of a view; without one, the boxes."""
 
-    def picture(view: ShownView, level: int | None = None) -> Picture:
-        """The regions of a level; without one, the boxes."""
+    def plot(axes: Axes, scale: float) -> None:
+        if level is not None:
+            draw_regions(axes, view, level, scale)
+            return
+        draw_pixels(axes, view.pixels)
+        for number, box in enumerate(view.stored.view.boxes_xyxy.tolist()):
+            draw_box(axes, box, class_color(number))
 
-        def plot(axes: Axes, scale: float) -> None:
-            if level is not None:
-                draw_regions(axes, view, level, scale)
-                return
-            draw_pixels(axes, view.pixels)
-            for number, box in enumerate(view.stored.view.boxes_xyxy.tolist()):
-                draw_box(axes, box, class_color(number))
-
-        return draw_picture(view.size_hw, REGION_PX, plot)
-
-    return {
-        "region_views": views,
-        "region_levels": sorted(kept),
-        "region_picture": picture,
-        "count_regions": count_regions,
-        "shades": [opacity(weight) for weight in (0.05, 0.15, 0.25, 0.35, 0.45, 0.5)],
-    }
+    return draw_picture(view.size_hw, REGION_PX, plot)
 
 
 def choose_region_views(views: Sequence[ShownView]) -> list[ShownView]:

@@ -1,4 +1,4 @@
-"""What the evaluated detectors left behind: numbers, curves and detections, read into frozen dataclasses."""
+"""What the evaluated detectors left behind: numbers and curves, read into frozen dataclasses."""
 
 import csv
 import json
@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from pipeline.core.config import structure
 from pipeline.core.errors import PipelineError
-from pipeline.core.paths import TEACHER, RunPaths
+from pipeline.core.paths import RunPaths
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, read_description
 from pipeline.student.config import StudentConfig
@@ -26,41 +26,36 @@ class ReportError(PipelineError):
     """A result that the report shows is missing, or is not what the stage before it writes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
+class Curve(NamedTuple):
     """Points of one line."""
 
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    x: list[float]
+    y: list[float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One trained and evaluated detector.
-
-    Attributes:
-        name: As in ``students`` of ``params.yaml``, or ``TEACHER``.
-        role: What it learned from.
-        backbone: What kind of detector it is, in a word: the name of a teacher that is an ONNX file.
-        parameters: Learned numbers of the detector; not known of an ONNX file.
-        student: Its section of ``params.yaml``; ``None`` for the teacher.
-        metrics: Percent by name (``AP``, ``AP50``, ...); ``None`` where there is no such object.
-        per_class: AP in percent by name of the category.
-        precision_recall: Precision over recall by IoU threshold (``"0.50"``, ...).
-        losses: Every loss term over the training step.
-        timing: ``seconds`` and what else its training stage recorded.
-    """
+    """One trained and evaluated detector."""
 
     name: str
+    """As in ``students`` of ``params.yaml``, or ``TEACHER``."""
     role: Role
     backbone: str
+    """What kind of detector it is, in a word: the name of a teacher that is an ONNX file."""
     parameters: int | None
+    """Learned numbers of the detector; not known of an ONNX file."""
     student: StudentConfig | None
+    """Its section of ``params.yaml``; ``None`` for the teacher."""
     metrics: Mapping[str, float | None]
+    """Percent by name (``AP``, ``AP50``, ...); ``None`` where there is no such object."""
     per_class: Mapping[str, float | None]
+    """AP in percent by name of the category."""
     precision_recall: Mapping[str, Curve]
+    """Precision over recall by IoU threshold (``"0.50"``, ...)."""
     losses: Mapping[str, Curve]
+    """Every loss term over the training step."""
     timing: Mapping[str, Any]
+    """``seconds`` and what else its training stage recorded."""
 
     @property
     def ap(self) -> float | None:
@@ -68,48 +63,23 @@ class Run:
         return self.metrics.get("AP")
 
 
-def read_teacher(folder: RunPaths) -> Run:
-    """The teacher's results.
+def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
+    """The results of a student, or of the teacher, which is no student.
 
     Raises:
-        ReportError: A file is missing.
-        TeacherError: Its description is missing.
+        ReportError: A file is missing or damaged.
+        TeacherError: The teacher's description is missing.
     """
-    described = folder.teacher_weights.with_suffix(".json")
-    description = read_description(folder.teacher_weights)
-    if "onnx" in description:
-        with _text_of(described):
-            return _read_run(folder, TEACHER, str(description["onnx"]["name"]), None, None)
-    detector = structure(DetectorConfig, description.get("architecture"), str(described))
-    return _read_run(folder, TEACHER, detector.backbone, count_parameters(detector), None)
-
-
-def read_students(folder: RunPaths, students: Mapping[str, StudentConfig]) -> list[Run]:
-    """The students' results, in the order of ``params.yaml``.
-
-    Raises:
-        ReportError: A file is missing, or a student has the teacher's name.
-    """
-    if TEACHER in students:
-        raise ReportError(f"students: expected other names than {TEACHER!r}, whose metrics it would replace")
-    return [
-        _read_run(folder, name, student.detector.backbone, count_parameters(student.detector), student)
-        for name, student in students.items()
-    ]
-
-
-def _read_run(
-    folder: RunPaths, name: str, backbone: str, parameters: int | None, student: StudentConfig | None
-) -> Run:
-    trained = folder.teacher if student is None else folder.student(name)
+    detector = student.detector if student else read_teacher(folder)
+    trained = folder.student(name) if student else folder.teacher
     with _text_of(folder.summary(name)) as text:
         metrics = json.loads(text)
         per_class = metrics.pop("per_class")
     return Run(
         name=name,
         role="teacher" if student is None else "distilled" if student.loss.reads_teacher else "plain",
-        backbone=backbone,
-        parameters=parameters,
+        backbone=detector if isinstance(detector, str) else detector.backbone,
+        parameters=None if isinstance(detector, str) else count_parameters(detector),
         student=student,
         metrics=_finite(metrics),
         per_class=_finite(per_class),
@@ -117,6 +87,16 @@ def _read_run(
         losses=read_losses(trained / "loss.csv"),
         timing=read_json(trained / "timing.json"),
     )
+
+
+def read_teacher(folder: RunPaths) -> DetectorConfig | str:
+    """The teacher's architecture, or the name of an ONNX file."""
+    described = folder.teacher_weights.with_suffix(".json")
+    description = read_description(folder.teacher_weights)
+    with _text_of(described):
+        if "onnx" in description:
+            return str(description["onnx"]["name"])
+    return structure(DetectorConfig, description.get("architecture"), str(described))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -131,23 +111,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_precision_recall(path: Path) -> dict[str, Curve]:
     """Curves by IoU threshold, from rows of ``recall, precision, iou``."""
-    points: dict[str, list[tuple[float, float]]] = {}
+    curves: dict[str, Curve] = {}
     with _text_of(path) as text:
         for row in csv.DictReader(text.splitlines()):
-            points.setdefault(row["iou"], []).append((float(row["recall"]), float(row["precision"])))
-    return {
-        threshold: Curve(x=tuple(x for x, _ in pairs), y=tuple(y for _, y in pairs))
-        for threshold, pairs in points.items()
-    }
+            curve = curves.setdefault(row["iou"], Curve([], []))
+            curve.x.append(float(row["recall"]))
+            curve.y.append(float(row["precision"]))
+    return curves
 
 
 def read_losses(path: Path) -> dict[str, Curve]:
     """Curves by loss term, from rows of ``step`` and one column a term; none if the run was too short."""
     with _text_of(path) as text:
         rows = list(csv.DictReader(text.splitlines()))
-        columns = {name: tuple(float(row[name]) for row in rows) for name in (rows[0] if rows else {})}
-    steps = columns.pop("step", ())
-    return {name: Curve(x=steps, y=values) for name, values in columns.items()}
+        columns = {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
+    steps = columns.pop("step", [])
+    return {name: Curve(steps, values) for name, values in columns.items()}
 
 
 @contextmanager
@@ -192,8 +171,7 @@ def difference(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
+class Pair(NamedTuple):
     """The two students that the page looks at closely; either may not exist."""
 
     plain: Run | None
@@ -202,7 +180,7 @@ class Pair:
     @property
     def runs(self) -> list[Run]:
         """Those that exist, the plain one first."""
-        return [run for run in (self.plain, self.distilled) if run]
+        return [run for run in self if run]
 
 
 def choose_pair(students: Sequence[Run]) -> Pair:

@@ -13,7 +13,6 @@ from pipeline.store.format import schema as layout
 from pipeline.store.format.schema import table_specs
 from pipeline.store.reader.reader import TargetStore, read_finished, recorded_files
 from pipeline.store.reader.shards import read_table
-from pipeline.store.reader.stored import StoredView
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import ViewKey
 
@@ -23,47 +22,63 @@ SAMPLED_VIEWS = 256
 ENTROPY_BINS = 40
 """Columns of the entropy histograms."""
 
-FLOAT32_BYTES = 4
+FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
 
+PARTS = {
+    layout.EDGE_CODES: "edge distributions",
+    layout.REGION: "points and weights",
+    layout.CLS_CODES: "class logits",
+}
+"""The large arrays in words."""
 TABLES = "tables, metadata"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoreStatistics:
-    """Counts over a whole store, its sizes, and distributions over a sample of its views.
-
-    Attributes:
-        totals: The whole store's sums, as its writer recorded them.
-        bytes_by_part: Bytes on the disk by array; tables and metadata together.
-        view_points: (V,) kept points of every view.
-        view_main: (V,) those of the main region.
-        view_positions: (V,) all positions of the view's grid.
-        sampled: Number of views in the sample, of which all that follows is.
-        entropy_edges: (ENTROPY_BINS + 1,) bounds in nats, 0 to ``log(bins)``.
-        entropy: (levels, 2, ENTROPY_BINS) edges by level, by region (valuable only, main) and by entropy of
-            the teacher's distribution at temperature 1.
-        edge_error: (2,) rounding error of an edge logit in the valuable region alone and in the main region,
-            root mean square, in logits; 0 if lossless.
-        box_points: (G,) main-region points of every ground-truth box.
-        box_sides: (G,) square root of its area, px of the view.
-    """
+    """Counts over a whole store, its sizes, and distributions over a sample of its views."""
 
     totals: Mapping[str, Any]
+    """The whole store's sums, as its writer recorded them."""
     bytes_by_part: Mapping[str, int]
+    """Bytes on the disk by large array, in words; tables and metadata together."""
     view_points: NDArray[np.int64]
+    """(V,) kept points of every view."""
     view_main: NDArray[np.int64]
+    """(V,) those of the main region."""
     view_positions: NDArray[np.int64]
+    """(V,) all positions of the view's grid."""
     sampled: int
+    """Number of views in the sample, of which all that follows is."""
     entropy_edges: NDArray[np.float64]
+    """(ENTROPY_BINS + 1,) bounds in nats, 0 to ``log(bins)``."""
     entropy: NDArray[np.int64]
+    """(levels, 2, ENTROPY_BINS) edges by level, by region (valuable only, main) and by entropy of the
+    teacher's distribution at temperature 1."""
     edge_error: NDArray[np.float64]
+    """(2,) rounding error of an edge logit in the valuable region alone and in the main region, root mean
+    square, in logits; 0 if lossless."""
     box_points: NDArray[np.int64]
+    """(G,) main-region points of every ground-truth box."""
     box_sides: NDArray[np.float64]
+    """(G,) square root of its area, px of the view."""
 
-    @property
-    def points_by_level(self) -> NDArray[np.int64]:
-        """(levels, 2) sampled points by level and region (valuable only, main)."""
-        return np.asarray(self.entropy.sum(axis=-1) // EDGES)
+    def size_by_choice(self, bins: int, num_classes: int) -> dict[str, int]:
+        """Bytes of all views by what is kept of them, from the whole output to what the store takes.
+
+        LD reads edges at kept points and classes at the main ones; neither is compressed.
+        """
+        positions, points, main = (
+            int(counts.sum()) for counts in (self.view_positions, self.view_points, self.view_main)
+        )
+        dense = positions * (EDGES * bins + num_classes)
+        kept = points * EDGES * bins + main * num_classes
+        return {
+            "all positions, float32": dense * FLOAT32_BYTES,
+            "all positions, float16": dense * FLOAT16_BYTES,
+            "points LD reads, float32": kept * FLOAT32_BYTES,
+            "points LD reads, float16": kept * FLOAT16_BYTES,
+            "this store": int(self.totals["bytes"]),
+        }
 
 
 def measure_store(store: TargetStore) -> StoreStatistics:
@@ -72,23 +87,41 @@ def measure_store(store: TargetStore) -> StoreStatistics:
     Raises:
         CacheError: The store is damaged.
     """
-    schema, attributes = store.schema, read_finished(store.path)
+    schema = store.schema
     tables = {spec.path: read_table(store.path, spec) for spec in table_specs(schema)}
     extent, padded_hw = tables[layout.EXTENT], tables[layout.GEOMETRY][:, 4:6]
-    views = [store.read(key) for key in spread_keys(store.keys, SAMPLED_VIEWS)]
     entropy_edges = np.linspace(0, math.log(schema.bins), ENTROPY_BINS + 1)
+    entropy = np.zeros((len(schema.strides), 2, ENTROPY_BINS), np.int64)
+    steps: list[list[NDArray[np.float64]]] = [[np.empty(0)], [np.empty(0)]]
+    box_points, box_sides = [np.empty(0, np.int64)], [np.empty(0)]
+    keys = spread_keys(store.keys, SAMPLED_VIEWS)
+    for view in map(store.read, keys):
+        points, boxes = view.view.points, view.view.boxes_xyxy
+        entropies = entropy_of(softmax(view.edge_logits()))
+        for region in (0, 1):
+            chosen = points.main_region == region
+            for level in np.unique(points.level).tolist():
+                values = entropies[chosen & (points.level == level)]
+                entropy[level, region] += np.histogram(values, entropy_edges)[0]
+            if view.edge_steps is not None:
+                steps[region].append(view.edge_steps[chosen].astype(np.float64))
+        box_points.append(np.bincount(points.main_gt[points.main_region], minlength=len(boxes)))
+        sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).astype(np.float64)
+        box_sides.append(np.sqrt(sides.prod(axis=1)))
+    # Each of ``bins - 1`` cosines is off by ``step / sqrt(12)``.
+    squares = [float(np.square(part).mean()) if part.size else 0.0 for part in map(np.concatenate, steps)]
     return StoreStatistics(
         totals=store.statistics,
-        bytes_by_part=bytes_by_part(attributes),
+        bytes_by_part=bytes_by_part(read_finished(store.path)),
         view_points=extent[:, 1],
         view_main=extent[:, 3],
         view_positions=count_positions(padded_hw, schema.pyramid),
-        sampled=len(views),
+        sampled=len(keys),
         entropy_edges=entropy_edges,
-        entropy=entropy_histogram(views, len(schema.strides), entropy_edges),
-        edge_error=rounding_error(views, schema.bins),
-        box_points=_joined([count_box_points(view) for view in views], np.int64),
-        box_sides=_joined([box_sides(view) for view in views], np.float64),
+        entropy=entropy,
+        edge_error=np.sqrt(np.array(squares) / 12 * (schema.bins - 1) / schema.bins),
+        box_points=np.concatenate(box_points),
+        box_sides=np.concatenate(box_sides),
     )
 
 
@@ -100,24 +133,6 @@ def spread_keys(keys: Sequence[ViewKey], count: int) -> list[ViewKey]:
     images = list(by_image.values())
     places = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
     return [images[place][turn % len(images[place])] for turn, place in enumerate(places)]
-
-
-def _joined(parts: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype), *parts])
-
-
-def entropy_histogram(
-    views: Sequence[StoredView], levels: int, entropy_edges: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Edges by level, region (valuable only, main) and entropy, see ``StoreStatistics.entropy``."""
-    counts = np.zeros((levels, 2, len(entropy_edges) - 1), np.int64)
-    for view in views:
-        entropies, points = entropy_of(softmax(view.edge_logits())), view.view.points
-        for level in np.unique(points.level).tolist():
-            for main in (0, 1):
-                chosen = entropies[(points.level == level) & (points.main_region == main)]
-                counts[level, main] += np.histogram(chosen, entropy_edges)[0]
-    return counts
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -132,53 +147,16 @@ def entropy_of(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.clip(-terms.sum(axis=-1), 0, math.log(probabilities.shape[-1])))
 
 
-def rounding_error(views: Sequence[StoredView], bins: int) -> NDArray[np.float64]:
-    """(2,) root mean square error of a logit: each of ``bins - 1`` cosines is off by ``step / sqrt(12)``."""
-    steps = _joined([view.edge_steps for view in views if view.edge_steps is not None], np.float64)
-    if not len(steps):
-        return np.zeros(2)
-    main = _joined([view.view.points.main_region for view in views], np.bool_)
-    squares = [float(np.square(steps[chosen]).mean()) if chosen.any() else 0.0 for chosen in (~main, main)]
-    return np.sqrt(np.array(squares) / 12 * (bins - 1) / bins)
-
-
-def count_box_points(view: StoredView) -> NDArray[np.int64]:
-    """(G,) main-region points of every box of a view."""
-    points = view.view.points
-    return np.bincount(points.main_gt[points.main_region], minlength=len(view.view.labels))
-
-
-def box_sides(view: StoredView) -> NDArray[np.float64]:
-    """(G,) square roots of the areas of a view's boxes, px."""
-    boxes = view.view.boxes_xyxy
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).astype(np.float64)
-    return np.asarray(np.sqrt(sides.prod(axis=1)))
-
-
 def count_positions(padded_hw: NDArray[np.int32], pyramid: Pyramid) -> NDArray[np.int64]:
     """(V,) positions of all levels of views of ``padded_hw`` (V, 2) px."""
     sizes, where = np.unique(padded_hw, axis=0, return_inverse=True)
     counts = [len(pyramid.grid((height, width))) for height, width in sizes.tolist()]
-    by_size = np.asarray(counts, np.int64)
-    return by_size[where.ravel()]
-
-
-def dense_bytes(positions: int, bins: int, num_classes: int, value_bytes: int = FLOAT32_BYTES) -> int:
-    """Bytes of all logits at all positions: what saving the teacher's whole output would take."""
-    return positions * (EDGES * bins + num_classes) * value_bytes
-
-
-def kept_bytes(
-    points: int, main_points: int, bins: int, num_classes: int, value_bytes: int = FLOAT32_BYTES
-) -> int:
-    """Bytes of the logits that LD reads, not compressed: edges at kept points, classes at the main ones."""
-    return (points * EDGES * bins + main_points * num_classes) * value_bytes
+    return np.asarray(counts, np.int64)[where.ravel()]
 
 
 def bytes_by_part(attributes: Mapping[str, Any]) -> dict[str, int]:
-    """Recorded bytes of the large arrays, and of all the rest together."""
-    parts = {layout.EDGE_CODES: 0, layout.CLS_CODES: 0, layout.REGION: 0, TABLES: 0}
+    """Recorded bytes of the large arrays, and of all the rest together; the largest first."""
+    parts = dict.fromkeys([*PARTS.values(), TABLES], 0)
     for file in recorded_files(attributes):
-        array = file.name.partition("/c/")[0]
-        parts[array if array in parts else TABLES] += file.digest.size
-    return parts
+        parts[PARTS.get(file.name.partition("/c/")[0], TABLES)] += file.digest.size
+    return dict(sorted(parts.items(), key=lambda item: -item[1]))

@@ -1,10 +1,8 @@
-"""What the page and the stage's last line say in words, and the sums behind the page's bars."""
+"""What the page and the stage's last line say in words."""
 
-from pipeline.core.timing import break_even
 from pipeline.report.collect import Report
 from pipeline.report.numbers import percent, signed
 from pipeline.report.runs import Run
-from pipeline.report.statistics import dense_bytes, kept_bytes
 
 MIN_TEACHER_AP = 1.0
 """Percent: below it, a teacher has nothing to teach."""
@@ -12,13 +10,7 @@ MIN_TEACHER_AP = 1.0
 TOO_SHORT = (
     "with a teacher this weak, AP says nothing about distillation: a run this short shows that it works"
 )
-FLOAT16_BYTES = 2
 TERM_WORDS = {"ld_weight": "main LD", "vlr_weight": "VLR LD", "kd_weight": "class KD"}
-PART_WORDS = {
-    "points/edge_codes": "edge distributions",
-    "points/region": "points and weights",
-    "main/cls_codes": "class logits",
-}
 
 
 def headline(report: Report) -> str:
@@ -69,39 +61,3 @@ def taught_by(run: Run) -> str:
     weights = {words: getattr(run.student.loss, name) for name, words in TERM_WORDS.items()}
     terms = [f"{words} {weight:g}" for words, weight in weights.items() if weight]
     return " + ".join(["ground truth", *terms]) if terms else "ground truth alone"
-
-
-def size_by_choice(report: Report) -> dict[str, int]:
-    """Bytes of all views by what is kept of them, from the teacher's whole output to what the store takes."""
-    statistics, layout = report.statistics, (report.schema.bins, report.schema.num_classes)
-    positions = int(statistics.view_positions.sum())
-    points, main = int(statistics.view_points.sum()), int(statistics.view_main.sum())
-    return {
-        "all positions, float32": dense_bytes(positions, *layout),
-        "all positions, float16": dense_bytes(positions, *layout, FLOAT16_BYTES),
-        "points LD reads, float32": kept_bytes(points, main, *layout),
-        "points LD reads, float16": kept_bytes(points, main, *layout, FLOAT16_BYTES),
-        "this store": int(statistics.totals["bytes"]),
-    }
-
-
-def size_by_part(report: Report) -> dict[str, int]:
-    """Bytes of the store's parts, the largest first."""
-    parts = sorted(report.statistics.bytes_by_part.items(), key=lambda item: -item[1])
-    return {PART_WORDS.get(part, part): value for part, value in parts}
-
-
-def teacher_seconds(report: Report) -> dict[str, float]:
-    """What the teacher in the training loop would take for each distilled student, at the store's rate."""
-    seconds = report.cache_seconds
-    if not seconds:
-        return {}
-    per_view = seconds / report.cache_timing["views"]
-    distilled = [run for run in report.students if run.role == "distilled"]
-    return {run.name: run.timing["epochs"] * run.timing["images"] * per_view for run in distilled}
-
-
-def students_to_pay(report: Report) -> int | None:
-    """Students like the first distilled one from which on the store costs less than that."""
-    online = teacher_seconds(report)
-    return break_even(report.cache_seconds or 0.0, next(iter(online.values()))) if online else None

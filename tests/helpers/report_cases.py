@@ -60,7 +60,7 @@ def run_of(name: str, config: StudentConfig | None, ap: float | None) -> Run:
         student=config,
         metrics={"AP": ap},
         per_class={},
-        precision_recall={"0.50": Curve(x=(0.0, 1.0), y=(1.0, 0.0))},
+        precision_recall={"0.50": Curve([0.0, 1.0], [1.0, 0.0])},
         losses={},
         timing={"seconds": 1.0, "epochs": 2, "images": 10, "device": "cpu"},
     )

@@ -82,10 +82,9 @@ def test_an_object_that_is_small_or_out_of_reach_is_no_example() -> None:
     (example,) = examples_of(1, (1, 2, 3, 4))
     assert choose_examples([example]) == [example]
     labeled = example.view.stored.view
-    labeled.boxes_xyxy[:] = (46, 46, 50, 50)
-    assert choose_examples([example]) == []
-    labeled.boxes_xyxy[:] = (-100, 32, 64, 64)
-    assert choose_examples([example]) == []
+    for box in ((46, 46, 50, 50), (-100, 32, 64, 64)):
+        labeled.boxes_xyxy[:] = box
+        assert choose_examples(edge_examples(example.view)) == []
 
 
 def test_an_object_is_shown_at_the_point_where_the_teacher_is_surest(store: TargetStore) -> None:

@@ -16,7 +16,7 @@ from pipeline.report.figures import count_bounds, inline_svg, loss_chart, size_b
 from pipeline.report.numbers import count, direction, duration, signed, significant, size
 from pipeline.report.page import detector_lines, render
 from pipeline.report.runs import Curve, choose_pair
-from pipeline.report.summary import claim, headline, students_to_pay, teacher_seconds
+from pipeline.report.summary import claim, headline
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import read_manifest
 
@@ -115,7 +115,7 @@ def test_names_are_escaped(report: Report) -> None:
 
 
 def test_page_of_a_store_without_views_to_show(report: Report) -> None:
-    page = render(replace(report, views=[], examples=[], closeness=[]), AREA_EDGES)
+    page = render(replace(report, views=[]), AREA_EDGES)
     assert "None of the sampled views" in Outline(page).text
 
 
@@ -152,9 +152,9 @@ def test_what_the_teacher_would_cost_in_the_loop_by_hand(report: Report) -> None
     timing = {"seconds": 4.0, "views": 20, "computed_views": 20, "device": "cpu"}
     known = replace(report, students=students, cache_timing=timing)
     # 5 views a second; 2 epochs of 10 images are 20 forward passes: as long as the store took.
-    assert teacher_seconds(known) == {"ld": 4.0}
-    assert students_to_pay(known) == 2
-    assert students_to_pay(replace(known, students=students[1:])) is None, "none was distilled"
+    assert known.teacher_seconds == {"ld": 4.0}
+    assert known.students_to_pay == 2
+    assert replace(known, students=students[1:]).students_to_pay is None, "none was distilled"
 
 
 def test_times_count_what_an_earlier_run_of_the_stage_wrote(report: Report) -> None:
@@ -221,25 +221,25 @@ def test_size_groups_hold_every_object() -> None:
         assert all(bounds[0] <= side <= bounds[-1] for side in sides if side)
 
 
+def chart_of(**losses: list[float]) -> str | None:
+    run = run_of("ld", student(LD_LOSS), 1.0)
+    curves = {name: Curve([*range(1, len(values) + 1)], values) for name, values in losses.items()}
+    return loss_chart([replace(run, losses=curves)], detector_lines([run]))
+
+
 def test_loss_of_weight_zero_has_no_panel() -> None:
-    lines = detector_lines([run_of("ld", student(LD_LOSS), 1.0)])
-    curves = {"loss_ld": Curve(x=(20.0, 40.0), y=(2.0, 1.0)), "loss_kd": Curve(x=(20.0, 40.0), y=(0.0, 0.0))}
-    chart = loss_chart({"ld": curves}, lines)
+    chart = chart_of(loss_ld=[2.0, 1.0], loss_kd=[0.0, 0.0])
     assert chart is not None
     assert "LD, main region" in chart
     assert "KD" not in chart
-    assert loss_chart({"ld": {}}, lines) is None
+    assert chart_of() is None
 
 
 def test_a_run_of_one_row_is_a_dot() -> None:
     """Beside its tick at the one step there is; a line of one point would be nothing to see."""
-    lines = detector_lines([run_of("ld", student(LD_LOSS), 1.0)])
-    dot, line = (
-        loss_chart({"ld": {"loss": Curve(x=tuple(range(1, rows + 1)), y=(2.0,) * rows)}}, lines)
-        for rows in (1, 2)
-    )
+    dot, line = chart_of(loss=[2.0]), chart_of(loss=[2.0, 2.0])
     assert dot is not None
     assert line is not None
-    color = f"fill: {lines[0].color}"
+    color = f"fill: {detector_lines([run_of('ld', student(LD_LOSS), 1.0)])[0].color}"
     assert color in dot
     assert color not in line

@@ -15,7 +15,7 @@ from pipeline.report.runs import (
     read_json,
     read_losses,
     read_precision_recall,
-    read_students,
+    read_run,
 )
 
 
@@ -61,9 +61,9 @@ def test_curves_are_read_by_threshold_and_by_term(tmp_path: Path) -> None:
     path.write_text("recall,precision,iou\n0.0,1.0,0.50\n1.0,0.5,0.50\n0.0,0.2,0.75\n")
     curves = read_precision_recall(path)
     assert list(curves) == ["0.50", "0.75"]
-    assert curves["0.50"].y == (1.0, 0.5)
+    assert curves["0.50"].y == [1.0, 0.5]
     path.write_text("step,loss_cls,loss\n20,1.5,2.0\n40,1.0,1.5\n")
-    assert read_losses(path)["loss_cls"].x == (20.0, 40.0)
+    assert read_losses(path)["loss_cls"].x == [20.0, 40.0]
     path.write_text("step,loss\n")
     assert read_losses(path) == {}
 
@@ -76,14 +76,9 @@ def test_nan_and_null_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "students/s").mkdir(parents=True)
     (tmp_path / "students/s/loss.csv").write_text("step,loss\n")
     (tmp_path / "students/s/timing.json").write_text(json.dumps({"seconds": 1}))
-    (run,) = read_students(RunPaths(tmp_path), {"s": student(NO_LOSS)})
+    run = read_run(RunPaths(tmp_path), "s", student(NO_LOSS))
     assert run.metrics == {"AP": None, "APs": None, "AP50": 1.5}
     assert run.per_class == {"a": None}
-
-
-def test_student_named_teacher_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="other names"):
-        read_students(RunPaths(tmp_path), {"teacher": student(NO_LOSS)})
 
 
 def test_missing_result_names_the_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Exact sums come from the writer and the tables; distributions are those of the sampled views."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,7 @@ from pipeline.report import statistics
 from pipeline.report.statistics import (
     StoreStatistics,
     count_positions,
-    dense_bytes,
     entropy_of,
-    kept_bytes,
     measure_store,
     softmax,
     spread_keys,
@@ -35,14 +34,14 @@ def measured(store: TargetStore) -> StoreStatistics:
     return measure_store(store)
 
 
-def test_dense_bytes_by_hand() -> None:
-    # 10 x 12 cells, 4 edges of 17 bins and 80 classes, 4 bytes each.
-    assert dense_bytes(120, bins=17, num_classes=80) == 120 * 148 * 4
-    assert dense_bytes(120, bins=17, num_classes=80, value_bytes=2) == 120 * 148 * 2
-
-
-def test_kept_bytes_by_hand() -> None:
-    assert kept_bytes(100, 10, bins=17, num_classes=4, value_bytes=2) == (100 * 68 + 10 * 4) * 2
+def test_bytes_of_every_choice_by_hand(measured: StoreStatistics) -> None:
+    """120 positions of 4 edges of 17 bins and 80 classes; 100 points are kept, 10 of them main."""
+    counts = (np.array([count]) for count in (120, 100, 10))
+    sizes = dict(zip(("view_positions", "view_points", "view_main"), counts, strict=True))
+    known = replace(measured, totals={"bytes": 7}, **sizes)
+    kept = 100 * 68 + 10 * 80
+    expected = [120 * 148 * 4, 120 * 148 * 2, kept * 4, kept * 2, 7]
+    assert list(known.size_by_choice(17, 80).values()) == expected
 
 
 def test_positions_by_hand() -> None:
@@ -87,7 +86,6 @@ def test_distributions_equal_a_direct_computation(store: TargetStore, measured: 
     assert np.array_equal(measured.entropy, entropy)
     assert measured.box_points.tolist() == box_points
     assert measured.box_sides == pytest.approx(sides)
-    assert measured.points_by_level.sum() == sum(len(store.view(key).points) for key in keys)
 
 
 def test_sums_are_those_of_the_whole_store(store: TargetStore, measured: StoreStatistics) -> None:
@@ -97,7 +95,7 @@ def test_sums_are_those_of_the_whole_store(store: TargetStore, measured: StoreSt
     assert measured.totals["points"] == measured.view_points.sum()
     assert sum(measured.bytes_by_part.values()) == measured.totals["bytes"]
     edges = [file.stat().st_size for file in Path(store.path, "points/edge_codes/c").rglob("*/0")]
-    assert measured.bytes_by_part["points/edge_codes"] == sum(edges)
+    assert measured.bytes_by_part["edge distributions"] == sum(edges)
 
 
 def test_no_more_than_the_sample_is_decoded(store: TargetStore, monkeypatch: pytest.MonkeyPatch) -> None:
