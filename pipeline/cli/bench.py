@@ -10,7 +10,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from pipeline.cli.options import add_changed_recipe, copied_recipe, require_least
+from pipeline.cli.options import CHANGES, JSON, RECIPE, argument, command, copied_recipe, require_least
 from pipeline.cli.plan import for_probe, load_teacher
 from pipeline.core.config import load_section, load_student
 from pipeline.core.errors import ConfigError
@@ -39,25 +39,23 @@ from pipeline.training.processes import SINGLE_PROCESS
 logger = logging.getLogger(__name__)
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.description = (
-        "Measures in one process, in turns: a student's training step plain, with the teacher in "
-        f"the loop, from a store, and a step of {peer.NAME} at the same size, batch and precision; the cache "
-        "stage beside the teacher's forward pass alone. Weights are random and images drawn, so no dataset "
-        "is needed. LDP_DEVICE names the device; --json FILE also writes the table, to FILE with suffix .md."
-    )
-    add = parser.add_argument
-    add_changed_recipe(add)
-    add("--student", metavar="NAME", help="default: the first one with the most distillation losses")
-    add("--views", type=int, default=64, help="views that are cached, at least; default: 64")
-    add("--rounds", type=int, default=5, help="how often each is measured; default: 5")
-    add("--steps", type=int, default=10, help="of a run with the data loader, 0 for none; default: 10")
-    parser.set_defaults(run=run)
+@command(
+    RECIPE,
+    CHANGES,
+    JSON,
+    argument("--student", metavar="NAME", help="default: the first one with the most distillation losses"),
+    argument("--views", type=int, default=64, help="views that are cached, at least; default: 64"),
+    argument("--rounds", type=int, default=5, help="how often each is measured; default: 5"),
+    argument("--steps", type=int, default=10, help="of a run with the data loader, 0 for none; default: 10"),
+)
+def bench_command(arguments: argparse.Namespace) -> None:
+    """Measures in one process, in turns, what distillation costs here.
 
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+    A student's training step plain, with the teacher in the loop, from a store, and a step of torchvision's
+    fcos_resnet50_fpn at the same size, batch and precision; the cache stage beside the teacher's forward pass
+    alone. Weights are random and images drawn, so no dataset is needed. LDP_DEVICE names the device; --json
+    FILE also writes the table, to FILE with suffix .md.
+    """
     require_least(arguments, "bench", views=1, rounds=1, steps=0)
     here = machine(SINGLE_PROCESS)
     with copied_recipe(arguments) as (recipe, path):

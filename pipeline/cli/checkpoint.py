@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from pipeline.cli.options import argument, command
 from pipeline.core.config import dump_yaml, structure
 from pipeline.core.errors import CacheError, ConfigError, TeacherError, short_repr
 from pipeline.core.files import atomic_path
@@ -53,8 +54,15 @@ MODULATED_OUTPUTS = 27
 State = Mapping[str, Tensor]
 
 
-def import_teacher(arguments: argparse.Namespace) -> None:
-    """Run ``ldp teacher import``."""
+@command(
+    argument("file", type=Path, help="for example gfl_r101_fpn_mstrain_2x_coco_*.pth"),
+    argument("--output", type=Path, help="default: the same name with .safetensors"),
+)
+def import_command(arguments: argparse.Namespace) -> None:
+    """Reads a checkpoint without running code from it, and recognizes the architecture.
+
+    Checks that every key is used once, and writes FILE.safetensors with its description beside it.
+    """
     model, facts = load_checkpoint(arguments.file)
     output: Path = arguments.output or arguments.file.with_suffix(".safetensors")
     save_detector(model, output, {"source": arguments.file.name, **facts})
@@ -78,8 +86,12 @@ def import_teacher(arguments: argparse.Namespace) -> None:
     logger.info("wrote %s; in params.yaml, under prepare_teacher:\n\n%s", output, dump_yaml(section))
 
 
-def export_detector(arguments: argparse.Namespace) -> None:
-    """Run ``ldp teacher export``."""
+@command(
+    argument("weights", type=Path, help="a .safetensors file, such as a student's"),
+    argument("file", type=Path, help="the .pth file to write"),
+)
+def export_command(arguments: argparse.Namespace) -> None:
+    """Writes the state dict under mmdetection's names: there, a student is a plain GFL."""
     weights: Path = arguments.weights
     model = load_detector(weights)
     classes = described_classes(read_description(weights), weights.with_suffix(".json"))

@@ -4,21 +4,37 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from inspect import cleandoc
 
 from pipeline.core.stage import run_stage
 
 COMMANDS = {
-    "recipe": "list the recipes, make a new one, check one before it runs",
-    "plan": "what a recipe will cost: views, bytes, hours, and from how many students on it pays",
-    "rehearse": "run every stage of a recipe on a few images, before it runs for days",
-    "store": "describe, draw, verify, repair or compare a store",
-    "seeds": "train and evaluate students with several seeds",
-    "teacher": "import, export, check or evaluate a teacher",
-    "picture": "draw the edge distributions of teacher and students at one object of a finished run",
-    "bench": "what distillation costs here, beside plain training and torchvision",
+    "recipe": ("recipe", "list the recipes, make a new one, check one before it runs"),
+    "recipe new": ("recipe", "make recipes/NAME from another recipe, or for a COCO folder"),
+    "recipe check": ("recipe", "check a recipe, its images and its teacher before anything runs"),
+    "plan": ("plan", "what a recipe will cost: views, bytes, hours; from how many students on it pays"),
+    "rehearse": ("rehearse", "run every stage of a recipe on a few images, before it runs for days"),
+    "store": ("", "describe, draw, verify, repair or compare a store"),
+    "store info": ("store_info", "what a store holds, how large it is, and what it was made from"),
+    "store verify": ("store_verify", "read a whole store and compare every file with its recorded sha256"),
+    "store repair": ("store_repair", "compute what is damaged in a store again, and nothing else"),
+    "store show": ("store_show", "draw a stored view with its regions and the teacher's distributions"),
+    "store fidelity": ("store_fidelity", "bytes and errors of the losses for a list of precisions"),
+    "store files": ("store_info", "list the files of a few partitions, to pull no more than those"),
+    "store scratch": ("scratch", "list what killed runs have left, and remove it"),
+    "seeds": ("seeds", "train and evaluate students with several seeds"),
+    "teacher": ("", "import, export, check or evaluate a teacher"),
+    "teacher import": ("checkpoint", "turn a .pth file of the LD repository or mmdetection into safetensors"),
+    "teacher export": ("checkpoint", "write a detector of this project as a .pth file for mmdetection"),
+    "teacher evaluate": ("teacher_evaluate", "COCO AP of a teacher, or of what a store holds of it"),
+    "teacher check": ("teacher_check", "find out whether an ONNX teacher's description is right"),
+    "picture": ("picture", "draw the distributions of teacher and students at one object of a finished run"),
+    "bench": ("bench", "what distillation costs here, beside plain training and torchvision"),
 }
-"""Modules of this package, whose ``add_command`` declares the arguments, and what they do."""
+"""The module of this package whose ``NAME_command`` it is, and what it does; of two words, the second is an
+action of the first."""
 
 
 def main() -> None:
@@ -27,10 +43,15 @@ def main() -> None:
 
 
 def _run() -> None:
-    """Parse the command line and run a sub-command."""
+    """Parse the command line and run a command."""
     try:
         try:
-            arguments = _parser(sys.argv[1:2]).parse_args()
+            parser = argparse.ArgumentParser(
+                prog="ldp",
+                description="Tools around the pipeline; the pipeline itself runs with `dvc repro`.",
+            )
+            _declare(parser, [], sys.argv[1:])
+            arguments = parser.parse_args()
             arguments.run(arguments)
         finally:
             sys.stdout.flush()
@@ -40,17 +61,23 @@ def _run() -> None:
         sys.exit(128 + signal.SIGPIPE)
 
 
-def _parser(first: list[str]) -> argparse.ArgumentParser:
+def _declare(parser: argparse.ArgumentParser, words: list[str], rest: Sequence[str]) -> None:
     """Only the command given is imported, for most load torch; of the others, help is all that is shown."""
-    parser = argparse.ArgumentParser(
-        prog="ldp", description="Tools around the pipeline; the pipeline itself runs with `dvc repro`."
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, words in COMMANDS.items():
-        command = commands.add_parser(name, help=words)
-        if [name] == first:
-            import_module(f"pipeline.cli.{name}").add_command(command)
-    return parser
+    module = COMMANDS[" ".join(words)][0] if words else ""
+    if module:
+        command = getattr(import_module(f"pipeline.cli.{module}"), f"{words[-1]}_command")
+        parser.description = cleandoc(command.run.__doc__).replace("``", "`")
+        parser.set_defaults(run=command.run)
+        for names, options in command.arguments:
+            parser.add_argument(*names, **options)
+    names = [name for name in COMMANDS if name.split()[:-1] == words]
+    if names:
+        what = "action" if words else "command"
+        group = parser.add_subparsers(title=f"{what}s", required=not module, metavar=what.upper())
+        for name in names:
+            child = group.add_parser(name.split()[-1], help=COMMANDS[name][1])
+            if [child.prog.split()[-1]] == list(rest[:1]):
+                _declare(child, name.split(), rest[1:])
 
 
 if __name__ == "__main__":

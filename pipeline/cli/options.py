@@ -5,9 +5,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.core.config import PARAMS, dump_yaml, parse_yaml, read_sections
 from pipeline.core.errors import ConfigError, short_repr
@@ -17,46 +16,44 @@ Params = dict[str, Any]
 """The content of a parameter file."""
 
 
-def add_actions(
-    parser: argparse.ArgumentParser, actions: Mapping[str, tuple[str, str, str]]
-) -> dict[str, Callable[..., argparse.Action]]:
-    """Declare sub-commands by name; returns the function of each that declares its arguments.
-
-    Args:
-        parser: Of the command.
-        actions: ``MODULE:FUNCTION`` of this package, imported when it runs, for most load torch; what the
-            action does, in a line and in full.
-    """
-    group = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    declare = {}
-    for name, (target, line, description) in actions.items():
-        action = group.add_parser(name, help=line, description=description)
-        action.set_defaults(run=_lazily(*target.split(":")))
-        declare[name] = action.add_argument
-    return declare
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+"""What ``add_argument`` is given."""
+Run = Callable[[argparse.Namespace], None]
 
 
-def _lazily(module: str, function: str) -> Callable[[argparse.Namespace], None]:
-    return lambda arguments: getattr(import_module(f"pipeline.cli.{module}"), function)(arguments)
+class Command(NamedTuple):
+    """A command, whose docstring is what ``--help`` says."""
+
+    run: Run
+    arguments: tuple[Argument, ...]
 
 
-def add_recipe(add: Callable[..., argparse.Action]) -> None:
-    """Declare ``RECIPE``."""
-    named = "its name, folder or file; default: params.yaml"
-    add("recipe", nargs="?", default=str(PARAMS), metavar="RECIPE", help=named)
+def command(*arguments: Argument) -> Callable[[Run], Command]:
+    """Make a function a command with these arguments."""
+    return lambda run: Command(run, arguments)
 
 
-def add_json(add: Callable[..., argparse.Action]) -> None:
-    """Declare ``--json``."""
-    add("--json", type=Path, metavar="FILE", help="also write the figures here")
+def argument(*names: str, **options: Any) -> Argument:
+    """An argument of a command, as argparse declares it."""
+    return names, options
 
 
-def add_changed_recipe(add: Callable[..., argparse.Action]) -> None:
-    """Declare ``RECIPE``, ``-S`` and ``--json``."""
-    add_recipe(add)
-    replaced = "take this value instead of the recipe's, as in `-S student.train.precision=bfloat16`"
-    add("-S", dest="assignments", action="append", default=[], metavar="KEY=VALUE", help=replaced)
-    add_json(add)
+RECIPE = argument(
+    "recipe",
+    nargs="?",
+    default=str(PARAMS),
+    metavar="RECIPE",
+    help="its name, folder or file; default: params.yaml",
+)
+JSON = argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+CHANGES = argument(
+    "-S",
+    dest="assignments",
+    action="append",
+    default=[],
+    metavar="KEY=VALUE",
+    help="take this value instead of the recipe's, as in `-S student.train.precision=bfloat16`",
+)
 
 
 @contextmanager

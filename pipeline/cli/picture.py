@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pipeline.cli.options import add_recipe
+from pipeline.cli.options import RECIPE, argument, command
 from pipeline.cli.store_picture import SHEET
 from pipeline.core.config import load_student
 from pipeline.core.errors import CacheError
@@ -30,19 +30,12 @@ SIZE_INCHES, DPI = (12.0, 2.3), 100
 logger = logging.getLogger(__name__)
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.description = (
-        "Draws the edge distributions of the teacher and of the plain and the distilled student, at one "
-        "object of a finished run: of those on its page, the one whose edges differ most in sharpness."
-    )
-    add_recipe(parser.add_argument)
-    parser.add_argument("--output", type=Path, default=Path("edges.png"), metavar="FILE.png")
-    parser.set_defaults(run=run)
+@command(RECIPE, argument("--output", type=Path, default=Path("edges.png"), metavar="FILE.png"))
+def picture_command(arguments: argparse.Namespace) -> None:
+    """Draws the edge distributions of the teacher and of the plain and the distilled student at one object.
 
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+    Of the objects on a finished run's page, it is the one whose edges differ most in sharpness.
+    """
     params = find_recipe(arguments.recipe)
     folder = run_paths(params)
     names = student_names(params)

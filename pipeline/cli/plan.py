@@ -9,8 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.cli.options import (
+    CHANGES,
+    JSON,
+    RECIPE,
     Params,
-    add_changed_recipe,
+    argument,
+    command,
     copied_recipe,
     override,
     require_least,
@@ -22,7 +26,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
 from pipeline.core.paths import run_paths, student_names
 from pipeline.core.progress import show_progress
-from pipeline.cost.card import FORMULA, CostCard, gather_statistics, make_card, render_card
+from pipeline.cost.card import CostCard, gather_statistics, make_card, render_card
 from pipeline.cost.probe import STORED, Probe, ProbeConfig, probe_machine
 from pipeline.cost.timer import machine_facts
 from pipeline.datasets.coco import read_coco
@@ -48,23 +52,24 @@ GPU_BATCH = 2
 logger = logging.getLogger(__name__)
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.description = (
-        "Finds the points of a sample of the recipe's views from the annotations, and measures on this "
-        "machine the teacher's forward pass, the writing and reading of a small store, and a training step "
-        "of the students, all at the recipe's size. Neither images nor weights are needed."
-    )
-    parser.epilog, parser.formatter_class = FORMULA, argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
-    add_changed_recipe(add)
-    add("--annotations", type=Path, metavar="FILE", help="take the statistics from this COCO file instead")
-    add("--images", type=int, metavar="N", help="its images stand for so many; COCO's train2017 has 118287")
-    parser.set_defaults(run=run)
+@command(
+    RECIPE,
+    CHANGES,
+    JSON,
+    argument(
+        "--annotations", type=Path, metavar="FILE", help="take the statistics from this COCO file instead"
+    ),
+    argument(
+        "--images", type=int, metavar="N", help="its images stand for so many; COCO's train2017 has 118287"
+    ),
+)
+def plan_command(arguments: argparse.Namespace) -> None:
+    """Finds the points of a sample of the recipe's views from the annotations, and measures on this machine.
 
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+    What is measured is the teacher's forward pass, the writing and reading of a small store, and a training
+    step of the students, all at the recipe's size. Neither images nor weights are needed. The formula stands
+    below the figures.
+    """
     require_least(arguments, "plan", images=1)
     with copied_recipe(arguments) as (params, path):
         card = _card(arguments, params, path)

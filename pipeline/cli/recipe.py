@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline.cli.options import RECIPE, argument, command
 from pipeline.cli.params import check_machine, check_params
 from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.errors import ConfigError, DatasetError
@@ -23,33 +24,33 @@ ANNOTATIONS = {split: (f"annotations/instances_{split}*.json", f"{split}*") for 
 COCO_AREAS = (32, 96)
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.description = __doc__
-    parser.set_defaults(run=lambda _arguments: sys.stdout.write(render_recipes()))
-    actions = parser.add_subparsers(metavar="ACTION")
-    new = actions.add_parser("new", help="make recipes/NAME from another recipe, or for a COCO folder")
-    new.add_argument("name", metavar="NAME")
-    source = "a recipe, or a dataset's folder"
-    new.add_argument("--from", dest="source", required=True, metavar="RECIPE|FOLDER", help=source)
-    new.set_defaults(run=run_new)
-    words = "check a recipe, its images and its teacher before anything runs"
-    check = actions.add_parser("check", help=words)
-    named = "name, folder or file"
-    check.add_argument("recipe", nargs="?", default=str(PARAMS), metavar="RECIPE", help=named)
-    check.set_defaults(run=run_check)
+@command()
+def recipe_command(_arguments: argparse.Namespace) -> None:
+    """Lists the recipes; an action makes a new one, or checks one from end to end."""
+    sys.stdout.write(render_recipes())
 
 
-def run_check(arguments: argparse.Namespace) -> None:
-    """``ldp recipe check``."""
+@command(RECIPE)
+def check_command(arguments: argparse.Namespace) -> None:
+    """Checks a recipe, its images and its teacher before anything runs."""
     path = find_recipe(arguments.recipe)
     recipe = check_params(path)
     check_machine(recipe)
     sys.stdout.write(f"{path}: valid; students {', '.join(recipe.students)}; run it with {_command(path)}\n")
 
 
-def run_new(arguments: argparse.Namespace) -> None:
-    """``ldp recipe new``."""
+@command(
+    argument("name", metavar="NAME"),
+    argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="RECIPE|FOLDER",
+        help="a recipe, or a dataset's folder",
+    ),
+)
+def new_command(arguments: argparse.Namespace) -> None:
+    """Makes recipes/NAME from another recipe, or for a folder in COCO's layout."""
     path = new_recipe(arguments.name, arguments.source)
     sys.stdout.write(
         f"{path} is yours to edit; then `ldp recipe check {arguments.name}` and {_command(path)}\n"

@@ -16,8 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.options import (
+    CHANGES,
+    JSON,
+    RECIPE,
     Params,
-    add_changed_recipe,
+    argument,
+    command,
     copied_recipe,
     override,
     require_least,
@@ -43,24 +47,23 @@ KILLED = 137
 logger = logging.getLogger(__name__)
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.description = (
-        "Lets DVC run all stages of a recipe in a temporary copy of this tree: at the recipe's "
-        "resolution, with its detectors, losses, optimizer and precision, on a few images for a few steps. "
-        "Where the teacher's weights file is missing, random weights of its architecture stand in for it. "
-        "Prints what each stage took and left. The workspace is not touched."
-    )
-    add = parser.add_argument
-    add_changed_recipe(add)
-    add("--images", type=int, default=4, metavar="N", help="of each split, the first by id; default: 4")
-    add("--epochs", type=int, default=1, metavar="E", help="of every training; default: 1")
-    add("--keep", type=Path, metavar="FOLDER", help="run in this new folder and keep it, with the report")
-    parser.set_defaults(run=run)
+@command(
+    RECIPE,
+    CHANGES,
+    JSON,
+    argument("--images", type=int, default=4, metavar="N", help="of each split, the first by id; default: 4"),
+    argument("--epochs", type=int, default=1, metavar="E", help="of every training; default: 1"),
+    argument(
+        "--keep", type=Path, metavar="FOLDER", help="run in this new folder and keep it, with the report"
+    ),
+)
+def rehearse_command(arguments: argparse.Namespace) -> None:
+    """Lets DVC run all stages of a recipe in a copy of this tree, and prints what each took and left.
 
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+    They run at the recipe's resolution, with its detectors, losses, optimizer and precision, on a few images
+    for a few steps. Where the teacher's weights file is missing, random weights of its architecture stand in
+    for it. The workspace is not touched.
+    """
     require_least(arguments, "rehearse", images=1, epochs=1)
     with copied_recipe(arguments) as (recipe, copy):
         here = {"root": str(Path.cwd()), "file": str(copy)}

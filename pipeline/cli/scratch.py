@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.cli.options import argument, command
 from pipeline.core.errors import CacheError
 from pipeline.core.files import is_held, lock_scratch
 from pipeline.core.paths import SCRATCH
@@ -41,8 +42,13 @@ class Leftover:
     """Why it must stay; ``None`` if it can go."""
 
 
-def print_scratch(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+@command(argument("--clean", action="store_true", help="remove what can go"))
+def scratch_command(arguments: argparse.Namespace) -> None:
+    """Lists all that takes space outside of runs/, how large and how old it is, and whether it can go.
+
+    That is: unfinished stores and trainings, with which ``dvc repro`` goes on if its parameters fit; finished
+    runs of ``ldp seeds``; rehearsals and measurements that were killed.
+    """
     leftovers = list_leftovers(SCRATCH)
     sys.stdout.write(render(leftovers) or f"{SCRATCH}: nothing is left\n")
     if arguments.clean:

@@ -11,6 +11,7 @@ import yaml
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from pipeline.cli.options import JSON, argument, command
 from pipeline.core.config import changed, load_section, load_student
 from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
@@ -41,28 +42,23 @@ logger = logging.getLogger(__name__)
 Summary = dict[str, float | None]
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.description = (
-        "Trains each student with each seed from the recipe's store, or from another store of "
-        "the same images (ld@runs/lossless/cache/targets.zarr); the teacher is not needed. Evaluates it, and "
-        "prints the mean gain over the first student with its standard error. Finished runs are kept in "
-        "scratch/seeds and not repeated."
-    )
-    add = parser.add_argument
-    add(
+@command(
+    argument(
         "students",
         nargs="*",
         metavar="NAME[@STORE]",
         help="names in params.yaml, each with the store to read, if not the recipe's; default: all",
-    )
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
-    add("--json", type=Path, metavar="FILE", help="also write the figures here")
-    parser.set_defaults(run=run)
+    ),
+    argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2"),
+    JSON,
+)
+def seeds_command(arguments: argparse.Namespace) -> None:
+    """Trains each student with each seed from the recipe's store, or from another store of the same images.
 
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+    That is ``ld@runs/lossless/cache/targets.zarr``; the teacher is not needed. Evaluates it, and prints the
+    mean gain over the first student with its standard error. Finished runs are kept in scratch/seeds and not
+    repeated.
+    """
     students = arguments.students or student_names()
     if len(students) < 2:
         raise ConfigError(f"ldp seeds: expected two students or more, but got {students}")

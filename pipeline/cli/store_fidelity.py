@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import to_builtins
 
+from pipeline.cli.options import JSON, RECIPE, argument, command
 from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
 from pipeline.core.config import changed, load_section
@@ -26,8 +27,22 @@ from pipeline.views.manifest import read_split
 from pipeline.views.types import LabeledView, SoftTargets
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+@command(
+    RECIPE,
+    argument("--stored", type=Path, metavar="STORE", help="a lossless store; default: run the teacher"),
+    argument("--views", type=int, default=128, help="views of a random sample; default: 128"),
+    argument("--temperature", type=float, help="of LD; default: student.loss.ld_temperature"),
+    argument("--cls-temperature", type=float, help="of class KD; default: student.loss.kd_temperature"),
+    argument("--student", type=Path, metavar="FILE", help="its .safetensors; default: a noisy teacher"),
+    JSON,
+)
+def fidelity_command(arguments: argparse.Namespace) -> None:
+    """Quantizes exact teacher outputs with a list of precisions, from float32 to below 2 bits a logit.
+
+    Prints for each what the store would take and how far the distillation losses and their gradients by the
+    student's logits would be off. The outputs come from the recipe's teacher, or from a lossless store;
+    temperatures and the precision to compare with from the recipe.
+    """
     if arguments.views < 1:
         raise ConfigError(f"--views: expected 1 or more, but got {arguments.views}")
     params = find_recipe(arguments.recipe)

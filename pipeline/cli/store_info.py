@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cli.options import argument, command
 from pipeline.core.config import PARAMS, dump_yaml
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, ConfigError
@@ -21,6 +22,15 @@ from pipeline.store.reader.shards import read_table
 
 METADATA = "metadata"
 """Stands for all ``zarr.json`` but the root's own, which records the sizes of the others."""
+
+
+STORE = argument(
+    "store",
+    nargs="?",
+    metavar="STORE",
+    help="its folder, or its recipe by name, folder or file; default: params.yaml",
+)
+PRINT_JSON = argument("--json", action="store_true", help="print one JSON document instead")
 
 
 def find_store(given: str | None) -> tuple[Path, Path]:
@@ -47,8 +57,12 @@ def print_json(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def print_info(arguments: argparse.Namespace) -> None:
-    """Run ``ldp store info``."""
+@command(STORE, PRINT_JSON)
+def info_command(arguments: argparse.Namespace) -> None:
+    """Prints a store's facts from its attributes; reads none of its points.
+
+    So it is as fast for a large store as for a small one. A store with damaged files is described as well.
+    """
     facts = describe_store(find_store(arguments.store)[0])
     if arguments.json:
         print_json(facts)
@@ -56,8 +70,16 @@ def print_info(arguments: argparse.Namespace) -> None:
         sys.stdout.write(dump_yaml(facts))
 
 
-def print_files(arguments: argparse.Namespace) -> None:
-    """Run ``ldp store files``."""
+@command(
+    STORE,
+    argument("--partitions", type=int, nargs="+", metavar="N", help="numbers from 0; default: all"),
+)
+def files_command(arguments: argparse.Namespace) -> None:
+    """Prints the paths of a store's tables and of the shards of some partitions.
+
+    Only the store's zarr.json need be here: ``dvc pull $(ldp store files --partitions 0 1)`` fetches a
+    part of a store, which ``TargetStore.open_partial`` reads.
+    """
     path, _ = find_store(arguments.store)
     records = list(recorded_files(read_finished(path)))
     known = {record.partition for record in records} - {None}

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from pipeline.cli.store_info import find_store
+from pipeline.cli.options import command
+from pipeline.cli.store_info import STORE, find_store
 from pipeline.cli.store_verify import describe_problems, find_problems, listed
 from pipeline.core.config import PARAMS, load_section
 from pipeline.core.digest import digest
@@ -46,8 +47,15 @@ from pipeline.views.manifest import read_split
 logger = logging.getLogger(__name__)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+@command(STORE)
+def repair_command(arguments: argparse.Namespace) -> None:
+    """Reads every file of a store, and makes damaged or missing ones again.
+
+    Tables are made from the annotations, shards with the recipe's teacher, which runs on damaged partitions
+    only. A file is replaced, by a rename, if its new content has the recorded sha256; files that are not part
+    of the store are removed. A recipe that would make another store is refused. Run it where ``dvc repro``
+    runs.
+    """
     path, params = find_store(arguments.store)
     damage = find_damage(path)
     if not damage.lost and not damage.unexpected:

@@ -4,7 +4,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from pipeline.cli.store_info import find_store
+from pipeline.cli.options import argument, command
+from pipeline.cli.store_info import STORE, find_store
 from pipeline.cli.store_picture import draw_view
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.core.files import atomic_path
@@ -22,8 +23,27 @@ MAX_NAMED = 8
 logger = logging.getLogger(__name__)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+@command(
+    argument("image_id", type=int, metavar="IMAGE_ID"),
+    STORE,
+    argument("--view", type=int, metavar="N", help="number of the view; default: its first"),
+    argument(
+        "--output", type=Path, metavar="FILE.png", help="default: IMAGE_ID_vN.png in the current folder"
+    ),
+    argument(
+        "--image",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="the image or its folder; default: as the run's manifest says, and gray if there is none",
+    ),
+)
+def show_command(arguments: argparse.Namespace) -> None:
+    """Draws one stored view as a PNG.
+
+    It shows the boxes; the points of the main and of the valuable region, level by level; and for a few
+    objects the teacher's four edge distributions at the main-region point where it is surest of the object's
+    class, with the box that they decode to.
+    """
     store = TargetStore.open(find_store(arguments.store)[0])
     key = _choose_view(store, arguments.image_id, arguments.view)
     manifest = _own_manifest(store)

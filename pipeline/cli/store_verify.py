@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.cli.store_info import find_store, print_json
+from pipeline.cli.options import command
+from pipeline.cli.store_info import PRINT_JSON, STORE, find_store, print_json
 from pipeline.core.errors import CacheError
 from pipeline.core.progress import counted, show_counts
 from pipeline.store.reader.verify import Problem, verify
@@ -15,8 +16,12 @@ MAX_LISTED = 10
 """Files or partitions that are named one by one."""
 
 
-def print_problems(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+@command(STORE, PRINT_JSON)
+def verify_command(arguments: argparse.Namespace) -> None:
+    """Reads every file of a store; prints each damaged, missing or unexpected one with its partition.
+
+    The exit code is 0 for a whole store, and 1 otherwise.
+    """
     path, _ = find_store(arguments.store)
     problems = find_problems(path)
     if arguments.json:

@@ -12,8 +12,8 @@ import numpy as np
 
 from pipeline.cli.agreement import Agreement
 from pipeline.cli.diagnosis import Check, Verdict, weakness
-from pipeline.cli.options import require_least
-from pipeline.cli.teacher_evaluate import choose_scale, read_dataset
+from pipeline.cli.options import argument, command, require_least
+from pipeline.cli.teacher_evaluate import DATASET, choose_scale, read_dataset
 from pipeline.core.errors import DatasetError, TeacherError
 from pipeline.detector.device import device
 from pipeline.detector.head import EDGES
@@ -30,8 +30,18 @@ USUAL_BINS = (8, 16, 17)
 """Of NanoDet and PicoDet, YOLOv8 and its heirs, GFL."""
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+@command(
+    argument("description", type=Path, metavar="FILE.yaml"),
+    *DATASET,
+    argument("--images", type=int, default=24, metavar="N", help="default: 24"),
+)
+def check_command(arguments: argparse.Namespace) -> None:
+    """Runs an ONNX teacher over a few annotated images and compares its boxes with the annotations.
+
+    It is run as described and with every usual fault put right: boxes shifted by half a cell, channels
+    swapped, logits through a sigmoid, edges, points or levels out of order, images fitted otherwise. Prints
+    what agrees better; the exit code is then 1.
+    """
     require_least(arguments, "teacher check", images=1)
     manifest = read_dataset(arguments)
     images = manifest.images.take(np.flatnonzero(np.diff(manifest.images.offset))[: arguments.images])

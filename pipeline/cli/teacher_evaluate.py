@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from pipeline.cli.agreement import COCO_AREA_EDGES, coco_results
+from pipeline.cli.options import JSON, RECIPE, argument, command
 from pipeline.core.config import load_section
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.files import write_json
-from pipeline.core.paths import find_recipe, run_paths
+from pipeline.core.paths import SPLITS, find_recipe, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.datasets.coco import read_coco
 from pipeline.detector.device import device
@@ -34,8 +35,34 @@ BATCH_SIZE = 8
 Row = Mapping[str, float | None]
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the sub-command."""
+DATASET = (
+    RECIPE,
+    argument(
+        "--dataset",
+        type=Path,
+        metavar="FOLDER",
+        help="with annotations/instances_SPLIT.json and the images in SPLIT/; default: the recipe's",
+    ),
+    argument("--split", choices=SPLITS, default="val", help="default: val"),
+    argument(
+        "--scale", type=int, nargs=2, metavar=("LONG", "SHORT"), help="default: the teacher's fixed input"
+    ),
+)
+
+
+@command(
+    argument("--description", type=Path, metavar="FILE.yaml", help="of an ONNX teacher"),
+    *DATASET,
+    argument("--stored", type=Path, metavar="STORE", help="a store of the recipe's teacher and images"),
+    JSON,
+)
+def evaluate_command(arguments: argparse.Namespace) -> None:
+    """Runs a recipe's teacher, or an ONNX file, over a split and prints COCO's figures in percent.
+
+    With --stored, detections are decoded from a store's points as well. A store has class logits in the main
+    region alone, which is where the annotations put the objects: that AP is not the teacher's own, and stands
+    beside that of the live teacher at the very same points.
+    """
     rows = _stored(arguments.stored, find_recipe(arguments.recipe)) if arguments.stored else _live(arguments)
     lines = ["| | " + " | ".join(SUMMARY) + " |", "|---|" + "---|" * len(SUMMARY)]
     for name, row in rows.items():

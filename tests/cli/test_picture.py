@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from report_cases import LD_LOSS, NO_LOSS, student, write_project
 
-from pipeline.cli.picture import run
+from pipeline.cli.picture import picture_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ def test_the_picture_shows_an_object_and_names_teacher_and_students(
     drawn: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **kw: (drawn.append(self), save(self, *a, **kw)))
-    run(Namespace(recipe="params.yaml", output=tmp_path / "edges.png"))
+    picture_command.run(Namespace(recipe="params.yaml", output=tmp_path / "edges.png"))
     (figure,) = drawn
     titles = [axes.get_title(loc="left") for axes in figure.axes[1:]]
     assert [title.partition(":")[0] for title in titles] == ["left", "top", "right", "bottom"]
