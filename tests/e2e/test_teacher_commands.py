@@ -86,7 +86,8 @@ def test_classes_of_other_names_than_the_datasets_are_refused(ldp: Ldp, dataset:
     document = clairvoyant_description("c.onnx")
     document["classes"][1]["name"] = "dos"
     said = ldp("check", write_description(document, dataset / "dos.yaml"), "--dataset", dataset)
-    assert "exit: error: clairvoyant: classes: expected class 'two' (id 2), but got 'dos' (id 2)" in said
+    expected = "clairvoyant: classes: expected one class 'two' (id 2) as in the dataset, but got "
+    assert f"exit: error: {expected}[[1, 'one'], [2, 'dos']]" in said
 
 
 def test_a_teacher_that_finds_nothing_fails_with_what_else_the_graph_has(ldp: Ldp, dataset: Path) -> None:
