@@ -10,6 +10,7 @@ from pipeline.core.paths import run_paths
 from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.detector.device import device
 from pipeline.fidelity.config import load_fidelity
+from pipeline.fidelity.dense import measure_dense, require_dense_bounds
 from pipeline.fidelity.fidelity import measure_fidelity, require_bounds, sample_keys
 from pipeline.store.format.fingerprint import check_equal
 from pipeline.store.reader.reader import TargetStore
@@ -49,10 +50,13 @@ def main() -> None:
         fidelity.loss_error,
         fidelity.gradient_error,
     )
+    dense = measure_dense(store, setup.view_set, teacher, config.seed, keys) if store.schema.dense else None
     # The figures stay, whatever they are.
-    write_json(folder.fidelity, asdict(fidelity))
+    write_json(folder.fidelity, {**asdict(fidelity), **(asdict(dense) if dense else {})})
     write_json(folder.fidelity_metric, {"fidelity_error": fidelity.loss_error})
     require_bounds(fidelity, config)
+    if dense:
+        require_dense_bounds(dense, config)
 
 
 if __name__ == "__main__":

@@ -83,10 +83,11 @@ class DensePrecision(Section, frozen=True, kw_only=True):
         """How to turn the stored numbers into values, in words, for a reader without this code."""
         if self.lossless:
             return "dense/cls_codes are float32 logits, dense/box_codes float32 distances in strides."
-        levels = ", ".join(f"{value:.9g}" for value in self.log_odds)
+        steps = ", ".join(f"{step} below {score}" for score, step in STEPS[:-1])
         return (
-            f"dense class logit = [statistics.dense.tail_log_odds, {levels}][code]. "
-            "dense distance in strides = "
+            f"dense class logit = statistics.dense.tail_log_odds where code = 0, log({self.floor} / (1 - "
+            f"{self.floor})) where code = 1; that of every next code is higher by ({steps}, {STEPS[-1][1]} "
+            "otherwise: of the score of the one before). dense distance in strides = "
             f"(sum of (code - {CODE_OF_NO_DIFFERENCE}) over the view's rows up to this one) / {BOX_UNITS}. A "
             "view's rows are all positions of its own grid, level after level, row-major; views follow one "
             "another in a partition, which begins with a shard."

@@ -33,13 +33,13 @@ from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_
 from pipeline.teacher.run import StoreLayout, layout_store, write_store
 from pipeline.teacher.times import StoreTimes
 from pipeline.training.batches import Batch, DenseTeacher
-from pipeline.training.criterion import integral
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.label_source import LabelSource
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
 from pipeline.training.step import TrainStep
+from pipeline.views.box_ops import expected_distances
 from pipeline.views.conventions import GFL_CONVENTIONS
 
 PLAIN, ONLINE, STORED, PEER = "plain", "LD, teacher in the loop", "LD, from the store", "peer"
@@ -344,7 +344,10 @@ def ask(teacher: LogitExtractor, batch: Batch) -> ExactTeacherBatch:
         edges=raw.edge_logits[targets.image, targets.index].float(),
         classes=raw.cls_logits[main_image, main_index].float(),
         dense=DenseTeacher(
-            classes=raw.cls_logits, scores=None, distances=integral(raw.edge_logits.float()), unit=1.0
+            classes=raw.cls_logits,
+            scores=None,
+            distances=expected_distances(raw.edge_logits.float()),
+            unit=1.0,
         )
         if teacher.dense
         else None,

@@ -20,6 +20,12 @@ class FidelityBounds(Section, frozen=True, kw_only=True):
     """Relative error of the LD loss, and of the class-KD loss."""
     max_gradient_error: NonNegative = 0.02
     """Relative error of the gradient of either by the student's logits."""
+    max_dense_loss_error: NonNegative = 0.05
+    """Relative error of BCKD's class term and of its box term, where a store has dense arrays."""
+    max_dense_gradient_error: NonNegative = 0.15
+    """Relative error of the gradient of either by a last layer."""
+    max_share_below_floor: NonNegative = 0.05
+    """Share of BCKD's box loss at positions whose scores are all below the floor."""
 
 
 class FidelityConfig(FidelityBounds, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from pipeline.store.format.schema import (
 )
 from pipeline.store.writer.arrays import encode_shard
 from pipeline.store.writer.partition import quantize_partition
+from pipeline.views.box_ops import expected_distances
 from pipeline.views.types import DenseOutputs, LabeledView, SoftTargets
 
 PROBED_VIEWS = 16
@@ -43,8 +44,7 @@ def dense_outputs(
                 f"image_id={view.key.image_id}, view={view.key.view}: expected finite teacher outputs at "
                 "every position, but some are not"
             )
-        bins = torch.arange(edge_logits.shape[-1], device=edge_logits.device, dtype=torch.float32)
-        distances = (edge_logits.softmax(dim=-1) * bins).sum(dim=-1)
+        distances = expected_distances(edge_logits)
         if edges is None:
             outputs.append(DenseOutputs(classes=logits.cpu().numpy(), distances=distances.cpu().numpy()))
             continue

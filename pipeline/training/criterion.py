@@ -20,7 +20,7 @@ from pipeline.losses.detection import (
 )
 from pipeline.training.batches import Batch, BatchLabels
 from pipeline.training.processes import World
-from pipeline.views.box_ops import decode_boxes, encode_distances
+from pipeline.views.box_ops import decode_boxes, encode_distances, expected_distances
 
 CLS_WEIGHT = 1.0
 BOX_WEIGHT = 2.0
@@ -139,7 +139,7 @@ def detection_losses(
     # In units of the level's stride, as distances are.
     centers = targets.points_xy / targets.strides[:, None]
     goals = targets.boxes_xyxy / targets.strides[:, None]
-    predicted = decode_boxes(centers, integral(main.edge_logits))
+    predicted = decode_boxes(centers, expected_distances(main.edge_logits))
     goal = torch.zeros_like(raw.cls_logits, dtype=torch.float32)
     quality = aligned_iou(predicted.detach(), goals)
     goal[targets.image[targets.main], targets.index[targets.main], targets.labels] = quality
@@ -148,13 +148,6 @@ def detection_losses(
         cls=quality_focal_loss(raw.cls_logits.float(), goal) * targets.valid,
         box=box_loss(predicted, goals) * main.score,
         dfl=distribution_focal_loss(main.edge_logits, edge_goals).mean(dim=1) * main.score,
-    )
-
-
-def integral(edge_logits: Tensor) -> Tensor:
-    """Expected distances ``Tensor[..., 4]`` in strides, of ``Tensor[..., 4, bins]``."""
-    return (
-        edge_logits.softmax(dim=-1) @ torch.arange(edge_logits.shape[-1], device=edge_logits.device).float()
     )
 
 

@@ -45,6 +45,12 @@ def decode_boxes(points: Tensor, distances: Tensor) -> Tensor:
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
 
 
+def expected_distances(edge_logits: Tensor) -> Tensor:
+    """Means ``Tensor[..., 4]``, in strides, of edge distributions ``Tensor[..., 4, bins]``."""
+    bins = torch.arange(edge_logits.shape[-1], device=edge_logits.device)
+    return edge_logits.softmax(dim=-1) @ bins.float()
+
+
 def encode_distances(points: Tensor, boxes_xyxy: Tensor, limit: float | None = None) -> Tensor:
     """Distances ``Tensor[..., 4]`` (l, t, r, b) from points to edges, clamped to ``[0, limit]`` if given."""
     distances = torch.cat([points - boxes_xyxy[..., :2], boxes_xyxy[..., 2:] - points], dim=-1)

@@ -29,7 +29,8 @@ from pipeline.losses.config import DistillationConfig
 from pipeline.losses.detection import giou_loss
 from pipeline.student.distillation import distillation_losses
 from pipeline.training.batches import BatchLabels, DenseTeacher
-from pipeline.training.criterion import LossNormalizers, gather_main, integral
+from pipeline.training.criterion import LossNormalizers, gather_main
+from pipeline.views.box_ops import expected_distances
 
 CLASS_WEIGHT, BOX_WEIGHT = 1.0, 4.0
 CONFIG = DistillationConfig(
@@ -64,7 +65,7 @@ def computed(path: Path) -> Case:
     classes, edges = data["stu_cls"].requires_grad_(), data["stu_reg"].requires_grad_()
     raw = raw_of(classes, edges, grid.sizes)
     teacher = raw_of(data["tea_cls"], data["tea_reg"], grid.sizes)
-    distances = integral(teacher.edge_logits)
+    distances = expected_distances(teacher.edge_logits)
     dense = DenseTeacher(classes=teacher.cls_logits, scores=None, distances=distances, unit=1.0)
     targets, views = targets_of(data), planned_views(data)
     soft = replace(lossless_targets(teacher, views), dense=dense)
@@ -150,7 +151,7 @@ def test_head_with_arbitrary_label_weights(head: str) -> None:
     }
     classes, edges = data["stu_cls"].requires_grad_(), data["stu_reg"].requires_grad_()
     distances, teacher_distances = (
-        integral(each.reshape(len(each), EDGES, -1)) for each in (edges, data["tea_reg"])
+        expected_distances(each.reshape(len(each), EDGES, -1)) for each in (edges, data["tea_reg"])
     )
     close(distances, data["stu_distances"])
     loss, weight = (each[0] for each in bckd_cls_loss(classes[None], data["tea_cls"][None], None))

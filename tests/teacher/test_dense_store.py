@@ -73,8 +73,15 @@ def test_a_lossless_part_is_the_teachers_own(tmp_path: Path) -> None:
 def test_a_decoder_written_from_the_description_alone_equals_the_reader(tmp_path: Path) -> None:
     store = store_of(tmp_path, QUANTIZED, dense=DENSE)
     attributes = read_attributes(store.path)
-    (levels,) = re.findall(r"tail_log_odds, ([^\]]+)\]\[code\]", attributes["quantizer"])
-    log_odds = np.array([attributes["statistics"]["dense"]["tail_log_odds"], *map(float, levels.split(", "))])
+    (rule,) = re.findall(r"higher by \(([^:]+):", attributes["quantizer"])
+    (floor,) = re.findall(r"log\(([.\d]+) / ", attributes["quantizer"])
+    steps = {float(score): float(step) for step, score in re.findall(r"([.\d]+) below ([.\d]+)", rule)}
+    (last,) = re.findall(r"([.\d]+) otherwise", rule)
+    log_odds = [attributes["statistics"]["dense"]["tail_log_odds"], np.log(float(floor) / (1 - float(floor)))]
+    while len(log_odds) < 256:
+        score = 1 / (1 + np.exp(-log_odds[-1]))
+        log_odds.append(log_odds[-1] + next((steps[s] for s in sorted(steps) if score < s), float(last)))
+    log_odds = np.array(log_odds)
     root, per_partition = zarr.open_group(store.path, mode="r"), attributes["schema"]["views_per_partition"]
     shard, row = attributes["schema"]["dense"]["rows_per_shard"], 0
     for number, key in enumerate(store.keys):
