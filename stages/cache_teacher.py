@@ -12,7 +12,7 @@ from pipeline.core.config import load_section
 from pipeline.core.environment import Environment
 from pipeline.core.files import os_errors_as_output_error, write_json
 from pipeline.core.paths import SCRATCH, RunPaths, run_paths
-from pipeline.core.progress import show_progress, show_work
+from pipeline.core.progress import show_progress
 from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.core.timing import timed_call
 from pipeline.detector.device import cache_workers, device, worker_environments
@@ -83,7 +83,7 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
 def _show_partitions(
     partitions: Iterable[PartitionTimes], total: int, label: str
 ) -> Iterable[PartitionTimes]:
-    return show_work(
+    return show_progress(
         partitions,
         total,
         label,

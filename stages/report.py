@@ -2,9 +2,9 @@
 
 import logging
 
-from pipeline.core.config import load_section, load_student
+from pipeline.core.config import load_section
 from pipeline.core.files import atomic_path
-from pipeline.core.paths import run_paths, student_names
+from pipeline.core.paths import load_students, run_paths
 from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.detector.device import device
 from pipeline.evaluation.config import EvaluateConfig
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     """Run the stage."""
     params = stage_arguments(__doc__).params
-    students = {name: load_student(StudentConfig, name, params) for name in student_names(params)}
+    students = load_students(StudentConfig, params)
     evaluated = load_section(EvaluateConfig, "evaluate", params)
     folder = run_paths(params)
     train, val = read_split(folder, "train"), read_split(folder, "val")

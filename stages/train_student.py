@@ -1,6 +1,6 @@
 """Train one student from the store; the teacher is not needed."""
 
-from pipeline.core.config import load_student
+from pipeline.core.config import load_section
 from pipeline.core.files import write_json
 from pipeline.core.paths import require_student, run_paths
 from pipeline.core.stage import stage_arguments
@@ -21,7 +21,7 @@ def main(processes: World) -> None:
     """Run the stage in one of the processes that share its batches."""
     arguments = stage_arguments(__doc__, "a key of the section students")
     name = require_student(arguments.name, arguments.params)
-    config = load_student(StudentConfig, name, arguments.params)
+    config = load_section(StudentConfig, f"students.{name}", arguments.params)
     folder = run_paths(arguments.params)
     train = read_split(folder, "train")
     val = read_split(folder, "val") if config.validation.enabled else None

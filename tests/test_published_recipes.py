@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.config import load_section, load_student, read_sections
+from pipeline.core.config import load_section, read_sections
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
@@ -29,7 +29,9 @@ def path_of(name: str) -> Path:
 
 def students_of(name: str) -> dict[str, StudentConfig]:
     path = path_of(name)
-    return {key: load_student(StudentConfig, key, path) for key in read_sections(path)["students"]}
+    return {
+        key: load_section(StudentConfig, f"students.{key}", path) for key in read_sections(path)["students"]
+    }
 
 
 @published

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.cli.options import CHANGES, JSON, RECIPE, argument, command, copied_recipe, require_least
 from pipeline.cli.plan import for_probe, load_teacher
-from pipeline.core.config import load_section, load_student
+from pipeline.core.config import load_section
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import atomic_path, write_json
 from pipeline.core.markdown import markdown_table
@@ -62,7 +62,7 @@ def bench_command(arguments: argparse.Namespace) -> None:
         views = len(load_section(CacheConfig, "cache_teacher", path).views.numbers)
         name = _choose_student(path, arguments.student)
         for_probe(recipe, path)
-        student, teacher = load_student(StudentConfig, name, path), load_teacher(path)
+        student, teacher = load_section(StudentConfig, f"students.{name}", path), load_teacher(path)
         cache = load_section(CacheConfig, "cache_teacher", path)
         probe = probe_machine(
             teacher,
@@ -93,7 +93,7 @@ def bench_command(arguments: argparse.Namespace) -> None:
 def _choose_student(path: Path, name: str | None) -> str:
     """The student that is named, or the one that has most to compute."""
     names = [require_student(name, path)] if name else student_names(path)
-    students = {name: load_student(StudentConfig, name, path) for name in names}
+    students = {name: load_section(StudentConfig, f"students.{name}", path) for name in names}
     chosen = max(students, key=lambda name: students[name].loss.terms)
     if not students[chosen].loss.reads_teacher:
         raise ConfigError(f"ldp bench: students.{chosen}: expected a student that reads the teacher")

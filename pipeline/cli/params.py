@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.config import load_section, load_student, read_sections
+from pipeline.core.config import load_section, read_sections
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import RUNS, run_name, student_names
+from pipeline.core.paths import RUNS, load_students, run_name
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.fidelity.config import load_fidelity
@@ -107,7 +107,7 @@ def read_recipe(path: Path) -> Recipe:
         teacher=teacher,
         onnx=read_onnx_description(Path(teacher.source)) if described else None,
         cache=load_section(CacheConfig, "cache_teacher", path),
-        students={name: load_student(StudentConfig, name, path) for name in student_names(path)},
+        students=load_students(StudentConfig, path),
         evaluate=load_section(EvaluateConfig, "evaluate", path),
     )
 

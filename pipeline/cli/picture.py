@@ -10,10 +10,9 @@ from matplotlib.patches import Patch
 
 from pipeline.cli.options import RECIPE, argument, command
 from pipeline.cli.store_picture import SHEET
-from pipeline.core.config import load_student
 from pipeline.core.errors import CacheError
 from pipeline.core.files import atomic_path
-from pipeline.core.paths import find_recipe, run_paths, student_names
+from pipeline.core.paths import find_recipe, load_students, run_paths
 from pipeline.detector.device import device
 from pipeline.report.collect import views_of_pair
 from pipeline.report.drawing import draw_crop, draw_edge
@@ -38,8 +37,8 @@ def picture_command(arguments: argparse.Namespace) -> None:
     """
     params = find_recipe(arguments.recipe)
     folder = run_paths(params)
-    names = student_names(params)
-    runs = [read_run(folder, name, load_student(StudentConfig, name, params)) for name in names]
+    students = load_students(StudentConfig, params)
+    runs = [read_run(folder, name, student) for name, student in students.items()]
     pair, train = choose_pair(runs), read_split(folder, "train")
     views = views_of_pair(folder, TargetStore.open(folder.store), train, pair, device())
     examples = choose_examples([example for view in views for example in edge_examples(view)])

@@ -20,11 +20,11 @@ from pipeline.cli.options import (
     require_least,
     write_params,
 )
-from pipeline.core.config import load_section, load_student
+from pipeline.core.config import load_section
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
-from pipeline.core.paths import run_paths, student_names
+from pipeline.core.paths import load_students, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.cost.card import CostCard, gather_statistics, make_card, render_card
 from pipeline.cost.probe import STORED, Probe, ProbeConfig, probe_machine
@@ -85,7 +85,8 @@ def _card(arguments: argparse.Namespace, params: Params, recipe: Path) -> CostCa
     # Images without boxes are left out of training, as many of all as of the sample.
     images = round((arguments.images or everything) * len(manifest.images) / max(1, everything))
     here = machine(SINGLE_PROCESS)
-    epochs = {name: load_student(StudentConfig, name, recipe).train.epochs for name in student_names(recipe)}
+    students = load_students(StudentConfig, recipe)
+    epochs = {name: student.train.epochs for name, student in students.items()}
     for_probe(params, recipe, GPU_BATCH if here.device.type != "cpu" else 1)
     cache = load_section(CacheConfig, "cache_teacher", recipe)
     view_set = ViewSet(
@@ -143,7 +144,7 @@ def for_probe(params: Params, path: Path, batch_size: int | None = None) -> None
 
 def _probe(recipe: Path, cache: CacheConfig, teacher: DetectorConfig, here: Placement) -> Probe:
     """Measure each architecture of a student once, with the most losses that a student of it has."""
-    students = {name: load_student(StudentConfig, name, recipe) for name in student_names(recipe)}
+    students = load_students(StudentConfig, recipe)
     by_losses = sorted(students, key=lambda name: students[name].loss.terms)
     measured = {students[name].detector: name for name in by_losses}
     views = max(MIN_VIEWS, min(MAX_VIEWS, PROBED_PIXELS // cache.views.largest_pixels))

@@ -12,7 +12,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from pipeline.cli.options import JSON, argument, command
-from pipeline.core.config import changed, load_section, load_student
+from pipeline.core.config import changed, load_section
 from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
@@ -72,7 +72,7 @@ def seeds_command(arguments: argparse.Namespace) -> None:
 def _summary(student: str, seed: int) -> Summary:
     """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
     name, _, path = student.partition("@")
-    config = load_student(StudentConfig, require_student(name))
+    config = load_section(StudentConfig, f"students.{require_student(name)}")
     config = replace(config, train=changed(config.train, "ldp seeds", seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
     store = TargetStore.open(Path(path) if path else run_paths().store)

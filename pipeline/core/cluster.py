@@ -118,11 +118,7 @@ def _event_loop() -> Iterator["IOLoop"]:
 
 @contextmanager
 def existing_cluster(address: str) -> Iterator[Client]:
-    """Use the workers of a running scheduler, once there is one; leave them running.
-
-    Raises:
-        ConfigError: No scheduler answers.
-    """
+    """Use the workers of a running scheduler and leave them running; a ``ConfigError`` if none answers."""
     with _connect(address) as client:
         if not client.nthreads():
             logger.info("waiting for a worker of %s", address)

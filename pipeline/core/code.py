@@ -4,6 +4,7 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,19 @@ LIBRARIES = ("numpy", "torch", "torchvision", "pillow", "onnxruntime", "zarr", "
 
 def made_by(folders: Iterable[str]) -> dict[str, Any]:
     """Digests of the modules in ``folders`` of this package, and versions of the libraries that matter."""
-    paths = sorted(path for folder in folders for path in (PACKAGE / folder).rglob("*.py"))
-    return {
-        "code": {
-            path.relative_to(PACKAGE.parent).as_posix(): code_digest(path.read_text()) for path in paths
-        },
-        "libraries": {name: _version(name) for name in LIBRARIES},
-    }
+    paths = (path for folder in folders for path in (PACKAGE / folder).rglob("*.py"))
+    return {"code": _digests(paths), "libraries": _versions()}
 
 
 def loaded_code() -> dict[str, str | None]:
     """Digests of the loaded modules of this project outside ``core``, and versions of the libraries."""
-    files = {
+    loaded = {
         Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
     }
-    own = {file.relative_to(PACKAGE.parent) for file in files if file.is_relative_to(PACKAGE.parent)}
-    decide = [path for path in own if path.parts[0] in ("pipeline", "stages") and "core" not in path.parts]
-    digests = {path.as_posix(): code_digest((PACKAGE.parent / path).read_text()) for path in sorted(decide)}
-    return digests | {name: _version(name) for name in LIBRARIES}
+    ours = [
+        path for path in loaded if path.is_relative_to(PACKAGE) or path.parent == PACKAGE.parent / "stages"
+    ]
+    return _digests(path for path in ours if PACKAGE / "core" not in path.parents) | _versions()
 
 
 def changed_code(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> list[str]:
@@ -49,22 +45,26 @@ def code_digest(source: str) -> str:
     """sha256 (hex) of what a module does: formatting, comments and docstrings do not count."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
+        if isinstance(body := getattr(node, "body", None), list):
             node.body = [statement for statement in body if not _is_docstring(statement)]  # type: ignore[attr-defined]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
+    value = getattr(statement, "value", None) if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _digests(paths: Iterable[Path]) -> dict[str, str | None]:
+    return {
+        path.relative_to(PACKAGE.parent).as_posix(): code_digest(path.read_text()) for path in sorted(paths)
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    """Versions of the libraries; ``None`` for what is not installed."""
+    versions: dict[str, str | None] = dict.fromkeys(LIBRARIES)
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

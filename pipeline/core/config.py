@@ -45,31 +45,23 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def load_section(cls: type[T], section: str, path: Path = PARAMS) -> T:
-    """Read a section, such as ``student.loss``, of a parameter file into ``cls``.
+    """Read a section of a parameter file, such as ``cache_teacher`` or ``student.loss``, into ``cls``.
+
+    ``students.NAME`` is what a student has of its own over what all share, which is ``student``.
 
     Raises:
         ConfigError: The file is missing or not YAML; a key is missing, unknown, of the wrong type, or out of
             range.
     """
-    value: Any = read_sections(path)
+    content = read_sections(path)
+    value: Any = content
     for key in section.split("."):
         if not isinstance(value, dict) or key not in value:
             raise ConfigError(f"{path}: expected a section {section!r}, but {key!r} is not there")
         value = value[key]
+    if section.startswith("students."):
+        value = merge(content.get("student", {}), value)
     return structure(cls, value, f"{path}: {section}")
-
-
-def load_student(cls: type[T], name: str, path: Path = PARAMS) -> T:
-    """Read what all students share, and over it what the student ``name`` has of its own.
-
-    Raises:
-        ConfigError: As :func:`load_section`.
-    """
-    content = read_sections(path)
-    students = content.get("students")
-    if not isinstance(students, dict) or name not in students:
-        raise ConfigError(f"{path}: expected a section 'students.{name}', but it is not there")
-    return structure(cls, merge(content.get("student", {}), students[name]), f"{path}: students.{name}")
 
 
 def merge(shared: Any, own: Any) -> Any:
@@ -89,11 +81,7 @@ def read_sections(path: Path = PARAMS) -> dict[str, Any]:
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """The content of a YAML file; ``what`` it should have been stands in the errors.
-
-    Raises:
-        ConfigError: It is missing, cannot be read, or is not YAML.
-    """
+    """The content of a YAML file; a ``ConfigError`` says ``what`` it should have been."""
     try:
         text = path.read_text()
     except FileNotFoundError as error:
@@ -106,11 +94,7 @@ def read_yaml(path: Path, what: str) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Plain values of a YAML text.
-
-    Raises:
-        ConfigError: It is not YAML; names ``where`` it stands.
-    """
+    """Plain values of a YAML text; a ``ConfigError`` names ``where`` it stands if it is none."""
     # Loaded here: a reader of stores never needs it.
     from ruamel.yaml.error import YAMLError  # noqa: PLC0415
 
@@ -157,11 +141,7 @@ def structure(cls: type[T], value: object, where: str, *, strict: bool = True) -
 
 
 def changed(config: T, where: str, **values: Any) -> T:
-    """A copy of a config with other values, which are checked as those of a file.
-
-    Raises:
-        ConfigError: Names the key below ``where``.
-    """
+    """A copy of a config with other values; a ``ConfigError`` names the key below ``where``."""
     return structure(type(config), {**msgspec.to_builtins(config), **values}, where)
 
 

@@ -46,11 +46,7 @@ class Environment(Section, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls) -> "Environment":
-        """What this process's environment says.
-
-        Raises:
-            ConfigError: Names the variable.
-        """
+        """What this process's environment says; a ``ConfigError`` names the variable that is wrong."""
         names = {f"LDP_{field.upper()}": field for field in cls.__struct_fields__}
         values = {names[name]: value for name, value in os.environ.items() if name in names}
         if "log" in values:

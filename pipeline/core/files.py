@@ -89,11 +89,7 @@ def write_atomically(path: Path, content: bytes, inside: Path | None = None) -> 
 
 
 def make_folder(folder: Path, inside: Path | None = None) -> None:
-    """Make a folder and its parents; a power cut does not take away the name of a new one.
-
-    Raises:
-        CacheError: ``inside``, which is not to be made, is gone.
-    """
+    """Make a folder and its parents, durably; ``CacheError`` if ``inside`` is gone, which is never made."""
     if not folder.is_dir():
         if folder == inside:
             raise CacheError(f"{folder} is gone: another run has finished with it, or it was removed")
@@ -164,7 +160,16 @@ def move_into_place(folder: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _copy_into_place(folder, target)
+        partial = target.with_name(target.name + PARTIAL_SUFFIX)
+        remove(partial)
+        with os_errors_as_output_error(target):
+            try:
+                shutil.copytree(folder, partial)
+                fsync_tree(partial)
+            except OSError:
+                remove(partial)
+                raise
+        partial.rename(target)
     _fsync(target.parent)
 
 
@@ -203,19 +208,6 @@ def is_held(scratch: Path) -> bool:
     return False
 
 
-def _copy_into_place(folder: Path, target: Path) -> None:
-    partial = target.with_name(target.name + PARTIAL_SUFFIX)
-    remove(partial)
-    with os_errors_as_output_error(target):
-        try:
-            shutil.copytree(folder, partial)
-            fsync_tree(partial)
-        except OSError:
-            remove(partial)
-            raise
-    partial.rename(target)
-
-
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -230,7 +222,6 @@ def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]])
         csv.writer(file, lineterminator="\n").writerows([head, *rows])
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any], *, sort_keys: bool = False) -> None:
     """Write metrics or a description."""
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+    write_atomically(path, (json.dumps(content, indent=2, sort_keys=sort_keys) + "\n").encode())

@@ -5,12 +5,13 @@ students have names of their own below it.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeVar
 
-from pipeline.core.config import PARAMS, read_sections
+from pipeline.core.config import PARAMS, load_section, read_sections
 from pipeline.core.errors import ConfigError, short_repr
+
+T = TypeVar("T")
 
 Split = Literal["train", "val"]
 
@@ -30,11 +31,25 @@ TEACHER = "teacher"
 """The name under which the teacher is evaluated, beside the students."""
 
 
-@dataclass(frozen=True)
 class RunPaths:
-    """The outputs of one recipe's stages."""
+    """The outputs of one recipe's stages, all below ``root``."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root: Final = root
+        self.teacher: Final = root / "teacher"
+        """Folder of the teacher's training."""
+        self.teacher_weights: Final = self.teacher / "model" / "teacher.safetensors"
+        """The teacher; its description lies beside it."""
+        self.store: Final = root / "cache" / "targets.zarr"
+        """The teacher's outputs."""
+        self.cache_timing: Final = root / "cache" / "timing.json"
+        """How long writing the store took."""
+        self.fidelity: Final = root / "cache" / "fidelity.json"
+        """What ``verify_cache`` measured."""
+        self.fidelity_metric: Final = root / "metrics" / "store" / "fidelity.json"
+        """Its headline figure, which ``dvc metrics show`` prints."""
+        self.report: Final = root / "report" / "index.html"
+        """The page."""
 
     def split(self, split: Split) -> Path:
         """What ``prepare_data`` leaves of a split: its manifest, and its images if it rendered them."""
@@ -47,36 +62,6 @@ class RunPaths:
     def data_metric(self, split: Split) -> Path:
         """What was read of a split, which ``dvc metrics show`` prints."""
         return self.root / "metrics" / "data" / f"{split}.json"
-
-    @property
-    def teacher(self) -> Path:
-        """Folder of the teacher's training."""
-        return self.root / "teacher"
-
-    @property
-    def teacher_weights(self) -> Path:
-        """The teacher; its description lies beside it."""
-        return self.teacher / "model" / "teacher.safetensors"
-
-    @property
-    def store(self) -> Path:
-        """The teacher's outputs."""
-        return self.root / "cache" / "targets.zarr"
-
-    @property
-    def cache_timing(self) -> Path:
-        """How long writing the store took."""
-        return self.root / "cache" / "timing.json"
-
-    @property
-    def fidelity(self) -> Path:
-        """What ``verify_cache`` measured."""
-        return self.root / "cache" / "fidelity.json"
-
-    @property
-    def fidelity_metric(self) -> Path:
-        """Its headline figure, which ``dvc metrics show`` prints."""
-        return self.root / "metrics" / "store" / "fidelity.json"
 
     def student(self, name: str) -> Path:
         """Folder of a student's training."""
@@ -102,11 +87,6 @@ class RunPaths:
         """Its three headline figures, which ``dvc metrics show`` prints."""
         return self.root / "metrics" / f"{name}.json"
 
-    @property
-    def report(self) -> Path:
-        """The page."""
-        return self.root / "report" / "index.html"
-
 
 def recipe_files() -> list[Path]:
     """Parameter files of this repository: the default's, and each recipe's by name."""
@@ -114,11 +94,7 @@ def recipe_files() -> list[Path]:
 
 
 def find_recipe(given: str) -> Path:
-    """The parameter file of a recipe that is given by its name, its folder, or the file itself.
-
-    Raises:
-        ConfigError: Names the recipes that there are.
-    """
+    """The parameter file of a recipe, given by name, folder or file; a ``ConfigError`` names all recipes."""
     for path in (Path(given), Path(given, PARAMS), RECIPES / given / PARAMS):
         if path.is_file():
             return path
@@ -130,16 +106,12 @@ def find_recipe(given: str) -> Path:
 
 
 def run_paths(params: Path = PARAMS) -> RunPaths:
-    """The folder that a parameter file's ``name`` stands for.
-
-    Raises:
-        ConfigError: The file or its name is missing, or cannot be the name of a folder and of a stage.
-    """
+    """The folder that a parameter file's ``name`` stands for; errors as of :func:`run_name`."""
     return RunPaths(RUNS / run_name(read_sections(params), params))
 
 
 def run_name(content: Any, where: Path) -> str:
-    """The checked ``name`` of a parameter file's content."""
+    """The ``name`` in a parameter file; a ``ConfigError`` if it cannot be that of a folder and a stage."""
     name = content.get("name") if isinstance(content, dict) else None
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
@@ -173,12 +145,13 @@ def student_names(path: Path = PARAMS) -> list[str]:
     return list(students)
 
 
-def require_student(name: str, path: Path = PARAMS) -> str:
-    """``name``, once it has proved to be that of a student.
+def load_students(cls: type[T], path: Path = PARAMS) -> dict[str, T]:
+    """Every student's section by its name, see :func:`~pipeline.core.config.load_section`."""
+    return {name: load_section(cls, f"students.{name}", path) for name in student_names(path)}
 
-    Raises:
-        ConfigError: Names those that there are.
-    """
+
+def require_student(name: str, path: Path = PARAMS) -> str:
+    """``name``, once it has proved to be that of a student; a ``ConfigError`` names those that there are."""
     names = student_names(path)
     if name not in names:
         raise ConfigError(f"{path}: students: expected one of {', '.join(names)}, but got {name!r}")

@@ -30,12 +30,22 @@ def progress_bar(total: int, label: str, unit: str, *, initial: int = 0, hidden:
     )
 
 
-def show_progress(items: Iterable[T], total: int, label: str) -> Iterable[T]:
-    """Pass items through and show how far they are."""
-    with progress_bar(total, label, "it") as bar:
+def show_progress(
+    items: Iterable[T],
+    total: int,
+    label: str,
+    *,
+    unit: str = "it",
+    amount: Callable[[T], int] = lambda _: 1,
+    note: Callable[[T], str] = lambda _: "",
+) -> Iterable[T]:
+    """Pass finished items through: each is an ``amount`` of the ``total``, the newest may bring a note."""
+    # What is logged meanwhile goes above the bar, not into it.
+    with progress_bar(total, label, unit) as bar, logging_redirect_tqdm():
         for item in items:
+            bar.set_postfix_str(note(item), refresh=False)
+            bar.update(amount(item))
             yield item
-            bar.update()
 
 
 @contextmanager
@@ -48,24 +58,6 @@ def show_counts(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield show
-
-
-def show_work(
-    items: Iterable[T],
-    total: int,
-    label: str,
-    *,
-    unit: str,
-    amount: Callable[[T], int],
-    note: Callable[[T], str],
-) -> Iterable[T]:
-    """Pass finished items through: each is an ``amount`` of the ``total``, and the newest brings a note."""
-    # What is logged meanwhile goes above the bar, not into it.
-    with progress_bar(total, label, unit) as bar, logging_redirect_tqdm():
-        for item in items:
-            bar.set_postfix_str(note(item), refresh=False)
-            bar.update(amount(item))
-            yield item
 
 
 def describe_bytes(count: float) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError, short_repr
-from pipeline.core.files import atomic_path
+from pipeline.core.files import atomic_path, write_json
 from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import BACKBONE_CHANNELS, GFL_SUPPRESSION, DetectorConfig
 from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
@@ -99,11 +99,9 @@ def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:
     """
     content = save({key: value.contiguous() for key, value in model.state_dict().items()})
     document = {"architecture": model.config.to_json(), **model.conventions.to_json(), **description}
-    text = json.dumps(document, indent=2, sort_keys=True)
     with atomic_path(path) as weights:
         weights.write_bytes(content)
-        with atomic_path(path.with_suffix(".json")) as described:
-            described.write_text(text + "\n")
+        write_json(path.with_suffix(".json"), document, sort_keys=True)
 
 
 def read_description(path: Path) -> dict[str, Any]:

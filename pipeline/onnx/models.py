@@ -1,7 +1,6 @@
 """A model's files: what it is, known from its description alone; loaded only when it is to run."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from msgspec.structs import replace
 
 from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError
-from pipeline.core.files import atomic_path, sha256_of_file
+from pipeline.core.files import atomic_path, sha256_of_file, write_json
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
 from pipeline.detector.model import ModelSpec
@@ -164,5 +163,4 @@ def import_onnx(path: Path, categories: Sequence[Category], weights: Path) -> No
             shutil.copyfile(model.weights, partial)
     described = replace(model.description, file=copy.name, sha256=sha256_of_file(copy))
     document = {ONNX: described.to_json(), **described.conventions.to_json()}
-    with atomic_path(weights.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    write_json(weights.with_suffix(".json"), document, sort_keys=True)

@@ -12,7 +12,6 @@ from pipeline.core.config import (
     Section,
     Whole,
     load_section,
-    load_student,
     read_sections,
     structure,
 )
@@ -110,8 +109,8 @@ def test_a_missing_section_or_student_is_named(tmp_path: Path) -> None:
     path.write_text("students: {plain: 1}\n")
     with pytest.raises(ConfigError, match="expected a section 'evaluate', but 'evaluate' is not there"):
         load_section(Outer, "evaluate", path)
-    with pytest.raises(ConfigError, match=r"expected a section 'students\.ld', but it is not there"):
-        load_student(Outer, "ld", path)
+    with pytest.raises(ConfigError, match=r"expected a section 'students\.ld', but 'ld' is not there"):
+        load_section(Outer, "students.ld", path)
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from teacher_cases import DETECTOR, QUANTIZED, small_plan
 from training_cases import store_of
 
 from pipeline.cli.seeds import compare, deciding_code, render_table, run_key
-from pipeline.core.config import load_section, load_student
+from pipeline.core.config import load_section
 from pipeline.core.paths import SPLITS, RunPaths, run_paths
 from pipeline.evaluation.coco_ap import SUMMARY
 from pipeline.evaluation.config import EvaluateConfig
@@ -68,7 +68,7 @@ def workspace(tmp_path: Path) -> Iterator[Path]:
 
 
 def keys() -> str:
-    config = load_student(StudentConfig, "ld")
+    config = load_section(StudentConfig, "students.ld")
     return run_key(config, load_section(EvaluateConfig, "evaluate"), TargetStore.open(run_paths().store))
 
 

@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import fcos_resnet50_fpn
 
-from pipeline.core.config import load_section, load_student
+from pipeline.core.config import load_section
 from pipeline.core.environment import workers
 from pipeline.core.paths import run_paths
 from pipeline.detector.amp import autocast
@@ -296,7 +296,7 @@ class Steps:
 
     def __init__(self, setting: Setting, name: str, precision: str, *, compiled: bool = False) -> None:
         params = write_params(setting, f"{name}_{precision}.yaml", {"student.train.precision": precision})
-        self.config = load_student(StudentConfig, name, params)
+        self.config = load_section(StudentConfig, f"students.{name}", params)
         self.device, self.precision = setting.device, self.config.train.precision
         self.manifest: Manifest = read_split(run_paths(params), "train")
         self.source = stored_targets(
