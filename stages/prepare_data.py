@@ -16,6 +16,7 @@ from pipeline.datasets.checks import (
     require_boxes_in_pixels,
     require_objects,
     require_same_classes,
+    shared_images,
     warnings,
 )
 from pipeline.datasets.coco import read_coco
@@ -41,6 +42,8 @@ def main() -> None:
         split: _report(split, manifest) for split, manifest in zip(SPLITS, (train, val), strict=True)
     }
     require_objects(train, summaries["train"])
+    if shared := shared_images(train, val):
+        logger.warning("val: WARNING: %d of %d images are training images, too", shared, len(val.images))
     train = keep_trainable(train, keep_empty=config.keep_empty_images)
     if not train.images:
         raise DatasetError(f"{train.root}: expected images to train on, but there are none")

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.errors import DatasetError
 from pipeline.views.classes import ids_difference, same_name
@@ -16,7 +17,13 @@ MAX_NAMED = 3
 """Of many files that are missing."""
 
 MIN_BOXES = 4
-"""Fewer boxes prove nothing."""
+"""Fewer boxes prove nothing..."""
+
+MIN_SUSPICIOUS = 8
+"""... and fewer than this are no reason to be suspicious."""
+
+MAX_TWICE = 0.1
+"""Share of objects that stand twice in a dataset; COCO's is far lower."""
 
 READERS = 8
 """Threads: reading and hashing release the interpreter."""
@@ -65,7 +72,7 @@ def require_boxes_in_pixels(manifest: Manifest) -> None:
             f"{where}, but no number in them is above 1: they seem to be shares of the image; "
             "multiply them by its width and height"
         )
-    height, width = np.repeat(manifest.images.size_hw, np.diff(manifest.images.offset), axis=0).T
+    height, width = manifest.images.annotated_hw().T
     corners = (boxes["width"] > boxes["x"]) & (boxes["height"] > boxes["y"])
     corners &= (boxes["width"] <= width + 1) & (boxes["height"] <= height + 1)
     if corners.all() and leaving_image(manifest).mean() > 0.5:
@@ -104,6 +111,9 @@ def warnings(manifest: Manifest, summary: SplitSummary) -> list[str]:
     names = [category.name for category in manifest.categories]
     equal = [name for place, name in enumerate(names) if any(same_name(name, n) for n in names[:place])]
     left_out = summary.objects - summary.trained_on
+    boxes = manifest.images.annotations
+    columns = ["image_id", "category_id", "x", "y", "width", "height"]
+    twice = len(boxes) - len(set(boxes[columns].tolist()))
     checks = [
         (not summary.objects, "there are no objects"),
         (
@@ -115,6 +125,40 @@ def warnings(manifest: Manifest, summary: SplitSummary) -> list[str]:
             f"most boxes leave their image ({summary.leaving_image:,} of {summary.objects:,}): "
             "are they x, y, width, height in px?",
         ),
+        (
+            len(boxes) >= MIN_SUSPICIOUS and _reach(manifest).max() <= 0.5,
+            "all boxes lie in the upper left quarter of their images: are they in px of these very images?",
+        ),
+        (
+            summary.leaving_image >= MIN_BOXES and not leaving_image(_centered(manifest)).any(),
+            f"{summary.leaving_image:,} boxes leave their image, and none would if their first two numbers "
+            "were the center: expected x, y of the upper left corner",
+        ),
+        (
+            twice > MAX_TWICE * len(boxes),
+            f"{twice:,} of {len(boxes):,} objects stand twice: the same image, class and box",
+        ),
         (bool(equal), f"several classes have the same name: {', '.join(dict.fromkeys(equal))}"),
     ]
     return [sentence for holds, sentence in checks if holds]
+
+
+def shared_images(train: Manifest, val: Manifest) -> int:
+    """Validation images whose very file is a training image's."""
+    return int(np.isin(val.images.sha256, train.images.sha256).sum())
+
+
+def _reach(manifest: Manifest) -> NDArray[np.float64]:
+    """``(A,)``: how far right or down a box ends, as a share of its image's side."""
+    boxes = manifest.images.annotations
+    height, width = manifest.images.annotated_hw().T
+    ends = (boxes["x"] + boxes["width"]) / width, (boxes["y"] + boxes["height"]) / height
+    return np.asarray(np.maximum(*ends))
+
+
+def _centered(manifest: Manifest) -> Manifest:
+    """The same with the first two numbers of a box read as its center."""
+    boxes = manifest.images.annotations.copy()
+    boxes["x"] -= boxes["width"] / 2
+    boxes["y"] -= boxes["height"] / 2
+    return replace(manifest, images=replace(manifest.images, annotations=boxes))

@@ -30,6 +30,9 @@ MAX_PIXELS = 2**30
 of 179 million would have it."""
 Image.MAX_IMAGE_PIXELS = None
 
+SHOWN_BYTES = 24
+"""Of a file that is no image."""
+
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 """What Pillow raises, depending on the format and on the place where it is broken."""
 
@@ -75,13 +78,16 @@ def inspect_image(path: Path, expected_hw: Size) -> tuple[str, bool]:
 def _opened(path: Path) -> Iterator[tuple[bytes, Image.Image]]:
     if not path.is_file():
         raise DatasetError(f"{path}: expected an image, but there is none")
+    content = b""
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             yield content, image
     except UnidentifiedImageError as error:
+        # It may be a page of an error, a pointer of Git LFS, or a link that has become a text.
         raise DatasetError(
-            f"{path}: expected an image, but it cannot be read as any of {', '.join(FORMATS)}"
+            f"{path}: expected an image, but it cannot be read as any of {', '.join(FORMATS)}; it "
+            f"begins with {content[:SHOWN_BYTES]!r}"
         ) from error
     except UNREADABLE as error:
         raise DatasetError(f"{path}: expected an image, but it cannot be read ({error})") from error
@@ -104,6 +110,10 @@ def _check(image: Image.Image, path: Path, expected_hw: Size) -> int:
         )
     if image.height * image.width > MAX_PIXELS:
         raise DatasetError(f"{path}: expected at most {MAX_PIXELS:,} pixels, but got {upright_hw}; cut it up")
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise DatasetError(
+            f"{path}: expected pixels of 8 or 16 bits, but got 32-bit numbers (mode {image.mode})"
+        )
     frames = getattr(image, "n_frames", 1)
     # A camera's MPO is a JPEG with more JPEGs behind it, such as a preview.
     if frames > 1 and image.format != "MPO":
@@ -138,10 +148,8 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Pixels ``(H, W, 3)``."""
     # Pillow would clip these to white instead.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if image.mode.startswith("I"):
         upper = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(upper[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"a pixel is a 32-bit number, mode {image.mode}: convert it to 8 bits")
     # A palette with transparency goes by way of RGBA, or Pillow warns.
     return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))

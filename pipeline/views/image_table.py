@@ -145,6 +145,10 @@ class ImageTable(Sequence[ImageRecord]):
             annotations=self.annotations[places],
         )
 
+    def annotated_hw(self) -> NDArray[np.int64]:
+        """``(A, 2)`` px: the size of each annotation's image."""
+        return np.repeat(self.size_hw, np.diff(self.offset), axis=0)
+
     def without_annotations(self) -> "ImageTable":
         """What reading the images needs: annotations are 60 MB for COCO, which no process is to be sent."""
         return replace(self, offset=np.zeros_like(self.offset), annotations=self.annotations[:0].copy())

@@ -93,7 +93,7 @@ def summarize(manifest: Manifest) -> SplitSummary:
 def leaving_image(manifest: Manifest) -> np.ndarray[tuple[Any, ...], np.dtype[np.bool_]]:
     """``(A,)``: boxes that reach more than a pixel over the border of their image."""
     boxes = manifest.images.annotations
-    height, width = np.repeat(manifest.images.size_hw, np.diff(manifest.images.offset), axis=0).T
+    height, width = manifest.images.annotated_hw().T
     over = np.maximum(boxes["x"] + boxes["width"] - width, boxes["y"] + boxes["height"] - height)
     return np.asarray(np.maximum(over, -np.minimum(boxes["x"], boxes["y"])) > 1)
 
@@ -104,7 +104,8 @@ def lines(summary: SplitSummary) -> Iterator[str]:
     sides = f"sides of {summary.shortest_px:,} to {summary.longest_px:,} px"
     yield f"{summary.images:,} images ({sides}{turned}); {summary.empty_images:,} have no object to train on"
     left_out = f"; not on {summary.reasons()}" if summary.trained_on < summary.objects else ""
-    yield f"{summary.objects:,} objects; trained on are {summary.trained_on:,}{left_out}"
+    over = f"; {summary.leaving_image:,} reach over the border" if summary.leaving_image else ""
+    yield f"{summary.objects:,} objects; trained on are {summary.trained_on:,}{left_out}{over}"
     if summary.trained_on:
         sizes = ", ".join(f"{count:,} {name}" for name, count in summary.sizes.items())
         yield f"of these are {sizes} (below {AREA_EDGES[0]}, below {AREA_EDGES[1]}, and larger px square)"

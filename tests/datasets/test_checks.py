@@ -3,11 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
 from pipeline.core.errors import DatasetError
-from pipeline.datasets.checks import look_at_files, require_boxes_in_pixels, require_same_classes, warnings
+from pipeline.datasets.checks import (
+    look_at_files,
+    require_boxes_in_pixels,
+    require_same_classes,
+    shared_images,
+    warnings,
+)
 from pipeline.views.classes import Category, class_names
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 from pipeline.views.manifest import Manifest
@@ -80,6 +87,32 @@ def test_boxes_that_leave_their_image_are_warned_of() -> None:
     assert "most boxes leave their image (3 of 5)" in warning
     inside = split((0, 0, 61, 40), (1, 2, 3, 4))
     assert warnings(inside, summarize(inside)) == []
+
+
+CENTERED = [(54, 30, 12, 20), (50, 31, 20, 18), (40, 33, 8, 14), (52, 8, 16, 10)]
+CENTERED += [(20 + n, 20, 12, 10) for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (CENTERED, "4 boxes leave their image, and none would if their first two numbers were the center"),
+        ([(n, n, 20 - n, 5) for n in range(8)], "all boxes lie in the upper left quarter"),
+        ([(1, 2, 50, 30)] * 2, "1 of 2 objects stand twice"),
+    ],
+)
+def test_boxes_that_are_probably_not_meant_are_warned_of(boxes: list[Box], message: str) -> None:
+    """Percent, boxes of a larger picture and centers are no error that could be proved."""
+    (warning,) = warnings(split(*boxes), summarize(split(*boxes)))
+    assert message in warning
+
+
+def test_images_in_both_splits_are_counted() -> None:
+    def with_files(*digests: str) -> Manifest:
+        manifest = split(images=len(digests))
+        return replace(manifest, images=replace(manifest.images, sha256=np.array(digests, "S64")))
+
+    assert shared_images(with_files("a", "b", "c"), with_files("b", "d", "a")) == 2
 
 
 def test_classes_are_compared_by_id_and_name() -> None:
