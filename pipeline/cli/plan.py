@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.cli.options import (
     CHANGES,
@@ -26,7 +27,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
 from pipeline.core.paths import load_students, run_paths
 from pipeline.core.progress import show_progress
-from pipeline.cost.card import CostCard, gather_statistics, make_card, render_card
+from pipeline.cost.card import gather_statistics, make_card, render_card
 from pipeline.cost.probe import STORED, Probe, ProbeConfig, probe_machine
 from pipeline.cost.timer import machine_facts
 from pipeline.datasets.coco import read_coco
@@ -71,15 +72,17 @@ def plan_command(arguments: argparse.Namespace) -> None:
     below the figures.
     """
     require_least(arguments, "plan", images=1)
+    facts = machine_facts(machine(SINGLE_PROCESS).device)
     with copied_recipe(arguments) as (params, path):
-        card = _card(arguments, params, path)
-    sys.stdout.write(render_card(card))
+        source, card = _card(arguments, params, path)
+    sys.stdout.write(render_card(arguments.recipe, source, facts, card))
     if arguments.json:
-        write_json(arguments.json, card.to_json())
+        origin = {"recipe": arguments.recipe, "source": source, "machine": facts}
+        write_json(arguments.json, {**origin, **card})
 
 
-def _card(arguments: argparse.Namespace, params: Params, recipe: Path) -> CostCard:
-    """The card of a recipe that is copied to a file."""
+def _card(arguments: argparse.Namespace, params: Params, recipe: Path) -> tuple[str, dict[str, Any]]:
+    """Where the statistics of a recipe come from that is copied to a file, and its card."""
     whole, teacher = load_section(CacheConfig, "cache_teacher", recipe), load_teacher(recipe)
     everything, manifest = _read(recipe, arguments.annotations)
     # Images without boxes are left out of training, as many of all as of the sample.
@@ -98,15 +101,8 @@ def _card(arguments: argparse.Namespace, params: Params, recipe: Path) -> CostCa
     )
     views_per_image = len(whole.views.numbers)
     statistics = gather_statistics(view_set, cache, teacher, images, views_per_image, show_progress)
-    return make_card(
-        str(arguments.recipe),
-        str(arguments.annotations or manifest.root),
-        machine_facts(here.device),
-        statistics,
-        _probe(recipe, cache, teacher, here),
-        epochs,
-        shutil.disk_usage(Path.cwd()).free,
-    )
+    probe, free = _probe(recipe, cache, teacher, here), shutil.disk_usage(Path.cwd()).free
+    return str(arguments.annotations or manifest.root), make_card(statistics, probe, epochs, free)
 
 
 def load_teacher(recipe: Path) -> DetectorConfig:

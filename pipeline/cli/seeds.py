@@ -7,12 +7,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import yaml
 from msgspec import to_builtins
 from msgspec.structs import replace
 
 from pipeline.cli.options import JSON, argument, command
-from pipeline.core.config import changed, load_section
+from pipeline.core.config import changed, load_section, read_yaml
 from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
@@ -98,7 +97,7 @@ def run_key(config: StudentConfig, evaluation: EvaluateConfig, store: TargetStor
 
 def deciding_code() -> list[Path]:
     """Every module that decides a student's summary: what DVC watches for its training and its evaluation."""
-    stages = yaml.safe_load((CODE / "dvc.yaml").read_text())["stages"]
+    stages = read_yaml(CODE / "dvc.yaml", "the stages")["stages"]
     watched = {dep for name in ("train_student", "evaluate_student") for dep in stages[name]["deps"]}
     folders = [CODE / dep for dep in watched if dep.startswith("pipeline/")]
     return sorted({path for folder in folders for path in folder.rglob("*.py")})

@@ -12,6 +12,7 @@ from pipeline.cli.options import JSON, RECIPE, argument, command
 from pipeline.core.config import load_section
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.files import write_json
+from pipeline.core.markdown import markdown_table
 from pipeline.core.paths import SPLITS, find_recipe, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.datasets.coco import read_coco
@@ -64,11 +65,11 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
     beside that of the live teacher at the very same points.
     """
     rows = _stored(arguments.stored, find_recipe(arguments.recipe)) if arguments.stored else _live(arguments)
-    lines = ["| | " + " | ".join(SUMMARY) + " |", "|---|" + "---|" * len(SUMMARY)]
-    for name, row in rows.items():
-        cells = ("-" if row[metric] is None else f"{row[metric]:.2f}" for metric in SUMMARY)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    sys.stdout.write("\n".join(lines) + "\n")
+    cells = [
+        [name, *("-" if row[metric] is None else f"{row[metric]:.2f}" for metric in SUMMARY)]
+        for name, row in rows.items()
+    ]
+    sys.stdout.write(markdown_table(["", *SUMMARY], cells))
     if arguments.json:
         write_json(arguments.json, {name: dict(row) for name, row in rows.items()})
 

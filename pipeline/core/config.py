@@ -123,7 +123,7 @@ def dump_yaml(content: Any) -> str:
     yaml.sort_base_mapping_type_on_output = False
     yaml.default_flow_style, yaml.width = None, 100
     yaml.dump(content, text)
-    return text.getvalue()
+    return re.sub(" +$", "", text.getvalue(), flags=re.MULTILINE)  # where a line was broken
 
 
 def structure(cls: type[T], value: object, where: str, *, strict: bool = True) -> T:

@@ -99,119 +99,71 @@ def gather_statistics(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudentCost:
-    """One student's training."""
-
-    name: str
-    epochs: int
-    hours_from_store: float
-    hours_in_the_loop: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostCard:
-    """What a recipe costs on one device."""
-
-    recipe: str
-    source: str
-    """Where the statistics come from."""
-    machine: Mapping[str, str]
-    statistics: ViewStatistics
-    store_bytes: int
-    free_bytes: int
-    probe: Probe
-    assign_hours: float
-    teacher_hours: float
-    write_hours: float
-    students: tuple[StudentCost, ...]
-    break_even_students: int | None
-    """``None`` if a teacher in the loop costs less than reading does."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "formula": FORMULA}
-
-
 def make_card(
-    recipe: str,
-    source: str,
-    machine: Mapping[str, str],
-    statistics: ViewStatistics,
-    probe: Probe,
-    epochs: Mapping[str, int],
-    free_bytes: int,
-) -> CostCard:
-    """Put statistics and measurements together by :data:`FORMULA`; ``epochs`` are those of each student."""
-    cache = probe.cache
+    statistics: ViewStatistics, probe: Probe, epochs: Mapping[str, int], free_bytes: int
+) -> dict[str, Any]:
+    """Put statistics and measurements together by :data:`FORMULA`; ``epochs`` are those of each student.
+
+    Returns:
+        Hours, bytes, and ``break_even_students``: ``None`` if a teacher in the loop costs less than reading.
+    """
+    cache, assign = probe.cache, statistics.assign_seconds_per_view
     pixels = statistics.pixels_per_view / cache.pixels_per_view
     points = statistics.points_per_view / max(1.0, cache.points_per_view)
-    teacher, assign = cache.bare.median * pixels, statistics.assign_seconds_per_view
-    read, write = cache.read * points, cache.write * points
-    costs = []
+    teacher, write, read = cache.bare.median * pixels, cache.write * points, cache.read * points
+    students: list[dict[str, Any]] = []
     for name, count in epochs.items():
         step = probe.steps[name][STORED].step.median / probe.batch_sizes[name] * pixels
         shown = count * statistics.images / SECONDS_PER_HOUR
-        costs.append(
-            StudentCost(
-                name=name,
-                epochs=count,
-                hours_from_store=shown * (read + step),
-                hours_in_the_loop=shown * (assign + teacher + step),
-            )
-        )
+        hours = {"from_store": shown * (read + step), "in_the_loop": shown * (assign + teacher + step)}
+        students.append({"name": name, "epochs": count} | {f"hours_{way}": h for way, h in hours.items()})
     per_view = statistics.views / SECONDS_PER_HOUR
-    saved = sum(cost.hours_in_the_loop - cost.hours_from_store for cost in costs) / len(costs)
-    return CostCard(
-        recipe=recipe,
-        source=source,
-        machine=machine,
-        statistics=statistics,
-        store_bytes=round(statistics.store_bytes_per_view * statistics.views),
-        free_bytes=free_bytes,
-        probe=probe,
-        assign_hours=assign * per_view,
-        teacher_hours=teacher * per_view,
-        write_hours=write * per_view,
-        students=tuple(costs),
-        break_even_students=break_even((assign + teacher + write) * per_view, saved),
-    )
+    saved = sum(cost["hours_in_the_loop"] - cost["hours_from_store"] for cost in students) / len(students)
+    return {
+        "statistics": asdict(statistics),
+        "probe": asdict(probe),
+        "store_bytes": round(statistics.store_bytes_per_view * statistics.views),
+        "free_bytes": free_bytes,
+        "assign_hours": assign * per_view,
+        "teacher_hours": teacher * per_view,
+        "write_hours": write * per_view,
+        "students": students,
+        "break_even_students": break_even((assign + teacher + write) * per_view, saved),
+        "formula": FORMULA,
+    }
 
 
-def render_card(card: CostCard) -> str:
-    """The card as text, with its formula."""
-    views, cache, sizes = card.statistics, card.probe.cache, card.probe.batch_sizes
+def render_card(recipe: str, source: str, machine: Mapping[str, str], card: Mapping[str, Any]) -> str:
+    """The card as text, with its formula; the statistics come from the ``source``."""
+    views, cache, sizes = card["statistics"], card["probe"]["cache"], card["probe"]["batch_sizes"]
     steps = dict.fromkeys(
-        f"{_time(modes[STORED].step.median / sizes[name])} in batches of {sizes[name]}"
-        for name, modes in card.probe.steps.items()
+        f"{_time(modes[STORED]['step']['median'] / sizes[name])} in batches of {sizes[name]}"
+        for name, modes in card["probe"]["steps"].items()
     )
-    facts = ", ".join(f"{name} {value}" for name, value in card.machine.items())
-    count = card.break_even_students
+    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+    store, free = card["store_bytes"], card["free_bytes"]
+    per_view = f"{describe_bytes(views['store_bytes_per_view'])} a view"
+    count, boxes = card["break_even_students"], views["boxes_per_view"]
     lines = [
-        f"{card.recipe}: {views.images:,} images",
-        f"statistics: {views.sampled_views:,} views from {card.source}",
-        f"probe:      random weights, {cache.views} views of drawn images; {facts}",
-        f"            teacher {_time(cache.bare.median)}, write {_time(cache.write)}, "
-        f"read {_time(cache.read)} a view; a student's step {' or '.join(steps)} an image",
+        f"{recipe}: {views['images']:,} images",
+        f"statistics: {views['sampled_views']:,} views from {source}",
+        f"probe:      random weights, {cache['views']} views of drawn images; {facts}",
+        f"            teacher {_time(cache['bare']['median'])}, write {_time(cache['write'])}, "
+        f"read {_time(cache['read'])} a view; a student's step {' or '.join(steps)} an image",
         "",
-        _row("views", f"{views.views:,}", f"{views.views // max(1, views.images)} an image"),
-        _row("kept points", f"{views.points_per_view:,.0f}", f"a view, for {views.boxes_per_view:.1f} boxes"),
-        _row("store, at most about", *map(describe_bytes, (card.store_bytes, views.store_bytes_per_view)))
-        + " a view",
-        _row(
-            "free disk",
-            describe_bytes(card.free_bytes),
-            "enough" if card.store_bytes < card.free_bytes else "NOT ENOUGH",
-        ),
-        _row("assign points", _hours(card.assign_hours), "in one process"),
-        _row("teacher", _hours(card.teacher_hours), ""),
-        _row("quantize and write", _hours(card.write_hours), "beside the teacher"),
+        _row("views", f"{views['views']:,}", f"{views['views'] // max(1, views['images'])} an image"),
+        _row("kept points", f"{views['points_per_view']:,.0f}", f"a view, for {boxes:.1f} boxes"),
+        _row("store, at most about", describe_bytes(store), per_view),
+        _row("free disk", describe_bytes(free), "enough" if store < free else "NOT ENOUGH"),
+        _row("assign points", _hours(card["assign_hours"]), "in one process"),
+        _row("teacher", _hours(card["teacher_hours"]), ""),
+        _row("quantize and write", _hours(card["write_hours"]), "beside the teacher"),
         "",
         f"{'student':22}{'epochs':>14}{'from the store':>18}{'in the loop':>18}",
         *(
-            f"{cost.name:22}{cost.epochs:>14}{_hours(cost.hours_from_store):>18}"
-            f"{_hours(cost.hours_in_the_loop):>18}"
-            for cost in card.students
+            f"{cost['name']:22}{cost['epochs']:>14}{_hours(cost['hours_from_store']):>18}"
+            f"{_hours(cost['hours_in_the_loop']):>18}"
+            for cost in card["students"]
         ),
         _row("break-even", "never" if count is None else str(count), "student" if count == 1 else "students"),
         "",

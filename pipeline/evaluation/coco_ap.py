@@ -3,6 +3,7 @@
 Computed by ``faster-coco-eval``, which has pycocotools' classes and figures with the loops in C++.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from pipeline.core.files import write_csv
 from pipeline.views.classes import Category, class_names
 from pipeline.views.manifest import Manifest
+
+logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # else twenty lines an evaluation
 
 AREA_UNBOUNDED = 1e10
 """COCO's upper bound of an object's area, px^2."""

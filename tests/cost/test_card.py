@@ -54,18 +54,18 @@ def known_probe(statistics: ViewStatistics) -> Probe:
 def test_hours_by_hand(tmp_path: Path) -> None:
     """1,000 images with 2 views, 10 epochs."""
     found = statistics_of(tmp_path, 1000)
-    card = make_card("recipe", "here", {"device": "cpu"}, found, known_probe(found), {"ld": 10}, 1)
+    card = make_card(found, known_probe(found), {"ld": 10}, 1)
     assert (found.images, found.views) == (1000, 2000)
-    assert card.teacher_hours == pytest.approx(2000 * 3 / HOUR)
-    assert card.write_hours == pytest.approx(2000 * 0.5 / HOUR)
-    (cost,) = card.students
-    assert cost.hours_from_store == pytest.approx(10 * 1000 * 2.5 / HOUR)
+    assert card["teacher_hours"] == pytest.approx(2000 * 3 / HOUR)
+    assert card["write_hours"] == pytest.approx(2000 * 0.5 / HOUR)
+    (cost,) = card["students"]
+    assert cost["hours_from_store"] == pytest.approx(10 * 1000 * 2.5 / HOUR)
     assign_hours = 10 * 1000 * found.assign_seconds_per_view / HOUR
-    assert cost.hours_in_the_loop == pytest.approx(10 * 1000 * 5 / HOUR + assign_hours)
-    assert card.break_even_students == 1
-    assert card.store_bytes == pytest.approx(2000 * found.store_bytes_per_view, rel=1e-6)
-    assert json.loads(json.dumps(card.to_json()))["statistics"]["views"] == 2000
-    text = render_card(card)
+    assert cost["hours_in_the_loop"] == pytest.approx(10 * 1000 * 5 / HOUR + assign_hours)
+    assert card["break_even_students"] == 1
+    assert card["store_bytes"] == pytest.approx(2000 * found.store_bytes_per_view, rel=1e-6)
+    assert json.loads(json.dumps(card))["statistics"]["views"] == 2000
+    text = render_card("recipe", "here", {"device": "cpu"}, card)
     assert all(part in text for part in ("NOT ENOUGH", "ld", "break-even", "2,000"))
 
 
