@@ -17,8 +17,15 @@ PUBLISHED = {
     "coco_r101dcn_r101_2x": (("resnet101",), "gfl_r101_fpn_dconv_c3-c5_mstrain_2x_coco"),
 }
 """The students' backbones and the teacher's checkpoint (repository HikariTJU/LD, ``configs/ld``)."""
-WEIGHTS = {"plain": (0, 0, 0), "main_ld": (0.25, 0, 0), "full": (0.25, 0.25, 10)}
-"""Weights of LD in the main region, LD in the valuable region, and class KD in the main region."""
+WEIGHTS = {
+    "plain": (0, 0, 0, 0, 0),
+    "main_ld": (0.25, 0, 0, 0, 0),
+    "full": (0.25, 0.25, 10, 0, 0),
+    "bckd": (0, 0, 0, 1, 4),
+}
+"""Weights of LD in the main region, LD in the valuable region, class KD in the main region, and of BCKD's two
+terms (repository TinyTigerPan/BCKD, ``configs/bckd``), of which nothing is published in 24 epochs."""
+SELF = ("coco_r18_self", "coco_r50_self")
 
 published = pytest.mark.parametrize("name", PUBLISHED)
 
@@ -40,9 +47,10 @@ def test_each_backbone_learns_in_the_three_ways_of_the_paper(name: str) -> None:
         (config.detector.backbone, key.partition("_")[2]): config.loss
         for key, config in students_of(name).items()
     }
-    assert set(found) == {(backbone, way) for backbone in PUBLISHED[name][0] for way in WEIGHTS}
+    ways = [way for way in WEIGHTS if way != "bckd" or not name.endswith("2x")]
+    assert set(found) == {(backbone, way) for backbone in PUBLISHED[name][0] for way in ways}
     for (_, way), loss in found.items():
-        assert (loss.ld_weight, loss.vlr_weight, loss.kd_weight) == WEIGHTS[way]
+        assert tuple(getattr(loss, weight) for weight in loss.WEIGHTS) == WEIGHTS[way]
         assert (loss.ld_temperature, loss.kd_temperature) == (10, 2)
 
 
@@ -107,3 +115,18 @@ def test_the_teacher_is_the_published_one(name: str) -> None:
     assert config.detector is not None
     assert config.detector.backbone == "resnet101"
     assert config.detector.dcn_stages == ((3, 4, 5) if "dcn" in name else ())
+
+
+@pytest.mark.parametrize("name", SELF)
+def test_who_teaches_its_like_is_the_plain_student_trained_as_it_was(name: str) -> None:
+    """And taught by main LD alone, as in the table of Self-LD."""
+    first, ((key, student),) = students_of("coco_r101_1x"), students_of(name).items()
+    backbone = key.partition("_")[0]
+    teacher = load_section(PrepareTeacherConfig, "prepare_teacher", path_of(name))
+    plain = first[f"{backbone}_plain"]
+    assert teacher.source == f"runs/coco_r101_1x/students/{backbone}_plain/model/student.safetensors"
+    assert teacher.detector == student.detector == plain.detector
+    assert (student.train, student.validation) == (plain.train, plain.validation)
+    assert student.loss == first[f"{backbone}_main_ld"].loss
+    sections = [load_section(CacheConfig, "cache_teacher", path_of(each)) for each in (name, "coco_r101_1x")]
+    assert sections[0].views == sections[1].views
