@@ -8,7 +8,7 @@ from msgspec import to_builtins
 from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.config import StudentConfig
+from pipeline.student.config import StudentConfig, WeightSchedule
 from pipeline.student.distillation import distillation_losses
 from pipeline.student.source import StoreSource, planned_epochs, require_fit
 from pipeline.training.batches import Batch
@@ -20,6 +20,15 @@ from pipeline.training.source import TargetSource
 from pipeline.training.step import LossFn, Terms
 from pipeline.training.validation import Validation
 from pipeline.views.manifest import Manifest
+
+SCHEDULES = {
+    "loss_ld": "ld",
+    "loss_ld_vlr": "vlr",
+    "loss_kd": "kd",
+    "loss_bckd_cls": "bckd_cls",
+    "loss_bckd_box": "bckd_box",
+}
+"""Of each term."""
 
 
 def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoreSource:
@@ -83,7 +92,9 @@ def student_losses(config: StudentConfig) -> LossFn:
         terms = detection_terms(raw, batch, main, normalizers)
         if batch.teacher is not None:
             losses = distillation_losses(raw, batch.targets, batch.teacher, main, config.loss)
-            terms |= losses.reduce(config.loss, normalizers)
+            for name, term in losses.reduce(config.loss, normalizers).items():
+                schedule: WeightSchedule = getattr(config.schedules, SCHEDULES[name])
+                terms[name] = term * schedule.factor(batch.epoch, config.train.epochs)
         return terms
 
     return loss_fn

@@ -118,6 +118,8 @@ class Batch(TensorData):
     """``LongTensor[B, 2]`` px, of the images."""
     targets: BatchLabels
     teacher: TeacherBatch | None
+    epoch: int
+    """Finished ones."""
 
     def images(self, preprocessing: Preprocessing) -> Tensor:
         """``Tensor[B, 3, H, W]``: the pixels normalized, zeros beside each image."""
@@ -129,6 +131,7 @@ def collate(
     pyramid: Pyramid,
     batch_hw: Size,
     collate_teacher: Callable[[Sequence[T], Sequence[Size], Grid], TeacherBatch],
+    epoch: int,
 ) -> Batch:
     """Pad examples to ``batch_hw`` px and place their points; a teacher only if every example has one."""
     outputs = [example.teacher for example in examples if example.teacher is not None]
@@ -139,6 +142,7 @@ def collate(
         sizes_hw=sizes_hw,
         targets=batch_labels([example.view for example in examples], batch_hw, pyramid),
         teacher=collate_teacher(outputs, padded, grid) if len(outputs) == len(examples) else None,
+        epoch=epoch,
     )
 
 

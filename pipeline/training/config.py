@@ -8,6 +8,7 @@ from msgspec import Meta
 from pipeline.core.config import Count, NonNegative, Positive, Section, Whole
 from pipeline.core.errors import ConfigError
 from pipeline.detector.config import DetectorConfig, NetworkPrecision
+from pipeline.training.photometric import PhotometricConfig
 from pipeline.views.geometry import Views
 
 TRAINING_CODE = "pipeline/training"
@@ -44,6 +45,8 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """Precision of the forward and backward pass; weights, losses and the update are always float32."""
     group_by_aspect: bool = False
     """Batches hold images of one orientation, as in mmdetection: less padding, another order."""
+    photometric: PhotometricConfig | None = None
+    """Changes of colors, drawn from the seed, the epoch and the image alone: no teacher sees them."""
 
     def __post_init__(self) -> None:
         if any(milestone >= self.epochs for milestone in self.milestones):

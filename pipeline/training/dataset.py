@@ -21,6 +21,7 @@ from pipeline.core.orphans import die_with_parent, is_stopped
 from pipeline.core.progress import describe_bytes
 from pipeline.training.batches import Batch, Example, collate
 from pipeline.training.config import TrainConfig
+from pipeline.training.photometric import augment
 from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
 from pipeline.views.images import apply_view, read_image
@@ -50,6 +51,7 @@ DELIVERY_SECONDS = 60.0
 class StepViews:
     """What is to be read for one step by one process."""
 
+    epoch: int
     parts: tuple[tuple[ViewKey, ...], ...]
     batch_hw: Size
     """Padded size of the *whole* batch, px: what is beside an image reaches its features, so that the result
@@ -64,23 +66,30 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
     """Without annotations."""
     source: TargetSource[Any]
     pyramid: Pyramid
+    config: TrainConfig
 
     def __getitem__(self, views: StepViews) -> StepBatches | PipelineError | OSError:
         """The step, or what a user is to be told; torch would wrap an error that is raised in a traceback."""
         try:
             return tuple(
                 collate(
-                    [self._example(key) for key in part], self.pyramid, views.batch_hw, self.source.collate
+                    [self._example(key, views.epoch) for key in part],
+                    self.pyramid,
+                    views.batch_hw,
+                    self.source.collate,
+                    views.epoch,
                 )
                 for part in views.parts
             )
         except (PipelineError, OSError) as error:
             return error
 
-    def _example(self, key: ViewKey) -> Example[Any]:
+    def _example(self, key: ViewKey, epoch: int) -> Example[Any]:
         labeled, teacher = self.source.load(key)
         pixels = read_image(*self.manifest.image_file(self.manifest.image(key.image_id)))
         view = apply_view(pixels, labeled.geometry, self.source.conventions.preprocessing)
+        if self.config.photometric:
+            view = augment(view, self.config.photometric, f"{self.config.seed}/{epoch}/{key.image_id}/colors")
         return Example(pixels=view, view=labeled, teacher=teacher)
 
 
@@ -135,7 +144,7 @@ class EpochSampler(Sampler[StepViews]):
             height, width = (max(side) for side in zip(*sizes, strict=True))
             mine = batch[self._share]
             parts = tuple(tuple(mine[i : i + self._part]) for i in range(0, len(mine), self._part))
-            yield StepViews(parts=parts, batch_hw=(height, width))
+            yield StepViews(epoch=self.epoch, parts=parts, batch_hw=(height, width))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +178,7 @@ class Loader:
         workers = self.machine.workers
         self._require_shared_memory()
         images = replace(self.manifest, images=self.manifest.images.without_annotations())
-        reader = StepReader(manifest=images, source=self.source, pyramid=self.pyramid)
+        reader = StepReader(manifest=images, source=self.source, pyramid=self.pyramid, config=self.config)
         return DataLoader(
             reader,
             sampler=self._order,
