@@ -9,6 +9,7 @@ from pipeline.cli.params import Recipe
 from pipeline.core.environment import dataset_root
 from pipeline.core.paths import SPLITS
 from pipeline.datasets.config import PrepareDataConfig
+from pipeline.fidelity.config import FidelityBounds
 from pipeline.training.config import RANDOM_WEIGHTS, TrainConfig
 from pipeline.training.pretrained import has_imagenet
 
@@ -61,7 +62,8 @@ def shorten(
         if student.validation.enabled and student.validation.every != epochs:
             values[f"students.{name}.validation.every"] = epochs
     if teacher.train or values.get("prepare_teacher.source") == RANDOM_WEIGHTS:
-        values |= {f"verify_cache.max_{name}": NO_BOUND for name in ("kl", "loss_error", "gradient_error")}
+        bounds = [name for name in FidelityBounds.__struct_fields__ if name.startswith("max_")]
+        values |= {f"verify_cache.{name}": NO_BOUND for name in bounds}
         notes.append("The teacher has learned next to nothing: verify_cache measures, and refuses nothing.")
     return values, list(dict.fromkeys(notes))
 

@@ -40,6 +40,8 @@ TERM_NAMES = {
     "loss_dfl": "edge distributions (DFL)",
     "loss_ld": "LD, main region",
     "loss_ld_vlr": "LD, valuable region",
+    "loss_bckd_cls": "BCKD, classes",
+    "loss_bckd_box": "BCKD, boxes",
     "loss_kd": "class KD, main region",
     "loss": "total",
 }

@@ -10,7 +10,13 @@ MIN_TEACHER_AP = 1.0
 TOO_SHORT = (
     "with a teacher this weak, AP says nothing about distillation: a run this short shows that it works"
 )
-TERM_WORDS = {"ld_weight": "main LD", "vlr_weight": "VLR LD", "kd_weight": "class KD"}
+TERM_WORDS = {
+    "ld_weight": "main LD",
+    "vlr_weight": "VLR LD",
+    "kd_weight": "class KD",
+    "bckd_cls_weight": "BCKD classes",
+    "bckd_box_weight": "BCKD boxes",
+}
 
 
 def headline(report: Report) -> str:

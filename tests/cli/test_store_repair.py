@@ -22,6 +22,7 @@ from pipeline.cli.store_repair import (
     repair_store,
     require_repaired,
 )
+from pipeline.codec.dense import DensePrecision
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
 from pipeline.core.files import lock_scratch
@@ -32,6 +33,7 @@ from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.run import write_store
 from pipeline.views.types import LabeledView, SoftTargets
 
+DENSE = DensePrecision()
 IMAGES = 6
 """Twelve views in three partitions."""
 
@@ -53,9 +55,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written")
     plan = small_plan(folder, IMAGES)
     write_store(
-        small_store_plan(plan, QUANTIZED),
+        small_store_plan(plan, QUANTIZED, dense=DENSE),
         plan,
-        small_teacher(plan.manifest),
+        small_teacher(plan.manifest, dense=DENSE),
         scratch_root=folder / "scratch",
         output=folder / "targets.zarr",
         progress=unchanged,
@@ -99,7 +101,7 @@ def repair(damage: Damage, plan: ViewSet, teacher: LogitExtractor | None, **chan
 def test_every_file_comes_back_to_the_byte(store: Path, plan: ViewSet) -> None:
     before = content_of(store)
     damage = harm(store, *(set(before) - {"zarr.json"}))
-    done = repair(damage, plan, small_teacher(plan.manifest))
+    done = repair(damage, plan, small_teacher(plan.manifest, dense=DENSE))
     assert content_of(store) == before
     assert len(done) == len(before) - 1
     assert damage.partitions == [0, 1, 2]
@@ -111,7 +113,7 @@ def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
 ) -> None:
     before, keys, seen = content_of(store), TargetStore.open(store).keys, []
     damage = harm(store, "main/cls_codes/c/1/0", "views/geometry/c/0/0")
-    teacher = small_teacher(plan.manifest)
+    teacher = small_teacher(plan.manifest, dense=DENSE)
     forward = LogitExtractor.forward
 
     def record(self: LogitExtractor, images: torch.Tensor, views: Sequence[LabeledView]) -> list[SoftTargets]:
@@ -151,7 +153,7 @@ def test_whatever_has_become_of_a_file_it_comes_back_by_a_rename(
     os.link(store / "points/region/c/1/0", linked)
     (store / "stray/deep").mkdir(parents=True)
     (store / "stray/deep/file").touch()
-    repair(find_damage(store), plan, small_teacher(plan.manifest))
+    repair(find_damage(store), plan, small_teacher(plan.manifest, dense=DENSE))
     assert content_of(store) == before
     assert linked.samefile(store / "points/region/c/1/0")
     assert not (store / "stray").exists()
@@ -201,7 +203,7 @@ def test_what_comes_out_otherwise_is_not_put_in_place(store: Path, plan: ViewSet
     """Another teacher under the same name stands for hardware that gives other last bits."""
     damage = harm(store, "points/edge_codes/c/0/0", "points/region/c/0/0")
     harmed = content_of(store)
-    done = repair(damage, plan, small_teacher(plan.manifest, seed=1))
+    done = repair(damage, plan, small_teacher(plan.manifest, seed=1, dense=DENSE))
     assert done == ["points/region/c/0/0"]
     assert content_of(store)["points/edge_codes/c/0/0"] == harmed["points/edge_codes/c/0/0"]
     with pytest.raises(
@@ -215,9 +217,9 @@ def test_a_run_that_writes_the_same_store_is_waited_for(store: Path, plan: ViewS
     damage = harm(store, "points/region/c/0/0")
     scratch = store.parent / "scratch" / digest(damage.schema.fingerprint)[:16]
     with lock_scratch(scratch), pytest.raises(CacheError, match="another run is writing"):
-        repair(damage, plan, small_teacher(plan.manifest))
+        repair(damage, plan, small_teacher(plan.manifest, dense=DENSE))
     assert scratch.is_dir()
-    repair(damage, plan, small_teacher(plan.manifest))
+    repair(damage, plan, small_teacher(plan.manifest, dense=DENSE))
     assert scratch.is_dir()
 
 

@@ -1,21 +1,24 @@
 """Small plans of views that several test modules share."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.geometry import ViewGeometry
-from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
+from pipeline.views.pyramid import Pyramid
+from pipeline.views.types import DenseOutputs, KeptPoints, LabeledView, SoftTargets, ViewKey
 
 QUANTIZED = Precision(edge_step=0.1, max_step_factor=4.0, cls_step=0.05)
 LOSSLESS = Precision(edge_step=None, max_step_factor=4.0, cls_step=None)
 BINS, CLASSES = 5, 3
+STRIDES = (8, 16, 32, 64)
 VIEWS_PER_PARTITION = 4
 CHUNK_ROWS = 8
 
@@ -61,6 +64,16 @@ def make_targets(view: LabeledView) -> SoftTargets:
     )
 
 
+def make_dense(view: LabeledView) -> DenseOutputs:
+    """Random codes at every position."""
+    rng, positions = np.random.default_rng(view.key), len(Pyramid(STRIDES, 0).grid(view.geometry.padded_hw))
+    return DenseOutputs(
+        classes=rng.integers(0, 40, (positions, CLASSES)).astype(np.uint8),
+        distances=rng.integers(0, 128, (positions, 4)).astype(np.uint16),
+        tail_units=-int(rng.integers(0, 9999)),
+    )
+
+
 def make_plan(precision: Precision = QUANTIZED) -> Plan:
     """14 views in 4 partitions: gaps between the image ids, views without points, views without boxes.
 
@@ -78,20 +91,25 @@ def plan_of(
     *,
     views_per_partition: int = VIEWS_PER_PARTITION,
     chunk_rows: int = CHUNK_ROWS,
+    dense: DensePrecision | None = None,
 ) -> Plan:
     table = ViewIndex.from_views(views)
     schema = make_schema(
         table,
         bins=BINS,
         num_classes=CLASSES,
-        strides=(8, 16, 32, 64),
+        strides=STRIDES,
         precision=precision,
         views_per_partition=views_per_partition,
         fingerprint={"teacher": {"weights": "abc", "reg_max": 4}, "views": ["plain", "flip"]},
         provenance={"teacher": "random numbers"},
         chunk_rows=chunk_rows,
+        dense=dense,
     )
-    return Plan(views=views, targets=[make_targets(view) for view in views], table=table, schema=schema)
+    targets = [make_targets(view) for view in views]
+    if dense:
+        targets = [replace(soft, dense=make_dense(view)) for soft, view in zip(targets, views, strict=True)]
+    return Plan(views=views, targets=targets, table=table, schema=schema)
 
 
 def write_one(scratch: Path, plan: Plan, index: int) -> None:

@@ -29,7 +29,6 @@ from workspace import Content, content_of, temporary_folder
 from pipeline.core.errors import CacheError
 from pipeline.store.format.schema import sharded_specs
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.reader.stored import StoredView
 from pipeline.store.reader.verify import verify
 from pipeline.views.types import ViewKey
 
@@ -102,7 +101,7 @@ class Subject:
         return cls(
             path=path,
             content=content,
-            values={key: values_of(opened.read(key)) for key in opened.keys},
+            values={key: values_of(opened, key) for key in opened.keys},
             partitions={name: _partition_of(name, sharded) for name in content},
             rows=opened.schema.partition_views,
             statistics=opened.statistics,
@@ -142,8 +141,9 @@ def _array_of(name: str) -> str:
     return name.partition("/c/")[0].removesuffix(f"/{ROOT_METADATA}")
 
 
-def values_of(view: StoredView) -> Values:
+def values_of(store: TargetStore, key: ViewKey) -> Values:
     """What a student gets of a view."""
+    view = store.read(key)
     planned = view.view
     arrays: list[Any] = [planned.key, planned.boxes_xyxy, planned.labels, view.edge_codes, view.cls_codes]
     geometry = planned.geometry
@@ -151,6 +151,9 @@ def values_of(view: StoredView) -> Values:
     points = planned.points
     arrays += [points.level, points.position, points.main_gt, points.valuable_weight]
     arrays += [np.nan if step is None else step for step in (view.edge_steps, view.cls_step)]
+    if store.schema.dense:
+        dense = store.read_dense(key)
+        arrays += [dense.classes, dense.distances, dense.scores]
     converted = [np.asarray(array) for array in arrays]
     return tuple((array.dtype.str, array.shape, array.tobytes()) for array in converted)
 
@@ -307,7 +310,7 @@ def read(subject: Subject, store: TargetStore, keys: Sequence[ViewKey]) -> Outco
 
 def _read_view(subject: Subject, store: TargetStore, key: ViewKey) -> Outcome:
     try:
-        values = values_of(store.read(key))
+        values = values_of(store, key)
     except CacheError as error:
         return Outcome(name=AT_READ, detail=str(error))
     except Exception as error:

@@ -8,6 +8,7 @@ sys.path.append(str(Path(__file__).parents[1] / "helpers"))  # as pytest does, w
 import numpy as np
 from store_cases import Plan, make_view, plan_of, write_one
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.core.files import lock_scratch
 from pipeline.store.writer.writer import finalise, finished_partitions, init
 from pipeline.views.types import ViewKey
@@ -22,7 +23,9 @@ def make_plan(images: int, *, views_per_partition: int, most_points: int, chunk_
     points = [0 if row % 5 == 3 else int(rng.integers(1, most_points + 1)) for row in range(len(keys))]
     boxes = [0 if key.image_id % 7 == 0 else int(rng.integers(1, 5)) for key in keys]
     views = [make_view(*row) for row in zip(keys, points, boxes, strict=True)]
-    return plan_of(views, views_per_partition=views_per_partition, chunk_rows=chunk_rows)
+    return plan_of(
+        views, views_per_partition=views_per_partition, chunk_rows=chunk_rows, dense=DensePrecision()
+    )
 
 
 def write_remaining(scratch: Path, output: Path, plan: Plan) -> set[int]:
