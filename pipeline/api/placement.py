@@ -24,8 +24,10 @@ class TargetBatch(BatchLabels):
     teacher: TeacherBatch
 
     def edge_logits(self) -> Tensor:
-        """``Tensor[P, 4, bins]`` float32, made from integer codes where they are: edges l, t, r, b, up to a
-        constant per edge."""
+        """``Tensor[P, 4, bins]`` float32, edges left, top, right, bottom; made from codes where they are.
+
+        Unless the store is lossless, an edge's logits are known up to a constant, which a softmax ignores.
+        """
         return self.teacher.edge_logits()
 
     def cls_logits(self) -> Tensor:

@@ -223,7 +223,7 @@ class CachePasses:
         teacher, parts = self._teacher, range(layout.schema.partitions)
         views = [self._view_set.in_rows(layout.schema.partition_views(index)) for index in parts]
         batches = [batch for part in views for batch in equal_size_batches(part, self._config.batch_size)]
-        decoded = [teacher.decode(batch) for batch in batches]
+        decoded = [teacher.decode(batch).images for batch in batches]
         pixels = self._config.batch_size * self._view_set.views.largest_pixels
         threads = ThreadCounts.of(teacher.device, torch.get_num_threads(), pixels).forwards
         inside = 1 if teacher.device.type == "cpu" else torch.get_num_threads()

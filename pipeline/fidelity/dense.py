@@ -68,7 +68,7 @@ def measure_dense(
     floor, generator = store.schema.dense.precision.floor, torch.Generator().manual_seed(seed)
     sums: list[list[Tensor]] = []
     for batch in equal_size_batches([view_set.view(key) for key in keys], teacher.batch_size):
-        raw = teacher.outputs(teacher.decode(batch))
+        raw = teacher.outputs(teacher.decode(batch).images)
         for number, view in enumerate(batch):
             logits, edges = (each[number].float().cpu() for each in (raw.cls_logits, raw.edge_logits))
             student = [

@@ -14,6 +14,7 @@ from pipeline.training.batches import TeacherBatch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, choose_view
 from pipeline.views.manifest import Manifest
+from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, ViewKey
 
@@ -55,6 +56,10 @@ class StoreSource:
         if self.read_dense:
             stored = replace(stored, dense=self.store.read_dense(key))
         return stored.view, stored
+
+    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:
+        """By the store's checksum."""
+        return self.store.changed_pixels(key, pixels)
 
     def collate(self, outputs: Sequence[StoredView], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
         """Codes of a batch, one view after another; the dense ones at their place in its grid."""

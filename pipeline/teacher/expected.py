@@ -20,6 +20,8 @@ REGION_BYTES = 2.6
 
 LOSSLESS_EDGE_BITS, LOSSLESS_CLS_BITS, LOSSLESS_REGION_BYTES = 26.5, 24.5, 4.5
 MIN_BITS = 1.0
+PIXEL_BYTES = 200
+"""Checksum and thumbnail of a view, which hardly compress."""
 FILE_BYTES = 2**15
 """Tables and metadata of a small store."""
 
@@ -44,7 +46,7 @@ def estimate_bytes(schema: StoreSchema, table: ViewIndex, dense_row_bytes: float
             CLS_BITS_AT, precision.cls_step
         )
         region = points * REGION_BYTES
-    tables = 16 * boxes + 24 * schema.views + FILE_BYTES
+    tables = 16 * boxes + (24 + PIXEL_BYTES * schema.pixels) * schema.views + FILE_BYTES
     return int(bits / 8 + region + tables + _dense_bytes(schema, table, dense_row_bytes))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +22,21 @@ from pipeline.detector.model import BoxModel
 from pipeline.teacher.dense import dense_outputs
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
+from pipeline.views.pixels import SeenPixels
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import LabeledView, SoftTargets
 
-TeacherThreads = Prefetcher[list[LabeledView], Tensor, list[SoftTargets]]
+
+class DecodedBatch(NamedTuple):
+    """What the teacher is given."""
+
+    images: Tensor
+    """``Tensor[B, 3, H, W]``, in the host's memory."""
+    pixels: list[SeenPixels]
+    """What they were made of."""
+
+
+TeacherThreads = Prefetcher[list[LabeledView], DecodedBatch, list[SoftTargets]]
 """The threads that decode batches and run the teacher on them."""
 
 MAX_PIXELS = 32_000_000
@@ -96,8 +108,8 @@ class LogitExtractor:
             initializer=partial(torch.set_num_threads, 1),
         )
 
-    def decode(self, batch: Sequence[LabeledView]) -> Tensor:
-        """The pixels of a batch, ``Tensor[B, 3, H, W]``, in the host's memory."""
+    def decode(self, batch: Sequence[LabeledView]) -> DecodedBatch:
+        """The pixels of a batch."""
         preprocessing = self.model.spec.conventions.preprocessing
         pixels = []
         for view in batch:
@@ -106,7 +118,8 @@ class LogitExtractor:
             pixels.append(apply_view(image, view.geometry, preprocessing))
         images = batch_images(pixels, [view.geometry.padded_hw for view in batch], preprocessing)
         # From pinned memory the copy to a GPU is several times as fast.
-        return images.pin_memory() if self.model.device.type == "cuda" else images
+        images = images.pin_memory() if self.model.device.type == "cuda" else images
+        return DecodedBatch(images, [SeenPixels.of(view.permute(1, 2, 0).numpy()) for view in pixels])
 
     @torch.inference_mode()
     def outputs(self, images: Tensor) -> RawOutputs:
@@ -116,13 +129,13 @@ class LogitExtractor:
             return self.model(images.to(target, memory_format=torch.channels_last, non_blocking=True))
 
     @torch.inference_mode()
-    def forward(self, images: Tensor, batch: Sequence[LabeledView]) -> list[SoftTargets]:
-        """Soft targets of a batch of images ``Tensor[B, 3, H, W]`` of equal padded size.
+    def forward(self, decoded: DecodedBatch, batch: Sequence[LabeledView]) -> list[SoftTargets]:
+        """Soft targets of a batch of images of equal padded size.
 
         Raises:
             TeacherError: an output is not finite; names its view.
         """
-        raw = self.outputs(images)
+        raw = self.outputs(decoded.images)
         points, main = kept_rows(batch, self.model.spec.pyramid.grid_of(raw.sizes))
         # Selected on the device: what is copied to the host is a twentieth of the maps.
         edge_logits = _select(raw.edge_logits, points)
@@ -131,8 +144,8 @@ class LogitExtractor:
         classes = np.split(cls_logits, np.cumsum([view.points.main_count for view in batch])[:-1])
         dense = dense_outputs(raw, batch, self.dense) if self.dense else [None] * len(batch)
         targets = [
-            SoftTargets(edge_logits=e, cls_logits=c, dense=d)
-            for e, c, d in zip(edges, classes, dense, strict=True)
+            SoftTargets(edge_logits=e, cls_logits=c, dense=d, pixels=p)
+            for e, c, d, p in zip(edges, classes, dense, decoded.pixels, strict=True)
         ]
         for soft, view in zip(targets, batch, strict=True):
             require_finite(soft, view)

@@ -73,6 +73,7 @@ def layout_store(
         fingerprint=fingerprint,
         provenance=provenance,
         dense=config.dense,
+        pixels=True,
     )
     return StoreLayout(schema=schema, table=table)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.core.errors import ConfigError, DatasetError, PipelineError
 from pipeline.core.orphans import die_with_parent, is_stopped
 from pipeline.core.progress import describe_bytes
 from pipeline.training.batches import Batch, Example, collate
@@ -86,8 +86,15 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
 
     def _example(self, key: ViewKey, epoch: int) -> Example[Any]:
         labeled, teacher = self.source.load(key)
-        pixels = read_image(*self.manifest.image_file(self.manifest.image(key.image_id)))
-        view = apply_view(pixels, labeled.geometry, self.source.conventions.preprocessing)
+        file = self.manifest.image_file(self.manifest.image(key.image_id))
+        view = apply_view(read_image(*file), labeled.geometry, self.source.conventions.preprocessing)
+        changed = self.source.changed_pixels(key, view.permute(1, 2, 0).numpy())
+        if changed:
+            raise DatasetError(
+                f"{file[0]}: expected the pixels that the teacher saw, but these look {changed}; put the "
+                "image back, read it with the Pillow that the store was written with, or write the store "
+                "anew: `dvc repro -f cache_teacher`"
+            )
         if self.config.photometric:
             view = augment(view, self.config.photometric, f"{self.config.seed}/{epoch}/{key.image_id}/colors")
         return Example(pixels=view, view=labeled, teacher=teacher)

@@ -7,6 +7,7 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.training.batches import TeacherBatch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
+from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, ViewKey
 
@@ -33,6 +34,9 @@ class LabelSource:
 
     def load(self, key: ViewKey) -> tuple[LabeledView, None]:
         return self.view_set.view(key), None
+
+    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> None:
+        """There is no teacher that saw any."""
 
     def collate(self, outputs: Sequence[None], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:  # noqa: ARG002
         raise AssertionError(f"expected no teacher's outputs, but got {len(outputs)}")

@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 from pipeline.training.batches import TeacherBatch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
+from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, ViewKey
 
@@ -35,6 +36,10 @@ class TargetSource(Protocol[T]):
 
     def load(self, key: ViewKey) -> tuple[LabeledView, T | None]:
         """One view, and the teacher's outputs at its points, if there are any."""
+        ...
+
+    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:
+        """How the pixels of a view differ from those that its teacher saw; None if they do not."""
         ...
 
     def collate(self, outputs: Sequence[T], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:

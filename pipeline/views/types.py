@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.views.geometry import ViewGeometry
+from pipeline.views.pixels import SeenPixels
 
 NOT_MAIN = -1
 """``main_gt`` of a point outside the main region."""
@@ -102,6 +103,8 @@ class SoftTargets:
     """``(M, C)``, at the main region."""
     dense: DenseOutputs | None = None
     """At all positions, where a store holds them."""
+    pixels: SeenPixels | None = None
+    """Of what it saw, where a store is to remember them."""
 
     def __post_init__(self) -> None:
         edges, classes = self.edge_logits, self.cls_logits

@@ -12,6 +12,7 @@ from pipeline.teacher.extractor import LogitExtractor
 from pipeline.training.batches import TeacherBatch, concat_to_tensor
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
+from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
@@ -49,6 +50,9 @@ class OnlineSource:
         planned = self.view_set.view(key)
         (outputs,) = self.teacher.run([planned])
         return planned, outputs
+
+    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> None:
+        """The teacher sees them now."""
 
     def collate(self, outputs: Sequence[SoftTargets], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
         """Logits of a batch, one view after another."""

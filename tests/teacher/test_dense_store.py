@@ -34,7 +34,7 @@ def live(
     teacher = small_teacher(plan.manifest)
     outputs = {}
     for key in store.keys:
-        raw = teacher.outputs(teacher.decode([plan.view(key)]))
+        raw = teacher.outputs(teacher.decode([plan.view(key)]).images)
         edges = raw.edge_logits[0].double().numpy()
         shares = np.exp(edges - edges.max(-1, keepdims=True))
         distances = (shares / shares.sum(-1, keepdims=True)) @ np.arange(edges.shape[-1])
@@ -141,7 +141,7 @@ def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(tmp_path: Pat
     plan = small_plan(tmp_path)
     teacher = small_teacher(plan.manifest, dense=DENSE)
     (view,) = plan.in_rows(slice(1))
-    raw = teacher.outputs(teacher.decode([view]))
+    raw = teacher.outputs(teacher.decode([view]).images)
     kept = plan.pyramid.grid(view.geometry.padded_hw).flatten(view.points.level, view.points.position)
     (free,) = [row for row in range(raw.cls_logits.shape[1]) if row not in kept][:1]
     with torch.inference_mode():

@@ -10,6 +10,7 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 from teacher_cases import QUANTIZED, small_plan
 from training_cases import FULL, HERE, IMAGES, store_of, student, trained
 
@@ -55,6 +56,23 @@ def test_an_error_is_the_same_with_and_without_decoding_processes(
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert "\n" not in messages[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_is_another_since_its_teacher_saw_it_stops_the_training(
+    train: Callable[[int], object], tmp_path: Path, workers: int
+) -> None:
+    manifest = small_plan(tmp_path, IMAGES).manifest
+    train(workers)
+    for record in manifest.images:
+        path = manifest.image_path(record)
+        ImageOps.mirror(Image.open(path)).save(path)
+    with pytest.raises(DatasetError) as caught:
+        train(workers)
+    message, names = str(caught.value), [str(manifest.image_path(record)) for record in manifest.images]
+    assert message.startswith(tuple(names))
+    assert "expected the pixels that the teacher saw, but these look mirrored; put the image back" in message
+    assert "\n" not in message
 
 
 def test_a_decoding_process_that_is_killed_is_one_line(

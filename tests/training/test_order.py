@@ -13,6 +13,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import EpochSampler, epoch_batches
 from pipeline.training.processes import Placement, World
 from pipeline.views.geometry import ViewGeometry, choose_view
+from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, ViewKey
 
@@ -39,6 +40,9 @@ class Shapes:
         return ViewGeometry(original_hw=size, resized_hw=size, padded_hw=size, flip=bool(key.view))
 
     def load(self, key: ViewKey) -> tuple[LabeledView, None]:
+        raise NotImplementedError
+
+    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> None:
         raise NotImplementedError
 
     def collate(self, outputs: Sequence[None], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:

@@ -10,6 +10,7 @@ from pipeline.codec.precision import Precision
 from pipeline.codec.weights import WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.views.conventions import Conventions
+from pipeline.views.pixels import THUMBNAIL_CELLS
 from pipeline.views.pyramid import Pyramid
 
 FORMAT_VERSION = 3
@@ -42,6 +43,7 @@ BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 IMAGE_ID, VIEW, GEOMETRY, EXTENT = "views/image_id", "views/view", "views/geometry", "views/extent"
 BOXES, LABELS = "boxes/xyxy", "boxes/label"
 REGION, EDGE_CODES, CLS_CODES = "points/region", "points/edge_codes", "main/cls_codes"
+PIXELS_CRC32C, THUMBNAIL = "pixels/crc32c", "pixels/thumbnail"
 DENSE_CLASSES, DENSE_BOXES = "dense/cls_codes", "dense/box_codes"
 
 DENSE_CHUNK_ROWS = 2048
@@ -99,6 +101,8 @@ class StoreSchema:
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
         format_version: One of ``READABLE_VERSIONS``.
         dense: ``None`` where there are no dense arrays; then its JSON does not name them.
+        pixels: Checksum and thumbnail of the pixels that the teacher saw are stored: not before
+            26 November 2026, and then its JSON does not name it.
     """
 
     bins: int
@@ -115,6 +119,7 @@ class StoreSchema:
     provenance: Mapping[str, Any]
     format_version: int = FORMAT_VERSION
     dense: DenseLayout | None = None
+    pixels: bool = False
 
     def __post_init__(self) -> None:
         assert self.views_per_partition > 0
@@ -159,6 +164,8 @@ class StoreSchema:
         plain = {"strides": list(self.strides), "precision": self.precision.to_json()}
         document = {"format_version": self.format_version} | asdict(replace(self, dense=None)) | plain
         del document["dense"]
+        if not self.pixels:
+            del document["pixels"]
         return document | ({"dense": self.dense.to_json()} if self.dense else {})
 
     @classmethod
@@ -209,6 +216,7 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
         _sharded(EDGE_CODES, dtype, edge_columns(schema.bins, lossless=lossless), schema),
         _sharded(CLS_CODES, dtype, schema.num_classes, schema),
         *(_dense_specs(schema, schema.dense) if schema.dense else ()),
+        *(_pixel_specs(schema) if schema.pixels else ()),
     )
 
 
@@ -227,6 +235,14 @@ def _dense_specs(schema: StoreSchema, dense: DenseLayout) -> Iterator[ArraySpec]
             shards=(rows, width),
             columns=columns,
         )
+
+
+def _pixel_specs(schema: StoreSchema) -> Iterator[ArraySpec]:
+    """A row for each view; a partition is one chunk."""
+    rows = schema.views_per_partition
+    for path, dtype, width in ((PIXELS_CRC32C, "uint32", 1), (THUMBNAIL, "uint8", 3 * THUMBNAIL_CELLS**2)):
+        shape, chunk = (schema.partitions * rows, width), (rows, width)
+        yield ArraySpec(path=path, dtype=dtype, shape=shape, chunks=chunk, shards=chunk)
 
 
 def chunk_key(index: int, dimensions: int) -> str:

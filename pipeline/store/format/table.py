@@ -138,6 +138,7 @@ def make_schema(
     provenance: Mapping[str, Any],
     chunk_rows: int = layout.CHUNK_ROWS,
     dense: DensePrecision | None = None,
+    pixels: bool = False,
 ) -> StoreSchema:
     """The schema of a store of these views: every size is known before the teacher starts."""
     positions = position_counts(table.geometry, strides)
@@ -156,6 +157,7 @@ def make_schema(
         fingerprint=fingerprint,
         provenance=provenance,
         dense=DenseLayout(precision=dense, rows_per_shard=dense_rows) if dense else None,
+        pixels=pixels,
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.codec.dense import decode_boxes
 from pipeline.codec.steps import edge_steps
 from pipeline.core.digest import digest
-from pipeline.core.errors import CacheError, short_repr
+from pipeline.core.errors import CacheError, DatasetError, short_repr
 from pipeline.core.files import FileDigest
 from pipeline.store.format import schema as layout
 from pipeline.store.format.attributes import REPAIR_HINT, read_attributes
@@ -21,10 +21,12 @@ from pipeline.store.format.completion import PartitionRecord
 from pipeline.store.format.schema import StoreSchema, sharded_specs, table_specs
 from pipeline.store.format.table import dense_extents, geometry_from_row
 from pipeline.store.reader.decoded import DecodedView
+from pipeline.store.reader.pixels import diagnose
 from pipeline.store.reader.shards import ShardedRows, read_table
 from pipeline.store.reader.stored import StoredDense, StoredView, score_table
 from pipeline.views.classes import Category
 from pipeline.views.geometry import ViewGeometry
+from pipeline.views.pixels import THUMBNAIL_CELLS, Pixels, checksum
 from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
 
@@ -107,6 +109,8 @@ class TargetStore:
         present = _rows_of_partitions(self.schema, absent)
         self._image_id, self._view = tables[layout.IMAGE_ID][present], tables[layout.VIEW][present]
         self._geometry, self._extent = tables[layout.GEOMETRY][present], tables[layout.EXTENT][present]
+        self._number = np.arange(self.schema.views)[present]
+        """Of each view among those of the whole store."""
         self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
         records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
         marks = {name: mark for record in records for name, mark in record.marks.items()}
@@ -252,6 +256,61 @@ class TargetStore:
             distances=decode_boxes(self._rows[layout.DENSE_BOXES].read(first, count)),
             scores=self._scores,
         )
+
+    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:
+        """How pixels differ from those that the teacher saw; None if they are equal to the bit.
+
+        None as well for a store that does not know them, as those from before 26 November 2026.
+
+        Raises:
+            CacheError: The view is not stored, or its partition is damaged.
+        """
+        if not self.schema.pixels:
+            return None
+        row = self._row(key)
+        if checksum(pixels) == self._rows[layout.PIXELS_CRC32C].read(int(self._number[row]), 1)[0, 0]:
+            return None
+        looks = diagnose(pixels, pixels.shape[:2], self._thumbnail(row), np.zeros(3), np.ones(3))
+        return looks or "like another version of it: changed in details, or decoded otherwise"
+
+    def check_pixels(self, key: tuple[int, int], values: Any) -> None:
+        """Refuse an image that is not what the teacher saw, as far as a thumbnail shows it.
+
+        A decoder or a resize of another library passes; so does what a thumbnail does not show, such as the
+        mirror image of a symmetric picture: check a few images, each view of one.
+
+        Args:
+            key: ``(image_id, view)``.
+            values: ``(3, H, W)``, an array or a tensor of the CPU, channels as ``preprocessing.color`` says:
+                normalized as ``preprocessing`` says, or gray levels as uint8. The view is in the upper left
+                corner; what is beside it is padding.
+
+        Raises:
+            DatasetError: It names what looks wrong.
+            CacheError: The view is not stored, its partition is damaged, or the store has no thumbnails.
+            ValueError: The values are of another shape.
+        """
+        row, name = self._row(ViewKey(*key)), f"image_id={key[0]}, view={key[1]}"
+        if not self.schema.pixels:
+            raise CacheError(f"{self.path}: expected a store with thumbnails, but it was written before them")
+        image, size_hw = np.asarray(values), self._geometry_of(row).resized_hw
+        if image.ndim != 3 or len(image) != 3:
+            raise ValueError(f"{name}: expected (3, H, W), but got {image.shape}")
+        preprocessing = self.conventions.preprocessing
+        mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
+        if image.dtype == np.uint8:
+            mean, std = np.zeros(3), np.ones(3)
+        if preprocessing.color == "BGR":
+            image, mean, std = image[::-1], mean[::-1], std[::-1]
+        looks = diagnose(image.transpose(1, 2, 0), size_hw, self._thumbnail(row), mean, std)
+        if looks is None and any(side < least for side, least in zip(image.shape[1:], size_hw, strict=True)):
+            looks = f"cut off: of {image.shape[1:]} px, where the view has {size_hw}"
+        if looks:
+            raise DatasetError(f"{name}: expected the pixels that the teacher saw, but these look {looks}")
+
+    def _thumbnail(self, row: int) -> Pixels:
+        cells: Pixels = self._rows[layout.THUMBNAIL].read(int(self._number[row]), 1)
+        return cells.reshape(THUMBNAIL_CELLS, THUMBNAIL_CELLS, 3)
 
     def _rows_of(self, image_id: int) -> range:
         first, end = self._image_id.searchsorted((image_id, image_id + 1)).tolist()

@@ -17,7 +17,9 @@ from pipeline.store.format.schema import (
     DENSE_BOXES,
     DENSE_CLASSES,
     EDGE_CODES,
+    PIXELS_CRC32C,
     REGION,
+    THUMBNAIL,
     DenseLayout,
     StoreSchema,
 )
@@ -108,7 +110,12 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
         edge_codes_clipped=edges.clipped,
         cls_codes_clipped=classes.clipped,
     )
-    arrays = {REGION: region, EDGE_CODES: edges.codes, CLS_CODES: classes.codes}
+    arrays: dict[str, NDArray[Any]] = {REGION: region, EDGE_CODES: edges.codes, CLS_CODES: classes.codes}
+    if schema.pixels:
+        if soft.pixels is None:
+            raise ValueError("expected the pixels that the teacher saw, but got none")
+        arrays[PIXELS_CRC32C] = np.array([[soft.pixels.crc32c]], np.uint32)
+        arrays[THUMBNAIL] = soft.pixels.thumbnail.reshape(1, -1)
     if schema.dense is None:
         return PartitionRows(arrays=arrays, statistics=statistics)
     dense_arrays, dense = _dense_rows(schema, schema.dense, view, soft)

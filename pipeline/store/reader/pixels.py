@@ -1,0 +1,145 @@
+"""What looks wrong with the pixels that a loader gives, by the thumbnail that a store has of each view."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.views.pixels import THUMBNAIL_CELLS as CELLS
+from pipeline.views.pixels import Pixels
+from pipeline.views.pyramid import Size
+
+TOLERANCE = 1.0
+"""Gray levels by which means of cells may differ: another decoder or another resize differs by less."""
+
+EXPLAINED = 0.2
+"""What a fault leaves unexplained, over how much the thumbnail's cells differ among themselves."""
+
+FAULT_PRICE = 0.03
+"""In the same unit: one fault more must explain so much more."""
+
+SCALES = np.geomspace(0.5, 2, 13)
+"""Of a loader's image over the teacher's, where the search for a scale and a shift begins."""
+
+SHIFTS = np.linspace(-0.5, 0.5, 11)
+"""Likewise, in sides of the view."""
+
+MIN_CELLS = 0.4
+"""Share of the cells that must lie in the loader's image."""
+
+Cells = NDArray[np.float64]
+"""``(CELLS, CELLS, 3)``."""
+
+Guess = tuple[tuple[str, ...], float]
+"""Faults, and what they leave of the difference, in gray levels."""
+
+
+def diagnose(
+    values: NDArray[Any], size_hw: Size, seen: Pixels, mean: NDArray[Any], std: NDArray[Any]
+) -> str | None:
+    """What looks wrong with ``values``, as a network would get them; None if nothing does.
+
+    Args:
+        values: ``(H, W, 3)`` RGB, normalized as expected, the view in the upper left corner.
+        size_hw: Of the view, px.
+        seen: ``(CELLS, CELLS, 3)``: the store's thumbnail.
+        mean: ``(3,)`` RGB; gray level = ``values * std + mean``.
+        std: ``(3,)``.
+    """
+    if min(size_hw) < CELLS:
+        return None
+    known, sums = seen.astype(np.float64), _sums(values)
+    cells = _cells(sums, size_hw, np.array([1.0, 1, 0, 0]))
+    difference = _distance(cells * std + mean, known)
+    if difference <= TOLERANCE:
+        return None
+    spread = max(np.abs(known - known.mean((0, 1))).mean(), TOLERANCE)
+    limit = min(difference / 2, TOLERANCE + EXPLAINED * spread)
+    guesses = [*_simple(cells, known, mean, std), *_moved(sums, size_hw, known, mean, std)]
+    plausible = [(rest / spread + FAULT_PRICE * len(words), words) for words, rest in guesses if rest < limit]
+    if not plausible:
+        return f"like another image, or a part of it (cells differ by {difference:.0f} gray levels)"
+    return " and ".join(min(plausible)[1])
+
+
+def _simple(cells: Cells, known: Cells, mean: NDArray[Any], std: NDArray[Any]) -> Iterator[Guess]:
+    """Faults that move no pixel but to its mirror image, alone and together."""
+    for mirrored in (False, True):
+        for swapped in (False, True):
+            words = ("mirrored",) * mirrored + ("red and blue swapped",) * swapped
+            changed = cells[:, ::-1] if mirrored else cells
+            changed = changed[..., ::-1] if swapped else changed
+            yield words, _distance(changed * std + mean, known)
+            # As a file's channels are mostly swapped: before they are normalized.
+            yield words, _distance(changed * std[::-1] + mean[::-1], known)
+            slope, offset = _line(changed, known)
+            shown = (np.round(numbers, 1).tolist() for numbers in (slope, offset, std, mean))
+            line = "not normalized as expected (gray level = {} * value + {}, expected {} and {})"
+            yield (*words, line.format(*shown)), _distance(changed * slope + offset, known)
+
+
+def _line(cells: Cells, known: Cells) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Slope and offset ``(3,)`` that best make ``known`` of ``cells``; it does not turn dark to bright."""
+    x, y = cells - cells.mean((0, 1)), known - known.mean((0, 1))
+    slope = np.maximum((x * y).sum((0, 1)), 0) / np.maximum((x * x).sum((0, 1)), 1e-9)
+    return slope, known.mean((0, 1)) - slope * cells.mean((0, 1))
+
+
+def _moved(
+    sums: NDArray[np.float64], size_hw: Size, known: Cells, mean: NDArray[Any], std: NDArray[Any]
+) -> Iterator[Guess]:
+    """The best shift, and the best scale and shift: from a grid of them, then in ever smaller steps."""
+
+    def rest_at(place: NDArray[np.float64]) -> float:
+        if place[:2].min() < SCALES[0] / 2:
+            return np.inf
+        return _distance(_cells(sums, size_hw, place) * std + mean, known)
+
+    for scales, ways in ((np.ones(1), np.eye(4)[2:]), (SCALES, np.eye(4))):
+        best = min((np.array([s, s, x, y]) for s in scales for x in SHIFTS for y in SHIFTS), key=rest_at)
+        rest, step = rest_at(best), 0.05
+        while step > 2e-4:
+            near = [best + step * way for way in (*ways, *-ways)]
+            rests = [rest_at(place) for place in near]
+            if min(rests) < rest:
+                best, rest = near[int(np.argmin(rests))], min(rests)
+            else:
+                step /= 2
+        scale_x, scale_y, x, y = best.tolist()
+        shifted = f"shifted by ({x * size_hw[1]:.1f}, {y * size_hw[0]:.1f}) px"
+        yield (shifted,) if len(scales) == 1 else (f"scaled by ({scale_x:.2f}, {scale_y:.2f})", shifted), rest
+
+
+def _sums(values: NDArray[Any]) -> NDArray[np.float64]:
+    """``(H + 1, W + 1, 3)``: sums over all above and left."""
+    return np.pad(values.astype(np.float64), ((1, 0), (1, 0), (0, 0))).cumsum(0).cumsum(1)
+
+
+def _cells(sums: NDArray[np.float64], size_hw: Size, place: NDArray[np.float64]) -> Cells:
+    """Means of a view's cells, if it is scaled by ``(x, y) = place[:2]`` and shifted by sides ``place[2:]``.
+
+    NaN where a cell is not all inside the image that ``sums`` are of.
+    """
+    rows, columns = (
+        np.arange(CELLS + 1) * side // CELLS * scale + shift * side
+        for side, scale, shift in zip(size_hw, place[1::-1], place[:1:-1], strict=True)
+    )
+    total = np.diff(np.diff(_between(_between(sums, rows, 0), columns, 1), axis=0), axis=1)
+    return np.asarray(total / np.outer(np.diff(rows), np.diff(columns))[..., None])
+
+
+def _between(sums: NDArray[np.float64], places: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Sums at places between whole pixels of an axis; NaN outside."""
+    last, shape = sums.shape[axis] - 1, [-1 if i == axis else 1 for i in range(3)]
+    lower = np.clip(np.floor(places + 1e-9).astype(int), 0, last - 1)
+    weight = (places - lower).reshape(shape)
+    mixed = sums.take(lower, axis) * (1 - weight) + sums.take(lower + 1, axis) * weight
+    outside = (places < -1e-6) | (places > last + 1e-6)
+    return np.where(outside.reshape(shape), np.nan, mixed)
+
+
+def _distance(cells: Cells, known: Cells) -> float:
+    """Mean difference over the cells that are not NaN."""
+    inside = np.isfinite(cells).all(-1)
+    return float(np.abs(cells - known)[inside].mean()) if inside.mean() >= MIN_CELLS else np.inf
