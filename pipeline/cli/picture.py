@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pipeline.cli.options import RECIPE, argument, command
-from pipeline.cli.store_picture import SHEET
+from pipeline.cli.store_show import SHEET
 from pipeline.core.errors import CacheError
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import find_recipe, load_students, run_paths

@@ -1,16 +1,42 @@
 """``ldp store show``: draw a stored view with its regions and the teacher's edge distributions."""
 
 import argparse
+import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from pipeline.cli.options import argument, command
 from pipeline.cli.store_info import STORE, find_store
-from pipeline.cli.store_picture import draw_view
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import RunPaths
-from pipeline.report.shown_views import read_pixels, show_view
+from pipeline.core.progress import counted
+from pipeline.report.drawing import (
+    MAX_BOXES,
+    class_color,
+    count_regions,
+    draw_box,
+    draw_crop,
+    draw_edge,
+    draw_labels,
+    draw_pixels,
+    draw_regions,
+    draw_teacher,
+    opacity,
+)
+from pipeline.report.edge_examples import EdgeExample, edge_examples
+from pipeline.report.shown_views import ShownView, read_pixels, show_view
+from pipeline.report.style import MUTED, STYLE, TEACHER, TRUTH, VALUABLE
 from pipeline.store.reader.reader import TargetStore
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.types import ViewKey
@@ -19,6 +45,28 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 MAX_NAMED = 8
 """Image ids that an error names, the nearest ones."""
+
+POINTS_PER_INCH = 72
+PNG_DPI = 110
+MAX_OBJECTS = 4
+"""Objects whose edge distributions are drawn."""
+
+VIEW_WIDTH, VIEW_HEIGHT, LEVELS_WIDTH, MAX_LEVELS_HEIGHT = 7.2, 7.2, 6.2, 9.0
+OBJECT_HEIGHT, HEAD_HEIGHT, TITLE_HEIGHT, AXIS_HEIGHT = 1.75, 1.1, 0.5, 0.4
+"""Inches. The view fits into ``VIEW_WIDTH`` x ``VIEW_HEIGHT``; the head counts the legend in."""
+
+SHEET: Final[Any] = {
+    **STYLE,
+    "font.size": 9.5,
+    "axes.titlesize": 10.0,
+    "axes.titlepad": 6.0,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.1,
+}
+"""What differs from the page's charts: all is on one sheet."""
 
 logger = logging.getLogger(__name__)
 
@@ -112,3 +160,124 @@ def find_image(image_id: int, given: Path | None, manifest: Manifest | None) -> 
             "give the file itself"
         )
     return found
+
+
+def draw_view(view: ShownView) -> bytes:
+    """The picture as a PNG file."""
+    examples, kept = choose_objects(view), len(view.stored.view.points) > 0
+    columns = 2 if _levels_height(view, 2) <= MAX_LEVELS_HEIGHT else 3
+    view_height = view.size_hw[0] * _scale(view) / POINTS_PER_INCH + TITLE_HEIGHT
+    heights = [max(view_height, _levels_height(view, columns) if kept else 0.0)]
+    heights += [OBJECT_HEIGHT * len(examples) + AXIS_HEIGHT] if examples else []
+    with mpl.rc_context(SHEET):
+        size = VIEW_WIDTH + LEVELS_WIDTH, HEAD_HEIGHT + sum(heights)
+        figure = Figure(figsize=size, layout="constrained")
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
+        left, right = parts[0].subfigures(1, 2, width_ratios=(VIEW_WIDTH, LEVELS_WIDTH))
+        _draw_whole(left, view, examples)
+        if kept:
+            _draw_levels(right, view, columns)
+        if examples:
+            _draw_objects(parts[1], examples)
+        figure.suptitle(_title(view), x=0.01, ha="left", fontsize=13)
+        figure.legend(handles=_legend(), loc="outside lower left", ncols=4, frameon=False)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return content.getvalue()
+
+
+def choose_objects(view: ShownView) -> list[EdgeExample]:
+    """Objects with points in the main region, spread from the largest to the smallest; from left to right."""
+    examples = edge_examples(view)
+    by_size = sorted(examples, key=lambda example: -np.prod(example.box_xyxy[2:] - example.box_xyxy[:2]))
+    places = np.linspace(0, len(by_size) - 1, min(MAX_OBJECTS, len(by_size))).round().astype(int)
+    return sorted((by_size[place] for place in places), key=lambda example: float(example.box_xyxy[0]))
+
+
+def _scale(view: ShownView) -> float:
+    """Typographic points of a pixel of the large picture."""
+    height, width = view.size_hw
+    return POINTS_PER_INCH * min(VIEW_WIDTH / width, VIEW_HEIGHT / height)
+
+
+def _levels_height(view: ShownView, columns: int) -> float:
+    """Inches of all levels, ``columns`` side by side."""
+    height, width = view.size_hw
+    rows = -(-len(view.level_strides) // columns)
+    return rows * (LEVELS_WIDTH / columns * height / width + TITLE_HEIGHT)
+
+
+def _title(view: ShownView) -> str:
+    labeled = view.stored.view
+    (height, width), points = view.size_hw, labeled.points
+    kept = (
+        f"{counted(len(points), 'kept point')}: {points.main_count:,} in the main region, "
+        f"{np.count_nonzero(points.valuable_weight):,} in the valuable region"
+        if len(points)
+        else "no point is kept"
+    )
+    number, boxes = labeled.key.view, len(labeled.labels)
+    size = f"{width} x {height} px, {boxes} {'box' if boxes == 1 else 'boxes'}"
+    return f"{view.title}, view {number}: {size}; {kept}"
+
+
+def _legend() -> list[Artist]:
+    def line(label: str, **look: Any) -> Line2D:
+        return Line2D([], [], label=label, **look)
+
+    return [
+        line("ground truth, a color an object", color=MUTED, linewidth=1.8),
+        line("main-region point", color=MUTED, marker="o", linestyle="", markersize=5),
+        *(
+            Patch(facecolor=VALUABLE, alpha=opacity(weight), label=f"valuable, weight {text}")
+            for weight, text in ((0.1, "0.1"), (0.3, "0.3"), (0.5, "0.5 and more"))
+        ),
+        line("teacher: point, box", color=TEACHER, linestyle="--", marker="+", markersize=9),
+        line("true distance", color=TRUTH, linewidth=1.6, linestyle="--"),
+    ]
+
+
+def _draw_whole(part: SubFigure, view: ShownView, examples: Sequence[EdgeExample]) -> None:
+    axes, labeled = part.subplots(), view.stored.view
+    draw_pixels(axes, view.pixels)
+    for box, corners in enumerate(labeled.boxes_xyxy.tolist()):
+        draw_box(axes, corners, class_color(box))
+    for example in examples:
+        draw_teacher(axes, example)
+    # The shown objects come first: their labels always have room.
+    letters = {example.box: letter for letter, example in zip(ascii_uppercase, examples, strict=False)}
+    others = [box for box in range(len(labeled.labels)) if box not in letters]
+    labelled = [*letters, *(others if len(labeled.labels) <= MAX_BOXES else [])]
+    names = [view.class_names[int(labeled.labels[box])] for box in labelled]
+    texts = [f"{letters.get(box, '')} {name}".strip() for box, name in zip(labelled, names, strict=True)]
+    draw_labels(
+        axes, labeled.boxes_xyxy[labelled], [class_color(box) for box in labelled], texts, _scale(view)
+    )
+    axes.set_title("ground truth, and what the teacher predicts" if examples else "the view")
+    axes.set_anchor("NW")
+
+
+def _draw_levels(part: SubFigure, view: ShownView, columns: int) -> None:
+    levels = len(view.level_strides)
+    scale = LEVELS_WIDTH / columns * POINTS_PER_INCH / view.size_hw[1]
+    panels = part.subplots(-(-levels // columns), columns, squeeze=False).ravel()
+    for level, axes in enumerate(panels[:levels]):
+        draw_regions(axes, view, level, scale)
+        main, valuable = count_regions(view, level)
+        kept = f"{main:,} main, {valuable:,} valuable" if main or valuable else "nothing kept"
+        axes.set_title(f"P{level + 3}, stride {view.level_strides[level]}\n{kept}")
+        axes.set_anchor("NW")
+    for axes in panels[levels:]:
+        axes.set_axis_off()
+
+
+def _draw_objects(part: SubFigure, examples: Sequence[EdgeExample]) -> None:
+    """A row an object: its surroundings, and the four distributions."""
+    grid = part.subplots(len(examples), 5, squeeze=False, width_ratios=(1.0, 1.6, 1.6, 1.6, 1.6))
+    for letter, example, row in zip(ascii_uppercase, examples, grid, strict=False):
+        draw_crop(row[0], example)
+        row[0].set_title(f"{letter} {example.class_name} {example.score:.2f}, {example.level}")
+        for edge, axes in enumerate(row[1:]):
+            draw_edge(axes, example, edge, [])
+    for axes in grid[-1, 1:]:
+        axes.set_xlabel("distance from the point, strides")

@@ -1,6 +1,7 @@
 """What a store holds, in numbers: sums that its writer recorded, its tables, and a sample of its views."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ PARTS = {
     layout.EDGE_CODES: "edge distributions",
     layout.REGION: "points and weights",
     layout.CLS_CODES: "class logits",
+    layout.DENSE_CLASSES: "dense classes",
+    layout.DENSE_BOXES: "dense boxes",
 }
 """The large arrays in words."""
 TABLES = "tables, metadata"
@@ -156,7 +159,7 @@ def count_positions(padded_hw: NDArray[np.int32], pyramid: Pyramid) -> NDArray[n
 
 def bytes_by_part(attributes: Mapping[str, Any]) -> dict[str, int]:
     """Recorded bytes of the large arrays, and of all the rest together; the largest first."""
-    parts = dict.fromkeys([*PARTS.values(), TABLES], 0)
+    parts: Counter[str] = Counter()
     for file in recorded_files(attributes):
         parts[PARTS.get(file.name.partition("/c/")[0], TABLES)] += file.digest.size
-    return dict(sorted(parts.items(), key=lambda item: -item[1]))
+    return dict(parts.most_common())
