@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,34 +64,27 @@ def list_leftovers(scratch: Path, temporary: Path | None = None) -> list[Leftove
         scratch: Where stages keep unfinished work.
         temporary: The system's folder for temporary files, if not its own default.
     """
-    root = temporary or Path(tempfile.gettempdir())
-    return sorted([*_in_scratch(scratch), *_temporary(root)], key=lambda leftover: -leftover.bytes)
-
-
-def _in_scratch(scratch: Path) -> Iterator[Leftover]:
-    for path in _folders(scratch):
+    found = []
+    for path in _folders(scratch, "*"):
         if STORE_NAME.fullmatch(path.name):
-            yield _measure(path, _describe_store(path))
+            found.append(_measure(path, _describe_store(path)))
         elif path.name == "seeds":
             runs = len(list(path.glob("*.json")))
-            yield _measure(path, f"{runs} finished runs of ldp seeds", "else they would be trained again")
-    for path in _folders(scratch / "training"):
-        yield _measure(path, f"unfinished training of {path.name.rpartition('-')[0]}")
+            found.append(
+                _measure(path, f"{runs} finished runs of ldp seeds", "else they would be trained again")
+            )
+    for path in _folders(scratch / "training", "*"):
+        found.append(_measure(path, f"unfinished training of {path.name.rpartition('-')[0]}"))
+    for path in _folders(temporary or Path(tempfile.gettempdir()), TEMPORARY):
+        leftover = _measure(path, "a rehearsal or measurement", "it may be running")
+        if time.time() - leftover.written > IDLE_SECONDS:
+            leftover = replace(leftover, what=f"{leftover.what} that was killed", kept=None)
+        found.append(leftover)
+    return sorted(found, key=lambda leftover: -leftover.bytes)
 
 
-def _temporary(root: Path) -> Iterator[Leftover]:
-    for path in sorted(root.glob(TEMPORARY)):
-        if path.is_dir() and not path.is_symlink():
-            leftover = _measure(path, "a rehearsal or measurement", "it may be running")
-            if time.time() - leftover.written > IDLE_SECONDS:
-                leftover = replace(leftover, what=f"{leftover.what} that was killed", kept=None)
-            yield leftover
-
-
-def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+def _folders(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_dir() and not path.is_symlink())
 
 
 def _describe_store(path: Path) -> str:

@@ -43,8 +43,6 @@ TERM_NAMES = {
     "loss_bckd_cls": "BCKD, classes",
     "loss_bckd_box": "BCKD, boxes",
     "loss_kd": "class KD, main region",
-    "loss_bckd_cls": "BCKD, classes",
-    "loss_bckd_box": "BCKD, boxes",
     "loss": "total",
 }
 """Loss terms in words; an unknown one keeps its name."""
