@@ -73,14 +73,14 @@ def assign_atss(anchors_xyxy: Tensor, candidates: Tensor, boxes_xyxy: Tensor) ->
     anchors = anchors_xyxy[candidates]
     iou = box_iou(anchors, boxes_xyxy)
     thresholds = iou.mean(dim=0) + iou.std(dim=0)
-    positive = (iou >= thresholds) & _inside((anchors[..., :2] + anchors[..., 2:]) / 2, boxes_xyxy)
+    positive = (iou >= thresholds) & inside_boxes((anchors[..., :2] + anchors[..., 2:]) / 2, boxes_xyxy)
     positions, rows = candidates[positive].unique(return_inverse=True)  # type: ignore[no-untyped-call]
     gt_index[positions] = _best_boxes(iou, positive, rows, len(positions))
     return Assignment(gt_index=gt_index, thresholds=thresholds)
 
 
-def _inside(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
-    """``BoolTensor[K, G]``: points ``Tensor[K, G, 2]`` lie in their box by more than the margin."""
+def inside_boxes(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
+    """``BoolTensor[...]``: points ``Tensor[..., 2]`` are in boxes ``Tensor[..., 4]``, by a margin."""
     to_upper_left = points - boxes_xyxy[:, :2]
     to_lower_right = boxes_xyxy[:, 2:] - points
     return torch.cat([to_upper_left, to_lower_right], dim=-1).amin(dim=-1) > INSIDE_MARGIN_PX

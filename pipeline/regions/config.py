@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from pipeline.core.config import Section, Share
 
-Vlr = Literal["released", "paper"]
-"""As the LD repository computes the region (the published numbers), or as the paper writes it."""
+Vlr = Literal["released", "paper", "inside"]
+"""As the LD repository computes the region (the published numbers), as the paper writes it, or all points in
+a box: for students whose assigner may choose any of them."""
 
 
 class RegionsConfig(Section, frozen=True, kw_only=True):

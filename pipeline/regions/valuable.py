@@ -4,12 +4,14 @@ Source: Zheng et al., "Localization Distillation for Dense Object Detection", CV
 repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from pipeline.regions.atss import assign_atss, nearest_candidates
+from pipeline.regions.atss import assign_atss, inside_boxes, nearest_candidates
 from pipeline.regions.candidate_pairs import CandidatePairs, candidate_pairs
-from pipeline.regions.config import RegionsConfig, Vlr
+from pipeline.regions.config import RegionsConfig
 from pipeline.views.box_ops import EPSILON, box_areas, box_intersection, box_iou
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import KeptPoints
@@ -32,7 +34,7 @@ def center_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
     return across.add_(down).div_(4).div_(diagonal.clamp_(min=EPSILON))
 
 
-def vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, vlr: Vlr) -> Tensor:
+def vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, vlr: Literal["released", "paper"]) -> Tensor:
     """The overlap ``D`` that bounds the valuable localization region, ``Tensor[...]``.
 
     ``paper``: ``IoU - d^2/c^2`` (LD paper, CVPR 2022, section 3.3). ``released``: the LD repository's
@@ -53,7 +55,8 @@ def valuable_weights(
     """VLR weights: the largest IoU over the boxes whose region holds the cell, 0 where there is none.
 
     A cell is in the region of a box if ``vlr_gamma * t <= D < t``, with ATSS's threshold ``t`` of the box and
-    ``D`` of :func:`vlr_overlap`. A cell can be in the main region too.
+    ``D`` of :func:`vlr_overlap`; with ``vlr: inside``, if its point is in the box, as all of the main region
+    are. A cell can be in the main region too.
 
     Args:
         anchors_xyxy: ``Tensor[N, 4]`` px.
@@ -67,8 +70,11 @@ def valuable_weights(
     """
     anchors = anchors_xyxy.index_select(0, pairs.position)
     boxes, upper = boxes_xyxy.index_select(0, pairs.box), thresholds.index_select(0, pairs.box)
-    distance = vlr_overlap(anchors, boxes, regions.vlr)
-    inside = (distance >= regions.vlr_gamma * upper) & (distance < upper)
+    if regions.vlr == "inside":
+        inside = inside_boxes((anchors[:, :2] + anchors[:, 2:]) / 2, boxes)
+    else:
+        distance = vlr_overlap(anchors, boxes, regions.vlr)
+        inside = (distance >= regions.vlr_gamma * upper) & (distance < upper)
     weights = torch.where(inside, box_iou(anchors, boxes), 0.0)
     return anchors_xyxy.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, pairs.position, weights, "amax")
 

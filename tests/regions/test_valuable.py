@@ -115,3 +115,32 @@ def test_the_definitions_keep_different_levels_of_the_same_image() -> None:
 def test_without_boxes_no_point_is_kept() -> None:
     found = find_regions(PYRAMID.grid((96, 128)), torch.zeros(0, 4), RegionsConfig())
     assert [len(values) for values in (found.level, found.position, found.main_gt)] == [0, 0, 0]
+
+
+def test_inside_keeps_every_point_in_a_box_and_no_other() -> None:
+    boxes = [[3.0, 2.0, 61.0, 40.5], [16.0, 16.0, 17.0, 90.0], [70.0, 70.0, 71.0, 71.0]]
+    grid = PYRAMID.grid((96, 96))
+    kept = find_regions(grid, torch.tensor(boxes), RegionsConfig(vlr="inside"))
+    expected = {
+        (level, row * cells + column)
+        for level, (stride, cells) in enumerate(((8, 12), (16, 6)))
+        for row in range(cells)
+        for column in range(cells)
+        if any(
+            min(column * stride - x1, row * stride - y1, x2 - column * stride, y2 - row * stride) > 0.01
+            for x1, y1, x2, y2 in boxes
+        )
+    }
+    assert set(zip(kept.level.tolist(), kept.position.tolist(), strict=True)) == expected
+    assert (kept.valuable_weight > 0).all()
+    assert kept.main_count > 0
+
+
+def test_the_weight_inside_is_the_largest_iou_of_the_boxes_around_the_point() -> None:
+    """The anchor of (8, 8) on stride 8 is 64 px wide; IoUs 1600 / 4096 and 1600 / (4096 + 10000 - 1600)."""
+    boxes = torch.tensor([[0.0, 0.0, 40.0, 40.0], [0.0, 0.0, 100.0, 100.0]])
+    kept = find_regions(PYRAMID.grid((96, 96)), boxes[:1], RegionsConfig(vlr="inside"))
+    place = kept.position.tolist().index(13)
+    assert kept.valuable_weight[place] == pytest.approx(1600 / 4096)
+    both = find_regions(PYRAMID.grid((96, 96)), boxes, RegionsConfig(vlr="inside"))
+    assert both.valuable_weight[both.position.tolist().index(13)] == pytest.approx(1600 / 4096)
