@@ -14,16 +14,22 @@ from pipeline.fidelity.dense import DenseFidelity, measure_dense, require_dense_
 CONFIG = FidelityConfig(temperature=10, cls_temperature=2)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the images lie, and each store is written once."""
+    return tmp_path_factory.mktemp("stores")
+
+
 def fidelity_of(folder: Path, floor: float, live_seed: int = 0) -> DenseFidelity:
     plan, store = (
         small_plan(folder, IMAGES),
-        store_of(folder / f"{floor}", QUANTIZED, dense=DensePrecision(floor=floor)),
+        store_of(folder, QUANTIZED, dense=DensePrecision(floor=floor)),
     )
     return measure_dense(store, plan, small_teacher(plan.manifest, live_seed), 0, store.keys)
 
 
-def test_a_lossless_part_has_no_error(tmp_path: Path) -> None:
-    fidelity = fidelity_of(tmp_path, 0)
+def test_a_lossless_part_has_no_error(folder: Path) -> None:
+    fidelity = fidelity_of(folder, 0)
     for name in ("cls_loss", "box_loss", "cls_last_layer", "box_last_layer"):
         assert getattr(fidelity, f"bckd_{name}_error") < 1e-4
     # A last bit flips the sign where student and teacher agree to it.
@@ -31,8 +37,8 @@ def test_a_lossless_part_has_no_error(tmp_path: Path) -> None:
     assert fidelity.box_share_below_floor == 0
 
 
-def test_errors_grow_with_the_floor_and_are_refused(tmp_path: Path) -> None:
-    fine, coarse = (fidelity_of(tmp_path, floor) for floor in (0.005, 0.45))
+def test_errors_grow_with_the_floor_and_are_refused(folder: Path) -> None:
+    fine, coarse = (fidelity_of(folder, floor) for floor in (0.005, 0.45))
     require_dense_bounds(fine, CONFIG)
     assert 0 < fine.bckd_cls_last_layer_error < coarse.bckd_cls_last_layer_error
     assert fine.bckd_cls_last_layer_error < fine.bckd_cls_gradient_error
@@ -41,6 +47,6 @@ def test_errors_grow_with_the_floor_and_are_refused(tmp_path: Path) -> None:
         require_dense_bounds(coarse, CONFIG)
 
 
-def test_another_teacher_is_refused(tmp_path: Path) -> None:
+def test_another_teacher_is_refused(folder: Path) -> None:
     with pytest.raises(CacheError, match="bckd_cls_loss_error"):
-        require_dense_bounds(fidelity_of(tmp_path, 0.005, live_seed=1), CONFIG)
+        require_dense_bounds(fidelity_of(folder, 0.005, live_seed=1), CONFIG)

@@ -51,7 +51,7 @@ def store_of(
 ) -> TargetStore:
     """A store of a few images, written at the first call."""
     plan = plan or small_plan(folder, IMAGES)
-    kind = f"{'lossless' if precision.lossless else 'quantized'}{'_dense' if dense else ''}"
+    kind = f"{'lossless' if precision.lossless else 'quantized'}{f'_{dense.floor}' if dense else ''}"
     output = folder / f"{kind}_{teacher_seed}.zarr"
     if not output.exists():
         write_store(

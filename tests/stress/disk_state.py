@@ -10,7 +10,7 @@ from typing import Any
 
 from workspace import Run
 
-OUTPUT = Path("runs/smoke/cache/targets.zarr")
+OUTPUT = Path("runs/stress/cache/targets.zarr")
 SCRATCH = Path("scratch")
 RECORDS = "partitions"
 STORE = "store.zarr"

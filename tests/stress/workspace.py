@@ -145,6 +145,7 @@ def _is_stage(entry: Path) -> bool:
 def params_of(partitions: int) -> Params:
     """Parameters of a store with so many partitions, and with dense arrays."""
     params = small_params(partitions, VIEWS_PER_PARTITION, VIEWS_AN_IMAGE)
+    params["name"] = "stress"  # recipes/smoke is in the workspace, too
     params["cache_teacher"]["dense"] = {"floor": 0.005}
     return params
 

@@ -1,6 +1,7 @@
 """A store that also holds the teacher at every position: from the network to the reader."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,12 @@ DENSE = DensePrecision(floor=0.005)
 EXACT = DensePrecision(floor=0)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the images lie, and each store is written once; none is changed."""
+    return tmp_path_factory.mktemp("stores")
+
+
 def live(
     plan: ViewSet, store: TargetStore
 ) -> dict[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -42,9 +49,9 @@ def live(
     return outputs
 
 
-def test_scores_and_distances_are_the_teachers_to_a_step(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path, 8)
-    store = store_of(tmp_path, QUANTIZED, dense=DENSE)
+def test_scores_and_distances_are_the_teachers_to_a_step(folder: Path) -> None:
+    plan = small_plan(folder, 8)
+    store = store_of(folder, QUANTIZED, dense=DENSE)
     total, entries = 0.0, 0
     for key, (logits, distances) in live(plan, store).items():
         dense = store.read_dense(key)
@@ -61,17 +68,17 @@ def test_scores_and_distances_are_the_teachers_to_a_step(tmp_path: Path) -> None
     assert recorded["tail_log_odds"] == pytest.approx(total / entries, abs=1e-3)
 
 
-def test_a_lossless_part_is_the_teachers_own(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path, 8)
-    store = store_of(tmp_path, QUANTIZED, dense=EXACT)
+def test_a_lossless_part_is_the_teachers_own(folder: Path) -> None:
+    plan = small_plan(folder, 8)
+    store = store_of(folder, QUANTIZED, dense=EXACT)
     for key, (logits, distances) in live(plan, store).items():
         dense = store.read_dense(key)
         np.testing.assert_allclose(dense.classes, logits, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(dense.distances, distances, rtol=1e-4, atol=1e-4)
 
 
-def test_a_decoder_written_from_the_description_alone_equals_the_reader(tmp_path: Path) -> None:
-    store = store_of(tmp_path, QUANTIZED, dense=DENSE)
+def test_a_decoder_written_from_the_description_alone_equals_the_reader(folder: Path) -> None:
+    store = store_of(folder, QUANTIZED, dense=DENSE)
     attributes = read_attributes(store.path)
     (rule,) = re.findall(r"higher by \(([^:]+):", attributes["quantizer"])
     (floor,) = re.findall(r"log\(([.\d]+) / ", attributes["quantizer"])
@@ -95,8 +102,8 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(tmp_path
         row += rows
 
 
-def test_a_run_that_died_continues_to_the_same_bytes_whatever_the_order(tmp_path: Path) -> None:
-    plan, whole = small_plan(tmp_path, 8), store_of(tmp_path, QUANTIZED, dense=DENSE)
+def test_a_run_that_died_continues_to_the_same_bytes_whatever_the_order(folder: Path, tmp_path: Path) -> None:
+    plan, whole = small_plan(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
     layout = small_store_plan(plan, QUANTIZED, "w0", dense=DENSE)
     for partitions in ([2], [3, 0, 1]):
         writer.init(tmp_path / "scratch", layout.schema, layout.table)
@@ -105,11 +112,9 @@ def test_a_run_that_died_continues_to_the_same_bytes_whatever_the_order(tmp_path
     assert content_of(tmp_path / "again.zarr") == content_of(whole.path)
 
 
-def test_all_else_is_as_in_a_store_without_it(tmp_path: Path) -> None:
+def test_all_else_is_as_in_a_store_without_it(folder: Path) -> None:
     """But for the attributes, which say what is there."""
-    with_dense, without = (
-        content_of(store_of(tmp_path, QUANTIZED, dense=each).path) for each in (DENSE, None)
-    )
+    with_dense, without = (content_of(store_of(folder, QUANTIZED, dense=each).path) for each in (DENSE, None))
     shared = {name: content for name, content in with_dense.items() if not name.startswith("dense")}
     assert shared.keys() == without.keys()
     assert {name for name in shared if shared[name] != without[name]} == {"zarr.json"}
@@ -117,8 +122,9 @@ def test_all_else_is_as_in_a_store_without_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("array", ["dense/cls_codes", "dense/box_codes"])
-def test_damage_is_found_before_a_wrong_number_gets_out(tmp_path: Path, array: str) -> None:
-    store = store_of(tmp_path, QUANTIZED, dense=DENSE)
+def test_damage_is_found_before_a_wrong_number_gets_out(folder: Path, tmp_path: Path, array: str) -> None:
+    whole = store_of(folder, QUANTIZED, dense=DENSE)
+    store = TargetStore.open(shutil.copytree(whole.path, tmp_path / "copy.zarr"))
     for offset in range(0, (store.path / array / "c/1/0").stat().st_size, 997):
         flip_bit(store.path / array / "c/1/0", offset)
         (problem,) = verify(store.path, lambda _done, _total: None)
@@ -137,8 +143,8 @@ def test_damage_is_found_before_a_wrong_number_gets_out(tmp_path: Path, array: s
     )
 
 
-def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
+def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(folder: Path) -> None:
+    plan = small_plan(folder)
     teacher = small_teacher(plan.manifest, dense=DENSE)
     (view,) = plan.in_rows(slice(1))
     raw = teacher.outputs(teacher.decode([view]).images)
@@ -150,8 +156,8 @@ def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(tmp_path: Pat
         dense_outputs(raw, [view], DENSE)
 
 
-def test_the_estimate_is_a_bound(tmp_path: Path) -> None:
-    plan, store = small_plan(tmp_path, 8), store_of(tmp_path, QUANTIZED, dense=DENSE)
+def test_the_estimate_is_a_bound(folder: Path) -> None:
+    plan, store = small_plan(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
     layout = small_store_plan(plan, QUANTIZED, "w0", dense=DENSE)
     probed = probe_dense(small_teacher(plan.manifest, dense=DENSE).run, plan, layout.schema)
     assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table, probed) <= 1
