@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.dense import probe_dense
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
-from pipeline.teacher.run import fill_store, layout_store, require_disk
+from pipeline.teacher.run import fill_store, layout_store, require_disk, scratch_folder
 from pipeline.teacher.times import PartitionTimes
 from pipeline.views.manifest import read_split
 
@@ -47,6 +48,9 @@ def main() -> None:
     with os_errors_as_output_error(SCRATCH):
         SCRATCH.mkdir(exist_ok=True)
     require_disk(layout, SCRATCH)
+    if not scratch_folder(layout, SCRATCH).exists():  # a store that was begun has passed
+        # By name, as in ``stage_arguments``: what may refuse a precision changes no byte of a store.
+        import_module("pipeline.cost.precision").probe_precision(setup, params)
     times, seconds = timed_call(
         fill_store, layout, engine, scratch_root=SCRATCH, output=folder.store, progress=_show_partitions
     )

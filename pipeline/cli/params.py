@@ -80,7 +80,8 @@ def check_machine(recipe: Recipe) -> None:
                 if not part.exists():
                     raise ConfigError(
                         f"{recipe.path}: prepare_data.coco: expected {part}, but there is none; link the "
-                        f"dataset's folder there (ln -s FOLDER {root}), or name another"
+                        f"dataset's folder there (ln -s FOLDER {root}), name another, or give dvc "
+                        "--allow-missing where all that is made from it has been pulled"
                     )
     source = Path(recipe.teacher.source)
     if recipe.teacher.train is None and not source.exists() and not source.is_relative_to(RUNS):
@@ -88,6 +89,8 @@ def check_machine(recipe: Recipe) -> None:
             f"{recipe.path}: prepare_teacher.source: expected {source}, but there is none; "
             "`ldp teacher import` makes it from a published checkpoint"
         )
+    if recipe.onnx and not Path(recipe.onnx.file).is_file():
+        raise ConfigError(f"{source}: file: expected an ONNX file at {recipe.onnx.file}, but there is none")
 
 
 def read_recipe(path: Path) -> Recipe:

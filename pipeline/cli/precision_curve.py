@@ -8,12 +8,11 @@ from msgspec.structs import replace
 
 from pipeline.codec.edges import EDGES
 from pipeline.codec.precision import Precision
+from pipeline.cost.precision import LOSSLESS, encoded_sizes, sample_schema
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.fidelity import PointLogits, dequantize_rows, measure_loss_errors
 from pipeline.fidelity.loss_error import LossError
-from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, StoreSchema, sharded_specs
-from pipeline.store.format.table import ViewIndex, make_schema
-from pipeline.store.writer.arrays import encode_shard
+from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, StoreSchema
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
 from pipeline.views.types import LabeledView, SoftTargets
 
@@ -22,7 +21,6 @@ Progress = Callable[[Iterable[T], int, str], Iterable[T]]
 
 EDGE_STEPS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.4, 0.8)
 """Logits; from a quarter of the default to about 3 bits a logit."""
-LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
 USUAL = Precision(edge_step=0.04, max_step_factor=8.0, cls_step=0.05)
 """The COCO recipes' own; the curve's cap and ratio of steps where the configured precision is lossless."""
 
@@ -69,34 +67,16 @@ def measure_curve(
     exact = PointLogits.joined(sample.views, sample.targets)
     student = PointLogits.joined(sample.views, sample.student) if sample.student else None
     for precision in progress(precisions, len(precisions), "fidelity"):
-        schema = _schema(sample, precision)
+        schema = sample_schema(sample.views, sample.targets, sample.strides, precision)
         rows = quantize_partition(schema, sample.views, sample.targets)
         edges, classes = measure_loss_errors(exact, dequantize_rows(schema, rows), student, settings)
         yield _curve_point(schema, rows, edges, classes)
 
 
-def _schema(sample: Sample, precision: Precision) -> StoreSchema:
-    """A store that holds the sample as its only partition."""
-    soft = sample.targets[0]
-    return make_schema(
-        ViewIndex.from_views(sample.views),
-        bins=soft.edge_logits.shape[-1],
-        num_classes=soft.cls_logits.shape[-1],
-        strides=sample.strides,
-        precision=precision,
-        views_per_partition=len(sample.views),
-        fingerprint={},
-        provenance={},
-    )
-
-
 def _curve_point(
     schema: StoreSchema, rows: PartitionRows, edges: LossError, classes: LossError
 ) -> CurvePoint:
-    sizes = {
-        spec.path: len(encode_shard(spec, rows.arrays[spec.path])) if len(rows.arrays[spec.path]) else 0
-        for spec in sharded_specs(schema)
-    }
+    sizes = encoded_sizes(schema, rows)
     points, main = rows.statistics.points, rows.statistics.main_points
     return CurvePoint(
         precision=schema.precision,

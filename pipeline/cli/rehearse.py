@@ -163,6 +163,8 @@ def outcome(stage: str, run: RunPaths) -> str:
     """What a stage, such as ``train_student ld``, has left in a run's folder, in a few figures."""
     kind, _, name = stage.partition(" ")
     match kind:
+        case "check_recipe":
+            return "nothing is missing"
         case "prepare_data":
             return ", ".join(f"{count_images(run.manifest(split))} {split} images" for split in SPLITS)
         case "prepare_teacher" | "train_student":

@@ -71,7 +71,15 @@ def workers(training_processes: int = 1) -> int:
 
 
 def dataset_root(root: str) -> str:
-    """Where a dataset lies on this machine; a path that is not ``datasets/...`` means itself."""
+    """Where a dataset lies on this machine: in ``LDP_DATASETS``, here, or in the main tree."""
     first, *rest = Path(root).parts or (root,)
     datasets = Environment.read().datasets
-    return str(Path(datasets, *rest)) if datasets and first == DATASETS else root
+    if datasets and first == DATASETS:
+        return str(Path(datasets, *rest))
+    elsewhere = main_tree() / root
+    return str(elsewhere) if elsewhere.exists() and not Path(root).exists() else root
+
+
+def main_tree() -> Path:
+    """The repository in which DVC was started: a queued experiment runs in a folder below its ``.dvc``."""
+    return Path(os.environ.get("DVC_ROOT", ".")).absolute()

@@ -5,6 +5,7 @@ students have names of their own below it.
 """
 
 import re
+import sys
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -27,6 +28,8 @@ SCRATCH = Path("scratch")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 """What DVC takes as part of a stage's name, and every file system as that of a folder."""
 
+STAGES = "dvc.yaml"
+
 TEACHER = "teacher"
 """The name under which the teacher is evaluated, beside the students."""
 
@@ -36,6 +39,8 @@ class RunPaths:
 
     def __init__(self, root: Path) -> None:
         self.root: Final = root
+        self.checked: Final = root / "checked"
+        """What ``check_recipe`` leaves, for DVC's eyes alone."""
         self.teacher: Final = root / "teacher"
         """Folder of the teacher's training."""
         self.teacher_weights: Final = self.teacher / "model" / "teacher.safetensors"
@@ -103,6 +108,23 @@ def find_recipe(given: str) -> Path:
         known = ", ".join(map(str, names))
         raise ConfigError(f"recipe: expected a name ({known}), a folder or a file, but got {given!r}")
     return names[given]
+
+
+def in_its_recipe(message: str) -> str:
+    """Let the commands of DVC that a message advises name the recipe that it, or the command line, is about.
+
+    ``dvc pull`` without a file fails while any recipe has never run.
+    """
+    named = re.search(rf"\b(?:{RUNS}|{RECIPES})/([\w-]+)/", f"{message} {' '.join(sys.argv)}")
+    stages = RECIPES / named[1] / STAGES if named else Path()
+
+    def qualify(command: re.Match[str]) -> str:
+        action, stage = command.groups()
+        if stages.is_file():
+            return f"`dvc {action} {stages}:{stage}`" if stage else f"`dvc {action} {stages}`"
+        return f"`dvc {action} {STAGES}`" if action == "pull" else command[0]
+
+    return re.sub(r"`dvc ((?:repro|pull|commit)(?: -[\w-]+)*) ?(\w*)`", qualify, message)
 
 
 def run_paths(params: Path = PARAMS) -> RunPaths:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.core.config import PARAMS
 from pipeline.core.environment import Environment
 from pipeline.core.errors import PipelineError
+from pipeline.core.paths import in_its_recipe
 
 
 def run_stage(main: Callable[[], None]) -> None:
@@ -20,7 +21,7 @@ def run_stage(main: Callable[[], None]) -> None:
     except (PipelineError, OSError) as error:
         # A full disk or a missing permission names its file; LDP_LOG=DEBUG shows where it happened.
         logging.getLogger(__name__).debug("where it happened:", exc_info=True)
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_its_recipe(str(error))}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -141,9 +141,15 @@ def passes(
     schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
 ) -> bool:
     """Whether outputs keep the bounds when they are quantized as ``schema`` has it."""
-    rows = quantize_partition(schema, views, live)
-    exact, approximate = PointLogits.joined(views, live), dequantize_rows(schema, rows)
-    return exceeded_bound(_compare(len(views), exact, approximate, config), config) is None
+    return exceeded_bound(measure_quantization(schema, views, live, config), config) is None
+
+
+def measure_quantization(
+    schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
+) -> Fidelity:
+    """What a store of ``schema`` would lose of a teacher's outputs."""
+    approximate = dequantize_rows(schema, quantize_partition(schema, views, live))
+    return _compare(len(views), PointLogits.joined(views, live), approximate, config)
 
 
 def dequantize_rows(schema: StoreSchema, rows: PartitionRows) -> "PointLogits":

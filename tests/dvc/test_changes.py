@@ -196,8 +196,8 @@ VALUES = [
     Change(
         does="the same teacher as a weights file",
         edit=bring_weights,
-        runs={"prepare_teacher"} | REPORT,
-        why="the weights are the same; its loss curve and its time, which the page shows, are gone",
+        runs={"check_recipe", "prepare_teacher"} | REPORT,
+        why="another input is looked for; the weights are the same, but its loss curve and its time are gone",
     ),
     Change(
         does="the bounds of small and large",

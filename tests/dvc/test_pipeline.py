@@ -13,7 +13,8 @@ from project import edit_params
 from recipes import LD, set_value
 
 EVERY_STAGE = {
-    *("prepare_data", "prepare_teacher", "evaluate_teacher", "cache_teacher", "verify_cache", "report"),
+    *("check_recipe", "prepare_data", "prepare_teacher", "evaluate_teacher", "cache_teacher", "verify_cache"),
+    "report",
     *(f"{stage}_student@{name}" for stage in ("train", "evaluate") for name in STUDENTS),
 }
 

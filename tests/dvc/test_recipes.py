@@ -1,101 +1,131 @@
 """Recipes lie side by side: what DVC does under one neither touches nor forgets the outputs of another."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
-from dvc_in_process import accept, opened, repro
-from project import commit, run, write_params
+from dvc_in_process import accept, repro
+from finished import Files, files_below
+from project import attempt, commit, run, stages_run, write_params
 
 from recipes import DATASET, NAME, Params, set_value, tiny_params
 
 pytestmark = pytest.mark.slow
 
-OTHER = "recipes/other/dvc.yaml"
-STORES = {name: f"runs/{name}/cache/targets.zarr/zarr.json" for name in (NAME, "other")}
+RECIPES = {NAME: "dvc.yaml", "other": "recipes/other/dvc.yaml", "third": "recipes/third/dvc.yaml"}
+"""Where DVC finds the stages of each."""
+OTHER = RECIPES["other"]
+MAX_SECONDS = 300
 
 
-def other_params() -> Params:
-    params = tiny_params("other")
-    params.update(root="../..", file="recipes/other/params.yaml")
+def recipe_params(name: str) -> Params:
+    params = tiny_params(name)
+    params.update(root="../..", file=f"recipes/{name}/params.yaml")
     return params
 
 
 @pytest.fixture(scope="module")
 def computed(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with two computed recipes, both committed."""
+    """A repository with three computed recipes, all committed, and a remote."""
     folder = tmp_path_factory.mktemp("recipes") / "project"
     shutil.copytree(finished_repository, folder, symlinks=True)
-    (folder / "recipes/other").mkdir()
-    shutil.copyfile(folder / "dvc.yaml", folder / OTHER)
-    write_params(folder / "recipes/other", other_params())
-    shutil.copytree(folder / "runs" / NAME, folder / "runs/other")
-    # Both stores differ, as those of two recipes do.
-    store = folder / "runs/other/cache/timing.json"
-    store.write_text(store.read_text() + "\n")
-    accept(folder, OTHER)
-    commit(folder, "another recipe")
+    for name in ("other", "third"):
+        (folder / "recipes" / name).mkdir()
+        shutil.copyfile(folder / "dvc.yaml", folder / RECIPES[name])
+        write_params(folder / "recipes" / name, recipe_params(name))
+        shutil.copytree(folder / "runs" / NAME, folder / "runs" / name)
+        # All stores differ, as those of recipes do.
+        timing = folder / f"runs/{name}/cache/timing.json"
+        timing.write_text(f"{timing.read_text()}\n{' ' * len(name)}")
+        accept(folder, RECIPES[name])
+    run(folder, "dvc", "remote", "add", "--default", "storage", str(folder.parent / "remote"))
+    commit(folder, "more recipes")
     return folder
 
 
 @pytest.fixture
-def both(computed: Path, tmp_path: Path) -> Path:
+def three(computed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(computed, tmp_path / "project", symlinks=True))
 
 
-def test_each_recipe_knows_what_it_has_computed(both: Path) -> None:
-    assert repro(both) == set()
-    assert repro(both, OTHER) == set()
+def outputs(folder: Path, names: list[str]) -> dict[str, Files]:
+    """What DVC keeps of recipes."""
+    below = {name: files_below(folder / "runs" / name) for name in names}
+    return {name: {path: below[name][path] for path in below[name] if path != "checked"} for name in names}
 
 
-def test_a_change_of_one_recipe_runs_nothing_of_the_other(both: Path) -> None:
-    params = other_params()
+def test_a_change_of_one_recipe_runs_nothing_of_the_others(three: Path) -> None:
+    params = recipe_params("other")
     set_value(params, ("verify_cache", "views"), 3)
-    write_params(both / "recipes/other", params)
-    assert repro(both) == set()
-    assert repro(both, OTHER) == {"verify_cache", "report"}
-    assert repro(both) == set()
+    write_params(three / "recipes/other", params)
+    assert repro(three, OTHER) == {"verify_cache", "report"}
+    assert [repro(three, target) for target in RECIPES.values()] == [set()] * 3
 
 
-@pytest.mark.parametrize("folder", [".", "recipes/other"])
-def test_checkout_under_one_recipe_leaves_the_outputs_of_the_other(both: Path, folder: str) -> None:
-    run(both / folder, "dvc", "checkout", "--allow-missing")
-    assert all((both / store).is_file() for store in STORES.values())
-
-
-def test_collecting_garbage_keeps_what_every_recipe_names(both: Path) -> None:
-    (both / ".dvc/cache/files/md5/00").mkdir(exist_ok=True)
-    garbage = both / ".dvc/cache/files/md5/00/00000000000000000000000000000a"
-    garbage.write_text("nobody's")
-    run(both, "dvc", "gc", "--workspace", "--force")
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_command_under_one_recipe_touches_the_others(three: Path, name: str) -> None:
+    target = RECIPES[name]
+    others = [other for other in RECIPES if other != name]
+    before = outputs(three, others)
+    garbage = three / ".dvc/cache/files/md5/00/00000000000000000000000000000a"
+    garbage.parent.mkdir(exist_ok=True)
+    garbage.write_text("of no recipe")
+    for command in (
+        "status",
+        "checkout --allow-missing",
+        "push",
+        "pull --allow-missing",
+        "gc --workspace --force",
+    ):
+        run((three / target).parent, "dvc", *command.split())
+        assert outputs(three, others) == before, command
     assert not garbage.exists()
-    shutil.rmtree(both / "runs")
-    with opened(both) as repo:
-        repo.checkout(allow_missing=True)
-    assert all((both / store).is_file() for store in STORES.values())
+    weight = f"{Path(target).parent}/params.yaml:students.ld.loss.ld_weight"
+    ran = run(three, "dvc", "exp", "run", "--set-param", f"{weight}=0.5", target)
+    run(three, "dvc", "exp", "run", "--queue", "--set-param", f"{weight}=2", target)
+    run(three, "dvc", "queue", "start")
+    for log in (ran, wait_for_task(three)):
+        assert stages_run(log) - {"check_recipe"} == {"train_student@ld", "evaluate_student@ld", "report"}
+    assert outputs(three, others) == before
+    shutil.rmtree(three / "runs")
+    run(three, "dvc", "checkout", "--allow-missing")
+    assert outputs(three, others) == before
 
 
-def test_a_clone_pulls_both_recipes_and_computes_nothing(both: Path, tmp_path: Path) -> None:
-    run(both, "dvc", "remote", "add", "--default", "storage", str(tmp_path / "remote"))
-    commit(both, "remote")
-    run(both, "dvc", "push")
-    run(tmp_path, "git", "clone", "--quiet", "project", "second")
-    second = tmp_path / "second"
-    shutil.copytree(both / DATASET, second / DATASET)
-    run(second, "dvc", "pull", "--allow-missing")
-    assert all((second / store).is_file() for store in STORES.values())
-    assert repro(second) == repro(second, OTHER) == set()
+def wait_for_task(folder: Path) -> str:
+    """The log of the queue's only task, once it has run."""
+    end = time.monotonic() + MAX_SECONDS
+    while "Success" not in (status := run(folder, "dvc", "queue", "status")):
+        assert "Failed" not in status, run(folder, "dvc", "queue", "logs", status.splitlines()[1].split()[0])
+        assert time.monotonic() < end, status
+        time.sleep(1)
+    return run(folder, "dvc", "queue", "logs", status.splitlines()[1].split()[0])
 
 
-def test_an_experiment_on_one_recipe_runs_its_student_alone(both: Path) -> None:
-    weight = "recipes/other/params.yaml:students.ld.loss.ld_weight=0.5"
-    output = run(both, "dvc", "exp", "run", "--set-param", weight, OTHER)
-    assert "train_student@ld" in output
-    assert "Running stage 'recipes/other/dvc.yaml:prepare_teacher" not in output
-    assert repro(both) == set()
+def test_a_clone_pulls_all_recipes_and_computes_nothing(three: Path, tmp_path: Path) -> None:
+    """Some recipes never ran and have nothing to pull: DVC is told so, or given those that did as targets."""
+    run(three, "dvc", "push")
+    before = outputs(three, list(RECIPES))
+    for number, pull in enumerate((["--allow-missing"], list(RECIPES.values()))):
+        clone = tmp_path / f"clone{number}"
+        run(tmp_path, "git", "clone", "--quiet", "project", clone.name)
+        shutil.copytree(three / DATASET, clone / DATASET)
+        run(clone, "dvc", "pull", *pull)
+        assert outputs(clone, list(RECIPES)) == before
+        assert [repro(clone, target) for target in RECIPES.values()] == [{"check_recipe"}] * 3
 
 
-def test_commands_that_look_into_commits_know_every_recipe(both: Path) -> None:
+def test_images_that_are_not_there_are_named_before_anything_runs(three: Path) -> None:
+    code, output = attempt(three, "dvc", "repro", "recipes/coco_sample/dvc.yaml")
+    assert code != 0
+    assert stages_run(output) == {"check_recipe"}
+    assert (
+        "error: recipes/coco_sample/params.yaml: prepare_data.coco: expected datasets/coco-sample," in output
+    )
+
+
+def test_commands_that_look_into_commits_know_every_recipe(three: Path) -> None:
     """They read each recipe's stages from git, where a link would be a text."""
-    run(both, "dvc", "gc", "--workspace", "--all-commits", "--dry", "--force")
-    run(both, "dvc", "metrics", "diff", "HEAD")
+    run(three, "dvc", "gc", "--workspace", "--all-commits", "--dry", "--force")
+    run(three, "dvc", "metrics", "diff", "HEAD")

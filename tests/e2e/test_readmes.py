@@ -180,8 +180,6 @@ def lab(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (first / "weights").mkdir()
     shutil.copy(first / "runs/shapes/teacher/model/teacher.safetensors", first / WEIGHTS)
     edit_params(first, lambda values: given_teacher(values, WEIGHTS))
-    ignored = first / ".gitignore"
-    ignored.write_text(ignored.read_text() + "/weights/\n")
     accept(first)
     commit(first, "a given teacher")
     run(lab.folder, "git", "clone", "--quiet", "--bare", "project", "hub.git")
@@ -220,7 +218,7 @@ def test_without_a_lock_file_all_is_found_by_its_inputs(lab: Lab) -> None:
     folder = lab.clone("lockless")
     shutil.copytree(lab.folder / "project/weights", folder / "weights")
     run(folder, "git", "rm", "--quiet", "dvc.lock")
-    assert stages_run(lab.shell(folder, RUN_CACHE.text)) == set()
+    assert stages_run(lab.shell(folder, RUN_CACHE.text)) == {"check_recipe"}
     assert (folder / STORE / "zarr.json").is_file()
 
 
@@ -271,15 +269,16 @@ def test_one_experiment_and_its_table(lab: Lab) -> None:
 
 
 def test_a_queue_trains_each_point_of_a_grid_from_the_one_store(lab: Lab) -> None:
+    """Git tracks neither the images nor the teacher's weights: each run's folder gets links to them."""
     folder = lab.clone("queue")
+    shutil.copytree(lab.folder / "project/weights", folder / "weights")
     run(folder, "dvc", "pull", "--allow-missing")
-    text = QUEUE.text.replace("--queue", "--queue --allow-missing")
-    queued, started, status, shown = text.splitlines()
-    datasets = {"LDP_DATASETS": str(folder / "datasets")}
+    queued, started, status, shown = QUEUE.text.splitlines()
     lab.shell(folder, queued)
-    lab.shell(folder, started, **datasets)
+    lab.shell(folder, started)
     logs = wait_for_queue(lab, folder, status)
-    assert [stages_run(log) for log in logs] == [LD_STAGES, LD_STAGES]
+    assert [stages_run(log) for log in logs] == [{"check_recipe"} | LD_STAGES] * 2
+    assert (folder / DATASET / "train").is_dir()
     table = lab.shell(folder, shown)
     assert "0.5" in table
     assert "2" in table

@@ -21,7 +21,7 @@ from recipes import DATASET, NAME, ROOT, SCHEDULE, Params, given_teacher, set_va
 PUBLISHED = sorted(path.parent for path in (ROOT / "recipes").glob("coco_r101*/params.yaml"))
 MISSING = "weights/elsewhere.safetensors"
 LABELS = [
-    *("prepare_data", "prepare_teacher", "evaluate teacher", "cache_teacher", "verify_cache"),
+    *("check_recipe", "prepare_data", "prepare_teacher", "evaluate teacher", "cache_teacher", "verify_cache"),
     *("train_student ld", "evaluate ld", "report"),
 ]
 

@@ -25,6 +25,7 @@ from recipes import NAME, tiny_params
 FOLDER = RunPaths(Path("runs") / NAME)
 STUDENTS = ("plain", "ld")
 STAGES = (
+    "check_recipe",
     "prepare_data",
     "prepare_teacher",
     "evaluate teacher",
