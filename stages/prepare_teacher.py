@@ -52,7 +52,7 @@ def _make(
     if config.detector is None:
         return None, None
     if config.train is None and config.source != RANDOM_WEIGHTS:
-        return load_given(Path(config.source), config.detector, manifest.categories), None
+        return load_given(config.file, config.detector, manifest.categories), None
     classes = len(manifest.categories)
     if config.detector.num_classes != classes:
         raise ConfigError(
@@ -84,7 +84,7 @@ def _make(
 
 def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, weights: Path) -> None:
     if model is None:
-        import_onnx(Path(config.source), manifest.categories, weights)
+        import_onnx(config.file, manifest.categories, weights)
     else:
         facts = {"strides": model.config.strides, "classes": manifest.categories}
         save_detector(model, weights, facts)

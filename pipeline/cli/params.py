@@ -108,7 +108,7 @@ def read_recipe(path: Path) -> Recipe:
         path=path,
         data=load_section(PrepareDataConfig, "prepare_data", path),
         teacher=teacher,
-        onnx=read_onnx_description(Path(teacher.source)) if described else None,
+        onnx=read_onnx_description(teacher.file) if described else None,
         cache=load_section(CacheConfig, "cache_teacher", path),
         students=load_students(StudentConfig, path),
         evaluate=load_section(EvaluateConfig, "evaluate", path),

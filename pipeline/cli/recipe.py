@@ -132,7 +132,9 @@ def _for_dataset(text: str, root: Path) -> str:
     areas = sorted(row.area**0.5 for row in content.annotations)
     thirds = [round(areas[len(areas) * third // 3]) for third in (1, 2)]
     small, large = thirds if 0 < thirds[0] < thirds[1] else COCO_AREAS
-    text = text.replace("datasets/coco-sample", str(root))
+    # A queued experiment runs in another folder, from which `..` is elsewhere.
+    place = os.path.abspath(root) if ".." in root.parts else str(root)  # noqa: PTH100
+    text = text.replace("datasets/coco-sample", place)
     for split, row in rows.items():
         text = re.sub(rf"^    {split}: .*$", f"    {split}: {row}", text, flags=re.MULTILINE)
     text = re.sub(r"num_classes: \d+", f"num_classes: {len(content.categories)}", text)

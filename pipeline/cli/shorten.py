@@ -39,7 +39,7 @@ def shorten(
             values[f"{section}.views.epochs"] = min(planned, epochs)
     if not teacher.train:
         # Of an ONNX file nothing else is known that could stand in for it: its stage will miss it.
-        given = Path(teacher.source).is_file() or teacher.detector is None
+        given = Path(teacher.source).exists() or teacher.detector is None
         values["prepare_teacher.source"] = str(Path(teacher.source).absolute()) if given else RANDOM_WEIGHTS
         if not given:
             notes.append(f"There is no {teacher.source}: the teacher is random, and every AP means nothing.")

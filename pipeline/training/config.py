@@ -59,7 +59,8 @@ class PrepareTeacherConfig(Section, frozen=True, kw_only=True):
     """Section ``prepare_teacher``."""
 
     source: str
-    """What DVC watches: the weights file to take, the description of an ONNX file, or ``TRAINING_CODE``."""
+    """What DVC watches: the weights file to take, the description of an ONNX file, the folder in which one
+    of them lies with the files that belong to it, or ``TRAINING_CODE``."""
     detector: DetectorConfig | None = None
     """Null for an ONNX file, whose description says it all."""
     views: Views | None = None
@@ -75,7 +76,9 @@ class PrepareTeacherConfig(Section, frozen=True, kw_only=True):
                 f"source: expected {TRAINING_CODE} to train, or a weights file with views and train null, "
                 f"but got {self.source!r}"
             )
-        if (self.detector is None) != self.is_onnx:
+        suffix = Path(self.source).suffix  # a folder may hold either
+        described = suffix == ".yaml" or (not suffix and self.train is None)
+        if (suffix == ".yaml" and self.detector) or not (described or self.detector):
             raise ConfigError(
                 "detector: expected null with the .yaml description of an ONNX file, and only then"
             )
@@ -83,4 +86,18 @@ class PrepareTeacherConfig(Section, frozen=True, kw_only=True):
     @property
     def is_onnx(self) -> bool:
         """The teacher is an ONNX file."""
-        return Path(self.source).suffix == ".yaml"
+        return self.detector is None
+
+    @property
+    def file(self) -> Path:
+        """The weights or the description: ``source``, or the one that lies in that folder.
+
+        Raises:
+            ConfigError: There is none there, or there are several.
+        """
+        source, suffix = Path(self.source), ".yaml" if self.is_onnx else ".safetensors"
+        files = sorted(source.glob(f"*{suffix}")) if source.is_dir() else [source]
+        if len(files) != 1:
+            names = [path.name for path in files]
+            raise ConfigError(f"{source}: expected one {suffix} file, but got {names or 'none'}")
+        return files[0]

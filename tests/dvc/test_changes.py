@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from dvc_in_process import accept, repro, status
+from finished import call, working_in
 from PIL import Image, ImageChops
 from project import edit_params, run
 from safetensors.numpy import load_file, save_file
@@ -394,6 +395,17 @@ def test_a_store_is_accepted_as_it_is_after_a_docstring_of_its_code(own_reposito
     assert repro(own_repository) == {"verify_cache"} | TRAIN | REPORT
     assert store.stat().st_mtime_ns == written
     assert repro(own_repository) == set()
+
+
+def test_a_file_beside_the_weights_is_noticed_if_their_folder_is_named(own_repository: Path) -> None:
+    bring_weights(own_repository)
+    params("prepare_teacher", "source", to="weights")(own_repository)
+    with working_in(own_repository):
+        assert call("prepare_teacher").code == 0
+    accept(own_repository)
+    assert status(own_repository) == set()
+    (own_repository / "weights/given.json").write_text("{}")
+    assert status(own_repository) == {"prepare_teacher"}
 
 
 @pytest.mark.slow

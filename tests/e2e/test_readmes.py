@@ -29,7 +29,7 @@ CHECKPOINT = "gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth"
 
 STAND_INS = {
     "uv run ": "",
-    "/path/to/coco-layout-folder": "{dataset}",
+    "/path/to/coco-layout-folder": "{folder}/photos",
     "/path/to/coco-sample": "{dataset}",
     "/path/to/coco ": "{dataset} ",
     "git@example.org:lab/ld.git": "{folder}/hub.git",
@@ -77,9 +77,9 @@ def blocks() -> list[Block]:
 BLOCKS = blocks()
 
 
-def block_with(command: str) -> Block:
-    """The first block of the manual of the stages that holds a command."""
-    return next(block for block in BLOCKS if block.readme == "stages/README.md" and command in block.text)
+def block_with(command: str, readme: str = "stages/README.md") -> Block:
+    """The first block of a manual that holds a command."""
+    return next(block for block in BLOCKS if block.readme == readme and command in block.text)
 
 
 PUSH = block_with("dvc push")
@@ -90,7 +90,8 @@ LOOK = block_with("ldp store show")
 SHARED = block_with("cache.shared")
 EXPERIMENT = block_with("dvc exp run -S")
 QUEUE = block_with("dvc queue start")
-IN_ORDER = (PUSH, PULL, STUDENTS_ONLY, RUN_CACHE, LOOK, SHARED, EXPERIMENT, QUEUE)
+OWN_IMAGES = block_with("ldp recipe new", "README.md")
+IN_ORDER = (OWN_IMAGES, PUSH, PULL, STUDENTS_ONLY, RUN_CACHE, LOOK, SHARED, EXPERIMENT, QUEUE)
 ALONE = [block for block in BLOCKS if block not in IN_ORDER and not block.not_run]
 
 
@@ -151,6 +152,25 @@ def test_a_block_of_commands_runs(project: Path, tmp_path: Path, block: Block) -
 def test_a_block_that_is_not_run_has_a_reason_and_most_are() -> None:
     assert all(len(block.not_run.split()) > 2 for block in BLOCKS if block.not_run)
     assert sum(1 for block in BLOCKS if block.not_run) < len(BLOCKS) / 4
+
+
+def test_the_way_to_images_of_ones_own_leads_to_its_end(project: Path, tmp_path: Path) -> None:
+    """Three classes whose ids have gaps and whose names have accents."""
+    classes = {7: "Château", 19: "Müller", 300: "niño"}
+    folder = Path(shutil.copytree(project / DATASET, tmp_path / "photos"))
+    for path in (folder / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        ids = dict(zip((row["id"] for row in content["categories"]), classes, strict=False))
+        content["categories"] = [{"id": key, "name": name} for key, name in classes.items()]
+        rows = [row | {"category_id": ids.get(row["category_id"])} for row in content["annotations"]]
+        content["annotations"] = [row for row in rows if row["category_id"]]
+        path.write_text(json.dumps(content))
+    own = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
+    shell(own, tmp_path, OWN_IMAGES.text)
+    detections = json.loads((own / "runs/mine/evaluation/ld/detections.json").read_text())
+    assert {row["category_id"] for row in detections} == set(classes)
+    page = (own / "runs/mine/report/index.html").read_text()
+    assert all(name in page for name in classes.values())
 
 
 class Lab:
