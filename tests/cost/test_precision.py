@@ -17,8 +17,8 @@ def test_the_steps_that_are_proposed_pass_and_nothing_is_begun_without_them(own_
     error = call("cache_teacher").error
     figures = re.search(
         r"params.yaml: cache_teacher.precision: expected \w+ of at most \S+, but got \S+ on 4 views with "
-        r"{edge_step: 0.1, cls_step: 0.1} \((\S+) KB a view\); choose {edge_step: (\S+), cls_step: (\S+)} "
-        r"\((\S+) KB a view\)",
+        r"{edge_step: 0.1, cls_step: 0.1} \((\S+) B a view\); choose {edge_step: (\S+), cls_step: (\S+)} "
+        r"\((\S+) B a view\)",
         error,
     )
     assert figures, error
