@@ -373,11 +373,3 @@ def test_scratch_leaves_a_folder_in_use(begun: Path, ldp: Ldp) -> None:
 @pytest.mark.usefixtures("folder")
 def test_scratch_says_that_nothing_is_left(ldp: Ldp) -> None:
     assert ldp("scratch").stdout == "scratch: nothing is left\n"
-
-
-def test_every_action_explains_itself(ldp: Ldp) -> None:
-    for action in ("info", "verify", "repair", "show", "scratch"):
-        finished = ldp(action, "--help")
-        assert finished.code == 0
-        assert f"ldp store {action}" in finished.stdout
-    assert ldp("nonsense").code == 2
