@@ -9,11 +9,7 @@ from pipeline.core.errors import ConfigError
 
 
 def device() -> torch.device:
-    """The device to compute on.
-
-    Raises:
-        ConfigError: ``LDP_DEVICE`` names none, or one that this machine does not have.
-    """
+    """The device to compute on; a ``ConfigError`` if ``LDP_DEVICE`` is none, or none of this machine's."""
     name = Environment.read().device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(name)

@@ -154,10 +154,16 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
     """Why a state dict is not this model's, in words: of the first key; ``None`` if it fits."""
     expected = model.state_dict()
-    shapes = {key: tuple(value.shape) for key, value in expected.items()}
-    problem = first_mismatch(shapes, state)
-    unusable = (unusable_values(key, state[key], expected[key].dtype) for key in expected if not problem)
-    return problem or next(filter(None, unusable), None)
+    for key, value in expected.items():
+        if key not in state:
+            return f"key {key!r} is missing"
+        if state[key].shape != value.shape:
+            return f"key {key!r} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+    for key in state:
+        if key not in expected:
+            return f"key {key!r} is left over"
+    problems = (unusable_values(key, state[key], expected[key].dtype) for key in expected)
+    return next(filter(None, problems), None)
 
 
 def unusable_values(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
@@ -169,16 +175,3 @@ def unusable_values(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
     if value.dtype not in kinds:
         return f"key {key!r} is of {value.dtype}, expected {', '.join(map(str, kinds))}"
     return None if value.isfinite().all() else f"key {key!r} has values that are not finite"
-
-
-def first_mismatch(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> str | None:
-    """The first key that is missing, left over or of another shape, in words; ``None`` if all fit."""
-    for key, shape in expected.items():
-        if key not in state:
-            return f"key {key!r} is missing"
-        if tuple(state[key].shape) != shape:
-            return f"key {key!r} has shape {tuple(state[key].shape)}, expected {shape}"
-    for key in state:
-        if key not in expected:
-            return f"key {key!r} is left over"
-    return None

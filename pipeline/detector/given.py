@@ -15,7 +15,7 @@ from pipeline.core.errors import TeacherError
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, read_description
 from pipeline.views.classes import Category, class_columns
-from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
+from pipeline.views.conventions import Conventions
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ CLASS_NAMES = "class_names"
 """Key of a description: the classes of a checkpoint, which knows them by name alone."""
 
 Known = list[tuple[int | None, str]]
+"""Id, if it is known, and name of each of a detector's classes, in the order of its channels."""
 
 
 def load_given(path: Path, config: DetectorConfig, categories: Sequence[Category]) -> GFL:
@@ -34,22 +35,32 @@ def load_given(path: Path, config: DetectorConfig, categories: Sequence[Category
         TeacherError: The weights do not fit, are described otherwise than ``config``, or do not know a class.
         CacheError: They are described with a preprocessing that this code does not make.
     """
-    described = path.with_suffix(".json")
-    conventions, columns = GFL_CONVENTIONS, list(range(config.num_classes))
-    if described.is_file():
-        document = read_description(path)
-        _check_architecture(config, document.get("architecture"), described)
-        conventions = Conventions.from_json(document)
-        columns = _class_columns(document, config.num_classes, categories, described)
-    else:
+    described, number = path.with_suffix(".json"), config.num_classes
+    document = read_description(path) if described.is_file() else None
+    if document is None:
         logger.warning("%s: no description beside it; GFL's pixels and points are taken", path)
-        _require_number(config.num_classes, categories, path)
-    model = GFL(config, conventions)
+    else:
+        _require_architecture(config, document.get("architecture"), described)
+    known = described_classes(document or {}, described)
+    if known and len(known) != number:
+        raise TeacherError(f"{described}: expected {number} classes, but it names {len(known)}")
+    if not known:
+        logger.warning("%s: no named classes; they are taken in the order of the dataset's ids", path)
+        if number != len(categories):
+            raise TeacherError(
+                f"prepare_teacher.detector.num_classes: expected the dataset's {len(categories)} classes, "
+                f"but got {number}; a teacher of more names them in {described}: {CLASS_NAMES!r}"
+            )
+    columns = class_columns(known, categories, str(described)) if known else list(range(number))
+    model = GFL(config, Conventions.from_json(document or {}))
     load_weights(model, path)
+    if columns == list(range(number)):
+        return model
+    logger.info("%s: of its %d classes, the dataset's are %s", described, number, columns)
     return _select_classes(model, columns)
 
 
-def _check_architecture(config: DetectorConfig, document: Any, described: Path) -> None:
+def _require_architecture(config: DetectorConfig, document: Any, described: Path) -> None:
     actual = structure(DetectorConfig, document, f"{described}: architecture")
     for key in config.__struct_fields__:
         expected, got = getattr(actual, key), getattr(config, key)
@@ -59,29 +70,8 @@ def _check_architecture(config: DetectorConfig, document: Any, described: Path) 
             )
 
 
-def _class_columns(
-    document: dict[str, Any], number: int, categories: Sequence[Category], described: Path
-) -> list[int]:
-    """The detector's class for each of a dataset's categories."""
-    known = described_classes(document, described)
-    if not known:
-        logger.warning("%s: it names no classes; they are taken in the order of the dataset's ids", described)
-        _require_number(number, categories, described)
-        return list(range(number))
-    if len(known) != number:
-        raise TeacherError(f"{described}: expected {number} classes, but it names {len(known)}")
-    columns = class_columns(known, categories, str(described))
-    if columns != list(range(number)):
-        logger.info("%s: of its %d classes, the dataset's are %s", described, number, columns)
-    return columns
-
-
 def described_classes(document: dict[str, Any], described: Path) -> Known:
-    """Id, if it is known, and name of each class that a description names, in the order of its channels.
-
-    Raises:
-        TeacherError: They are described as nothing that this code writes.
-    """
+    """Classes that a description names, if it does; a ``TeacherError`` if nobody could read them."""
     try:
         names = msgspec.convert(document.get(CLASS_NAMES, []), list[str])
         return msgspec.convert(document.get("classes", [(None, name) for name in names]), Known)
@@ -89,18 +79,8 @@ def described_classes(document: dict[str, Any], described: Path) -> Known:
         raise TeacherError(f"{described}: classes: expected ids and names, but {error}") from error
 
 
-def _require_number(number: int, categories: Sequence[Category], path: Path) -> None:
-    if number != len(categories):
-        raise TeacherError(
-            f"prepare_teacher.detector.num_classes: expected the dataset's {len(categories)} classes, but "
-            f"got {number}; a teacher of more names them in {path.with_suffix('.json')}: {CLASS_NAMES!r}"
-        )
-
-
 def _select_classes(model: GFL, columns: list[int]) -> GFL:
     """The same detector with some of its classes, in another order: a score depends on no other class."""
-    if columns == list(range(model.config.num_classes)):
-        return model
     state: dict[str, Tensor] = model.state_dict()
     for key in ("bbox_head.gfl_cls.weight", "bbox_head.gfl_cls.bias"):
         state[key] = state[key][torch.tensor(columns)]

@@ -64,53 +64,41 @@ class GFLHead(nn.Module):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        width, groups = config.channels, config.norm_groups
-        towers = [
-            nn.ModuleList(
-                ConvModule(width, width, 3, norm_groups=groups) for _ in range(config.stacked_convs)
-            )
-            for _ in range(2)
-        ]
-        self.cls_convs, self.reg_convs = towers
-        self.gfl_cls = nn.Conv2d(width, config.num_classes, 3, padding=1)
-        self.gfl_reg = nn.Conv2d(width, EDGES * config.bins, 3, padding=1)
+        self.cls_convs, self.reg_convs = _tower(config), _tower(config)
+        self.gfl_cls = nn.Conv2d(config.channels, config.num_classes, 3, padding=1)
+        self.gfl_reg = nn.Conv2d(config.channels, EDGES * config.bins, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(config.levels))
         self.integral = Integral(config.reg_max)
-        self._init_weights()
-
-    def _init_weights(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-        nn.init.constant_(
-            cast(Tensor, self.gfl_cls.bias), -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
-        )
+        prior = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
+        nn.init.constant_(cast(Tensor, self.gfl_cls.bias), prior)
         nn.init.zeros_(cast(Tensor, self.gfl_reg.bias))
 
     def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Class ``Tensor[B, C, H, W]`` and edge ``Tensor[B, 4 * bins, H, W]`` logits of every level."""
-        return [self._level(x, scale) for x, scale in zip(features, self.scales, strict=True)]
+        return [
+            (self.gfl_cls(self.cls_convs(x)), scale(self.gfl_reg(self.reg_convs(x))))
+            for x, scale in zip(features, self.scales, strict=True)
+        ]
 
-    def _level(self, x: Tensor, scale: nn.Module) -> tuple[Tensor, Tensor]:
-        cls_tower, reg_tower = x, x
-        for conv in self.cls_convs:
-            cls_tower = conv(cls_tower)
-        for conv in self.reg_convs:
-            reg_tower = conv(reg_tower)
-        return self.gfl_cls(cls_tower), scale(self.gfl_reg(reg_tower))
+
+def _tower(config: DetectorConfig) -> nn.Sequential:
+    width, groups = config.channels, config.norm_groups
+    return nn.Sequential(
+        *(ConvModule(width, width, 3, norm_groups=groups) for _ in range(config.stacked_convs))
+    )
 
 
 def flatten_levels(outputs: Sequence[tuple[Tensor, Tensor]]) -> RawOutputs:
     """Concatenate the levels' maps into one row per position, row-major in each level."""
-    cls_logits = torch.cat([_rows(cls_map) for cls_map, _ in outputs], dim=1)
-    edge_logits = torch.cat([_rows(edge_map) for _, edge_map in outputs], dim=1)
+    cls_logits, edge_logits = (
+        torch.cat([level_map.permute(0, 2, 3, 1).flatten(1, 2) for level_map in maps], dim=1)
+        for maps in zip(*outputs, strict=True)
+    )
     return RawOutputs(
         cls_logits=cls_logits,
         edge_logits=edge_logits.reshape(*edge_logits.shape[:2], EDGES, -1),
         sizes=tuple((cls_map.shape[-2], cls_map.shape[-1]) for cls_map, _ in outputs),
     )
-
-
-def _rows(level_map: Tensor) -> Tensor:
-    """``Tensor[B, K, H, W]`` to ``Tensor[B, H * W, K]``."""
-    return level_map.permute(0, 2, 3, 1).flatten(1, 2)

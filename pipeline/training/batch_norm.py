@@ -49,8 +49,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
     def _shared_mean(self, values: Tensor) -> Tensor:
         """``Tensor[C]``."""
-        mean: Tensor = _SharedMean.apply(values.mean(dim=(0, 2, 3)), self._processes)
-        return mean
+        return _SharedMean.apply(values.mean(dim=(0, 2, 3)), self._processes)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:

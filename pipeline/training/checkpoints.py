@@ -83,15 +83,15 @@ class Checkpoints:
         Raises:
             CacheError: the file is damaged, or of code that has changed since.
         """
-        content = self._read() if processes.is_main else b""
-        content = processes.broadcast(content)
+        content = processes.broadcast(self._read() if processes.is_main else b"")
         if not content:
             return None
         with self.explaining():
             document = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             checkpoint = Checkpoint(**document["state"])
             changed = changed_code(document["code"], self.code)
-        self._require_same_code(changed)
+        if changed:
+            self._accept_changed_code(changed)
         return checkpoint
 
     def _read(self) -> bytes:
@@ -121,18 +121,16 @@ class Checkpoints:
                 f"({reason}); remove it to train from the beginning"
             ) from error
 
-    def _require_same_code(self, changed: list[str]) -> None:
-        if not changed:
-            return
+    def _accept_changed_code(self, changed: list[str]) -> None:
         rest = len(changed) - MAX_NAMED_MODULES
         names = ", ".join(changed[:MAX_NAMED_MODULES]) + (f" and {rest} more" if rest > 0 else "")
         if Environment.read().resume == "changed-code":
             logger.warning("%s: going on with code that has changed since: %s", self.path, names)
-            return
-        raise CacheError(
-            f"{self.path}: expected the code that runs now, but these have changed since: {names}; "
-            f"LDP_RESUME=changed-code goes on all the same, removing the file trains from the beginning"
-        )
+        else:
+            raise CacheError(
+                f"{self.path}: expected the code that runs now, but these have changed since: {names}; "
+                "LDP_RESUME=changed-code goes on all the same, removing the file trains from the beginning"
+            )
 
 
 @contextmanager
@@ -142,13 +140,14 @@ def hold_checkpoints(folder: Path, results: Path, processes: World) -> Iterator[
     Raises:
         CacheError: another run of the same training holds it, or one that writes the same results.
     """
+    checkpoints = Checkpoints(folder=folder, seconds=Environment.read().checkpoint_seconds)
     if not processes.is_main:
-        yield Checkpoints(folder=folder, seconds=Environment.read().checkpoint_seconds)
+        yield checkpoints
         return
     # Of other parameters, it would still write the same results, as one whose DVC was killed does.
     written = folder.with_name("-".join(results.parts).strip("/-"))
     with lock_scratch(written), lock_scratch(folder):
-        yield Checkpoints(folder=folder, seconds=Environment.read().checkpoint_seconds)
+        yield checkpoints
         fsync_tree(results)
         remove(folder)
         remove(written)

@@ -58,17 +58,16 @@ def run_training(main: Callable[[World], None], module: str) -> None:
         main: the stage, given the processes that share its batches.
         module: its name, for starting it again in every process.
     """
-    run_stage(lambda: _run(main, module))
 
+    def run() -> None:
+        if "RANK" in os.environ:
+            _run_member(main, World(rank=int(os.environ["RANK"]), count=int(os.environ["WORLD_SIZE"])))
+        elif (count := Environment.read().train_processes) > 1:
+            _run_members(module, count)
+        else:
+            main(SINGLE_PROCESS)
 
-def _run(main: Callable[[World], None], module: str) -> None:
-    """As one of several processes, as the one that starts them, or alone."""
-    if "RANK" in os.environ:
-        _run_member(main, World(rank=int(os.environ["RANK"]), count=int(os.environ["WORLD_SIZE"])))
-    elif Environment.read().train_processes > 1:
-        _run_members(module)
-    else:
-        main(SINGLE_PROCESS)
+    run_stage(run)
 
 
 def machine(processes: World) -> Placement:
@@ -105,23 +104,13 @@ def _own_device(processes: World) -> torch.device:
     return torch.device("cuda", own)
 
 
-def _run_members(module: str) -> None:
-    """Start this stage in several processes and wait for them; all end with the first that fails.
-
-    Raises:
-        PipelineError: what the first one failed of.
-    """
-    count = Environment.read().train_processes
+def _run_members(module: str, count: int) -> None:
+    """Start this stage in several processes and wait for them; all end with the first that fails."""
     logger.info("training in %d processes", count)
     make_folder(UNFINISHED)
     with TemporaryDirectory(dir=UNFINISHED, prefix="meeting-") as meeting:
-        threads = str(max(1, core_count() // count))
-        shared = {
-            "OMP_NUM_THREADS": threads,
-            **LOOPBACK,
-            **os.environ,
-            MEETING: str(Path(meeting).absolute()),
-        }
+        shared = {"OMP_NUM_THREADS": str(max(1, core_count() // count)), **LOOPBACK, **os.environ}
+        shared |= {MEETING: str(Path(meeting).absolute())}
         shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
         members = [
             subprocess.Popen(
@@ -136,19 +125,16 @@ def _run_members(module: str) -> None:
             for member in members:
                 member.kill()
                 member.wait()
-        failures = [_failure(Path(meeting), rank, member.returncode) for rank, member in enumerate(members)]
-    if any(failures):
-        if any(member.returncode < 0 for member in members):
+        codes = [member.returncode for member in members]
+        failures = [_failure(Path(meeting), rank, code) for rank, code in enumerate(codes) if code]
+    if failures:
+        if min(codes) < 0:
             sys.stderr.write("\n")  # a killed process does not end the line of its progress
-        raise PipelineError(min(failure for failure in failures if failure)[1])
+        raise PipelineError(min(failures)[1])
 
 
 def _wait(members: "list[subprocess.Popen[bytes]]") -> None:
-    """Until all have ended, or one has failed and the others had time to say why.
-
-    Raises:
-        PipelineError: one is stopped, for which the others would wait.
-    """
+    """Until all have ended, one is stopped, or one has failed and the others had time to say why."""
     stopped = [0.0] * len(members)
     while any(member.poll() is None for member in members):
         if any(member.returncode for member in members):
@@ -170,8 +156,8 @@ def _wait(members: "list[subprocess.Popen[bytes]]") -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _failure(meeting: Path, rank: int, code: int) -> tuple[int, str] | None:
-    """What a process failed of, in words, and its distance from the cause; ``None`` if it did not fail."""
+def _failure(meeting: Path, rank: int, code: int) -> tuple[int, str]:
+    """Distance from the cause, and in words, of what a process failed of."""
     told = meeting / f"{rank}.json"
     if told.is_file():
         distance, message = json.loads(told.read_text())
@@ -179,7 +165,7 @@ def _failure(meeting: Path, rank: int, code: int) -> tuple[int, str] | None:
     if code == -signal.SIGKILL:
         # Also how all are ended that were still waiting for another when it failed.
         return 2, f"training process {rank} was killed (SIGKILL), as when the memory is used up; run again"
-    return (1, f"training process {rank} ended with exit code {code}") if code else None
+    return 1, f"training process {rank} ended with exit code {code}"
 
 
 def _run_member(main: Callable[[World], None], processes: World) -> None:
@@ -192,7 +178,8 @@ def _run_member(main: Callable[[World], None], processes: World) -> None:
         with _joined(processes, Path(meeting, "store") if meeting else None):
             main(processes)
     except Exception as error:
-        if _has_lost_contact(error):
+        # What processes say when another one has gone is never why.
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
             reason = str(error).partition("\n")[0]
             failure = (3, f"training process {processes.rank} lost the others: {reason}")
         elif isinstance(error, PipelineError | OSError):
@@ -203,11 +190,6 @@ def _run_member(main: Callable[[World], None], processes: World) -> None:
             raise PipelineError(failure[1]) from error
         Path(meeting, f"{processes.rank}.json").write_text(json.dumps(failure))
         sys.exit(1)
-
-
-def _has_lost_contact(error: Exception) -> bool:
-    """Whether it is what processes say when another one has gone: never why."""
-    return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 @contextmanager

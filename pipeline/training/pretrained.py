@@ -41,11 +41,7 @@ def load_imagenet(backbone: nn.Module, name: str) -> None:
 
 
 def has_imagenet(name: str) -> bool:
-    """Whether torchvision's cache on this machine has the weights of a backbone.
-
-    Raises:
-        TeacherError: torchvision has none of this name.
-    """
+    """Whether this machine has the weights of a backbone; a ``TeacherError`` if torchvision has none."""
     return _cached(_weights(name)).is_file()
 
 

@@ -24,11 +24,7 @@ class World:
         return self.rank == 0
 
     def share(self, batch_size: int) -> slice:
-        """This process's part of a batch.
-
-        Raises:
-            ConfigError: the batch cannot be shared equally.
-        """
+        """This process's part of a batch; a ``ConfigError`` if it cannot be shared equally."""
         if batch_size % self.count:
             raise ConfigError(
                 f"batch_size: expected a multiple of the {self.count} training processes, but got "

@@ -12,7 +12,7 @@ from golden_data import FOLDER, Arrays, cases, load, recipe_tensor, weights_salt
 from golden_models import architectures, recipe_detector, state_entries
 from torch import Tensor, nn
 
-from pipeline.detector.gfl import GFL, first_mismatch
+from pipeline.detector.gfl import GFL
 
 LOGIT_TOLERANCE = {"rtol": 0, "atol": 1e-4}
 """Of the set; the noise floor of float32 is 9.1e-06."""
@@ -98,7 +98,6 @@ def test_state_dict(run: Run) -> None:
         key: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for key, value in state.items()
     }
     assert found == recorded
-    assert first_mismatch({key: shape for key, (shape, _) in recorded.items()}, state) is None
 
 
 def test_backbone_stages(run: Run) -> None:
