@@ -10,7 +10,7 @@ exactly, one per call so that no compiler fuses two, and scalar ``math`` results
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from pipeline.datasets.shapes.outlines import (
     outline_extent,
     random_outline,
 )
-from pipeline.datasets.shapes.scene import Layer, Placed, Scene, scatter
+from pipeline.datasets.shapes.scene import Box, Layer, Scene, ShapeObject, scatter
 from pipeline.datasets.shapes.surfaces import background, textured, tinted
 
 CATEGORIES: tuple[tuple[int, str], ...] = ((1, "ellipse"), (3, "rectangle"), (4, "triangle"), (7, "cross"))
@@ -48,23 +48,6 @@ PLACEMENT_TRIES = 8
 ANNOTATION_STREAM = 1  # third seed of the numbers that annotations draw; pixels have two
 IDS_PER_IMAGE = 10  # annotation ids reserved for one image; more than the largest number of objects
 
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShapeObject:
-    """One labelled object of an image.
-
-    Attributes:
-        category_id: COCO-like id, see ``CATEGORIES``.
-        box_xyxy: tight box, in pixels, of that part of the un-occluded outline that lies inside the image.
-        visible_share: share of the object's pixels inside the image that nothing hides.
-    """
-
-    category_id: int
-    box_xyxy: Box
-    visible_share: float
-
 
 def _random_center(rng: RandomState, scene: Scene, half_width: float, half_height: float) -> Point:
     """Draw a center: mostly such that the object lies inside the image, else such that it may be cut."""
@@ -74,15 +57,11 @@ def _random_center(rng: RandomState, scene: Scene, half_width: float, half_heigh
     return uniform(rng, margin_x, scene.width - margin_x), uniform(rng, margin_y, scene.height - margin_y)
 
 
-def _random_size(rng: RandomState, scene: Scene) -> float:
-    largest = MAX_OBJECT_SHARE * max(scene.width, scene.height)
-    return log_uniform(rng, MIN_OBJECT_PX * scene.scale, largest)
-
-
 def _add_object(rng: RandomState, scene: Scene) -> bool:
     """Draw one object and paint it, unless its box is tiny or it hides another; tell whether it was."""
     category = pick(rng, len(CATEGORIES))
-    outline = random_outline(rng, category, _random_size(rng, scene))
+    largest = MAX_OBJECT_SHARE * max(scene.width, scene.height)
+    outline = random_outline(rng, category, log_uniform(rng, MIN_OBJECT_PX * scene.scale, largest))
     extent = outline_extent(outline)
     center = _random_center(rng, scene, extent[2], extent[3])
     outline = move_outline(outline, 1.0, center)
@@ -95,9 +74,8 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     pixels = int(np.count_nonzero(inside))
     if pixels == 0 or not scene.paint(layer):
         return False
-    scene.objects.append(
-        Placed(category_id=CATEGORIES[category][0], box_xyxy=box, pixels=pixels, visible=inside)
-    )
+    category_id, _ = CATEGORIES[category]
+    scene.objects.append(ShapeObject(category_id=category_id, box_xyxy=box, pixels=pixels, visible=inside))
     return True
 
 
@@ -125,11 +103,7 @@ def _populate(rng: RandomState, scene: Scene) -> None:
 
 
 def image_id_of(split: str, index: int) -> int:
-    """Id, unique across splits, of the image at ``index`` of ``train`` or ``val``.
-
-    Raises:
-        ValueError: the split is unknown or the index out of range.
-    """
+    """Id, unique across splits, of an image of ``train`` or ``val``; a ``ValueError`` for any other."""
     if not 0 <= index < FIRST_VAL_ID - 1:
         raise ValueError(f"index: expected 0 to {FIRST_VAL_ID - 2}, but got {index}")
     match split:
@@ -138,12 +112,6 @@ def image_id_of(split: str, index: int) -> int:
         case "val":
             return FIRST_VAL_ID + index
     raise ValueError(f"split: expected 'train' or 'val', but got {split!r}")
-
-
-def _image_size(rng: RandomState, long_edge: int) -> tuple[int, int]:
-    """Draw ``(width, height)``: square, landscape or portrait."""
-    short_edge = 2 * round(long_edge * 5 / 12)
-    return ((long_edge, long_edge), (long_edge, short_edge), (short_edge, long_edge))[pick(rng, 3)]
 
 
 def render_image(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
@@ -161,25 +129,22 @@ def render_image(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[
         ValueError: the split is unknown or the index out of range.
     """
     rng = RandomState([config.seed, image_id_of(split, index)])
-    width, height = _image_size(rng, config.long_edge)
+    long_edge, short_edge = config.long_edge, 2 * round(config.long_edge * 5 / 12)
+    # Square, landscape or portrait.
+    sizes = ((long_edge, long_edge), (long_edge, short_edge), (short_edge, long_edge))
+    width, height = sizes[pick(rng, 3)]
     scale = config.long_edge / REFERENCE_LONG_EDGE
     scene = Scene(background(rng, width, height, scale), scale)
     scatter(rng, scene, (0.35, 0.25, 0.25, 0.15), 2 + pick(rng, 6))
     _populate(rng, scene)
     scatter(rng, scene, (0.45, 0.25, 0.3, 0.0), pick(rng, 4))
-    return _expose(rng, scene.canvas), [_labelled(placed) for placed in scene.objects]
+    return _expose(rng, scene.canvas), scene.objects
 
 
 def _expose(rng: RandomState, canvas: Floats) -> NDArray[np.uint8]:
     """Add sensor noise and round to 8 bits."""
     noise = uniform(rng, 0.0, 0.06) * (rng.random_sample(canvas.shape) - 0.5)
     return np.floor(clamp(canvas + noise) * 255.0 + 0.5).astype(np.uint8)
-
-
-def _labelled(placed: Placed) -> ShapeObject:
-    return ShapeObject(
-        category_id=placed.category_id, box_xyxy=placed.box_xyxy, visible_share=placed.visible_share()
-    )
 
 
 def annotate(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:

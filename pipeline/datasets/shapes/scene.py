@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.random import RandomState
@@ -12,6 +12,7 @@ from pipeline.datasets.shapes.draws import (
     Color,
     Floats,
     Point,
+    Window,
     cos_sin,
     log_uniform,
     pick_weighted,
@@ -20,7 +21,8 @@ from pipeline.datasets.shapes.draws import (
 )
 from pipeline.datasets.shapes.outlines import bar, edge_alpha, move_outline, outline_distance, outline_extent
 from pipeline.datasets.shapes.surfaces import contrasting, stripes, value_noise
-from pipeline.datasets.shapes.window import Window
+
+Box = tuple[float, float, float, float]
 
 MIN_VISIBLE_SHARE = 0.45
 """Of the pixels of an object that lie inside the image."""
@@ -36,14 +38,18 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
-    """An object in the scene; ``visible`` ``(H, W)`` shrinks while later layers hide it."""
+class ShapeObject:
+    """One labelled object of an image."""
 
     category_id: int
-    box_xyxy: tuple[float, float, float, float]
+    """COCO-like id."""
+    box_xyxy: Box
+    """Tight box, px, of that part of the un-occluded outline that lies inside the image."""
     pixels: int
-    visible: NDArray[np.bool_]
+    visible: NDArray[np.bool_] = field(compare=False, repr=False)
+    """``(H, W)``; shrinks while later layers hide the object."""
 
+    @property
     def visible_share(self) -> float:
         """Share of the object's pixels inside the image that nothing hides so far."""
         return int(np.count_nonzero(self.visible)) / self.pixels
@@ -61,7 +67,7 @@ class Scene:
         """Start from a background; ``scale`` is the size of a reference pixel."""
         self.canvas = canvas
         self.scale = scale
-        self.objects: list[Placed] = []
+        self.objects: list[ShapeObject] = []
 
     @property
     def height(self) -> int:

@@ -6,6 +6,7 @@ from numpy.random import RandomState
 from pipeline.datasets.shapes.draws import (
     Color,
     Floats,
+    Window,
     clamp,
     cos_sin,
     log_uniform,
@@ -13,7 +14,6 @@ from pipeline.datasets.shapes.draws import (
     smoothstep,
     uniform,
 )
-from pipeline.datasets.shapes.window import Window
 
 TINTS = ((0.85, 0.25, 0.2), (0.2, 0.7, 0.3), (0.2, 0.35, 0.9), (0.95, 0.8, 0.2))
 """What the surfaces of a class lean to: what an object is shows better than where it ends, as in photos."""
