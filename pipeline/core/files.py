@@ -175,11 +175,7 @@ def move_into_place(folder: Path, target: Path) -> None:
 
 @contextmanager
 def lock_scratch(scratch: Path) -> Iterator[None]:
-    """Hold ``scratch`` for one run; the kernel lets go of it when the process dies, however it dies.
-
-    Raises:
-        CacheError: Another run holds it.
-    """
+    """Hold ``scratch`` until this process ends, however it dies; a ``CacheError`` if another run holds it."""
     make_folder(scratch)
     path = scratch / LOCK_FILE
     with path.open("ab") as file:

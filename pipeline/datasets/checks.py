@@ -58,11 +58,7 @@ def look_at_files(
 
 
 def require_boxes_in_pixels(manifest: Manifest) -> None:
-    """Refuse boxes that are certainly no ``x, y, width, height`` in px.
-
-    Raises:
-        DatasetError: Says what they seem to be.
-    """
+    """Refuse boxes that are no ``x, y, width, height`` in px; a ``DatasetError`` says what they seem."""
     boxes = manifest.images.annotations
     if len(boxes) < MIN_BOXES:
         return
@@ -83,22 +79,14 @@ def require_boxes_in_pixels(manifest: Manifest) -> None:
 
 
 def require_same_classes(train: Manifest, val: Manifest) -> None:
-    """Refuse splits in which a label means two things.
-
-    Raises:
-        DatasetError: Names the first class that differs.
-    """
+    """Refuse splits in which a label means two things, by a ``DatasetError`` that names the first class."""
     difference = ids_difference(train.categories, val.categories)
     if difference:
         raise DatasetError(f"{val.root}/{val.annotations}: the training split's classes: {difference}")
 
 
 def require_objects(manifest: Manifest, summary: SplitSummary) -> None:
-    """Refuse a training split none of whose objects is trained on.
-
-    Raises:
-        DatasetError: Says why.
-    """
+    """Refuse a training split none of whose objects is trained on, by a ``DatasetError`` that says why."""
     if summary.objects and not summary.trained_on:
         raise DatasetError(
             f"{manifest.root}/{manifest.annotations}: expected objects to train on, "

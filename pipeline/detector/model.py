@@ -36,11 +36,7 @@ class ModelSpec:
         return self.conventions.pyramid(self.strides)
 
     def require_scales(self, scales: Sequence[tuple[int, int]], where: str) -> None:
-        """Refuse views that the model cannot take.
-
-        Raises:
-            ConfigError: Its input has another size than one of the scales; names ``where`` they stand.
-        """
+        """Refuse views of another size than the input; a ``ConfigError`` names ``where`` they stand."""
         if self.input_hw is None:
             return
         height, width = self.input_hw

@@ -166,11 +166,7 @@ def one_line(error: Exception) -> str:
 
 
 def import_optional(name: str, purpose: str) -> Any:
-    """A package of the extra ``onnx``.
-
-    Raises:
-        TeacherError: It is not installed; says how to.
-    """
+    """A package of the extra ``onnx``; a ``TeacherError`` says how to install it."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -193,11 +189,7 @@ def read_graph(path: Path, purpose: str, *, with_data: bool = True) -> Any:
 
 
 def serialize_graph(model: Any, path: Path) -> bytes:
-    """A graph as one file.
-
-    Raises:
-        TeacherError: It has more than the 2 GB that such a file can have.
-    """
+    """A graph as one file; a ``TeacherError`` if it has more than the 2 GB that such a file can have."""
     try:
         content: bytes = model.SerializeToString()
     except Exception as error:  # protobuf's have changed from one release to the next

@@ -48,11 +48,7 @@ class GflHandle:
         return self.config.to_json()
 
     def load(self) -> GFL:
-        """Build it and load its weights.
-
-        Raises:
-            TeacherError: The weights are missing, or do not fit their description.
-        """
+        """Build it and load its weights; a ``TeacherError`` if they are missing, or do not fit."""
         return load_detector(self.weights)
 
 
@@ -117,11 +113,7 @@ def read_onnx(path: Path, categories: Sequence[Category]) -> OnnxModel:
 
 
 def external_data(file: Path) -> list[Path]:
-    """Files beside an ONNX file that hold its weights, ascending.
-
-    Raises:
-        TeacherError: It cannot be read, or the package onnx is not installed.
-    """
+    """Files beside an ONNX file that hold its weights, ascending; errors as of :func:`read_graph`."""
     if EXTERNAL not in file.read_bytes():
         return []
     graph = read_graph(file, EMBEDDING, with_data=False).graph

@@ -107,11 +107,7 @@ class Checkpoints:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Name the file in errors of reading it, and of taking over its state.
-
-        Raises:
-            CacheError: in place of whatever a damaged or foreign file leads to.
-        """
+        """Raise a ``CacheError`` that names the file for whatever a damaged or foreign one leads to."""
         try:
             yield
         except DAMAGE as error:

@@ -200,11 +200,7 @@ class Loader:
         )
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[StepBatches]:
-        """The steps of an epoch from the ``first`` on.
-
-        Raises:
-            PipelineError: what reading a step failed of, wherever it was read.
-        """
+        """The steps of an epoch from the ``first`` on; raises what reading failed of, wherever it was."""
         self._order.epoch, self._order.first = epoch, first
         for batches in self._loader:
             if isinstance(batches, PipelineError | OSError):
@@ -235,11 +231,7 @@ def _begin_decoding(_worker: int) -> None:
 
 @contextmanager
 def decoding_errors() -> Iterator[None]:
-    """Put torch's errors about lost decoding processes, which come anywhere, in one line.
-
-    Raises:
-        PipelineError: a decoding process was killed, or did not deliver in time.
-    """
+    """Raise a ``PipelineError`` of one line for torch's errors about lost decoding processes."""
     try:
         yield
     except RuntimeError as error:

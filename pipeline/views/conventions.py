@@ -78,11 +78,7 @@ class Preprocessing(Section, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_json`.
-
-        Raises:
-            CacheError: It describes pixels that this code does not make.
-        """
+        """Inverse of :meth:`to_json`; a ``CacheError`` for pixels that this code does not make."""
         meant, fit = {words: name for name, words in _WORDS.items()}, document.get("fit", "keep_ratio")
         section = {
             **{name: document.get(name) for name in ("fill", "mean", "std")},
@@ -127,21 +123,13 @@ class Conventions:
 
     @classmethod
     def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> Self:
-        """Those of a store; GFL's, where it says nothing.
-
-        Raises:
-            CacheError: It describes pixels that this code does not make.
-        """
+        """Those of a store, GFL's where it says nothing; errors as of :meth:`from_json`."""
         geometry = fingerprint.get("geometry", {})
         return cls.from_json({**fingerprint, "cell_offset": geometry.get("cell_offset", 0.0)})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_json`; passes over what else stands there.
-
-        Raises:
-            CacheError: It describes pixels that this code does not make.
-        """
+        """Inverse of :meth:`to_json`, whatever else stands there; errors as of :class:`Preprocessing`."""
         pixels = document.get("preprocessing")
         return cls(
             preprocessing=GFL_PREPROCESSING if pixels is None else Preprocessing.from_json(pixels),

@@ -134,11 +134,7 @@ class Views:
         raise NotImplementedError
 
     def choose(self, seed: int, epoch: int, image_id: int) -> int:
-        """The view that an epoch trains on.
-
-        Raises:
-            ConfigError: No view was drawn for so late an epoch.
-        """
+        """The view that an epoch trains on; a ``ConfigError`` if none was drawn for so late an epoch."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
@@ -224,11 +220,7 @@ class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
 
 
 def check_scale(scale: Scale, key: str) -> None:
-    """Refuse a scale ``(long, short)`` px that no view has.
-
-    Raises:
-        ConfigError: Names the key.
-    """
+    """Refuse a scale ``(long, short)`` px that no view has, by a ``ConfigError`` that names its ``key``."""
     if not 0 < scale[1] <= scale[0] <= LONGEST_PX:
         raise ConfigError(
             f"{key}: expected (long, short) with {LONGEST_PX} >= long >= short > 0, but got {list(scale)}"

@@ -154,11 +154,7 @@ class ImageTable(Sequence[ImageRecord]):
         return replace(self, offset=np.zeros_like(self.offset), annotations=self.annotations[:0].copy())
 
     def row_of(self, image_id: int) -> int:
-        """Row of an image.
-
-        Raises:
-            KeyError: It is not here.
-        """
+        """Row of an image; a ``KeyError`` if it is not here."""
         row = int(self.image_id.searchsorted(image_id))
         if row == len(self) or self.image_id[row] != image_id:
             raise KeyError(image_id)

@@ -120,11 +120,7 @@ class Manifest:
         return self.image_path(record), (record.height, record.width), record.sha256
 
     def image(self, image_id: int) -> ImageRecord:
-        """An image by its id.
-
-        Raises:
-            KeyError: The split has no such image.
-        """
+        """An image by its id; a ``KeyError`` if the split has none."""
         return self.images[self.images.row_of(image_id)]
 
 
@@ -198,11 +194,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read what :func:`write_manifest` wrote.
-
-    Raises:
-        DatasetError: There is no manifest, or it is damaged.
-    """
+    """Read a manifest; a ``DatasetError`` if there is none, or it is damaged."""
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_File)
         images = ImageTable.of(content.images)
