@@ -41,6 +41,8 @@ class Environment(Section, frozen=True, kw_only=True):
     """Images in one forward pass of an evaluation."""
     checkpoint_seconds: NonNegative = 300.0
     """How often a training saves where it is, beside at the end of each epoch."""
+    live: str | None = None
+    """Folder in which DVCLive records each training while it runs, in one of its own (extra ``live``)."""
     resume: Literal["changed-code"] | None = None
     """Go on from a checkpoint, or with a store that was begun, although code has changed since."""
 

@@ -14,10 +14,25 @@ TERMINAL_SECONDS = 0.2
 LOG_SECONDS = 15.0
 """Where progress goes to a file, a line this often is enough."""
 
+LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f} %), {elapsed} passed, {remaining} left{postfix}"
+"""Of such a file."""
+
+
+class _Lines:
+    """Standard error for a bar: where no terminal moves back at a carriage return, each state is a line."""
+
+    def write(self, text: str) -> None:
+        if state := text.strip():
+            sys.stderr.write(f"{state}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
 
 def progress_bar(total: int, label: str, unit: str, *, initial: int = 0, hidden: bool = False) -> "tqdm[Any]":
     """A bar that the caller advances from ``initial``; ``hidden`` where another process shows it."""
-    seconds = TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
+    terminal = sys.stderr.isatty()
+    seconds = TERMINAL_SECONDS if terminal else LOG_SECONDS
     return tqdm(
         total=total,
         desc=label,
@@ -27,6 +42,8 @@ def progress_bar(total: int, label: str, unit: str, *, initial: int = 0, hidden:
         mininterval=seconds,
         maxinterval=seconds,
         smoothing=0.05,
+        file=None if terminal else _Lines(),
+        bar_format=None if terminal else LINE,
     )
 
 

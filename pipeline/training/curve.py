@@ -84,9 +84,10 @@ class Curve:
                     f"step {step}: expected a finite loss, but got {shown}; try a lower learning_rate"
                 )
 
-    def latest(self) -> dict[str, str]:
-        """Sum of the newest row's terms, once there is a row."""
-        return {"loss": f"{sum(self.rows[-1].terms.values()):.3f}"} if self.rows else {}
+    def latest(self) -> dict[str, float]:
+        """The newest row's terms and their sum, once there is a row."""
+        terms = self.rows[-1].terms if self.rows else {}
+        return {"loss": sum(terms.values()), **terms} if terms else {}
 
     def state(self) -> dict[str, Any]:
         """Plain values, once settled."""

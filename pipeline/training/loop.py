@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.progress import progress_bar
 from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
@@ -18,6 +17,7 @@ from pipeline.training.checkpoints import Checkpoint, Checkpoints, random_states
 from pipeline.training.config import TrainConfig
 from pipeline.training.curve import Curve, LossRow, log_interval
 from pipeline.training.dataset import Loader, decoding_errors, on_device
+from pipeline.training.live import watch
 from pipeline.training.pretrained import load_imagenet
 from pipeline.training.processes import Placement
 from pipeline.training.schedule import rate_factor
@@ -95,13 +95,12 @@ def train(
     run = _Run(model, loss_fn, loader, config, log_every or log_interval(total), validation)
     if checkpoints:
         run.restore(checkpoints, total, label)
-    hidden = not machine.processes.is_main
-    bar_of_steps = progress_bar(total, label, "step", initial=run.curve.step, hidden=hidden)
-    with bar_of_steps as bar, decoding_errors():
+    with watch(label, run.curve, total, config, machine) as watched, decoding_errors():
         while run.curve.step < total:
-            for _ in run.epoch(total, checkpoints):
-                bar.update()
-            bar.set_postfix({"epoch": str(-(-run.curve.step // per_epoch)), **run.curve.latest()})
+            scored = len(run.scores)
+            for rate in run.epoch(total, checkpoints):
+                watched.step(-(-run.curve.step // per_epoch), rate)
+            watched.scores(run.scores[scored:])
     run.keep_best()
     return Trained(model=model, curve=run.curve.rows, scores=run.scores, seconds=run.seconds)
 
@@ -135,8 +134,8 @@ class _Run:
         """Since the beginning, without the time in which a killed run was not running."""
         return time.monotonic() - self._began
 
-    def epoch(self, total: int, checkpoints: Checkpoints | None) -> Iterator[None]:
-        """Take the steps that are left of an epoch, but none after ``total``; one at each turn."""
+    def epoch(self, total: int, checkpoints: Checkpoints | None) -> Iterator[float]:
+        """Take the steps that are left of an epoch, but none after ``total``: one at each turn, its rate."""
         self._model.train()
         if self._config.norm_eval:
             set_norms_to_eval(self._model)
@@ -144,11 +143,11 @@ class _Run:
         steps = min(len(self._loader), first + total - self.curve.step)
         loaded = on_device(self._loader.epoch(epoch, first), self._machine.device)
         for step, batches in zip(range(first + 1, steps + 1), loaded, strict=False):
-            factor = rate_factor(self.curve.step, len(self._loader), schedule)
-            self.curve.add(self._step.step(batches, schedule.learning_rate * factor))
+            rate = schedule.learning_rate * rate_factor(self.curve.step, len(self._loader), schedule)
+            self.curve.add(self._step.step(batches, rate))
             if checkpoints and step < steps and self._is_due(checkpoints):
                 self._save(checkpoints)
-            yield
+            yield rate
         self._finish_epoch(epoch + 1, checkpoints)
 
     def _is_due(self, checkpoints: Checkpoints) -> bool:

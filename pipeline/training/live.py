@@ -1,0 +1,109 @@
+"""What a training shows while it runs: beside its progress, and in DVCLive's files where they are wanted."""
+
+import logging
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from pipeline.core.environment import Environment
+from pipeline.core.errors import ConfigError
+from pipeline.core.progress import describe_bytes, progress_bar
+from pipeline.training.config import TrainConfig
+from pipeline.training.curve import Curve
+from pipeline.training.processes import Placement
+from pipeline.training.validation import ScoreRow
+
+logger = logging.getLogger(__name__)
+
+Record = Callable[[int, Mapping[str, float | None]], None]
+"""Takes the steps that are finished, and values by name."""
+
+INSTALL = "`uv sync --extra live` or `pip install -e '.[live]'`"
+
+
+@contextmanager
+def live_record(label: str, step: int, *, wanted: bool) -> Iterator[Record]:
+    """Where values go that belong to no output: below ``LDP_LIVE``, or nowhere.
+
+    Args:
+        label: Of the training: its folder's name.
+        step: That it goes on after; 0 begins anew.
+        wanted: False in all processes but one.
+
+    Raises:
+        ConfigError: DVCLive is not installed.
+    """
+    folder = Environment.read().live
+    if folder is None or not wanted:
+        yield lambda _step, _values: None
+        return
+    try:
+        dvclive = import_module("dvclive")
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"LDP_LIVE needs the package dvclive: install it with {INSTALL}") from error
+    logging.getLogger("dvclive").setLevel(logging.ERROR)
+    options = {"save_dvc_exp": False, "dvcyaml": None, "report": None, "resume": step > 0}
+    with dvclive.Live(str(Path(folder, label)), **options) as live:
+
+        def record(step: int, values: Mapping[str, float | None]) -> None:
+            live.step = step
+            for name, value in values.items():
+                if value is not None:
+                    live.log_metric(name, value)
+            live.make_summary()
+
+        yield record
+
+
+@contextmanager
+def watch(label: str, curve: Curve, total: int, config: TrainConfig, machine: Placement) -> Iterator["Watch"]:
+    """Show how a training goes, in its main process."""
+    bar = progress_bar(total, label, "step", initial=curve.step, hidden=not machine.processes.is_main)
+    recording = live_record(label, curve.step, wanted=machine.processes.is_main)
+    with recording as record, bar, logging_redirect_tqdm():
+        yield Watch(bar, record, curve, config.batch_size, machine)
+
+
+class Watch:
+    """Takes what there is to show."""
+
+    def __init__(
+        self, bar: "tqdm[Any]", record: Record, curve: Curve, batch_size: int, machine: Placement
+    ) -> None:
+        self._bar, self._record, self._curve = bar, record, curve
+        self._batch_size, self._machine = batch_size, machine
+        self._last = (curve.step, time.monotonic())
+
+    def step(self, epoch: int, rate: float) -> None:
+        """A step of an epoch is finished; it had this learning rate."""
+        if self._curve.ends_row and self._machine.processes.is_main:
+            (before, then), self._last = self._last, (self._curve.step, time.monotonic())
+            speed = self._batch_size * (self._curve.step - before) / (self._last[1] - then)
+            terms = self._curve.latest()
+            self._record(self._curve.step, {**terms, "learning_rate": rate, "images_per_second": speed})
+            values = {"epoch": epoch, **terms, "rate": rate, "images/s": speed}
+            words = {name: f"{value:.3g}" for name, value in values.items()}
+            self._bar.set_postfix({**words, "memory": used_memory(self._machine.device)}, refresh=False)
+        self._bar.update()
+
+    def scores(self, rows: Sequence[ScoreRow]) -> None:
+        """Epochs were validated."""
+        for row in rows:
+            words = [f"{name} {value:.1f}" for name, value in row.scores.items() if value is not None]
+            logger.info("%s: epoch %d: %s", self._bar.desc, row.epoch, ", ".join(words) or "nothing to find")
+            self._record(self._curve.step, row.scores)
+
+
+def used_memory(device: torch.device) -> str:
+    """The most that this process has had: of the GPU, else of the machine."""
+    if device.type == "cuda":
+        return describe_bytes(torch.cuda.max_memory_allocated(device))
+    return describe_bytes(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
