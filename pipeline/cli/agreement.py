@@ -12,10 +12,9 @@ from pipeline.evaluation.detect import Result, to_results
 from pipeline.evaluation.postprocess import Detections
 from pipeline.views.box_ops import box_iou
 from pipeline.views.manifest import Manifest, training_boxes
+from pipeline.views.summary import AREA_EDGES
 
 FOUND_IOU = 0.5
-COCO_AREA_EDGES = (32.0, 96.0)
-"""Sides in px that part COCO's small, medium and large objects."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,8 +69,7 @@ def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) 
         figures["errors"].append((found.scores - _best(iou, 0)).abs())
     joined = {name: torch.cat(parts) for name, parts in figures.items()}
     return Agreement(
-        ap=(evaluate(manifest, coco_results(manifest, detections), COCO_AREA_EDGES).summary["AP"] or 0.0)
-        / 100,
+        ap=(evaluate(manifest, coco_results(manifest, detections), AREA_EDGES).summary["AP"] or 0.0) / 100,
         recall=_mean(joined["objects"] >= FOUND_IOU),
         blind_recall=_mean(joined["blind"] >= FOUND_IOU),
         iou=_mean(joined["objects"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.cli.agreement import COCO_AREA_EDGES, coco_results
+from pipeline.cli.agreement import coco_results
 from pipeline.cli.options import JSON, RECIPE, argument, command
 from pipeline.core.config import load_section
 from pipeline.core.errors import CacheError, ConfigError
@@ -29,6 +29,7 @@ from pipeline.teacher.inputs import load_inputs
 from pipeline.views.box_ops import clip_boxes, decode_boxes
 from pipeline.views.geometry import scale_factors
 from pipeline.views.manifest import Manifest, read_split
+from pipeline.views.summary import AREA_EDGES
 from pipeline.views.types import LabeledView, SoftTargets
 
 BATCH_SIZE = 8
@@ -121,7 +122,7 @@ def _detect(files: ModelHandle, manifest: Manifest, scale: tuple[int, int]) -> l
 
 
 def _summary(manifest: Manifest, results: list[Result]) -> Row:
-    return evaluate(manifest, results, COCO_AREA_EDGES).summary
+    return evaluate(manifest, results, AREA_EDGES).summary
 
 
 def _stored(path: Path, params: Path) -> dict[str, Row]:

@@ -1,7 +1,6 @@
 """From an image's annotations to its views: everything that is known before a teacher runs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,17 +21,6 @@ def label_view(
     boxes = transform_boxes(truth.boxes_xyxy, geometry)
     points = find_regions(pyramid.grid(geometry.padded_hw), torch.from_numpy(boxes), regions)
     return LabeledView(key=key, geometry=geometry, boxes_xyxy=boxes, labels=truth.labels, points=points)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Finding regions works on small tensors: spreading them over threads costs more than it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, kw_only=True)

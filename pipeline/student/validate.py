@@ -11,9 +11,7 @@ from pipeline.student.config import ValidationConfig
 from pipeline.training.processes import Placement
 from pipeline.training.validation import SCORES, Validation
 from pipeline.views.manifest import Manifest
-
-AREA_EDGES = (32.0, 96.0)
-"""COCO's; no score of :data:`SCORES` depends on them."""
+from pipeline.views.summary import AREA_EDGES
 
 
 def validation_on(config: ValidationConfig, manifest: Manifest, machine: Placement) -> Validation:
@@ -35,7 +33,7 @@ def validation_on(config: ValidationConfig, manifest: Manifest, machine: Placeme
         if not processes.is_main:
             return dict.fromkeys(SCORES)
         results = [result for part in parts for result in json.loads(part)]
-        summary = evaluate(manifest, results, AREA_EDGES).summary
+        summary = evaluate(manifest, results, AREA_EDGES).summary  # no score depends on them
         return {name: summary[name] for name in SCORES}
 
     return Validation(score=score, every=config.every, keep=config.keep)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from threading import Thread
 from typing import TypeVar
 
-from pipeline.regions.view_set import ViewSet, one_thread
+from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.table import ViewIndex
+from pipeline.views.images import one_thread
 
 T = TypeVar("T")
 

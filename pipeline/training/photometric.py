@@ -1,17 +1,15 @@
 """Photometric augmentation: it moves no box, so that a store's targets hold for what it makes of a view."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from random import Random
 from typing import Annotated
 
-import torch
 from msgspec import Meta
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from pipeline.core.config import Section
+from pipeline.views.images import one_thread
 
 Amount = Annotated[float, Meta(ge=0, le=1)]
 
@@ -40,7 +38,7 @@ def augment(pixels: Tensor, config: PhotometricConfig, key: str) -> Tensor:
     A letterbox's gray changes with them.
     """
     draw = Random(key).uniform
-    with _one_thread():
+    with one_thread():  # more of them move last bits, and gray levels with them
         for name, neutral in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0)):
             if amount := getattr(config, name):
                 change = getattr(functional, f"adjust_{name}")
@@ -50,14 +48,3 @@ def augment(pixels: Tensor, config: PhotometricConfig, key: str) -> Tensor:
             kernel = [2 * radius + 1] * 2
             pixels = functional.gaussian_blur(pixels, kernel, [sigma])  # type: ignore[attr-defined]
     return pixels
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """More of them add up in another order, which moves last bits, and gray levels with them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -6,7 +6,8 @@ neither on the number of threads nor on the processor, for each product and each
 torch's ``interpolate`` takes another kernel with one thread than with two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -151,3 +152,14 @@ def batch_images(
     height = max(size[0] for size in padded_hw)
     width = max(size[1] for size in padded_hw)
     return normalize_images(*stack_images(images, (height, width)), preprocessing)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for what is small, where sharing it costs more than it saves and may move last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
