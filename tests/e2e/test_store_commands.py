@@ -7,42 +7,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import yaml
+from finished import FOLDER, call
 from PIL import Image
-from teacher_cases import small_manifest, small_teacher
+from project import edit_params
+from store_cases import content_of, flip_bit
 
-from pipeline.cli.main import main
-from pipeline.core.config import load_section
 from pipeline.core.files import lock_scratch
-from pipeline.core.paths import RunPaths
-from pipeline.detector.gfl import save_detector
 from pipeline.store.format.schema import table_specs
 from pipeline.store.format.table import ViewIndex
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.shards import read_table
 from pipeline.store.writer.writer import init
-from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.run import layout_store, write_store
-from pipeline.views.manifest import write_manifest
+from recipes import DATASET, ROOT, set_value
 
-ROOT = Path(__file__).parents[2]
-FOLDER = RunPaths(Path("runs/small"))
 STORE = FOLDER.store
-WEIGHTS = FOLDER.teacher_weights
 PNG = b"\x89PNG"
-CACHE_TEACHER = {
-    "views": {"scales": [[64, 64]], "flips": [False, True]},
-    "regions": {"vlr": "released"},
-    "precision": {"edge_step": 0.1, "max_step_factor": 4.0, "cls_step": 0.1},
-    "views_per_partition": 4,
-    "batch_size": 3,
-    "forward_precision": "float32",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,98 +39,41 @@ class Finished:
 Ldp = Callable[..., Finished]
 
 
-def make_workspace(folder: Path) -> None:
-    """Six images, a teacher and its store, from within the folder."""
-    Path("params.yaml").write_text(yaml.safe_dump({"name": "small", "cache_teacher": CACHE_TEACHER}))
-    manifest = small_manifest(Path(), 6)
-    write_manifest(manifest, FOLDER.manifest("train"))
-    save_detector(small_teacher(manifest).model, WEIGHTS, {})
-    setup = load_inputs(load_section(CacheConfig, "cache_teacher"), manifest, WEIGHTS)
-    planned = layout_store(
-        setup.view_set,
-        setup.config,
-        num_classes=setup.spec.num_classes,
-        bins=setup.spec.bins,
-        fingerprint=setup.fingerprint,
-        provenance={"teacher": "random numbers"},
-        processes=1,
-        progress=lambda items, _total, _label: items,
-    )
-    write_store(
-        planned,
-        setup.view_set,
-        setup.load_teacher(torch.device("cpu")),
-        scratch_root=folder / "scratch",
-        output=STORE,
-        progress=lambda items, _total, _label: items,
-    )
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        make_workspace(folder)
-    return folder
-
-
 @pytest.fixture
-def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace of one's own, and the current folder."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LDP_DEVICE", "cpu")
+def folder(own_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The finished project without unfinished work, and the current folder."""
+    shutil.rmtree("scratch")
     # Other commands of this machine may have left folders in its own.
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    return tmp_path
+    (own_project / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(own_project / "temporary"))
+    return own_project
 
 
 @pytest.fixture
-def ldp(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> Ldp:
+def ldp(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Ldp:
     """Run `ldp store ...` in this process."""
 
     def run(*arguments: object) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["ldp", "store", *map(str, arguments)])
         capsys.readouterr()
         caplog.clear()
         caplog.set_level("INFO")
-        code, error = 0, ""
-        try:
-            main()
-        except SystemExit as ended:
-            code, error = (1, ended.code) if isinstance(ended.code, str) else (ended.code or 0, "")
-        return Finished(code=code, stdout=capsys.readouterr().out, error=error or "\n".join(caplog.messages))
+        ended = call(" ".join(["ldp store", *map(str, arguments)]))
+        error = ended.error or "\n".join(caplog.messages)
+        return Finished(code=ended.code, stdout=capsys.readouterr().out, error=error)
 
     return run
 
 
-def content_of(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-
-
-def change(section: str, key: str, value: object) -> None:
-    params: dict[str, Any] = yaml.safe_load(Path("params.yaml").read_text())
-    params["cache_teacher"][section][key] = value
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+    flip_bit(path, path.stat().st_size // 2)
 
 
 @pytest.mark.usefixtures("folder")
 def test_info_prints_the_facts_of_the_default_store(ldp: Ldp) -> None:
     finished = ldp("info")
     assert finished.code == 0
-    assert finished.stdout.startswith("path: runs/small/cache/targets.zarr\n")
-    assert "random numbers" in finished.stdout
+    assert finished.stdout.startswith("path: runs/shapes/cache/targets.zarr\n")
+    assert "edge_step" in finished.stdout
 
 
 def test_a_store_is_named_by_its_folder_or_by_its_recipe(ldp: Ldp, folder: Path) -> None:
@@ -160,13 +84,13 @@ def test_a_store_is_named_by_its_folder_or_by_its_recipe(ldp: Ldp, folder: Path)
     assert len({finished.stdout for finished in facts}) == 1
     assert "expected a name" in ldp("info", "another").error
     shutil.move(folder / "recipes/params.yaml", "params.yaml")
-    assert ldp("info", "small").stdout == facts[0].stdout
+    assert ldp("info", "shapes").stdout == facts[0].stdout
 
 
 @pytest.mark.usefixtures("folder")
 def test_info_as_json_is_the_only_thing_on_stdout(ldp: Ldp) -> None:
     document = json.loads(ldp("info", STORE, "--json").stdout)
-    assert (document["views"], document["images"], document["partitions"]) == (12, 6, 3)
+    assert (document["views"], document["images"], document["partitions"]) == (16, 8, 4)
     assert document["fingerprint"] == TargetStore.open(STORE).fingerprint
 
 
@@ -197,10 +121,10 @@ def test_verify_of_a_whole_store_exits_with_0(ldp: Ldp) -> None:
     finished = ldp("verify")
     assert (finished.code, finished.stdout) == (
         0,
-        "runs/small/cache/targets.zarr is whole: every file is as recorded\n",
+        "runs/shapes/cache/targets.zarr is whole: every file is as recorded\n",
     )
     assert json.loads(ldp("verify", "--json").stdout) == {
-        "path": "runs/small/cache/targets.zarr",
+        "path": "runs/shapes/cache/targets.zarr",
         "whole": True,
         "damaged_partitions": [],
         "problems": [],
@@ -236,7 +160,10 @@ def test_verify_as_json_has_all_problems(ldp: Ldp) -> None:
 def test_nothing_to_repair_needs_neither_parameters_nor_teacher(folder: Path, ldp: Ldp) -> None:
     (folder / "params.yaml").unlink()
     finished = ldp("repair", STORE)
-    assert (finished.code, finished.error) == (0, "runs/small/cache/targets.zarr is whole: nothing to repair")
+    assert (finished.code, finished.error) == (
+        0,
+        "runs/shapes/cache/targets.zarr is whole: nothing to repair",
+    )
 
 
 def test_repair_brings_every_file_back_and_verifies_again(folder: Path, ldp: Ldp) -> None:
@@ -248,8 +175,8 @@ def test_repair_brings_every_file_back_and_verifies_again(folder: Path, ldp: Ldp
     assert finished.code == 0, finished.error
     assert content_of(folder / STORE) == before
     assert "removed what is not part of the store: stray" in finished.error
-    assert "ran the teacher for partitions 0, 1, 2" in finished.error
-    assert finished.error.endswith("runs/small/cache/targets.zarr is whole again")
+    assert "ran the teacher for partitions 0, 1, 2, 3" in finished.error
+    assert finished.error.endswith("runs/shapes/cache/targets.zarr is whole again")
 
 
 @pytest.mark.usefixtures("folder")
@@ -262,8 +189,8 @@ def test_repair_removes_stray_files_without_parameters(ldp: Ldp) -> None:
 
 def test_repair_takes_the_partitions_of_the_store_not_of_the_parameters(folder: Path, ldp: Ldp) -> None:
     before = content_of(folder / STORE)
-    params = {**CACHE_TEACHER, "views_per_partition": 7}
-    Path("params.yaml").write_text(yaml.safe_dump({"name": "small", "cache_teacher": params}))
+    keys = ("cache_teacher", "views_per_partition")
+    edit_params(folder, lambda params: set_value(params, keys, 7))
     for name in ("points/edge_codes/c/1/0", "views/extent/c/0/0"):
         flip(STORE / name)
     assert ldp("repair").code == 0
@@ -271,7 +198,7 @@ def test_repair_takes_the_partitions_of_the_store_not_of_the_parameters(folder: 
 
 
 def test_repair_with_other_parameters_is_refused_with_both_values(folder: Path, ldp: Ldp) -> None:
-    change("regions", "vlr", "paper")
+    edit_params(folder, lambda params: set_value(params, ("cache_teacher", "regions", "vlr"), "paper"))
     flip(STORE / "points/region/c/1/0")
     harmed = content_of(folder / STORE)
     finished = ldp("repair")
@@ -279,14 +206,6 @@ def test_repair_with_other_parameters_is_refused_with_both_values(folder: Path, 
     assert 'regions.overlap is "released" in the store, but "diou" here' in finished.error
     assert "\n" not in finished.error
     assert content_of(folder / STORE) == harmed
-
-
-def test_repair_with_another_teacher_is_refused(folder: Path, ldp: Ldp) -> None:
-    save_detector(small_teacher(small_manifest(folder), seed=1).model, WEIGHTS, {})
-    flip(STORE / "points/edge_codes/c/1/0")
-    finished = ldp("repair")
-    assert finished.code == 1
-    assert "teacher.weights is" in finished.error
 
 
 @pytest.mark.usefixtures("folder")
@@ -303,13 +222,13 @@ def test_show_draws_the_image_of_the_manifest(ldp: Ldp) -> None:
     image_id = TargetStore.open(STORE).keys[0].image_id
     finished = ldp("show", image_id, "--view", 1)
     assert (finished.code, finished.stdout) == (0, "")
-    assert finished.error.startswith("pixels: shapes/train/")
+    assert finished.error.startswith(f"pixels: {DATASET}/train/")
     assert Path(f"{image_id}_v1.png").read_bytes().startswith(PNG)
 
 
 @pytest.mark.usefixtures("folder")
 def test_show_without_images_draws_on_gray_and_says_so(ldp: Ldp) -> None:
-    shutil.rmtree("shapes")
+    shutil.rmtree(DATASET)
     image_id = TargetStore.open(STORE).keys[0].image_id
     finished = ldp("show", image_id, "--output", "new/a.png")
     assert finished.code == 0
@@ -334,7 +253,7 @@ def test_show_of_an_unknown_image_or_view_names_those_that_there_are(ldp: Ldp) -
     image_id = TargetStore.open(STORE).keys[0].image_id
     finished = ldp("show", 987654)
     assert finished.code == 1
-    assert "one of the 6 images" in finished.error
+    assert "one of the 8 images" in finished.error
     assert str(image_id) in finished.error
     assert "one of the views 0, 1 of image" in ldp("show", image_id, "--view", 2).error
 
@@ -354,7 +273,7 @@ def begun(folder: Path) -> Path:
 def test_scratch_lists_and_only_clean_removes(begun: Path, ldp: Ldp) -> None:
     listed = ldp("scratch").stdout
     assert "scratch/0123456789abcdef" in listed
-    assert "an unfinished store: 0 of 3 partitions, 12 views" in listed
+    assert "an unfinished store: 0 of 4 partitions, 16 views" in listed
     assert begun.is_dir()
     cleaned = ldp("scratch", "--clean").stdout
     assert cleaned.splitlines()[-1].startswith("removed 1 folder, freed ")

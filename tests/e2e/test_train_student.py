@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Run, start, start_process
 from msgspec import to_builtins
 from msgspec.structs import replace
 from safetensors.torch import load_file
@@ -76,42 +76,15 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, processes: int, workers: int = 0) -> "subprocess.Popen[str]":
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "LDP_DEVICE": "cpu",
-        "LDP_WORKERS": str(workers),
-        "LDP_TRAIN_PROCESSES": str(processes),
-        "LDP_CHECKPOINT_SECONDS": "0",  # after each step, for a row of so short a curve is a step
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "stages.train_student", "ld"],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+def begin(folder: Path, processes: int, workers: int = 0) -> Run:
+    log = folder.with_name(f"{folder.name}_{time.monotonic_ns()}.log")
+    settings = {"LDP_WORKERS": str(workers), "LDP_TRAIN_PROCESSES": str(processes)}
+    # A checkpoint after each step, for a row of so short a curve is a step.
+    return start("train_student ld", folder, log, LDP_CHECKPOINT_SECONDS="0", **settings)
 
 
-def finish(running: "subprocess.Popen[str]") -> tuple[int, str]:
-    output, _ = running.communicate(timeout=WAIT_SECONDS)
-    return running.returncode, output
-
-
-def processes_in(folder: Path) -> list[int]:
-    """Processes whose working directory the workspace is."""
-    found = []
-    for link in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if link.resolve() == folder.resolve():
-                found.append(int(link.parent.name))
-        except OSError:
-            continue
-    return found
+def finish(run: Run) -> tuple[int, str]:
+    return run.wait(), run.text()
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
@@ -125,16 +98,22 @@ def checkpoints(folder: Path) -> list[Path]:
     return list(folder.glob("scratch/training/*/checkpoint.pt"))
 
 
-def wait_for_checkpoint(running: "subprocess.Popen[str]", folder: Path) -> None:
-    wait_for(lambda: checkpoints(folder) or running.poll() is not None, "a checkpoint")
-    assert checkpoints(folder), running.stdout.read()
+def wait_for_checkpoint(run: Run, folder: Path) -> None:
+    run.wait_for(lambda: checkpoints(folder))
+    assert checkpoints(folder), run.text()
+
+
+def kill_first(run: Run) -> None:
+    """The process that the user started, and not those that it has started."""
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
 
 
 @pytest.fixture(scope="module")
 def straight(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs of one undisturbed process."""
     work = folder.__wrapped__(prepared, tmp_path_factory.mktemp("straight"))  # type: ignore[attr-defined]
-    code, output = finish(start(work, 1))
+    code, output = finish(begin(work, 1))
     assert code == 0, output
     assert not list(work.glob("scratch/training/*"))
     return work / "runs/small/students/ld"
@@ -162,24 +141,29 @@ def saved_step(checkpoint: Path) -> int:
     return int(torch.load(content, weights_only=True)["state"]["step"])
 
 
-def kill_within_an_epoch(running: "subprocess.Popen[str]", folder: Path) -> int:
+def kill_within_an_epoch(run: Run, folder: Path) -> int:
     """Kill the stage whose newest checkpoint is of no epoch's end; returns its step."""
     while True:
-        wait_for_checkpoint(running, folder)
-        running.send_signal(signal.SIGSTOP)
+        wait_for_checkpoint(run, folder)
+        os.kill(run.pid, signal.SIGSTOP)
         step = saved_step(checkpoints(folder)[0])
         if step % STEPS_PER_EPOCH:
-            running.kill()
-            running.communicate()
+            kill_first(run)
             return step
-        running.send_signal(signal.SIGCONT)
+        os.kill(run.pid, signal.SIGCONT)
         time.sleep(0.01)
 
 
-def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(folder: Path, straight: Path) -> None:
-    step = kill_within_an_epoch(start(folder, 1), folder)
-    code, output = finish(start(folder, 1))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(
+    workers: int, folder: Path, straight: Path
+) -> None:
+    """Decoding processes do not outlive it, nor hold its lock."""
+    killed = begin(folder, 1, workers)
+    step = kill_within_an_epoch(killed, folder)
+    code, output = finish(begin(folder, 1, workers))
     assert code == 0, output
+    wait_for(lambda: not killed.members(), "the decoding processes to die")
     assert f"ld: going on after step {step} of {EPOCHS * STEPS_PER_EPOCH}" in output
     mine = folder / "runs/small/students/ld"
     for name in ("model/student.safetensors", "loss.csv", "ap.csv"):
@@ -189,24 +173,23 @@ def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(folder: Path, 
 
 def test_two_processes_train_the_same_student_also_after_a_kill(folder: Path, straight: Path) -> None:
     """The kill takes the one process that started the others; they must not train on without it."""
-    killed = start(folder, 2)
+    killed = begin(folder, 2)
     wait_for_checkpoint(killed, folder)
-    killed.kill()
-    killed.communicate()
-    wait_for(lambda: not processes_in(folder), "the other processes to die")
-    code, output = finish(start(folder, 2))
+    kill_first(killed)
+    wait_for(lambda: not killed.members(), "the other processes to die")
+    code, output = finish(begin(folder, 2))
     assert code == 0, output
     assert output.count("ld: going on after step") == 1
     assert_nearly_the_same(folder / "runs/small/students/ld", straight)
 
 
-def test_decoding_processes_do_not_outlive_a_killed_stage_nor_hold_its_lock(folder: Path) -> None:
-    killed = start(folder, 1, workers=2)
-    wait_for_checkpoint(killed, folder)
-    killed.kill()
-    killed.communicate()
-    code, output = finish(start(folder, 1, workers=2))
-    assert code == 0, output
+def test_real_processes_train_the_same_student(folder: Path, straight: Path) -> None:
+    """Started as a shell starts them, the other tests' are forked."""
+    command = [sys.executable, "-m", "stages.train_student", "ld"]
+    settings = {"PYTHONPATH": str(ROOT), "LDP_TRAIN_PROCESSES": "2"}
+    run = start_process(command, folder, folder / "log", **settings)
+    assert run.wait() == 0, run.text()
+    assert_nearly_the_same(folder / "runs/small/students/ld", straight)
 
 
 @pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (2, 2)])
@@ -225,17 +208,13 @@ def test_an_error_in_one_process_is_one_line_and_ends_all(processes: int, worker
     images = sorted((source / "train").iterdir())
     for image in images[1:]:
         (broken / "train" / image.name).symlink_to(image)
-    code, output = finish(start(folder, processes, workers))
+    run = begin(folder, processes, workers)
+    code, output = finish(run)
     assert code == 1
     errors = [line for line in output.splitlines() if "rror" in line or "fail" in line]
     assert errors == [f"error: {broken / 'train' / images[0].name}: expected an image, but there is none"]
-    assert not processes_in(folder)
+    assert not run.members()
     assert not list(folder.glob("runs/small/students/ld/model"))
-
-
-def members_of(running: "subprocess.Popen[str]") -> list[int]:
-    """Training processes by rank."""
-    return sorted(map(int, Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()))
 
 
 def listening_addresses(pid: int) -> list[str]:
@@ -251,11 +230,10 @@ def listening_addresses(pid: int) -> list[str]:
 
 
 def test_no_process_listens_to_anything_but_this_machine(folder: Path) -> None:
-    running = start(folder, 2)
-    wait_for_checkpoint(running, folder)
-    addresses = [address for pid in members_of(running) for address in listening_addresses(pid)]
-    running.kill()
-    running.communicate()
+    run = begin(folder, 2)
+    wait_for_checkpoint(run, folder)
+    addresses = [address for pid in run.members()[1:] for address in listening_addresses(pid)]
+    run.kill()
     assert addresses, "the processes talk to one another"
     assert set(addresses) <= {"0100007F", "0" * 24 + "01000000"}, "loopback, as the kernel writes it"
 
@@ -265,39 +243,33 @@ def test_no_process_listens_to_anything_but_this_machine(folder: Path) -> None:
 def test_a_process_that_dies_or_stops_ends_the_others_with_one_line(
     rank: int, sent: signal.Signals, folder: Path
 ) -> None:
-    running = start(folder, 2)
-    wait_for_checkpoint(running, folder)
-    os.kill(members_of(running)[rank], sent)
+    run = begin(folder, 2)
+    wait_for_checkpoint(run, folder)
+    os.kill(run.members()[1 + rank], sent)
     began = time.monotonic()
-    code, output = finish(running)
+    code, output = finish(run)
     assert time.monotonic() - began < 60
     assert code == 1
     what = "was killed" if sent == signal.SIGKILL else "has been stopped"
     errors = [line for line in output.splitlines() if "rror" in line or "Traceback" in line]
     assert len(errors) == 1
     assert errors[0].startswith(f"error: training process {rank} {what}")
-    assert not processes_in(folder)
+    assert not run.members()
 
 
 def test_torchrun_by_hand_trains_the_same_student(folder: Path, straight: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LDP_DEVICE": "cpu", "LDP_WORKERS": "0"}
-    subprocess.run(
-        [*command, "stages.train_student", "ld"],
-        cwd=folder,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=WAIT_SECONDS,
-    )
+    command += ["stages.train_student", "ld"]
+    run = start_process(command, folder, folder / "log", PYTHONPATH=str(ROOT))
+    assert run.wait() == 0, run.text()
     assert_nearly_the_same(folder / "runs/small/students/ld", straight)
 
 
 def test_an_interrupt_stops_all_processes(folder: Path) -> None:
-    """As a terminal sends it: to every process of the group."""
-    running = start(folder, 2)
-    wait_for_checkpoint(running, folder)
-    os.killpg(running.pid, signal.SIGINT)
-    code, output = finish(running)
+    run = begin(folder, 2)
+    wait_for_checkpoint(run, folder)
+    run.signal(signal.SIGINT)
+    code, output = finish(run)
     assert code == 130, output
     assert "Traceback" not in output, output
-    assert not processes_in(folder)
+    assert not run.members()

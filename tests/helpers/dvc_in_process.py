@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blank import blank_pictures
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
 from finished import call, working_in
@@ -36,7 +37,7 @@ def repro(folder: Path, target: str = DEFAULT) -> set[str]:
         ran.add(env["DVC_STAGE"].rpartition(":")[2])
         python, module, stage = command.split(maxsplit=2)
         assert (python, module) == ("python", "-m")
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, blank_pictures():
             patch.chdir(cwd)
             ended = call(stage.removeprefix("stages."))
         if ended.code:

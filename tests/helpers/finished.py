@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 from project import write_params, write_tiny_dataset
 
 from pipeline.cli.main import main as ldp
+from pipeline.core import code
 from pipeline.core.paths import RunPaths
 from pipeline.core.stage import run_stage
 from pipeline.store.writer import writer
@@ -23,6 +25,9 @@ from pipeline.training.launch import run_training
 from recipes import NAME, tiny_params
 
 FOLDER = RunPaths(Path("runs") / NAME)
+code.code_digest = cache(code.code_digest)
+"""A process that runs many stages reads the same modules again and again: half a second each time."""
+
 STUDENTS = ("plain", "ld")
 STAGES = (
     "check_recipe",

@@ -1,12 +1,13 @@
-"""A ``python`` and an ``ldp`` that start in a tenth of a second, for tests that run many of them.
+"""A ``python``, an ``ldp`` and a ``dvc`` that start in a tenth of a second, for tests that run many of them.
 
-``python -m stages.X`` and ``ldp`` are forked from a process that has imported torch and torchvision already,
-which takes ten seconds otherwise. Everything else is as always: the stage's own code, from the folder it is
-started in, with the arguments, the environment and the streams that it is given. Anything else goes to the
+``python -m stages.X`` and the commands are forked from a process that has imported torch and other libraries
+already, which takes ten seconds otherwise. All else is as always: the stage's own code, from the folder
+it is started in, with the arguments, the environment and the streams that it is given. The rest goes to the
 real Python.
 """
 
 import atexit
+import importlib
 import json
 import os
 import runpy
@@ -23,6 +24,8 @@ SHIM = """#!{python} -IS
 import json, os, socket, sys
 if sys.argv[0].endswith("/ldp"):
     arguments = ["pipeline.cli.main", *sys.argv[1:]]
+elif sys.argv[0].endswith("/dvc"):
+    arguments = ["dvc", *sys.argv[1:]]
 elif sys.argv[1:2] == ["-m"] and sys.argv[2].startswith("stages."):
     arguments = sys.argv[2:]
 else:
@@ -36,13 +39,17 @@ link.shutdown(socket.SHUT_WR)
 sys.exit(int(link.makefile().read() or 1))
 """
 
+PRELOADED = (
+    *("torch", "torchvision", "matplotlib.figure", "zarr", "distributed"),
+    *("dvc.repo", "dvc.cli", "dvc.commands.repro"),
+)
 START_SECONDS = 300
 MAX_WAITING = 16
 
 
 @cache
 def quick_python() -> Path:
-    """Folder of both, to stand first in ``PATH``; it goes when this process ends."""
+    """Folder of all three, to stand first in ``PATH``; it goes when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="ldp_quick_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     address = folder / "socket"
@@ -59,15 +66,22 @@ def quick_python() -> Path:
     shim.parent.mkdir()
     shim.write_text(SHIM.format(python=sys.executable, address=str(address)))
     shim.chmod(0o755)
-    shutil.copy(shim, shim.with_name("ldp"))
+    for command in ("ldp", "dvc"):
+        shutil.copy(shim, shim.with_name(command))
     return shim.parent
 
 
 def serve(address: str) -> None:
     """Fork for every request, until killed, or as long as the process lives that started this one."""
-    import torch  # noqa: F401, PLC0415
-    import torchvision  # type: ignore[import-untyped]  # noqa: F401, PLC0415
+    for name in PRELOADED:
+        importlib.import_module(name)
+    from blank import blank_pictures  # noqa: PLC0415
 
+    with blank_pictures():
+        _serve(address)
+
+
+def _serve(address: str) -> None:
     server = socket.socket(socket.AF_UNIX)
     server.bind(f"{address}.new")
     server.listen(MAX_WAITING)

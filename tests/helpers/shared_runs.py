@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from forked import ensure_loaded
 from teacher_cases import QUANTIZED, small_plan
 from torch import distributed
 from torch.multiprocessing import start_processes
@@ -81,6 +82,7 @@ def go_on(folder: Path, processes: World, steps: int | None = None) -> Trained:
 def continued_by(folder: Path, count: int) -> dict[str, torch.Tensor]:
     """State of the case after its first epoch alone, and the others in ``count`` processes."""
     go_on(folder, SINGLE_PROCESS, steps=IMAGES // SCHEDULE["batch_size"])
+    ensure_loaded()
     start_processes(member_that_goes_on, (count, folder), count, start_method="forkserver")
     states: dict[str, dict[str, torch.Tensor]] = torch.load(folder / f"on_{count}.pt", weights_only=True)
     return states[GOES_ON]
@@ -90,6 +92,7 @@ def trained_by(folder: Path, count: int) -> dict[str, dict[str, torch.Tensor]]:
     """State of every case after training in ``count`` processes."""
     if count == 1:
         return _trained_alone(folder)
+    ensure_loaded()
     start_processes(member, (count, folder), count, start_method="forkserver")
     states: dict[str, dict[str, torch.Tensor]] = torch.load(folder / f"{count}.pt", weights_only=True)
     return states

@@ -8,9 +8,10 @@ import numpy as np
 
 from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
+from pipeline.core.files import lock_scratch
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, make_schema
-from pipeline.store.writer.writer import finalise, init, write_partition
+from pipeline.store.writer.writer import finalise, finished_partitions, init, write_partition
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import DenseOutputs, KeptPoints, LabeledView, SoftTargets, ViewKey
@@ -112,6 +113,17 @@ def plan_of(
     return Plan(views=views, targets=targets, table=table, schema=schema)
 
 
+def random_plan(images: int, *, views_per_partition: int, most_points: int, chunk_rows: int = 16) -> Plan:
+    """Two views of each image; every fifth view has no points, and every seventh image no boxes."""
+    rng = np.random.default_rng(images)
+    keys = [ViewKey(3 * image + 1, view) for image in range(images) for view in range(2)]
+    points = [0 if row % 5 == 3 else int(rng.integers(1, most_points + 1)) for row in range(len(keys))]
+    boxes = [0 if key.image_id % 7 == 0 else int(rng.integers(1, 5)) for key in keys]
+    views = [make_view(*row) for row in zip(keys, points, boxes, strict=True)]
+    dense = DensePrecision()
+    return plan_of(views, views_per_partition=views_per_partition, chunk_rows=chunk_rows, dense=dense)
+
+
 def write_one(scratch: Path, plan: Plan, index: int) -> None:
     rows = plan.schema.partition_views(index)
     write_partition(scratch, index, plan.views[rows], plan.targets[rows])
@@ -128,6 +140,21 @@ def write_store(folder: Path, plan: Plan) -> Path:
     write_all(folder / "scratch", plan, range(plan.schema.partitions))
     finalise(folder / "scratch", folder / "targets.zarr")
     return folder / "targets.zarr"
+
+
+def write_remaining(scratch: Path, output: Path, plan: Plan) -> set[int]:
+    """What the stage does: lock, begin or resume, write what is missing, finalise.
+
+    Returns:
+        The partitions that were finished already.
+    """
+    with lock_scratch(scratch):
+        init(scratch, plan.schema, plan.table)
+        finished = finished_partitions(scratch)
+        for index in sorted(set(range(plan.schema.partitions)) - finished):
+            write_one(scratch, plan, index)
+        finalise(scratch, output)
+    return finished
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

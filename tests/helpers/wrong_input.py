@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from blank import blank_pictures
 from finished import FOLDER, call, files_below
 from PIL import Image, ImageChops
 from project import edit_params
@@ -245,7 +246,7 @@ def first_shard(folder: Path) -> Path:
 
 def require_one_clear_line(row: Wrong, folder: Path) -> None:
     """Do it in a project in which everything had run, and see what comes of it."""
-    with pytest.MonkeyPatch.context() as patch:
+    with blank_pictures(), pytest.MonkeyPatch.context() as patch:
         row.edit(folder)
         for name, value in row.environment.items():
             patch.setenv(name, value)

@@ -1,5 +1,6 @@
 """A store to measure on where there is no other: COCO-like views, and logits that compress like real ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.codec.edges import EDGES
 from pipeline.codec.precision import Precision
 from pipeline.store.format.table import ViewIndex, make_schema
-from pipeline.store.writer.writer import finalise, init, write_partition
+from pipeline.store.writer.writer import finalise, init, read_schema, write_partition
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import NOT_MAIN, KeptPoints, LabeledView, SoftTargets, ViewKey
 
@@ -23,40 +24,65 @@ MAIN_SHARE = 65 / 900
 """Main-region points of kept points, on COCO."""
 RUN_ENDS = 0.08
 """Share of points that are the last of a run of neighboring cells: a box is about 12 cells wide."""
-VIEWS_PER_PARTITION = 64
+TEMPLATES = 64
+"""Different views; they come again and again under other keys."""
 
 
-def generate_store(folder: Path, views: int, points: int, precision: Precision = PRECISION) -> Path:
-    """Write a store with the library's own writer.
+def generate_store(folder: Path, views: int, points: int) -> Path:
+    """A whole store with small partitions; see :func:`begin`."""
+    begin(folder, views, points, views_per_partition=64)
+    write(folder, points)
+    finish(folder, folder / "targets.zarr")
+    return folder / "targets.zarr"
+
+
+def begin(folder: Path, views: int, points: int, views_per_partition: int) -> str:
+    """The table of all views, and the empty store.
 
     Args:
-        folder: Where the writer's scratch and the store go.
-        views: Number of views, one an image.
+        folder: Where the writer's scratch goes.
+        views: Number of views, two an image.
         points: Mean number of kept points of a view; each has 0.5 to 1.5 times as many.
-        precision: Of the codes.
-
-    Returns:
-        The store's path.
+        views_per_partition: As the writer takes it.
     """
-    scratch, store = folder / "scratch", folder / "targets.zarr"
-    table = ViewIndex.from_views(planned_view(number, points) for number in range(views))
+    templates = [planned_view(number, points) for number in range(TEMPLATES)]
+    table = ViewIndex.from_views(_keyed(templates, row) for row in range(views))
     schema = make_schema(
         table,
         bins=BINS,
         num_classes=CLASSES,
         strides=tuple(LEVEL_STRIDES),
-        precision=precision,
-        views_per_partition=VIEWS_PER_PARTITION,
+        precision=PRECISION,
+        views_per_partition=views_per_partition,
         fingerprint={"generated": {"views": views, "points": points}},
-        provenance={"generated": "for a benchmark"},
+        provenance={"generated": "to measure"},
     )
-    init(scratch, schema, table)
+    init(folder / "scratch", schema, table)
+    return f"{views:,} views, {int(table.counts[:, 0].sum()):,} points"
+
+
+def write(folder: Path, points: int) -> str:
+    """Quantize and write every partition."""
+    schema = read_schema(folder / "scratch")
+    templates = [planned_view(number, points) for number in range(TEMPLATES)]
+    targets = [soft_targets(view) for view in templates]
     for index in range(schema.partitions):
         rows = schema.partition_views(index)
-        planned = [planned_view(number, points) for number in range(rows.start, rows.stop)]
-        write_partition(scratch, index, planned, [soft_targets(view) for view in planned])
-    finalise(scratch, store)
-    return store
+        numbers = range(rows.start, rows.stop)
+        views = [_keyed(templates, row) for row in numbers]
+        write_partition(folder / "scratch", index, views, [targets[row % TEMPLATES] for row in numbers])
+    return f"{schema.partitions} partitions"
+
+
+def _keyed(templates: list[LabeledView], row: int) -> LabeledView:
+    return replace(templates[row % TEMPLATES], key=ViewKey(row // 2, row % 2))
+
+
+def finish(folder: Path, store: Path) -> str:
+    """Check all records and move the store to its place."""
+    finalise(folder / "scratch", store)
+    files = [path for path in store.rglob("*") if path.is_file()]
+    return f"{len(files):,} files, {sum(path.stat().st_size for path in files) / 1e9:.2f} GB"
 
 
 def planned_view(number: int, points: int) -> LabeledView:

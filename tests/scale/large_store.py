@@ -14,20 +14,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from generated_store import BINS, CLASSES, LEVEL_STRIDES, PRECISION, planned_view, soft_targets
+from generated_store import begin, finish, write
 from measured import Measured, measure, render, render_growth
 
-from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
-from pipeline.store.writer.writer import finalise, init, read_schema, write_partition
-from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
-TEMPLATES = 64
 VIEWS_PER_PARTITION = 512
 """As in the COCO recipes."""
 VIEWS_READ = 10_000
@@ -38,52 +33,6 @@ DVC_COMMANDS = (
     ("push",),
     ("status", "--cloud"),
 )
-
-
-def begin(folder: Path, views: int, points: int) -> str:
-    """The table of all views, and the empty store."""
-    templates = [planned_view(number, points) for number in range(TEMPLATES)]
-    table = ViewIndex.from_views(_view(templates, row) for row in range(views))
-    schema = make_schema(
-        table,
-        bins=BINS,
-        num_classes=CLASSES,
-        strides=tuple(LEVEL_STRIDES),
-        precision=PRECISION,
-        views_per_partition=VIEWS_PER_PARTITION,
-        fingerprint={"generated": {"views": views, "points": points}},
-        provenance={"generated": "to measure scale"},
-    )
-    init(folder / "scratch", schema, table)
-    return f"{views:,} views, {int(table.counts[:, 0].sum()):,} points"
-
-
-def write(folder: Path, points: int) -> str:
-    """Quantize and write every partition."""
-    schema = read_schema(folder / "scratch")
-    templates = [planned_view(number, points) for number in range(TEMPLATES)]
-    targets = [soft_targets(view) for view in templates]
-    for index in range(schema.partitions):
-        rows = schema.partition_views(index)
-        numbers = range(rows.start, rows.stop)
-        views = [_view(templates, row) for row in numbers]
-        write_partition(folder / "scratch", index, views, [_targets(targets, row) for row in numbers])
-    return f"{schema.partitions} partitions"
-
-
-def _view(templates: list[LabeledView], row: int) -> LabeledView:
-    return replace(templates[row % TEMPLATES], key=ViewKey(row // 2, row % 2))
-
-
-def _targets(targets: list[SoftTargets], row: int) -> SoftTargets:
-    return targets[row % TEMPLATES]
-
-
-def finish(folder: Path, store: Path) -> str:
-    """Check all records and move the store to its place."""
-    finalise(folder / "scratch", store)
-    files = [path for path in store.rglob("*") if path.is_file()]
-    return f"{len(files):,} files, {sum(path.stat().st_size for path in files) / 1e9:.2f} GB"
 
 
 def check(store: Path) -> str:
@@ -123,7 +72,7 @@ def run(folder: Path, views: int, points: int) -> list[Measured]:
     ):
         share(workspace, *command)
     return [
-        measure("plan", begin, folder, views, points),
+        measure("plan", begin, folder, views, points, VIEWS_PER_PARTITION),
         measure("write", write, folder, points),
         measure("finalise", finish, folder, store),
         measure("verify", check, store),

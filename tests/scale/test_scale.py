@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coco_size import evaluate_generated, plan, prepare, write_annotations
-from generated_store import generate_store
-from large_store import begin, check, finish, open_only, read_at_random, write
+from generated_store import begin, finish, generate_store, write
+from large_store import VIEWS_PER_PARTITION, check, open_only, read_at_random
 from readers import OURS, compare, require_equal
 
 from pipeline.store.reader.reader import TargetStore
@@ -50,7 +50,7 @@ def test_a_dataset_is_prepared_in_less_memory_than_twice_its_file_takes(tmp_path
 
 
 def test_a_store_of_many_views_is_whole(tmp_path: Path) -> None:
-    begin(tmp_path, 1100, 20)
+    begin(tmp_path, 1100, 20, VIEWS_PER_PARTITION)
     assert write(tmp_path, 20) == "3 partitions"
     assert "files" in finish(tmp_path, tmp_path / "targets.zarr")
     assert check(tmp_path / "targets.zarr") == "0 problems"

@@ -1,32 +1,33 @@
-"""One small workspace for all experiments with the stage itself."""
+"""What all experiments with the stage itself share; ``LDP_STRESS`` makes each of them larger."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-from forked import prepare, start_forked
-from kills import Quiet, Tool, watch
-
-PARTITIONS = 12
+from workspace import STAGE, Quiet, prepare, watch
 
 
 @pytest.fixture(scope="session")
-def forked_stage() -> Tool:
-    return Tool(name="stage", start=start_forked, stage=lambda run: run.pid)
+def factor() -> int:
+    """How many times larger than in a run of all tests."""
+    return int(os.environ.get("LDP_STRESS", "1"))
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset and a teacher; copied for each test that uses it."""
-    return prepare(tmp_path_factory.mktemp("prepared"), PARTITIONS)
+    folder = tmp_path_factory.mktemp("prepared") / "workspace"
+    prepare(folder, STAGE)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def quiet(prepared: Path, forked_stage: Tool, tmp_path_factory: pytest.TempPathFactory) -> Quiet:
+def quiet(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Quiet:
     """A run of the stage that nobody disturbs."""
     folder = tmp_path_factory.mktemp("quiet")
     shutil.copytree(prepared, folder / "workspace")
-    return watch(forked_stage, folder / "workspace", folder / "quiet.log")
+    return watch(STAGE, folder / "workspace", folder / "quiet.log")
 
 
 @pytest.fixture

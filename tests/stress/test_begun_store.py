@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disk_state import STORE
-from stores import Plan, make_plan, write_one, write_remaining
-from workspace import Content, content_of
+from store_cases import Plan, content_of, random_plan, write_one, write_remaining
 
 from pipeline.core.errors import CacheError
 from pipeline.core.files import LOCK_FILE
 from pipeline.store.writer.writer import finalise, finished_partitions, init
 
+STORE = "store.zarr"
+Content = dict[str, bytes]
 PLANNED_FILES = ["views/extent/c/0/0", "views/image_id/zarr.json", "points/zarr.json"]
 
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make_plan(6, views_per_partition=3, most_points=20, chunk_rows=8)
+    return random_plan(6, views_per_partition=3, most_points=20, chunk_rows=8)
 
 
 @pytest.fixture(scope="module")

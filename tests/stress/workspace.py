@@ -1,202 +1,204 @@
-"""A small workspace in which the real stages run in seconds, and runs in it that an experiment may kill."""
+"""A small workspace in which the real stage writes a store in seconds, and runs that an experiment may kill.
 
+What lies on the disk after a kill is found out without the library: by JSON, sizes and sha256 alone.
+"""
+
+import hashlib
+import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[1] / "helpers"))  # as pytest does, where this is run as a script
-
+from finished import call, working_in
+from forked import Run, start, start_process
 from project import export_tree, start_repository, write_params
+from store_cases import content_of
 
-from recipes import Params, small_params
+from recipes import small_params
 
-STAGE = "stages.cache_teacher"
-VIEWS_AN_IMAGE = 2
-VIEWS_PER_PARTITION = 4
-WAIT_SECONDS = 600.0
-"""A stage that takes longer than this hangs."""
+OUTPUT = Path("runs/stress/cache/targets.zarr")
+PARTITIONS = 12
+
+PLAN, INIT, WRITE, FINALISE, AFTER = PHASES = ("plan", "init", "write", "finalise", "after")
+"""Of a run: ``plan`` includes starting Python and DVC, ``after`` is what follows once the store has moved."""
+LAID_OUT = re.compile(r"^store: \d+ views", re.MULTILINE)
+"""What a stage logs when it knows all views."""
+RESUMING = re.compile(r"resuming: (\d+) of (\d+) partitions were finished")
 
 Content = dict[str, bytes]
 """Every file of a folder, by its path there."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A process group that was started for an experiment.
-
-    Attributes:
-        pid: Of the first process, which leads the group.
-        poll: The exit code, or ``None`` while it runs; negative if a signal ended it.
-        log: What the group writes to standard output and standard error.
-    """
-
-    pid: int
-    poll: Callable[[], int | None]
-    log: Path
-
-    def wait(self) -> int:
-        """Wait for the first process; returns its exit code."""
-        return wait_until(self.poll, f"the run {self.pid} to end")
-
-    def text(self) -> str:
-        """What has been logged so far; progress bars end their lines like all others."""
-        return self.log.read_text(errors="replace").replace("\r", "\n")
-
-    def last_line(self) -> str:
-        lines = self.text().strip().splitlines()
-        return lines[-1] if lines else ""
-
-    def kill(self) -> None:
-        """SIGKILL the whole group, as a machine that runs out of memory or a batch system does."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.wait()
-
-
-def wait_until(ask: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
-    """Ask every 2 ms until the answer is not ``None``."""
-    end = time.monotonic() + seconds
-    while (answer := ask()) is None:
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {seconds} s for {what}")
-        time.sleep(0.002)
-    return answer
-
-
-def wait_for(run: Run, condition: Callable[[], bool]) -> None:
-    """Wait until something holds, or the run has ended."""
-    wait_until(lambda: True if condition() or run.poll() is not None else None, f"run {run.pid}")
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """Of a stage: one thread, no GPU, this Python first, DVC's site cache beside the experiment."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    fixed = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "LDP_DEVICE": "cpu", "PATH": path}
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "LDP_LOG")}
-    return {**kept, **fixed, **changes}
-
-
-def start(folder: Path, log: Path, *command: str, **changes: str) -> Run:
-    """Start a command in a session, and so a process group, of its own."""
-    site_cache = {"DVC_SITE_CACHE_DIR": str(folder.parent / "dvc_site_cache")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment(**site_cache, **changes),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    return Run(pid=process.pid, poll=process.poll, log=log)
-
-
-def start_stage(folder: Path, log: Path, **changes: str) -> Run:
-    """`python -m stages.cache_teacher`."""
-    return start(folder, log, sys.executable, "-m", STAGE, **changes)
-
-
-def start_dvc(folder: Path, log: Path, **changes: str) -> Run:
-    """`dvc repro cache_teacher`."""
-    return start(folder, log, sys.executable, "-m", "dvc", "repro", "cache_teacher", **changes)
-
-
-def stage_process(run: Run) -> int | None:
-    """The process of the stage itself inside a run of DVC; ``None`` while it has not started."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and _is_stage(entry) and session_of(int(entry.name)) == run.pid:
-            return int(entry.name)
-    return None
-
-
-def session_members(run: Run) -> list[int]:
-    """World of a run's session that are still there."""
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-    return [pid for pid in pids if session_of(pid) == run.pid]
-
-
-def session_of(pid: int) -> int | None:
-    """Session of a living process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[3])
-
-
-def _is_stage(entry: Path) -> bool:
-    try:
-        arguments = (entry / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return arguments[1:3] == [b"-m", STAGE.encode()]
-
-
-def params_of(partitions: int) -> Params:
-    """Parameters of a store with so many partitions, and with dense arrays."""
-    params = small_params(partitions, VIEWS_PER_PARTITION, VIEWS_AN_IMAGE)
-    params["name"] = "stress"  # recipes/smoke is in the workspace, too
-    params["cache_teacher"]["dense"] = {"floor": 0.005}
-    return params
-
-
-@contextmanager
-def temporary_folder(keep: Path | None) -> Iterator[Path]:
-    """A new folder, removed at the end unless the caller names one to keep."""
-    if keep:
-        keep.mkdir(parents=True)
-        yield keep.absolute()
-        return
-    with tempfile.TemporaryDirectory(prefix="ldp_stress_") as folder:
-        yield Path(folder)
-
-
-def clone(folder: Path, partitions: int) -> Path:
-    """The working tree as git would clone it, with small parameters, after `dvc repro prepare_teacher`."""
-    workspace = export_tree(folder / "workspace")
-    write_params(workspace, params_of(partitions))
-    start_repository(workspace)
-    run = start(workspace, folder / "prepare.log", sys.executable, "-m", "dvc", "repro", "prepare_teacher")
-    if run.wait():
-        raise RuntimeError(f"the workspace cannot be prepared:\n{run.text()[-2000:]}")
-    return workspace
-
-
-def content_of(folder: Path) -> Content:
-    """Every file below ``folder``: two stores are the same to the byte if these are equal."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def differences(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> str:
-    """What tells two stores apart, in one line; empty if nothing does."""
-    names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-    return ", ".join(f"{name} ({_difference(found.get(name), expected.get(name))})" for name in names[:3])
-
-
-def _difference(found: bytes | None, expected: bytes | None) -> str:
-    if found is None or expected is None:
-        return "missing" if found is None else "unexpected"
-    return "other bytes"
-
-
-RESUMING = re.compile(r"resuming: (\d+) of (\d+) partitions were finished")
-
-
-def resumed_partitions(run: Run) -> int | None:
+def resumed(run: Run) -> int | None:
     """How many partitions a run found finished; ``None`` if it was killed before it looked."""
     text = run.text()
     found = RESUMING.search(text)
-    if found:
-        return int(found[1])
-    return 0 if "\ncache:" in text else None
+    return int(found[1]) if found else 0 if "\ncache:" in text else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """One way to run the stage.
+
+    Attributes:
+        name: ``stage``, or ``dvc``.
+        start: Takes the workspace and the log.
+        stage: The stage's own process within a run, or ``None`` while there is none.
+    """
+
+    name: str
+    start: Callable[[Path, Path], Run]
+    stage: Callable[[Run], int | None]
+
+
+def start_dvc(folder: Path, log: Path) -> Run:
+    """`dvc repro cache_teacher`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "dvc", "repro", "cache_teacher"]
+    cache = str(log.parent / "dvc_site_cache")
+    return start_process(command, folder, log, PATH=path, PYTHONPATH="", DVC_SITE_CACHE_DIR=cache)
+
+
+def stage_within(run: Run) -> int | None:
+    """The process of the stage inside a run of DVC."""
+    arguments = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in run.members()}
+    return next(
+        (pid for pid, words in arguments.items() if words[1:3] == [b"-m", b"stages.cache_teacher"]), None
+    )
+
+
+STAGE = Tool(name="stage", start=partial(start, "cache_teacher"), stage=lambda run: run.pid)
+WORKERS = Tool(
+    name="workers",
+    start=lambda folder, log: start("cache_teacher", folder, log, LDP_CACHE_WORKERS="2"),
+    stage=lambda run: run.pid,
+)
+DVC = Tool(name="dvc", start=start_dvc, stage=stage_within)
+
+
+def prepare(workspace: Path, tool: Tool) -> None:
+    """A dataset and a teacher; for DVC, in a repository that knows them."""
+    workspace.mkdir(parents=True)
+    if tool is DVC:
+        export_tree(workspace)
+    params = small_params(PARTITIONS, 4, 2)
+    params["name"] = "stress"  # recipes/smoke is in the workspace, too
+    params["cache_teacher"]["dense"] = {"floor": 0.005}
+    write_params(workspace, params)
+    with working_in(workspace):
+        for stage in ("prepare_data", "prepare_teacher"):
+            ended = call(stage)
+            assert ended.code == 0, ended.error
+    if tool is DVC:
+        start_repository(workspace)
+        commit = [sys.executable, "-m", "dvc", "commit", "--force", "prepare_data", "prepare_teacher"]
+        subprocess.run(commit, cwd=workspace, check=True, capture_output=True)
+
+
+Identity = tuple[int, int]
+"""Inode and time of modification in ns: a file that was written again has others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskState:
+    """What a run left.
+
+    Attributes:
+        finished: Identity of the completion record of each partition whose record and shards are whole.
+        damaged: Partitions with a record that is not readable, or whose shards are not as it says.
+        output: Inode of the output's folder, or ``None`` if it is not there.
+    """
+
+    finished: Mapping[int, Identity]
+    damaged: frozenset[int]
+    output: int | None
+
+
+def scratch_folders(workspace: Path) -> list[Path]:
+    """Scratch folders of stores; training has its own beside them."""
+    root = workspace / "scratch"
+    return sorted(path for path in root.iterdir() if path.name != "training") if root.is_dir() else []
+
+
+def records(workspace: Path) -> list[Path]:
+    """Completion records in all scratch folders; cheap enough to ask all the time."""
+    return [
+        path for folder in scratch_folders(workspace) for path in sorted(folder.glob("partitions/p*.json"))
+    ]
+
+
+def examine(workspace: Path) -> DiskState:
+    """The state of a workspace with one scratch folder, or none."""
+    folders, finished, damaged = scratch_folders(workspace), {}, set()
+    assert len(folders) < 2, f"expected one scratch folder, but got {folders}"
+    for path in records(workspace):
+        index = int(path.stem[1:])
+        if is_whole(folders[0] / "store.zarr", path):
+            status = path.stat()
+            finished[index] = (status.st_ino, status.st_mtime_ns)
+        else:
+            damaged.add(index)
+    return DiskState(finished=finished, damaged=frozenset(damaged), output=output_of(workspace))
+
+
+def output_of(workspace: Path) -> int | None:
+    """Inode of the output's folder."""
+    output = workspace / OUTPUT
+    return output.stat().st_ino if output.exists() else None
+
+
+def is_whole(store: Path, record: Path) -> bool:
+    """Whether a record is readable, and every shard is as it says."""
+    try:
+        document = json.loads(record.read_bytes())
+    except ValueError:
+        return False
+    return all(_matches(store / name, shard) for name, shard in document["shards"].items())
+
+
+def _matches(path: Path, shard: Mapping[str, Any]) -> bool:
+    content = path.read_bytes() if path.is_file() else b""
+    return len(content) == shard["size"] and hashlib.sha256(content).hexdigest() == shard["sha256"]
+
+
+def phase_of(run: Run, workspace: Path, old_output: int | None) -> str:
+    """The phase that a run is in, or was killed in; ``old_output`` is what an earlier one had left."""
+    if not LAID_OUT.search(run.text()):
+        return PLAN
+    if output_of(workspace) not in (None, old_output):
+        return AFTER
+    if not any((scratch / "store.zarr").exists() for scratch in scratch_folders(workspace)):
+        return INIT
+    return FINALISE if len(records(workspace)) == PARTITIONS else WRITE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quiet:
+    """A run that nobody disturbs: its store, and the seconds of each phase."""
+
+    store: Content
+    seconds: Mapping[str, float]
+
+
+def watch(tool: Tool, workspace: Path, log: Path) -> Quiet:
+    """Run undisturbed, and note when each phase begins."""
+    begun = {PLAN: time.monotonic()}
+    run = tool.start(workspace, log)
+    while run.poll() is None:
+        begun.setdefault(phase_of(run, workspace, None), time.monotonic())
+        time.sleep(0.001)
+    assert run.poll() == 0, run.text()[-2000:]
+    begun["end"] = time.monotonic()
+    # A phase may be too short to be seen.
+    ends = [
+        min(begun[later] for later in (*PHASES[index + 1 :], "end") if later in begun) for index in range(5)
+    ]
+    seconds = {phase: end - begun.get(phase, end) for phase, end in zip(PHASES, ends, strict=True)}
+    return Quiet(store=content_of(workspace / OUTPUT), seconds=seconds)

@@ -1,11 +1,9 @@
 """However a batch is shared by processes or cut into parts, the student is the same."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fork_servers import own_fork_server
 from shared_runs import CASES, GOES_ON, continued_by, train_all, trained_by
 from teacher_cases import QUANTIZED, small_plan
 from torch import Tensor
@@ -18,13 +16,6 @@ ROUNDING = 1e-4
 """Of a tensor's largest value: sums in another order, and what six steps make of that (1e-5 measured)."""
 
 States = dict[str, dict[str, Tensor]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processes_are_loaded() -> Iterator[None]:
-    """Else each of them would import torch for itself."""
-    with own_fork_server(["shared_runs"]):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """The table of all views does not depend on who makes it."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fork_servers import own_fork_server
+from forked import ensure_loaded
 from teacher_cases import small_plan
 
 from pipeline.regions.view_set import ViewSet
@@ -23,17 +22,11 @@ def every_plan(folder: Path) -> list[ViewSet]:
     return [plan, replace(plan, views=drawn), nothing]
 
 
-@pytest.fixture
-def fresh_fork_server() -> Iterator[None]:
-    with own_fork_server():
-        yield
-
-
-@pytest.mark.usefixtures("fresh_fork_server")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_runs_and_processes_make_the_table_of_all_views(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
+    ensure_loaded()
     monkeypatch.setattr(view_index, "VIEWS_PER_RUN", 4)
     monkeypatch.setattr(view_index, "PARALLEL_FROM_VIEWS", 1)
     for plan in every_plan(tmp_path)[: 3 if processes == 1 else 1]:

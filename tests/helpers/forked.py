@@ -1,0 +1,182 @@
+"""Stages in process groups of their own that begin in a tenth of a second: forked from one with torch.
+
+What runs is the stage's own ``main``, in the folder and with the environment that are asked for; only
+Python's start and the imports, ten seconds of CPU, are spared. A stage's training processes are forked, too.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import forkserver, util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blank import blank_pictures
+from finished import STAGES, call, working_in
+
+PRELOADED = ("finished", "shared_runs", *dict.fromkeys(f"stages.{stage.split()[0]}" for stage in STAGES))
+WAIT_SECONDS = 300.0
+"""A stage that takes longer than this hangs."""
+
+_context = multiprocessing.get_context("forkserver")
+_server: list[int] = []
+"""The server that has loaded these modules, if it has been started."""
+
+
+def ensure_loaded() -> None:
+    """A process has one server that forks for it, and whoever asks first decides what it has loaded."""
+    if _server != [forkserver._forkserver._forkserver_pid]:
+        forkserver._forkserver._stop()
+        _context.set_forkserver_preload(list(PRELOADED))
+        forkserver.ensure_running()
+        _server[:] = [forkserver._forkserver._forkserver_pid]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A process group that was started by a test.
+
+    Attributes:
+        pid: Of the first process, which leads the group.
+        poll: The exit code, or ``None`` while it runs; negative if a signal ended it.
+        log: What the group writes to standard output and standard error.
+    """
+
+    pid: int
+    poll: Callable[[], int | None]
+    log: Path
+
+    def wait(self) -> int:
+        """Wait for the first process; returns its exit code."""
+        self.wait_for(lambda: False)
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Wait until something holds, or the run has ended."""
+        end = time.monotonic() + WAIT_SECONDS
+        while not condition() and self.poll() is None:
+            assert time.monotonic() < end, f"waited {WAIT_SECONDS} s for a run: {self.text()[-1000:]}"
+            time.sleep(0.002)
+
+    def wait_seconds(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self.wait_for(lambda: time.monotonic() >= end)
+
+    def text(self) -> str:
+        """What has been logged so far; progress bars end their lines like all others."""
+        return self.log.read_text(errors="replace").replace("\r", "\n") if self.log.exists() else ""
+
+    def last_line(self) -> str:
+        return (self.text().strip().splitlines() or [""])[-1]
+
+    def signal(self, number: signal.Signals) -> None:
+        """As a terminal sends it: to every process of the group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL the whole group, as a machine that runs out of memory or a batch system does."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def members(self) -> list[int]:
+        """Processes of its session that are still there, by their start."""
+        pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+        return [pid for pid in pids if session_of(pid) == self.pid]
+
+
+def session_of(pid: int) -> int | None:
+    """Session of a living process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[3])
+
+
+def start(stage: str, folder: Path, log: Path, max_file_bytes: int | None = None, **variables: str) -> Run:
+    """Start a stage, given with its arguments; it has been loaded when this returns."""
+    ensure_loaded()
+    process = _context.Process(target=_become, args=(stage, folder, log, max_file_bytes, variables))
+    process.start()
+    assert process.pid is not None
+    run = Run(pid=process.pid, poll=lambda: process.exitcode, log=log)
+    run.wait_for(log.exists)
+    return run
+
+
+def _become(
+    stage: str, folder: Path, log: Path, max_file_bytes: int | None, variables: dict[str, str]
+) -> None:
+    os.setsid()
+    if max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    with working_in(folder), blank_pictures(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.launch.subprocess.Popen", Member)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        _end(call(stage))
+
+
+def _end(ended: Any) -> None:
+    if ended.error:
+        sys.stderr.write(f"{ended.error}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Its decoding processes end, and nothing of the parent's is cleaned up.
+    util._exit_function()
+    os._exit(ended.code)
+
+
+class Member:
+    """What ``subprocess.Popen([python, "-m", "stages.STAGE", ...])`` starts, as a fork of this process."""
+
+    def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.environ.clear()
+            os.environ.update(env)
+            _end(call(" ".join([command[2].removeprefix("stages."), *command[3:]])))
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+    def wait(self) -> int | None:
+        return self.poll(0)
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def start_process(command: Sequence[str], folder: Path, log: Path, **variables: str) -> Run:
+    """Start a real process instead, with the environment of a machine without a GPU."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LDP_")}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**kept, "OMP_NUM_THREADS": "1", "LDP_DEVICE": "cpu", "LDP_WORKERS": "0", **variables},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    return Run(pid=process.pid, poll=process.poll, log=log)

@@ -1,0 +1,301 @@
+"""Damage of every kind is found by a reader or does not matter to it, and `verify` names the file.
+
+Each time a copy of a store is changed in one place, by one flipped bit or by something larger, then read as a
+student reads it: by a store that is opened afterwards, and by one that was open before. A read must end in a
+`CacheError`, or give the values of the whole store, bit for bit. For comparison plain zarr reads the damaged
+array, too. ``LDP_STRESS=10`` does ten times as much; ``-s`` shows what came of it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from store_cases import content_of, random_plan, write_remaining
+
+from pipeline.core.errors import CacheError
+from pipeline.store.format.schema import sharded_specs
+from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
+from pipeline.store.reader.verify import verify
+from pipeline.views.types import ViewKey
+
+ROOT_METADATA = "zarr.json"
+HARMLESS, AT_OPEN, AT_READ, WRONG = OUTCOMES = (
+    "harmless",
+    "found at open",
+    "found at read",
+    "silently wrong",
+)
+"""The better ones first: a read of many views ends with the worst of theirs."""
+
+Files = Mapping[str, bytes | None]
+"""New content of some files, ``None`` for one that is removed."""
+Values = list[tuple[str, tuple[int, ...], bytes]]
+"""Every array and number of a stored view: type, shape and bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A copy of a store that is damaged and mended, again and again.
+
+    Attributes:
+        path: The copy.
+        content: Of the whole store.
+        values: Of all its views.
+        partitions: Partition of each file; ``None`` for tables and metadata.
+        rows: Views of each partition.
+        statistics: As its attributes have them.
+        plain: What zarr alone reads of its arrays and groups, by their path.
+    """
+
+    path: Path
+    content: dict[str, bytes]
+    values: Mapping[ViewKey, Values]
+    partitions: Mapping[str, int | None]
+    rows: Callable[[int], slice]
+    statistics: Mapping[str, Any]
+    plain: Mapping[str, bytes]
+
+    def put(self, files: Files) -> None:
+        for name, content in files.items():
+            if content is None:
+                (self.path / name).unlink()
+            else:
+                (self.path / name).write_bytes(content)
+
+    def mend(self, files: Files) -> None:
+        self.put({name: self.content[name] for name in files})
+
+    def touched(self, files: Files) -> list[ViewKey]:
+        """Views whose values lie in the damaged files; all, for tables and metadata."""
+        keys = list(self.values)
+        hit = [self.partitions[name] for name in files]
+        return sorted({key for index in hit for key in (keys if index is None else keys[self.rows(index)])})
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory, factor: int) -> Subject:
+    """A store of random content, some views without points."""
+    folder = tmp_path_factory.mktemp("damage")
+    plan = random_plan(min(10 * factor, 120), views_per_partition=3, most_points=30, chunk_rows=8)
+    path = folder / "targets.zarr"
+    write_remaining(folder / "scratch", path, plan)
+    assert not verify(path, lambda _done, _total: None)
+    opened, content = TargetStore.open(path), content_of(path)
+    sharded = {f"{spec.path}/c/" for spec in sharded_specs(opened.schema)}
+    return Subject(
+        path=path,
+        content=content,
+        values={key: everything(opened, key) for key in opened.keys},
+        partitions={name: partition_of(name, sharded) for name in content},
+        rows=opened.schema.partition_views,
+        statistics=opened.statistics,
+        plain={node_of(name): zarr_values(path, node_of(name)) for name in content},
+    )
+
+
+def partition_of(name: str, sharded: Iterable[str]) -> int | None:
+    folder = next((folder for folder in sharded if name.startswith(folder)), None)
+    return int(name.removeprefix(folder).split("/")[0]) if folder else None
+
+
+def node_of(name: str) -> str:
+    """The array or group that a file belongs to; the root's is called like its file."""
+    return name.partition("/c/")[0].removesuffix(f"/{ROOT_METADATA}")
+
+
+def zarr_values(path: Path, node: str) -> bytes:
+    found = zarr.open(path, path="" if node == ROOT_METADATA else node, mode="r")
+    return np.asarray(found).tobytes() if isinstance(found, zarr.Array) else repr(dict(found.attrs)).encode()
+
+
+def everything(store: TargetStore, key: ViewKey) -> Values:
+    """All that a student gets of a view."""
+    return values_of(store.read(key)) + values_of(store.read_dense(key))
+
+
+def values_of(value: Any) -> Values:
+    if is_dataclass(value):
+        return [each for field in fields(value) for each in values_of(getattr(value, field.name))]
+    array = np.asarray(np.nan if value is None else value)
+    return [(array.dtype.str, array.shape, array.tobytes())]
+
+
+def flip(content: dict[str, bytes], name: str, bit: int) -> Files:
+    changed = bytearray(content[name])
+    changed[bit // 8] ^= 1 << (bit % 8)
+    return {name: bytes(changed)}
+
+
+def flips(content: dict[str, bytes], count: int, random: Random) -> Iterator[Files]:
+    """Half of the flips visit all files in turn, half fall on any bit of the store alike."""
+    names = [name for name in sorted(content) if content[name]]
+    in_turn = [names[number % len(names)] for number in range(count // 2)]
+    sizes = [len(content[name]) for name in names]
+    for name in in_turn + random.choices(names, weights=sizes, k=count - count // 2):
+        yield flip(content, name, random.randrange(8 * len(content[name])))
+
+
+def cut(content: dict[str, bytes], name: str, random: Random) -> Files:
+    return {name: content[name][: random.randrange(len(content[name]))]}
+
+
+def remove(_content: dict[str, bytes], name: str, _random: Random) -> Files:
+    return {name: None}
+
+
+def zero(content: dict[str, bytes], name: str, random: Random) -> Files:
+    old = content[name]
+    first = random.choice([offset for offset, byte in enumerate(old) if byte])
+    end = min(len(old), first + random.randint(1, 512))
+    return {name: old[:first] + bytes(end - first) + old[end:]}
+
+
+def lengthen(content: dict[str, bytes], name: str, random: Random) -> Files:
+    return {name: content[name] + random.choice([bytes(16), random.randbytes(16), content[name]])}
+
+
+def swap(content: dict[str, bytes], name: str, random: Random) -> Files:
+    other = random.choice(twins(content, name))
+    return {name: content[other], other: content[name]}
+
+
+def twins(content: dict[str, bytes], name: str) -> list[str]:
+    """Other files of the same size with other content."""
+    size = len(content[name])
+    return [
+        other for other in sorted(content) if len(content[other]) == size and content[other] != content[name]
+    ]
+
+
+def check(subject: Subject, damages: Iterable[Files]) -> Counter[str]:
+    """Damage, look, mend; one after another. Returns how the reads ended."""
+    outcomes: Counter[str] = Counter()
+    for number, files in enumerate(damages):
+        opened, touched = TargetStore.open(subject.path), subject.touched(files)
+        if number % 2:
+            # Every other time the open store has read these views before, and kept what it keeps of them.
+            read(subject, opened, touched)
+        subject.put(files)
+        try:
+            ways = {
+                "opened afterwards": open_and_read(subject, files),
+                "opened before": read(subject, opened, touched),
+            }
+            assert WRONG not in ways.values(), files.keys()
+            assert is_named(subject, files), files.keys()
+            outcomes.update(f"{way}: {outcome}" for way, outcome in ways.items())
+            outcomes[f"plain zarr: {read_with_zarr(subject, files)}"] += 1
+        finally:
+            subject.mend(files)
+    print(dict(outcomes))
+    return outcomes
+
+
+def open_and_read(subject: Subject, files: Files) -> str:
+    """What a student does that begins now."""
+    try:
+        store = TargetStore.open(subject.path)
+    except CacheError:
+        return AT_OPEN
+    return read(subject, store, subject.touched(files))
+
+
+def read(subject: Subject, store: TargetStore, keys: Iterable[ViewKey]) -> str:
+    """Read views; the worst that comes of it."""
+    outcomes = [_read_view(subject, store, key) for key in keys]
+    if store.statistics != subject.statistics or store.keys != tuple(subject.values):
+        outcomes.append(WRONG)
+    return max(outcomes, key=OUTCOMES.index, default=HARMLESS)
+
+
+def _read_view(subject: Subject, store: TargetStore, key: ViewKey) -> str:
+    try:
+        return HARMLESS if everything(store, key) == subject.values[key] else WRONG
+    except CacheError:
+        return AT_READ
+
+
+def is_named(subject: Subject, files: Files) -> bool:
+    """Whether `verify` names every damaged file, and its partition."""
+    try:
+        problems = verify(subject.path, lambda _done, _total: None)
+    except CacheError as error:
+        # The root's metadata hold the records to compare with: without them verify can name only these.
+        named = str(subject.path) in str(error) and ROOT_METADATA in str(error)
+        return named and set(files) == {ROOT_METADATA}
+    found = {(problem.file, problem.partition) for problem in problems}
+    return found == {(name, subject.partitions[name]) for name in files}
+
+
+def read_with_zarr(subject: Subject, files: Files) -> str:
+    """Read the damaged arrays whole with zarr and nothing else."""
+    try:
+        nodes = {node_of(name) for name in files}
+        same = all(zarr_values(subject.path, node) == subject.plain[node] for node in nodes)
+    except Exception:
+        return AT_READ
+    return HARMLESS if same else WRONG
+
+
+@pytest.mark.slow
+def test_flipped_bits_all_over_the_store(subject: Subject, factor: int) -> None:
+    count = 2 * factor * len(subject.content)
+    outcomes = check(subject, flips(subject.content, count, Random(0)))
+    assert outcomes[f"opened afterwards: {AT_OPEN}"] > 0
+    assert outcomes[f"opened afterwards: {AT_READ}"] > 0
+
+
+@pytest.mark.parametrize("damage", [cut, remove, zero, lengthen, swap])
+def test_files_that_are_cut_removed_zeroed_lengthened_or_swapped(
+    subject: Subject, damage: Callable[..., Files], factor: int
+) -> None:
+    """The root's metadata first, unless there is no other file of its size."""
+    random, names = Random(0), sorted(subject.content)
+    if damage is swap:
+        names = [name for name in names if twins(subject.content, name)]
+    drawn = [ROOT_METADATA] * (damage is not swap) + random.choices(names, k=8 * factor)
+    check(subject, (damage(subject.content, name, random) for name in drawn))
+
+
+def test_every_byte_around_the_attributes_is_under_the_seal(subject: Subject, factor: int) -> None:
+    """What frames the attributes in the root's metadata is no attribute itself."""
+    content = subject.content[ROOT_METADATA]
+    frame = content.index(b'"title"')
+    for bit in [*range(8 * frame), *range(8 * (len(content) - 8), 8 * len(content))][
+        :: 5 if factor == 1 else 1
+    ]:
+        damage = flip(subject.content, ROOT_METADATA, bit)
+        subject.put(damage)
+        try:
+            assert is_named(subject, damage), bit
+        finally:
+            subject.mend(damage)
+
+
+def test_the_experiment_sees_a_wrong_value(subject: Subject) -> None:
+    """The oracle itself: a reader that gives values of another view is caught."""
+    first, second = list(subject.values)[:2]
+
+    class Confused(TargetStore):
+        def read(self, key: ViewKey) -> StoredView:
+            return super().read(second if key == first else key)
+
+    opened = Confused.open(subject.path)
+    assert read(subject, opened, [first]) == WRONG
+    assert read(subject, opened, [second]) == HARMLESS
+
+
+def test_the_experiment_tells_where_damage_was_found(subject: Subject) -> None:
+    name = next(name for name in subject.content if name.startswith("points/region/c/"))
+    zeros = bytes(len(subject.content[name]))
+    for content, expected in ((None, AT_OPEN), (b"", AT_OPEN), (zeros, AT_READ)):
+        subject.put({name: content})
+        assert open_and_read(subject, {name: content}) == expected
+        subject.mend({name: content})
