@@ -2,29 +2,64 @@
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from pipeline.cli.options import JSON, RECIPE, argument, command
-from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
+from pipeline.codec.edges import EDGES
 from pipeline.codec.precision import Precision
 from pipeline.core.config import changed, load_section
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.core.files import write_json
 from pipeline.core.paths import RunPaths, find_recipe, run_paths
 from pipeline.core.progress import show_progress
+from pipeline.cost.precision import LOSSLESS, encoded_sizes, sample_schema
 from pipeline.detector.device import device
 from pipeline.detector.gfl import load_detector
 from pipeline.fidelity.config import FidelityConfig, load_fidelity
-from pipeline.fidelity.fidelity import sample_keys
+from pipeline.fidelity.fidelity import PointLogits, dequantize_rows, measure_loss_errors, sample_keys
+from pipeline.fidelity.loss_error import LossError
+from pipeline.store.format.schema import CLS_CODES, EDGE_CODES
 from pipeline.store.reader.reader import TargetStore
+from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.inputs import load_inputs
 from pipeline.views.manifest import read_split
 from pipeline.views.types import LabeledView, SoftTargets
+
+EDGE_STEPS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.4, 0.8)
+"""Logits; from a quarter of the default to about 3 bits a logit."""
+USUAL = Precision(edge_step=0.04, max_step_factor=8.0, cls_step=0.05)
+"""The COCO recipes' own; the curve's cap and ratio of steps where the configured precision is lossless."""
+
+
+class Sample(NamedTuple):
+    """Views with exact teacher outputs, and a student's at the same points if there is one."""
+
+    views: Sequence[LabeledView]
+    targets: Sequence[SoftTargets]
+    strides: tuple[int, ...]
+    student: Sequence[SoftTargets] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One precision: bytes as the store would take them, and errors as the losses see them."""
+
+    precision: Precision
+    bytes_per_view: float
+    bytes_per_point: float
+    """All that is stored, per kept point."""
+    bits_per_edge_logit: float
+    bytes_per_class_row: float
+    """Per main-region point."""
+    edges: LossError
+    classes: LossError
 
 
 @command(
@@ -51,9 +86,10 @@ def fidelity_command(arguments: argparse.Namespace) -> None:
     settings = changed(load_fidelity(params), "ldp store fidelity", **chosen)
     config = load_section(CacheConfig, "cache_teacher", params)
     sample = _stored(arguments) if arguments.stored else _live(arguments, config, run_paths(params))
-    precision = config.precision
-    points = list(measure_curve(sample, curve_precisions(precision), settings, show_progress))
-    sys.stdout.write(render_curve(sample, points, precision, settings) + "\n")
+    precisions = curve_precisions(config.precision)
+    curve = measure_curve(sample, precisions, settings)
+    points = list(show_progress(curve, len(precisions), "fidelity"))
+    sys.stdout.write(render_curve(sample, points, config.precision, settings) + "\n")
     if arguments.json:
         write_json(arguments.json, {"points": to_builtins(points), **to_builtins(settings)})
 
@@ -69,12 +105,8 @@ def _stored(arguments: argparse.Namespace) -> Sample:
     if arguments.student:
         raise ConfigError("--student needs images: leave --stored out to run teacher and student on them")
     stored = [store.read(key) for key in sample_keys(store.keys, arguments.views, seed=0)]
-    return Sample(
-        views=[view.view for view in stored],
-        targets=[view.soft_targets() for view in stored],
-        strides=store.schema.strides,
-        student=None,
-    )
+    targets = [view.soft_targets() for view in stored]
+    return Sample([view.view for view in stored], targets, store.schema.strides, None)
 
 
 def _live(arguments: argparse.Namespace, config: CacheConfig, folder: RunPaths) -> Sample:
@@ -83,12 +115,8 @@ def _live(arguments: argparse.Namespace, config: CacheConfig, folder: RunPaths) 
     keys = sample_keys(setup.view_set.keys(), arguments.views, seed=0)
     views = [setup.view_set.view(key) for key in keys]
     teacher = setup.load_teacher(device())
-    return Sample(
-        views=views,
-        targets=list(teacher.run(views)),
-        strides=setup.view_set.strides,
-        student=_student_outputs(arguments.student, teacher, views) if arguments.student else None,
-    )
+    student = _student_outputs(arguments.student, teacher, views) if arguments.student else None
+    return Sample(views, list(teacher.run(views)), setup.view_set.strides, student)
 
 
 def _student_outputs(weights: Path, teacher: LogitExtractor, views: list[LabeledView]) -> list[SoftTargets]:
@@ -101,6 +129,39 @@ def _student_outputs(weights: Path, teacher: LogitExtractor, views: list[Labeled
                 f"{weights}: expected a student of the teacher's {name} {expected}, but got {got}"
             )
     return list(replace(teacher, model=model, precision="float32").run(views))
+
+
+def curve_precisions(precision: Precision) -> list[Precision]:
+    """Lossless, and the given precision with finer and coarser steps; class steps in proportion."""
+    usual = USUAL if precision.lossless else precision
+    assert usual.edge_step is not None
+    assert usual.cls_step is not None
+    ratio = usual.cls_step / usual.edge_step
+    steps = {step: round(step * ratio, 6) for step in sorted({*EDGE_STEPS, usual.edge_step})}
+    return [LOSSLESS, *(structs.replace(usual, edge_step=e, cls_step=c) for e, c in steps.items())]
+
+
+def measure_curve(
+    sample: Sample, precisions: Sequence[Precision], settings: FidelityConfig
+) -> Iterator[CurvePoint]:
+    """Quantize, compress and dequantize the sample with each precision, with the store's own code."""
+    views, targets, strides, student_outputs = sample
+    exact = PointLogits.joined(views, targets)
+    student = PointLogits.joined(views, student_outputs) if student_outputs else None
+    for precision in precisions:
+        schema = sample_schema(views, targets, strides, precision)
+        rows = quantize_partition(schema, views, targets)
+        edges, classes = measure_loss_errors(exact, dequantize_rows(schema, rows), student, settings)
+        sizes, points = encoded_sizes(schema, rows), rows.statistics.points
+        yield CurvePoint(
+            precision=precision,
+            bytes_per_view=sum(sizes.values()) / schema.views,
+            bytes_per_point=sum(sizes.values()) / max(1, points),
+            bits_per_edge_logit=8 * sizes[EDGE_CODES] / max(1, points * EDGES * schema.bins),
+            bytes_per_class_row=sizes[CLS_CODES] / max(1, rows.statistics.main_points),
+            edges=edges,
+            classes=classes,
+        )
 
 
 HEADER = (

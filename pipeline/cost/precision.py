@@ -72,6 +72,7 @@ def sample_schema(
         views_per_partition=len(views),
         fingerprint={},
         provenance={},
+        pixels=targets[0].pixels is not None,
     )
 
 

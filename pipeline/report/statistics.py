@@ -31,6 +31,8 @@ PARTS = {
     layout.CLS_CODES: "class logits",
     layout.DENSE_CLASSES: "dense classes",
     layout.DENSE_BOXES: "dense boxes",
+    layout.PIXELS_CRC32C: "checks of pixels",
+    layout.THUMBNAIL: "checks of pixels",
 }
 """The large arrays in words."""
 TABLES = "tables, metadata"

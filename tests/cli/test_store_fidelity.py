@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
-from pipeline.cli.precision_curve import CurvePoint, Sample, curve_precisions, measure_curve
+from pipeline.cli.store_fidelity import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.fidelity import measure_fidelity
@@ -23,7 +23,7 @@ def sample(folder: Path) -> Sample:
 
 
 def curve(folder: Path, precisions: list[Precision]) -> list[CurvePoint]:
-    return list(measure_curve(sample(folder), precisions, SETTINGS, lambda items, _total, _label: items))
+    return list(measure_curve(sample(folder), precisions, SETTINGS))
 
 
 def test_a_coarser_step_takes_fewer_bytes_and_errs_more_and_lossless_not_at_all(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_configured_precision_is_part_of_the_curve() -> None:
 def test_figures_are_those_of_a_real_store(tmp_path: Path) -> None:
     """Bytes of the shards, and the errors that ``verify_cache`` measures, of a store of one partition."""
     plan, given = small_plan(tmp_path), sample(tmp_path)
-    planned = small_store_plan(plan, QUANTIZED, views_per_partition=100)
+    planned = small_store_plan(plan, QUANTIZED, views_per_partition=len(given.views))
     writer.init(tmp_path / "scratch", planned.schema, planned.table)
     record = writer.write_partition(tmp_path / "scratch", 0, list(plan), given.targets)
     writer.finalise(tmp_path / "scratch", tmp_path / "targets.zarr")
