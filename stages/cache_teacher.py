@@ -1,6 +1,5 @@
 """Run the teacher once over all views and write what distillation reads into a zarr store."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pipeline.core.config import load_section
-from pipeline.core.environment import Environment
+from pipeline.core.environment import Environment, core_count
 from pipeline.core.files import os_errors_as_output_error, write_json
 from pipeline.core.paths import SCRATCH, RunPaths, run_paths
 from pipeline.core.progress import show_progress
@@ -31,6 +30,7 @@ def main() -> None:
     params = stage_arguments(__doc__).params
     config, folder = load_section(CacheConfig, "cache_teacher", params), run_paths(params)
     setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
+    setup = replace(setup, view_set=setup.view_set.remembering())
     engine = choose_engine(setup, folder)
     layout = layout_store(
         setup.view_set,
@@ -39,7 +39,7 @@ def main() -> None:
         bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
         provenance={"method": "Localization Distillation, CVPR 2022", "teacher": setup.spec.name},
-        processes=os.cpu_count() or 1,
+        processes=core_count(),
         progress=show_progress,
     )
     if config.dense:
@@ -61,9 +61,11 @@ def main() -> None:
 def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     """This process, processes of this machine, or the workers of a scheduler, as the environment says."""
     scheduler, chosen = Environment.read().dask_scheduler, device()
-    workers, cores = cache_workers(chosen), torch.get_num_threads()
+    workers = cache_workers(chosen)
+    # On the CPU OMP_NUM_THREADS bounds what computes; a GPU's cores decode.
+    cores = torch.get_num_threads() if chosen.type == "cpu" else core_count()
     if scheduler is None and workers == 1:
-        return partial(write_here, setup.view_set, setup.load_teacher(chosen), cores)
+        return partial(write_here, setup.view_set, partial(setup.load_teacher, chosen), cores)
     # Dask takes a second or two to load, which one process need not wait for.
     from pipeline.core.cluster import existing_cluster, local_cluster, require_scheduler  # noqa: PLC0415
     from pipeline.teacher.workers import PartitionJob, write_in_workers  # noqa: PLC0415

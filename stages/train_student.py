@@ -38,7 +38,7 @@ def main(processes: World) -> None:
             machine=here,
             label=name,
             checkpoints=checkpoints,
-            validation=validation_on(config.validation, val, here) if val else None,
+            validation=validation_on(config.validation, val, here, config.train.precision) if val else None,
         )
         if processes.is_main:
             seconds = {"seconds": round(student.seconds, 2)}

@@ -7,7 +7,6 @@ where files are read-only and shared, so that nothing is written in place.
 import argparse
 import hashlib
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from pipeline.cli.store_info import STORE, find_store
 from pipeline.cli.store_verify import describe_problems, find_problems, listed
 from pipeline.core.config import PARAMS, load_section
 from pipeline.core.digest import digest
+from pipeline.core.environment import core_count
 from pipeline.core.errors import CacheError
 from pipeline.core.files import lock_scratch, make_folder, remove, write_atomically
 from pipeline.core.paths import SCRATCH, run_paths
@@ -192,8 +192,8 @@ def repair_store(
             folder = Path(name)
             init(folder, schema, _find_table(damage, view_set))
             if damage.partitions:
-                teacher, cores = load_teacher(), torch.get_num_threads()
-                with closing(write_here(view_set, teacher, cores, folder, damage.partitions)) as written:
+                cores = torch.get_num_threads()
+                with closing(write_here(view_set, load_teacher, cores, folder, damage.partitions)) as written:
                     list(show_progress(written, len(damage.partitions), "repair"))
             return list(_put_in_place(damage, folder / STORE_FOLDER))
 
@@ -239,7 +239,7 @@ def _find_table(damage: Damage, view_set: ViewSet) -> ViewIndex:
     """The table of all views: as stored if it is whole, for finding the regions of many views takes long."""
     specs = table_specs(damage.schema)
     if any(file.name.startswith(f"{spec.path}/c/") for file in damage.lost for spec in specs):
-        table = build_index(view_set, os.cpu_count() or 1, show_progress)
+        table = build_index(view_set, core_count(), show_progress)
     else:
         table = ViewIndex.from_arrays({spec.path: read_table(damage.path, spec) for spec in specs})
     recorded = damage.attributes["table_sha256"]

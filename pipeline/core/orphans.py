@@ -1,9 +1,13 @@
 """Processes that belong together end together."""
 
 import ctypes
+import multiprocessing
+import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 PR_SET_PDEATHSIG = 1
 """Of ``prctl`` (Linux): a signal for this process when its parent dies, however it dies."""
@@ -13,6 +17,21 @@ def die_with_parent() -> None:
     """Else killing the process that started this one would leave it working, and holding its locks."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def begin_helper(initializer: Callable[[], None] | None = None) -> None:
+    """In a process of a pool: end with the parent, also if that was killed; leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+    if initializer:
+        initializer()
 
 
 def is_stopped(pid: int) -> bool:

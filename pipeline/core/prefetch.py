@@ -1,12 +1,16 @@
-"""Loading ahead of a device in threads, in order and bounded."""
+"""Loading ahead of a device, in order and bounded."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from threading import Lock
 from typing import Generic, TypeVar
 
+from pipeline.core.errors import PipelineError
+from pipeline.core.orphans import begin_helper
 from pipeline.core.timing import timed_call
 
 Item = TypeVar("Item")
@@ -21,6 +25,41 @@ class Computed(Generic[Result]):
     result: Result
     load_seconds: float
     compute_seconds: float
+
+
+def loading_pool(loaders: int, initializer: Callable[[], None] | None = None, *, processes: bool) -> Executor:
+    """Threads, or processes, to which what they call and its arguments are pickled."""
+    if not processes:
+        return ThreadPoolExecutor(loaders, "load", initializer)
+    # Threads of torch do not survive a fork of this process.
+    return ProcessPoolExecutor(loaders, get_context("forkserver"), begin_helper, (initializer,))
+
+
+def result_of(loaded: "Future[Loaded]") -> Loaded:
+    """What a pool has loaded.
+
+    Raises:
+        PipelineError: its process was killed.
+    """
+    try:
+        return loaded.result()
+    except BrokenProcessPool as error:
+        raise PipelineError(
+            "a decoding process was killed, as when the memory is used up; run again: what is finished stays"
+        ) from error
+
+
+def load_ahead(
+    pool: Executor, load: Callable[[Item], Loaded], items: Iterable[Item], ahead: int
+) -> Iterator[Loaded]:
+    """Load items in their order, ``ahead`` of them while one is being looked at."""
+    waiting: deque[Future[Loaded]] = deque()
+    for item in items:
+        waiting.append(pool.submit(load, item))
+        if len(waiting) > ahead:
+            yield result_of(waiting.popleft())
+    while waiting:
+        yield result_of(waiting.popleft())
 
 
 class Prefetcher(Generic[Item, Loaded, Result]):
@@ -38,15 +77,16 @@ class Prefetcher(Generic[Item, Loaded, Result]):
         loaders: int,
         computers: int,
         initializer: Callable[[], None] | None = None,
+        in_processes: bool = False,
     ) -> None:
         """Make the threads, in each of which ``initializer`` runs first.
 
-        ``load`` runs in ``loaders`` of them, ``compute`` in ``computers``: one for a device that must not be
-        shared.
+        ``load`` runs in ``loaders`` of them, or in as many processes, to which it and its items are pickled;
+        ``compute`` in ``computers``: one for a device that must not be shared.
         """
         self._load = load
         self._compute = compute
-        self._loaders = ThreadPoolExecutor(loaders, thread_name_prefix="load", initializer=initializer)
+        self._loaders = loading_pool(loaders, initializer, processes=in_processes)
         self._computers = ThreadPoolExecutor(computers, thread_name_prefix="compute", initializer=initializer)
         self.ahead = loaders + computers
         """Items of one run that are loaded or computed at a time: enough for every thread to have one."""
@@ -86,6 +126,6 @@ class Prefetcher(Generic[Item, Loaded, Result]):
         return self._computers.submit(self._compute_loaded, loaded, item)
 
     def _compute_loaded(self, loaded: "Future[tuple[Loaded, float]]", item: Item) -> Computed[Result]:
-        content, load_seconds = loaded.result()
+        content, load_seconds = result_of(loaded)
         result, compute_seconds = timed_call(self._compute, content, item)
         return Computed(result=result, load_seconds=load_seconds, compute_seconds=compute_seconds)

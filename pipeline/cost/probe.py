@@ -29,7 +29,7 @@ from pipeline.student.source import StoreSource
 from pipeline.student.teacher_batch import ExactTeacherBatch
 from pipeline.student.train import student_losses
 from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
+from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch
 from pipeline.teacher.run import StoreLayout, layout_store, write_store
 from pipeline.teacher.times import StoreTimes
 from pipeline.training.batches import Batch, DenseTeacher
@@ -184,7 +184,7 @@ class CachePasses:
 
     def time(self, config: ProbeConfig) -> CacheTimes:
         """Measure the stage and its limit, in turns."""
-        layout, assign_seconds = timed_call(self._layout)
+        layout, assign_seconds = timed_call(self._layout, self._view_set)
         device, views = self._teacher.device, layout.schema.views
         bare = self._bare_pass(layout)
         seconds = take_turns({"bare": bare, "stage": self._write}, config.rounds, device, config.budget)
@@ -205,10 +205,10 @@ class CachePasses:
             bottleneck=self._busy.bottleneck,
         )
 
-    def _layout(self) -> StoreLayout:
+    def _layout(self, view_set: ViewSet) -> StoreLayout:
         spec = self._teacher.model.spec
         return layout_store(
-            self._view_set,
+            view_set,
             self._config,
             num_classes=spec.num_classes,
             bins=spec.bins,
@@ -222,8 +222,8 @@ class CachePasses:
         """All of the stage's batches, decoded already, through the network, in as many threads."""
         teacher, parts = self._teacher, range(layout.schema.partitions)
         views = [self._view_set.in_rows(layout.schema.partition_views(index)) for index in parts]
-        batches = [batch for part in views for batch in equal_size_batches(part, self._config.batch_size)]
-        decoded = [teacher.decode(batch).images for batch in batches]
+        batches = [batch for part in views for batch in teacher.batches(part)]
+        decoded = [teacher.images(read_batch(batch, teacher.preprocessing), batch) for batch in batches]
         pixels = self._config.batch_size * self._view_set.views.largest_pixels
         threads = ThreadCounts.of(teacher.device, torch.get_num_threads(), pixels).forwards
         inside = 1 if teacher.device.type == "cpu" else torch.get_num_threads()
@@ -238,9 +238,10 @@ class CachePasses:
 
     def _write(self) -> None:
         shutil.rmtree(self.store, ignore_errors=True)
+        view_set = self._view_set.remembering()
         times = write_store(
-            self._layout(),
-            self._view_set,
+            self._layout(view_set),
+            view_set,
             self._teacher,
             scratch_root=self._folder / "scratch",
             output=self.store,

@@ -2,27 +2,37 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.core.environment import core_count
 from pipeline.core.errors import DatasetError
 from pipeline.core.files import atomic_path
+from pipeline.core.prefetch import load_ahead, loading_pool
+from pipeline.detector.amp import autocast
+from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.evaluation.postprocess import Detections, postprocess
 from pipeline.views.geometry import ResizeMode, ViewGeometry, ViewsConfig, scale_factors
 from pipeline.views.image_table import ImageRecord
-from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.views.images import normalize_images, read_views
 from pipeline.views.manifest import Manifest
+from pipeline.views.pyramid import Size
 
 Result = dict[str, Any]
 """``image_id``, ``category_id``, ``bbox`` (x, y, w, h in px of the original image), ``score``."""
 
-Progress = Callable[[Iterable[list[ImageRecord]], int], Iterable[list[ImageRecord]]]
+Batch = list[tuple[ImageRecord, ViewGeometry]]
+
+Progress = Callable[[Iterable[Batch], int], Iterable[Batch]]
 """Wraps the batches, given their number, to show how far it is."""
+
+MAX_DECODERS = 8
 
 SCORE_DECIMALS = 5
 BOX_DECIMALS = 2
@@ -37,43 +47,44 @@ def detect(
     batch_size: int,
     device: torch.device,
     progress: Progress,
+    precision: NetworkPrecision = "float32",
 ) -> list[Result]:
-    """Detections of every image of a split at one test scale (see ``ViewsConfig``), not flipped."""
+    """Detections of every image of a split at one test scale (see ``ViewsConfig``), not flipped.
+
+    The next batches are decoded meanwhile, for a GPU in processes.
+    """
     model.to_inference(device)
     category_ids = [category.category_id for category in manifest.categories]
-    batches = list(_batches(manifest.images, batch_size))
+    preprocessing = model.spec.conventions.preprocessing
+    batches = _batches(manifest.images, scale, preprocessing.fit, batch_size)
+    files = [[(manifest.image_file(record), view) for record, view in batch] for batch in batches]
+    on_gpu = device.type == "cuda"
+    decoders = max(1, min(MAX_DECODERS, core_count() - 1)) if on_gpu else 1
     results: list[Result] = []
-    for records in progress(batches, len(batches)):
-        found = _detect_batch(model, manifest, records, scale)
-        for record, detections in zip(records, found, strict=True):
-            results.extend(to_results(record.image_id, detections, category_ids))
+    with loading_pool(decoders, partial(torch.set_num_threads, 1), processes=on_gpu) as pool:
+        read = partial(read_views, preprocessing=preprocessing)
+        decoded = load_ahead(pool, read, files, 2 * decoders)
+        for batch, pixels in zip(progress(batches, len(batches)), decoded, strict=True):
+            views = [view for _, view in batch]
+            sizes = torch.tensor([view.resized_hw for view in views]).to(model.device)
+            images = normalize_images(torch.from_numpy(pixels).to(model.device), sizes, preprocessing)
+            with autocast(precision, model.device):
+                raw = model(images)
+            for (record, _), detections in zip(batch, decode_views(raw, model.spec, views), strict=True):
+                results.extend(to_results(record.image_id, detections, category_ids))
     return results
 
 
-def _batches(records: Sequence[ImageRecord], batch_size: int) -> Iterator[list[ImageRecord]]:
-    """Runs of images of equal size, so that what a batch pads never changes a detection."""
-    ordered = sorted(records, key=lambda record: (record.height, record.width, record.image_id))
-    run: list[ImageRecord] = []
-    for record in ordered:
-        if run and (len(run) == batch_size or (run[0].height, run[0].width) != (record.height, record.width)):
-            yield run
-            run = []
-        run.append(record)
-    if run:
-        yield run
-
-
-def _detect_batch(
-    model: BoxModel, manifest: Manifest, records: list[ImageRecord], scale: tuple[int, int]
-) -> list[Detections]:
-    preprocessing = model.spec.conventions.preprocessing
-    geometries = [view_at(record, scale, preprocessing.fit) for record in records]
-    pixels = [
-        apply_view(read_image(*manifest.image_file(record)), geometry, preprocessing)
-        for record, geometry in zip(records, geometries, strict=True)
-    ]
-    images = batch_images(pixels, [geometry.padded_hw for geometry in geometries], preprocessing)
-    return decode_views(model(images.to(model.device)), model.spec, geometries)
+def _batches(
+    records: Sequence[ImageRecord], scale: tuple[int, int], fit: ResizeMode, batch_size: int
+) -> list[Batch]:
+    """Images of equal padded size, so that what a batch pads never changes a detection."""
+    groups: dict[Size, Batch] = {}
+    for record in sorted(records, key=lambda record: (record.height, record.width, record.image_id)):
+        view = view_at(record, scale, fit)
+        groups.setdefault(view.padded_hw, []).append((record, view))
+    cut = (g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size))
+    return list(cut)
 
 
 def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeometry]) -> list[Detections]:
@@ -96,11 +107,12 @@ def view_at(record: ImageRecord, scale: tuple[int, int], fit: ResizeMode) -> Vie
 
 def to_results(image_id: int, detections: Detections, category_ids: list[int]) -> Iterator[Result]:
     """Detections of one image in COCO's result format."""
-    columns = (detections.boxes_xyxy.tolist(), detections.scores.tolist(), detections.labels.tolist())
-    for (x1, y1, x2, y2), score, label in zip(*columns, strict=True):
+    # One copy from the device: a label is a small whole number, which float32 holds.
+    columns = (detections.boxes_xyxy, detections.scores[:, None], detections.labels[:, None].float())
+    for x1, y1, x2, y2, score, label in torch.cat(columns, dim=1).tolist():
         yield {
             "image_id": image_id,
-            "category_id": category_ids[label],
+            "category_id": category_ids[int(label)],
             "bbox": [round(value, BOX_DECIMALS) for value in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(score, SCORE_DECIMALS),
         }

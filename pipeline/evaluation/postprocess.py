@@ -46,15 +46,16 @@ def postprocess(
     grid, device = pyramid.grid_of(raw.sizes), raw.cls_logits.device
     points = torch.from_numpy(grid.points).to(device)
     strides = torch.from_numpy(grid.point_strides).to(device)
-    corners = torch.zeros(len(images_hw), 2) if corners_xy is None else corners_xy
+    corners = (torch.zeros(len(images_hw), 2) if corners_xy is None else corners_xy).to(points)
+    factors = scale_factors.to(points)
     integral = Integral(raw.edge_logits.shape[-1] - 1).to(raw.edge_logits.device)
     results = []
     for index, image_hw in enumerate(images_hw):
         scores = raw.cls_logits[index].float().sigmoid()
         kept = best_positions(scores, grid.lengths, suppression.pre_nms_top)
         distances = integral(raw.edge_logits[index, kept]) * strides[kept, None]
-        centers = points[kept] - corners[index].to(points)
-        boxes = clip_boxes(decode_boxes(centers, distances), image_hw) / scale_factors[index].to(points)
+        centers = points[kept] - corners[index]
+        boxes = clip_boxes(decode_boxes(centers, distances), image_hw) / factors[index]
         results.append(select_detections(boxes, scores[kept], suppression))
     return results
 

@@ -18,7 +18,7 @@ from pipeline.fidelity.loss_error import STUDENT_NOISE
 from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.teacher.extractor import LogitExtractor, equal_size_batches
+from pipeline.teacher.extractor import LogitExtractor
 from pipeline.views.box_ops import expected_distances
 from pipeline.views.types import ViewKey
 
@@ -67,9 +67,9 @@ def measure_dense(
     assert store.schema.dense is not None, "the store has dense arrays"
     floor, generator = store.schema.dense.precision.floor, torch.Generator().manual_seed(seed)
     sums: list[list[Tensor]] = []
-    for batch in equal_size_batches([view_set.view(key) for key in keys], teacher.batch_size):
-        raw = teacher.outputs(teacher.decode(batch).images)
-        for number, view in enumerate(batch):
+    for batch in teacher.batches([view_set.view(key) for key in keys]):
+        raw = teacher.outputs_of(batch)
+        for number, view in enumerate(batch.views):
             logits, edges = (each[number].float().cpu() for each in (raw.cls_logits, raw.edge_logits))
             student = [
                 each + STUDENT_NOISE * torch.randn(each.shape, generator=generator)

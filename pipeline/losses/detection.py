@@ -5,6 +5,7 @@ Source: Li et al., "Generalized Focal Loss", NeurIPS 2020; mmdetection ``losses/
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def aligned_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
 def giou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
     """``1 - GIoU`` (Rezatofighi et al., CVPR 2019) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``."""
     intersection, union = _intersection_union(predicted_xyxy, target_xyxy)
-    enclosing = _enclosing_wh(predicted_xyxy, target_xyxy).prod(dim=-1).clamp(min=EPSILON)
+    enclosing = _area(_enclosing_wh(predicted_xyxy, target_xyxy)).clamp(min=EPSILON)
     return 1 - (intersection / union - (enclosing - union) / enclosing)
 
 
@@ -83,9 +84,31 @@ def ciou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
 def _intersection_union(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     upper_left = torch.maximum(boxes1_xyxy[:, :2], boxes2_xyxy[:, :2])
     lower_right = torch.minimum(boxes1_xyxy[:, 2:], boxes2_xyxy[:, 2:])
-    intersection = (lower_right - upper_left).clamp(min=0).prod(dim=-1)
+    intersection = _area((lower_right - upper_left).clamp(min=0))
     union = box_areas(boxes1_xyxy) + box_areas(boxes2_xyxy) - intersection
     return intersection, union.clamp(min=EPSILON)
+
+
+class _Area(torch.autograd.Function):
+    """``sides_wh.prod(dim=-1)``, bit for bit, whose gradient on a GPU does not wait to count zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, sides_wh: Tensor) -> Tensor:
+        area = sides_wh[:, 0] * sides_wh[:, 1]
+        ctx.save_for_backward(sides_wh, area)
+        return area
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        sides_wh, area = ctx.saved_tensors
+        # Only where no side at all is zero torch divides the product by each.
+        others = torch.where((sides_wh == 0).any(), sides_wh.flip(-1), area[:, None] / sides_wh)
+        return gradient[:, None] * others
+
+
+def _area(sides_wh: Tensor) -> Tensor:
+    area: Tensor = _Area.apply(sides_wh)
+    return area
 
 
 def _enclosing_wh(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:

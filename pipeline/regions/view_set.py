@@ -1,7 +1,7 @@
 """From an image's annotations to its views: everything that is known before a teacher runs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -12,6 +12,9 @@ from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
 from pipeline.views.manifest import GroundTruth, Manifest, training_boxes
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, ViewKey
+
+MAX_REMEMBERED_VIEWS = 10_000
+"""Half a GB at COCO's size."""
 
 
 def label_view(
@@ -32,6 +35,12 @@ class ViewSet:
     views: Views
     regions: RegionsConfig
     conventions: Conventions
+    remembered: dict[ViewKey, LabeledView] | None = field(default=None, compare=False, repr=False)
+    """Views whose points were found, where they are to be asked for again."""
+
+    def remembering(self) -> "ViewSet":
+        """The same views, found once each; millions are not kept but found whenever they are asked for."""
+        return replace(self, remembered={}) if len(self) <= MAX_REMEMBERED_VIEWS else self
 
     @property
     def pyramid(self) -> Pyramid:
@@ -53,12 +62,17 @@ class ViewSet:
         return self.views.geometry((record.height, record.width), key.image_id, key.view, fit)
 
     def view(self, key: ViewKey) -> LabeledView:
-        """One view, its points found now."""
+        """One view, its points found now if they are not remembered."""
+        if self.remembered and key in self.remembered:
+            return self.remembered[key]
         truth = training_boxes(self.manifest.image(key.image_id), self.manifest.labels)
-        return label_view(key, self.geometry(key), truth, self.pyramid, self.regions)
+        view = label_view(key, self.geometry(key), truth, self.pyramid, self.regions)
+        if self.remembered is not None:
+            self.remembered[key] = view
+        return view
 
     def in_rows(self, rows: slice) -> list[LabeledView]:
-        """The views in some rows of the set, their points found now."""
+        """The views in some rows of the set."""
         return [self.view(key) for key in self.keys(rows)]
 
     def __iter__(self) -> Iterator[LabeledView]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 from pipeline.core.environment import Environment
+from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.gfl import GFL
 from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
@@ -14,7 +15,9 @@ from pipeline.views.manifest import Manifest
 from pipeline.views.summary import AREA_EDGES
 
 
-def validation_on(config: ValidationConfig, manifest: Manifest, machine: Placement) -> Validation:
+def validation_on(
+    config: ValidationConfig, manifest: Manifest, machine: Placement, precision: NetworkPrecision
+) -> Validation:
     """Validation on the images of a manifest, which the processes share."""
     processes, scale = machine.processes, config.scale
     assert scale is not None, "a validation has a scale"
@@ -28,6 +31,7 @@ def validation_on(config: ValidationConfig, manifest: Manifest, machine: Placeme
             batch_size=Environment.read().eval_batch,
             device=machine.device,
             progress=lambda batches, _total: batches,
+            precision=precision,
         )
         parts = processes.gather(json.dumps(found).encode())
         if not processes.is_main:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from multiprocessing import current_process
 from typing import NamedTuple
 
 import numpy as np
@@ -15,28 +15,31 @@ from torch import Tensor
 from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import TeacherError
 from pipeline.core.prefetch import Prefetcher
+from pipeline.core.timing import timed_call
 from pipeline.detector.amp import autocast
 from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
 from pipeline.teacher.dense import dense_outputs
-from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.teacher.times import Seconds
+from pipeline.views.conventions import Preprocessing
+from pipeline.views.images import ViewFile, normalize_images, read_views
 from pipeline.views.manifest import Manifest
 from pipeline.views.pixels import SeenPixels
 from pipeline.views.pyramid import Grid
-from pipeline.views.types import LabeledView, SoftTargets
+from pipeline.views.types import DenseOutputs, LabeledView, SoftTargets
 
 
 class DecodedBatch(NamedTuple):
     """What the teacher is given."""
 
-    images: Tensor
-    """``Tensor[B, 3, H, W]``, in the host's memory."""
-    pixels: list[SeenPixels]
-    """What they were made of."""
+    pixels: NDArray[np.uint8]
+    """See ``read_views``."""
+    seen: list[SeenPixels]
+    """Of each view."""
 
 
-TeacherThreads = Prefetcher[list[LabeledView], DecodedBatch, list[SoftTargets]]
+TeacherThreads = Prefetcher["ViewBatch", DecodedBatch, "PendingTargets"]
 """The threads that decode batches and run the teacher on them."""
 
 MAX_PIXELS = 32_000_000
@@ -55,6 +58,8 @@ class ThreadCounts:
 
     decoders: int
     forwards: int
+    in_processes: bool = False
+    """Decoding has processes: the thread that drives a GPU would wait for Python's lock otherwise."""
 
     @classmethod
     def of(cls, device: torch.device, cores: int, batch_pixels: int) -> "ThreadCounts":
@@ -65,9 +70,63 @@ class ThreadCounts:
         ``batch_pixels`` are those of all views of the largest batch.
         """
         if device.type != "cpu":
-            return cls(decoders=max(1, min(cores, MAX_DECODERS)), forwards=1)
+            # A worker of another scheduler may be one that may have no processes.
+            alone = current_process().daemon
+            return cls(decoders=max(1, min(cores, MAX_DECODERS)), forwards=1, in_processes=not alone)
         forwards = max(1, min(cores, MAX_PIXELS // batch_pixels))
         return cls(decoders=min(-(-forwards // FORWARDS_PER_DECODER), MAX_DECODERS), forwards=forwards)
+
+
+class ViewBatch(NamedTuple):
+    """Views of one padded size, which go through the teacher together."""
+
+    places: list[int]
+    """Of the views among those that were cut into batches."""
+    views: list[LabeledView]
+    files: list[ViewFile]
+
+
+def read_batch(batch: ViewBatch, preprocessing: Preprocessing) -> DecodedBatch:
+    """Decode a batch, in whatever process."""
+    pixels = read_views(batch.files, preprocessing)
+    sizes = (view.geometry.resized_hw for view in batch.views)
+    seen = [SeenPixels.of(view[:h, :w]) for view, (h, w) in zip(pixels, sizes, strict=True)]
+    return DecodedBatch(pixels, seen)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PendingTargets:
+    """A batch's outputs, on their way from the device to the host while the next batch is computed."""
+
+    views: list[LabeledView]
+    edge_logits: Tensor
+    """``Tensor[P, 4, bins]`` float32, in the host's memory: of all views."""
+    cls_logits: Tensor
+    """``Tensor[M, C]``."""
+    seen: list[SeenPixels]
+    """Of each view."""
+    dense: Sequence[DenseOutputs | None]
+    """Of each view."""
+    ready: torch.cuda.Event | None
+    """Nothing to wait for, if there is none."""
+
+    def read(self) -> list[SoftTargets]:
+        """The outputs of each view, once they are there.
+
+        Raises:
+            TeacherError: one is not finite; names its view.
+        """
+        if self.ready:
+            self.ready.synchronize()
+        edges = _split(self.edge_logits, [len(view.points) for view in self.views])
+        classes = _split(self.cls_logits, [view.points.main_count for view in self.views])
+        targets = [
+            SoftTargets(edge_logits=e, cls_logits=c, dense=d, pixels=p)
+            for e, c, d, p in zip(edges, classes, self.dense, self.seen, strict=True)
+        ]
+        for soft, view in zip(targets, self.views, strict=True):
+            require_finite(soft, view)
+        return targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,75 +149,100 @@ class LogitExtractor:
     def __post_init__(self) -> None:
         self.model.to_inference(self.device)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the model takes."""
+        return self.model.spec.conventions.preprocessing
+
     def run(self, views: Sequence[LabeledView]) -> Iterator[SoftTargets]:
         """Soft targets of views, in their order; the next batches are decoded while one is computed."""
         pixels = self.batch_size * max((math.prod(view.geometry.padded_hw) for view in views), default=1)
         with self.threads(ThreadCounts.of(self.device, torch.get_num_threads(), pixels)) as threads:
-            for computed in threads.run(equal_size_batches(views, self.batch_size)):
-                yield from computed.result
+            yield from self.compute(threads, views)[0]
 
     def threads(self, counts: ThreadCounts) -> TeacherThreads:
         """The threads of a process that runs this teacher; to be closed."""
         return Prefetcher(
-            self.decode,
+            partial(read_batch, preprocessing=self.preprocessing),
             self.forward,
             loaders=counts.decoders,
             computers=counts.forwards,
             # An operation stays in the thread that calls it; the caller's own threads keep their number.
             initializer=partial(torch.set_num_threads, 1),
+            in_processes=counts.in_processes,
         )
 
-    def decode(self, batch: Sequence[LabeledView]) -> DecodedBatch:
-        """The pixels of a batch."""
-        preprocessing = self.model.spec.conventions.preprocessing
-        pixels = []
-        for view in batch:
-            record = self.manifest.image(view.key.image_id)
-            image = read_image(*self.manifest.image_file(record))
-            pixels.append(apply_view(image, view.geometry, preprocessing))
-        images = batch_images(pixels, [view.geometry.padded_hw for view in batch], preprocessing)
-        # From pinned memory the copy to a GPU is several times as fast.
-        images = images.pin_memory() if self.model.device.type == "cuda" else images
-        return DecodedBatch(images, [SeenPixels.of(view.permute(1, 2, 0).numpy()) for view in pixels])
+    def compute(
+        self, threads: TeacherThreads, views: Sequence[LabeledView]
+    ) -> tuple[list[SoftTargets], Seconds]:
+        """Soft targets of views, in their order, by threads that others may use meanwhile."""
+        batches, busy = self.batches(views), Seconds()
+        targets: dict[int, SoftTargets] = {}
+        for batch, computed in zip(batches, threads.run(batches), strict=True):
+            read, seconds = timed_call(computed.result.read)
+            targets |= zip(batch.places, read, strict=True)
+            busy += Seconds(decode=computed.load_seconds, teacher=computed.compute_seconds + seconds)
+        return [targets[place] for place in range(len(views))], busy
+
+    def batches(self, views: Sequence[LabeledView]) -> list[ViewBatch]:
+        """Views of equal padded size, in their order, at most ``batch_size`` at a time."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, view in enumerate(views):
+            groups.setdefault(view.geometry.padded_hw, []).append(place)
+        size = self.batch_size
+        cut = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+        return [self._batch(places, [views[place] for place in places]) for places in cut]
+
+    def _batch(self, places: list[int], views: list[LabeledView]) -> ViewBatch:
+        records = (self.manifest.image(view.key.image_id) for view in views)
+        files = map(self.manifest.image_file, records)
+        return ViewBatch(places, views, list(zip(files, (view.geometry for view in views), strict=True)))
+
+    def images(self, decoded: DecodedBatch, batch: ViewBatch) -> Tensor:
+        """Normalized images ``Tensor[B, 3, H, W]``, channels last, on the device."""
+        sizes = torch.tensor([view.geometry.resized_hw for view in batch.views])
+        stacked = self._send(torch.from_numpy(decoded.pixels))
+        return normalize_images(stacked, self._send(sizes), self.preprocessing)
 
     @torch.inference_mode()
     def outputs(self, images: Tensor) -> RawOutputs:
-        """The network's outputs for images ``Tensor[B, 3, H, W]`` in the host's memory, on its device."""
-        target = self.model.device
-        with autocast(self.precision, target):
-            return self.model(images.to(target, memory_format=torch.channels_last, non_blocking=True))
+        """The network's outputs for images as :meth:`images` gives them."""
+        with autocast(self.precision, self.model.device):
+            return self.model(images)
+
+    def outputs_of(self, batch: ViewBatch) -> RawOutputs:
+        """At every position of the views of a batch, which are read now."""
+        return self.outputs(self.images(read_batch(batch, self.preprocessing), batch))
 
     @torch.inference_mode()
-    def forward(self, decoded: DecodedBatch, batch: Sequence[LabeledView]) -> list[SoftTargets]:
-        """Soft targets of a batch of images of equal padded size.
+    def forward(self, decoded: DecodedBatch, batch: ViewBatch) -> PendingTargets:
+        """Give a batch to the device, which the host does not wait for.
 
         Raises:
-            TeacherError: an output is not finite; names its view.
+            TeacherError: a dense output is not finite; names its view.
         """
-        raw = self.outputs(decoded.images)
-        points, main = kept_rows(batch, self.model.spec.pyramid.grid_of(raw.sizes))
-        # Selected on the device: what is copied to the host is a twentieth of the maps.
-        edge_logits = _select(raw.edge_logits, points)
-        cls_logits = _select(raw.cls_logits, main)
-        edges = np.split(edge_logits, np.cumsum([len(view.points) for view in batch])[:-1])
-        classes = np.split(cls_logits, np.cumsum([view.points.main_count for view in batch])[:-1])
-        dense = dense_outputs(raw, batch, self.dense) if self.dense else [None] * len(batch)
-        targets = [
-            SoftTargets(edge_logits=e, cls_logits=c, dense=d, pixels=p)
-            for e, c, d, p in zip(edges, classes, dense, decoded.pixels, strict=True)
-        ]
-        for soft, view in zip(targets, batch, strict=True):
-            require_finite(soft, view)
-        return targets
+        raw = self.outputs(self.images(decoded, batch))
+        points, main = kept_rows(batch.views, self.model.spec.pyramid.grid_of(raw.sizes))
+        on_gpu = self.model.device.type == "cuda"
+        return PendingTargets(
+            views=batch.views,
+            seen=decoded.seen,
+            # Selected on the device: what is copied to the host is a twentieth of the maps.
+            edge_logits=self._select(raw.edge_logits, points),
+            cls_logits=self._select(raw.cls_logits, main),
+            dense=dense_outputs(raw, batch.views, self.dense) if self.dense else [None] * len(batch.views),
+            ready=torch.cuda.current_stream(self.model.device).record_event() if on_gpu else None,
+        )
 
+    def _send(self, tensor: Tensor) -> Tensor:
+        """To the device; from pinned memory, for the host would wait for a copy from any other."""
+        device = self.model.device
+        return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
-def equal_size_batches(views: Sequence[LabeledView], batch_size: int) -> list[list[LabeledView]]:
-    """Consecutive views of equal padded size, at most ``batch_size`` at a time."""
-    batches = []
-    for _, group in groupby(views, key=lambda view: view.geometry.padded_hw):
-        run = list(group)
-        batches += [run[start : start + batch_size] for start in range(0, len(run), batch_size)]
-    return batches
+    def _select(self, outputs: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Rows of ``Tensor[B, N, ...]`` seen as ``(B * N, ...)``, as float32 for the host (pinned)."""
+        index = self._send(torch.from_numpy(rows)).to(outputs.device)
+        return outputs.flatten(0, 1)[index].float().to("cpu", non_blocking=True)
 
 
 def kept_rows(batch: Sequence[LabeledView], grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -169,11 +253,8 @@ def kept_rows(batch: Sequence[LabeledView], grid: Grid) -> tuple[NDArray[np.int6
     return np.concatenate(rows), np.concatenate(main)
 
 
-def _select(outputs: Tensor, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Rows of ``Tensor[B, N, ...]`` seen as ``(B * N, ...)``, as float32 in the host's memory."""
-    index = torch.from_numpy(rows).to(outputs.device)
-    selected: NDArray[np.float32] = outputs.flatten(0, 1)[index].float().cpu().numpy()
-    return selected
+def _split(rows: Tensor, counts: Sequence[int]) -> list[NDArray[np.float32]]:
+    return np.split(rows.numpy(), np.cumsum(counts)[:-1])
 
 
 def require_finite(soft: SoftTargets, view: LabeledView) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.detector.config import NetworkPrecision
@@ -43,7 +45,15 @@ def store_fingerprint(
             "weights": weights_sha256,
             "batch_size": batch_size,
             **lower,
+            **_grouped(view_set, batch_size),
         },
         "views": view_set.views.to_json(),
         **({"dense": dense.to_json()} if dense else {}),
     }
+
+
+def _grouped(view_set: ViewSet, batch_size: int) -> dict[str, str]:
+    """How batches are made, where that decides who is in one: views of one size are in the order of keys."""
+    originals = np.unique(view_set.manifest.images.size_hw, axis=0).tolist()
+    sizes = view_set.views.padded_sizes(originals, view_set.conventions.preprocessing.fit)
+    return {"batches": "by padded size"} if batch_size > 1 and len(sizes) > 1 else {}

@@ -9,12 +9,12 @@ from pipeline.core.timing import timed_call
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
-from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, equal_size_batches
+from pipeline.teacher.extractor import LogitExtractor, ThreadCounts
 from pipeline.teacher.times import PartitionTimes, Seconds
-from pipeline.views.types import LabeledView, SoftTargets
 
-PARTITIONS_IN_FLIGHT = 2
-"""In one process: one is computed while the one before it is quantized and written. Bounds the memory."""
+PARTITIONS_IN_FLIGHT = 4
+"""In one process: one is computed while those before it are quantized and written. Bounds the memory, 0.3 GB
+each at COCO's size."""
 
 Engine = Callable[[Path, Sequence[int]], Generator[PartitionTimes, None, None]]
 """Writes partitions of the store that ``writer.init`` began in a scratch folder; yields the finished ones.
@@ -24,11 +24,15 @@ Closing it early drops what has not begun; partitions that were finished stay.
 
 
 def write_here(
-    view_set: ViewSet, teacher: LogitExtractor, cores: int, scratch: Path, partitions: Sequence[int]
+    view_set: ViewSet,
+    load_teacher: Callable[[], LogitExtractor],
+    cores: int,
+    scratch: Path,
+    partitions: Sequence[int],
 ) -> Generator[PartitionTimes, None, None]:
-    """The engine of one process; an ``Engine`` once ``view_set``, ``teacher`` and ``cores`` are given."""
+    """The engine of one process; an ``Engine`` once all but ``scratch`` and ``partitions`` is given."""
     with (
-        PartitionWriter(scratch, view_set, teacher, cores=cores, name="here") as partition_writer,
+        PartitionWriter(scratch, view_set, load_teacher(), cores=cores, name="here") as partition_writer,
         ThreadPoolExecutor(PARTITIONS_IN_FLIGHT, thread_name_prefix="partition") as pool,
     ):
         written = [pool.submit(partition_writer.write, index) for index in partitions]
@@ -83,7 +87,7 @@ class PartitionWriter:
             rows = self._schema.partition_views(index)
             views, region_seconds = timed_call(self._view_set.in_rows, rows)
             writer.require_views(self._scratch, index, views)
-            targets, busy = self._compute(views)
+            targets, busy = self._teacher.compute(self._threads, views)
             quantized, quantize_seconds = timed_call(quantize_partition, self._schema, views, targets)
             write_seconds = self._write_rows(index, quantized)
         busy += Seconds(regions=region_seconds, quantize=quantize_seconds, write=write_seconds)
@@ -101,14 +105,6 @@ class PartitionWriter:
                 write=busy.write / PARTITIONS_IN_FLIGHT,
             ),
         )
-
-    def _compute(self, views: Sequence[LabeledView]) -> tuple[list[SoftTargets], Seconds]:
-        targets: list[SoftTargets] = []
-        busy = Seconds()
-        for batch in self._threads.run(equal_size_batches(views, self._teacher.batch_size)):
-            targets += batch.result
-            busy += Seconds(decode=batch.load_seconds, teacher=batch.compute_seconds)
-        return targets, busy
 
     def _write_rows(self, index: int, rows: PartitionRows) -> float:
         # A scheduler gives the partition of a worker that it lost to another, and so does a rerun after a

@@ -119,7 +119,7 @@ def write_store(
     progress: Progress[PartitionTimes],
 ) -> StoreTimes:
     """:func:`fill_store` in this process alone."""
-    engine = partial(write_here, view_set, teacher, torch.get_num_threads())
+    engine = partial(write_here, view_set, lambda: teacher, torch.get_num_threads())
     return fill_store(layout, engine, scratch_root=scratch_root, output=output, progress=progress)
 
 

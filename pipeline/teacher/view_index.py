@@ -1,14 +1,12 @@
 """The index of all views, made run by run, by several processes where it takes minutes."""
 
 import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from threading import Thread
 from typing import TypeVar
 
+from pipeline.core.orphans import begin_helper
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.table import ViewIndex
 from pipeline.views.images import one_thread
@@ -34,7 +32,7 @@ def build_index(view_set: ViewSet, processes: int, progress: Progress[ViewIndex]
     # Threads of torch do not survive a fork of this process; spawned ones would each own 300 MB of torch.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(processes, context, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=begin_helper) as pool:
         return ViewIndex.concatenate(list(progress(pool.map(_index_run, runs), len(runs), "views")))
 
 
@@ -49,16 +47,3 @@ def _runs(view_set: ViewSet) -> Iterator[ViewSet]:
 def _index_run(view_set: ViewSet) -> ViewIndex:
     with one_thread():
         return ViewIndex.from_views(view_set)
-
-
-def _follow_parent() -> None:
-    """End with the parent process, also if it was killed; leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=wait, daemon=True).start()

@@ -5,7 +5,7 @@ gives every view one fixed size, as detectors with a fixed input want it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -126,6 +126,12 @@ class Views:
     def largest_pixels(self) -> int:
         """No view has more pixels than this, padding aside."""
         return max(long * short for long, short in self.scales)
+
+    def padded_sizes(self, originals_hw: Iterable[Size], fit: ResizeMode) -> set[Size]:
+        """Padded sizes of the views of images; of drawn scales the smallest and the largest."""
+        return {
+            _view(size, scale, fit, flip=False).padded_hw for size in originals_hw for scale in self.scales
+        }
 
     def geometry(
         self, original_hw: Size, image_id: int, number: int, fit: ResizeMode = "keep_ratio"

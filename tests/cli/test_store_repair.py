@@ -6,13 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
 
 from pipeline.cli.store_repair import (
@@ -29,9 +28,8 @@ from pipeline.core.files import lock_scratch
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
-from pipeline.teacher.extractor import LogitExtractor
+from pipeline.teacher.extractor import DecodedBatch, LogitExtractor, PendingTargets, ViewBatch
 from pipeline.teacher.run import write_store
-from pipeline.views.types import LabeledView, SoftTargets
 
 DENSE = DensePrecision()
 IMAGES = 6
@@ -116,9 +114,9 @@ def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
     teacher = small_teacher(plan.manifest, dense=DENSE)
     forward = LogitExtractor.forward
 
-    def record(self: LogitExtractor, images: torch.Tensor, views: Sequence[LabeledView]) -> list[SoftTargets]:
-        seen.extend(views)
-        return forward(self, images, views)
+    def record(self: LogitExtractor, images: DecodedBatch, batch: ViewBatch) -> PendingTargets:
+        seen.extend(batch.views)
+        return forward(self, images, batch)
 
     monkeypatch.setattr(LogitExtractor, "forward", record)
     repair(damage, plan, teacher)

@@ -118,7 +118,7 @@ def tensors(value: object) -> Iterator[Tensor]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("loss", "parts"), [(PLAIN, 1), (FULL, 1), (FULL, 2)], ids=["plain", "ld", "ld2"])
-def test_a_step_waits_for_the_gpu_in_its_backward_pass_alone(
+def test_a_step_never_waits_for_the_gpu(
     loss: DistillationConfig,
     parts: int,
     precision: str,
@@ -138,9 +138,7 @@ def test_a_step_waits_for_the_gpu_in_its_backward_pass_alone(
     with waits() as lines:
         step.step(tuple(batch.to(device) for batch in batches), 0.0)
     record_property("waits", dict(Counter(lines)))
-    # In the backward pass: most likely GIoU's two products of sides, whose derivative looks for zeros.
-    assert len(lines) <= 2 * parts
-    assert all(line.startswith("training/step.py") for line in lines)
+    assert not lines
 
 
 class CheckpointsThenWait(Checkpoints):

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 DEVICE = torch.device("meta")
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 aten = torch.ops.aten
 
 READ = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default}
@@ -91,6 +92,13 @@ class PretendedDevice(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Operations without device tensors among their arguments: factories, and copies to the device."""
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled() and func.has_kernel_for_dispatch_key(COMPOSITE):
+            # Elsewhere autograd has taken it apart before it comes here.
+            TorchDispatchMode.__enter__(self)
+            try:
+                return func.decompose(*args, **kwargs)
+            finally:
+                TorchDispatchMode.__exit__(self, None, None, None)
         if any(isinstance(value, DeviceTensor) for value in tree_leaves((args, kwargs))):
             return _compute(func, args, kwargs)
         if kwargs.get("device") != DEVICE:
@@ -126,6 +134,8 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return _copy_over(func, args, kwargs)
     if func is aten.copy_.default:
         return _copy_into(*args, **kwargs)
+    if func in (aten.prod.dim_int, aten.prod.default) and torch.is_grad_enabled():
+        PretendedDevice.note(f"{func}: its gradient would count zeros")
     if func in READ:
         PretendedDevice.note(f"{func}: a value is read")
         return func(*_held(args), **_held(kwargs))
@@ -158,7 +168,8 @@ def _copy_over(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     to_device = kwargs["device"] == DEVICE if kwargs.get("device") else from_device
     result = func(_held(source), **_on_host(kwargs))
     if from_device and not to_device:
-        PretendedDevice.note("copied to the host")
+        if not kwargs.get("non_blocking"):  # else it is read once an event has passed
+            PretendedDevice.note("copied to the host")
         return result
     if to_device and not from_device:
         if not kwargs.get("non_blocking"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.losses import detection
 from pipeline.losses.detection import (
     aligned_iou,
     ciou_loss,
@@ -108,3 +109,15 @@ def test_no_points() -> None:
     assert all(loss(none, none).shape == (0,) for loss in [aligned_iou, *BOX_LOSSES])
     assert quality_focal_loss(torch.zeros(0, 3), torch.zeros(0, 3)).shape == (0,)
     assert distribution_focal_loss(torch.zeros(0, 4, 17), none).shape == (0, 4)
+
+
+@pytest.mark.parametrize("zeros", [0, 3])
+def test_areas_and_their_gradients_have_the_bits_of_torchs_product(zeros: int) -> None:
+    sides = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)) * 9
+    sides[:zeros, 0] = 0
+    weights = torch.rand(1000)
+    found, expected = (sides.clone().requires_grad_() for _ in range(2))
+    detection._area(found).backward(weights)
+    expected.prod(dim=-1).backward(weights)
+    assert torch.equal(detection._area(sides), sides.prod(dim=-1))
+    assert torch.equal(found.grad, expected.grad)

@@ -97,7 +97,7 @@ def test_only_what_is_missing_is_written_and_nothing_if_nothing_is(tmp_path: Pat
 
     def engine(scratch: Path, partitions: Sequence[int]) -> Generator[PartitionTimes, None, None]:
         asked.extend(partitions)
-        yield from write_here(plan, small_teacher(plan.manifest), 1, scratch, partitions)
+        yield from write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, partitions)
 
     def fill(output: str) -> StoreTimes:
         return fill_store(
@@ -110,11 +110,11 @@ def test_only_what_is_missing_is_written_and_nothing_if_nothing_is(tmp_path: Pat
 
     scratch = tmp_path / digest(planned.schema.fingerprint)[:16]
     writer.init(scratch, planned.schema, planned.table)
-    list(write_here(plan, small_teacher(plan.manifest), 1, scratch, [1]))
+    list(write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, [1]))
     assert fill("a.zarr").views == len(plan.keys()) - planned.schema.views_per_partition
     assert asked == [0, 2]
     writer.init(scratch, planned.schema, planned.table)
-    list(write_here(plan, small_teacher(plan.manifest), 1, scratch, range(planned.schema.partitions)))
+    list(write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, range(planned.schema.partitions)))
     assert fill("b.zarr").views == 0
     assert asked == [0, 2]
     assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "b.zarr")
@@ -125,12 +125,12 @@ def test_a_teacher_that_says_nan_stops_the_run_and_finished_partitions_stay(tmp_
     planned = small_store_plan(plan, QUANTIZED)
     scratch = tmp_path / "scratch"
     writer.init(scratch, planned.schema, planned.table)
-    list(write_here(plan, small_teacher(plan.manifest), 1, scratch, [0]))
+    list(write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, [0]))
     silent = small_teacher(plan.manifest)
     with torch.no_grad():
         silent.model.bbox_head.gfl_reg.bias.fill_(float("nan"))
     with pytest.raises(TeacherError, match=r"image_id=\d+, view=\d: expected finite teacher outputs"):
-        list(write_here(plan, silent, 2, scratch, [1, 2]))
+        list(write_here(plan, lambda: silent, 2, scratch, [1, 2]))
     assert writer.finished_partitions(scratch) == {0}
 
 
@@ -158,7 +158,7 @@ def test_a_store_does_not_depend_on_the_number_of_cores(tmp_path: Path, cores: i
         plan = small_plan(tmp_path / str(number))
         fill_store(
             small_store_plan(plan, LOSSLESS),
-            partial(write_here, plan, small_teacher(plan.manifest), number),
+            partial(write_here, plan, partial(small_teacher, plan.manifest), number),
             scratch_root=tmp_path / str(number),
             output=tmp_path / f"{number}.zarr",
             progress=lambda items, _total, _label: items,

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def live(
     teacher = small_teacher(plan.manifest)
     outputs = {}
     for key in store.keys:
-        raw = teacher.outputs(teacher.decode([plan.view(key)]).images)
+        raw = teacher.outputs_of(*teacher.batches([plan.view(key)]))
         edges = raw.edge_logits[0].double().numpy()
         shares = np.exp(edges - edges.max(-1, keepdims=True))
         distances = (shares / shares.sum(-1, keepdims=True)) @ np.arange(edges.shape[-1])
@@ -105,9 +106,10 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(folder: 
 def test_a_run_that_died_continues_to_the_same_bytes_whatever_the_order(folder: Path, tmp_path: Path) -> None:
     plan, whole = small_plan(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
     layout = small_store_plan(plan, QUANTIZED, "w0", dense=DENSE)
+    load = partial(small_teacher, plan.manifest, dense=DENSE)
     for partitions in ([2], [3, 0, 1]):
         writer.init(tmp_path / "scratch", layout.schema, layout.table)
-        list(write_here(plan, small_teacher(plan.manifest, dense=DENSE), 1, tmp_path / "scratch", partitions))
+        list(write_here(plan, load, 1, tmp_path / "scratch", partitions))
     writer.finalise(tmp_path / "scratch", tmp_path / "again.zarr")
     assert content_of(tmp_path / "again.zarr") == content_of(whole.path)
 
@@ -147,7 +149,7 @@ def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(folder: Path)
     plan = small_plan(folder)
     teacher = small_teacher(plan.manifest, dense=DENSE)
     (view,) = plan.in_rows(slice(1))
-    raw = teacher.outputs(teacher.decode([view]).images)
+    raw = teacher.outputs_of(*teacher.batches([view]))
     kept = plan.pyramid.grid(view.geometry.padded_hw).flatten(view.points.level, view.points.position)
     (free,) = [row for row in range(raw.cls_logits.shape[1]) if row not in kept][:1]
     with torch.inference_mode():

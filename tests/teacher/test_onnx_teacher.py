@@ -33,7 +33,7 @@ from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.train import stored_targets, train_student
 from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.extractor import ThreadCounts, equal_size_batches
+from pipeline.teacher.extractor import ThreadCounts
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.run import layout_store, write_store
 from pipeline.training.config import TrainConfig
@@ -150,8 +150,7 @@ def test_what_is_said_does_not_depend_on_how_many_runs_there_are_at_once(
     said = []
     for cores in (1, 3):
         with teacher.threads(ThreadCounts.of(CPU, cores, SIDE * SIDE)) as threads:
-            batches = threads.run(equal_size_batches(views, teacher.batch_size))
-            said.append([soft.edge_logits.tobytes() for batch in batches for soft in batch.result])
+            said.append([soft.edge_logits.tobytes() for soft in teacher.compute(threads, views)[0]])
     assert said[0] == said[1]
 
 

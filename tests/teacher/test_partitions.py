@@ -1,21 +1,18 @@
 """Several partitions at a time in one process: what overlaps, and how much of it there is."""
 
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
-from torch import Tensor
 
 from pipeline.core.errors import DatasetError
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
-from pipeline.teacher.extractor import LogitExtractor
+from pipeline.teacher.extractor import DecodedBatch, LogitExtractor, ViewBatch
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter, write_here
-from pipeline.views.types import LabeledView
 
 IMAGES = 12
 """24 views in 6 partitions."""
@@ -41,17 +38,17 @@ def test_the_next_partition_is_computed_while_one_is_written(
             assert computed[index + 1].wait(timeout=10), "nothing is computed meanwhile"
         return write_rows(scratch, index, *rows)
 
-    def tell(self: LogitExtractor, images: Tensor, batch: Sequence[LabeledView]) -> Any:
-        computed[(batch[0].key.image_id - 1) // 2].set()
+    def tell(self: LogitExtractor, images: DecodedBatch, batch: ViewBatch) -> Any:
+        computed[(batch.views[0].key.image_id - 1) // 2].set()
         return forward(self, images, batch)
 
     monkeypatch.setattr(writer, "write_rows", wait_for_the_next)
     monkeypatch.setattr(LogitExtractor, "forward", tell)
-    done = list(write_here(plan, small_teacher(plan.manifest), 1, tmp_path / "scratch", range(6)))
+    done = list(write_here(plan, lambda: small_teacher(plan.manifest), 1, tmp_path / "scratch", range(6)))
     assert sorted(times.partition for times in done) == list(range(6))
 
 
-def test_a_process_never_holds_more_than_two_partitions(
+def test_a_process_never_holds_more_partitions_than_it_may(
     plan: ViewSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many threads ask: a worker may be given more tasks at a time than there should be."""
@@ -86,17 +83,17 @@ def test_an_image_that_cannot_be_read_stops_the_run_by_name(plan: ViewSet, tmp_p
     path = plan.manifest.image_path(plan.manifest.images[5])
     path.write_bytes(b"no image")
     with pytest.raises(DatasetError, match=f"{path.name}: expected an image"):
-        list(write_here(plan, small_teacher(plan.manifest), 2, tmp_path / "scratch", range(6)))
+        list(write_here(plan, lambda: small_teacher(plan.manifest), 2, tmp_path / "scratch", range(6)))
 
 
 def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(plan: ViewSet, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
-    run = write_here(plan, small_teacher(plan.manifest), 1, scratch, range(6))
+    run = write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, range(6))
     first = next(run)
     run.close()
     finished = writer.finished_partitions(scratch)
     assert first.partition in finished
     assert len(finished) < 6
     rest = [index for index in range(6) if index not in finished]
-    assert len(list(write_here(plan, small_teacher(plan.manifest), 1, scratch, rest))) == len(rest)
+    assert len(list(write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, rest))) == len(rest)
     assert writer.finished_partitions(scratch) == set(range(6))

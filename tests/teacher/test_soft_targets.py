@@ -1,5 +1,7 @@
 """The teacher on views: batch = single, selection = the full maps, and no silent nonsense."""
 
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 from batch_cases import PYRAMID
+from fork_servers import own_fork_server
+from pretended_device import DEVICE, PretendedDevice, pinned
 from teacher_cases import small_plan, small_teacher
 
-from pipeline.core.errors import TeacherError
+from pipeline.core.errors import PipelineError, TeacherError
 from pipeline.detector.config import NetworkPrecision
-from pipeline.teacher.extractor import ThreadCounts, equal_size_batches, require_finite
+from pipeline.teacher import extractor
+from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch, require_finite
+from pipeline.views import images
 from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views.geometry import PerEpochViewsConfig
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.types import KeptPoints, SoftTargets
 
@@ -64,8 +71,8 @@ def test_running_a_teacher_leaves_the_callers_threads_alone(tmp_path: Path) -> N
 def test_one_thread_drives_a_gpu_and_one_a_core_the_cpu() -> None:
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     small, coco = 32 * 96 * 96, 8 * 1333 * 800
-    assert ThreadCounts.of(gpu, 1, coco) == ThreadCounts(decoders=1, forwards=1)
-    assert ThreadCounts.of(gpu, 64, coco) == ThreadCounts(decoders=8, forwards=1)
+    assert ThreadCounts.of(gpu, 1, coco) == ThreadCounts(decoders=1, forwards=1, in_processes=True)
+    assert ThreadCounts.of(gpu, 64, coco) == ThreadCounts(decoders=8, forwards=1, in_processes=True)
     assert ThreadCounts.of(cpu, 1, small) == ThreadCounts(decoders=1, forwards=1)
     assert ThreadCounts.of(cpu, 64, small) == ThreadCounts(decoders=8, forwards=64)
     assert ThreadCounts.of(cpu, 64, coco) == ThreadCounts(decoders=1, forwards=3), "7 GB"
@@ -92,12 +99,58 @@ def test_views_without_points_have_empty_targets_in_their_place(tmp_path: Path) 
         np.testing.assert_array_equal(targets[row].cls_logits, whole[row].cls_logits)
 
 
-def test_batches_hold_views_of_one_padded_size_in_order(tmp_path: Path) -> None:
-    views = list(small_plan(tmp_path))
-    batches = equal_size_batches(views, 3)
-    assert [view for batch in batches for view in batch] == views
-    assert all(len(batch) <= 3 for batch in batches)
-    assert all(len({view.geometry.padded_hw for view in batch}) == 1 for batch in batches)
+def test_batches_are_as_few_as_padded_sizes_allow_and_outputs_keep_their_order(
+    tmp_path: Path,
+) -> None:
+    plan = small_plan(tmp_path)
+    drawn = PerEpochViewsConfig(epochs=3, long_edge=96, short_edges=(32, 96), flip_probability=0.5, seed=0)
+    views = list(replace(plan, views=drawn))
+    teacher = small_teacher(plan.manifest)
+    batches = teacher.batches(views)
+    assert sorted(place for batch in batches for place in batch.places) == list(range(len(views)))
+    for batch in batches:
+        assert batch.views == [views[place] for place in sorted(batch.places)]
+        assert len({view.geometry.padded_hw for view in batch.views}) == 1
+    sizes = Counter(view.geometry.padded_hw for view in views)
+    assert len(sizes) > 1
+    assert len(batches) == sum(-(-count // 3) for count in sizes.values())
+    for view, soft in zip(views, teacher.run(views), strict=True):
+        (alone,) = teacher.run([view])
+        np.testing.assert_allclose(soft.edge_logits, alone.edge_logits, rtol=1e-4, atol=1e-5)
+
+
+def test_decoding_in_processes_changes_no_output_and_a_killed_process_is_said(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    teacher, views = small_teacher(plan.manifest), list(plan)
+    counts = ThreadCounts(decoders=2, forwards=1, in_processes=True)
+    with own_fork_server(), teacher.threads(counts) as threads:
+        for soft, expected in zip(teacher.compute(threads, views)[0], teacher.run(views), strict=True):
+            np.testing.assert_array_equal(soft.edge_logits, expected.edge_logits)
+        for process in threads._loaders._processes.values():
+            process.kill()
+        with pytest.raises(PipelineError, match="a decoding process was killed"):
+            teacher.compute(threads, views)
+
+
+def test_the_host_waits_for_no_batch_before_its_outputs_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = small_plan(tmp_path)
+    teacher = small_teacher(plan.manifest)
+    batch = teacher.batches(list(plan))[0]
+    pixels, (expected, *_) = read_batch(batch, teacher.preprocessing), teacher.run(list(plan))
+    monkeypatch.setattr(extractor, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(
+        LogitExtractor, "_send", lambda _self, tensor: pinned(tensor).to(DEVICE, non_blocking=True)
+    )
+    images._mean_std.cache_clear()
+    with PretendedDevice() as device:
+        on_device = replace(teacher, device=DEVICE)
+        on_device.forward(pixels, batch)  # the first copies constants, once for all
+        device.waits.clear()
+        pending = on_device.forward(pixels, batch)
+    assert not device.waits
+    np.testing.assert_allclose(pending.read()[0].edge_logits, expected.edge_logits, rtol=1e-4, atol=1e-5)
 
 
 def test_infinite_class_logits_are_named(tmp_path: Path) -> None:

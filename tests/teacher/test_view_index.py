@@ -8,6 +8,7 @@ import pytest
 from forked import ensure_loaded
 from teacher_cases import small_plan
 
+from pipeline.regions import view_set
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.table import ViewIndex
 from pipeline.teacher import view_index
@@ -41,3 +42,15 @@ def test_keys_of_some_rows_are_those_of_all(tmp_path: Path) -> None:
         assert keys == [planned.key for planned in plan]
         assert keys[3:9] == plan.keys(slice(3, 9))
         assert np.array(keys).reshape(-1, 2).tolist() == sorted(map(list, keys))
+
+
+def test_remembered_views_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = small_plan(tmp_path)
+    remembering, found = plan.remembering(), []
+    label = view_set.label_view
+    monkeypatch.setattr(view_set, "label_view", lambda *args: found.append(args[0]) or label(*args))
+    table = build_index(remembering, 1, lambda items, _total, _label: items)
+    assert table.digest() == ViewIndex.from_views(remembering.in_rows(slice(None))).digest()
+    assert found == plan.keys()
+    monkeypatch.setattr(view_set, "MAX_REMEMBERED_VIEWS", len(plan) - 1)
+    assert plan.remembering().remembered is None

@@ -120,7 +120,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def written_here(workspace: Workspace) -> Files:
     """The store as this process alone writes it."""
     return workspace.fill(
-        partial(write_here, workspace.setup.view_set, workspace.setup.load_teacher(CPU), 1), "here"
+        partial(write_here, workspace.setup.view_set, partial(workspace.setup.load_teacher, CPU), 1), "here"
     )[0]
 
 
@@ -180,7 +180,7 @@ def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partit
     workspace = prepare(tmp_path, silent=True)
     writer.init(workspace.scratch, workspace.layout.schema, workspace.layout.table)
     teller = small_teacher(workspace.setup.view_set.manifest)
-    list(write_here(workspace.setup.view_set, teller, 1, workspace.scratch, [3, 5]))
+    list(write_here(workspace.setup.view_set, lambda: teller, 1, workspace.scratch, [3, 5]))
     engine = workspace.workers(partial(existing_cluster, scheduler))
     with pytest.raises(
         TeacherError, match=r"^image_id=\d+, view=\d: expected finite teacher outputs, but \d+ of"
