@@ -77,8 +77,10 @@ def test_a_lossless_store_holds_the_teachers_words(tmp_path: Path) -> None:
 
 
 def test_a_run_that_died_continues_to_the_same_bytes(tmp_path: Path) -> None:
-    whole = write(tmp_path / "a", small_store_plan(small_plan(tmp_path / "a"), QUANTIZED))
-    planned = small_store_plan(small_plan(tmp_path / "b"), QUANTIZED)
+    whole = write(
+        tmp_path / "a", small_store_plan(small_plan(tmp_path / "a"), QUANTIZED, views_per_partition=1)
+    )
+    planned = small_store_plan(small_plan(tmp_path / "b"), QUANTIZED, views_per_partition=1)
     with pytest.raises(KilledError):
         write(tmp_path / "b", planned, die_after=1)
     records = sorted((tmp_path / "b").glob("*/partitions/*.json"))
