@@ -9,7 +9,10 @@ import pytest
 from coco_size import evaluate_generated, plan, prepare, write_annotations
 from generated_store import begin, finish, generate_store, write
 from large_store import VIEWS_PER_PARTITION, check, open_only, read_at_random
+from pixels import measure
 from readers import OURS, compare, require_equal
+from teacher_cases import QUANTIZED, small_plan
+from training_cases import IMAGES, store_of
 
 from pipeline.store.reader.reader import TargetStore
 
@@ -78,3 +81,10 @@ def test_every_reader_reads_what_zarr_reads_and_has_a_row(tmp_path: Path) -> Non
     assert all(float(row[5]) > 0 for row in rows)
     with pytest.raises(ValueError, match="wrong: expected a as plain zarr reads it"):
         require_equal("wrong", {"a": np.ones(2)}, {"a": np.zeros(2)})
+
+
+def test_checksums_are_measured(tmp_path: Path) -> None:
+    store = store_of(tmp_path, QUANTIZED)
+    manifest = small_plan(tmp_path, IMAGES).manifest
+    images = [manifest.image_path(record) for record in manifest.images]
+    assert "of decoding" in measure(images[:2], store.path, (64, 64))
