@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.api.placement import TargetBatch, place_targets
+    from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
     from pipeline.losses.detection import (
         ciou_loss,
         diou_loss,
@@ -29,6 +30,8 @@ _WHERE = {
     "TargetBatch": "pipeline.api.placement:TargetBatch",
     "TargetStore": "pipeline.store.reader.reader:TargetStore",
     "ViewKey": "pipeline.views.types:ViewKey",
+    "bckd_box_loss": "pipeline.losses.bckd:bckd_box_loss",
+    "bckd_cls_loss": "pipeline.losses.bckd:bckd_cls_loss",
     "ciou_loss": f"{_LOSSES}:ciou_loss",
     "diou_loss": f"{_LOSSES}:diou_loss",
     "distribution_focal_loss": f"{_LOSSES}:distribution_focal_loss",
@@ -44,6 +47,8 @@ __all__ = [
     "TargetBatch",
     "TargetStore",
     "ViewKey",
+    "bckd_box_loss",
+    "bckd_cls_loss",
     "ciou_loss",
     "diou_loss",
     "distribution_focal_loss",

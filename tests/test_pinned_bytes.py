@@ -23,12 +23,14 @@ from pipeline.datasets.coco import read_coco
 from pipeline.store.reader.reader import TargetStore
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.manifest import keep_trainable, write_manifest
+from pipeline.views.pixels import SeenPixels
 from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
 
 PINNED = {
     "manifest": "b1e8003e823c93dea738804158c6a07d36c8012b8f796c0b4a003e294dd96f43",
     "quantized store": "8ef30acf421baf9361bd4d5abaad83742aef10c13049b0f8732ea3f54126fa94",
     "quantized store, as read": "f031578cf3add6336be55c9366d5a69610af2666f66b6d67f1e6c4de2eb4890b",
+    "store with pixels": "a52c8e585efd26cfcc49e80c11a71338094dab8d2767002ce98bea88f82797e6",
     "lossless store": "eef65f68621b46f48cfc064a11c0fd62a71b92bc50a81c3c7c92ade74be37703",
     "lossless store, as read": "12756769fcd33f7f30759b4d0b023244e442365f90240dfb96e6a9354e43ea68",
 }
@@ -80,10 +82,16 @@ def targets_of(view: LabeledView) -> SoftTargets:
     )
 
 
-def store_of(folder: Path, precision: Precision) -> Path:
+def store_of(folder: Path, precision: Precision, *, pixels: bool = False) -> Path:
     views = [view_of(number, points) for number, points in enumerate(POINTS)]
     plan = plan_of(views, precision)
-    return write_store(folder, replace(plan, targets=[targets_of(view) for view in views]))
+    targets = [targets_of(view) for view in views]
+    if pixels:
+        images = [
+            spread(48 * 64 * 3, 10 * n, 250).astype(np.uint8).reshape(48, 64, 3) for n in range(len(views))
+        ]
+        targets = [replace(t, pixels=SeenPixels.of(image)) for t, image in zip(targets, images, strict=True)]
+    return write_store(folder, replace(plan, targets=targets, schema=replace(plan.schema, pixels=pixels)))
 
 
 def arrays_of(store: TargetStore) -> Iterable[NDArray[np.generic]]:
@@ -120,6 +128,10 @@ def test_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = keep_trainable(read_coco(Path("coco/a.json"), "coco", "images"), keep_empty=True)
     write_manifest(manifest, Path("manifest.json"))
     assert hashlib.sha256(Path("manifest.json").read_bytes()).hexdigest() == PINNED["manifest"]
+
+
+def test_a_store_that_knows_pixels(tmp_path: Path) -> None:
+    assert sha256_of_files(store_of(tmp_path, QUANTIZED, pixels=True)) == PINNED["store with pixels"]
 
 
 @pytest.mark.parametrize(("kind", "precision"), [("quantized", QUANTIZED), ("lossless", LOSSLESS)])
