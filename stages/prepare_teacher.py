@@ -68,7 +68,7 @@ def _make(
         # Training reads only the main region, which does not depend on the choice.
         regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
         conventions=GFL_CONVENTIONS,
-    )
+    ).remembering()
     teacher = train(
         config.detector,
         LabelSource(view_set=view_set),

@@ -7,6 +7,7 @@ code, because torchvision's pyramid puts a ReLU between its extra levels, which 
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,7 +26,16 @@ class ConvModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``Tensor[B, C, H, W]`` to ``Tensor[B, C', H', W']``."""
         x = self.conv(x)
-        return x if self.gn is None else functional.relu(self.gn(x))
+        return x if self.gn is None else functional.relu(_normalize_groups(x, self.gn))
+
+
+def _normalize_groups(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """In the network's precision; CUDA's autocast would take float32, and twice the memory's traffic."""
+    if x.dtype == norm.weight.dtype or not x.is_cuda:
+        return cast(Tensor, norm(x))
+    weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
+    with torch.autocast("cuda", enabled=False):
+        return functional.group_norm(x, norm.num_groups, weight, bias, norm.eps)
 
 
 class FeaturePyramid(nn.Module):

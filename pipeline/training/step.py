@@ -43,6 +43,8 @@ class TrainStep:
         self._loss_fn = loss_fn
         self._config = config
         self._machine = machine
+        if config.compile:
+            model.compile()
         self._parallel = _in_parallel(model, config, machine)
 
     def step(self, batches: StepBatches, rate: float) -> Terms:
