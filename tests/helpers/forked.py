@@ -22,7 +22,10 @@ import pytest
 from blank import blank_pictures
 from finished import STAGES, call, working_in
 
-PRELOADED = ("finished", "shared_runs", *dict.fromkeys(f"stages.{stage.split()[0]}" for stage in STAGES))
+PRELOADED = (
+    *("finished", "shared_runs", "pipeline.teacher.workers"),
+    *dict.fromkeys(f"stages.{stage.split()[0]}" for stage in STAGES),
+)
 WAIT_SECONDS = 300.0
 """A stage that takes longer than this hangs."""
 

@@ -47,7 +47,9 @@ def open_files() -> set[str]:
     return {f"{link.name} {link.readlink()}" for link in links if link.exists()}
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "start", ["fork", *(pytest.param(start, marks=pytest.mark.slow) for start in ("spawn", "forkserver"))]
+)
 def test_loader_workers_read_what_the_parent_reads(tmp_path: Path, start: str) -> None:
     store = TargetStore.open(write_store(tmp_path, make_plan()))
     here = [store.read(key) for key in store.keys]

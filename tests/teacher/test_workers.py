@@ -14,6 +14,7 @@ import pytest
 import torch
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
+from forked import ensure_loaded
 from teacher_cases import QUANTIZED, small_plan, small_teacher
 
 from pipeline.core.cluster import existing_cluster, local_cluster
@@ -28,6 +29,8 @@ from pipeline.teacher.run import StoreLayout, fill_store, layout_store
 from pipeline.teacher.times import PartitionTimes, StoreTimes
 from pipeline.teacher.workers import PartitionJob, write_in_workers
 from pipeline.views.manifest import write_manifest
+
+pytestmark = pytest.mark.slow
 
 IMAGES = 16
 CPU = torch.device("cpu")
@@ -124,20 +127,26 @@ def written_here(workspace: Workspace) -> Files:
     )[0]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def workers_are_forked() -> Iterator[None]:
+    """From a process that has loaded torch: those that load it themselves take most of a minute."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context()  # which decides what the server loads, unless it runs already
+        ensure_loaded()
+        yield
+
+
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """Address of a scheduler with four worker processes, which is there for anybody."""
-    # Forked from a process that has loaded torch: four that load it themselves take most of a minute.
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        get_mp_context().set_forkserver_preload(["pipeline.teacher.workers"])
-        with LocalCluster(
-            n_workers=4,
-            threads_per_worker=2,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster:
-            yield cluster.scheduler_address
+    with LocalCluster(
+        n_workers=4,
+        threads_per_worker=2,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    ) as cluster:
+        yield cluster.scheduler_address
 
 
 def test_two_processes_one_of_which_is_killed_write_the_same_bytes(
