@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_data import FOLDER, Arrays, cases, load, recipe_tensor, weights_salt
+from golden_data import FOLDER, Arrays, load, recipe_tensor, weights_salt
 from golden_models import architectures, recipe_detector, state_entries
 from torch import Tensor, nn
 
@@ -21,7 +21,11 @@ IMAGES = load(FOLDER / "model" / "images.npz")
 PYRAMID_NAMES = ("p3", "p4", "p5", "p6", "p7")
 
 
-@pytest.mark.parametrize("architecture", architectures())
+def slow_but_r18(name: str, value: object) -> object:
+    return pytest.param(value, id=name, marks=() if name.endswith("gfl_r18") else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("architecture", [slow_but_r18(name, name) for name in architectures()])
 def test_weights_recipe(architecture: str) -> None:
     checks = json.loads((FOLDER / "model" / "weights_check.json").read_text())[architecture]
     assert checks
@@ -71,7 +75,10 @@ def run_forward(model: GFL, images: Tensor) -> Forward:
     return Forward(stages=stages, pyramid=noted["p"], levels=noted["head"])
 
 
-@pytest.fixture(scope="module", params=cases("model/out_*.npz"))
+@pytest.fixture(
+    scope="module",
+    params=[slow_but_r18(path.stem, path) for path in sorted((FOLDER / "model").glob("out_*.npz"))],
+)
 def run(request: pytest.FixtureRequest) -> Run:
     """Each network is built once, and only one is held."""
     path: Path = request.param

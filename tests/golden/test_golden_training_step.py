@@ -5,6 +5,8 @@ import torch
 from golden_losses import TERMS
 from golden_step import Step, run_step
 
+pytestmark = pytest.mark.slow
+
 LOSS_TOLERANCE = {"rtol": 2e-5, "atol": 1e-7}
 NORM_TOLERANCE = 1e-3
 GRADIENT_TOLERANCE = 1e-3
