@@ -122,6 +122,7 @@ def _become(
     stage: str, folder: Path, log: Path, max_file_bytes: int | None, variables: dict[str, str]
 ) -> None:
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # what a process has that no server has forked
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
