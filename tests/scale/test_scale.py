@@ -17,18 +17,18 @@ from training_cases import IMAGES, store_of
 from pipeline.store.reader.reader import TargetStore
 
 SMALL_SIDE, LARGE_SIDE = 32, 96
-IMAGES = 700
+DRAWN = 700
 COCO_BYTES, COCO_IMAGES = 448e6, 118_287
 """Of ``instances_train2017.json``."""
 
 
 def test_drawn_annotations_are_as_many_and_as_large_as_cocos(tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
-    boxes = write_annotations(path, IMAGES, seed=1)
-    assert abs(path.stat().st_size / IMAGES / (COCO_BYTES / COCO_IMAGES) - 1) < 0.1
+    boxes = write_annotations(path, DRAWN, seed=1)
+    assert abs(path.stat().st_size / DRAWN / (COCO_BYTES / COCO_IMAGES) - 1) < 0.1
     areas = [row["area"] for row in json.loads(path.read_text())["annotations"]]
     assert len(areas) == boxes
-    assert abs(boxes / IMAGES - 7.27) < 0.5
+    assert abs(boxes / DRAWN - 7.27) < 0.5
     assert abs(sum(area < SMALL_SIDE**2 for area in areas) / boxes - 0.41) < 0.03
     assert abs(sum(area > LARGE_SIDE**2 for area in areas) / boxes - 0.24) < 0.05
 
@@ -43,7 +43,7 @@ def test_a_drawn_dataset_is_prepared_planned_and_evaluated(tmp_path: Path) -> No
 
 def test_a_dataset_is_prepared_in_less_memory_than_twice_its_file_takes(tmp_path: Path) -> None:
     annotations, manifest = tmp_path / "instances.json", tmp_path / "manifest.json"
-    write_annotations(annotations, IMAGES, seed=0)
+    write_annotations(annotations, DRAWN, seed=0)
     tracemalloc.start()
     prepare(annotations, manifest)
     _, most = tracemalloc.get_traced_memory()
