@@ -114,16 +114,13 @@ class Prefetcher(Generic[Item, Loaded, Result]):
                 for item in items:
                     if len(waiting) == self.ahead:
                         yield waiting.popleft().result()
-                    waiting.append(self._submit(item))
+                    loaded = self._loaders.submit(timed_call, self._load, item)
+                    waiting.append(self._computers.submit(self._compute_loaded, loaded, item))
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
-
-    def _submit(self, item: Item) -> "Future[Computed[Result]]":
-        loaded = self._loaders.submit(timed_call, self._load, item)
-        return self._computers.submit(self._compute_loaded, loaded, item)
 
     def _compute_loaded(self, loaded: "Future[tuple[Loaded, float]]", item: Item) -> Computed[Result]:
         content, load_seconds = result_of(loaded)

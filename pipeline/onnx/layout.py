@@ -63,11 +63,9 @@ def _levels(
 
 
 def _rows(tensor: Tensor, where: TensorsConfig, width: int) -> Tensor:
-    """``Tensor[B, C, ...]`` or ``Tensor[B, ..., C]`` to ``Tensor[B, points, columns]``.
-
-    Channels may stand in two axes, such as ``[B, 4, bins, points]``, if no columns are cut out of them.
-    """
+    """``Tensor[B, C, ...]`` or ``Tensor[B, ..., C]`` to ``Tensor[B, points, columns]``."""
     first = where.channels == "first"
+    # Channels may stand in two axes, such as [B, 4, bins, points], if no columns are cut out of them.
     axes = (1, 2) if first else (-2, -1)
     if where.columns is None and tensor.ndim == 4 and tensor.shape[axes[0]] * tensor.shape[axes[1]] == width:
         tensor = tensor.flatten(*axes)

@@ -87,10 +87,7 @@ def inside_boxes(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
 
 
 def _best_boxes(iou: Tensor, positive: Tensor, rows: Tensor, count: int) -> Tensor:
-    """The box of the largest IoU for each of ``count`` positions, the first of equal ones.
-
-    ``rows`` are the positions of the positive candidates of ``Tensor[K, G]``.
-    """
+    """The box of the largest IoU for each of ``count`` positions, the first of equal ones."""
     table = iou.new_full((count, iou.shape[1]), -torch.inf)
     table[rows, positive.nonzero()[:, 1]] = iou[positive]
     return table.argmax(dim=1) if count else rows

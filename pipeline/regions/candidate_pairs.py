@@ -36,10 +36,7 @@ def candidate_pairs(grid: Grid, boxes_xyxy: Tensor) -> CandidatePairs:
 
 
 def _list_windows(first: Tensor, extent: Tensor, grid: Grid) -> CandidatePairs:
-    """The cells of windows, of all boxes on the first level, then on the next; row after row.
-
-    A window has its upper left ``(row, column)`` in ``first``, its ``(rows, columns)`` in ``extent``.
-    """
+    """Cells, row by row, of windows from ``first`` ``(row, column)`` with ``extent`` ``(rows, columns)``."""
     boxes = len(first) // len(grid.sizes)
     widths = first.new_tensor([width for _, width in grid.sizes]).repeat_interleave(boxes)
     corners = first.new_tensor(grid.starts).repeat_interleave(boxes) + first[:, 1]

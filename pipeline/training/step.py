@@ -64,11 +64,7 @@ class TrainStep:
 
     @torch.no_grad()
     def _normalizers(self, batches: StepBatches) -> LossNormalizers:
-        """The normalizers of all parts, before the first is trained on.
-
-        The sum of the student's own scores is only known after a forward pass of every part. This one more
-        pass is the price of a result that does not depend on how a batch was cut.
-        """
+        """The normalizers of all parts, before the first is trained on: no matter how a batch was cut."""
         parts = [
             LossNormalizers.from_batch(
                 batch.targets, gather_main(self._forward(self._model, batch), batch.targets)

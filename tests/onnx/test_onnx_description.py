@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from onnx_cases import clairvoyant_description, write_description
 
 from pipeline.core.config import structure
@@ -106,8 +105,3 @@ def test_a_missing_key_and_a_missing_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match=r"broken\.yaml: expected YAML"):
         read_onnx_description(tmp_path / "broken.yaml")
-
-
-def test_what_is_written_is_plain_yaml() -> None:
-    description = structure(OnnxDescription, clairvoyant_description("a.onnx"), "here")
-    assert yaml.safe_load(yaml.safe_dump(description.to_json())) == description.to_json()
