@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from store_cases import LOSSLESS, QUANTIZED, content_of, plan_of, write_store
+from store_cases import LOSSLESS, QUANTIZED, content_of, store_case_of, write_store
 
 from pipeline.codec.precision import Precision
 from pipeline.datasets.coco import read_coco
@@ -84,14 +84,16 @@ def targets_of(view: LabeledView) -> SoftTargets:
 
 def store_of(folder: Path, precision: Precision, *, pixels: bool = False) -> Path:
     views = [view_of(number, points) for number, points in enumerate(POINTS)]
-    plan = plan_of(views, precision)
+    store_case = store_case_of(views, precision)
     targets = [targets_of(view) for view in views]
     if pixels:
         images = [
             spread(48 * 64 * 3, 10 * n, 250).astype(np.uint8).reshape(48, 64, 3) for n in range(len(views))
         ]
         targets = [replace(t, pixels=SeenPixels.of(image)) for t, image in zip(targets, images, strict=True)]
-    return write_store(folder, replace(plan, targets=targets, schema=replace(plan.schema, pixels=pixels)))
+    return write_store(
+        folder, replace(store_case, targets=targets, schema=replace(store_case.schema, pixels=pixels))
+    )
 
 
 def arrays_of(store: TargetStore) -> Iterable[NDArray[np.generic]]:

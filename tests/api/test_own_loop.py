@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 from PIL import Image, ImageOps
-from teacher_cases import QUANTIZED, small_plan
+from teacher_cases import QUANTIZED, small_view_set
 from training_cases import IMAGES, store_of
 
 from pipeline.core.errors import DatasetError
@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> TargetStore:
 
 
 def files_of(folder: Path) -> dict[int, Path]:
-    manifest = small_plan(folder, IMAGES).manifest
+    manifest = small_view_set(folder, IMAGES).manifest
     return {record.image_id: manifest.image_path(record) for record in manifest.images}
 
 

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from store_cases import make_plan, write_all
+from store_cases import make_store_case, write_all
 
 from pipeline.cli.scratch import IDLE_SECONDS, Leftover, clean, list_leftovers, render
 from pipeline.core.digest import digest
 from pipeline.core.files import is_held, lock_scratch
 
-NAME = digest(make_plan().schema.fingerprint)[:16]
+NAME = digest(make_store_case().schema.fingerprint)[:16]
 OLD = 1e9
 
 
@@ -20,7 +20,7 @@ OLD = 1e9
 def root(tmp_path: Path) -> Path:
     """One of everything: a store with two of four partitions, a training, seed runs, two rehearsals."""
     scratch, temporary = tmp_path / "scratch", tmp_path / "tmp"
-    write_all(scratch / NAME, make_plan(), [0, 2])
+    write_all(scratch / NAME, make_store_case(), [0, 2])
     for folder in (scratch / "training/ld-0123456789abcdef", scratch / "seeds", temporary / "another"):
         folder.mkdir(parents=True)
         (folder / "a.json").write_text("{}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
+from teacher_cases import LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
 
 from pipeline.cli.store_fidelity import CurvePoint, Sample, curve_precisions, measure_curve
 from pipeline.codec.precision import Precision
@@ -16,10 +16,10 @@ SETTINGS = FidelityConfig(temperature=10.0, cls_temperature=2.0, seed=0)
 
 
 def sample(folder: Path) -> Sample:
-    plan = small_plan(folder)
-    views = list(plan)
-    targets = list(small_teacher(plan.manifest).run(views))
-    return Sample(views=views, targets=targets, strides=plan.strides, student=None)
+    view_set = small_view_set(folder)
+    views = list(view_set)
+    targets = list(small_teacher(view_set.manifest).run(views))
+    return Sample(views=views, targets=targets, strides=view_set.strides, student=None)
 
 
 def curve(folder: Path, precisions: list[Precision]) -> list[CurvePoint]:
@@ -46,17 +46,17 @@ def test_the_configured_precision_is_part_of_the_curve() -> None:
 
 def test_figures_are_those_of_a_real_store(tmp_path: Path) -> None:
     """Bytes of the shards, and the errors that ``verify_cache`` measures, of a store of one partition."""
-    plan, given = small_plan(tmp_path), sample(tmp_path)
-    planned = small_store_plan(plan, QUANTIZED, views_per_partition=len(given.views))
-    writer.init(tmp_path / "scratch", planned.schema, planned.table)
-    record = writer.write_partition(tmp_path / "scratch", 0, list(plan), given.targets)
+    view_set, given = small_view_set(tmp_path), sample(tmp_path)
+    layout = small_layout(view_set, QUANTIZED, views_per_partition=len(given.views))
+    writer.init(tmp_path / "scratch", layout.schema, layout.table)
+    record = writer.write_partition(tmp_path / "scratch", 0, list(view_set), given.targets)
     writer.finalise(tmp_path / "scratch", tmp_path / "targets.zarr")
     (point,) = curve(tmp_path, [QUANTIZED])
     assert point.bytes_per_view == sum(shard.size for shard in record.shards.values()) / len(given.views)
     store = TargetStore.open(tmp_path / "targets.zarr")
     bounds = {"max_kl": 1.0, "max_loss_error": 1.0, "max_gradient_error": 1.0}
     config = FidelityConfig(views=100, seed=0, temperature=10.0, cls_temperature=2.0, **bounds)
-    live = measure_fidelity(store, plan, small_teacher(plan.manifest), config, list(store.keys))
+    live = measure_fidelity(store, view_set, small_teacher(view_set.manifest), config, list(store.keys))
     assert live.gradient_error == pytest.approx(point.edges.gradient_error, rel=1e-3)
     assert live.kd_gradient_error == pytest.approx(point.classes.gradient_error, rel=1e-3)
     assert live.loss_error == pytest.approx(point.edges.loss_error, rel=1e-2)

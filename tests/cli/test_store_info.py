@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from store_cases import LOSSLESS, content_of, flip_bit, make_plan, write_store
+from store_cases import LOSSLESS, content_of, flip_bit, make_store_case, write_store
 
 from pipeline.cli.store_info import METADATA, describe_store
 from pipeline.store.format.schema import FORMAT_VERSION
@@ -16,7 +16,7 @@ from pipeline.store.reader.reader import TargetStore
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return write_store(tmp_path, make_plan())
+    return write_store(tmp_path, make_store_case())
 
 
 def test_counts_are_those_of_the_views(path: Path) -> None:
@@ -61,9 +61,9 @@ def test_a_damaged_store_is_described_as_far_as_it_goes(path: Path, harm: Callab
 
 @pytest.mark.parametrize("precision", [None, LOSSLESS], ids=["quantized", "lossless"])
 def test_facts_are_one_document_of_plain_values(tmp_path: Path, precision: Any) -> None:
-    plan = make_plan(*([precision] if precision else []))
-    facts = describe_store(write_store(tmp_path, plan))
+    store_case = make_store_case(*([precision] if precision else []))
+    facts = describe_store(write_store(tmp_path, store_case))
     assert json.loads(json.dumps(facts, allow_nan=False)) == yaml.safe_load(yaml.safe_dump(facts))
-    assert facts["fingerprint"] == plan.schema.fingerprint
-    assert facts["precision"] == plan.schema.precision.to_json()
-    assert facts["quantizer"] == plan.schema.formula
+    assert facts["fingerprint"] == store_case.schema.fingerprint
+    assert facts["precision"] == store_case.schema.precision.to_json()
+    assert facts["quantizer"] == store_case.schema.formula

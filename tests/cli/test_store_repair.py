@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
+from teacher_cases import LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
 
 from pipeline.cli.store_repair import (
     Damage,
@@ -51,11 +51,11 @@ def unwanted() -> LogitExtractor:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written")
-    plan = small_plan(folder, IMAGES)
+    view_set = small_view_set(folder, IMAGES)
     write_store(
-        small_store_plan(plan, QUANTIZED, dense=DENSE),
-        plan,
-        small_teacher(plan.manifest, dense=DENSE),
+        small_layout(view_set, QUANTIZED, dense=DENSE),
+        view_set,
+        small_teacher(view_set.manifest, dense=DENSE),
         scratch_root=folder / "scratch",
         output=folder / "targets.zarr",
         progress=unchanged,
@@ -69,8 +69,8 @@ def store(written: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plan(written: Path) -> ViewSet:
-    return small_plan(written, IMAGES)
+def view_set(written: Path) -> ViewSet:
+    return small_view_set(written, IMAGES)
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
@@ -86,20 +86,20 @@ def harm(store: Path, *names: str) -> Damage:
     return find_damage(store)
 
 
-def repair(damage: Damage, plan: ViewSet, teacher: LogitExtractor | None, **changes: Any) -> list[str]:
+def repair(damage: Damage, view_set: ViewSet, teacher: LogitExtractor | None, **changes: Any) -> list[str]:
     """Repair; without a ``teacher`` none may be asked for."""
     arguments = {
         "fingerprint": damage.schema.fingerprint,
         "load_teacher": (lambda: teacher) if teacher else unwanted,
         "scratch_root": damage.path.parent / "scratch",
     }
-    return repair_store(damage, plan, **{**arguments, **changes})
+    return repair_store(damage, view_set, **{**arguments, **changes})
 
 
-def test_every_file_comes_back_to_the_byte(store: Path, plan: ViewSet) -> None:
+def test_every_file_comes_back_to_the_byte(store: Path, view_set: ViewSet) -> None:
     before = content_of(store)
     damage = harm(store, *(set(before) - {"zarr.json"}))
-    done = repair(damage, plan, small_teacher(plan.manifest, dense=DENSE))
+    done = repair(damage, view_set, small_teacher(view_set.manifest, dense=DENSE))
     assert content_of(store) == before
     assert len(done) == len(before) - 1
     assert damage.partitions == [0, 1, 2]
@@ -107,11 +107,11 @@ def test_every_file_comes_back_to_the_byte(store: Path, plan: ViewSet) -> None:
 
 
 def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
-    store: Path, plan: ViewSet, monkeypatch: pytest.MonkeyPatch
+    store: Path, view_set: ViewSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, keys, seen = content_of(store), TargetStore.open(store).keys, []
     damage = harm(store, "main/cls_codes/c/1/0", "views/geometry/c/0/0")
-    teacher = small_teacher(plan.manifest, dense=DENSE)
+    teacher = small_teacher(view_set.manifest, dense=DENSE)
     forward = LogitExtractor.forward
 
     def record(self: LogitExtractor, images: DecodedBatch, batch: ViewBatch) -> PendingTargets:
@@ -119,15 +119,15 @@ def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
         return forward(self, images, batch)
 
     monkeypatch.setattr(LogitExtractor, "forward", record)
-    repair(damage, plan, teacher)
+    repair(damage, view_set, teacher)
     assert sorted(view.key for view in seen) == list(keys[4:8])
     assert content_of(store) == before
 
 
-def test_tables_and_metadata_need_no_teacher(store: Path, plan: ViewSet) -> None:
+def test_tables_and_metadata_need_no_teacher(store: Path, view_set: ViewSet) -> None:
     before = content_of(store)
     damage = harm(store, "views/extent/c/0/0", "boxes/xyxy/zarr.json")
-    repair(damage, plan, None)
+    repair(damage, view_set, None)
     assert content_of(store) == before
 
 
@@ -142,7 +142,7 @@ def put_a_folder_in_its_place(file: Path) -> None:
 
 @pytest.mark.parametrize("damage_file", [Path.unlink, truncate, put_a_folder_in_its_place])
 def test_whatever_has_become_of_a_file_it_comes_back_by_a_rename(
-    store: Path, plan: ViewSet, damage_file: Callable[[Path], None]
+    store: Path, view_set: ViewSet, damage_file: Callable[[Path], None]
 ) -> None:
     before = content_of(store)
     linked = store.parent / "cached"
@@ -151,15 +151,15 @@ def test_whatever_has_become_of_a_file_it_comes_back_by_a_rename(
     os.link(store / "points/region/c/1/0", linked)
     (store / "stray/deep").mkdir(parents=True)
     (store / "stray/deep/file").touch()
-    repair(find_damage(store), plan, small_teacher(plan.manifest, dense=DENSE))
+    repair(find_damage(store), view_set, small_teacher(view_set.manifest, dense=DENSE))
     assert content_of(store) == before
     assert linked.samefile(store / "points/region/c/1/0")
     assert not (store / "stray").exists()
 
 
-def test_other_boxes_than_stored_are_refused(store: Path, plan: ViewSet) -> None:
+def test_other_boxes_than_stored_are_refused(store: Path, view_set: ViewSet) -> None:
     damage = harm(store, "boxes/xyxy/c/0/0")
-    fewer = replace(plan, manifest=replace(plan.manifest, images=plan.manifest.images[:5]))
+    fewer = replace(view_set, manifest=replace(view_set.manifest, images=view_set.manifest.images[:5]))
     with pytest.raises(CacheError, match="expected a table of views with sha256"):
         repair(damage, fewer, None)
 
@@ -180,28 +180,30 @@ def test_damage_of_dvcs_own_object_is_found_by_the_content_that_it_should_have(
     assert damaged_objects([Path("good"), Path("bad")]) == [objects / md5[:2] / md5[2:]]
 
 
-def test_a_workspace_that_makes_another_store_is_refused_with_both_values(store: Path, plan: ViewSet) -> None:
+def test_a_workspace_that_makes_another_store_is_refused_with_both_values(
+    store: Path, view_set: ViewSet
+) -> None:
     damage = harm(store, "points/edge_codes/c/0/0", "points/region/c/0/0")
     (store / "stray").touch()
     harmed = content_of(store)
-    finer = small_store_plan(plan, LOSSLESS).schema.fingerprint
+    finer = small_layout(view_set, LOSSLESS).schema.fingerprint
     difference = re.escape(f"precision.cls_step is {QUANTIZED.cls_step} in the store, but null here")
     with pytest.raises(CacheError, match=difference):
-        repair(damage, plan, None, fingerprint=finer)
+        repair(damage, view_set, None, fingerprint=finer)
     more = {**damage.schema.fingerprint, "novelty": 1}
     with pytest.raises(CacheError, match=r"novelty is \(absent\) in the store, but 1 here"):
-        repair(damage, plan, None, fingerprint=more)
+        repair(damage, view_set, None, fingerprint=more)
     fewer = {name: value for name, value in damage.schema.fingerprint.items() if name != "regions"}
     with pytest.raises(CacheError, match=r"regions is \{.*\} in the store, but \(absent\) here"):
-        repair(damage, plan, None, fingerprint=fewer)
+        repair(damage, view_set, None, fingerprint=fewer)
     assert content_of(store) == harmed
 
 
-def test_what_comes_out_otherwise_is_not_put_in_place(store: Path, plan: ViewSet) -> None:
+def test_what_comes_out_otherwise_is_not_put_in_place(store: Path, view_set: ViewSet) -> None:
     """Another teacher under the same name stands for hardware that gives other last bits."""
     damage = harm(store, "points/edge_codes/c/0/0", "points/region/c/0/0")
     harmed = content_of(store)
-    done = repair(damage, plan, small_teacher(plan.manifest, seed=1, dense=DENSE))
+    done = repair(damage, view_set, small_teacher(view_set.manifest, seed=1, dense=DENSE))
     assert done == ["points/region/c/0/0"]
     assert content_of(store)["points/edge_codes/c/0/0"] == harmed["points/edge_codes/c/0/0"]
     with pytest.raises(
@@ -211,16 +213,16 @@ def test_what_comes_out_otherwise_is_not_put_in_place(store: Path, plan: ViewSet
     assert [problem.file for problem in verify(store, quiet)] == ["points/edge_codes/c/0/0"]
 
 
-def test_a_run_that_writes_the_same_store_is_waited_for(store: Path, plan: ViewSet) -> None:
+def test_a_run_that_writes_the_same_store_is_waited_for(store: Path, view_set: ViewSet) -> None:
     damage = harm(store, "points/region/c/0/0")
     scratch = store.parent / "scratch" / digest(damage.schema.fingerprint)[:16]
     with lock_scratch(scratch), pytest.raises(CacheError, match="another run is writing"):
-        repair(damage, plan, small_teacher(plan.manifest, dense=DENSE))
+        repair(damage, view_set, small_teacher(view_set.manifest, dense=DENSE))
     assert scratch.is_dir()
-    repair(damage, plan, small_teacher(plan.manifest, dense=DENSE))
+    repair(damage, view_set, small_teacher(view_set.manifest, dense=DENSE))
     assert scratch.is_dir()
 
 
-def test_a_repair_leaves_no_scratch_folder_behind(store: Path, plan: ViewSet) -> None:
-    repair(harm(store, "views/view/c/0"), plan, None)
+def test_a_repair_leaves_no_scratch_folder_behind(store: Path, view_set: ViewSet) -> None:
+    repair(harm(store, "views/view/c/0"), view_set, None)
     assert list((store.parent / "scratch").iterdir()) == []

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from teacher_cases import DETECTOR, QUANTIZED, small_view_set
 
 from pipeline.core.timing import break_even
 from pipeline.cost.card import ViewStatistics, gather_statistics, make_card, render_card
@@ -16,16 +16,16 @@ HOUR = 3600
 
 
 def statistics_of(folder: Path, images: int) -> ViewStatistics:
-    plan = small_plan(folder)
+    view_set = small_view_set(folder)
     config = CacheConfig(
-        views=plan.views,
-        regions=plan.regions,
+        views=view_set.views,
+        regions=view_set.regions,
         precision=QUANTIZED,
         views_per_partition=4,
         batch_size=3,
         forward_precision="float32",
     )
-    return gather_statistics(plan, config, DETECTOR, images, 2, lambda items, _total, _label: items)
+    return gather_statistics(view_set, config, DETECTOR, images, 2, lambda items, _total, _label: items)
 
 
 def always(seconds: float) -> Repeats:
@@ -83,7 +83,7 @@ def test_break_even_is_the_first_number_of_students_for_which_the_store_costs_le
 
 
 def test_statistics_are_those_of_the_planned_views(tmp_path: Path) -> None:
-    views = list(small_plan(tmp_path))
+    views = list(small_view_set(tmp_path))
     found = statistics_of(tmp_path, 7)
     assert (found.sampled_views, found.views) == (len(views), 14)
     assert found.points_per_view == pytest.approx(sum(len(view.points) for view in views) / len(views))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from finished import call, working_in
 from PIL import Image
-from teacher_cases import DETECTOR, LOSSLESS, small_plan
+from teacher_cases import DETECTOR, LOSSLESS, small_view_set
 from training_cases import FULL, HERE, student
 
 from pipeline.cli.bench import render_probe, students_to_pay
@@ -39,10 +39,10 @@ MODES = [PLAIN, ONLINE, STORED, PEER]
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> CacheConfig:
-    plan = small_plan(tmp_path_factory.mktemp("dataset"))
+    view_set = small_view_set(tmp_path_factory.mktemp("dataset"))
     return CacheConfig(
-        views=plan.views,
-        regions=plan.regions,
+        views=view_set.views,
+        regions=view_set.regions,
         precision=LOSSLESS,
         views_per_partition=4,
         batch_size=3,
@@ -78,17 +78,17 @@ def test_the_teacher_in_the_loop_gives_what_a_lossless_store_holds(
     cache: CacheConfig, tmp_path: Path
 ) -> None:
     """All views of the dataset are equally large, so that neither sees another padding."""
-    plan = small_plan(tmp_path)
+    view_set = small_view_set(tmp_path)
     teacher = LogitExtractor(
         model=random_teacher(DETECTOR),
-        manifest=plan.manifest,
+        manifest=view_set.manifest,
         batch_size=3,
         device=HERE.device,
         precision="float32",
     )
-    passes = CachePasses(plan, cache, teacher, tmp_path / "cached")
+    passes = CachePasses(view_set, cache, teacher, tmp_path / "cached")
     passes.time(ProbeConfig(views=1, rounds=1, budget=0))
-    steps = StudentSteps(student(FULL), plan, TargetStore.open(passes.store), teacher, HERE)
+    steps = StudentSteps(student(FULL), view_set, TargetStore.open(passes.store), teacher, HERE)
     plain, online, stored = (next(steps.batches(mode))[0] for mode in (PLAIN, ONLINE, STORED))
     assert plain.teacher is None
     assert stored.teacher is not None

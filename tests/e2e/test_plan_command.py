@@ -12,7 +12,7 @@ from teacher_cases import small_manifest
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def plan(*arguments: object) -> Ended:
+def view_set(*arguments: object) -> Ended:
     return call(shlex.join(["ldp", "plan", *map(str, arguments)]))
 
 
@@ -22,7 +22,7 @@ def test_a_sample_stands_for_a_dataset(
     monkeypatch.setenv("LDP_DEVICE", "cpu")
     root = Path(small_manifest(tmp_path).root)
     sample, card = str(root / "annotations/instances_train.json"), tmp_path / "card.json"
-    ended = plan(RECIPES / "smoke/params.yaml", "--annotations", sample, "--images", 1000, "--json", card)
+    ended = view_set(RECIPES / "smoke/params.yaml", "--annotations", sample, "--images", 1000, "--json", card)
     assert ended == Ended(code=0, error="")
     content = json.loads(card.read_text())
     views = content["statistics"]
@@ -36,9 +36,9 @@ def test_without_annotations_the_next_step_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LDP_DATASETS", raising=False)
     expected = r"instances_train2017.json: expected an annotation file.*--annotations FILE --images N"
-    assert re.search(expected, plan(RECIPES / "coco_r101_1x/params.yaml").error)
+    assert re.search(expected, view_set(RECIPES / "coco_r101_1x/params.yaml").error)
 
 
 def test_an_impossible_number_of_images_is_refused() -> None:
-    ended = plan(RECIPES / "smoke/params.yaml", "--images", 0)
+    ended = view_set(RECIPES / "smoke/params.yaml", "--images", 0)
     assert "--images: expected 1 or more, but got 0" in ended.error

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from finished import call, working_in
 from project import write_params
-from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from teacher_cases import DETECTOR, QUANTIZED, small_view_set
 from training_cases import store_of
 
 from pipeline.cli.seeds import compare, deciding_code, render_table, run_key
@@ -54,14 +54,14 @@ def test_the_table_has_a_row_for_every_run_and_every_gain() -> None:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Path]:
     """Two splits, a store, and a recipe that fits them."""
-    plan = small_plan(tmp_path)
-    store_of(tmp_path, QUANTIZED, plan=plan).path.rename(tmp_path / "store")
+    view_set = small_view_set(tmp_path)
+    store_of(tmp_path, QUANTIZED, view_set=view_set).path.rename(tmp_path / "store")
     params = tiny_params()
     set_value(params, ("student", "detector"), DETECTOR.to_json())
     write_params(tmp_path, params)
     run = RunPaths(tmp_path / "runs" / NAME)
     for split in SPLITS:
-        write_manifest(plan.manifest, run.manifest(split))
+        write_manifest(view_set.manifest, run.manifest(split))
     shutil.move(tmp_path / "store", run.store)
     with working_in(tmp_path):
         yield tmp_path

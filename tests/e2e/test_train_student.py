@@ -15,7 +15,7 @@ from forked import Run, start, start_process
 from msgspec import to_builtins
 from msgspec.structs import replace
 from safetensors.torch import load_file
-from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
+from teacher_cases import QUANTIZED, small_layout, small_teacher, small_view_set
 from training_cases import FULL, IMAGES, student
 
 from pipeline.core.paths import RunPaths
@@ -41,13 +41,13 @@ pytestmark = [
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which only the students are still to be trained."""
     folder = tmp_path_factory.mktemp("workspace")
-    run, plan = RunPaths(folder / "runs/small"), small_plan(folder, IMAGES)
+    run, view_set = RunPaths(folder / "runs/small"), small_view_set(folder, IMAGES)
     for split in ("train", "val"):
-        write_manifest(plan.manifest, run.manifest(split))
+        write_manifest(view_set.manifest, run.manifest(split))
     write_store(
-        small_store_plan(plan, QUANTIZED),
-        plan,
-        small_teacher(plan.manifest),
+        small_layout(view_set, QUANTIZED),
+        view_set,
+        small_teacher(view_set.manifest),
         scratch_root=folder / "scratch",
         output=run.store,
         progress=lambda items, _total, _label: items,

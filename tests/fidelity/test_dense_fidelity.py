@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from teacher_cases import QUANTIZED, small_plan, small_teacher
+from teacher_cases import QUANTIZED, small_teacher, small_view_set
 from training_cases import IMAGES, store_of
 
 from pipeline.codec.dense import DensePrecision
@@ -21,11 +21,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fidelity_of(folder: Path, floor: float, live_seed: int = 0) -> DenseFidelity:
-    plan, store = (
-        small_plan(folder, IMAGES),
+    view_set, store = (
+        small_view_set(folder, IMAGES),
         store_of(folder, QUANTIZED, dense=DensePrecision(floor=floor)),
     )
-    return measure_dense(store, plan, small_teacher(plan.manifest, live_seed), 0, store.keys)
+    return measure_dense(store, view_set, small_teacher(view_set.manifest, live_seed), 0, store.keys)
 
 
 def test_a_lossless_part_has_no_error(folder: Path) -> None:

@@ -16,9 +16,9 @@ from golden_data import (
     STRIDES,
     Arrays,
     cases,
+    labeled_views,
     load,
     lossless_targets,
-    planned_views,
     targets_of,
 )
 from torch import Tensor
@@ -67,7 +67,7 @@ def computed(path: Path) -> Case:
     teacher = raw_of(data["tea_cls"], data["tea_reg"], grid.sizes)
     distances = expected_distances(teacher.edge_logits)
     dense = DenseTeacher(classes=teacher.cls_logits, scores=None, distances=distances, unit=1.0)
-    targets, views = targets_of(data), planned_views(data)
+    targets, views = targets_of(data), labeled_views(data)
     soft = replace(lossless_targets(teacher, views), dense=dense)
     main = gather_main(raw, targets)
     losses = distillation_losses(raw, targets, soft, main, CONFIG)

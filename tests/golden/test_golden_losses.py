@@ -16,9 +16,9 @@ from golden_data import (
     cases,
     dense_labels,
     dense_valuable_weights,
+    labeled_views,
     load,
     lossless_targets,
-    planned_views,
     raw_outputs,
     targets_of,
 )
@@ -65,7 +65,7 @@ def recorded(path: Path) -> Arrays:
 def computed(path: Path) -> Computed:
     data = recorded(path)
     student = raw_outputs(data, "stu_cls", "stu_reg")
-    soft = lossless_targets(raw_outputs(data, "tea_cls", "tea_reg"), planned_views(data))
+    soft = lossless_targets(raw_outputs(data, "tea_cls", "tea_reg"), labeled_views(data))
     return Computed(data=data, levels=level_terms(student, targets_of(data), soft, box_loss_of(data)))
 
 
@@ -127,7 +127,7 @@ def test_plain_detector(path: Path, term: str) -> None:
     """Without a teacher; where the reference is NaN for want of positives (note N3), the loss is 0."""
     data = recorded(path)
     student = raw_outputs(data, "stu_cls", "stu_reg")
-    soft = lossless_targets(raw_outputs(data, "tea_cls", "tea_reg"), planned_views(data))
+    soft = lossless_targets(raw_outputs(data, "tea_cls", "tea_reg"), labeled_views(data))
     found = level_terms(student, targets_of(data), soft, giou_loss).terms[term].detach()
     expected = data[f"gfl_baseline_{term}"].nan_to_num(nan=0)
     torch.testing.assert_close(found, expected, **LOSS_TOLERANCE)

@@ -13,9 +13,9 @@ from golden_data import (
     STRIDES,
     cases,
     dense_labels,
+    labeled_views,
     load,
     lossless_targets,
-    planned_views,
     raw_outputs,
     targets_of,
     weights_salt,
@@ -100,7 +100,7 @@ def test_targets_lie_where_the_reference_has_them(path: Path, device: torch.devi
 @pytest.mark.parametrize("path", cases("loss/*.npz"))
 def test_losses_and_their_gradients(path: Path, device: torch.device) -> None:
     data = load(path)
-    soft = lossless_targets(raw_outputs(data, "tea_cls", "tea_reg"), planned_views(data)).to(device)
+    soft = lossless_targets(raw_outputs(data, "tea_cls", "tea_reg"), labeled_views(data)).to(device)
     names = [f"{kind}{level}" for kind in ("cls", "reg") for level in range(len(STRIDES))]
     leaves = {name: data[f"stu_{name}"].to(device).requires_grad_() for name in names}
     student = raw_outputs({f"stu_{name}": leaf for name, leaf in leaves.items()}, "stu_cls", "stu_reg")

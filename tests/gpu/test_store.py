@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from msgspec import structs
-from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
+from teacher_cases import LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
 
 from pipeline.codec.precision import Precision
 from pipeline.fidelity.config import FidelityConfig
@@ -40,8 +40,8 @@ Waits = Callable[[], AbstractContextManager[list[str]]]
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> ViewSet:
-    return small_plan(tmp_path_factory.mktemp("store"))
+def view_set(tmp_path_factory: pytest.TempPathFactory) -> ViewSet:
+    return small_view_set(tmp_path_factory.mktemp("store"))
 
 
 @pytest.mark.parametrize("mode", ["exact", "float32", "bfloat16"])
@@ -49,7 +49,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> ViewSet:
 def test_store_is_as_faithful_as_the_recipes_ask(
     precision: Precision,
     mode: str,
-    plan: ViewSet,
+    view_set: ViewSet,
     tmp_path: Path,
     device: torch.device,
     request: pytest.FixtureRequest,
@@ -57,13 +57,13 @@ def test_store_is_as_faithful_as_the_recipes_ask(
 ) -> None:
     if mode == "exact":
         request.getfixturevalue("exact_float32")
-    live = small_teacher(plan.manifest)
+    live = small_teacher(view_set.manifest)
     forward = "bfloat16" if mode == "bfloat16" else "float32"
-    teacher = replace(small_teacher(plan.manifest), device=device, precision=forward)
+    teacher = replace(small_teacher(view_set.manifest), device=device, precision=forward)
     path = tmp_path / "targets.zarr"
     write_store(
-        small_store_plan(plan, precision),
-        plan,
+        small_layout(view_set, precision),
+        view_set,
         teacher,
         scratch_root=tmp_path,
         output=path,
@@ -71,7 +71,7 @@ def test_store_is_as_faithful_as_the_recipes_ask(
     )
     assert not verify(path, lambda _done, _total: None)
     store = TargetStore.open(path)
-    fidelity = measure_fidelity(store, plan, live, BOUNDS, store.keys)
+    fidelity = measure_fidelity(store, view_set, live, BOUNDS, store.keys)
     record_property("fidelity", asdict(fidelity))
     factor = BF16_FACTOR if mode == "bfloat16" else 1.0
     names = ("max_kl", "max_loss_error", "max_gradient_error")
@@ -80,11 +80,11 @@ def test_store_is_as_faithful_as_the_recipes_ask(
 
 
 def test_waits_of_a_batch_are_few(
-    plan: ViewSet, device: torch.device, waits: Waits, record_property: Record
+    view_set: ViewSet, device: torch.device, waits: Waits, record_property: Record
 ) -> None:
     """None before the outputs are read, which the next batch need not wait for."""
-    teacher = replace(small_teacher(plan.manifest), device=device)
-    batch = teacher.batches(list(plan))[0]
+    teacher = replace(small_teacher(view_set.manifest), device=device)
+    batch = teacher.batches(list(view_set))[0]
     pixels = read_batch(batch, teacher.preprocessing)
     teacher.forward(pixels, batch)
     with waits() as lines:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from teacher_cases import QUANTIZED, small_plan
+from teacher_cases import QUANTIZED, small_view_set
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, PLAIN, relative_difference, store_of, student, trained
 
@@ -39,7 +39,7 @@ def train_here(folder: Path, device: torch.device, precision: str = "float32", w
     """Six steps with distillation."""
     config = student(FULL, **SCHEDULE, norm_eval=True, precision=precision)
     machine = replace(HERE, device=device, workers=workers)
-    return trained(config, store_of(folder, QUANTIZED), small_plan(folder, IMAGES), machine)
+    return trained(config, store_of(folder, QUANTIZED), small_view_set(folder, IMAGES), machine)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,15 @@ def load(
     folder: Path, device: torch.device, loss: DistillationConfig, workers: int = 0, parts: int = 1
 ) -> StepBatches:
     """One step's batches in the host's memory."""
-    config, store, plan = student(loss, **SCHEDULE), store_of(folder, QUANTIZED), small_plan(folder, IMAGES)
+    config, store, view_set = (
+        student(loss, **SCHEDULE),
+        store_of(folder, QUANTIZED),
+        small_view_set(folder, IMAGES),
+    )
     micro = SCHEDULE["batch_size"] // parts if parts > 1 else None
     loader = Loader(
-        manifest=plan.manifest,
-        source=stored_targets(config, store, plan.manifest),
+        manifest=view_set.manifest,
+        source=stored_targets(config, store, view_set.manifest),
         pyramid=store.conventions.pyramid(config.detector.strides),
         config=config.train,
         machine=replace(HERE, device=device, workers=workers, micro_batch=micro),
@@ -152,9 +156,9 @@ class CheckpointsThenWait(Checkpoints):
 
 def train_until_killed(folder: Path, unfinished: Path, device: str) -> None:
     machine = replace(HERE, device=torch.device(device))
-    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     config = student(FULL, **SCHEDULE, norm_eval=True)
-    trained(config, store, plan, machine, checkpoints=CheckpointsThenWait(folder=unfinished))
+    trained(config, store, view_set, machine, checkpoints=CheckpointsThenWait(folder=unfinished))
 
 
 def test_a_killed_training_goes_on(
@@ -171,12 +175,12 @@ def test_a_killed_training_goes_on(
     assert process.exitcode == -signal.SIGKILL
     config = student(FULL, **SCHEDULE, norm_eval=True)
     machine = replace(HERE, device=device)
-    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     checkpoints = Checkpoints(folder=tmp_path)
     kept = checkpoints.load(SINGLE_PROCESS)
     assert kept is not None
     assert kept.step > 0
-    resumed = trained(config, store, plan, machine, checkpoints=checkpoints)
+    resumed = trained(config, store, view_set, machine, checkpoints=checkpoints)
     error = relative_difference(resumed.model, whole.model)
     record_property("weights_error", error)
     assert error <= (0 if device.type == "cpu" else WEIGHTS_ERROR["exact"])

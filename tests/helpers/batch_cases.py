@@ -1,4 +1,4 @@
-"""Small planned views and batches for the tests of training and distillation."""
+"""Small labeled views and batches for the tests of training and distillation."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ CLASSES = 4
 REGIONS = RegionsConfig()
 
 
-def planned_view(
+def labeled_view(
     image_id: int, size_hw: tuple[int, int], boxes: list[list[float]], labels: list[int]
 ) -> LabeledView:
     """A view without resizing or flip."""
@@ -31,9 +31,9 @@ def planned_view(
 def three_views() -> list[LabeledView]:
     """Different sizes; the second has two boxes, the third none."""
     return [
-        planned_view(1, (64, 96), [[10, 8, 50, 40]], [2]),
-        planned_view(2, (96, 64), [[4, 4, 30, 60], [20, 40, 60, 90]], [0, 3]),
-        planned_view(3, (64, 64), [], []),
+        labeled_view(1, (64, 96), [[10, 8, 50, 40]], [2]),
+        labeled_view(2, (96, 64), [[4, 4, 30, 60], [20, 40, 60, 90]], [0, 3]),
+        labeled_view(3, (64, 64), [], []),
     ]
 
 

@@ -97,8 +97,8 @@ def in_batch(data: Arrays, image: int, values: Tensor, outside: float) -> Tensor
     return dense
 
 
-def planned_views(data: Arrays) -> list[LabeledView]:
-    """The images of a case as planned views; their boxes are not clipped, unlike ``label_view``'s."""
+def labeled_views(data: Arrays) -> list[LabeledView]:
+    """The images of a case as labeled views; their boxes are not clipped, unlike ``label_view``'s."""
     views = []
     for image in range(image_count(data)):
         padded_hw = size_of(data["pad_hw"][image])
@@ -121,7 +121,7 @@ def planned_views(data: Arrays) -> list[LabeledView]:
 
 
 def targets_of(data: Arrays) -> BatchLabels:
-    return batch_labels(planned_views(data), size_of(data["batch_hw"]), PYRAMID)
+    return batch_labels(labeled_views(data), size_of(data["batch_hw"]), PYRAMID)
 
 
 def raw_outputs(data: Arrays, cls_name: str, edge_name: str) -> RawOutputs:

@@ -18,9 +18,9 @@ from golden_data import (
     boxes_of,
     image_count,
     in_batch,
+    labeled_views,
     load,
     lossless_targets,
-    planned_views,
     size_of,
     targets_of,
 )
@@ -115,7 +115,7 @@ def run_step(device: torch.device, precision: NetworkPrecision = "float32") -> S
         teacher_features, teacher_raw = _forward(teacher, images)
     with autocast(precision, device):
         features, raw = _forward(student, images)
-    soft = lossless_targets(_on_host(teacher_raw), planned_views(data)).to(device)
+    soft = lossless_targets(_on_host(teacher_raw), labeled_views(data)).to(device)
     with device:
         levels = level_terms(raw, targets_of(data).to(device), soft, giou_loss)
     imitation = imitation_loss(data, levels.normalizers.main_per_level, features, teacher_features)

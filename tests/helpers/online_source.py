@@ -46,10 +46,10 @@ class OnlineSource:
         return self.view_set.geometry(key)
 
     def load(self, key: ViewKey) -> tuple[LabeledView, SoftTargets]:
-        """Plan the view and run the teacher on it."""
-        planned = self.view_set.view(key)
-        (outputs,) = self.teacher.run([planned])
-        return planned, outputs
+        """The view, and the teacher run on it."""
+        labeled = self.view_set.view(key)
+        (outputs,) = self.teacher.run([labeled])
+        return labeled, outputs
 
     def changed_pixels(self, key: ViewKey, pixels: Pixels) -> None:
         """The teacher sees them now."""

@@ -121,14 +121,14 @@ def _record(rng: np.random.Generator, image_id: int, objects: int) -> ImageRecor
 
 
 def _write_store(root: Path, train: Manifest) -> None:
-    plan = ViewSet(
+    view_set = ViewSet(
         manifest=train,
         strides=DETECTOR.strides,
         conventions=GFL_CONVENTIONS,
         views=ViewsConfig(scales=((96, 96),), flips=(False, True)),
         regions=RegionsConfig(),
     )
-    views = list(plan)
+    views = list(view_set)
     table = ViewIndex.from_views(views)
     schema = make_schema(
         table,
@@ -138,7 +138,13 @@ def _write_store(root: Path, train: Manifest) -> None:
         precision=PRECISION,
         views_per_partition=4,
         fingerprint=store_fingerprint(
-            plan, gfl_spec(DETECTOR, plan.conventions), DETECTOR.to_json(), "0" * 64, PRECISION, 4, "float32"
+            view_set,
+            gfl_spec(DETECTOR, view_set.conventions),
+            DETECTOR.to_json(),
+            "0" * 64,
+            PRECISION,
+            4,
+            "float32",
         ),
         provenance={"teacher": "random numbers"},
         chunk_rows=8,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from forked import ensure_loaded
-from teacher_cases import QUANTIZED, small_plan
+from teacher_cases import QUANTIZED, small_view_set
 from torch import distributed
 from torch.multiprocessing import start_processes
 from training_cases import FULL, HERE, IMAGES, store_of, student, trained
@@ -31,10 +31,10 @@ GOES_ON = "norms_in_eval"
 
 def train_all(folder: Path, processes: World, micro_batch: int | None) -> dict[str, GFL]:
     """Train every case, as one of the processes."""
-    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     machine = replace(HERE, processes=processes, micro_batch=micro_batch)
     return {
-        name: trained(config, store, plan, machine).model
+        name: trained(config, store, view_set, machine).model
         for name, config in CASES.items()
         if config.train.norm_eval or micro_batch is None
     }
@@ -72,7 +72,7 @@ def go_on(folder: Path, processes: World, steps: int | None = None) -> Trained:
     return trained(
         CASES[GOES_ON],
         store_of(folder, QUANTIZED),
-        small_plan(folder, IMAGES),
+        small_view_set(folder, IMAGES),
         replace(HERE, processes=processes),
         steps=steps,
         checkpoints=Checkpoints(folder=folder),

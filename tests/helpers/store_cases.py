@@ -25,7 +25,7 @@ CHUNK_ROWS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class StoreCase:
     """Views, what the teacher says about them, and the store they are to become."""
 
     views: Sequence[LabeledView]
@@ -75,7 +75,7 @@ def make_dense(view: LabeledView) -> DenseOutputs:
     )
 
 
-def make_plan(precision: Precision = QUANTIZED) -> Plan:
+def make_store_case(precision: Precision = QUANTIZED) -> StoreCase:
     """14 views in 4 partitions: gaps between the image ids, views without points, views without boxes.
 
     The third partition has no point at all.
@@ -83,17 +83,17 @@ def make_plan(precision: Precision = QUANTIZED) -> Plan:
     sizes = [(20, 3), (0, 2), (9, 0), (31, 1), (5, 2), (12, 4), (0, 0), (8, 2)]
     sizes += [(0, 1), (0, 0), (0, 3), (0, 0), (17, 1), (3, 1)]
     keys = [ViewKey(10 + 7 * (number // 2) ** 2, number % 2) for number in range(len(sizes))]
-    return plan_of([make_view(key, *size) for key, size in zip(keys, sizes, strict=True)], precision)
+    return store_case_of([make_view(key, *size) for key, size in zip(keys, sizes, strict=True)], precision)
 
 
-def plan_of(
+def store_case_of(
     views: Sequence[LabeledView],
     precision: Precision = QUANTIZED,
     *,
     views_per_partition: int = VIEWS_PER_PARTITION,
     chunk_rows: int = CHUNK_ROWS,
     dense: DensePrecision | None = None,
-) -> Plan:
+) -> StoreCase:
     table = ViewIndex.from_views(views)
     schema = make_schema(
         table,
@@ -110,10 +110,12 @@ def plan_of(
     targets = [make_targets(view) for view in views]
     if dense:
         targets = [replace(soft, dense=make_dense(view)) for soft, view in zip(targets, views, strict=True)]
-    return Plan(views=views, targets=targets, table=table, schema=schema)
+    return StoreCase(views=views, targets=targets, table=table, schema=schema)
 
 
-def random_plan(images: int, *, views_per_partition: int, most_points: int, chunk_rows: int = 16) -> Plan:
+def random_store_case(
+    images: int, *, views_per_partition: int, most_points: int, chunk_rows: int = 16
+) -> StoreCase:
     """Two views of each image; every fifth view has no points, and every seventh image no boxes."""
     rng = np.random.default_rng(images)
     keys = [ViewKey(3 * image + 1, view) for image in range(images) for view in range(2)]
@@ -121,38 +123,38 @@ def random_plan(images: int, *, views_per_partition: int, most_points: int, chun
     boxes = [0 if key.image_id % 7 == 0 else int(rng.integers(1, 5)) for key in keys]
     views = [make_view(*row) for row in zip(keys, points, boxes, strict=True)]
     dense = DensePrecision()
-    return plan_of(views, views_per_partition=views_per_partition, chunk_rows=chunk_rows, dense=dense)
+    return store_case_of(views, views_per_partition=views_per_partition, chunk_rows=chunk_rows, dense=dense)
 
 
-def write_one(scratch: Path, plan: Plan, index: int) -> None:
-    rows = plan.schema.partition_views(index)
-    write_partition(scratch, index, plan.views[rows], plan.targets[rows])
+def write_one(scratch: Path, store_case: StoreCase, index: int) -> None:
+    rows = store_case.schema.partition_views(index)
+    write_partition(scratch, index, store_case.views[rows], store_case.targets[rows])
 
 
-def write_all(scratch: Path, plan: Plan, order: Iterable[int]) -> None:
-    init(scratch, plan.schema, plan.table)
+def write_all(scratch: Path, store_case: StoreCase, order: Iterable[int]) -> None:
+    init(scratch, store_case.schema, store_case.table)
     for index in order:
-        write_one(scratch, plan, index)
+        write_one(scratch, store_case, index)
 
 
-def write_store(folder: Path, plan: Plan) -> Path:
+def write_store(folder: Path, store_case: StoreCase) -> Path:
     """A finished store."""
-    write_all(folder / "scratch", plan, range(plan.schema.partitions))
+    write_all(folder / "scratch", store_case, range(store_case.schema.partitions))
     finalise(folder / "scratch", folder / "targets.zarr")
     return folder / "targets.zarr"
 
 
-def write_remaining(scratch: Path, output: Path, plan: Plan) -> set[int]:
+def write_remaining(scratch: Path, output: Path, store_case: StoreCase) -> set[int]:
     """What the stage does: lock, begin or resume, write what is missing, finalise.
 
     Returns:
         The partitions that were finished already.
     """
     with lock_scratch(scratch):
-        init(scratch, plan.schema, plan.table)
+        init(scratch, store_case.schema, store_case.table)
         finished = finished_partitions(scratch)
-        for index in sorted(set(range(plan.schema.partitions)) - finished):
-            write_one(scratch, plan, index)
+        for index in sorted(set(range(store_case.schema.partitions)) - finished):
+            write_one(scratch, store_case, index)
         finalise(scratch, output)
     return finished
 

@@ -21,7 +21,7 @@ LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
 EMPTY, FEW, CROWDED, WIDE = range(4)
 
 
-def planned(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[int, ...]) -> LabeledView:
+def labeled(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[int, ...]) -> LabeledView:
     rng = np.random.default_rng(number)
     corners = rng.uniform(0, 0.6, (boxes, 2)) * size_hw[::-1]
     sides = rng.uniform(0.15, 0.4, (boxes, 2)) * size_hw[::-1]
@@ -49,7 +49,7 @@ def write_store_to_show(
     folder: Path, strides: tuple[int, ...], precision: Precision = LOSSLESS
 ) -> TargetStore:
     sizes = [((96, 96), 0), ((96, 96), 2), ((120, 160), 30), ((40, 300), 3)]
-    views = [planned(number, size, boxes, strides) for number, (size, boxes) in enumerate(sizes)]
+    views = [labeled(number, size, boxes, strides) for number, (size, boxes) in enumerate(sizes)]
     table = ViewIndex.from_views(views)
     schema = make_schema(
         table,

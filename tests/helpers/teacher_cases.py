@@ -1,4 +1,4 @@
-"""A few rendered images, their plan, and a small random teacher."""
+"""A few rendered images, their views, and a small random teacher."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def small_manifest(folder: Path, images: int = 5) -> Manifest:
     return read_coco(root / "annotations/instances_train.json", str(root), "train")
 
 
-def small_plan(folder: Path, images: int = 5) -> ViewSet:
+def small_view_set(folder: Path, images: int = 5) -> ViewSet:
     return ViewSet(
         manifest=small_manifest(folder, images),
         strides=DETECTOR.strides,
@@ -71,30 +71,30 @@ def small_teacher(manifest: Manifest, seed: int = 0, dense: DensePrecision | Non
     )
 
 
-def small_store_plan(
-    plan: ViewSet,
+def small_layout(
+    view_set: ViewSet,
     precision: Precision,
     weights: str = "w",
     views_per_partition: int = 4,
     dense: DensePrecision | None = None,
 ) -> StoreLayout:
     config = CacheConfig(
-        views=plan.views,
-        regions=plan.regions,
+        views=view_set.views,
+        regions=view_set.regions,
         precision=precision,
         views_per_partition=views_per_partition,
         batch_size=3,
         forward_precision="float32",
         dense=dense,
     )
-    spec = gfl_spec(DETECTOR, plan.conventions)
+    spec = gfl_spec(DETECTOR, view_set.conventions)
     return layout_store(
-        plan,
+        view_set,
         config,
         num_classes=DETECTOR.num_classes,
         bins=DETECTOR.bins,
         fingerprint=store_fingerprint(
-            plan, spec, DETECTOR.to_json(), weights, precision, config.batch_size, "float32", dense
+            view_set, spec, DETECTOR.to_json(), weights, precision, config.batch_size, "float32", dense
         ),
         provenance={},
         processes=1,

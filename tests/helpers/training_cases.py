@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from msgspec.structs import replace
-from teacher_cases import DETECTOR, small_plan, small_store_plan, small_teacher
+from teacher_cases import DETECTOR, small_layout, small_teacher, small_view_set
 
 from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
@@ -46,18 +46,18 @@ def store_of(
     folder: Path,
     precision: Precision,
     teacher_seed: int = 0,
-    plan: ViewSet | None = None,
+    view_set: ViewSet | None = None,
     dense: DensePrecision | None = None,
 ) -> TargetStore:
     """A store of a few images, written at the first call."""
-    plan = plan or small_plan(folder, IMAGES)
+    view_set = view_set or small_view_set(folder, IMAGES)
     kind = f"{'lossless' if precision.lossless else 'quantized'}{f'_{dense.floor}' if dense else ''}"
     output = folder / f"{kind}_{teacher_seed}.zarr"
     if not output.exists():
         write_store(
-            small_store_plan(plan, precision, f"w{teacher_seed}", dense=dense),
-            plan,
-            small_teacher(plan.manifest, teacher_seed, dense),
+            small_layout(view_set, precision, f"w{teacher_seed}", dense=dense),
+            view_set,
+            small_teacher(view_set.manifest, teacher_seed, dense),
             scratch_root=folder,
             output=output,
             progress=lambda items, _total, _label: items,
@@ -66,11 +66,11 @@ def store_of(
 
 
 def trained(
-    config: StudentConfig, store: TargetStore, plan: ViewSet, machine: Placement = HERE, **options: Any
+    config: StudentConfig, store: TargetStore, view_set: ViewSet, machine: Placement = HERE, **options: Any
 ) -> Trained:
     """Train from a store."""
-    source = stored_targets(config, store, plan.manifest)
-    return train_student(config, source, plan.manifest, machine=machine, label="test", **options)
+    source = stored_targets(config, store, view_set.manifest)
+    return train_student(config, source, view_set.manifest, machine=machine, label="test", **options)
 
 
 def same_weights(first: GFL, second: GFL) -> bool:

@@ -45,7 +45,7 @@ def begin(folder: Path, views: int, points: int, views_per_partition: int) -> st
         points: Mean number of kept points of a view; each has 0.5 to 1.5 times as many.
         views_per_partition: As the writer takes it.
     """
-    templates = [planned_view(number, points) for number in range(TEMPLATES)]
+    templates = [labeled_view(number, points) for number in range(TEMPLATES)]
     table = ViewIndex.from_views(_keyed(templates, row) for row in range(views))
     schema = make_schema(
         table,
@@ -64,7 +64,7 @@ def begin(folder: Path, views: int, points: int, views_per_partition: int) -> st
 def write(folder: Path, points: int) -> str:
     """Quantize and write every partition."""
     schema = read_schema(folder / "scratch")
-    templates = [planned_view(number, points) for number in range(TEMPLATES)]
+    templates = [labeled_view(number, points) for number in range(TEMPLATES)]
     targets = [soft_targets(view) for view in templates]
     for index in range(schema.partitions):
         rows = schema.partition_views(index)
@@ -85,7 +85,7 @@ def finish(folder: Path, store: Path) -> str:
     return f"{len(files):,} files, {sum(path.stat().st_size for path in files) / 1e9:.2f} GB"
 
 
-def planned_view(number: int, points: int) -> LabeledView:
+def labeled_view(number: int, points: int) -> LabeledView:
     """The view of image ``number``, drawn from its number alone."""
     rng = np.random.default_rng([number, 0])
     level, position = _cells(rng, int(rng.integers(points // 2, points + points // 2 + 1)))
@@ -106,17 +106,17 @@ def planned_view(number: int, points: int) -> LabeledView:
     )
 
 
-def soft_targets(planned: LabeledView) -> SoftTargets:
+def soft_targets(labeled: LabeledView) -> SoftTargets:
     """Edge logits with one peak and ragged tails, class logits far below zero but for the box's class."""
-    rng = np.random.default_rng([planned.key.image_id, 1])
-    edges, mains = (len(planned.points), EDGES, 1), planned.points.main_count
+    rng = np.random.default_rng([labeled.key.image_id, 1])
+    edges, mains = (len(labeled.points), EDGES, 1), labeled.points.main_count
     peak = rng.uniform(0.5, BINS - 4, edges)
     sharpness = rng.gamma(2.0, 0.2, edges)
     bins = np.arange(BINS, dtype=np.float32)
     edge_logits = -sharpness * np.abs(bins - peak) ** 1.2
     edge_logits += rng.normal(0, 0.2, edge_logits.shape)
     cls_logits = rng.normal(-6.2, 1.3, (mains, CLASSES))
-    own = planned.labels[planned.points.main_gt[planned.points.main_region]]
+    own = labeled.labels[labeled.points.main_gt[labeled.points.main_region]]
     cls_logits[np.arange(mains), own] = rng.normal(0, 1, mains)
     return SoftTargets(edge_logits=edge_logits.astype(np.float32), cls_logits=cls_logits.astype(np.float32))
 

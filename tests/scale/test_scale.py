@@ -11,7 +11,7 @@ from generated_store import begin, finish, generate_store, write
 from large_store import VIEWS_PER_PARTITION, check, open_only, read_at_random
 from pixels import measure
 from readers import OURS, compare, require_equal
-from teacher_cases import QUANTIZED, small_plan
+from teacher_cases import QUANTIZED, small_view_set
 from training_cases import IMAGES, store_of
 
 from pipeline.store.reader.reader import TargetStore
@@ -84,6 +84,6 @@ def test_every_reader_reads_what_zarr_reads_and_has_a_row(tmp_path: Path) -> Non
 
 def test_checksums_are_measured(tmp_path: Path) -> None:
     store = store_of(tmp_path, QUANTIZED)
-    manifest = small_plan(tmp_path, IMAGES).manifest
+    manifest = small_view_set(tmp_path, IMAGES).manifest
     images = [manifest.image_path(record) for record in manifest.images]
     assert "of decoding" in measure(images[:2], store.path, (64, 64))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zarr
 from numpy.random import Generator
-from store_cases import LOSSLESS, QUANTIZED, Plan, make_plan, make_targets, make_view, write_store
+from store_cases import LOSSLESS, QUANTIZED, StoreCase, make_store_case, make_targets, make_view, write_store
 
 from pipeline.codec.precision import Precision
 from pipeline.store.format.schema import sharded_specs, table_specs
@@ -28,7 +28,7 @@ def random_views(rng: Generator) -> list[LabeledView]:
     return views
 
 
-def random_plan(rng: Generator, precision: Precision) -> Plan:
+def random_store_case(rng: Generator, precision: Precision) -> StoreCase:
     views = random_views(rng)
     table = ViewIndex.from_views(views)
     targets = [make_targets(view) for view in views]
@@ -43,7 +43,7 @@ def random_plan(rng: Generator, precision: Precision) -> Plan:
         provenance={},
         chunk_rows=int(rng.choice([1, 2, 3, 8, 64, 512])),
     )
-    return Plan(views=views, targets=targets, table=table, schema=schema)
+    return StoreCase(views=views, targets=targets, table=table, schema=schema)
 
 
 @pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS], ids=["quantized", "lossless"])
@@ -51,13 +51,13 @@ def random_plan(rng: Generator, precision: Precision) -> Plan:
 def test_every_array_of_any_store_reads_as_zarr_reads_it(
     tmp_path: Path, seed: int, precision: Precision
 ) -> None:
-    plan = random_plan(np.random.default_rng(seed), precision)
-    path = write_store(tmp_path, plan)
-    for spec in table_specs(plan.schema):
+    store_case = random_store_case(np.random.default_rng(seed), precision)
+    path = write_store(tmp_path, store_case)
+    for spec in table_specs(store_case.schema):
         expected = np.asarray(zarr.open_array(path / spec.path, mode="r")[...])
         np.testing.assert_array_equal(read_table(path, spec), expected, strict=True)
     extents = np.asarray(zarr.open_array(path / "views/extent", mode="r")[...])
-    for spec in sharded_specs(plan.schema):
+    for spec in sharded_specs(store_case.schema):
         expected = np.asarray(zarr.open_array(path / spec.path, mode="r")[...])
         reader = ShardedRows(path, spec)
         column = 0 if spec.path.startswith("points/") else 2
@@ -68,19 +68,19 @@ def test_every_array_of_any_store_reads_as_zarr_reads_it(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_are_the_callers_own_and_may_be_written_to(tmp_path: Path, seed: int) -> None:
-    plan = random_plan(np.random.default_rng(seed), QUANTIZED)
-    store = TargetStore.open(write_store(tmp_path, plan))
-    for planned in plan.views:
-        codes = store.read(planned.key).edge_codes
+    store_case = random_store_case(np.random.default_rng(seed), QUANTIZED)
+    store = TargetStore.open(write_store(tmp_path, store_case))
+    for expected_view in store_case.views:
+        codes = store.read(expected_view.key).edge_codes
         before = codes.copy()
         codes += 1
-        np.testing.assert_array_equal(store.read(planned.key).edge_codes, before)
+        np.testing.assert_array_equal(store.read(expected_view.key).edge_codes, before)
 
 
 @pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS], ids=["quantized", "lossless"])
 def test_tensorstore_reads_every_array_as_zarr_does(tmp_path: Path, precision: Precision) -> None:
     tensorstore = pytest.importorskip("tensorstore", reason="tensorstore is not installed")
-    path = write_store(tmp_path, make_plan(precision))
+    path = write_store(tmp_path, make_store_case(precision))
     root = zarr.open_group(path, mode="r")
     arrays = {name: array for name, array in root.members(max_depth=None) if isinstance(array, zarr.Array)}
     assert len(arrays) == 9

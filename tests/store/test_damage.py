@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_cases import content_of, flip_bit, make_plan, make_view, plan_of, write_store
+from store_cases import content_of, flip_bit, make_store_case, make_view, store_case_of, write_store
 
 from pipeline.core.errors import CacheError
 from pipeline.store.format.attributes import read_attributes, write_attributes
@@ -22,7 +22,7 @@ FLIPS_A_FILE = 24
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return write_store(tmp_path, make_plan())
+    return write_store(tmp_path, make_store_case())
 
 
 def problems(path: Path) -> list[Problem]:
@@ -162,7 +162,7 @@ def test_problems_of_several_partitions_come_in_order(path: Path) -> None:
 @pytest.mark.parametrize("opened", ["before", "afterwards"])
 def test_a_whole_shard_of_another_partition_is_found(tmp_path: Path, opened: str) -> None:
     """Same size, and every checksum in it holds: only the record tells them apart."""
-    path = write_store(tmp_path, plan_of([make_view(ViewKey(number, 0), 9, 1) for number in range(8)]))
+    path = write_store(tmp_path, store_case_of([make_view(ViewKey(number, 0), 9, 1) for number in range(8)]))
     store = TargetStore.open(path)
     shards = [path / f"main/cls_codes/c/{index}/0" for index in (0, 1)]
     content = [shard.read_bytes() for shard in shards]

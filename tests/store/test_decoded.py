@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from store_cases import LOSSLESS, make_plan, write_store
+from store_cases import LOSSLESS, make_store_case, write_store
 from store_view_cases import CROWDED, write_store_to_show
 
 from pipeline import DecodedView, open_store
@@ -49,11 +49,11 @@ def preprocessing_of(fit: ResizeMode) -> Preprocessing:
 
 
 def test_a_view_is_what_was_written(tmp_path: Path) -> None:
-    plan = make_plan(LOSSLESS)
-    store = open_store(str(write_store(tmp_path, plan)))
-    assert store.image_ids == tuple(sorted({view.key.image_id for view in plan.views}))
+    store_case = make_store_case(LOSSLESS)
+    store = open_store(str(write_store(tmp_path, store_case)))
+    assert store.image_ids == tuple(sorted({view.key.image_id for view in store_case.views}))
     assert (store.strides, store.bins) == ((8, 16, 32, 64), 5)
-    for written, soft in zip(plan.views, plan.targets, strict=True):
+    for written, soft in zip(store_case.views, store_case.targets, strict=True):
         assert written.key.view in store.views(written.key.image_id)
         view = store[written.key.image_id, written.key.view]
         assert (view.key, view.geometry) == (written.key, written.geometry)

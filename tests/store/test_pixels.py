@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
-from store_cases import Plan, make_plan, plan_of, write_store
+from store_cases import StoreCase, make_store_case, store_case_of, write_store
 
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.store.reader.reader import TargetStore
@@ -43,17 +43,17 @@ def normalized(pixels: NDArray[np.generic]) -> Values:
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
+def store_case() -> StoreCase:
     """Stored views, each of a picture of its own."""
-    plan = make_plan()
-    seen = [SeenPixels.of(view_of(picture(number))) for number in range(len(plan.views))]
-    targets = [replace(soft, pixels=pixels) for soft, pixels in zip(plan.targets, seen, strict=True)]
-    return replace(plan, targets=targets, schema=replace(plan.schema, pixels=True))
+    store_case = make_store_case()
+    seen = [SeenPixels.of(view_of(picture(number))) for number in range(len(store_case.views))]
+    targets = [replace(soft, pixels=pixels) for soft, pixels in zip(store_case.targets, seen, strict=True)]
+    return replace(store_case, targets=targets, schema=replace(store_case.schema, pixels=True))
 
 
 @pytest.fixture(scope="module")
-def store(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
-    return TargetStore.open(write_store(tmp_path_factory.mktemp("pixels"), plan))
+def store(store_case: StoreCase, tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
+    return TargetStore.open(write_store(tmp_path_factory.mktemp("pixels"), store_case))
 
 
 def moved(pixels: Pixels, scale: float, x: float, y: float) -> Values:
@@ -87,25 +87,27 @@ FAULTS: dict[str, tuple[Callable[[Pixels], Values], str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("number", [0, 6, 13])
-def test_a_fault_is_named(store: TargetStore, plan: Plan, fault: str, number: int) -> None:
+def test_a_fault_is_named(store: TargetStore, store_case: StoreCase, fault: str, number: int) -> None:
     change, words = FAULTS[fault]
-    key = plan.views[number].key
+    key = store_case.views[number].key
     expected = f"image_id={key.image_id}, view={key.view}: expected the pixels .*, but these look {words}"
     with pytest.raises(DatasetError, match=expected):
         store.check_pixels(key, change(view_of(picture(number))))
 
 
 @pytest.mark.parametrize("interpolation", [cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC])
-def test_another_resize_and_padding_pass(store: TargetStore, plan: Plan, interpolation: int) -> None:
-    for number, view in enumerate(plan.views):
+def test_another_resize_and_padding_pass(
+    store: TargetStore, store_case: StoreCase, interpolation: int
+) -> None:
+    for number, view in enumerate(store_case.views):
         pixels = cv2.resize(picture(number), (WIDTH, HEIGHT), interpolation=interpolation)
         padded = np.pad(normalized(pixels), ((0, 0), (0, 21), (0, 28)))
         store.check_pixels(view.key, padded)
         store.check_pixels(view.key, pixels.transpose(2, 0, 1))
 
 
-def test_training_wants_the_very_pixels(store: TargetStore, plan: Plan) -> None:
-    pixels, key = view_of(picture(6)), plan.views[6].key
+def test_training_wants_the_very_pixels(store: TargetStore, store_case: StoreCase) -> None:
+    pixels, key = view_of(picture(6)), store_case.views[6].key
     assert store.changed_pixels(key, pixels) is None
     changed = pixels.copy()
     changed[40, 50, 1] ^= 1
@@ -115,34 +117,34 @@ def test_training_wants_the_very_pixels(store: TargetStore, plan: Plan) -> None:
     assert store.changed_pixels(key, pixels[:, ::-1]) == "mirrored"
 
 
-def test_plain_zarr_reads_both_arrays(store: TargetStore, plan: Plan) -> None:
+def test_plain_zarr_reads_both_arrays(store: TargetStore, store_case: StoreCase) -> None:
     root = zarr.open_group(store.path, mode="r")
     crc, cells = np.asarray(root["pixels/crc32c"]), np.asarray(root["pixels/thumbnail"])
-    for number, soft in enumerate(plan.targets):
+    for number, soft in enumerate(store_case.targets):
         assert soft.pixels is not None
         assert crc[number].tolist() == [soft.pixels.crc32c]
         np.testing.assert_array_equal(cells[number].reshape(8, 8, 3), soft.pixels.thumbnail)
 
 
-def test_a_part_of_a_store_knows_its_views(store: TargetStore, plan: Plan, tmp_path: Path) -> None:
-    whole = write_store(tmp_path, plan)
+def test_a_part_of_a_store_knows_its_views(store: TargetStore, store_case: StoreCase, tmp_path: Path) -> None:
+    whole = write_store(tmp_path, store_case)
     for shard in whole.rglob("c/0/0"):
         if "points" in shard.parts:
             shard.unlink()
     part = TargetStore.open_partial(whole)
-    assert len(part) == len(store) - plan.schema.views_per_partition
-    assert part.changed_pixels(plan.views[6].key, view_of(picture(6))) is None
+    assert len(part) == len(store) - store_case.schema.views_per_partition
+    assert part.changed_pixels(store_case.views[6].key, view_of(picture(6))) is None
 
 
 def test_an_older_store_compares_nothing(tmp_path: Path) -> None:
-    old = TargetStore.open(write_store(tmp_path, make_plan()))
+    old = TargetStore.open(write_store(tmp_path, make_store_case()))
     assert old.changed_pixels(ViewKey(10, 0), view_of(picture(0))) is None
     with pytest.raises(CacheError, match="expected a store with thumbnails, but it was written before them"):
         old.check_pixels((10, 0), normalized(view_of(picture(0))))
 
 
-def test_a_teacher_that_saw_nothing_is_refused(plan: Plan, tmp_path: Path) -> None:
-    views = plan_of(plan.views)
+def test_a_teacher_that_saw_nothing_is_refused(store_case: StoreCase, tmp_path: Path) -> None:
+    views = store_case_of(store_case.views)
     with pytest.raises(ValueError, match="expected the pixels that the teacher saw, but got none"):
         write_store(tmp_path, replace(views, schema=replace(views.schema, pixels=True)))
 

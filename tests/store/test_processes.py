@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_cases import LOSSLESS, QUANTIZED, flip_bit, make_plan, write_store
+from store_cases import LOSSLESS, QUANTIZED, flip_bit, make_store_case, write_store
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.codec.precision import Precision
@@ -51,7 +51,7 @@ def open_files() -> set[str]:
     "start", ["fork", *(pytest.param(start, marks=pytest.mark.slow) for start in ("spawn", "forkserver"))]
 )
 def test_loader_workers_read_what_the_parent_reads(tmp_path: Path, start: str) -> None:
-    store = TargetStore.open(write_store(tmp_path, make_plan()))
+    store = TargetStore.open(write_store(tmp_path, make_store_case()))
     here = [store.read(key) for key in store.keys]
     loader = DataLoader(
         StoredViews(store=store, keys=store.keys),
@@ -69,7 +69,7 @@ def test_loader_workers_read_what_the_parent_reads(tmp_path: Path, start: str) -
 
 @pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS], ids=["quantized", "lossless"])
 def test_nothing_stays_open_after_opening_and_reading(tmp_path: Path, precision: Precision) -> None:
-    path = write_store(tmp_path, make_plan(precision))
+    path = write_store(tmp_path, make_store_case(precision))
     before = open_files()
     store = TargetStore.open(path)
     for key in store.keys:
@@ -79,7 +79,7 @@ def test_nothing_stays_open_after_opening_and_reading(tmp_path: Path, precision:
 
 
 def test_nothing_stays_open_after_a_damaged_shard_was_refused(tmp_path: Path) -> None:
-    path = write_store(tmp_path, make_plan())
+    path = write_store(tmp_path, make_store_case())
     store = TargetStore.open(path)
     flip_bit(path / "points/edge_codes/c/0/0", 30)
     before = open_files()
@@ -90,7 +90,7 @@ def test_nothing_stays_open_after_a_damaged_shard_was_refused(tmp_path: Path) ->
 
 def test_threads_read_from_one_store_at_the_same_time(tmp_path: Path) -> None:
     """None of them has read before, so that they meet at the shard's index, too."""
-    path = write_store(tmp_path, make_plan())
+    path = write_store(tmp_path, make_store_case())
     alone = TargetStore.open(path)
     keys = alone.keys * 20
     for _ in range(5):

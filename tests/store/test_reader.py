@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from store_cases import LOSSLESS, QUANTIZED, Plan, make_plan, plan_of, write_all, write_store
+from store_cases import LOSSLESS, QUANTIZED, StoreCase, make_store_case, store_case_of, write_all, write_store
 
 from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
@@ -22,13 +22,13 @@ from pipeline.views.types import ViewKey
 
 
 @pytest.fixture(params=[QUANTIZED, LOSSLESS], ids=["quantized", "lossless"])
-def plan(request: pytest.FixtureRequest) -> Plan:
-    return make_plan(request.param)
+def store_case(request: pytest.FixtureRequest) -> StoreCase:
+    return make_store_case(request.param)
 
 
 @pytest.fixture
-def store(plan: Plan, tmp_path: Path) -> TargetStore:
-    return TargetStore.open(write_store(tmp_path, plan))
+def store(store_case: StoreCase, tmp_path: Path) -> TargetStore:
+    return TargetStore.open(write_store(tmp_path, store_case))
 
 
 def assert_same(left: StoredView, right: StoredView) -> None:
@@ -37,23 +37,23 @@ def assert_same(left: StoredView, right: StoredView) -> None:
     np.testing.assert_array_equal(left.view.points.position, right.view.points.position)
 
 
-def test_a_view_comes_back_as_planned(plan: Plan, store: TargetStore) -> None:
-    for planned in plan.views:
-        read = store.view(planned.key)
-        assert (read.key, read.geometry) == (planned.key, planned.geometry)
-        np.testing.assert_array_equal(read.boxes_xyxy, planned.boxes_xyxy)
-        np.testing.assert_array_equal(read.labels, planned.labels)
+def test_a_view_comes_back_as_planned(store_case: StoreCase, store: TargetStore) -> None:
+    for expected_view in store_case.views:
+        read = store.view(expected_view.key)
+        assert (read.key, read.geometry) == (expected_view.key, expected_view.geometry)
+        np.testing.assert_array_equal(read.boxes_xyxy, expected_view.boxes_xyxy)
+        np.testing.assert_array_equal(read.labels, expected_view.labels)
         assert (read.labels.dtype, read.boxes_xyxy.dtype) == (np.int64, np.float32)
         for name in ("level", "position", "main_gt"):
-            np.testing.assert_array_equal(getattr(read.points, name), getattr(planned.points, name))
-        weight, expected = read.points.valuable_weight, planned.points.valuable_weight
+            np.testing.assert_array_equal(getattr(read.points, name), getattr(expected_view.points, name))
+        weight, expected = read.points.valuable_weight, expected_view.points.valuable_weight
         np.testing.assert_array_equal(weight > 0, expected > 0)
         assert (abs(weight - expected) <= store.schema.weight_code.max_error(expected)).all()
 
 
-def test_logits_come_back_within_half_a_step(plan: Plan, store: TargetStore) -> None:
-    for planned, targets in zip(plan.views, plan.targets, strict=True):
-        view = store.read(planned.key)
+def test_logits_come_back_within_half_a_step(store_case: StoreCase, store: TargetStore) -> None:
+    for expected_view, targets in zip(store_case.views, store_case.targets, strict=True):
+        view = store.read(expected_view.key)
         edges = targets.edge_logits
         if view.edge_steps is None or view.cls_step is None:
             np.testing.assert_array_equal(view.edge_logits(), edges)
@@ -63,7 +63,7 @@ def test_logits_come_back_within_half_a_step(plan: Plan, store: TargetStore) -> 
         error = view.edge_logits() - (edges - edges.mean(axis=-1, keepdims=True))
         assert (np.linalg.norm(error, axis=-1) <= view.edge_steps[:, None] / 2 * 2 + 1e-5).all()
         assert (np.abs(view.cls_logits() - targets.cls_logits) <= view.cls_step / 2 + 1e-5).all()
-        assert (view.edge_steps[planned.points.main_region] == np.float32(0.1)).all()
+        assert (view.edge_steps[expected_view.points.main_region] == np.float32(0.1)).all()
         assert (view.edge_codes.dtype, view.cls_codes.dtype) == (np.int16, np.int16)
 
 
@@ -98,11 +98,11 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(
     tmp_path: Path, edge_step: float | None, cap: float
 ) -> None:
     precision = Precision(edge_step=edge_step, max_step_factor=cap, cls_step=edge_step and 0.05)
-    plan = make_plan(precision)
-    store = TargetStore.open(write_store(tmp_path, plan))
+    store_case = make_store_case(precision)
+    store = TargetStore.open(write_store(tmp_path, store_case))
     root = zarr.open_group(store.path, mode="r")
     arrays = {path: np.asarray(array) for path, array in root.members(max_depth=None) if "/" in path}
-    for row, planned in enumerate(plan.views):
+    for row, expected_view in enumerate(store_case.views):
         point, points, main, mains, _, _ = arrays["views/extent"][row]
         weights, edges, classes = decode_by_the_description(
             str(root.attrs["quantizer"]),
@@ -111,17 +111,17 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(
             arrays["main/cls_codes"][main : main + mains],
             bins=5,
         )
-        view = store.read(planned.key)
+        view = store.read(expected_view.key)
         np.testing.assert_array_equal(view.view.points.valuable_weight, np.float32(weights))
         np.testing.assert_allclose(view.edge_logits(), np.reshape(edges, (-1, 4, 5)), atol=2e-5)
         np.testing.assert_allclose(view.cls_logits(), np.reshape(classes, (-1, 3)), atol=1e-6)
 
 
-def test_attributes_describe_the_store(plan: Plan, store: TargetStore) -> None:
+def test_attributes_describe_the_store(store_case: StoreCase, store: TargetStore) -> None:
     attributes = dict(zarr.open_group(store.path, mode="r").attrs)
-    assert attributes["quantizer"] == plan.schema.formula
-    assert store.schema == plan.schema
-    assert store.fingerprint == plan.schema.fingerprint
+    assert attributes["quantizer"] == store_case.schema.formula
+    assert store.schema == store_case.schema
+    assert store.fingerprint == store_case.schema.fingerprint
     assert store.statistics["points"] == 105
     assert zarr.open_array(store.path / "points/region", mode="r").attrs["columns"] == [
         "level",
@@ -131,8 +131,8 @@ def test_attributes_describe_the_store(plan: Plan, store: TargetStore) -> None:
     ]
 
 
-def test_keys_and_views_of_images_with_gaps(plan: Plan, store: TargetStore) -> None:
-    assert store.keys == tuple(view.key for view in plan.views)
+def test_keys_and_views_of_images_with_gaps(store_case: StoreCase, store: TargetStore) -> None:
+    assert store.keys == tuple(view.key for view in store_case.views)
     assert len(store) == 14
     assert store.views(17) == (0, 1)
     assert store.views(11) == ()
@@ -145,38 +145,40 @@ def test_a_view_that_is_not_stored_is_refused(store: TargetStore, key: tuple[int
 
 
 def test_a_store_of_no_views_at_all(tmp_path: Path) -> None:
-    store = TargetStore.open(write_store(tmp_path, plan_of([])))
+    store = TargetStore.open(write_store(tmp_path, store_case_of([])))
     assert (len(store), store.keys, store.views(1)) == (0, (), ())
 
 
-def test_a_pickled_store_is_its_path_and_reads_the_same(plan: Plan, store: TargetStore) -> None:
+def test_a_pickled_store_is_its_path_and_reads_the_same(store_case: StoreCase, store: TargetStore) -> None:
     pickled = pickle.dumps(store)
     assert len(pickled) < 1000
     again = pickle.loads(pickled)
-    for view in plan.views:
+    for view in store_case.views:
         assert_same(again.read(view.key), store.read(view.key))
 
 
-def test_of_a_part_of_a_store_the_views_of_whole_partitions_can_be_read(plan: Plan, tmp_path: Path) -> None:
-    path = write_store(tmp_path, plan)
+def test_of_a_part_of_a_store_the_views_of_whole_partitions_can_be_read(
+    store_case: StoreCase, tmp_path: Path
+) -> None:
+    path = write_store(tmp_path, store_case)
     whole = TargetStore.open(path)
     assert whole.schema.partitions > 1
-    of_last = plan.views[whole.schema.partition_views(whole.schema.partitions - 1).start :]
+    of_last = store_case.views[whole.schema.partition_views(whole.schema.partitions - 1).start :]
     record = json.loads((path / "zarr.json").read_text())["attributes"]["partitions"][-1]
     (path / next(iter(record["shards"]))).unlink()
     with pytest.raises(CacheError, match="is damaged"):
         TargetStore.open(path)
     part = TargetStore.open_partial(path)
     for store in (part, pickle.loads(pickle.dumps(part))):
-        assert list(store.keys) == [v.key for v in plan.views if v not in of_last]
+        assert list(store.keys) == [v.key for v in store_case.views if v not in of_last]
         for key in store.keys:
             assert_same(store.read(key), whole.read(key))
         with pytest.raises(CacheError, match=f"image_id={of_last[0].key.image_id}"):
             store.read(of_last[0].key)
 
 
-def test_a_part_needs_its_tables_and_one_partition(plan: Plan, tmp_path: Path) -> None:
-    path = write_store(tmp_path, plan_of(plan.views[:8], plan.schema.precision))
+def test_a_part_needs_its_tables_and_one_partition(store_case: StoreCase, tmp_path: Path) -> None:
+    path = write_store(tmp_path, store_case_of(store_case.views[:8], store_case.schema.precision))
     assert TargetStore.open_partial(path).keys == TargetStore.open(path).keys
     attributes = json.loads((path / "zarr.json").read_text())["attributes"]
     for record in attributes["partitions"]:
@@ -214,6 +216,6 @@ def test_open_says_what_is_wrong_with_a_path(tmp_path: Path) -> None:
 
 
 def test_a_store_without_finalise_is_refused(tmp_path: Path) -> None:
-    write_all(tmp_path, make_plan(), range(4))
+    write_all(tmp_path, make_store_case(), range(4))
     with pytest.raises(CacheError, match="never finished"):
         TargetStore.open(tmp_path / STORE_FOLDER)

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from store_cases import LOSSLESS, QUANTIZED, make_plan
+from store_cases import LOSSLESS, QUANTIZED, make_store_case
 
 from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
@@ -17,7 +17,7 @@ from pipeline.store.format.schema import (
 
 @pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS])
 def test_json_round_trip(precision: Precision) -> None:
-    schema = make_plan(precision).schema
+    schema = make_store_case(precision).schema
     assert StoreSchema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 
 
@@ -25,13 +25,13 @@ def test_json_round_trip(precision: Precision) -> None:
     ("version", "remedy"), [(FORMAT_VERSION + 1, "update this code"), (0, "dvc repro"), (None, "dvc repro")]
 )
 def test_another_version_is_refused_with_a_remedy(version: int | None, remedy: str) -> None:
-    document = {**make_plan().schema.to_json(), "format_version": version}
+    document = {**make_store_case().schema.to_json(), "format_version": version}
     with pytest.raises(CacheError, match=remedy):
         StoreSchema.from_json(document)
 
 
 def test_partitions_cover_all_views_once() -> None:
-    schema = make_plan().schema
+    schema = make_store_case().schema
     views = list(range(14))
     runs = [views[schema.partition_views(index)] for index in range(schema.partitions)]
     assert [view for run in runs for view in run] == views
@@ -39,7 +39,7 @@ def test_partitions_cover_all_views_once() -> None:
 
 
 def test_a_partition_is_one_shard_of_each_array() -> None:
-    schema = make_plan().schema
+    schema = make_store_case().schema
     for spec in sharded_specs(schema):
         assert spec.shards is not None
         assert spec.shape == (4 * spec.shards[0], spec.shards[1])
@@ -48,7 +48,7 @@ def test_a_partition_is_one_shard_of_each_array() -> None:
 
 @pytest.mark.parametrize(("precision", "dtypes"), [(QUANTIZED, ["int32", "int16", "int16"])])
 def test_dtypes(precision: Precision, dtypes: list[str]) -> None:
-    found = {spec.path: spec.dtype for spec in sharded_specs(make_plan(precision).schema)}
+    found = {spec.path: spec.dtype for spec in sharded_specs(make_store_case(precision).schema)}
     assert [found[path] for path in (REGION, EDGE_CODES, CLS_CODES)] == dtypes
-    lossless = {spec.path: spec.dtype for spec in sharded_specs(make_plan(LOSSLESS).schema)}
+    lossless = {spec.path: spec.dtype for spec in sharded_specs(make_store_case(LOSSLESS).schema)}
     assert [lossless[path] for path in (REGION, EDGE_CODES, CLS_CODES)] == ["int32", "float32", "float32"]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from store_cases import (
     LOSSLESS,
-    Plan,
+    StoreCase,
     content_of,
     flip_bit,
-    make_plan,
+    make_store_case,
     make_view,
-    plan_of,
+    store_case_of,
     write_all,
     write_one,
     write_store,
@@ -29,25 +29,25 @@ from pipeline.views.types import SoftTargets, ViewKey
 
 
 def test_order_of_partitions_and_repetition_do_not_change_a_byte(tmp_path: Path) -> None:
-    plan = make_plan()
-    expected = content_of(write_store(tmp_path / "straight", plan))
-    write_all(tmp_path / "scratch", plan, [3, 1, 1, 0, 2, 3])
+    store_case = make_store_case()
+    expected = content_of(write_store(tmp_path / "straight", store_case))
+    write_all(tmp_path / "scratch", store_case, [3, 1, 1, 0, 2, 3])
     finalise(tmp_path / "scratch", tmp_path / "shuffled.zarr")
     assert content_of(tmp_path / "shuffled.zarr") == expected
 
 
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
-    plan = make_plan()
-    expected = content_of(write_store(tmp_path / "here", plan))
-    init(tmp_path / "scratch", plan.schema, plan.table)
+    store_case = make_store_case()
+    expected = content_of(write_store(tmp_path / "here", store_case))
+    init(tmp_path / "scratch", store_case.schema, store_case.table)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pool.starmap(write_one, [(tmp_path / "scratch", plan, index) for index in range(4)])
+        pool.starmap(write_one, [(tmp_path / "scratch", store_case, index) for index in range(4)])
     finalise(tmp_path / "scratch", tmp_path / "there.zarr")
     assert content_of(tmp_path / "there.zarr") == expected
 
 
 def test_finished_partitions_are_those_with_a_record_and_whole_files(tmp_path: Path) -> None:
-    write_all(tmp_path, make_plan(), [0, 2, 3])
+    write_all(tmp_path, make_store_case(), [0, 2, 3])
     assert finished_partitions(tmp_path) == {0, 2, 3}, "partition 2 has no points, and so no files"
     shard = tmp_path / STORE_FOLDER / "points/region/c/3/0"
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -57,29 +57,29 @@ def test_finished_partitions_are_those_with_a_record_and_whole_files(tmp_path: P
 
 
 def test_an_unreadable_record_counts_as_unfinished(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_all(tmp_path, make_plan(), [0, 1])
+    write_all(tmp_path, make_store_case(), [0, 1])
     record_path(tmp_path, 1).write_text("{")
     assert finished_partitions(tmp_path) == {0}
     assert "p00001.json" in caplog.text
 
 
-def _kill_before_record(scratch: Path, plan: Plan, index: int) -> None:
+def _kill_before_record(scratch: Path, store_case: StoreCase, index: int) -> None:
     """Die between a partition's shards and its record, as a machine does: without any clean-up."""
 
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     writer.write_record = die
-    write_one(scratch, plan, index)
+    write_one(scratch, store_case, index)
 
 
 def test_killed_between_shard_and_record_then_resumed_is_the_same_to_the_byte(tmp_path: Path) -> None:
-    plan = make_plan()
-    expected = content_of(write_store(tmp_path / "straight", plan))
+    store_case = make_store_case()
+    expected = content_of(write_store(tmp_path / "straight", store_case))
     scratch = tmp_path / "scratch"
-    write_all(scratch, plan, [0])
+    write_all(scratch, store_case, [0])
     process = multiprocessing.get_context("spawn").Process(
-        target=_kill_before_record, args=(scratch, plan, 1)
+        target=_kill_before_record, args=(scratch, store_case, 1)
     )
     process.start()
     process.join()
@@ -89,7 +89,7 @@ def test_killed_between_shard_and_record_then_resumed_is_the_same_to_the_byte(tm
     (scratch / STORE_FOLDER / "points/region/c/1/0.__lock").touch()
     assert finished_partitions(scratch) == {0}
 
-    write_all(scratch, plan, {0, 1, 2, 3} - finished_partitions(scratch))
+    write_all(scratch, store_case, {0, 1, 2, 3} - finished_partitions(scratch))
     finalise(scratch, tmp_path / "resumed.zarr")
     assert content_of(tmp_path / "resumed.zarr") == expected
 
@@ -97,20 +97,20 @@ def test_killed_between_shard_and_record_then_resumed_is_the_same_to_the_byte(tm
 def test_killed_while_a_partition_is_rewritten_leaves_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan()
-    write_all(tmp_path, plan, [0])
+    store_case = make_store_case()
+    write_all(tmp_path, store_case, [0])
 
     def fail(*_: object) -> bytes:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(writer, "encode_shard", fail)
     with pytest.raises(KeyboardInterrupt):
-        write_one(tmp_path, plan, 0)
+        write_one(tmp_path, store_case, 0)
     assert finished_partitions(tmp_path) == set()
 
 
 def test_killed_in_init_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = make_plan()
+    store_case = make_store_case()
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
@@ -118,16 +118,16 @@ def test_killed_in_init_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patched:
         patched.setattr(writer, "write_attributes", fail)
         with pytest.raises(KeyboardInterrupt):
-            init(tmp_path, plan.schema, plan.table)
-    write_all(tmp_path, plan, range(4))
+            init(tmp_path, store_case.schema, store_case.table)
+    write_all(tmp_path, store_case, range(4))
     assert finished_partitions(tmp_path) == {0, 1, 2, 3}
 
 
 def test_killed_in_finalise_is_finished_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = make_plan()
-    expected = content_of(write_store(tmp_path / "straight", plan))
+    store_case = make_store_case()
+    expected = content_of(write_store(tmp_path / "straight", store_case))
     scratch = tmp_path / "scratch"
-    write_all(scratch, plan, range(4))
+    write_all(scratch, store_case, range(4))
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
@@ -136,60 +136,60 @@ def test_killed_in_finalise_is_finished_by_the_next(tmp_path: Path, monkeypatch:
         patched.setattr(writer, "move_into_place", fail)
         with pytest.raises(KeyboardInterrupt):
             finalise(scratch, tmp_path / "resumed.zarr")
-    init(scratch, plan.schema, plan.table)
+    init(scratch, store_case.schema, store_case.table)
     assert finished_partitions(scratch) == {0, 1, 2, 3}
     finalise(scratch, tmp_path / "resumed.zarr")
     assert content_of(tmp_path / "resumed.zarr") == expected
 
 
 def test_records_of_an_earlier_store_do_not_vouch_for_this_one(tmp_path: Path) -> None:
-    plan = make_plan()
-    write_all(tmp_path, plan, range(4))
+    store_case = make_store_case()
+    write_all(tmp_path, store_case, range(4))
     (tmp_path / STORE_FOLDER).rename(tmp_path / "elsewhere")
-    init(tmp_path, plan.schema, plan.table)
+    init(tmp_path, store_case.schema, store_case.table)
     assert finished_partitions(tmp_path) == set()
     assert not record_path(tmp_path, 0).exists()
 
 
 def test_init_resumes_the_same_plan_and_keeps_its_partitions(tmp_path: Path) -> None:
-    write_all(tmp_path, make_plan(), [1])
-    write_all(tmp_path, make_plan(), [])
+    write_all(tmp_path, make_store_case(), [1])
+    write_all(tmp_path, make_store_case(), [])
     assert finished_partitions(tmp_path) == {1}
 
 
 def test_init_refuses_a_scratch_of_another_schema(tmp_path: Path) -> None:
-    write_all(tmp_path, make_plan(), [])
-    other = make_plan(LOSSLESS)
+    write_all(tmp_path, make_store_case(), [])
+    other = make_store_case(LOSSLESS)
     with pytest.raises(CacheError, match=r"another store: quantizer differs"):
         init(tmp_path, other.schema, other.table)
 
 
 @pytest.mark.parametrize("fingerprint", [{"teacher": "other"}, {}])
 def test_init_refuses_a_scratch_of_another_fingerprint(tmp_path: Path, fingerprint: dict[str, str]) -> None:
-    plan = make_plan()
-    write_all(tmp_path, plan, [])
+    store_case = make_store_case()
+    write_all(tmp_path, store_case, [])
     with pytest.raises(CacheError, match=r"schema\.fingerprint"):
-        init(tmp_path, replace(plan.schema, fingerprint=fingerprint), plan.table)
+        init(tmp_path, replace(store_case.schema, fingerprint=fingerprint), store_case.table)
 
 
 def test_init_refuses_a_scratch_of_other_views(tmp_path: Path) -> None:
-    write_all(tmp_path, plan_of([make_view(ViewKey(1, 0), 5, 2)]), [])
-    other = plan_of([make_view(ViewKey(2, 0), 5, 2)])
+    write_all(tmp_path, store_case_of([make_view(ViewKey(1, 0), 5, 2)]), [])
+    other = store_case_of([make_view(ViewKey(2, 0), 5, 2)])
     with pytest.raises(CacheError, match="table_sha256"):
         init(tmp_path, other.schema, other.table)
 
 
 def test_write_partition_without_init_fails(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="there is nothing"):
-        write_one(tmp_path, make_plan(), 0)
+        write_one(tmp_path, make_store_case(), 0)
 
 
 @pytest.mark.parametrize("index", [-1, 4])
 def test_a_partition_that_is_not_planned_is_refused(tmp_path: Path, index: int) -> None:
-    plan = make_plan()
-    write_all(tmp_path, plan, [])
+    store_case = make_store_case()
+    write_all(tmp_path, store_case, [])
     with pytest.raises(CacheError, match=r"0\.\.3"):
-        write_partition(tmp_path, index, plan.views[:4], plan.targets[:4])
+        write_partition(tmp_path, index, store_case.views[:4], store_case.targets[:4])
 
 
 @pytest.mark.parametrize(
@@ -204,33 +204,33 @@ def test_a_partition_that_is_not_planned_is_refused(tmp_path: Path, index: int) 
     ids=["too few", "another image", "fewer points", "more boxes", "another order"],
 )
 def test_views_other_than_planned_are_refused(tmp_path: Path, change: Callable[..., list[object]]) -> None:
-    plan = make_plan()
-    write_all(tmp_path, plan, [])
+    store_case = make_store_case()
+    write_all(tmp_path, store_case, [])
     with pytest.raises(CacheError, match="its 4 views"):
-        write_partition(tmp_path, 0, change(plan.views[:4]), plan.targets[:4])
+        write_partition(tmp_path, 0, change(store_case.views[:4]), store_case.targets[:4])
     assert finished_partitions(tmp_path) == set()
 
 
 @pytest.mark.parametrize("name", ["edge_logits", "cls_logits"])
 def test_targets_that_are_not_finite_or_of_another_shape_name_the_view(tmp_path: Path, name: str) -> None:
-    plan = make_plan()
-    write_all(tmp_path, plan, [])
-    good = {"edge_logits": plan.targets[3].edge_logits, "cls_logits": plan.targets[3].cls_logits}
+    store_case = make_store_case()
+    write_all(tmp_path, store_case, [])
+    good = {"edge_logits": store_case.targets[3].edge_logits, "cls_logits": store_case.targets[3].cls_logits}
     broken = good[name].copy()
     broken.flat[0] = np.nan
     for bad in (broken, good[name][:-1]):
-        targets = [*plan.targets[:3], SoftTargets(**{**good, name: bad})]
+        targets = [*store_case.targets[:3], SoftTargets(**{**good, name: bad})]
         with pytest.raises(ValueError, match="expected") as caught:
-            write_partition(tmp_path, 0, plan.views[:4], targets)
+            write_partition(tmp_path, 0, store_case.views[:4], targets)
         assert caught.value.__notes__ == ["image_id=17, view=1"]
     assert finished_partitions(tmp_path) == set()
 
 
 def test_one_target_short_is_refused(tmp_path: Path) -> None:
-    plan = make_plan()
-    write_all(tmp_path, plan, [])
+    store_case = make_store_case()
+    write_all(tmp_path, store_case, [])
     with pytest.raises(ValueError, match="shorter"):
-        write_partition(tmp_path, 0, plan.views[:4], plan.targets[:3])
+        write_partition(tmp_path, 0, store_case.views[:4], store_case.targets[:3])
 
 
 def test_finalise_without_init_fails(tmp_path: Path) -> None:
@@ -239,21 +239,21 @@ def test_finalise_without_init_fails(tmp_path: Path) -> None:
 
 
 def test_finalise_missing_partition_fails(tmp_path: Path) -> None:
-    write_all(tmp_path / "scratch", make_plan(), [0, 2])
+    write_all(tmp_path / "scratch", make_store_case(), [0, 2])
     with pytest.raises(CacheError, match=r"expected 4 partitions, but 2 are missing: 1, 3;"):
         finalise(tmp_path / "scratch", tmp_path / "out.zarr")
     assert not (tmp_path / "out.zarr").exists()
 
 
 def test_finalise_finds_a_damaged_shard_and_only_that_is_written_again(tmp_path: Path) -> None:
-    plan = make_plan()
+    store_case = make_store_case()
     scratch = tmp_path / "scratch"
-    write_all(scratch, plan, range(4))
+    write_all(scratch, store_case, range(4))
     flip_bit(scratch / STORE_FOLDER / "points/edge_codes/c/1/0", 40)
     with pytest.raises(CacheError, match=r"1 are damaged: 1;"):
         finalise(scratch, tmp_path / "out.zarr")
     assert finished_partitions(scratch) == {0, 2, 3}
-    write_one(scratch, plan, 1)
+    write_one(scratch, store_case, 1)
     finalise(scratch, tmp_path / "out.zarr")
     assert (tmp_path / "out.zarr").is_dir()
 
@@ -261,21 +261,21 @@ def test_finalise_finds_a_damaged_shard_and_only_that_is_written_again(tmp_path:
 def test_finalise_replaces_the_output_and_removes_the_scratch(tmp_path: Path) -> None:
     (tmp_path / "targets.zarr").mkdir()
     (tmp_path / "targets.zarr" / "old").touch()
-    output = write_store(tmp_path, make_plan())
+    output = write_store(tmp_path, make_store_case())
     assert not (output / "old").exists()
     assert not (tmp_path / "scratch").exists()
 
 
 def test_statistics_are_those_of_the_views(tmp_path: Path) -> None:
-    plan = make_plan()
-    plan.targets[0].edge_logits[0, 0, :2] = [1e5, -1e5]
-    output = write_store(tmp_path, plan)
+    store_case = make_store_case()
+    store_case.targets[0].edge_logits[0, 0, :2] = [1e5, -1e5]
+    output = write_store(tmp_path, store_case)
     statistics = json.loads((output / "zarr.json").read_bytes())["attributes"]["statistics"]
-    weights = np.concatenate([view.points.valuable_weight for view in plan.views])
+    weights = np.concatenate([view.points.valuable_weight for view in store_case.views])
     assert statistics["views"] == 14
     assert statistics["points"] == len(weights) == 105
-    assert statistics["boxes"] == sum(len(view.labels) for view in plan.views)
-    assert statistics["main_points"] == sum(len(targets.cls_logits) for targets in plan.targets)
+    assert statistics["boxes"] == sum(len(view.labels) for view in store_case.views)
+    assert statistics["main_points"] == sum(len(targets.cls_logits) for targets in store_case.targets)
     assert statistics["valuable_points"] == np.count_nonzero(weights)
     assert statistics["mean_valuable_weight"] == pytest.approx(weights[weights > 0].mean(), abs=5e-4)
     assert statistics["edge_codes_clipped"] == 4, "all coefficients of that edge"

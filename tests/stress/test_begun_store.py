@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_cases import Plan, content_of, random_plan, write_one, write_remaining
+from store_cases import StoreCase, content_of, random_store_case, write_one, write_remaining
 
 from pipeline.core.errors import CacheError
 from pipeline.core.files import LOCK_FILE
@@ -18,24 +18,24 @@ PLANNED_FILES = ["views/extent/c/0/0", "views/image_id/zarr.json", "points/zarr.
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
-    return random_plan(6, views_per_partition=3, most_points=20, chunk_rows=8)
+def store_case() -> StoreCase:
+    return random_store_case(6, views_per_partition=3, most_points=20, chunk_rows=8)
 
 
 @pytest.fixture(scope="module")
-def expected(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Content:
+def expected(store_case: StoreCase, tmp_path_factory: pytest.TempPathFactory) -> Content:
     folder = tmp_path_factory.mktemp("expected")
-    write_remaining(folder / "scratch", folder / "targets.zarr", plan)
+    write_remaining(folder / "scratch", folder / "targets.zarr", store_case)
     return content_of(folder / "targets.zarr")
 
 
 @pytest.fixture
-def begun(plan: Plan, tmp_path: Path) -> Path:
+def begun(store_case: StoreCase, tmp_path: Path) -> Path:
     """A scratch folder with two finished partitions."""
     scratch = tmp_path / "scratch"
-    init(scratch, plan.schema, plan.table)
+    init(scratch, store_case.schema, store_case.table)
     for index in (0, 2):
-        write_one(scratch, plan, index)
+        write_one(scratch, store_case, index)
     return scratch
 
 
@@ -48,54 +48,59 @@ def harm(path: Path) -> None:
 @pytest.mark.parametrize("name", PLANNED_FILES)
 @pytest.mark.parametrize("change", [harm, Path.unlink], ids=["harmed", "removed"])
 def test_a_planned_file_that_came_to_harm_is_written_again(
-    begun: Path, plan: Plan, expected: Content, name: str, change: Any, caplog: pytest.LogCaptureFixture
+    begun: Path,
+    store_case: StoreCase,
+    expected: Content,
+    name: str,
+    change: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     change(begun / STORE / name)
     output = begun.parent / "targets.zarr"
-    assert write_remaining(begun, output, plan) == {0, 2}
+    assert write_remaining(begun, output, store_case) == {0, 2}
     assert content_of(output) == expected
     assert f"{name} is damaged: written again" in caplog.text
 
 
 @pytest.mark.parametrize("name", PLANNED_FILES)
 def test_harm_that_comes_after_init_is_not_sealed(
-    begun: Path, plan: Plan, expected: Content, name: str
+    begun: Path, store_case: StoreCase, expected: Content, name: str
 ) -> None:
     for index in (1, 3):
-        write_one(begun, plan, index)
+        write_one(begun, store_case, index)
     harm(begun / STORE / name)
     output = begun.parent / "targets.zarr"
     with pytest.raises(CacheError, match=f"{name}: the content differs.*; run the stage again"):
         finalise(begun, output)
-    assert write_remaining(begun, output, plan) == {0, 1, 2, 3}
+    assert write_remaining(begun, output, store_case) == {0, 1, 2, 3}
     assert content_of(output) == expected
 
 
 def test_files_that_nobody_planned_do_not_get_into_the_store(
-    begun: Path, plan: Plan, expected: Content
+    begun: Path, store_case: StoreCase, expected: Content
 ) -> None:
     for name in (".DS_Store", "points/region/c/0/0.1f2e.partial", "points/region/c/9"):
         (begun / STORE / name).write_bytes(b"?")
     output = begun.parent / "targets.zarr"
-    write_remaining(begun, output, plan)
+    write_remaining(begun, output, store_case)
     assert content_of(output) == expected
 
 
-def test_a_begun_store_that_cannot_be_continued_says_what_to_do(begun: Path, plan: Plan) -> None:
+def test_a_begun_store_that_cannot_be_continued_says_what_to_do(begun: Path, store_case: StoreCase) -> None:
     harm(begun / STORE / "zarr.json")
     with pytest.raises(CacheError, match=f"{begun} cannot be continued: remove it, and run again"):
-        init(begun, plan.schema, plan.table)
+        init(begun, store_case.schema, store_case.table)
     shutil.rmtree(begun)
-    init(begun, plan.schema, plan.table)
+    init(begun, store_case.schema, store_case.table)
     assert finished_partitions(begun) == set()
 
 
 def test_a_run_that_begins_as_another_one_clears_up_does_not_break_that_one(
-    begun: Path, plan: Plan, expected: Content, monkeypatch: pytest.MonkeyPatch
+    begun: Path, store_case: StoreCase, expected: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It puts its lock into the folder after the other has looked what there is to remove."""
     for index in (1, 3):
-        write_one(begun, plan, index)
+        write_one(begun, store_case, index)
     rmdir = os.rmdir
 
     def with_a_lock_of_another(path: Any, **options: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from store_cases import content_of, random_plan, write_remaining
+from store_cases import content_of, random_store_case, write_remaining
 
 from pipeline.core.errors import CacheError
 from pipeline.store.format.schema import sharded_specs
@@ -83,9 +83,9 @@ class Subject:
 def subject(tmp_path_factory: pytest.TempPathFactory, factor: int) -> Subject:
     """A store of random content, some views without points."""
     folder = tmp_path_factory.mktemp("damage")
-    plan = random_plan(min(10 * factor, 120), views_per_partition=3, most_points=30, chunk_rows=8)
+    store_case = random_store_case(min(10 * factor, 120), views_per_partition=3, most_points=30, chunk_rows=8)
     path = folder / "targets.zarr"
-    write_remaining(folder / "scratch", path, plan)
+    write_remaining(folder / "scratch", path, store_case)
     assert not verify(path, lambda _done, _total: None)
     opened, content = TargetStore.open(path), content_of(path)
     sharded = {f"{spec.path}/c/" for spec in sharded_specs(opened.schema)}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from forked import Run, start
-from store_cases import content_of, random_plan, write_one, write_remaining
+from store_cases import content_of, random_store_case, write_one, write_remaining
 from workspace import (
     FINALISE,
     INIT,
@@ -201,26 +201,26 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    plan = random_plan(6, views_per_partition=3, most_points=60)
-    init(tmp_path, plan.schema, plan.table)
-    write_one(tmp_path, plan, 0)
+    store_case = random_store_case(6, views_per_partition=3, most_points=60)
+    init(tmp_path, store_case.schema, store_case.table)
+    write_one(tmp_path, store_case, 0)
     with file_size_limit(500), pytest.raises(OutputError, match=r"store\.zarr/points/.*/c/1/0 could not be"):
-        write_one(tmp_path, plan, 1)
+        write_one(tmp_path, store_case, 1)
     assert finished_partitions(tmp_path) == {0}
     assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_disk_that_is_full_in_init_or_finalise_is_said_so(tmp_path: Path) -> None:
-    plan = random_plan(6, views_per_partition=3, most_points=60)
+    store_case = random_store_case(6, views_per_partition=3, most_points=60)
     expected = tmp_path / "expected.zarr"
-    write_remaining(tmp_path / "quiet", expected, plan)
+    write_remaining(tmp_path / "quiet", expected, store_case)
     scratch, output = tmp_path / "scratch", tmp_path / "targets.zarr"
     with file_size_limit(60), pytest.raises(OutputError, match=r"store\.zarr\.partial could not be written"):
-        write_remaining(scratch, output, plan)
+        write_remaining(scratch, output, store_case)
     largest_shard = max(path.stat().st_size for path in expected.glob("*/*/c/*/0"))
     root = (expected / "zarr.json").stat().st_size
     assert largest_shard < root
     with file_size_limit(root - 1), pytest.raises(OutputError, match=r"store\.zarr/zarr\.json could not be"):
-        write_remaining(scratch, output, plan)
-    assert write_remaining(scratch, output, plan) == set(range(plan.schema.partitions))
+        write_remaining(scratch, output, store_case)
+    assert write_remaining(scratch, output, store_case) == set(range(store_case.schema.partitions))
     assert content_of(output) == content_of(expected)

@@ -24,7 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from store_cases import Plan, content_of, random_plan, write_one, write_remaining
+from store_cases import StoreCase, content_of, random_store_case, write_one, write_remaining
 from workspace import Content, is_whole
 
 from pipeline.core.errors import CacheError
@@ -235,38 +235,40 @@ class Recorded:
     """A run under observation."""
 
     moments: Sequence[Moment]
-    plan: Plan
+    store_case: StoreCase
     store: Content
     old: Content | None = None
 
 
 def record_first_run(folder: Path) -> Recorded:
     """Write a store where there is nothing."""
-    plan = small_plan(6)
+    store_case = small_store_case(6)
     folder.mkdir()
     with recording(folder) as recorder:
-        write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, plan)
-    return Recorded(moments=recorder.moments, plan=plan, store=content_of(folder / OUTPUT))
+        write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, store_case)
+    return Recorded(moments=recorder.moments, store_case=store_case, store=content_of(folder / OUTPUT))
 
 
 def record_second_run(folder: Path) -> Recorded:
     """Continue an earlier run; one of its tables is damaged, and an old store is in the way."""
-    plan = small_plan(6)
-    write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, small_plan(5))
+    store_case = small_store_case(6)
+    write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, small_store_case(5))
     old = content_of(folder / OUTPUT)
-    init(folder / SCRATCH_FOLDER, plan.schema, plan.table)
+    init(folder / SCRATCH_FOLDER, store_case.schema, store_case.table)
     for index in (0, 2):
-        write_one(folder / SCRATCH_FOLDER, plan, index)
+        write_one(folder / SCRATCH_FOLDER, store_case, index)
     table = folder / SCRATCH_FOLDER / STORE / "views/extent/c/0/0"
     table.write_bytes(table.read_bytes()[:-1])
     with recording(folder) as recorder:
-        write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, plan)
-    return Recorded(moments=recorder.moments, plan=plan, store=content_of(folder / OUTPUT), old=old)
+        write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, store_case)
+    return Recorded(
+        moments=recorder.moments, store_case=store_case, store=content_of(folder / OUTPUT), old=old
+    )
 
 
-def small_plan(images: int) -> Plan:
+def small_store_case(images: int) -> StoreCase:
     """Two views an image, in partitions of three."""
-    return random_plan(images, views_per_partition=3, most_points=20, chunk_rows=8)
+    return random_store_case(images, views_per_partition=3, most_points=20, chunk_rows=8)
 
 
 def require_true_records(folder: Path) -> None:
@@ -313,7 +315,7 @@ def test_a_run_after_a_power_cut_ends_with_the_same_bytes(
             require_true_records(folder)
             outcomes["new"] += (folder / OUTPUT).exists() and is_new(folder / OUTPUT, recorded)
             outcomes["resumed"] += bool(
-                write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, recorded.plan)
+                write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, recorded.store_case)
             )
         assert content_of(folder / OUTPUT) == recorded.store, f"{model}, after {moment.operation}"
     print(f"{len(recorded.moments)} moments, {len(seen)} states: {dict(outcomes)}")
@@ -325,7 +327,7 @@ def test_what_was_fsynced_alone_tells_of_every_finished_partition(tmp_path: Path
     recorded = record_first_run(tmp_path / "recorded")
     renamed = [i for i, moment in enumerate(recorded.moments) if ".json." in moment.operation]
     finished = [i for i in renamed if recorded.moments[i].operation.startswith("replace p0")]
-    assert len(finished) == recorded.plan.schema.partitions
+    assert len(finished) == recorded.store_case.schema.partitions
     for number, index in enumerate(finished, start=1):
         # The record's own rename becomes durable by the fsync of its folder, which comes next.
         tree = after_power_loss(recorded.moments[index + 1], STRICT, Random(0))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from msgspec.structs import replace
-from teacher_cases import QUANTIZED, small_plan
+from teacher_cases import QUANTIZED, small_view_set
 from training_cases import FULL, IMAGES, same_weights, store_of, student, trained
 
 from pipeline.core.errors import CacheError, PipelineError
@@ -35,8 +35,8 @@ class KilledError(Exception):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("store")
-    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
-    return lambda config=CONFIG, **options: trained(config, store, plan, **{"log_every": 3, **options})
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
+    return lambda config=CONFIG, **options: trained(config, store, view_set, **{"log_every": 3, **options})
 
 
 def kill_in_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ def test_another_parameter_is_another_run_and_another_store_of_the_same_fingerpr
     tmp_path: Path,
 ) -> None:
     def key(config: StudentConfig, store: TargetStore) -> str:
-        return run_key("ld", run_identity(config, store, [small_plan(tmp_path, IMAGES).manifest]))
+        return run_key("ld", run_identity(config, store, [small_view_set(tmp_path, IMAGES).manifest]))
 
     store = store_of(tmp_path, QUANTIZED)
     assert key(CONFIG, store) == key(CONFIG, TargetStore.open(store.path))

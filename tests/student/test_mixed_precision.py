@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from msgspec.structs import replace
-from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from teacher_cases import DETECTOR, QUANTIZED, small_view_set
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, TRAIN, relative_difference, store_of, student, trained
 
@@ -23,8 +23,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def run(folder: Path, precision: str) -> Trained:
-    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
-    return trained(student(FULL, epochs=3, precision=precision), store, plan, log_every=1)
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
+    return trained(student(FULL, epochs=3, precision=precision), store, view_set, log_every=1)
 
 
 @pytest.mark.parametrize("precision", DTYPES)
@@ -39,11 +39,11 @@ def test_a_student_of_fewer_bits_is_nearly_the_same(precision: str, tmp_path: Pa
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
     folder = tmp_path_factory.mktemp("store")
-    plan = small_plan(folder, IMAGES)
+    view_set = small_view_set(folder, IMAGES)
     loader = Loader(
-        manifest=plan.manifest,
+        manifest=view_set.manifest,
         source=StoreSource(store=store_of(folder, QUANTIZED), read_logits=True),
-        pyramid=plan.pyramid,
+        pyramid=view_set.pyramid,
         config=TRAIN,
         machine=HERE,
     )

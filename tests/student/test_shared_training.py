@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from shared_runs import CASES, GOES_ON, continued_by, train_all, trained_by
-from teacher_cases import QUANTIZED, small_plan
+from teacher_cases import QUANTIZED, small_view_set
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, store_of, student, trained
 
@@ -64,19 +64,19 @@ def test_a_batch_in_parts_trains_the_student_of_the_whole(folder: Path, alone: S
 
 def test_the_cases_would_notice(folder: Path, alone: States) -> None:
     """Images differ in shape, and another order moves the weights far more than rounding does."""
-    shapes = {(r.height, r.width) for r in small_plan(folder, IMAGES).manifest.images}
+    shapes = {(r.height, r.width) for r in small_view_set(folder, IMAGES).manifest.images}
     assert len(shapes) > 1
     assert largest_difference(alone["grouped"], alone["norms_in_eval"]) > 10 * ROUNDING
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(folder: Path) -> None:
     machine = replace(HERE, processes=World(rank=0, count=3))
-    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     with pytest.raises(ConfigError, match="expected a multiple of the 3 training processes, but got 4"):
-        trained(student(FULL, batch_size=4), store, plan, machine)
+        trained(student(FULL, batch_size=4), store, view_set, machine)
 
 
 def test_a_batch_in_parts_with_its_own_statistics_is_refused(folder: Path) -> None:
-    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     with pytest.raises(ConfigError, match="norm_eval: expected true"):
-        trained(student(FULL), store, plan, replace(HERE, micro_batch=1))
+        trained(student(FULL), store, view_set, replace(HERE, micro_batch=1))

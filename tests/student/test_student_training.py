@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from online_source import OnlineSource
-from teacher_cases import LOSSLESS, QUANTIZED, small_plan, small_teacher
+from teacher_cases import LOSSLESS, QUANTIZED, small_teacher, small_view_set
 from training_cases import (
     FULL,
     HERE,
@@ -47,38 +47,38 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def trained(config: StudentConfig, store: TargetStore, plan: ViewSet) -> GFL:
-    return trained_run(config, store, plan).model
+def trained(config: StudentConfig, store: TargetStore, view_set: ViewSet) -> GFL:
+    return trained_run(config, store, view_set).model
 
 
 def test_the_same_student_twice_has_the_same_weights(tmp_path: Path) -> None:
-    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
-    assert same_weights(trained(student(FULL), store, plan), trained(student(FULL), store, plan))
+    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    assert same_weights(trained(student(FULL), store, view_set), trained(student(FULL), store, view_set))
 
 
 def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path, IMAGES)
+    view_set = small_view_set(tmp_path, IMAGES)
     one, other = (store_of(tmp_path, QUANTIZED, seed) for seed in (0, 1))
-    assert same_weights(trained(student(PLAIN), one, plan), trained(student(PLAIN), other, plan))
-    assert not same_weights(trained(student(FULL), one, plan), trained(student(FULL), other, plan))
+    assert same_weights(trained(student(PLAIN), one, view_set), trained(student(PLAIN), other, view_set))
+    assert not same_weights(trained(student(FULL), one, view_set), trained(student(FULL), other, view_set))
 
 
-def trained_online(config: StudentConfig, plan: ViewSet, dense: DensePrecision | None = None) -> GFL:
-    teacher = replace(small_teacher(plan.manifest, dense=dense), batch_size=1)
-    source = OnlineSource(view_set=plan, teacher=teacher)
-    return train_student(config, source, plan.manifest, machine=HERE, label="online").model
+def trained_online(config: StudentConfig, view_set: ViewSet, dense: DensePrecision | None = None) -> GFL:
+    teacher = replace(small_teacher(view_set.manifest, dense=dense), batch_size=1)
+    source = OnlineSource(view_set=view_set, teacher=teacher)
+    return train_student(config, source, view_set.manifest, machine=HERE, label="online").model
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_in_the_loop(
     tmp_path: Path,
 ) -> None:
-    plan = small_plan(tmp_path, IMAGES)
+    view_set = small_view_set(tmp_path, IMAGES)
     config = student(FULL, epochs=5)
-    cached = trained(config, store_of(tmp_path, LOSSLESS), plan)
-    online = trained_online(config, plan)
+    cached = trained(config, store_of(tmp_path, LOSSLESS), view_set)
+    online = trained_online(config, view_set)
     assert relative_difference(cached, online) < ROUNDING
-    quantized = trained(config, store_of(tmp_path, QUANTIZED), plan)
+    quantized = trained(config, store_of(tmp_path, QUANTIZED), view_set)
     assert ROUNDING < relative_difference(quantized, online) < 1e-2
 
 
@@ -86,69 +86,69 @@ def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_
 def test_terms_at_every_position_are_the_same_from_a_lossless_store_and_from_the_teacher(
     tmp_path: Path,
 ) -> None:
-    plan, exact = small_plan(tmp_path, IMAGES), DensePrecision(floor=0)
+    view_set, exact = small_view_set(tmp_path, IMAGES), DensePrecision(floor=0)
     config = student(BCKD, epochs=5)
-    cached = trained(config, store_of(tmp_path, LOSSLESS, dense=exact), plan)
-    online = trained_online(config, plan, exact)
+    cached = trained(config, store_of(tmp_path, LOSSLESS, dense=exact), view_set)
+    online = trained_online(config, view_set, exact)
     assert relative_difference(cached, online) < ROUNDING
-    without = trained(student(FULL, epochs=5), store_of(tmp_path, LOSSLESS), plan)
+    without = trained(student(FULL, epochs=5), store_of(tmp_path, LOSSLESS), view_set)
     assert relative_difference(cached, without) > 100 * ROUNDING
-    quantized = trained(config, store_of(tmp_path, QUANTIZED, dense=DensePrecision()), plan)
+    quantized = trained(config, store_of(tmp_path, QUANTIZED, dense=DensePrecision()), view_set)
     assert ROUNDING < relative_difference(quantized, online) < 1e-2
 
 
 def test_a_student_that_reads_every_position_refuses_a_store_of_kept_points(tmp_path: Path) -> None:
-    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     with pytest.raises(ConfigError, match=r"bckd_cls_weight.* cache_teacher\.dense: \{floor: 0\.005\}"):
-        stored_targets(student(BCKD), store, plan.manifest)
+        stored_targets(student(BCKD), store, view_set.manifest)
 
 
 def per_epoch_plan(folder: Path, epochs: int) -> ViewSet:
     views = PerEpochViewsConfig(
         epochs=epochs, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=3
     )
-    return replace(small_plan(folder, IMAGES), views=views)
+    return replace(small_view_set(folder, IMAGES), views=views)
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_student_of_views_drawn_per_epoch_sees_those_of_a_teacher_in_the_loop(tmp_path: Path) -> None:
     """Two epochs from the store of exactly two views an image; sizes differ from epoch to epoch."""
-    plan = per_epoch_plan(tmp_path, 2)
-    store = store_of(tmp_path, LOSSLESS, plan=plan)
+    view_set = per_epoch_plan(tmp_path, 2)
+    store = store_of(tmp_path, LOSSLESS, view_set=view_set)
     assert len({store.view(key).geometry.resized_hw for key in store.keys}) > 5
-    source = stored_targets(student(FULL, epochs=2), store, plan.manifest)
+    source = stored_targets(student(FULL, epochs=2), store, view_set.manifest)
     for epoch in (0, 1):
         assert {key.view for batch in epoch_batches(source, TRAIN, epoch) for key in batch} == {epoch}
-    cached = trained(student(FULL, epochs=2), store, plan)
-    assert relative_difference(cached, trained_online(student(FULL, epochs=2), plan)) < ROUNDING
+    cached = trained(student(FULL, epochs=2), store, view_set)
+    assert relative_difference(cached, trained_online(student(FULL, epochs=2), view_set)) < ROUNDING
 
 
 def test_a_student_of_more_epochs_than_views_is_refused(tmp_path: Path) -> None:
-    plan = per_epoch_plan(tmp_path, 2)
-    store = store_of(tmp_path, QUANTIZED, plan=plan)
+    view_set = per_epoch_plan(tmp_path, 2)
+    store = store_of(tmp_path, QUANTIZED, view_set=view_set)
     with pytest.raises(ConfigError, match=r"epochs: expected at most 2, .*, but got 3"):
-        stored_targets(student(FULL, epochs=3), store, plan.manifest)
+        stored_targets(student(FULL, epochs=3), store, view_set.manifest)
 
 
 def test_a_short_run_takes_its_steps_and_no_more(tmp_path: Path) -> None:
-    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     config = student(FULL, epochs=3)
-    short = trained_run(config, store, plan, steps=5, log_every=1)
+    short = trained_run(config, store, view_set, steps=5, log_every=1)
     assert [row.step for row in short.curve] == [1, 2, 3, 4, 5]
 
 
 def test_targets_are_read_for_the_view_that_is_shown(tmp_path: Path) -> None:
     """The pixels of an example and its boxes are those of one and the same view."""
-    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     for key in store.keys:
-        live = plan.view(key)
+        live = view_set.view(key)
         assert store.view(key).geometry == live.geometry
         np.testing.assert_array_equal(store.view(key).boxes_xyxy, live.boxes_xyxy)
 
 
 def test_decoding_processes_change_nothing(tmp_path: Path) -> None:
     """They live on from epoch to epoch, and each epoch has its own order all the same."""
-    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     config = student(FULL, epochs=3)
-    decoded = trained_run(config, store, plan, replace(HERE, workers=2))
-    assert same_weights(decoded.model, trained(config, store, plan))
+    decoded = trained_run(config, store, view_set, replace(HERE, workers=2))
+    assert same_weights(decoded.model, trained(config, store, view_set))

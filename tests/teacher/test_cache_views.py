@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from store_cases import make_view
-from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_store_plan, small_teacher
+from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
 
 from pipeline.codec.precision import Precision
 from pipeline.codec.weights import LogarithmicWeights
@@ -42,9 +42,9 @@ class KilledError(Exception):
     """Stands for a process that dies."""
 
 
-def write(folder: Path, planned: StoreLayout, die_after: int | None = None) -> Path:
+def write(folder: Path, layout: StoreLayout, die_after: int | None = None) -> Path:
     """Write the small store; optionally die after some partitions."""
-    plan = small_plan(folder)
+    view_set = small_view_set(folder)
 
     def progress(items: Iterable[PartitionTimes], _total: int, _label: str) -> Iterable[PartitionTimes]:
         for number, item in enumerate(items, start=1):
@@ -54,7 +54,12 @@ def write(folder: Path, planned: StoreLayout, die_after: int | None = None) -> P
 
     output = folder / "targets.zarr"
     write_store(
-        planned, plan, small_teacher(plan.manifest), scratch_root=folder, output=output, progress=progress
+        layout,
+        view_set,
+        small_teacher(view_set.manifest),
+        scratch_root=folder,
+        output=output,
+        progress=progress,
     )
     return output
 
@@ -64,11 +69,11 @@ def files_of(store: Path) -> dict[str, bytes]:
 
 
 def test_a_lossless_store_holds_the_teachers_words(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    store = TargetStore.open(write(tmp_path, small_store_plan(plan, LOSSLESS)))
-    live = small_teacher(plan.manifest).run(list(plan))
-    assert len(store) == 2 * len(plan.manifest.images)
-    for view, soft in zip(plan, live, strict=True):
+    view_set = small_view_set(tmp_path)
+    store = TargetStore.open(write(tmp_path, small_layout(view_set, LOSSLESS)))
+    live = small_teacher(view_set.manifest).run(list(view_set))
+    assert len(store) == 2 * len(view_set.manifest.images)
+    for view, soft in zip(view_set, live, strict=True):
         stored = store.read(view.key)
         np.testing.assert_allclose(stored.edge_logits(), soft.edge_logits, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(stored.cls_logits(), soft.cls_logits, rtol=1e-4, atol=1e-5)
@@ -78,71 +83,75 @@ def test_a_lossless_store_holds_the_teachers_words(tmp_path: Path) -> None:
 
 def test_a_run_that_died_continues_to_the_same_bytes(tmp_path: Path) -> None:
     whole = write(
-        tmp_path / "a", small_store_plan(small_plan(tmp_path / "a"), QUANTIZED, views_per_partition=1)
+        tmp_path / "a", small_layout(small_view_set(tmp_path / "a"), QUANTIZED, views_per_partition=1)
     )
-    planned = small_store_plan(small_plan(tmp_path / "b"), QUANTIZED, views_per_partition=1)
+    layout = small_layout(small_view_set(tmp_path / "b"), QUANTIZED, views_per_partition=1)
     with pytest.raises(KilledError):
-        write(tmp_path / "b", planned, die_after=1)
+        write(tmp_path / "b", layout, die_after=1)
     records = sorted((tmp_path / "b").glob("*/partitions/*.json"))
     written = [record.stat().st_mtime_ns for record in records]
     with pytest.raises(KilledError):
-        write(tmp_path / "b", planned, die_after=1)
+        write(tmp_path / "b", layout, die_after=1)
     assert records
     assert written == [record.stat().st_mtime_ns for record in records], "one was written again"
-    assert files_of(whole) == files_of(write(tmp_path / "b", planned))
+    assert files_of(whole) == files_of(write(tmp_path / "b", layout))
 
 
 def test_only_what_is_missing_is_written_and_nothing_if_nothing_is(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    planned = small_store_plan(plan, QUANTIZED)
+    view_set = small_view_set(tmp_path)
+    layout = small_layout(view_set, QUANTIZED)
     asked: list[int] = []
 
     def engine(scratch: Path, partitions: Sequence[int]) -> Generator[PartitionTimes, None, None]:
         asked.extend(partitions)
-        yield from write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, partitions)
+        yield from write_here(view_set, lambda: small_teacher(view_set.manifest), 1, scratch, partitions)
 
     def fill(output: str) -> StoreTimes:
         return fill_store(
-            planned,
+            layout,
             engine,
             scratch_root=tmp_path,
             output=tmp_path / output,
             progress=lambda items, _total, _label: items,
         )
 
-    scratch = tmp_path / digest(planned.schema.fingerprint)[:16]
-    writer.init(scratch, planned.schema, planned.table)
-    list(write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, [1]))
-    assert fill("a.zarr").views == len(plan.keys()) - planned.schema.views_per_partition
+    scratch = tmp_path / digest(layout.schema.fingerprint)[:16]
+    writer.init(scratch, layout.schema, layout.table)
+    list(write_here(view_set, lambda: small_teacher(view_set.manifest), 1, scratch, [1]))
+    assert fill("a.zarr").views == len(view_set.keys()) - layout.schema.views_per_partition
     assert asked == [0, 2]
-    writer.init(scratch, planned.schema, planned.table)
-    list(write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, range(planned.schema.partitions)))
+    writer.init(scratch, layout.schema, layout.table)
+    list(
+        write_here(
+            view_set, lambda: small_teacher(view_set.manifest), 1, scratch, range(layout.schema.partitions)
+        )
+    )
     assert fill("b.zarr").views == 0
     assert asked == [0, 2]
     assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "b.zarr")
 
 
 def test_a_teacher_that_says_nan_stops_the_run_and_finished_partitions_stay(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    planned = small_store_plan(plan, QUANTIZED)
+    view_set = small_view_set(tmp_path)
+    layout = small_layout(view_set, QUANTIZED)
     scratch = tmp_path / "scratch"
-    writer.init(scratch, planned.schema, planned.table)
-    list(write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, [0]))
-    silent = small_teacher(plan.manifest)
+    writer.init(scratch, layout.schema, layout.table)
+    list(write_here(view_set, lambda: small_teacher(view_set.manifest), 1, scratch, [0]))
+    silent = small_teacher(view_set.manifest)
     with torch.no_grad():
         silent.model.bbox_head.gfl_reg.bias.fill_(float("nan"))
     with pytest.raises(TeacherError, match=r"image_id=\d+, view=\d: expected finite teacher outputs"):
-        list(write_here(plan, lambda: silent, 2, scratch, [1, 2]))
+        list(write_here(view_set, lambda: silent, 2, scratch, [1, 2]))
     assert writer.finished_partitions(scratch) == {0}
 
 
 def test_a_partition_that_somebody_finished_meanwhile_is_left_alone(tmp_path: Path) -> None:
     """Two workers may have the same partition: one of them was thought to be dead."""
-    plan = small_plan(tmp_path)
-    planned = small_store_plan(plan, QUANTIZED)
-    writer.init(tmp_path / "scratch", planned.schema, planned.table)
+    view_set = small_view_set(tmp_path)
+    layout = small_layout(view_set, QUANTIZED)
+    writer.init(tmp_path / "scratch", layout.schema, layout.table)
     with PartitionWriter(
-        tmp_path / "scratch", plan, small_teacher(plan.manifest), cores=1, name="w"
+        tmp_path / "scratch", view_set, small_teacher(view_set.manifest), cores=1, name="w"
     ) as partitions:
         first = partitions.write(0)
         (record,) = (tmp_path / "scratch/partitions").iterdir()
@@ -157,10 +166,10 @@ def test_a_partition_that_somebody_finished_meanwhile_is_left_alone(tmp_path: Pa
 def test_a_store_does_not_depend_on_the_number_of_cores(tmp_path: Path, cores: int) -> None:
     stores = []
     for number in (1, cores):
-        plan = small_plan(tmp_path / str(number))
+        view_set = small_view_set(tmp_path / str(number))
         fill_store(
-            small_store_plan(plan, LOSSLESS),
-            partial(write_here, plan, partial(small_teacher, plan.manifest), number),
+            small_layout(view_set, LOSSLESS),
+            partial(write_here, view_set, partial(small_teacher, view_set.manifest), number),
             scratch_root=tmp_path / str(number),
             output=tmp_path / f"{number}.zarr",
             progress=lambda items, _total, _label: items,
@@ -170,32 +179,32 @@ def test_a_store_does_not_depend_on_the_number_of_cores(tmp_path: Path, cores: i
 
 
 def test_a_store_is_planned_to_the_row_before_the_teacher_runs(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    planned = small_store_plan(plan, QUANTIZED)
-    assert planned.table.counts[:, 0].tolist() == [len(view.points) for view in plan]
-    store = TargetStore.open(write(tmp_path, planned))
-    assert store.statistics["points"] == planned.table.counts[:, 0].sum()
+    view_set = small_view_set(tmp_path)
+    layout = small_layout(view_set, QUANTIZED)
+    assert layout.table.counts[:, 0].tolist() == [len(view.points) for view in view_set]
+    store = TargetStore.open(write(tmp_path, layout))
+    assert store.statistics["points"] == layout.table.counts[:, 0].sum()
 
 
 def test_a_store_that_cannot_fit_is_refused_before_the_teacher_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = small_store_plan(small_plan(tmp_path), QUANTIZED)
-    require_disk(planned, tmp_path)
-    usage = type("Usage", (), {"free": estimate_bytes(planned.schema, planned.table) - 1})
+    layout = small_layout(small_view_set(tmp_path), QUANTIZED)
+    require_disk(layout, tmp_path)
+    usage = type("Usage", (), {"free": estimate_bytes(layout.schema, layout.table) - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(CacheError, match=r"expected room for about \S+ KB, but \S+ KB are free"):
-        require_disk(planned, tmp_path)
+        require_disk(layout, tmp_path)
 
 
 def test_what_a_killed_run_left_needs_no_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = small_store_plan(small_plan(tmp_path), QUANTIZED)
-    begun = scratch_folder(planned, tmp_path) / "store.zarr/points"
+    layout = small_layout(small_view_set(tmp_path), QUANTIZED)
+    begun = scratch_folder(layout, tmp_path) / "store.zarr/points"
     begun.mkdir(parents=True)
     (begun / "shard").write_bytes(bytes(100))
-    usage = type("Usage", (), {"free": estimate_bytes(planned.schema, planned.table) - 100})
+    usage = type("Usage", (), {"free": estimate_bytes(layout.schema, layout.table) - 100})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    require_disk(planned, tmp_path)
+    require_disk(layout, tmp_path)
 
 
 def fidelity(**changes: float) -> FidelityConfig:
@@ -205,14 +214,14 @@ def fidelity(**changes: float) -> FidelityConfig:
 
 
 def test_the_live_teacher_agrees_with_its_store_and_another_teacher_does_not(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    store = TargetStore.open(write(tmp_path, small_store_plan(plan, QUANTIZED)))
+    view_set = small_view_set(tmp_path)
+    store = TargetStore.open(write(tmp_path, small_layout(view_set, QUANTIZED)))
     keys = sample_keys(store.keys, 4, seed=0)
-    same = measure_fidelity(store, plan, small_teacher(plan.manifest), fidelity(), keys)
+    same = measure_fidelity(store, view_set, small_teacher(view_set.manifest), fidelity(), keys)
     require_bounds(same, fidelity())
     assert same.equal_regions
     assert 0 < same.gradient_error < 0.1
-    other = measure_fidelity(store, plan, small_teacher(plan.manifest, seed=1), fidelity(), keys)
+    other = measure_fidelity(store, view_set, small_teacher(view_set.manifest, seed=1), fidelity(), keys)
     with pytest.raises(
         CacheError, match=r"fidelity: expected kl_mean of at most .* by other code or by another"
     ):
@@ -220,19 +229,19 @@ def test_the_live_teacher_agrees_with_its_store_and_another_teacher_does_not(tmp
 
 
 def test_a_precision_that_is_too_coarse_is_answered_by_one_that_passes(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
+    view_set = small_view_set(tmp_path)
     bounds = fidelity(max_gradient_error=0.02, max_kl=1.0)
-    keys = list(plan.keys())
-    coarse = TargetStore.open(write(tmp_path / "coarse", small_store_plan(plan, QUANTIZED)))
-    measured = measure_fidelity(coarse, plan, small_teacher(plan.manifest), bounds, keys)
+    keys = list(view_set.keys())
+    coarse = TargetStore.open(write(tmp_path / "coarse", small_layout(view_set, QUANTIZED)))
+    measured = measure_fidelity(coarse, view_set, small_teacher(view_set.manifest), bounds, keys)
     with pytest.raises(CacheError, match=r"gradient_error of at most 0.02, but got") as caught:
         require_bounds(measured, bounds)
     steps = re.findall(r"edge_step: ([0-9.]+), cls_step: ([0-9.]+), which keeps", str(caught.value))
     edge_step, cls_step = map(float, *steps)
     assert edge_step < 0.04
     finer = Precision(edge_step=edge_step, cls_step=cls_step, max_step_factor=QUANTIZED.max_step_factor)
-    store = TargetStore.open(write(tmp_path / "finer", small_store_plan(plan, finer)))
-    require_bounds(measure_fidelity(store, plan, small_teacher(plan.manifest), bounds, keys), bounds)
+    store = TargetStore.open(write(tmp_path / "finer", small_layout(view_set, finer)))
+    require_bounds(measure_fidelity(store, view_set, small_teacher(view_set.manifest), bounds, keys), bounds)
 
 
 def test_a_weight_further_off_than_its_code_allows_is_named_with_field_view_and_values() -> None:
@@ -251,28 +260,28 @@ def test_a_weight_further_off_than_its_code_allows_is_named_with_field_view_and_
 
 
 def test_other_regions_than_stored_are_refused(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    store = TargetStore.open(write(tmp_path, small_store_plan(plan, QUANTIZED)))
-    moved = replace(plan, regions=RegionsConfig(vlr="paper"))
+    view_set = small_view_set(tmp_path)
+    store = TargetStore.open(write(tmp_path, small_layout(view_set, QUANTIZED)))
+    moved = replace(view_set, regions=RegionsConfig(vlr="paper"))
     keys = sample_keys(store.keys, 4, seed=0)
     with pytest.raises(
         CacheError, match=r"regions of stored views differ .*: level of image_id=\d+, view=\d: \d+ rows in"
     ):
-        measure_fidelity(store, moved, small_teacher(plan.manifest), fidelity(), keys)
+        measure_fidelity(store, moved, small_teacher(view_set.manifest), fidelity(), keys)
 
 
 def test_a_student_of_another_geometry_or_dataset_is_refused_with_both_values(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    store = TargetStore.open(write(tmp_path, small_store_plan(plan, QUANTIZED)))
-    require_fit(store.fingerprint, DETECTOR, plan.manifest)
+    view_set = small_view_set(tmp_path)
+    store = TargetStore.open(write(tmp_path, small_layout(view_set, QUANTIZED)))
+    require_fit(store.fingerprint, DETECTOR, view_set.manifest)
     for changes, message in (
         ({"reg_max": 7}, r"geometry\.bins is 17 in the store, but 8 is needed"),
         ({"levels": 4}, r"geometry\.strides is \[8,16,32\] in the store, but \[8,16,32,64\]"),
     ):
         wrong = type(DETECTOR)(**{**DETECTOR.to_json(), "dcn_stages": (), **changes})
         with pytest.raises(CacheError, match=message):
-            require_fit(store.fingerprint, wrong, plan.manifest)
-    fewer = replace(plan.manifest, images=plan.manifest.images[1:])
+            require_fit(store.fingerprint, wrong, view_set.manifest)
+    fewer = replace(view_set.manifest, images=view_set.manifest.images[1:])
     with pytest.raises(CacheError, match="boxes"):
         require_fit(store.fingerprint, DETECTOR, fewer)
 
@@ -280,25 +289,25 @@ def test_a_student_of_another_geometry_or_dataset_is_refused_with_both_values(tm
 def test_a_store_is_finished_by_the_code_that_began_it_or_as_the_user_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = small_store_plan(small_plan(tmp_path), QUANTIZED)
+    layout = small_layout(small_view_set(tmp_path), QUANTIZED)
     with pytest.raises(KilledError):
-        write(tmp_path, planned, die_after=2)
+        write(tmp_path, layout, die_after=2)
     real = run.made_by(run.FOLDERS)
     edited = {**real, "code": {**real["code"], "pipeline/views/images.py": "0" * 64}}
     with monkeypatch.context() as patched:
         patched.setattr(run, "made_by", lambda _: edited)
         with pytest.raises(CacheError, match=r"other code began: code\.pipeline/views/images\.py was"):
-            write(tmp_path, planned)
+            write(tmp_path, layout)
         patched.setenv("LDP_RESUME", "changed-code")
-        write(tmp_path, planned)
+        write(tmp_path, layout)
 
 
 def test_a_worker_that_wakes_up_late_leaves_no_scratch_folder(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    planned = small_store_plan(plan, QUANTIZED)
+    view_set = small_view_set(tmp_path)
+    layout = small_layout(view_set, QUANTIZED)
     scratch = tmp_path / "scratch"
-    writer.init(scratch, planned.schema, planned.table)
-    with PartitionWriter(scratch, plan, small_teacher(plan.manifest), cores=1, name="late") as late:
+    writer.init(scratch, layout.schema, layout.table)
+    with PartitionWriter(scratch, view_set, small_teacher(view_set.manifest), cores=1, name="late") as late:
         rows = writer.write_rows
         shutil.rmtree(scratch)
         with pytest.raises(CacheError):

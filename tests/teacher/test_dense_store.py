@@ -11,7 +11,7 @@ import torch
 import zarr
 from numpy.typing import NDArray
 from store_cases import content_of, flip_bit
-from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
+from teacher_cases import QUANTIZED, small_layout, small_teacher, small_view_set
 from training_cases import store_of
 
 from pipeline.codec.dense import DensePrecision
@@ -36,13 +36,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def live(
-    plan: ViewSet, store: TargetStore
+    view_set: ViewSet, store: TargetStore
 ) -> dict[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Class logits and expected distances of every view, computed here from the network's own outputs."""
-    teacher = small_teacher(plan.manifest)
+    teacher = small_teacher(view_set.manifest)
     outputs = {}
     for key in store.keys:
-        raw = teacher.outputs_of(*teacher.batches([plan.view(key)]))
+        raw = teacher.outputs_of(*teacher.batches([view_set.view(key)]))
         edges = raw.edge_logits[0].double().numpy()
         shares = np.exp(edges - edges.max(-1, keepdims=True))
         distances = (shares / shares.sum(-1, keepdims=True)) @ np.arange(edges.shape[-1])
@@ -51,13 +51,13 @@ def live(
 
 
 def test_scores_and_distances_are_the_teachers_to_a_step(folder: Path) -> None:
-    plan = small_plan(folder, 8)
+    view_set = small_view_set(folder, 8)
     store = store_of(folder, QUANTIZED, dense=DENSE)
     total, entries = 0.0, 0
-    for key, (logits, distances) in live(plan, store).items():
+    for key, (logits, distances) in live(view_set, store).items():
         dense = store.read_dense(key)
         assert dense.classes.dtype == np.uint8
-        assert len(logits) == len(plan.pyramid.grid(plan.geometry(key).padded_hw))
+        assert len(logits) == len(view_set.pyramid.grid(view_set.geometry(key).padded_hw))
         assert np.abs(dense.edge_distances() - distances).max() <= 1 / 64 + 1e-4
         above = logits >= np.log(0.005 / 0.995)
         assert np.array_equal(above, dense.classes > 0)
@@ -70,9 +70,9 @@ def test_scores_and_distances_are_the_teachers_to_a_step(folder: Path) -> None:
 
 
 def test_a_lossless_part_is_the_teachers_own(folder: Path) -> None:
-    plan = small_plan(folder, 8)
+    view_set = small_view_set(folder, 8)
     store = store_of(folder, QUANTIZED, dense=EXACT)
-    for key, (logits, distances) in live(plan, store).items():
+    for key, (logits, distances) in live(view_set, store).items():
         dense = store.read_dense(key)
         np.testing.assert_allclose(dense.classes, logits, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(dense.distances, distances, rtol=1e-4, atol=1e-4)
@@ -104,12 +104,12 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(folder: 
 
 
 def test_a_run_that_died_continues_to_the_same_bytes_whatever_the_order(folder: Path, tmp_path: Path) -> None:
-    plan, whole = small_plan(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
-    layout = small_store_plan(plan, QUANTIZED, "w0", dense=DENSE)
-    load = partial(small_teacher, plan.manifest, dense=DENSE)
+    view_set, whole = small_view_set(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
+    layout = small_layout(view_set, QUANTIZED, "w0", dense=DENSE)
+    load = partial(small_teacher, view_set.manifest, dense=DENSE)
     for partitions in ([2], [3, 0, 1]):
         writer.init(tmp_path / "scratch", layout.schema, layout.table)
-        list(write_here(plan, load, 1, tmp_path / "scratch", partitions))
+        list(write_here(view_set, load, 1, tmp_path / "scratch", partitions))
     writer.finalise(tmp_path / "scratch", tmp_path / "again.zarr")
     assert content_of(tmp_path / "again.zarr") == content_of(whole.path)
 
@@ -146,11 +146,11 @@ def test_damage_is_found_before_a_wrong_number_gets_out(folder: Path, tmp_path: 
 
 
 def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(folder: Path) -> None:
-    plan = small_plan(folder)
-    teacher = small_teacher(plan.manifest, dense=DENSE)
-    (view,) = plan.in_rows(slice(1))
+    view_set = small_view_set(folder)
+    teacher = small_teacher(view_set.manifest, dense=DENSE)
+    (view,) = view_set.in_rows(slice(1))
     raw = teacher.outputs_of(*teacher.batches([view]))
-    kept = plan.pyramid.grid(view.geometry.padded_hw).flatten(view.points.level, view.points.position)
+    kept = view_set.pyramid.grid(view.geometry.padded_hw).flatten(view.points.level, view.points.position)
     (free,) = [row for row in range(raw.cls_logits.shape[1]) if row not in kept][:1]
     with torch.inference_mode():
         raw.cls_logits[0, free, 0] = torch.nan
@@ -159,7 +159,7 @@ def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(folder: Path)
 
 
 def test_the_estimate_is_a_bound(folder: Path) -> None:
-    plan, store = small_plan(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
-    layout = small_store_plan(plan, QUANTIZED, "w0", dense=DENSE)
-    probed = probe_dense(small_teacher(plan.manifest, dense=DENSE).run, plan, layout.schema)
+    view_set, store = small_view_set(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
+    layout = small_layout(view_set, QUANTIZED, "w0", dense=DENSE)
+    probed = probe_dense(small_teacher(view_set.manifest, dense=DENSE).run, view_set, layout.schema)
     assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table, probed) <= 1

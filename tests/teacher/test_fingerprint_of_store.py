@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from teacher_cases import DETECTOR, QUANTIZED, small_view_set
 
 from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.gfl import gfl_spec
@@ -12,9 +12,9 @@ from pipeline.teacher.fingerprint import store_fingerprint
 
 
 def fingerprint(folder: Path, precision: NetworkPrecision) -> dict[str, object]:
-    plan = small_plan(folder)
-    spec = gfl_spec(DETECTOR, plan.conventions)
-    return store_fingerprint(plan, spec, DETECTOR.to_json(), "w", QUANTIZED, 3, precision)
+    view_set = small_view_set(folder)
+    spec = gfl_spec(DETECTOR, view_set.conventions)
+    return store_fingerprint(view_set, spec, DETECTOR.to_json(), "w", QUANTIZED, 3, precision)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

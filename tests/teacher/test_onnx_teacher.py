@@ -18,7 +18,7 @@ from onnx_cases import (
     write_clairvoyant,
     write_description,
 )
-from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_plan, small_teacher
+from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_teacher, small_view_set
 from training_cases import HERE
 
 from pipeline.cli.agreement import measure_agreement
@@ -56,7 +56,7 @@ def config(precision: Precision, side: int = SIDE) -> CacheConfig:
 
 
 def write(setup: StoreInputs, folder: Path) -> TargetStore:
-    planned = layout_store(
+    layout = layout_store(
         setup.view_set,
         setup.config,
         num_classes=setup.spec.num_classes,
@@ -68,7 +68,7 @@ def write(setup: StoreInputs, folder: Path) -> TargetStore:
     )
     output = folder / "targets.zarr"
     write_store(
-        planned,
+        layout,
         setup.view_set,
         setup.load_teacher(CPU),
         scratch_root=folder,
@@ -79,15 +79,15 @@ def write(setup: StoreInputs, folder: Path) -> TargetStore:
 
 
 def test_a_store_of_an_exported_teacher_holds_what_that_of_the_teacher_holds(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    teacher = small_teacher(plan.manifest)
+    view_set = small_view_set(tmp_path)
+    teacher = small_teacher(view_set.manifest)
     assert isinstance(teacher.model, GFL)
     save_detector(teacher.model, tmp_path / "torch" / "teacher.safetensors", {})
     export_gfl(teacher.model, tmp_path / "gfl.onnx")
     description = write_description(gfl_description(teacher.model, "gfl.onnx"), tmp_path / "gfl.yaml")
-    import_onnx(description, plan.manifest.categories, tmp_path / "onnx" / "teacher.safetensors")
+    import_onnx(description, view_set.manifest.categories, tmp_path / "onnx" / "teacher.safetensors")
     stores = [
-        write(load_inputs(config(LOSSLESS), plan.manifest, folder / "teacher.safetensors"), folder)
+        write(load_inputs(config(LOSSLESS), view_set.manifest, folder / "teacher.safetensors"), folder)
         for folder in (tmp_path / "torch", tmp_path / "onnx")
     ]
     assert stores[0].keys == stores[1].keys
@@ -169,20 +169,20 @@ def test_a_teacher_that_says_itself_in_what_it_computes_is_refused_another_preci
 
 def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_conventions(tmp_path: Path) -> None:
     """The teacher says whatever it says of stretched BGR images, at points of offset 0.5."""
-    plan = small_plan(tmp_path, 8)
-    teacher = small_teacher(plan.manifest).model
+    view_set = small_view_set(tmp_path, 8)
+    teacher = small_teacher(view_set.manifest).model
     assert isinstance(teacher, GFL)
     export_gfl(teacher, tmp_path / "gfl.onnx")
     document = gfl_description(teacher, "gfl.onnx")
     document["preprocessing"] |= {"fit": "stretch", "color": "BGR", "sampling": "corner"}
     document["points"]["cell_offset"] = 0.5
     description = write_description(document, tmp_path / "gfl.yaml")
-    import_onnx(description, plan.manifest.categories, tmp_path / "teacher.safetensors")
-    setup = load_inputs(config(QUANTIZED), plan.manifest, tmp_path / "teacher.safetensors")
+    import_onnx(description, view_set.manifest.categories, tmp_path / "teacher.safetensors")
+    setup = load_inputs(config(QUANTIZED), view_set.manifest, tmp_path / "teacher.safetensors")
     store = write(setup, tmp_path)
     taught = student(epochs=40)
-    source = stored_targets(taught, store, plan.manifest)
-    trained = train_student(taught, source, plan.manifest, machine=HERE, label="s", log_every=16)
+    source = stored_targets(taught, store, view_set.manifest)
+    trained = train_student(taught, source, view_set.manifest, machine=HERE, label="s", log_every=16)
     # LD in the main region is weighted by the student's growing score; the others are not.
     terms = [row.terms["loss_ld_vlr"] + row.terms["loss_kd"] for row in trained.curve]
     assert terms[-1] < 0.8 * terms[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from teacher_cases import QUANTIZED, small_plan, small_store_plan, small_teacher
+from teacher_cases import QUANTIZED, small_layout, small_teacher, small_view_set
 
 from pipeline.core.errors import DatasetError
 from pipeline.regions.view_set import ViewSet
@@ -19,16 +19,16 @@ IMAGES = 12
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> ViewSet:
+def view_set(tmp_path: Path) -> ViewSet:
     """Views of a store that is begun in ``scratch``."""
-    plan = small_plan(tmp_path, IMAGES)
-    planned = small_store_plan(plan, QUANTIZED)
-    writer.init(tmp_path / "scratch", planned.schema, planned.table)
-    return plan
+    view_set = small_view_set(tmp_path, IMAGES)
+    layout = small_layout(view_set, QUANTIZED)
+    writer.init(tmp_path / "scratch", layout.schema, layout.table)
+    return view_set
 
 
 def test_the_next_partition_is_computed_while_one_is_written(
-    plan: ViewSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    view_set: ViewSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: dict[int, threading.Event] = {index: threading.Event() for index in range(7)}
     write_rows, forward = writer.write_rows, LogitExtractor.forward
@@ -44,12 +44,14 @@ def test_the_next_partition_is_computed_while_one_is_written(
 
     monkeypatch.setattr(writer, "write_rows", wait_for_the_next)
     monkeypatch.setattr(LogitExtractor, "forward", tell)
-    done = list(write_here(plan, lambda: small_teacher(plan.manifest), 1, tmp_path / "scratch", range(6)))
+    done = list(
+        write_here(view_set, lambda: small_teacher(view_set.manifest), 1, tmp_path / "scratch", range(6))
+    )
     assert sorted(times.partition for times in done) == list(range(6))
 
 
 def test_a_process_never_holds_more_partitions_than_it_may(
-    plan: ViewSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    view_set: ViewSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many threads ask: a worker may be given more tasks at a time than there should be."""
     lock, held, most = threading.Lock(), 0, 0
@@ -72,28 +74,34 @@ def test_a_process_never_holds_more_partitions_than_it_may(
     monkeypatch.setattr(ViewSet, "in_rows", begin)
     monkeypatch.setattr(writer, "write_rows", end)
     with (
-        PartitionWriter(tmp_path / "scratch", plan, small_teacher(plan.manifest), cores=2, name="w") as one,
+        PartitionWriter(
+            tmp_path / "scratch", view_set, small_teacher(view_set.manifest), cores=2, name="w"
+        ) as one,
         ThreadPoolExecutor(6) as pool,
     ):
         assert [times.views for times in pool.map(one.write, range(6))] == [4] * 6
     assert most == PARTITIONS_IN_FLIGHT
 
 
-def test_an_image_that_cannot_be_read_stops_the_run_by_name(plan: ViewSet, tmp_path: Path) -> None:
-    path = plan.manifest.image_path(plan.manifest.images[5])
+def test_an_image_that_cannot_be_read_stops_the_run_by_name(view_set: ViewSet, tmp_path: Path) -> None:
+    path = view_set.manifest.image_path(view_set.manifest.images[5])
     path.write_bytes(b"no image")
     with pytest.raises(DatasetError, match=f"{path.name}: expected an image"):
-        list(write_here(plan, lambda: small_teacher(plan.manifest), 2, tmp_path / "scratch", range(6)))
+        list(
+            write_here(view_set, lambda: small_teacher(view_set.manifest), 2, tmp_path / "scratch", range(6))
+        )
 
 
-def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(plan: ViewSet, tmp_path: Path) -> None:
+def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(view_set: ViewSet, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
-    run = write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, range(6))
+    run = write_here(view_set, lambda: small_teacher(view_set.manifest), 1, scratch, range(6))
     first = next(run)
     run.close()
     finished = writer.finished_partitions(scratch)
     assert first.partition in finished
     assert len(finished) < 6
     rest = [index for index in range(6) if index not in finished]
-    assert len(list(write_here(plan, lambda: small_teacher(plan.manifest), 1, scratch, rest))) == len(rest)
+    assert len(list(write_here(view_set, lambda: small_teacher(view_set.manifest), 1, scratch, rest))) == len(
+        rest
+    )
     assert writer.finished_partitions(scratch) == set(range(6))

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from batch_cases import PYRAMID
-from fork_servers import own_fork_server
 from pretended_device import DEVICE, PretendedDevice, pinned
-from teacher_cases import small_plan, small_teacher
+from teacher_cases import small_teacher, small_view_set
 
 from pipeline.core.errors import PipelineError, TeacherError
 from pipeline.detector.config import NetworkPrecision
@@ -25,11 +24,11 @@ from pipeline.views.types import KeptPoints, SoftTargets
 
 
 def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    teacher = small_teacher(plan.manifest)
-    for view, soft in zip(plan, teacher.run(list(plan)), strict=True):
-        record = plan.manifest.image(view.key.image_id)
-        image = read_image(*plan.manifest.image_file(record))
+    view_set = small_view_set(tmp_path)
+    teacher = small_teacher(view_set.manifest)
+    for view, soft in zip(view_set, teacher.run(list(view_set)), strict=True):
+        record = view_set.manifest.image(view.key.image_id)
+        image = read_image(*view_set.manifest.image_file(record))
         with torch.inference_mode():
             pixels = apply_view(image, view.geometry, GFL_PREPROCESSING)
             raw = teacher.model(batch_images([pixels], [view.geometry.padded_hw], GFL_PREPROCESSING))
@@ -46,11 +45,11 @@ def test_a_lower_precision_says_nearly_the_same_and_is_handed_over_in_float32(
     tmp_path: Path, precision: NetworkPrecision, most: float
 ) -> None:
     """Logits here have a spread of 1 to 2; 8 and 11 bits of mantissa differ in the third and fourth digit."""
-    plan = small_plan(tmp_path)
-    exact = small_teacher(plan.manifest)
+    view_set = small_view_set(tmp_path)
+    exact = small_teacher(view_set.manifest)
     differences = []
     for lower, soft in zip(
-        replace(exact, precision=precision).run(list(plan)), exact.run(list(plan)), strict=True
+        replace(exact, precision=precision).run(list(view_set)), exact.run(list(view_set)), strict=True
     ):
         assert lower.edge_logits.dtype == lower.cls_logits.dtype == np.float32
         differences.append(np.abs(lower.edge_logits - soft.edge_logits).max(initial=0))
@@ -58,11 +57,11 @@ def test_a_lower_precision_says_nearly_the_same_and_is_handed_over_in_float32(
 
 
 def test_running_a_teacher_leaves_the_callers_threads_alone(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
+    view_set = small_view_set(tmp_path)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        list(small_teacher(plan.manifest).run(list(plan)[:2]))
+        list(small_teacher(view_set.manifest).run(list(view_set)[:2]))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -80,8 +79,8 @@ def test_one_thread_drives_a_gpu_and_one_a_core_the_cpu() -> None:
 
 
 def test_views_without_points_have_empty_targets_in_their_place(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    views = list(plan)[:3]
+    view_set = small_view_set(tmp_path)
+    views = list(view_set)[:3]
     points = views[1].points
     none = KeptPoints(
         level=points.level[:0],
@@ -89,9 +88,9 @@ def test_views_without_points_have_empty_targets_in_their_place(tmp_path: Path) 
         main_gt=points.main_gt[:0],
         valuable_weight=points.valuable_weight[:0],
     )
-    whole = list(small_teacher(plan.manifest).run(views))
+    whole = list(small_teacher(view_set.manifest).run(views))
     views[1] = replace(views[1], points=none)
-    targets = list(small_teacher(plan.manifest).run(views))
+    targets = list(small_teacher(view_set.manifest).run(views))
     assert targets[1].edge_logits.shape == (0, 4, 17)
     assert targets[1].cls_logits.shape == (0, 4)
     for row in (0, 2):
@@ -102,10 +101,10 @@ def test_views_without_points_have_empty_targets_in_their_place(tmp_path: Path) 
 def test_batches_are_as_few_as_padded_sizes_allow_and_outputs_keep_their_order(
     tmp_path: Path,
 ) -> None:
-    plan = small_plan(tmp_path)
+    view_set = small_view_set(tmp_path)
     drawn = PerEpochViewsConfig(epochs=3, long_edge=96, short_edges=(32, 96), flip_probability=0.5, seed=0)
-    views = list(replace(plan, views=drawn))
-    teacher = small_teacher(plan.manifest)
+    views = list(replace(view_set, views=drawn))
+    teacher = small_teacher(view_set.manifest)
     batches = teacher.batches(views)
     assert sorted(place for batch in batches for place in batch.places) == list(range(len(views)))
     for batch in batches:
@@ -120,10 +119,10 @@ def test_batches_are_as_few_as_padded_sizes_allow_and_outputs_keep_their_order(
 
 
 def test_decoding_in_processes_changes_no_output_and_a_killed_process_is_said(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path)
-    teacher, views = small_teacher(plan.manifest), list(plan)
+    view_set = small_view_set(tmp_path)
+    teacher, views = small_teacher(view_set.manifest), list(view_set)
     counts = ThreadCounts(decoders=2, forwards=1, in_processes=True)
-    with own_fork_server(), teacher.threads(counts) as threads:
+    with teacher.threads(counts) as threads:
         for soft, expected in zip(teacher.compute(threads, views)[0], teacher.run(views), strict=True):
             np.testing.assert_array_equal(soft.edge_logits, expected.edge_logits)
         for process in threads._loaders._processes.values():
@@ -135,10 +134,10 @@ def test_decoding_in_processes_changes_no_output_and_a_killed_process_is_said(tm
 def test_the_host_waits_for_no_batch_before_its_outputs_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = small_plan(tmp_path)
-    teacher = small_teacher(plan.manifest)
-    batch = teacher.batches(list(plan))[0]
-    pixels, (expected, *_) = read_batch(batch, teacher.preprocessing), teacher.run(list(plan))
+    view_set = small_view_set(tmp_path)
+    teacher = small_teacher(view_set.manifest)
+    batch = teacher.batches(list(view_set))[0]
+    pixels, (expected, *_) = read_batch(batch, teacher.preprocessing), teacher.run(list(view_set))
     monkeypatch.setattr(extractor, "autocast", lambda *_: nullcontext())
     monkeypatch.setattr(
         LogitExtractor, "_send", lambda _self, tensor: pinned(tensor).to(DEVICE, non_blocking=True)
@@ -154,7 +153,7 @@ def test_the_host_waits_for_no_batch_before_its_outputs_are_read(
 
 
 def test_infinite_class_logits_are_named(tmp_path: Path) -> None:
-    view = next(iter(small_plan(tmp_path)))
+    view = next(iter(small_view_set(tmp_path)))
     points, main = len(view.points), view.points.main_count
     soft = SoftTargets(
         edge_logits=np.zeros((points, 4, 17), np.float32),

@@ -15,7 +15,7 @@ import torch
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 from forked import ensure_loaded
-from teacher_cases import QUANTIZED, small_plan, small_teacher
+from teacher_cases import QUANTIZED, small_teacher, small_view_set
 
 from pipeline.core.cluster import existing_cluster, local_cluster
 from pipeline.core.digest import digest
@@ -85,7 +85,7 @@ class Workspace:
 
 def prepare(folder: Path, *, silent: bool = False) -> Workspace:
     """A workspace of 16 partitions; the weights of a silent teacher are finite, and overflow."""
-    views = small_plan(folder, IMAGES)
+    views = small_view_set(folder, IMAGES)
     write_manifest(views.manifest, folder / "train.json")
     model = small_teacher(views.manifest).model
     if silent:

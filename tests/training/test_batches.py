@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from batch_cases import PYRAMID, planned_view, three_views
+from batch_cases import PYRAMID, labeled_view, three_views
 
 from pipeline.store.reader.stored import StoredView
 from pipeline.student.teacher_batch import ExactTeacherBatch, stored_teacher_batch
@@ -45,7 +45,7 @@ def test_valid_cells_are_those_of_each_views_own_padding() -> None:
 
 
 def test_main_points_carry_the_box_and_label_of_their_object() -> None:
-    view = planned_view(2, (96, 64), [[4, 4, 30, 60], [20, 40, 60, 90]], [0, 3])
+    view = labeled_view(2, (96, 64), [[4, 4, 30, 60], [20, 40, 60, 90]], [0, 3])
     targets = batch_labels([view], (96, 64), PYRAMID)
     assert set(targets.labels.tolist()) == {0, 3}
     for box, label in zip(targets.boxes_xyxy.tolist(), targets.labels.tolist(), strict=True):

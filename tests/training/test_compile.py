@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from msgspec.structs import replace
-from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from teacher_cases import DETECTOR, QUANTIZED, small_view_set
 from torch import nn
 from training_cases import FULL, IMAGES, store_of, student, trained
 
@@ -30,9 +30,9 @@ def test_a_compiled_training_goes_the_same_way(tmp_path: Path, monkeypatch: pyte
         compile_module(self, backend="aot_eager")
 
     monkeypatch.setattr(nn.Module, "compile", record)
-    store, plan = store_of(tmp_path, QUANTIZED), small_plan(tmp_path, IMAGES)
+    store, view_set = store_of(tmp_path, QUANTIZED), small_view_set(tmp_path, IMAGES)
     plain, other = (
-        trained(student(FULL, compile=choice), store, plan, log_every=1).curve for choice in (False, True)
+        trained(student(FULL, compile=choice), store, view_set, log_every=1).curve for choice in (False, True)
     )
     assert len(compiled) == 1
     for row, same in zip(plain, other, strict=True):

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 import torch
-from batch_cases import PYRAMID, planned_view, random_outputs, three_views
+from batch_cases import PYRAMID, labeled_view, random_outputs, three_views
 
 from pipeline.detector.head import RawOutputs
 from pipeline.training.batches import batch_labels
@@ -20,7 +20,7 @@ def losses_of(
 
 
 def test_a_batch_is_the_sum_of_its_images() -> None:
-    views = [planned_view(i, (64, 64), [[4, 4, 40 + i, 50]], [i]) for i in range(3)]
+    views = [labeled_view(i, (64, 64), [[4, 4, 40 + i, 50]], [i]) for i in range(3)]
     raw = random_outputs(3, (64, 64))
     together = losses_of(raw, views, (64, 64))
     alone = [
@@ -62,7 +62,7 @@ def test_box_losses_reach_only_main_region_points() -> None:
 
 def test_a_batch_without_boxes_has_finite_losses_and_gradients() -> None:
     raw = random_outputs(1, (64, 64))
-    losses, normalizers = losses_of(raw, [planned_view(1, (64, 64), [], [])], (64, 64))
+    losses, normalizers = losses_of(raw, [labeled_view(1, (64, 64), [], [])], (64, 64))
     terms = losses.reduce(normalizers)
     assert terms["loss_bbox"] == 0
     assert terms["loss_dfl"] == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
-from teacher_cases import QUANTIZED, small_plan
+from teacher_cases import QUANTIZED, small_view_set
 from training_cases import FULL, HERE, IMAGES, store_of, student, trained
 
 from pipeline.core.errors import DatasetError, PipelineError
@@ -26,8 +26,8 @@ MB = 10**6
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[[int], object]:
     """Train with a number of decoding processes."""
-    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
-    return lambda workers: trained(student(FULL), store, plan, replace(HERE, workers=workers))
+    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    return lambda workers: trained(student(FULL), store, view_set, replace(HERE, workers=workers))
 
 
 def befalls_a_decoder(what: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def befalls_a_decoder(what: Callable[[], object], monkeypatch: pytest.MonkeyPatc
 def test_an_error_is_the_same_with_and_without_decoding_processes(
     train: Callable[[int], object], tmp_path: Path
 ) -> None:
-    manifest = small_plan(tmp_path, IMAGES).manifest
+    manifest = small_view_set(tmp_path, IMAGES).manifest
     for record in manifest.images:
         manifest.image_path(record).write_bytes(b"no image")
     messages = []
@@ -62,7 +62,7 @@ def test_an_error_is_the_same_with_and_without_decoding_processes(
 def test_an_image_that_is_another_since_its_teacher_saw_it_stops_the_training(
     train: Callable[[int], object], tmp_path: Path, workers: int
 ) -> None:
-    manifest = small_plan(tmp_path, IMAGES).manifest
+    manifest = small_view_set(tmp_path, IMAGES).manifest
     train(workers)
     for record in manifest.images:
         path = manifest.image_path(record)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from teacher_cases import QUANTIZED, small_plan
+from teacher_cases import QUANTIZED, small_view_set
 from training_cases import FULL, IMAGES, same_weights, store_of, student, trained
 
 from pipeline.core import progress
@@ -19,8 +19,8 @@ EPOCHS, STEPS = 2, 8
 
 
 def run(folder: Path, **options: object) -> Trained:
-    plan, store = small_plan(folder, IMAGES), store_of(folder, QUANTIZED)
-    return trained(student(FULL, epochs=EPOCHS), store, plan, log_every=2, **options)
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
+    return trained(student(FULL, epochs=EPOCHS), store, view_set, log_every=2, **options)
 
 
 def validation() -> Validation:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from teacher_cases import QUANTIZED, small_plan
+from teacher_cases import QUANTIZED, small_view_set
 from torchvision.transforms.v2 import functional
 from training_cases import FULL, HERE, IMAGES, PLAIN, TRAIN, same_weights, store_of, student, trained
 
@@ -52,28 +52,28 @@ def test_a_picture_of_one_row_can_be_blurred() -> None:
 def test_what_is_drawn_depends_on_seed_epoch_and_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, store, keys = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED), []
+    view_set, store, keys = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED), []
 
     def recorded(pixels: torch.Tensor, _config: PhotometricConfig, key: str) -> torch.Tensor:
         keys.append(key)
         return pixels
 
     monkeypatch.setattr("pipeline.training.dataset.augment", recorded)
-    trained(student(FULL, epochs=2, seed=5, photometric=ALL), store, plan)
-    images = [record.image_id for record in plan.manifest.images]
+    trained(student(FULL, epochs=2, seed=5, photometric=ALL), store, view_set)
+    images = [record.image_id for record in view_set.manifest.images]
     assert sorted(keys) == sorted(f"5/{epoch}/{image}/colors" for epoch in (0, 1) for image in images)
 
 
 def test_twins_see_the_same_pixels_in_every_epoch_and_process_and_others_in_another(tmp_path: Path) -> None:
-    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
 
     def epochs(loss: object, workers: int, photometric: PhotometricConfig | None = ALL) -> list[torch.Tensor]:
         config = student(loss, epochs=2, photometric=photometric)  # type: ignore[arg-type]
-        source = stored_targets(config, store, plan.manifest)
+        source = stored_targets(config, store, view_set.manifest)
         pyramid = source.conventions.pyramid(config.detector.strides)
         machine = replace(HERE, workers=workers)
         loader = Loader(
-            manifest=plan.manifest, source=source, pyramid=pyramid, config=config.train, machine=machine
+            manifest=view_set.manifest, source=source, pyramid=pyramid, config=config.train, machine=machine
         )
         return [batch.pixels for epoch in (0, 1) for step in loader.epoch(epoch) for batch in step]
 
@@ -90,9 +90,9 @@ def test_twins_see_the_same_pixels_in_every_epoch_and_process_and_others_in_anot
 
 
 def test_a_student_is_another_with_it(tmp_path: Path) -> None:
-    plan, store = small_plan(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     with_it, without = (
-        trained(student(FULL, photometric=photometric), store, plan).model for photometric in (ALL, None)
+        trained(student(FULL, photometric=photometric), store, view_set).model for photometric in (ALL, None)
     )
     assert TRAIN.photometric is None
     assert not same_weights(with_it, without)

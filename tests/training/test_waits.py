@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from pretended_device import DEVICE, PretendedDevice, pinned
-from teacher_cases import DETECTOR, QUANTIZED, small_plan
+from teacher_cases import DETECTOR, QUANTIZED, small_view_set
 from torch import Tensor
 from training_cases import FULL, HERE, IMAGES, PLAIN, store_of, student
 
@@ -45,7 +45,7 @@ def load(folder: Path, loss: DistillationConfig, micro_batch: int | None) -> Ste
     """A step's batches as the loader leaves them for a GPU."""
     store = store_of(folder, QUANTIZED)
     loader = Loader(
-        manifest=small_plan(folder, IMAGES).manifest,
+        manifest=small_view_set(folder, IMAGES).manifest,
         source=StoreSource(store=store, read_logits=loss.reads_teacher),
         pyramid=store.conventions.pyramid(DETECTOR.strides),
         config=student(loss, batch_size=4).train,

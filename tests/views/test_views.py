@@ -117,7 +117,9 @@ def test_a_view_is_drawn_from_seed_epoch_and_image_alone() -> None:
     again = replace(PUBLISHED)
     other = replace(PUBLISHED, seed=1)
     longer = replace(PUBLISHED, epochs=36)
-    views = [[plan.geometry((600, 800), 7, e) for e in range(24)] for plan in (PUBLISHED, again, longer)]
+    views = [
+        [view_set.geometry((600, 800), 7, e) for e in range(24)] for view_set in (PUBLISHED, again, longer)
+    ]
     assert views[0] == views[1] == views[2]
     assert views[0] != [other.geometry((600, 800), 7, e) for e in range(24)]
     assert views[0] != [PUBLISHED.geometry((600, 800), 8, e) for e in range(24)]
