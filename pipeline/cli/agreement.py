@@ -46,7 +46,7 @@ class Agreement:
 def coco_results(manifest: Manifest, detections: Mapping[int, Detections]) -> list[Result]:
     """Detections by ``image_id`` in COCO's result format."""
     category_ids = [category.category_id for category in manifest.categories]
-    return [row for image, found in detections.items() for row in to_results(image, found, category_ids)]
+    return [row for image, boxes in detections.items() for row in to_results(image, boxes, category_ids)]
 
 
 def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) -> Agreement:
@@ -54,19 +54,19 @@ def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) 
     figures: dict[str, list[Tensor]] = defaultdict(list)
     confusion = torch.zeros(len(manifest.categories), len(manifest.categories))
     for record in manifest.images:
-        truth, found = training_boxes(record, manifest.labels), detections[record.image_id]
+        truth, detected = training_boxes(record, manifest.labels), detections[record.image_id]
         labels = torch.from_numpy(truth.labels)
-        iou = box_iou(torch.from_numpy(truth.boxes_xyxy)[:, None], found.boxes_xyxy[None])
+        iou = box_iou(torch.from_numpy(truth.boxes_xyxy)[:, None], detected.boxes_xyxy[None])
         figures["blind"].append(_best(iou, 1))
-        if len(found.labels):
-            best = ((iou >= FOUND_IOU) * found.scores).max(dim=1)
+        if len(detected.labels):
+            best = ((iou >= FOUND_IOU) * detected.scores).max(dim=1)
             seen = best.values > 0
-            pairs = labels[seen], found.labels[best.indices[seen]]
+            pairs = labels[seen], detected.labels[best.indices[seen]]
             confusion.index_put_(pairs, torch.ones(()), accumulate=True)
-        iou = iou * (labels[:, None] == found.labels[None])
+        iou = iou * (labels[:, None] == detected.labels[None])
         figures["objects"].append(_best(iou, 1))
-        figures["merits"].append(_best(iou * found.scores, 1))
-        figures["errors"].append((found.scores - _best(iou, 0)).abs())
+        figures["merits"].append(_best(iou * detected.scores, 1))
+        figures["errors"].append((detected.scores - _best(iou, 0)).abs())
     joined = {name: torch.cat(parts) for name, parts in figures.items()}
     return Agreement(
         ap=(evaluate(manifest, coco_results(manifest, detections), AREA_EDGES).summary["AP"] or 0.0) / 100,

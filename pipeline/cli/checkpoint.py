@@ -131,8 +131,8 @@ def read_checkpoint(path: Path) -> tuple[State, Mapping[str, Any]]:
         raise TeacherError(f"{path}: expected a checkpoint, but there is none") from error
     except Exception as error:  # whatever the bytes of some other file lead the unpickler to
         # The reason comes after torch's advice to read the file without a look at what it runs.
-        said = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
-        reason = short_repr(" ".join(said.split()))
+        words = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
+        reason = short_repr(" ".join(words.split()))
         raise TeacherError(
             f"{path}: expected a checkpoint of tensors and plain values, but it cannot be read: {reason}"
         ) from error

@@ -68,7 +68,7 @@ class Verdict:
 
 
 class Seen(NamedTuple):
-    """What a model said to one image."""
+    """A model's outputs for one image."""
 
     image_id: int
     geometry: ViewGeometry
@@ -188,11 +188,11 @@ class Check:
         model, suppression = self._with(description), description.suppression
         few = replace(suppression, pre_nms_top=min(suppression.pre_nms_top, CANDIDATES))
         spec = dataclasses.replace(model.spec, suppression=few)
-        found = {
+        detections = {
             image_id: decode_views(model.read(tensors, geometry.padded_hw), spec, [geometry])[0]
             for image_id, geometry, tensors in seen
         }
-        return measure_agreement(self.manifest, found)
+        return measure_agreement(self.manifest, detections)
 
 
 def weakness(agreement: Agreement) -> str | None:

@@ -94,7 +94,7 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """An empty folder, which is kept if that is asked for."""
+    """An empty folder, which is kept if it has a name."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="ldp-rehearse-") as name:
             yield Path(name)

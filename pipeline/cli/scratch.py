@@ -64,23 +64,23 @@ def list_leftovers(scratch: Path, temporary: Path | None = None) -> list[Leftove
         scratch: Where stages keep unfinished work.
         temporary: The system's folder for temporary files, if not its own default.
     """
-    found = []
+    leftovers = []
     for path in _folders(scratch, "*"):
         if STORE_NAME.fullmatch(path.name):
-            found.append(_measure(path, _describe_store(path)))
+            leftovers.append(_measure(path, _describe_store(path)))
         elif path.name == "seeds":
             runs = len(list(path.glob("*.json")))
-            found.append(
+            leftovers.append(
                 _measure(path, f"{runs} finished runs of ldp seeds", "else they would be trained again")
             )
     for path in _folders(scratch / "training", "*"):
-        found.append(_measure(path, f"unfinished training of {path.name.rpartition('-')[0]}"))
+        leftovers.append(_measure(path, f"unfinished training of {path.name.rpartition('-')[0]}"))
     for path in _folders(temporary or Path(tempfile.gettempdir()), TEMPORARY):
         leftover = _measure(path, "a rehearsal or measurement", "it may be running")
         if time.time() - leftover.written > IDLE_SECONDS:
             leftover = replace(leftover, what=f"{leftover.what} that was killed", kept=None)
-        found.append(leftover)
-    return sorted(found, key=lambda leftover: -leftover.bytes)
+        leftovers.append(leftover)
+    return sorted(leftovers, key=lambda leftover: -leftover.bytes)
 
 
 def _folders(folder: Path, pattern: str) -> list[Path]:

@@ -153,13 +153,13 @@ def find_image(image_id: int, given: Path | None, manifest: Manifest | None) -> 
         return given
     names = [manifest.image(image_id).file_name] if manifest else []
     names += [stem + suffix for stem in (f"{image_id:012d}", str(image_id)) for suffix in IMAGE_SUFFIXES]
-    found = next((given / name for name in names if (given / name).is_file()), None)
-    if found is None:
+    file = next((given / name for name in names if (given / name).is_file()), None)
+    if file is None:
         raise DatasetError(
             f"{given}: expected an image {names[0]} (or {image_id:012d} or {image_id} with a usual suffix); "
             "give the file itself"
         )
-    return found
+    return file
 
 
 def draw_view(view: ShownView) -> bytes:

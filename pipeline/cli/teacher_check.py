@@ -21,7 +21,8 @@ from pipeline.onnx.description import OnnxDescription
 from pipeline.onnx.model import import_optional
 from pipeline.onnx.models import read_onnx
 
-COLUMNS = ("AP", "recall", "any", "IoU", "score+-")
+COLUMNS = {"AP": "ap", "recall": "recall", "any": "blind_recall", "IoU": "iou", "score+-": "score_error"}
+"""Figures of an ``Agreement`` by their headings."""
 SHOWN_SUSPECTS = 3
 SHOWN_TENSORS = 12
 MIN_TRUE_SCORE = 0.05
@@ -90,8 +91,8 @@ def render(verdict: Verdict, *, is_teacher: bool) -> Iterator[str]:
         yield f"nothing looks wrong: none of {verdict.tried} other descriptions finds the objects better"
 
 
-def _line(name: str, found: Agreement) -> str:
-    figures = (found.ap, found.recall, found.blind_recall, found.iou, found.score_error)
+def _line(name: str, agreement: Agreement) -> str:
+    figures = (getattr(agreement, figure) for figure in COLUMNS.values())
     return f"{name:60}" + "".join(f"{value:8.3f}" for value in figures)
 
 

@@ -141,8 +141,8 @@ def _stored(path: Path, params: Path) -> dict[str, Row]:
 
     def at_points(targets: Iterable[SoftTargets]) -> Row:
         pairs = zip(views, targets, strict=True)
-        found = {view.key.image_id: detect_at_points(view, soft, setup.spec) for view, soft in pairs}
-        return _summary(manifest, coco_results(manifest, found))
+        detections = {view.key.image_id: detect_at_points(view, soft, setup.spec) for view, soft in pairs}
+        return _summary(manifest, coco_results(manifest, detections))
 
     return {
         "from the store's main-region points": at_points(view.soft_targets() for view in stored),
@@ -154,9 +154,9 @@ def _stored(path: Path, params: Path) -> dict[str, Row]:
 def detect_at_points(view: LabeledView, soft: SoftTargets, spec: ModelSpec) -> Detections:
     """Detections among the main-region points of a view that is not flipped, px of the original image.
 
-    The main region is where the annotations put the objects: nothing is said elsewhere, and so nothing can
-    be found there that is not. The AP of such detections is not that of the detector; it is for comparison
-    with other logits at the same points.
+    The main region is where the annotations put the objects; a store has no class logits elsewhere, where a
+    detector would be wrong. So their AP is not the detector's: it is for comparison with other logits at the
+    same points.
     """
     assert not view.geometry.flip, "boxes are not mirrored back"
     main = view.points.main_region

@@ -26,7 +26,7 @@ def peer_step(
 ) -> Callable[[], None]:
     """A function that takes one step: forward, its own matching and losses, backward, update.
 
-    It is built as torchvision builds it, with random weights; what a recipe says of frozen stages, BatchNorm,
+    It is built as torchvision builds it, with random weights; a recipe's choice of frozen stages, BatchNorm,
     optimizer and precision holds for it, too.
 
     Args:

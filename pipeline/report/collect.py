@@ -53,7 +53,7 @@ class Report:
     images: Sequence[ShownImage]
     """Validation images with the detections of the teacher and of some students."""
     views: Sequence[ShownView]
-    """Sampled stored views with what the pair says there."""
+    """Sampled stored views with what the pair predicts there."""
 
     @property
     def runs(self) -> list[Run]:

@@ -196,7 +196,7 @@ def count_regions(view: ShownView, level: int) -> tuple[int, int]:
 
 
 def draw_teacher(axes: Axes, example: EdgeExample) -> None:
-    """The box that the teacher's distributions decode to, and the point where it says so."""
+    """The box that the teacher's distributions decode to, and their point."""
     draw_box(axes, example.teacher_xyxy.tolist(), TEACHER, 1.6, "--")
     x, y = example.point_xy.tolist()
     axes.plot(x, y, marker="+", color=TEACHER, markersize=9, markeredgewidth=1.8, path_effects=HALO, zorder=4)

@@ -1,4 +1,4 @@
-"""Edge distributions of single objects: what the teacher says of their edges, and how near students come."""
+"""Edge distributions of single objects: the teacher's, and how near students come."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ def count(value: float) -> str:
 
 
 def mean(value: float) -> str:
-    """A mean of counts: one decimal as long as that says something."""
+    """A mean of counts: one decimal below 100."""
     return f"{value:.1f}" if value < 100 else count(value)
 
 

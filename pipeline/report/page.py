@@ -1,4 +1,4 @@
-"""The page itself: the template says what is where; what it draws is given to it from here."""
+"""The page itself: the template places everything; what it draws is given to it from here."""
 
 import math
 from collections.abc import Mapping, Sequence

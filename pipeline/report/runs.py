@@ -145,7 +145,7 @@ def _text_of(path: Path) -> Iterator[str]:
 
 
 def _finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """A number that is not finite says as little as a missing one."""
+    """A number that is not finite is as good as a missing one."""
     return {
         name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()
     }

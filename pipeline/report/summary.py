@@ -41,7 +41,7 @@ def claim(report: Report) -> str:
 def _claim(report: Report) -> str:
     distilled = report.pair.distilled
     if distilled is None:
-        return "No student of this run was distilled: the store is there, and nobody has read it yet."
+        return "No student of this run was distilled: the store is there, and no student has read it."
     baseline, gain = report.baseline(distilled), report.gain(distilled)
     reached = (
         "Trained from cached teacher outputs, the student "
