@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.core.config import Count, NonNegative, Positive, Section, Whole
+from pipeline.core.config import Count, NonNegative, Positive, Section, Share, Whole
 from pipeline.core.errors import ConfigError
 from pipeline.detector.config import DetectorConfig, NetworkPrecision
-from pipeline.training.photometric import PhotometricConfig
 from pipeline.views.geometry import Views
 
 TRAINING_CODE = "pipeline/training"
@@ -16,6 +15,21 @@ TRAINING_CODE = "pipeline/training"
 
 RANDOM_WEIGHTS = "pipeline/detector/gfl.py"
 """As ``source``, it is what builds a detector with random weights: a teacher to rehearse with."""
+
+
+class PhotometricConfig(Section, frozen=True, kw_only=True):
+    """How far a view's colors are changed at most, in this order; 0 leaves them as they are."""
+
+    brightness: Share = 0.0
+    """A factor is drawn from ``1 - brightness`` to ``1 + brightness``."""
+    contrast: Share = 0.0
+    """Likewise."""
+    saturation: Share = 0.0
+    """Likewise."""
+    hue: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Share of the color circle, in either direction."""
+    blur: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    """Standard deviation of a Gaussian, px; drawn from 0 to this."""
 
 
 class TrainConfig(Section, frozen=True, kw_only=True):

@@ -2,34 +2,15 @@
 
 import math
 from random import Random
-from typing import Annotated
 
-from msgspec import Meta
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from pipeline.core.config import Section
+from pipeline.training.config import PhotometricConfig
 from pipeline.views.images import one_thread
-
-Amount = Annotated[float, Meta(ge=0, le=1)]
 
 REACH = 3
 """A Gaussian is cut off after this many standard deviations."""
-
-
-class PhotometricConfig(Section, frozen=True, kw_only=True):
-    """How far a view's colors are changed at most, in this order; 0 leaves them as they are."""
-
-    brightness: Amount = 0.0
-    """A factor is drawn from ``1 - brightness`` to ``1 + brightness``."""
-    contrast: Amount = 0.0
-    """Likewise."""
-    saturation: Amount = 0.0
-    """Likewise."""
-    hue: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
-    """Share of the color circle, in either direction."""
-    blur: Annotated[float, Meta(ge=0, le=10)] = 0.0
-    """Standard deviation of a Gaussian, px; drawn from 0 to this."""
 
 
 def augment(pixels: Tensor, config: PhotometricConfig, key: str) -> Tensor:

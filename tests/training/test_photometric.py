@@ -10,8 +10,9 @@ from torchvision.transforms.v2 import functional
 from training_cases import FULL, HERE, IMAGES, PLAIN, TRAIN, same_weights, store_of, student, trained
 
 from pipeline.student.train import stored_targets
+from pipeline.training.config import PhotometricConfig
 from pipeline.training.dataset import Loader
-from pipeline.training.photometric import PhotometricConfig, augment
+from pipeline.training.photometric import augment
 
 ALL = PhotometricConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=1.5)
 
