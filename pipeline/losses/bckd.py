@@ -60,7 +60,7 @@ class _ClassTerm(torch.autograd.Function):
         for image, logits in enumerate(cls_logits):
             x = logits.float()
             codes = classes[image]
-            t = codes.float().sigmoid() if scores is None else scores[codes.int()]
+            t = codes.float().sigmoid() if scores is None else scores.take(codes.long())
             p = x.sigmoid()
             gap = p - t
             cross_entropy = functional.softplus(x).addcmul_(t, x, value=-1)
