@@ -19,6 +19,7 @@ from pipeline.core.errors import TeacherError
 from pipeline.evaluation.detect import decode_views, view_at
 from pipeline.onnx.description import ClassConfig, OnnxDescription
 from pipeline.onnx.model import OnnxModel
+from pipeline.onnx.module import TorchModel
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.views.classes import class_columns
@@ -175,7 +176,8 @@ class Check:
         )
 
     def _with(self, description: OnnxDescription) -> OnnxModel:
-        return OnnxModel(description, self.weights, self._columns(description))
+        kind = TorchModel if description.module else OnnxModel
+        return kind(description, self.weights, self._columns(description))
 
     def _see(self, preprocessing: Preprocessing) -> Iterator[Seen]:
         for record in self.manifest.images:

@@ -90,7 +90,7 @@ def check_machine(recipe: Recipe) -> None:
             "`ldp teacher import` makes it from a published checkpoint"
         )
     if recipe.onnx and not Path(recipe.onnx.file).is_file():
-        raise ConfigError(f"{source}: file: expected an ONNX file at {recipe.onnx.file}, but there is none")
+        raise ConfigError(f"{source}: file: expected {recipe.onnx.file}, but there is none")
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -64,6 +64,8 @@ def check_command(arguments: argparse.Namespace) -> None:
     if verdict.suspects:
         best = verdict.suspects[0]
         raise TeacherError(f"{arguments.description}: {best.fault}; try {best.remedy}")
+    if weak and files.description.module:
+        raise TeacherError(f"{arguments.description}: {weak}")
     if weak:
         with suppress(TeacherError):  # without the package onnx, nothing is listed
             names = list(candidate_tensors(files.weights, files.description, scale[::-1]))

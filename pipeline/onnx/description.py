@@ -24,7 +24,8 @@ VARIABLE = re.compile(r"\$\{(\w+)\}")
 class InputConfig(Section, frozen=True, kw_only=True):
     """What the file takes."""
 
-    name: str
+    name: str = ""
+    """Of a graph's input; a module has none."""
     size: tuple[int, int] | None
     """``(height, width)`` px of a fixed input, no higher than wide; null if the file takes any."""
 
@@ -102,13 +103,13 @@ class ClassConfig(Section, frozen=True, kw_only=True):
 
 
 class OnnxDescription(Section, frozen=True, kw_only=True):
-    """A teacher that is an ONNX file."""
+    """A teacher that is an ONNX file, or a PyTorch module."""
 
     name: str
     """For people."""
     file: str
-    """Path of the ONNX file: absolute, or relative to the description; ``${NAME}`` stands for an environment
-    variable."""
+    """Path of the ONNX file, or of a module's weights: absolute, or relative to the description; ``${NAME}``
+    stands for an environment variable."""
     sha256: str | None
     """Digest of the file, if it is to be that one and no other."""
     input: InputConfig
@@ -118,6 +119,10 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
     edges: EdgesConfig
     suppression: Suppression
     classes: tuple[ClassConfig, ...]
+    module: str | msgspec.UnsetType = msgspec.UNSET
+    """``package.file:factory``, whose call without arguments makes a PyTorch module."""
+    source_sha256: str | msgspec.UnsetType = msgspec.UNSET
+    """Digest of that file, if it is to be that one and no other."""
 
     def __post_init__(self) -> None:
         if self.preprocessing.fit == "keep_ratio" and self.input.size is not None:

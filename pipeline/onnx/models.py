@@ -18,12 +18,16 @@ from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
 from pipeline.onnx.model import OnnxModel, read_graph, serialize_graph
+from pipeline.onnx.module import TorchModel
 from pipeline.views.classes import Category, class_columns, described_difference
 from pipeline.views.conventions import Conventions
 
 EMBEDDING = "an ONNX file whose weights lie beside it"
 EXTERNAL = b"location"
 """Stands in every ONNX file whose weights lie beside it: the key of their file's name."""
+
+WEIGHTS = (".safetensors", ".pt", ".pth")
+"""Files of a PyTorch module's weights, which are no graph."""
 
 ONNX = "onnx"
 """Key of a description under which that of an ONNX file stands."""
@@ -93,12 +97,20 @@ def onnx_model(description: OnnxDescription, file: Path, categories: Sequence[Ca
         TeacherError: There is no file, it is another than described, or it does not know the categories.
     """
     if not file.is_file():
-        raise TeacherError(f"{file}: expected an ONNX file, but there is none")
+        raise TeacherError(f"{file}: expected the teacher's file, but there is none")
     digest = sha256_of_onnx(file) if description.sha256 else None
     if digest != description.sha256:
         raise TeacherError(f"{file}: expected the file of sha256 {description.sha256}, but got {digest}")
     columns = class_columns(description.known_classes, categories, f"{description.name}: classes")
-    return OnnxModel(description, file, columns)
+    if not description.module:
+        return OnnxModel(description, file, columns)
+    model = TorchModel(description, file, columns)
+    if description.source_sha256 and description.source_sha256 != model.source_sha256:
+        raise TeacherError(
+            f"{description.module}: expected the source that prepare_teacher has seen, but it has changed; "
+            "run prepare_teacher again (`dvc repro --force --single-item prepare_teacher`)"
+        )
+    return model
 
 
 def read_onnx(path: Path, categories: Sequence[Category]) -> OnnxModel:
@@ -114,7 +126,7 @@ def read_onnx(path: Path, categories: Sequence[Category]) -> OnnxModel:
 
 def external_data(file: Path) -> list[Path]:
     """Files beside an ONNX file that hold its weights, ascending; errors as of :func:`read_graph`."""
-    if EXTERNAL not in file.read_bytes():
+    if file.suffix in WEIGHTS or EXTERNAL not in file.read_bytes():
         return []
     graph = read_graph(file, EMBEDDING, with_data=False).graph
     attributes = (attribute for node in graph.node for attribute in node.attribute)
@@ -147,12 +159,14 @@ def import_onnx(path: Path, categories: Sequence[Category], weights: Path) -> No
     model = read_onnx(path, categories)
     model.to_inference(torch.device("cpu"))
     model(model.black_images(1))
-    copy = weights.with_suffix(".onnx")
+    copy = weights.with_suffix(model.weights.suffix)
     with atomic_path(copy) as partial:
         if external_data(model.weights):
             partial.write_bytes(serialize_graph(read_graph(model.weights, EMBEDDING), model.weights))
         else:
             shutil.copyfile(model.weights, partial)
     described = replace(model.description, file=copy.name, sha256=sha256_of_file(copy))
+    if isinstance(model, TorchModel):
+        described = replace(described, source_sha256=model.source_sha256)
     document = {ONNX: described.to_json(), **described.conventions.to_json()}
     write_json(weights.with_suffix(".json"), document, sort_keys=True)

@@ -10,6 +10,7 @@ from pipeline.core.errors import ConfigError, TeacherError
 from pipeline.core.files import sha256_of_file
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.models import GflHandle, ModelHandle, open_model
+from pipeline.onnx.module import TorchModel
 from pipeline.regions.view_set import ViewSet
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
@@ -69,7 +70,7 @@ def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> Store
         ConfigError: The views have not the size that the teacher takes, or its precision is its file's.
     """
     files = open_model(weights, manifest.categories)
-    if config.forward_precision != "float32" and not isinstance(files, GflHandle):
+    if config.forward_precision != "float32" and not isinstance(files, GflHandle | TorchModel):
         raise ConfigError(
             "cache_teacher.forward_precision: expected float32, for an ONNX file itself decides in "
             f"what it computes, but got {config.forward_precision}"

@@ -72,7 +72,7 @@ def test_a_student_of_an_onnx_teacher_has_its_bins_and_the_views_its_input(
     (tmp_path / ONNX).write_text((ROOT / ONNX).read_text())
     params = yaml.safe_load((ROOT / "recipes/coco_sample_nanodet/params.yaml").read_text())
     params |= {"root": ".", "file": "params.yaml", "prepare_data": smoke_params()["prepare_data"]}
-    with pytest.raises(ConfigError, match=r"expected an ONNX file at .*datasets/models/nanodet-plus"):
+    with pytest.raises(ConfigError, match=r"file: expected .*datasets/models/nanodet-plus"):
         check(params)
     (tmp_path / "datasets/models").mkdir(parents=True)
     (tmp_path / "datasets/models/nanodet-plus-m_416.onnx").touch()

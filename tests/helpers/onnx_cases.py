@@ -14,10 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
+from pipeline.codec.precision import Precision
 from pipeline.detector.gfl import GFL
+from pipeline.regions.config import RegionsConfig
+from pipeline.store.reader.reader import TargetStore
+from pipeline.teacher.config import CacheConfig
+from pipeline.teacher.inputs import StoreInputs
+from pipeline.teacher.run import layout_store, write_store
 from pipeline.views.box_ops import encode_distances
 from pipeline.views.classes import Category
 from pipeline.views.conventions import GFL_PREPROCESSING
+from pipeline.views.geometry import ViewsConfig
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 from pipeline.views.manifest import Manifest
 from pipeline.views.pyramid import Pyramid
@@ -303,3 +310,39 @@ def clairvoyant_description(file: str) -> dict[str, Any]:
         "suppression": dict(SUPPRESSION),
         "classes": [{"category_id": 1, "name": "one"}, {"category_id": 2, "name": "two"}],
     }
+
+
+def config(precision: Precision, side: int = SIDE) -> CacheConfig:
+    """How the store of a small teacher is made."""
+    return CacheConfig(
+        views=ViewsConfig(scales=((side, side),), flips=(False,)),
+        regions=RegionsConfig(),
+        precision=precision,
+        views_per_partition=4,
+        batch_size=2,
+        forward_precision="float32",
+    )
+
+
+def write(setup: StoreInputs, folder: Path) -> TargetStore:
+    """Write the store of a teacher."""
+    planned = layout_store(
+        setup.view_set,
+        setup.config,
+        num_classes=setup.spec.num_classes,
+        bins=setup.spec.bins,
+        fingerprint=setup.fingerprint,
+        provenance={},
+        processes=1,
+        progress=lambda items, _total, _label: items,
+    )
+    output = folder / "targets.zarr"
+    write_store(
+        planned,
+        setup.view_set,
+        setup.load_teacher(torch.device("cpu")),
+        scratch_root=folder,
+        output=output,
+        progress=lambda items, _total, _label: items,
+    )
+    return TargetStore.open(output)

@@ -165,7 +165,7 @@ def test_files_that_are_missing_broken_or_others_are_named(tmp_path: Path) -> No
     broken = read_onnx(write_description({**document, "file": "text.onnx"}, tmp_path / "b.yaml"), TWO).load()
     with pytest.raises(TeacherError, match="expected an ONNX file that can be run"):
         broken.to_inference(CPU)
-    with pytest.raises(TeacherError, match=r"none\.onnx: expected an ONNX file, but there is none"):
+    with pytest.raises(TeacherError, match=r"none\.onnx: expected the teacher's file, but there is none"):
         read_onnx(write_description({**document, "file": "none.onnx"}, tmp_path / "n.yaml"), TWO)
 
 

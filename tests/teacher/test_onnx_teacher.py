@@ -13,8 +13,10 @@ from onnx_cases import (
     STRIDES,
     clairvoyant_description,
     clairvoyant_manifest,
+    config,
     export_gfl,
     gfl_description,
+    write,
     write_clairvoyant,
     write_description,
 )
@@ -23,59 +25,19 @@ from training_cases import HERE
 
 from pipeline.cli.agreement import measure_agreement
 from pipeline.cli.teacher_evaluate import detect_at_points
-from pipeline.codec.precision import Precision
 from pipeline.core.errors import ConfigError
 from pipeline.detector.gfl import GFL, load_detector, save_detector
 from pipeline.losses.config import DistillationConfig
 from pipeline.onnx.models import import_onnx
-from pipeline.regions.config import RegionsConfig
-from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.train import stored_targets, train_student
-from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import ThreadCounts
-from pipeline.teacher.inputs import StoreInputs, load_inputs
-from pipeline.teacher.run import layout_store, write_store
+from pipeline.teacher.inputs import load_inputs
 from pipeline.training.config import TrainConfig
-from pipeline.views.geometry import ViewsConfig
 from pipeline.views.manifest import Manifest
 
 CPU = torch.device("cpu")
 STUDENT = replace(DETECTOR, reg_max=BINS - 1, num_classes=2)
-
-
-def config(precision: Precision, side: int = SIDE) -> CacheConfig:
-    return CacheConfig(
-        views=ViewsConfig(scales=((side, side),), flips=(False,)),
-        regions=RegionsConfig(),
-        precision=precision,
-        views_per_partition=4,
-        batch_size=2,
-        forward_precision="float32",
-    )
-
-
-def write(setup: StoreInputs, folder: Path) -> TargetStore:
-    layout = layout_store(
-        setup.view_set,
-        setup.config,
-        num_classes=setup.spec.num_classes,
-        bins=setup.spec.bins,
-        fingerprint=setup.fingerprint,
-        provenance={},
-        processes=1,
-        progress=lambda items, _total, _label: items,
-    )
-    output = folder / "targets.zarr"
-    write_store(
-        layout,
-        setup.view_set,
-        setup.load_teacher(CPU),
-        scratch_root=folder,
-        output=output,
-        progress=lambda items, _total, _label: items,
-    )
-    return TargetStore.open(output)
 
 
 def test_a_store_of_an_exported_teacher_holds_what_that_of_the_teacher_holds(tmp_path: Path) -> None:

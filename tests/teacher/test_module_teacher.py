@@ -1,0 +1,234 @@
+"""A teacher that is anybody's PyTorch module: found by its name, read at its outputs or within it."""
+
+import importlib
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+from onnx_cases import (
+    BINS,
+    LEVEL_OF_RED,
+    SIDE,
+    STRIDES,
+    clairvoyant_description,
+    clairvoyant_manifest,
+    clairvoyant_rows,
+    config,
+    write,
+    write_description,
+)
+from safetensors.torch import save_file
+from teacher_cases import LOSSLESS
+from torch import nn
+
+from pipeline.cli.diagnosis import Check
+from pipeline.core.errors import TeacherError
+from pipeline.onnx.description import read_onnx_description
+from pipeline.onnx.models import import_onnx, open_model, read_onnx
+from pipeline.onnx.module import find_factory
+from pipeline.teacher.inputs import load_inputs
+from pipeline.views.manifest import Manifest
+
+SOURCE = '''
+import torch
+from torch import nn
+
+class Head(nn.Module):
+    """As GFL's: convolutions that all levels share."""
+
+    def __init__(self):
+        super().__init__()
+        self.cls = nn.Conv2d(6, 2, 3, padding=1)
+        self.reg = nn.Conv2d(6, 4 * 8, 3, padding=1)
+
+    def forward(self, maps):
+        return {"boxes": [self.reg(x) for x in maps], "scores": [self.cls(x).sigmoid() for x in maps]}
+
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 8, stride=8)
+        self.down = nn.ModuleList([nn.Conv2d(6, 6, 2, stride=2) for _ in range(2)])
+        self.head = Head()
+
+    def forward(self, images):
+        maps = [self.stem(images / 255)]
+        for down in self.down:
+            maps.append(down(maps[-1]).relu())
+        return self.head(maps)
+
+class Clairvoyant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.zeros(12, 84, 34))
+
+    def forward(self, images):
+        return self.table[(images[:, 0].mean(dim=(1, 2)) / 8).round().long()]
+
+def broken():
+    raise ImportError("no module named mmcv")
+'''
+LEVELS = range(len(STRIDES))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """Images, and a file of modules in the folder from which stages are run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "theirs.py").write_text(SOURCE)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    importlib.invalidate_caches()
+    return clairvoyant_manifest(tmp_path / "images")
+
+
+def described(cls: list[str], boxes: list[str], activation: str = "sigmoid") -> dict[str, Any]:
+    """Their detector in the words of a description."""
+    document = clairvoyant_description("theirs.safetensors")
+    document |= {"module": "theirs:Detector", "name": "theirs", "input": {"size": [SIDE, SIDE]}}
+    for part, names in (("cls", cls), ("edges", boxes)):
+        document[part]["tensors"] = {"names": names, "channels": "first", "columns": None}
+    document["cls"]["activation"] = activation
+    return document
+
+
+AT_OUTPUTS = described(
+    [f"output.scores.{level}" for level in LEVELS], [f"output.boxes.{level}" for level in LEVELS]
+)
+WITHIN = described([f"head.cls@{i}" for i in LEVELS], [f"head.reg@{i}" for i in LEVELS], "none")
+
+
+def make(document: dict[str, Any] = AT_OUTPUTS, seed: int = 0) -> tuple[nn.Module, Path]:
+    """Their module with random weights, and its description."""
+    torch.manual_seed(seed)
+    module = find_factory("theirs:Detector")[0]()
+    save_file(module.state_dict(), "theirs.safetensors")
+    return module.eval(), write_description(document, Path("theirs.yaml"))
+
+
+def rows_of(maps: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([each.flatten(2).transpose(1, 2) for each in maps], dim=1)
+
+
+@pytest.mark.parametrize("document", [AT_OUTPUTS, WITHIN], ids=["outputs", "submodules"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_logits_are_what_the_module_itself_says(
+    document: dict[str, Any], suffix: str, manifest: Manifest
+) -> None:
+    module, _ = make()
+    torch.save({"state_dict": module.state_dict()}, "theirs.pth")
+    path = write_description({**document, "file": f"theirs{suffix}"}, Path("theirs.yaml"))
+    import_onnx(path, manifest.categories, Path("run/teacher.safetensors"))
+    model = open_model(Path("run/teacher.safetensors"), manifest.categories).load()
+    model.to_inference(CPU)
+    images = 255 * torch.rand(3, 3, SIDE, SIDE)
+    with torch.inference_mode():
+        raw, outputs = model(images), module(images)
+    logits = rows_of(outputs["scores"]).logit()
+    torch.testing.assert_close(raw.cls_logits, logits, rtol=1e-3, atol=1e-3)
+    edges = rows_of(outputs["boxes"]).unflatten(-1, (4, BINS))
+    torch.testing.assert_close(raw.edge_logits, edges)
+
+
+def test_a_store_in_float32_and_bfloat16_holds_what_the_module_says(manifest: Manifest) -> None:
+    module, path = make(WITHIN)
+    import_onnx(path, manifest.categories, Path("run/teacher.safetensors"))
+    stores = {}
+    for precision in ("float32", "bfloat16"):
+        section = replace(config(LOSSLESS), forward_precision=precision)
+        setup = load_inputs(section, manifest, Path("run/teacher.safetensors"))
+        stores[precision] = write(setup, Path(precision).absolute())
+    assert stores["float32"].fingerprint != stores["bfloat16"].fingerprint
+    for key in stores["float32"].keys:
+        pixels = torch.zeros(1, 3, SIDE, SIDE)
+        pixels[0, 0] = LEVEL_OF_RED * key.image_id
+        pixels[0, 2] = LEVEL_OF_RED * ((key.image_id + 5) % 12)
+        with torch.inference_mode():
+            said = rows_of(module(pixels)["boxes"])[0].unflatten(-1, (4, BINS)).numpy()
+        exact, half = (stores[precision].read(key) for precision in ("float32", "bfloat16"))
+        points = exact.view.points
+        starts = np.array([0, 64, 80])
+        expected = said[starts[points.level] + points.position]
+        np.testing.assert_allclose(exact.edge_logits(), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(half.edge_logits(), expected, rtol=0.05, atol=0.05)
+        assert np.abs(half.edge_logits() - expected).max() > 1e-4
+
+
+def test_the_fingerprint_knows_weights_and_source_and_a_changed_source_is_refused(manifest: Manifest) -> None:
+    _, path = make()
+    import_onnx(path, manifest.categories, Path("run/teacher.safetensors"))
+    first = load_inputs(config(LOSSLESS), manifest, Path("run/teacher.safetensors")).fingerprint["teacher"]
+    make(seed=1)
+    import_onnx(path, manifest.categories, Path("run/teacher.safetensors"))
+    second = load_inputs(config(LOSSLESS), manifest, Path("run/teacher.safetensors")).fingerprint["teacher"]
+    assert first["architecture"] == second["architecture"]
+    assert first["weights"] != second["weights"]
+    Path("theirs.py").write_text(SOURCE + "# another\n")
+    with pytest.raises(TeacherError, match="Detector: expected the source that prepare_teacher has"):
+        open_model(Path("run/teacher.safetensors"), manifest.categories)
+    assert read_onnx(path, manifest.categories).architecture != first["architecture"]
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return (Path.touch, (Path("ran"),))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"module": "nowhere:make"}, "package.file:factory that can be imported from .*nowhere:make"),
+        ({"module": "theirs:make"}, "but got 'theirs:make'"),
+        ({"module": "theirs:broken"}, "theirs:broken: no module named mmcv"),
+        ({"module": "theirs:Head"}, "expected the weights of theirs:Head"),
+        ({"file": "evil.pth"}, "evil.pth: expected weights without code"),
+        (
+            {
+                "cls": {
+                    **AT_OUTPUTS["cls"],
+                    "tensors": {**AT_OUTPUTS["cls"]["tensors"], "names": ["head.x"] * 3},
+                }
+            },
+            "a tensor 'head.x'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(change: dict[str, Any], message: str, manifest: Manifest) -> None:
+    make()
+    Path("evil.pth").write_bytes(pickle.dumps(Evil()))
+    path = write_description({**AT_OUTPUTS, **change}, Path("theirs.yaml"))
+    with pytest.raises(TeacherError, match=message) as error:
+        import_onnx(path, manifest.categories, Path("run/teacher.safetensors"))
+    assert "\n" not in str(error.value)
+    assert not Path("run").exists()
+    assert not Path("ran").exists()
+
+
+def test_check_passes_a_right_description_and_names_a_fault(manifest: Manifest) -> None:
+    table = torch.from_numpy(np.stack([clairvoyant_rows(record) for record in manifest.images]))
+    save_file({"table": table}, "theirs.safetensors")
+    document = clairvoyant_description("theirs.safetensors") | {"module": "theirs:Clairvoyant"}
+    for part in ("cls", "edges"):
+        document[part]["tensors"]["names"] = ["output"]
+    right = read_onnx_description(write_description(document, Path("theirs.yaml")))
+    shifted = replace(right, points=replace(right.points, cell_offset=0.0))
+    verdicts = [
+        Check(
+            description=description,
+            weights=Path("theirs.safetensors"),
+            manifest=manifest,
+            scale=(SIDE, SIDE),
+            device=CPU,
+        ).run()
+        for description in (right, shifted)
+    ]
+    assert verdicts[0].suspects == ()
+    assert verdicts[0].described.ap > 0.3
+    assert verdicts[1].suspects[0].remedy == "points.cell_offset: 0.5"
