@@ -62,6 +62,10 @@ class StoreStatistics:
     edge_error: NDArray[np.float64]
     """(2,) rounding error of an edge logit in the valuable region alone and in the main region, root mean
     square, in logits; 0 if lossless."""
+    true_score: float
+    """Mean over the main region's points of the teacher's probability of their objects' class."""
+    true_first: float
+    """Share of these points at which that class has the highest one."""
     box_points: NDArray[np.int64]
     """(G,) main-region points of every ground-truth box."""
     box_sides: NDArray[np.float64]
@@ -98,6 +102,7 @@ def measure_store(store: TargetStore) -> StoreStatistics:
     entropy_edges = np.linspace(0, math.log(schema.bins), ENTROPY_BINS + 1)
     entropy = np.zeros((len(schema.strides), 2, ENTROPY_BINS), np.int64)
     steps: list[list[NDArray[np.float64]]] = [[np.empty(0)], [np.empty(0)]]
+    scores, first = [np.empty(0)], [np.empty(0)]
     box_points, box_sides = [np.empty(0, np.int64)], [np.empty(0)]
     keys = spread_keys(store.keys, SAMPLED_VIEWS)
     for view in map(store.read, keys):
@@ -110,6 +115,9 @@ def measure_store(store: TargetStore) -> StoreStatistics:
                 entropy[level, region] += np.histogram(values, entropy_edges)[0]
             if view.edge_steps is not None:
                 steps[region].append(view.edge_steps[chosen].astype(np.float64))
+        logits, labels = view.cls_logits(), view.view.labels[points.main_gt[points.main_region]]
+        scores.append(1 / (1 + np.exp(-logits[np.arange(len(labels)), labels].astype(np.float64))))
+        first.append(logits.argmax(axis=1) == labels)
         box_points.append(np.bincount(points.main_gt[points.main_region], minlength=len(boxes)))
         sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).astype(np.float64)
         box_sides.append(np.sqrt(sides.prod(axis=1)))
@@ -125,9 +133,16 @@ def measure_store(store: TargetStore) -> StoreStatistics:
         entropy_edges=entropy_edges,
         entropy=entropy,
         edge_error=np.sqrt(np.array(squares) / 12 * (schema.bins - 1) / schema.bins),
+        true_score=_mean(scores),
+        true_first=_mean(first),
         box_points=np.concatenate(box_points),
         box_sides=np.concatenate(box_sides),
     )
+
+
+def _mean(parts: Sequence[NDArray[np.generic]]) -> float:
+    values = np.concatenate(parts)
+    return float(values.mean()) if values.size else 0.0
 
 
 def spread_keys(keys: Sequence[ViewKey], count: int) -> list[ViewKey]:

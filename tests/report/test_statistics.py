@@ -18,6 +18,7 @@ from pipeline.report.statistics import (
     spread_keys,
 )
 from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredView
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import ViewKey
 
@@ -42,6 +43,28 @@ def test_bytes_of_every_choice_by_hand(measured: StoreStatistics) -> None:
     kept = 100 * 68 + 10 * 80
     expected = [120 * 148 * 4, 120 * 148 * 2, kept * 4, kept * 2, 7]
     assert list(known.size_by_choice(17, 80).values()) == expected
+
+
+def test_a_teacher_whose_classes_are_permuted_shows_in_how_often_the_true_one_is_first(
+    store: TargetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits of 2 at the true class and of -2 at all others, and the same with the classes shifted."""
+    read = TargetStore.read
+
+    def measure(shift: int) -> tuple[float, float]:
+        def known(self: TargetStore, key: ViewKey) -> StoredView:
+            view = read(self, key)
+            labels = view.view.labels[view.view.points.main_gt[view.view.points.main_region]]
+            columns = np.arange(store.schema.num_classes)
+            right = columns == (labels[:, None] + shift) % len(columns)
+            return replace(view, cls_codes=np.where(right, 2, -2).astype(np.float32), cls_step=None)
+
+        monkeypatch.setattr(TargetStore, "read", known)
+        measured = measure_store(store)
+        return measured.true_score, measured.true_first
+
+    assert measure(0) == pytest.approx((1 / (1 + np.exp(-2)), 1))
+    assert measure(1) == pytest.approx((1 / (1 + np.exp(2)), 0))
 
 
 def test_positions_by_hand() -> None:
