@@ -157,14 +157,9 @@ def registered(client: Client, plugin: WorkerPlugin) -> Iterator[str]:
 def run_tasks(
     client: Client, function: Callable[[int], T], arguments: Sequence[int], *, label: str, per_worker: int
 ) -> Iterator[T]:
-    """Results of ``function`` as they come, in any order; each is small, and each task may run twice.
+    """Results of ``function`` for each of ``arguments``, in any order; it may run twice, and is small.
 
-    Args:
-        client: A cluster with workers.
-        function: What the workers run; it must not raise what no repetition remedies.
-        arguments: One task each.
-        label: Beginning of the tasks' keys.
-        per_worker: Tasks that are handed out at a time, so that all workers end together.
+    Each worker is handed ``per_worker`` tasks at a time, so that all end together.
 
     Raises:
         CacheError: A task's workers died again and again, none is left, or the scheduler went away.

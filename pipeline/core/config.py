@@ -129,10 +129,7 @@ def dump_yaml(content: Any) -> str:
 def structure(cls: type[T], value: object, where: str, *, strict: bool = True) -> T:
     """Build the config class ``cls`` from plain values, checking keys, types and bounds all the way down.
 
-    Unless ``strict``, a text may stand for the number that it says.
-
-    Raises:
-        ConfigError: Names the key below ``where``.
+    Unless ``strict``, a text may stand for its number. A ``ConfigError`` names the key below ``where``.
     """
     try:
         return msgspec.convert(value, cls, strict=strict, dec_hook=_decode)

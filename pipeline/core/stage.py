@@ -27,11 +27,7 @@ def run_stage(main: Callable[[], None]) -> None:
 
 
 def stage_arguments(description: str | None, name_help: str | None = None) -> argparse.Namespace:
-    """``params``, the recipe's parameter file, and ``name`` where a stage is given one.
-
-    Raises:
-        ConfigError: A section of the file is wrong, be it another stage's, or does not fit another.
-    """
+    """The checked recipe's ``params`` file, and ``name`` where a stage is given one."""
     parser = argparse.ArgumentParser(description=description)
     if name_help:
         parser.add_argument("name", help=name_help)

@@ -90,13 +90,7 @@ def random_teacher(config: DetectorConfig) -> "GFL":
 
 
 def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:
-    """Write ``path`` (safetensors), and what it is to ``path`` with suffix ``.json``.
-
-    Args:
-        model: Its architecture and conventions are written.
-        path: Of the weights.
-        description: What else is to be said of it.
-    """
+    """Write the weights to ``path``, and architecture, conventions and description to its ``.json``."""
     content = save({key: value.contiguous() for key, value in model.state_dict().items()})
     document = {"architecture": model.config.to_json(), **model.conventions.to_json(), **description}
     with atomic_path(path) as weights:

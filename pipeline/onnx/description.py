@@ -171,11 +171,7 @@ def _require_width(where: str, tensors: TensorsConfig, expected: int, what: str)
 
 
 def read_onnx_description(path: Path) -> OnnxDescription:
-    """Read a teacher's description; its ``file`` becomes a path that holds from here.
-
-    Raises:
-        ConfigError: Missing, not YAML, or a key is missing, unknown or out of range: names file and key.
-    """
+    """A teacher's description with a ``file`` that holds from here; a ``ConfigError`` names file and key."""
     content = read_yaml(path, "the description of a teacher")
     description = structure(OnnxDescription, content, f"{path}: teacher")
     return replace(description, file=str(path.parent / _expand(description.file, path)))

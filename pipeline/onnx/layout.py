@@ -20,13 +20,9 @@ SUM_TOLERANCE = 0.01
 def read_outputs(
     description: OnnxDescription, columns: Sequence[int], tensors: Mapping[str, Tensor], image_hw: Size
 ) -> RawOutputs:
-    """Raw outputs from a file's tensors: levels by ascending stride, edges l, t, r, b.
+    """Raw outputs from the tensors of ``image_hw`` px images: levels by ascending stride, edges l, t, r, b.
 
-    Args:
-        description: where logits stand.
-        columns: channel of each of the dataset's labels.
-        tensors: by name, for a batch of images.
-        image_hw: size of the images, px.
+    ``columns`` are the channels of the dataset's labels.
 
     Raises:
         TeacherError: A tensor has not the shape that was described, or is no sigmoid's.

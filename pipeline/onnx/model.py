@@ -174,11 +174,7 @@ def import_optional(name: str, purpose: str) -> Any:
 
 
 def read_graph(path: Path, purpose: str, *, with_data: bool = True) -> Any:
-    """A graph, with the weights that lie in files beside it.
-
-    Raises:
-        TeacherError: It cannot be read, or the package onnx, which ``purpose`` needs, is not installed.
-    """
+    """A graph with its weights; a ``TeacherError`` if it is none, or ``purpose`` lacks the package onnx."""
     onnx = import_optional("onnx", purpose)
     try:
         return onnx.load(str(path), load_external_data=with_data)

@@ -61,12 +61,9 @@ ModelHandle = GflHandle | OnnxModel
 
 
 def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
-    """The model whose description lies at ``path`` with the suffix ``.json``, for a dataset's categories.
+    """The model that is described at ``path`` with the suffix ``.json``, for categories by label.
 
-    Args:
-        path: The weights of a GFL detector, or the description. What an ONNX description calls ``file`` lies
-            beside it.
-        categories: That are asked for, in the order of their labels.
+    What an ONNX description calls ``file`` lies beside it.
 
     Raises:
         TeacherError: There is no model, or it does not know the categories.
@@ -114,12 +111,7 @@ def onnx_model(description: OnnxDescription, file: Path, categories: Sequence[Ca
 
 
 def read_onnx(path: Path, categories: Sequence[Category]) -> OnnxModel:
-    """The ONNX teacher of a YAML description, for a dataset's categories.
-
-    Raises:
-        ConfigError: The description is not one.
-        TeacherError: As :func:`onnx_model`.
-    """
+    """The ONNX teacher of a YAML description; a ``ConfigError`` if none, or errors of :func:`onnx_model`."""
     description = read_onnx_description(path)
     return onnx_model(description, Path(description.file), categories)
 
@@ -145,16 +137,8 @@ def import_onnx(path: Path, categories: Sequence[Category], weights: Path) -> No
     """Copy an ONNX teacher to the place of a run's teacher: from there on it depends on nothing else.
 
     It is run once on a black image, so that what is wrong with it shows here; weights in files beside the
-    graph become part of the copy.
-
-    Args:
-        path: Its YAML description.
-        categories: The dataset's.
-        weights: Where a GFL teacher's weights would lie; both files get its name, with other suffixes.
-
-    Raises:
-        ConfigError: The description is not one.
-        TeacherError: As :func:`onnx_model`, or it cannot be run.
+    graph become part of the copy. Both files get the name of ``weights``, with other suffixes. Errors as of
+    :func:`read_onnx`.
     """
     model = read_onnx(path, categories)
     model.to_inference(torch.device("cpu"))

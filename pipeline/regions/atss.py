@@ -32,15 +32,7 @@ class Assignment:
 
 
 def nearest_candidates(grid: Grid, boxes_xyxy: Tensor) -> Tensor:
-    """The ``TOP_K`` positions of every level that are nearest to each box's center.
-
-    Args:
-        grid: of the view.
-        boxes_xyxy: ``Tensor[G, 4]`` px.
-
-    Returns:
-        ``LongTensor[K, G]`` of flat positions; level after level, nearest first.
-    """
+    """Flat positions ``LongTensor[K, G]``: of every level the ``TOP_K`` nearest to the center of each box."""
     centers = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     candidates = []
     for level, (start, length) in enumerate(zip(grid.starts.tolist(), grid.lengths, strict=True)):
@@ -60,13 +52,7 @@ def _center_distances(grid: Grid, level: int, centers: Tensor) -> Tensor:
 
 
 def assign_atss(anchors_xyxy: Tensor, candidates: Tensor, boxes_xyxy: Tensor) -> Assignment:
-    """Assign positions to ground-truth boxes: only candidates can be positive.
-
-    Args:
-        anchors_xyxy: ``Tensor[N, 4]`` px, level after level.
-        candidates: ``LongTensor[K, G]`` of :func:`nearest_candidates`.
-        boxes_xyxy: ``Tensor[G, 4]`` px.
-    """
+    """Assign anchors ``Tensor[N, 4]`` to boxes ``Tensor[G, 4]``: only the nearest can be positive."""
     gt_index = torch.full((len(anchors_xyxy),), NEGATIVE, device=anchors_xyxy.device)
     if boxes_xyxy.shape[0] == 0:
         return Assignment(gt_index=gt_index, thresholds=anchors_xyxy.new_zeros(0))

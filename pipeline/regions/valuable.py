@@ -80,13 +80,7 @@ def valuable_weights(
 
 
 def find_regions(grid: Grid, boxes_xyxy: Tensor, regions: RegionsConfig) -> KeptPoints:
-    """Both regions of a view, from its geometry and its boxes alone: no teacher is needed.
-
-    Args:
-        grid: of the view after its own padding, which has only valid cells.
-        boxes_xyxy: ``Tensor[G, 4]`` in view coordinates, px.
-        regions: as in :func:`valuable_weights`.
-    """
+    """Both regions of a view, from its own grid and its boxes ``Tensor[G, 4]`` px, without a teacher."""
     anchors = torch.from_numpy(grid.anchors).to(boxes_xyxy.device)
     assignment = assign_atss(anchors, nearest_candidates(grid, boxes_xyxy), boxes_xyxy)
     pairs = candidate_pairs(grid, boxes_xyxy)

@@ -52,12 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_training(main: Callable[[World], None], module: str) -> None:
-    """Run a training stage: ``main`` in each of its processes.
-
-    Args:
-        main: the stage, given the processes that share its batches.
-        module: its name, for starting it again in every process.
-    """
+    """Run ``main`` in each process of a training stage; ``module`` is its name, to start it again."""
 
     def run() -> None:
         if "RANK" in os.environ:

@@ -33,15 +33,7 @@ def box_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
 
 
 def decode_boxes(points: Tensor, distances: Tensor) -> Tensor:
-    """Boxes around points; both in the same unit.
-
-    Args:
-        points: ``Tensor[..., 2]`` as ``(x, y)``.
-        distances: ``Tensor[..., 4]`` to the edges l, t, r, b.
-
-    Returns:
-        ``Tensor[..., 4]`` as ``(x1, y1, x2, y2)``.
-    """
+    """Boxes ``Tensor[..., 4]`` of points ``(x, y)`` and distances ``(l, t, r, b)``, all in the same unit."""
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
 
 

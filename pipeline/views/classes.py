@@ -39,15 +39,12 @@ def ids_difference(expected: Sequence[Category], got: Sequence[Category]) -> str
 def class_columns(
     known: Sequence[tuple[int | None, str]], categories: Sequence[Category], where: str
 ) -> list[int]:
-    """A detector's channel for each of a dataset's categories, among the classes that it knows.
+    """A detector's channel for each of a dataset's categories.
 
-    Args:
-        known: id, if it is known, and name of each of the detector's classes.
-        categories: of the dataset, in the order of their labels.
-        where: the classes are described, for the error.
+    ``known`` are id, if it is known, and name of each of the detector's classes.
 
     Raises:
-        TeacherError: names the first category that the detector does not know, or knows twice.
+        TeacherError: names ``where`` they are described, and the first category that is not there, or twice.
     """
     columns = []
     for category in categories:

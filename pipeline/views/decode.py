@@ -38,19 +38,14 @@ UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 
 
 def read_rgb(path: Path, expected_hw: Size, sha256: str = "") -> NDArray[np.uint8]:
-    """Decode an image: ``(H, W, 3)``, upright.
+    """Decode an image of the annotated size ``expected_hw``: ``(H, W, 3)``, upright.
 
     As OpenCV does, grayscale, palettes and CMYK are converted, transparency is left out, of 16 bits the
     upper 8 are taken, and a picture is turned as its EXIF orientation says.
 
-    Args:
-        path: Of the file.
-        expected_hw: Annotated size of the upright picture.
-        sha256: Of the file, as the manifest has it; not compared if empty.
-
     Raises:
-        DatasetError: missing, unreadable, moving, of another size than annotated, or not the file that the
-            manifest knows.
+        DatasetError: missing, unreadable, moving, of another size than annotated, or of another ``sha256``,
+            if there is one, than the manifest has.
     """
     with _opened(path) as (content, image):
         if sha256 and hashlib.sha256(content).hexdigest() != sha256:
@@ -65,11 +60,7 @@ def read_rgb(path: Path, expected_hw: Size, sha256: str = "") -> NDArray[np.uint
 
 
 def inspect_image(path: Path, expected_hw: Size) -> tuple[str, bool]:
-    """The sha256 of an image's file, and whether its EXIF orientation turns it; nothing is decoded.
-
-    Raises:
-        DatasetError: As :func:`read_rgb`, as far as the head of the file shows it.
-    """
+    """The sha256 of an image's file, and whether EXIF turns it; not decoded, else as :func:`read_rgb`."""
     with _opened(path) as (content, image):
         return hashlib.sha256(content).hexdigest(), _check(image, path, expected_hw) != 1
 

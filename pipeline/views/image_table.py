@@ -79,12 +79,7 @@ class ImageTable(Sequence[ImageRecord]):
     def build(
         cls, images: Sequence[tuple[int, str, int, int, str]], annotations: NDArray[np.void]
     ) -> "ImageTable":
-        """Put images and annotations, both in any order, into theirs.
-
-        Args:
-            images: Id, file name, height, width and sha256 of each.
-            annotations: ``(A,)`` with the fields :data:`COLUMNS`.
-        """
+        """Put images (id, file name, height, width, sha256) and annotations, in any order, into theirs."""
         image_id = np.array([row[0] for row in images], np.int64)
         order = image_id.argsort(kind="stable")
         annotations = annotations[np.lexsort((annotations["annotation_id"], annotations["image_id"]))]

@@ -154,16 +154,7 @@ def _mean_std(mean: tuple[float, ...], std: tuple[float, ...], device: torch.dev
 def batch_images(
     images: list[Tensor], padded_hw: list[tuple[int, int]], preprocessing: Preprocessing
 ) -> Tensor:
-    """Normalize images and pad them with zeros to the largest of their padded sizes.
-
-    Args:
-        images: ``ByteTensor[3, H, W]`` each, RGB.
-        padded_hw: each view's own padded size.
-        preprocessing: order of the channels, mean and standard deviation.
-
-    Returns:
-        ``Tensor[B, 3, H, W]``, channels last.
-    """
+    """Normalize RGB ``ByteTensor[3, H, W]`` each, in a batch of the largest of their padded sizes, px."""
     height = max(size[0] for size in padded_hw)
     width = max(size[1] for size in padded_hw)
     return normalize_images(*stack_images(images, (height, width)), preprocessing)

@@ -91,11 +91,7 @@ class Manifest:
         }
 
     def identity_in(self, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-        """:meth:`identity` in the words of a fingerprint: stores of formats 1 and 2 have fewer and others.
-
-        Raises:
-            DatasetError: The annotation file, which they name by its sha256, is not there.
-        """
+        """:meth:`identity` in the words of a fingerprint: formats 1 and 2 name the annotation file."""
         identity = self.identity()
         if "boxes" in fingerprint:
             return identity
