@@ -92,7 +92,9 @@ def write_params(folder: Path, params: Params) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
-def write_tiny_dataset(folder: Path, seed: int = 0) -> None:
+def write_tiny_dataset(folder: Path, seed: int = 0, train_images: int = 8) -> None:
     """A dozen rendered images in COCO layout where a user would have linked their own."""
-    config = ShapesConfig(seed=seed, train_images=8, val_images=4, long_edge=64, annotation_noise=0.1)
+    config = ShapesConfig(
+        seed=seed, train_images=train_images, val_images=4, long_edge=64, annotation_noise=0.1
+    )
     write_dataset(config, folder / DATASET, lambda items: items)
