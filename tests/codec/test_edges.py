@@ -76,8 +76,10 @@ def test_confident_edges_do_not_saturate_and_absurd_ones_are_counted() -> None:
     values[0, 0, :8] = 60
     quantized = quantize_edges(values, np.full(2, 0.05, np.float32))
     assert quantized.clipped == 0
-    values[1, 3, 0] = 1e6
-    assert quantize_edges(values, np.full(2, 0.05, np.float32)).clipped == 16
+    values[1, 3, 16] = 1e6  # coefficients of both signs in turn
+    limited = quantize_edges(values, np.full(2, 0.05, np.float32))
+    assert limited.clipped == 16
+    assert (limited.codes.min(), limited.codes.max()) == (-(2**15 - 1), 2**15 - 1)
 
 
 def test_lossless_is_exact() -> None:
