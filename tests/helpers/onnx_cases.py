@@ -326,7 +326,7 @@ def config(precision: Precision, side: int = SIDE) -> CacheConfig:
 
 def write(setup: StoreInputs, folder: Path) -> TargetStore:
     """Write the store of a teacher."""
-    planned = layout_store(
+    layout = layout_store(
         setup.view_set,
         setup.config,
         num_classes=setup.spec.num_classes,
@@ -338,7 +338,7 @@ def write(setup: StoreInputs, folder: Path) -> TargetStore:
     )
     output = folder / "targets.zarr"
     write_store(
-        planned,
+        layout,
         setup.view_set,
         setup.load_teacher(torch.device("cpu")),
         scratch_root=folder,
