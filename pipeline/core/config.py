@@ -5,7 +5,6 @@ as DVC reads it: YAML 1.2, in which ``1e-05`` is a number and ``010`` is ten.
 """
 
 import re
-import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import lru_cache
@@ -25,8 +24,8 @@ PARAMS = Path("params.yaml")
 
 MAX_COUNT = 2**31 - 1
 """More images, epochs or pixels are a slip of the finger; a seed shares 64 bits with an epoch."""
-MAX_NUMBER = sys.float_info.max
-"""Infinity is a number to YAML, and no value of any key."""
+MAX_NUMBER = 1e9
+"""Nothing that is set is as large; its square is a float32, too."""
 
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 Whole = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
