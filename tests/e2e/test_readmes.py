@@ -299,7 +299,7 @@ def test_one_experiment_and_its_table(lab: Lab) -> None:
     shutil.copytree(lab.folder / "project/weights", folder / "weights")
     run(folder, "dvc", "pull", "--allow-missing")
     output = lab.shell(folder, EXPERIMENT.text)
-    assert stages_run(output) == LD_STAGES
+    assert stages_run(output) - {"check_recipe"} == LD_STAGES
     # An AP of 0 does not change.
     for column in ("training/ld.json:seconds", "students.ld.loss.ld_weight"):
         assert column in output
