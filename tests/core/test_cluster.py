@@ -136,6 +136,7 @@ def wait_until_gone(pids: list[int]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_workers_die_with_their_owner_however_it_dies(tmp_path: Path) -> None:
     owner, workers = own_cluster(tmp_path)
     assert len(workers) == 2
@@ -144,6 +145,7 @@ def test_workers_die_with_their_owner_however_it_dies(tmp_path: Path) -> None:
     owner.communicate()
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_for_the_owner_alone_which_ends_its_workers(tmp_path: Path) -> None:
     owner, workers = own_cluster(tmp_path)
     os.killpg(owner.pid, signal.SIGINT)  # as a terminal does

@@ -52,6 +52,20 @@ def test_results_come_in_the_order_of_the_items_whatever_finishes_first() -> Non
         assert results(overlap, range(0)) == []
 
 
+def test_no_more_is_loaded_than_every_thread_has_one() -> None:
+    """Memory: a run over all images must not hold all of them."""
+    loaded: list[int] = []
+
+    def load(number: int) -> int:
+        loaded.append(number)
+        return number
+
+    with Prefetcher(load, add, loaders=2, computers=1) as overlap:
+        for taken, _ in enumerate(overlap.run(range(50)), start=1):
+            time.sleep(0.001)
+            assert len(loaded) <= taken + 3
+
+
 def test_one_computer_is_one_thread() -> None:
     threads = set()
 

@@ -121,6 +121,7 @@ def test_one_clear_line_and_nothing_is_lost(own_project: Path, row: Wrong) -> No
     require_one_clear_line(row, own_project)
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_is_named_and_the_old_outputs_stay(own_project: Path) -> None:
     """A limit on the size of a file stands in for the disk's end: of weights, of JSON, of the page."""
     for suffix in (".safetensors", ".json"):

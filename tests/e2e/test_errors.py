@@ -27,6 +27,7 @@ def test_an_error_is_one_line_and_its_place_is_shown_on_request(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_wrong_argument_prints_how_the_command_is_used(tmp_path: Path) -> None:
     code, output = stage(tmp_path, "stages.train_student")
     assert code == 2

@@ -16,6 +16,7 @@ def view_set(*arguments: object) -> Ended:
     return call(shlex.join(["ldp", "plan", *map(str, arguments)]))
 
 
+@pytest.mark.slow
 def test_a_sample_stands_for_a_dataset(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ def test_a_published_architecture_is_recognized(architecture: str) -> None:
     assert recognize(state, architecture, {}) == detector_config(architecture, classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", architectures())
 def test_every_key_goes_in_and_comes_out_once(architecture: str, tmp_path: Path) -> None:
     """Reference checkpoint -> this project's file -> reference checkpoint."""

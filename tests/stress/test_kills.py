@@ -179,6 +179,7 @@ def test_kill_after_kill_ends_with_the_bytes_of_a_quiet_run(
     assert {victim for victim, _ in campaign.kills} == {GROUP, ALONE}
 
 
+@pytest.mark.slow
 def test_a_damaged_partition_is_not_mistaken_for_a_finished_one(workspace: Path) -> None:
     """The experiment's own oracle: a shard of the right size and the wrong content, an unreadable record."""
     run = STAGE.start(workspace, workspace.parent / "log")

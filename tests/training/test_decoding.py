@@ -58,6 +58,7 @@ def test_an_error_is_the_same_with_and_without_decoding_processes(
     assert "\n" not in messages[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_is_another_since_its_teacher_saw_it_stops_the_training(
     train: Callable[[int], object], tmp_path: Path, workers: int
