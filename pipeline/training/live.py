@@ -2,6 +2,7 @@
 
 import logging
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,4 +107,5 @@ def used_memory(device: torch.device) -> str:
     """The most that this process has had: of the GPU, else of the machine."""
     if device.type == "cuda":
         return describe_bytes(torch.cuda.max_memory_allocated(device))
-    return describe_bytes(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    unit = 1 if sys.platform == "darwin" else 1024  # of getrusage
+    return describe_bytes(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
