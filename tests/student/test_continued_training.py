@@ -22,6 +22,8 @@ from pipeline.training.loop import Trained
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.training.validation import Validation
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 4
 CONFIG = student(FULL, epochs=EPOCHS)
 

@@ -19,6 +19,8 @@ from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import Trained
 from pipeline.training.step import LossFn, TrainStep
 
+pytestmark = pytest.mark.slow
+
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

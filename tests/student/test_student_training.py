@@ -33,6 +33,8 @@ from pipeline.student.train import stored_targets, train_student
 from pipeline.training.dataset import epoch_batches
 from pipeline.views.geometry import PerEpochViewsConfig
 
+pytestmark = pytest.mark.slow
+
 BCKD = msgspec.structs.replace(FULL, bckd_cls_weight=1.0, bckd_box_weight=4.0)
 ROUNDING = 1e-6
 """What twenty steps make of sums in another order."""
