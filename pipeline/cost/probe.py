@@ -137,8 +137,8 @@ def probe_machine(
     """
     batch_sizes = {name: student.train.batch_size for name, student in students.items()}
     # Half of two batches' images are landscapes, so that a batch of one orientation can be had.
-    trained = max(size if size == 1 else 2 * size for size in batch_sizes.values())
-    images = max(trained, ceil(config.views / len(cache.views.numbers)))
+    trained = [size if size == 1 else 2 * size for size in batch_sizes.values()]
+    images = max(*trained, ceil(config.views / len(cache.views.numbers)))
     long_edge = min(LONG_EDGE_PX, max(long for long, _ in cache.views.scales))
     manifest = draw_dataset(folder / "drawn", images, teacher.num_classes, long_edge)
     extractor = LogitExtractor(
@@ -158,9 +158,8 @@ def probe_machine(
     )
     announce(f"the cache stage: {teacher.backbone}, {len(view_set)} views of up to {max(cache.views.scales)}")
     passes = CachePasses(view_set, cache, extractor, folder)
-    times = passes.time(config)
+    times, steps = passes.time(config), {}
     store = TargetStore.open(passes.store)
-    steps = {}
     for name, student in students.items():
         announce(f"a step of {name}: {student.detector.backbone}, {batch_sizes[name]} images")
         steps[name] = StudentSteps(student, view_set, store, extractor, machine).time(config)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def dense_outputs(
     Raises:
         TeacherError: an output is not finite; names its view.
     """
-    edges = torch.from_numpy(precision.edges).to(raw.cls_logits.device) if not precision.lossless else None
+    edges = None if precision.lossless else _class_edges(precision, raw.cls_logits.device)
     outputs = []
     for number, view in enumerate(batch):
         logits, edge_logits = raw.cls_logits[number].float(), raw.edge_logits[number].float()
@@ -59,6 +60,12 @@ def dense_outputs(
             )
         )
     return outputs
+
+
+@cache
+def _class_edges(precision: DensePrecision, device: torch.device) -> torch.Tensor:
+    """Copied once: the host waits for what does not lie in pinned memory."""
+    return torch.from_numpy(precision.edges).to(device)
 
 
 def probe_dense(

@@ -5,54 +5,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.stored import StoredDense
 from pipeline.student.teacher_batch import ExactTeacherBatch, dense_teacher
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.training.batches import TeacherBatch, concat_to_tensor
-from pipeline.views.conventions import Conventions
-from pipeline.views.geometry import ViewGeometry
-from pipeline.views.pixels import Pixels
+from pipeline.training.label_source import LabelSource
 from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, SoftTargets, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineSource:
+class OnlineSource(LabelSource):
     """Targets that are computed for every view of every epoch: regions anew, the teacher run again.
 
     Each view runs by itself, with its own padding, as a store of ``batch_size: 1`` holds it.
     """
 
-    view_set: ViewSet
     teacher: LogitExtractor
-
-    @property
-    def conventions(self) -> Conventions:
-        """Of the teacher."""
-        return self.view_set.conventions
-
-    def image_ids(self) -> Sequence[int]:
-        """Images that are trained on, ascending."""
-        ids: list[int] = self.view_set.manifest.images.image_id.tolist()
-        return ids
-
-    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
-        """The view of an image that an epoch trains on."""
-        return self.view_set.views.choose(seed, epoch, image_id)
-
-    def geometry(self, key: ViewKey) -> ViewGeometry:
-        """Geometry of one view."""
-        return self.view_set.geometry(key)
 
     def load(self, key: ViewKey) -> tuple[LabeledView, SoftTargets]:
         """The view, and the teacher run on it."""
-        labeled = self.view_set.view(key)
+        labeled, _ = super().load(key)
         (outputs,) = self.teacher.run([labeled])
         return labeled, outputs
-
-    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> None:
-        """The teacher sees them now."""
 
     def collate(self, outputs: Sequence[SoftTargets], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
         """Logits of a batch, one view after another."""
