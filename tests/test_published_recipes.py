@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pipeline.core.config import load_section, read_sections
@@ -18,12 +19,13 @@ PUBLISHED = {
 }
 """The students' backbones and the teacher's checkpoint (repository HikariTJU/LD, ``configs/ld``)."""
 WEIGHTS = {
-    "plain": (0, 0, 0, 0, 0),
-    "main_ld": (0.25, 0, 0, 0, 0),
-    "full": (0.25, 0.25, 10, 0, 0),
-    "bckd": (0, 0, 0, 1, 4),
+    "plain": (0, 0, 0, 0, 0, 0),
+    "main_ld": (0.25, 0, 0, 0, 0, 0),
+    "full": (0.25, 0.25, 10, 0, 0, 0),
+    "vlr": (0.25, 0.25, 0, 10, 0, 0),
+    "bckd": (0, 0, 0, 0, 1, 4),
 }
-"""Weights of LD in the main region, LD in the valuable region, class KD in the main region, and of BCKD's two
+"""Weights of LD in the main region and in the valuable region, of class KD in both, and of BCKD's two
 terms (repository TinyTigerPan/BCKD, ``configs/bckd``), of which nothing is published in 24 epochs."""
 SELF = ("coco_r18_self", "coco_r50_self")
 
@@ -47,7 +49,7 @@ def test_each_backbone_learns_in_the_three_ways_of_the_paper(name: str) -> None:
         (config.detector.backbone, key.partition("_")[2]): config.loss
         for key, config in students_of(name).items()
     }
-    ways = [way for way in WEIGHTS if way != "bckd" or not name.endswith("2x")]
+    ways = ["plain", "main_ld", "full"] + ["bckd"] * (not name.endswith("2x"))
     assert set(found) == {(backbone, way) for backbone in PUBLISHED[name][0] for way in ways}
     for (_, way), loss in found.items():
         assert tuple(getattr(loss, weight) for weight in loss.WEIGHTS) == WEIGHTS[way]
@@ -130,3 +132,19 @@ def test_who_teaches_its_like_is_the_plain_student_trained_as_it_was(name: str) 
     assert student.loss == first[f"{backbone}_main_ld"].loss
     sections = [load_section(CacheConfig, "cache_teacher", path_of(each)) for each in (name, "coco_r101_1x")]
     assert sections[0].views == sections[1].views
+
+
+def test_pascal_voc_is_trained_as_published_three_passes_an_epoch() -> None:
+    """4 epochs of three passes, the rate falling after 3; the teacher 16 and 12; 6 images at 0.00375."""
+    students, path = students_of("voc_r101_r18"), path_of("voc_r101_r18")
+    teacher = load_section(PrepareTeacherConfig, "prepare_teacher", path)
+    assert teacher.train is not None
+    assert (teacher.train.epochs, teacher.train.milestones) == (3 * 16, (3 * 12,))
+    for key, student in students.items():
+        assert student.train == msgspec.structs.replace(teacher.train, epochs=3 * 4, milestones=(3 * 3,))
+        assert (student.train.batch_size, student.train.learning_rate) == (6, 0.00375)
+        loss = student.loss
+        assert tuple(getattr(loss, name) for name in loss.WEIGHTS) == WEIGHTS[key.removeprefix("r18_")]
+        assert (student.detector.backbone, student.detector.num_classes) == ("resnet18", 20)
+    cache = load_section(CacheConfig, "cache_teacher", path)
+    assert cache.views == teacher.views == ViewsConfig(scales=((1333, 800),), flips=(False, True))

@@ -32,7 +32,7 @@ class TargetBatch(BatchLabels):
 
     def cls_logits(self) -> Tensor:
         """``Tensor[M, C]`` float32 before the sigmoid, at the main region."""
-        return self.teacher.cls_logits()
+        return self.at_main(self.teacher.cls_logits())
 
 
 def place_targets(views: Sequence[DecodedView], batch_hw: Size) -> TargetBatch:
@@ -74,5 +74,6 @@ def _within(view: DecodedView, grid: Grid) -> StoredView:
         stored,
         view=replace(stored.view, points=inside),
         edge_codes=stored.edge_codes[fits],
+        cls_codes=stored.cls_codes[fits] if len(stored.cls_codes) == len(fits) else stored.cls_codes,
         edge_steps=None if stored.edge_steps is None else stored.edge_steps[fits],
     )

@@ -140,6 +140,9 @@ def _check_students(recipe: Recipe) -> None:
         if student.loss.reads_dense and recipe.cache.dense is None:
             needs = f"{{floor: 0.005}} for the terms bckd_cls and bckd_box of students.{name}"
             raise _mismatch(recipe.path, "cache_teacher.dense", needs, None)
+        if student.loss.vlr_kd_weight and not recipe.cache.valuable_classes:
+            needs = f"true for the term vlr_kd of students.{name}"
+            raise _mismatch(recipe.path, "cache_teacher.valuable_classes", needs, got=False)
         for key, expected in taught.items():
             got = getattr(student.detector, key)
             if got != expected:

@@ -23,7 +23,7 @@ from pipeline.detector.gfl import load_detector
 from pipeline.fidelity.config import FidelityConfig, load_fidelity
 from pipeline.fidelity.fidelity import PointLogits, dequantize_rows, measure_loss_errors, sample_keys
 from pipeline.fidelity.loss_error import LossError
-from pipeline.store.format.schema import CLS_CODES, EDGE_CODES
+from pipeline.store.format.schema import EDGE_CODES
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.config import CacheConfig
@@ -57,7 +57,7 @@ class CurvePoint:
     """All that is stored, per kept point."""
     bits_per_edge_logit: float
     bytes_per_class_row: float
-    """Per main-region point."""
+    """Per point whose class logits are stored."""
     edges: LossError
     classes: LossError
 
@@ -158,7 +158,7 @@ def measure_curve(
             bytes_per_view=sum(sizes.values()) / schema.views,
             bytes_per_point=sum(sizes.values()) / max(1, points),
             bits_per_edge_logit=8 * sizes[EDGE_CODES] / max(1, points * EDGES * schema.bins),
-            bytes_per_class_row=sizes[CLS_CODES] / max(1, rows.statistics.main_points),
+            bytes_per_class_row=sizes[schema.cls_path] / max(1, len(exact.classes)),
             edges=edges,
             classes=classes,
         )

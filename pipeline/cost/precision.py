@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.codec.precision import Precision
@@ -35,21 +36,21 @@ def probe_precision(inputs: StoreInputs, params: Path) -> None:
     keys = sample_keys(inputs.view_set.keys(), config.views, config.seed)
     views = [inputs.view_set.view(key) for key in keys]
     live = list(inputs.load_teacher(device()).run(views))
+    base = sample_schema(views, live, strides, inputs.config.precision)
 
     def words(precision: Precision) -> str:
-        schema = sample_schema(views, live, strides, precision)
+        schema = replace(base, precision=precision)
         size = sum(encoded_sizes(schema, quantize_partition(schema, views, live)).values()) / len(views)
         steps = {name: getattr(precision, name) or "null" for name in ("edge_step", "cls_step")}
         shown = ", ".join(f"{name}: {step}" for name, step in steps.items())
         return f"{{{shown}}} ({describe_bytes(size)} a view)"
 
-    schema = sample_schema(views, live, strides, inputs.config.precision)
-    fidelity = measure_quantization(schema, views, live, config)
-    tried = words(schema.precision)
+    fidelity = measure_quantization(base, views, live, config)
+    tried = words(base.precision)
     logger.info("%d views with %s: gradient off by %.2g", len(views), tried, fidelity.gradient_error)
     problem = exceeded_bound(fidelity, config)
     if problem:
-        finer = find_precision(schema, views, live, config) or LOSSLESS
+        finer = find_precision(base, views, live, config) or LOSSLESS
         raise ConfigError(
             f"{params}: cache_teacher.precision: {problem} on {len(views)} views with {tried}; "
             f"choose {words(finer)}, which keeps the bounds of verify_cache"
@@ -73,6 +74,9 @@ def sample_schema(
         fingerprint={},
         provenance={},
         pixels=targets[0].pixels is not None,
+        valuable_classes=any(
+            len(soft.cls_logits) > view.points.main_count for soft, view in zip(targets, views, strict=True)
+        ),
     )
 
 

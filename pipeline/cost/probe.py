@@ -148,6 +148,7 @@ def probe_machine(
         device=machine.device,
         precision=cache.forward_precision,
         dense=cache.dense,
+        valuable_classes=cache.valuable_classes,
     )
     view_set = ViewSet(
         manifest=manifest,
@@ -339,10 +340,10 @@ def ask(teacher: LogitExtractor, batch: Batch) -> ExactTeacherBatch:
     """Run a teacher on a batch as it is padded, and select its points."""
     preprocessing = teacher.model.spec.conventions.preprocessing
     raw, targets = teacher.outputs(batch.images(preprocessing)), batch.targets
-    main_image, main_index = targets.image[targets.main], targets.index[targets.main]
+    rows = slice(None) if teacher.valuable_classes else targets.main
     return ExactTeacherBatch(
         edges=raw.edge_logits[targets.image, targets.index].float(),
-        classes=raw.cls_logits[main_image, main_index].float(),
+        classes=raw.cls_logits[targets.image[rows], targets.index[rows]].float(),
         dense=DenseTeacher(
             classes=raw.cls_logits,
             scores=None,

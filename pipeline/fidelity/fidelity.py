@@ -19,7 +19,7 @@ from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.loss_error import LossError, measure_loss_error, stand_in_student
 from pipeline.regions.view_set import ViewSet
-from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, StoreSchema
+from pipeline.store.format.schema import EDGE_CODES, REGION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
 from pipeline.teacher.extractor import LogitExtractor
@@ -157,7 +157,7 @@ def dequantize_rows(schema: StoreSchema, rows: PartitionRows) -> "PointLogits":
     region = rows.arrays[REGION]
     main = region[:, 2] >= 0
     steps = edge_steps(schema.precision, schema.weight_code, region[:, 3], main)
-    classes = dequantize_classes(rows.arrays[CLS_CODES], schema.precision.cls_step)
+    classes = dequantize_classes(rows.arrays[schema.cls_path], schema.precision.cls_step)
     return PointLogits(
         edges=torch.from_numpy(dequantize_edges(rows.arrays[EDGE_CODES], steps)),
         classes=torch.from_numpy(classes).unsqueeze(1),
@@ -173,7 +173,7 @@ class PointLogits:
     edges: Tensor
     """``Tensor[P, 4, bins]``."""
     classes: Tensor
-    """``Tensor[M, 1, C]``."""
+    """``Tensor[M, 1, C]``, or ``[P, 1, C]`` of a store with ``valuable_classes``."""
     weights: Tensor
     """``Tensor[P]``: VLR weights."""
     main: Tensor
@@ -192,7 +192,7 @@ class PointLogits:
 def measure_loss_errors(
     exact: PointLogits, approximate: PointLogits, student: PointLogits | None, settings: FidelityConfig
 ) -> tuple[LossError, LossError]:
-    """Errors of the LD loss over all points, and of the class-KD loss over the main region.
+    """Errors of the LD loss over all points, and of the class-KD loss over those with class logits.
 
     Args:
         exact: The teacher's.
@@ -202,7 +202,8 @@ def measure_loss_errors(
     """
     # The teacher's score stands in for the student's, which weighs the main region.
     scores = torch.zeros(len(exact.edges)).double()
-    scores[exact.main] = exact.classes.double().sigmoid().amax(dim=(1, 2))
+    best = exact.classes.double().sigmoid().amax(dim=(1, 2))
+    scores[exact.main] = best[exact.main] if len(best) == len(scores) else best
     weights, stored_weights = (
         scores + each.weights.double() / VALUABLE_DIVISOR for each in (exact, approximate)
     )

@@ -18,12 +18,21 @@ class DistillationConfig(Section, frozen=True, kw_only=True):
     """Localization distillation on the valuable region (0.25)."""
     kd_weight: NonNegative = 0.0
     """Class distillation on the main region (10; a mean over the classes, so their number matters)."""
+    vlr_kd_weight: NonNegative = 0.0
+    """Class distillation in the valuable region (10); needs ``cache_teacher.valuable_classes``."""
     bckd_cls_weight: NonNegative = 0.0
     """BCKD's class term at every position (1 in its paper); needs a store with ``cache_teacher.dense``."""
     bckd_box_weight: NonNegative = 0.0
     """BCKD's box term, likewise (4)."""
 
-    WEIGHTS: ClassVar = ("ld_weight", "vlr_weight", "kd_weight", "bckd_cls_weight", "bckd_box_weight")
+    WEIGHTS: ClassVar = (
+        "ld_weight",
+        "vlr_weight",
+        "kd_weight",
+        "vlr_kd_weight",
+        "bckd_cls_weight",
+        "bckd_box_weight",
+    )
 
     @property
     def terms(self) -> int:

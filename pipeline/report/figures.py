@@ -43,6 +43,7 @@ TERM_NAMES = {
     "loss_bckd_cls": "BCKD, classes",
     "loss_bckd_box": "BCKD, boxes",
     "loss_kd": "class KD, main region",
+    "loss_kd_vlr": "class KD, valuable region",
     "loss": "total",
 }
 """Loss terms in words; an unknown one keeps its name."""

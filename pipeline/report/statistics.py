@@ -29,6 +29,7 @@ PARTS = {
     layout.EDGE_CODES: "edge distributions",
     layout.REGION: "points and weights",
     layout.CLS_CODES: "class logits",
+    layout.POINT_CLS_CODES: "class logits",
     layout.DENSE_CLASSES: "dense classes",
     layout.DENSE_BOXES: "dense boxes",
     layout.PIXELS_CRC32C: "checks of pixels",

@@ -14,6 +14,7 @@ TERM_WORDS = {
     "ld_weight": "main LD",
     "vlr_weight": "VLR LD",
     "kd_weight": "class KD",
+    "vlr_kd_weight": "VLR class KD",
     "bckd_cls_weight": "BCKD classes",
     "bckd_box_weight": "BCKD boxes",
 }

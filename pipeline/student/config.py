@@ -60,6 +60,7 @@ class SchedulesConfig(Section, frozen=True, kw_only=True):
     ld: WeightSchedule = WeightSchedule()
     vlr: WeightSchedule = WeightSchedule()
     kd: WeightSchedule = WeightSchedule()
+    vlr_kd: WeightSchedule = WeightSchedule()
     bckd_cls: WeightSchedule = WeightSchedule()
     bckd_box: WeightSchedule = WeightSchedule()
 

@@ -5,8 +5,8 @@ Source: repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py`` (``loss
 The reference divides ``loss_ld`` and ``loss_ld_vlr`` by nothing that grows with the batch: they are sums
 over one GPU's images, so they grow with the images per GPU, of which the published runs have 2. Here they
 are means over the images times 2 (:data:`REFERENCE_IMAGES`): equal to the reference at its batch, and the
-same for any other. Unlike there, the class KD on the valuable region does not exist (the reference
-multiplies it by zero).
+same for any other. The class KD on the valuable region is computed there, too, and multiplied by zero; the
+published run on PASCAL VOC had it.
 
 BCKD's terms are divided by what divides ``loss_cls``, as in their reference (repository TinyTigerPan/BCKD):
 the positives of the whole batch, at least 1 an image. There a level on which no image of the GPU's batch has
@@ -30,6 +30,9 @@ from pipeline.views.box_ops import expected_distances
 REFERENCE_IMAGES = 2
 """Images per GPU of the published runs, over which the reference sums."""
 
+MIN_COUNT = 1e-6
+"""Of points on a level, where something is divided by their number."""
+
 VALUABLE_DIVISOR = 4.0
 """The reference divides the VLR term by 16 and the main term by 4, both summed over the 4 edges."""
 
@@ -44,8 +47,12 @@ class DistillationLosses:
     """``Tensor[P]``: KL of the edges, mean over the edges, times VLR weight over 4; 0 outside the region."""
     kd: Tensor
     """``Tensor[M]``: KL of the classes."""
+    vlr_kd: Tensor
+    """``Tensor[P]``: KL of the classes; 0 outside the valuable region."""
     main_level: Tensor
     """``LongTensor[M]``: level of each main-region point."""
+    level: Tensor
+    """``LongTensor[P]``: level of each point."""
     bckd_cls: Tensor
     """``Tensor[B, N]``: BCKD's class term, 0 at invalid cells."""
     bckd_box: Tensor
@@ -58,6 +65,9 @@ class DistillationLosses:
         """
         per_image = REFERENCE_IMAGES / normalizers.images
         per_level = 1 / normalizers.main_per_level[self.main_level]
+        # A level may have points of the main region alone; an average over processes may be below 1.
+        per_valuable = 1 / normalizers.valuable_per_level[self.level].clamp(min=MIN_COUNT)
+        vlr_kd = {"loss_kd_vlr": config.vlr_kd_weight * (self.vlr_kd * per_valuable).sum()}
         bckd = {
             "loss_bckd_cls": config.bckd_cls_weight * self.bckd_cls.sum() / normalizers.positives,
             "loss_bckd_box": config.bckd_box_weight * self.bckd_box.sum() / normalizers.positives,
@@ -66,6 +76,7 @@ class DistillationLosses:
             "loss_ld": config.ld_weight * self.ld.sum() * per_image,
             "loss_ld_vlr": config.vlr_weight * self.vlr.sum() * per_image,
             "loss_kd": config.kd_weight * (self.kd * per_level).sum(),
+            **(vlr_kd if config.vlr_kd_weight else {}),
             **(bckd if config.reads_dense else {}),
         }
 
@@ -82,7 +93,7 @@ def distillation_losses(
     teacher_edges = teacher.edge_logits() if reads_edges else raw.edge_logits[:0]
     temperature = config.ld_temperature
     none = raw.edge_logits.new_zeros(0, dtype=torch.float32)
-    ld, vlr, kd = none, none, none
+    ld, vlr, kd, vlr_kd = none, none, none, none
     if config.ld_weight:
         ld = (
             kd_divergence(main.edge_logits, teacher_edges[targets.main], temperature).mean(dim=1) * main.score
@@ -91,14 +102,21 @@ def distillation_losses(
         student_edges = raw.edge_logits[targets.image, targets.index].float()
         divergence = kd_divergence(student_edges, teacher_edges, temperature).mean(dim=1)
         vlr = divergence * targets.valuable_weight / VALUABLE_DIVISOR
+    teacher_classes = teacher.cls_logits() if config.kd_weight or config.vlr_kd_weight else none
     if config.kd_weight:
-        kd = kd_divergence(main.cls_logits, teacher.cls_logits(), config.kd_temperature)
+        kd = kd_divergence(main.cls_logits, targets.at_main(teacher_classes), config.kd_temperature)
+    if config.vlr_kd_weight:
+        student_classes = raw.cls_logits[targets.image, targets.index].float()
+        divergence = kd_divergence(student_classes, teacher_classes, config.kd_temperature)
+        vlr_kd = divergence * (targets.valuable_weight > 0)
     bckd_cls, bckd_box = _bckd(raw, targets, teacher, config) if config.reads_dense else (none, none)
     return DistillationLosses(
         ld=ld,
         vlr=vlr,
         kd=kd,
+        vlr_kd=vlr_kd,
         main_level=targets.level[targets.main] if config.kd_weight else targets.level[:0],
+        level=targets.level if config.vlr_kd_weight else targets.level[:0],
         bckd_cls=bckd_cls,
         bckd_box=bckd_box,
     )

@@ -25,6 +25,7 @@ SCHEDULES = {
     "loss_ld": "ld",
     "loss_ld_vlr": "vlr",
     "loss_kd": "kd",
+    "loss_kd_vlr": "vlr_kd",
     "loss_bckd_cls": "bckd_cls",
     "loss_bckd_box": "bckd_box",
 }
@@ -37,7 +38,7 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
     Raises:
         CacheError: the store does not fit the student or the dataset.
         ConfigError: the student trains for more epochs than the store has views for, or reads the teacher
-            at more positions.
+            at more positions, or its classes at more points.
     """
     require_fit(store.fingerprint, config.detector, manifest)
     planned, epochs = planned_epochs(store.fingerprint), config.train.epochs
@@ -50,6 +51,11 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
         raise ConfigError(
             "loss.bckd_cls_weight, bckd_box_weight: expected 0, for the store holds the teacher at kept "
             "points alone; set cache_teacher.dense: {floor: 0.005} and write it anew"
+        )
+    if config.loss.vlr_kd_weight and not store.schema.valuable_classes:
+        raise ConfigError(
+            "loss.vlr_kd_weight: expected 0, for the store holds class logits in the main region alone; set "
+            "cache_teacher.valuable_classes: true and write it anew"
         )
     return StoreSource(store=store, read_logits=config.loss.reads_teacher, read_dense=config.loss.reads_dense)
 

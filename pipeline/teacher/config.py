@@ -16,6 +16,8 @@ class CacheConfig(Section, frozen=True, kw_only=True):
     regions: RegionsConfig = RegionsConfig()
     dense: DensePrecision | None = None
     """The teacher at every point of every view as well, for students with BCKD's terms."""
+    valuable_classes: bool = False
+    """Class logits in the valuable region as well, for students with ``vlr_kd_weight``."""
     views_per_partition: Count = 512
     """Views in one unit of work, of commit and of repair."""
     batch_size: Count = 32

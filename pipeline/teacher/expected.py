@@ -37,7 +37,7 @@ def estimate_bytes(schema: StoreSchema, table: ViewIndex, dense_row_bytes: float
     points, main, boxes = (int(total) for total in table.counts.sum(axis=0))
     precision = schema.precision
     edges = points * edge_columns(schema.bins, lossless=precision.lossless)
-    classes = main * schema.num_classes
+    classes = (points if schema.valuable_classes else main) * schema.num_classes
     if precision.edge_step is None or precision.cls_step is None:
         bits = edges * LOSSLESS_EDGE_BITS + classes * LOSSLESS_CLS_BITS
         region = points * LOSSLESS_REGION_BYTES

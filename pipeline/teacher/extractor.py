@@ -102,7 +102,7 @@ class PendingTargets:
     edge_logits: Tensor
     """``Tensor[P, 4, bins]`` float32, in the host's memory: of all views."""
     cls_logits: Tensor
-    """``Tensor[M, C]``."""
+    """``Tensor[M, C]``, or ``[P, C]``."""
     seen: list[SeenPixels]
     """Of each view."""
     dense: Sequence[DenseOutputs | None]
@@ -119,7 +119,9 @@ class PendingTargets:
         if self.ready:
             self.ready.synchronize()
         edges = _split(self.edge_logits, [len(view.points) for view in self.views])
-        classes = _split(self.cls_logits, [view.points.main_count for view in self.views])
+        at_all = len(self.cls_logits) == len(self.edge_logits)
+        counts = [len(view.points) if at_all else view.points.main_count for view in self.views]
+        classes = _split(self.cls_logits, counts)
         targets = [
             SoftTargets(edge_logits=e, cls_logits=c, dense=d, pixels=p)
             for e, c, d, p in zip(edges, classes, self.dense, self.seen, strict=True)
@@ -145,6 +147,8 @@ class LogitExtractor:
     """The forward pass has this one; outputs are float32."""
     dense: DensePrecision | None = None
     """How the outputs at *all* positions are kept, if they are."""
+    valuable_classes: bool = False
+    """Class logits are those at all points."""
 
     def __post_init__(self) -> None:
         self.model.to_inference(self.device)
@@ -229,7 +233,7 @@ class LogitExtractor:
             seen=decoded.seen,
             # Selected on the device: what is copied to the host is a twentieth of the maps.
             edge_logits=self._select(raw.edge_logits, points),
-            cls_logits=self._select(raw.cls_logits, main),
+            cls_logits=self._select(raw.cls_logits, points if self.valuable_classes else main),
             dense=dense_outputs(raw, batch.views, self.dense) if self.dense else [None] * len(batch.views),
             ready=torch.cuda.current_stream(self.model.device).record_event() if on_gpu else None,
         )

@@ -24,6 +24,8 @@ def store_fingerprint(
     batch_size: int,
     forward_precision: NetworkPrecision,
     dense: DensePrecision | None = None,
+    *,
+    valuable_classes: bool = False,
 ) -> dict[str, Any]:
     """The fingerprint of a store, as nested plain values, of which ``architecture`` is made as well."""
     # Named only where it is lower: stores from before it could be chosen are in float32, and stay good.
@@ -49,6 +51,7 @@ def store_fingerprint(
         },
         "views": view_set.views.to_json(),
         **({"dense": dense.to_json()} if dense else {}),
+        **({"valuable_classes": True} if valuable_classes else {}),
     }
 
 

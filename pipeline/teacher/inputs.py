@@ -44,6 +44,7 @@ class StoreInputs:
             self.config.batch_size,
             self.config.forward_precision,
             self.config.dense,
+            valuable_classes=self.config.valuable_classes,
         )
 
     def load_teacher(self, device: torch.device) -> LogitExtractor:
@@ -59,6 +60,7 @@ class StoreInputs:
             device=device,
             precision=self.config.forward_precision,
             dense=self.config.dense,
+            valuable_classes=self.config.valuable_classes,
         )
 
 

@@ -74,6 +74,7 @@ def layout_store(
         provenance=provenance,
         dense=config.dense,
         pixels=True,
+        valuable_classes=config.valuable_classes,
     )
     return StoreLayout(schema=schema, table=table)
 

@@ -68,6 +68,10 @@ class BatchLabels(TensorData):
     valuable_weight: Tensor
     """``Tensor[P]``: VLR weight; 0 outside the valuable region."""
 
+    def at_main(self, rows: Tensor) -> Tensor:
+        """``Tensor[M, ...]`` of rows of all points, or of the main region's, which they are already."""
+        return rows[self.main] if len(rows) == len(self.index) else rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenseTeacher(TensorData):
@@ -94,7 +98,7 @@ class TeacherBatch(TensorData):
 
     @abstractmethod
     def cls_logits(self) -> Tensor:
-        """``Tensor[M, C]`` float32, at the main region."""
+        """``Tensor[M, C]`` float32, at the main region; ``Tensor[P, C]`` of a store with valuable classes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,16 +76,20 @@ class LossNormalizers:
     """0-d: sum of the scores over the main region."""
     main_per_level: Tensor
     """``Tensor[levels]``: points of the main region."""
+    valuable_per_level: Tensor
+    """``Tensor[levels]``: points of the valuable region."""
 
     @classmethod
     def from_batch(cls, targets: BatchLabels, main: MainPoints) -> Self:
         """Normalizers of one process's batch."""
-        images = targets.valid.shape[0]
+        images, levels = targets.valid.shape[0], len(targets.sizes)
+        ones = torch.ones_like(main.score)
         return cls(
             images=main.score.new_full((), images),
-            positives=_counts(targets.image[targets.main], images, main.score).clamp(min=1).sum(),
+            positives=_sums(targets.image[targets.main], images, ones).clamp(min=1).sum(),
             weight_sum=main.score.sum(),
-            main_per_level=_counts(targets.level[targets.main], len(targets.sizes), main.score),
+            main_per_level=_sums(targets.level[targets.main], levels, ones),
+            valuable_per_level=_sums(targets.level, levels, (targets.valuable_weight > 0).to(ones)),
         )
 
     @classmethod
@@ -98,17 +102,25 @@ class LossNormalizers:
         return self if processes.count == 1 else self._of_row(processes.mean(self._as_row()))
 
     def _as_row(self) -> Tensor:
-        """``Tensor[3 + levels]``: one message instead of four."""
-        return torch.cat([torch.stack([self.images, self.positives, self.weight_sum]), self.main_per_level])
+        """``Tensor[3 + 2 * levels]``: one message instead of five."""
+        numbers = torch.stack([self.images, self.positives, self.weight_sum])
+        return torch.cat([numbers, self.main_per_level, self.valuable_per_level])
 
     @classmethod
     def _of_row(cls, row: Tensor) -> "LossNormalizers":
-        return cls(images=row[0], positives=row[1], weight_sum=row[2], main_per_level=row[3:])
+        main, valuable = row[3:].chunk(2)
+        return cls(
+            images=row[0],
+            positives=row[1],
+            weight_sum=row[2],
+            main_per_level=main,
+            valuable_per_level=valuable,
+        )
 
 
-def _counts(values: Tensor, length: int, like: Tensor) -> Tensor:
-    """How often each of ``0 ... length - 1`` occurs: ``Tensor[length]`` with the type of ``like``."""
-    return like.new_zeros(length).index_add_(0, values, like.new_ones(values.shape))
+def _sums(values: Tensor, length: int, weights: Tensor) -> Tensor:
+    """How often each of ``0 ... length - 1`` occurs, weighted: ``Tensor[length]``."""
+    return weights.new_zeros(length).index_add_(0, values, weights)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,15 @@
 """The nouns that annotations, teacher and store share: immutable, shapes checked once."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.pixels import SeenPixels
+
+T = TypeVar("T", bound=np.generic)
 
 NOT_MAIN = -1
 """``main_gt`` of a point outside the main region."""
@@ -57,6 +59,10 @@ class KeptPoints:
         """``M``, the number of points in the main region."""
         return int(np.count_nonzero(self.main_region))
 
+    def at_main(self, rows: NDArray[T]) -> NDArray[T]:
+        """``(M, ...)`` of rows of all points, or of the main region's, which they are already."""
+        return rows[self.main_region] if len(rows) == len(self) else rows
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabeledView:
@@ -100,7 +106,7 @@ class SoftTargets:
     edge_logits: NDArray[np.float32]
     """``(P, 4, bins)``."""
     cls_logits: NDArray[np.float32]
-    """``(M, C)``, at the main region."""
+    """``(M, C)``, at the main region; ``(P, C)``, at all points, for a store with ``valuable_classes``."""
     dense: DenseOutputs | None = None
     """At all positions, where a store holds them."""
     pixels: SeenPixels | None = None

@@ -54,7 +54,13 @@ def small_view_set(folder: Path, images: int = 5) -> ViewSet:
     )
 
 
-def small_teacher(manifest: Manifest, seed: int = 0, dense: DensePrecision | None = None) -> LogitExtractor:
+def small_teacher(
+    manifest: Manifest,
+    seed: int = 0,
+    dense: DensePrecision | None = None,
+    *,
+    valuable_classes: bool = False,
+) -> LogitExtractor:
     torch.manual_seed(seed)
     model = GFL(DETECTOR)
     # Random heads say almost nothing; louder ones make distributions that differ.
@@ -68,6 +74,7 @@ def small_teacher(manifest: Manifest, seed: int = 0, dense: DensePrecision | Non
         device=torch.device("cpu"),
         precision="float32",
         dense=dense,
+        valuable_classes=valuable_classes,
     )
 
 
@@ -77,6 +84,8 @@ def small_layout(
     weights: str = "w",
     views_per_partition: int = 4,
     dense: DensePrecision | None = None,
+    *,
+    valuable_classes: bool = False,
 ) -> StoreLayout:
     config = CacheConfig(
         views=view_set.views,
@@ -86,6 +95,7 @@ def small_layout(
         batch_size=3,
         forward_precision="float32",
         dense=dense,
+        valuable_classes=valuable_classes,
     )
     spec = gfl_spec(DETECTOR, view_set.conventions)
     return layout_store(
@@ -94,7 +104,15 @@ def small_layout(
         num_classes=DETECTOR.num_classes,
         bins=DETECTOR.bins,
         fingerprint=store_fingerprint(
-            view_set, spec, DETECTOR.to_json(), weights, precision, config.batch_size, "float32", dense
+            view_set,
+            spec,
+            DETECTOR.to_json(),
+            weights,
+            precision,
+            config.batch_size,
+            "float32",
+            dense,
+            valuable_classes=valuable_classes,
         ),
         provenance={},
         processes=1,

@@ -48,16 +48,21 @@ def store_of(
     teacher_seed: int = 0,
     view_set: ViewSet | None = None,
     dense: DensePrecision | None = None,
+    *,
+    valuable_classes: bool = False,
 ) -> TargetStore:
     """A store of a few images, written at the first call."""
     view_set = view_set or small_view_set(folder, IMAGES)
     kind = f"{'lossless' if precision.lossless else 'quantized'}{f'_{dense.floor}' if dense else ''}"
+    kind += "_classes" * valuable_classes
     output = folder / f"{kind}_{teacher_seed}.zarr"
     if not output.exists():
         write_store(
-            small_layout(view_set, precision, f"w{teacher_seed}", dense=dense),
+            small_layout(
+                view_set, precision, f"w{teacher_seed}", dense=dense, valuable_classes=valuable_classes
+            ),
             view_set,
-            small_teacher(view_set.manifest, teacher_seed, dense),
+            small_teacher(view_set.manifest, teacher_seed, dense, valuable_classes=valuable_classes),
             scratch_root=folder,
             output=output,
             progress=lambda items, _total, _label: items,

@@ -26,7 +26,7 @@ def case() -> tuple[RawOutputs, BatchLabels, ExactTeacherBatch]:
     generator = torch.Generator().manual_seed(1)
     teacher = ExactTeacherBatch(
         edges=torch.randn(len(targets.index), 4, BINS, generator=generator),
-        classes=torch.randn(len(targets.main), CLASSES, generator=generator),
+        classes=torch.randn(len(targets.index), CLASSES, generator=generator),
     )
     return random_outputs(3, (96, 96)), targets, teacher
 
@@ -83,7 +83,7 @@ def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn() -> Non
     taught = dataclasses.replace(
         teacher,
         edges=raw.edge_logits[targets.image, targets.index].detach(),
-        classes=gather_main(raw, targets).cls_logits.detach(),
+        classes=raw.cls_logits[targets.image, targets.index].detach(),
     )
     main = gather_main(raw, targets)
     normalizers = LossNormalizers.from_batch(targets, main)
@@ -94,11 +94,30 @@ def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn() -> Non
 def test_class_distillation_is_averaged_level_by_level() -> None:
     raw, targets, teacher = case()
     main = gather_main(raw, targets)
-    divergence = kd_divergence(main.cls_logits, teacher.cls_logits(), 2.0)
+    divergence = kd_divergence(main.cls_logits, teacher.cls_logits()[targets.main], 2.0)
     levels = targets.level[targets.main]
     expected = sum(10 * divergence[levels == level].mean().item() for level in levels.unique())
     _, _, terms = terms_of(FULL)
     assert terms["loss_kd"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_class_distillation_in_the_valuable_region_is_a_mean_over_its_points_on_each_level() -> None:
+    """As the reference has it, which then multiplies by 0: weighted by no overlap."""
+    raw, targets, teacher = case()
+    expected, inside = 0.0, targets.valuable_weight > 0
+    for level in targets.level.unique():
+        points = torch.nonzero(inside & (targets.level == level))[:, 0].tolist()
+        student = [raw.cls_logits[targets.image[p], targets.index[p]] for p in points]
+        values = [kd_divergence(s, teacher.classes[p], 2.0) for s, p in zip(student, points, strict=True)]
+        expected += 10 * sum(values).item() / len(points) if points else 0
+    config = replace(FULL, ld_weight=0.0, vlr_weight=0.0, kd_weight=0.0, vlr_kd_weight=10.0)
+    raw, targets, terms = terms_of(config)
+    assert terms["loss_kd_vlr"].item() == pytest.approx(expected, rel=1e-5)
+    sum(terms.values()).backward()
+    taught = torch.zeros(raw.cls_logits.shape[:2], dtype=torch.bool)
+    taught[targets.image[inside], targets.index[inside]] = True
+    assert torch.equal(raw.cls_logits.grad.abs().sum(dim=2) > 0, taught)
+    assert not taught.all()
 
 
 @pytest.mark.parametrize("change", [{"ld_weight": -1.0}, {"kd_temperature": 0.0}])

@@ -23,7 +23,12 @@ POSITIONS = len(GRID)
 BINS, CLASSES, FEATURES = 5, 3, 6
 IMAGES, SHARD_IMAGES = 16, 2
 CONFIG = DistillationConfig(
-    ld_weight=0.25, vlr_weight=0.25, ld_temperature=10.0, kd_weight=10.0, kd_temperature=2.0
+    ld_weight=0.25,
+    vlr_weight=0.25,
+    ld_temperature=10.0,
+    kd_weight=10.0,
+    vlr_kd_weight=5.0,
+    kd_temperature=2.0,
 )
 
 
@@ -58,11 +63,11 @@ def make_shard(seed: int, *, empty: bool) -> Shard:
         strides=torch.from_numpy(GRID.point_strides[index[main]]),
         boxes_xyxy=torch.from_numpy(boxes).float(),
         labels=torch.from_numpy(rng.integers(0, CLASSES, main.sum())),
-        valuable_weight=torch.from_numpy(rng.random(len(index))).float(),
+        valuable_weight=torch.from_numpy(rng.random(len(index)) * ~main).float(),
     )
     teacher = ExactTeacherBatch(
         edges=torch.from_numpy(rng.normal(0, 3, (len(index), 4, BINS))).float(),
-        classes=torch.from_numpy(rng.normal(-2, 2, (main.sum(), CLASSES))).float(),
+        classes=torch.from_numpy(rng.normal(-2, 2, (len(index), CLASSES))).float(),
     )
     features = torch.from_numpy(rng.normal(size=(images, POSITIONS, FEATURES))).float()
     return Shard(features=features, targets=targets, teacher=teacher)
@@ -163,7 +168,7 @@ def test_shards_need_the_normalizers_of_the_whole_batch(shards: list[Shard]) -> 
     whole = joined(shards)
     expected = gradients(network, whole, normalizers_of(network, whole))
     found = averaged([gradients(network, shard, normalizers_of(network, shard)) for shard in shards])
-    for name in ("loss_cls", "loss_bbox", "loss_dfl", "loss_kd"):
+    for name in ("loss_cls", "loss_bbox", "loss_dfl", "loss_kd", "loss_kd_vlr"):
         assert (found[name] - expected[name]).abs().max() > 0.01 * expected[name].abs().max(), name
 
 
@@ -182,7 +187,9 @@ def hand_made_losses() -> DistillationLosses:
         ld=torch.tensor([1.0, 2.0, 5.0]),
         vlr=torch.tensor([0.5, 1.5, 0.0, 2.0]),
         kd=torch.tensor([1.0, 3.0, 5.0]),
+        vlr_kd=torch.tensor([2.0, 0.0, 4.0, 6.0]),
         main_level=torch.tensor([0, 0, 2]),
+        level=torch.tensor([0, 1, 2, 2]),
         bckd_cls=torch.tensor([[1.0, 0.0], [2.0, 6.0]]),
         bckd_box=torch.tensor([[0.0, 3.0], [0.0, 0.0]]),
     )
@@ -194,16 +201,21 @@ def normalizers_for(images: int) -> LossNormalizers:
         positives=torch.tensor(3.0),
         weight_sum=torch.tensor(1.0),
         main_per_level=torch.tensor([2.0, 0.0, 1.0]),
+        valuable_per_level=torch.tensor([1.0, 0.0, 2.0]),
     )
 
 
 def test_equals_the_reference_at_its_batch() -> None:
-    """``0.25 * 8`` and ``0.25 * 4``: plain sums; ``10 * ((1 + 3) / 2 + 5 / 1)``: means over each level."""
+    """``0.25 * 8`` and ``0.25 * 4``: plain sums; ``10 * ((1 + 3) / 2 + 5 / 1)``: means over each level.
+
+    So is the class KD in the valuable region, ``5 * (2 / 1 + (4 + 6) / 2)``; a level without points counts 0.
+    """
     terms = hand_made_losses().reduce(CONFIG, normalizers_for(REFERENCE_IMAGES))
     assert {name: value.item() for name, value in terms.items()} == {
         "loss_ld": 2.0,
         "loss_ld_vlr": 1.0,
         "loss_kd": 70.0,
+        "loss_kd_vlr": 35.0,
     }
 
 

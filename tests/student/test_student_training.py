@@ -35,6 +35,7 @@ from pipeline.views.geometry import PerEpochViewsConfig
 
 pytestmark = pytest.mark.slow
 
+VLR_KD = msgspec.structs.replace(FULL, vlr_kd_weight=10.0)
 BCKD = msgspec.structs.replace(FULL, bckd_cls_weight=1.0, bckd_box_weight=4.0)
 ROUNDING = 1e-6
 """What twenty steps make of sums in another order."""
@@ -66,7 +67,8 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path
 
 
 def trained_online(config: StudentConfig, view_set: ViewSet, dense: DensePrecision | None = None) -> GFL:
-    teacher = replace(small_teacher(view_set.manifest, dense=dense), batch_size=1)
+    teacher = small_teacher(view_set.manifest, dense=dense, valuable_classes=config.loss.vlr_kd_weight > 0)
+    teacher = replace(teacher, batch_size=1)
     source = OnlineSource(view_set=view_set, teacher=teacher)
     return train_student(config, source, view_set.manifest, machine=HERE, label="online").model
 
@@ -97,6 +99,26 @@ def test_terms_at_every_position_are_the_same_from_a_lossless_store_and_from_the
     assert relative_difference(cached, without) > 100 * ROUNDING
     quantized = trained(config, store_of(tmp_path, QUANTIZED, dense=DensePrecision()), view_set)
     assert ROUNDING < relative_difference(quantized, online) < 1e-2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_classes_of_the_valuable_region_are_the_same_from_a_lossless_store_and_from_the_teacher(
+    tmp_path: Path,
+) -> None:
+    view_set, config = small_view_set(tmp_path, IMAGES), student(VLR_KD, epochs=5)
+    store = store_of(tmp_path, LOSSLESS, valuable_classes=True)
+    cached, online = trained(config, store, view_set), trained_online(config, view_set)
+    assert relative_difference(cached, online) < ROUNDING
+    # A student without the term does not notice what else the store holds.
+    without = trained(student(FULL, epochs=5), store, view_set)
+    assert same_weights(without, trained(student(FULL, epochs=5), store_of(tmp_path, LOSSLESS), view_set))
+    assert relative_difference(cached, without) > 100 * ROUNDING
+
+
+def test_a_student_that_reads_classes_of_the_valuable_region_refuses_a_store_without(tmp_path: Path) -> None:
+    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    with pytest.raises(ConfigError, match=r"vlr_kd_weight.* cache_teacher\.valuable_classes: true"):
+        stored_targets(student(VLR_KD), store, view_set.manifest)
 
 
 def test_a_student_that_reads_every_position_refuses_a_store_of_kept_points(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 IMAGE_ID, VIEW, GEOMETRY, EXTENT = "views/image_id", "views/view", "views/geometry", "views/extent"
 BOXES, LABELS = "boxes/xyxy", "boxes/label"
 REGION, EDGE_CODES, CLS_CODES = "points/region", "points/edge_codes", "main/cls_codes"
+POINT_CLS_CODES = "points/cls_codes"
+"""In place of the one in ``main``, in a store with ``valuable_classes``."""
 PIXELS_CRC32C, THUMBNAIL = "pixels/crc32c", "pixels/thumbnail"
 DENSE_CLASSES, DENSE_BOXES = "dense/cls_codes", "dense/box_codes"
 
@@ -103,6 +105,7 @@ class StoreSchema:
         dense: ``None`` where there are no dense arrays; then its JSON does not name them.
         pixels: Checksum and thumbnail of the pixels that the teacher saw are stored: not before
             26 November 2026, and then its JSON does not name it.
+        valuable_classes: Class logits are of all kept points, not of the main region's alone; named if so.
     """
 
     bins: int
@@ -120,6 +123,7 @@ class StoreSchema:
     format_version: int = FORMAT_VERSION
     dense: DenseLayout | None = None
     pixels: bool = False
+    valuable_classes: bool = False
 
     def __post_init__(self) -> None:
         assert self.views_per_partition > 0
@@ -132,6 +136,11 @@ class StoreSchema:
         """Rows of an inner chunk of the ``main`` array; they divide ``chunk_rows``."""
         whole = self.chunk_rows % MAIN_CHUNK_SHARE == 0
         return self.chunk_rows // MAIN_CHUNK_SHARE if whole else self.chunk_rows
+
+    @property
+    def cls_path(self) -> str:
+        """The array of class codes."""
+        return POINT_CLS_CODES if self.valuable_classes else CLS_CODES
 
     @property
     def weight_code(self) -> WeightCode:
@@ -164,8 +173,7 @@ class StoreSchema:
         plain = {"strides": list(self.strides), "precision": self.precision.to_json()}
         document = {"format_version": self.format_version} | asdict(replace(self, dense=None)) | plain
         del document["dense"]
-        if not self.pixels:
-            del document["pixels"]
+        document = {n: v for n, v in document.items() if v or n not in ("pixels", "valuable_classes")}
         return document | ({"dense": self.dense.to_json()} if self.dense else {})
 
     @classmethod
@@ -214,7 +222,7 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     return (
         _sharded(REGION, "int32", len(REGION_COLUMNS), schema, REGION_COLUMNS),
         _sharded(EDGE_CODES, dtype, edge_columns(schema.bins, lossless=lossless), schema),
-        _sharded(CLS_CODES, dtype, schema.num_classes, schema),
+        _sharded(schema.cls_path, dtype, schema.num_classes, schema),
         *(_dense_specs(schema, schema.dense) if schema.dense else ()),
         *(_pixel_specs(schema) if schema.pixels else ()),
     )

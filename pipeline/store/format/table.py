@@ -139,6 +139,7 @@ def make_schema(
     chunk_rows: int = layout.CHUNK_ROWS,
     dense: DensePrecision | None = None,
     pixels: bool = False,
+    valuable_classes: bool = False,
 ) -> StoreSchema:
     """The schema of a store of these views: every size is known before the teacher starts."""
     positions = position_counts(table.geometry, strides)
@@ -158,6 +159,7 @@ def make_schema(
         provenance=provenance,
         dense=DenseLayout(precision=dense, rows_per_shard=dense_rows) if dense else None,
         pixels=pixels,
+        valuable_classes=valuable_classes,
     )
 
 

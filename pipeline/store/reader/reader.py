@@ -234,11 +234,12 @@ class TargetStore:
         view = self._labeled(key, row, region)
         schema = self.schema
         main_region = view.points.main_region
+        cls_rows = (points, count) if schema.valuable_classes else (main, main_count)
         return StoredView(
             view=view,
             edge_codes=self._rows[layout.EDGE_CODES].read(points, count),
             edge_steps=edge_steps(schema.precision, schema.weight_code, region[:, 3], main_region),
-            cls_codes=self._rows[layout.CLS_CODES].read(main, main_count),
+            cls_codes=self._rows[schema.cls_path].read(*cls_rows),
             cls_step=schema.precision.cls_step,
         )
 

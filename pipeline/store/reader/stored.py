@@ -51,7 +51,7 @@ class StoredView:
         view: The view, with its weights dequantized.
         edge_codes: (P, 4 * (bins - 1)) int16; (P, 4 * bins) float32 logits if the store is lossless.
         edge_steps: (P,) float32, the steps of ``dequantize_edges``; ``None`` if lossless.
-        cls_codes: (M, C) int16; float32 logits if the store is lossless.
+        cls_codes: (M, C) int16, or (P, C) with ``valuable_classes``; float32 logits if the store is lossless.
         cls_step: ``cls_logit = cls_code * cls_step``; ``None`` if lossless.
         dense: Of all positions, where a reader has added it.
     """
@@ -65,12 +65,13 @@ class StoredView:
 
     def soft_targets(self) -> SoftTargets:
         """What the teacher's own outputs would be."""
-        return SoftTargets(edge_logits=self.edge_logits(), cls_logits=self.cls_logits())
+        classes = dequantize_classes(self.cls_codes, self.cls_step)
+        return SoftTargets(edge_logits=self.edge_logits(), cls_logits=classes)
 
     def edge_logits(self) -> NDArray[np.float32]:
         """(P, 4, bins), up to a constant per edge unless lossless."""
         return dequantize_edges(self.edge_codes, self.edge_steps)
 
     def cls_logits(self) -> NDArray[np.float32]:
-        """(M, C)."""
-        return dequantize_classes(self.cls_codes, self.cls_step)
+        """(M, C), at the main region."""
+        return self.view.points.at_main(dequantize_classes(self.cls_codes, self.cls_step))

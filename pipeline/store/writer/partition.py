@@ -13,7 +13,6 @@ from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
 from pipeline.codec.steps import edge_steps
 from pipeline.store.format.completion import DenseStatistics, PartitionStatistics
 from pipeline.store.format.schema import (
-    CLS_CODES,
     DENSE_BOXES,
     DENSE_CLASSES,
     EDGE_CODES,
@@ -71,11 +70,12 @@ def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_byt
     """The store's attribute ``statistics``, but for the dense arrays'."""
     edge_codes = total.points * edge_columns(schema.bins, lossless=schema.precision.lossless)
     weight = total.valuable_weight_codes / schema.weight_code.total_unit
+    cls_rows = total.points if schema.valuable_classes else total.main_points
     return {
         **asdict(total),
         "mean_valuable_weight": _ratio(weight, total.valuable_points),
         "edge_clipped_fraction": _ratio(total.edge_codes_clipped, edge_codes),
-        "cls_clipped_fraction": _ratio(total.cls_codes_clipped, total.main_points * schema.num_classes),
+        "cls_clipped_fraction": _ratio(total.cls_codes_clipped, cls_rows * schema.num_classes),
         "points_per_view": _ratio(total.points, total.views),
         "bytes": stored_bytes,
         "bytes_per_view": _ratio(stored_bytes, total.views),
@@ -87,7 +87,7 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
     points, precision = view.points, schema.precision
     shapes = {
         "edge_logits": (len(points), EDGES, schema.bins),
-        "cls_logits": (points.main_count, schema.num_classes),
+        "cls_logits": (len(points) if schema.valuable_classes else points.main_count, schema.num_classes),
     }
     for name, expected in shapes.items():
         got = getattr(soft, name).shape
@@ -110,7 +110,11 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
         edge_codes_clipped=edges.clipped,
         cls_codes_clipped=classes.clipped,
     )
-    arrays: dict[str, NDArray[Any]] = {REGION: region, EDGE_CODES: edges.codes, CLS_CODES: classes.codes}
+    arrays: dict[str, NDArray[Any]] = {
+        REGION: region,
+        EDGE_CODES: edges.codes,
+        schema.cls_path: classes.codes,
+    }
     if schema.pixels:
         if soft.pixels is None:
             raise ValueError("expected the pixels that the teacher saw, but got none")

@@ -1,0 +1,64 @@
+"""PASCAL VOC's XML becomes a dataset that is trained on and evaluated as mmdetection does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets.coco import read_coco
+from pipeline.views.manifest import drop_reason, training_boxes
+
+SCRIPT = Path(__file__).parents[1] / "recipes/voc_to_coco.py"
+OBJECT = (
+    "<object><name>{}</name>{}<bndbox><ymin>{}</ymin><xmin>{}</xmin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+    "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>"
+)
+
+
+def write_image(devkit: Path, year: str, split: str, name: str, *objects: str, start: str = "") -> None:
+    for folder in ("Annotations", "ImageSets/Main"):
+        (devkit / year / folder).mkdir(parents=True, exist_ok=True)
+    size = "<size><width>500</width><height>375</height><depth>3</depth></size>"
+    content = f"{start}<annotation>{size}{''.join(objects)}</annotation>"
+    (devkit / year / f"Annotations/{name}.xml").write_text(content)
+    with (devkit / year / f"ImageSets/Main/{split}.txt").open("a") as names:
+        names.write(f"{name}\n")
+
+
+def write_devkit(folder: Path, start: str = "") -> Path:
+    dog = OBJECT.format("dog", "<difficult>0</difficult>", 20, 10, "45.7", 60)
+    cars = [OBJECT.format("car", f"<difficult>{flag}</difficult>", 1, 1, 500, 375) for flag in (0, 1)]
+    write_image(folder, "VOC2007", "trainval", "000001", dog, *cars)
+    write_image(folder, "VOC2012", "trainval", "2008_000002", cars[1], start=start)
+    write_image(folder, "VOC2007", "test", "000009", OBJECT.format("tvmonitor", "", 1, 1, 9, 9))
+    return folder
+
+
+def convert(devkit: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, SCRIPT, devkit], capture_output=True, text=True, check=False)
+
+
+def test_boxes_count_from_zero_and_difficult_objects_are_crowds(tmp_path: Path) -> None:
+    assert convert(write_devkit(tmp_path)).returncode == 0
+    train = read_coco(tmp_path / "annotations/voc0712_trainval.json", str(tmp_path), ".")
+    assert len(train.categories) == 20
+    first, second = train.images
+    assert (first.file_name, second.file_name) == (
+        "VOC2007/JPEGImages/000001.jpg",
+        "VOC2012/JPEGImages/2008_000002.jpg",
+    )
+    boxes = training_boxes(first, train.labels)
+    np.testing.assert_array_equal(boxes.boxes_xyxy, [[9, 19, 44, 59], [0, 0, 499, 374]])
+    assert [train.categories[label].name for label in boxes.labels] == ["dog", "car"]
+    assert [drop_reason(each, second) for each in second.annotations] == ["crowd"]
+    test = json.loads((tmp_path / "annotations/voc07_test.json").read_text())
+    assert [each["category_id"] for each in test["annotations"]] == [20]
+
+
+def test_entities_are_refused(tmp_path: Path) -> None:
+    bomb = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;">]>'
+    failed = convert(write_devkit(tmp_path, bomb))
+    assert failed.stderr == "VOC2012/Annotations/2008_000002.xml: expected plain XML, but it has a <!\n"
+    assert failed.returncode == 1
