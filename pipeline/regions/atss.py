@@ -4,6 +4,7 @@ Source: Zhang et al., CVPR 2020; mmdetection ``core/bbox/assigners/atss_assigner
 left out: they are off by default there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ NEGATIVE = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What ATSS decides for the ``N`` positions and ``G`` boxes of one view."""
+    """What ATSS decides for ``N`` positions and ``G`` boxes."""
 
     gt_index: Tensor
     """``LongTensor[N]``: index of the box a position is positive for; -1 negative."""
@@ -51,14 +52,20 @@ def _center_distances(grid: Grid, level: int, centers: Tensor) -> Tensor:
     return (across[:, None, :] + down[:, :, None]).sqrt_().flatten(1)
 
 
-def assign_atss(anchors_xyxy: Tensor, candidates: Tensor, boxes_xyxy: Tensor) -> Assignment:
-    """Assign anchors ``Tensor[N, 4]`` to boxes ``Tensor[G, 4]``: only the nearest can be positive."""
+def assign_atss(
+    anchors_xyxy: Tensor, candidates: Tensor, boxes_xyxy: Tensor, counts: Sequence[int]
+) -> Assignment:
+    """Assign anchors ``Tensor[N, 4]`` to boxes ``Tensor[G, 4]``: only the nearest can be positive.
+
+    ``counts`` are the boxes of each view: the last bits of a mean depend on how many others are taken with it.
+    """
     gt_index = torch.full((len(anchors_xyxy),), NEGATIVE, device=anchors_xyxy.device)
     if boxes_xyxy.shape[0] == 0:
         return Assignment(gt_index=gt_index, thresholds=anchors_xyxy.new_zeros(0))
     anchors = anchors_xyxy[candidates]
     iou = box_iou(anchors, boxes_xyxy)
-    thresholds = iou.mean(dim=0) + iou.std(dim=0)
+    means = [each.contiguous().mean(dim=0) for each in iou.split(list(counts), dim=1)]
+    thresholds = torch.cat(means) + iou.std(dim=0)
     positive = (iou >= thresholds) & inside_boxes((anchors[..., :2] + anchors[..., 2:]) / 2, boxes_xyxy)
     positions, rows = candidates[positive].unique(return_inverse=True)  # type: ignore[no-untyped-call]
     gt_index[positions] = _best_boxes(iou, positive, rows, len(positions))

@@ -4,17 +4,23 @@ Source: Zheng et al., "Localization Distillation for Dense Object Detection", CV
 repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.regions.atss import assign_atss, inside_boxes, nearest_candidates
+from pipeline.regions.atss import NEGATIVE, assign_atss, inside_boxes, nearest_candidates
 from pipeline.regions.candidate_pairs import CandidatePairs, candidate_pairs
 from pipeline.regions.config import RegionsConfig
 from pipeline.views.box_ops import EPSILON, box_areas, box_intersection, box_iou
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import KeptPoints
+
+MAX_POSITIONS = 50_000
+"""Of views whose regions are found together: two of 1333x800."""
 
 
 def box_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
@@ -79,17 +85,35 @@ def valuable_weights(
     return anchors_xyxy.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, pairs.position, weights, "amax")
 
 
-def find_regions(grid: Grid, boxes_xyxy: Tensor, regions: RegionsConfig) -> KeptPoints:
-    """Both regions of a view, from its own grid and its boxes ``Tensor[G, 4]`` px, without a teacher."""
-    anchors = torch.from_numpy(grid.anchors).to(boxes_xyxy.device)
-    assignment = assign_atss(anchors, nearest_candidates(grid, boxes_xyxy), boxes_xyxy)
-    pairs = candidate_pairs(grid, boxes_xyxy)
-    weights = valuable_weights(anchors, pairs, boxes_xyxy, assignment.thresholds, regions)
+def find_regions(
+    grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsConfig
+) -> list[KeptPoints]:
+    """Both regions of views that share a ``grid``, from the boxes ``Tensor[G, 4]`` px of each, without a teacher.
+
+    Views are taken together, each with the grid's positions to itself, as far as :data:`MAX_POSITIONS` go:
+    it is the number of operations that takes time, not their size.
+    """
+    size = max(1, MAX_POSITIONS // len(grid))
+    runs = (boxes_xyxy[start : start + size] for start in range(0, len(boxes_xyxy), size))
+    return [points for run in runs for points in _find_together(grid, run, regions)]
+
+
+def _find_together(
+    grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsConfig
+) -> Iterator[KeptPoints]:
+    counts, positions = list(map(len, boxes_xyxy)), len(grid)
+    boxes = torch.cat(list(boxes_xyxy))
+    view = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    anchors = torch.from_numpy(grid.anchors).repeat(len(counts), 1)
+    assignment = assign_atss(anchors, nearest_candidates(grid, boxes) + positions * view, boxes, counts)
+    pairs = candidate_pairs(grid, boxes)
+    pairs = replace(pairs, position=pairs.position + positions * view[pairs.box])
+    weights = valuable_weights(anchors, pairs, boxes, assignment.thresholds, regions)
     kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
-    level, position = grid.unflatten(kept.cpu().numpy())
-    return KeptPoints(
-        level=level,
-        position=position,
-        main_gt=assignment.gt_index[kept].cpu().numpy(),
-        valuable_weight=weights[kept].cpu().numpy(),
-    )
+    number, flat = np.divmod(kept.numpy(), positions)
+    gt_index, first = assignment.gt_index[kept].numpy(), np.cumsum(counts) - counts
+    main_gt = np.where(gt_index >= 0, gt_index - first[number], NEGATIVE)
+    columns = (*grid.unflatten(flat), main_gt, weights[kept].numpy())
+    ends = np.searchsorted(number, np.arange(1, len(counts)))
+    for level, position, gt, weight in zip(*(np.split(column, ends) for column in columns), strict=True):
+        yield KeptPoints(level=level, position=position, main_gt=gt, valuable_weight=weight)

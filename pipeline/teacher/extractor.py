@@ -23,7 +23,7 @@ from pipeline.detector.model import BoxModel
 from pipeline.teacher.dense import dense_outputs
 from pipeline.teacher.times import Seconds
 from pipeline.views.conventions import Preprocessing
-from pipeline.views.images import ViewFile, normalize_images, read_views
+from pipeline.views.images import ViewFile, normalize_images, read_images, stack_images
 from pipeline.views.manifest import Manifest
 from pipeline.views.pixels import SeenPixels
 from pipeline.views.pyramid import Grid
@@ -34,7 +34,7 @@ class DecodedBatch(NamedTuple):
     """What the teacher is given."""
 
     pixels: NDArray[np.uint8]
-    """See ``read_views``."""
+    """``(B, H, W, 3)``, zeros beside each. No tensor: between processes it would take /dev/shm."""
     seen: list[SeenPixels]
     """Of each view."""
 
@@ -88,10 +88,9 @@ class ViewBatch(NamedTuple):
 
 def read_batch(batch: ViewBatch, preprocessing: Preprocessing) -> DecodedBatch:
     """Decode a batch, in whatever process."""
-    pixels = read_views(batch.files, preprocessing)
-    sizes = (view.geometry.resized_hw for view in batch.views)
-    seen = [SeenPixels.of(view[:h, :w]) for view, (h, w) in zip(pixels, sizes, strict=True)]
-    return DecodedBatch(pixels, seen)
+    images = read_images(batch.files, preprocessing)
+    seen = [SeenPixels.of(image.permute(1, 2, 0).numpy()) for image in images]
+    return DecodedBatch(stack_images(images, batch.views[0].geometry.padded_hw)[0].numpy(), seen)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -102,14 +102,18 @@ def _letterboxed(content: Tensor, geometry: ViewGeometry, preprocessing: Preproc
     return canvas
 
 
+def read_images(files: Sequence[ViewFile], preprocessing: Preprocessing) -> list[Tensor]:
+    """Read views: ``ByteTensor[3, H, W]`` each, not padded."""
+    return [apply_view(read_image(*file), view, preprocessing) for file, view in files]
+
+
 def read_views(files: Sequence[ViewFile], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Read views of one padded size: ``(B, H, W, 3)``, zeros beside each.
 
     No tensor: between processes it would take /dev/shm.
     """
-    images = [apply_view(read_image(*file), view, preprocessing) for file, view in files]
-    pixels: NDArray[np.uint8] = stack_images(images, files[0][1].padded_hw)[0].numpy()
-    return pixels
+    pixels, _ = stack_images(read_images(files, preprocessing), files[0][1].padded_hw)
+    return np.asarray(pixels)
 
 
 def stack_images(images: Sequence[Tensor], batch_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:

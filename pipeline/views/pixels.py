@@ -35,9 +35,10 @@ def checksum(pixels: Pixels) -> int:
 def thumbnail(pixels: Pixels, cells: int = THUMBNAIL_CELLS) -> Pixels:
     """Means of ``(cells, cells)`` cells that begin at whole pixels, rounded; exact on every machine."""
     height, width, _ = pixels.shape
-    starts = [np.arange(cells) * side // cells for side in (height, width)]
-    rows = np.add.reduceat(pixels.reshape(height, -1), starts[0], axis=0, dtype=np.uint32)
-    sums = np.add.reduceat(rows.reshape(cells, width, 3), starts[1], axis=1, dtype=np.int64)
-    tall = np.diff(starts[0], append=height).clip(min=1)
-    area = np.outer(tall, np.diff(starts[1], append=width).clip(min=1))[..., None]
+    tops, lefts = (np.arange(cells) * side // cells for side in (height, width))
+    tall = np.diff(tops, append=height).clip(min=1)
+    # Row upon row: ``reduceat`` along this axis takes five times as long.
+    rows = [pixels[top : top + rows].sum(axis=0, dtype=np.uint32) for top, rows in zip(tops, tall, strict=True)]
+    sums = np.add.reduceat(rows, lefts, axis=1, dtype=np.int64)
+    area = np.outer(tall, np.diff(lefts, append=width).clip(min=1))[..., None]
     return np.asarray((2 * sums + area) // (2 * area), np.uint8)

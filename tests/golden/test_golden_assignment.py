@@ -168,8 +168,9 @@ def assert_valuable(found: Tensor, expected: Tensor, where: Tensor) -> None:
 def test_what_the_pipeline_computes_is_the_dense_form_to_the_last_bit(path: Path, vlr: Vlr) -> None:
     data = recorded(path)
     for image in range(image_count(data)):
-        view = PYRAMID.grid(size_of(data["pad_hw"][image])), boxes_of(data, image), RegionsConfig(vlr=vlr)
-        found, expected = find_regions(*view), dense_regions(*view)
+        grid, boxes = PYRAMID.grid(size_of(data["pad_hw"][image])), boxes_of(data, image)
+        regions = RegionsConfig(vlr=vlr)
+        (found,), expected = find_regions(grid, [boxes], regions), dense_regions(grid, boxes, regions)
         assert vars(found).keys() == vars(expected).keys()
         for name, values in vars(expected).items():
             np.testing.assert_array_equal(getattr(found, name), values, name)

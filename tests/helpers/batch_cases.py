@@ -5,7 +5,7 @@ import torch
 
 from pipeline.detector.head import RawOutputs
 from pipeline.regions.config import RegionsConfig
-from pipeline.regions.view_set import label_view
+from pipeline.regions.view_set import label_views
 from pipeline.views.geometry import ViewGeometry, pad_size
 from pipeline.views.manifest import GroundTruth
 from pipeline.views.pyramid import Pyramid
@@ -25,7 +25,8 @@ def labeled_view(
     truth = GroundTruth(
         boxes_xyxy=np.asarray(boxes, np.float32).reshape(-1, 4), labels=np.asarray(labels, np.int64)
     )
-    return label_view(ViewKey(image_id, 0), geometry, truth, PYRAMID, REGIONS)
+    key = ViewKey(image_id, 0)
+    return label_views([(key, geometry, truth)], PYRAMID, REGIONS)[key]
 
 
 def three_views() -> list[LabeledView]:

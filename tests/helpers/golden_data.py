@@ -98,13 +98,13 @@ def in_batch(data: Arrays, image: int, values: Tensor, outside: float) -> Tensor
 
 
 def labeled_views(data: Arrays) -> list[LabeledView]:
-    """The images of a case as labeled views; their boxes are not clipped, unlike ``label_view``'s."""
+    """The images of a case as labeled views; their boxes are not clipped, unlike ``label_views``'s."""
     views = []
     for image in range(image_count(data)):
         padded_hw = size_of(data["pad_hw"][image])
         content_hw = size_of(data["img_hw"][image])
         boxes = boxes_of(data, image)
-        points = find_regions(PYRAMID.grid(padded_hw), boxes, RegionsConfig())
+        (points,) = find_regions(PYRAMID.grid(padded_hw), [boxes], RegionsConfig())
         geometry = ViewGeometry(
             original_hw=content_hw, resized_hw=content_hw, padded_hw=padded_hw, flip=False
         )

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.codec.precision import Precision
 from pipeline.regions.config import RegionsConfig
-from pipeline.regions.view_set import label_view
+from pipeline.regions.view_set import label_views
 from pipeline.store.format.table import ViewIndex, make_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.writer import finalise, init, write_partition
@@ -30,7 +30,8 @@ def labeled(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[in
         boxes_xyxy=np.concatenate([corners, corners + sides], axis=1).astype(np.float32),
         labels=rng.integers(0, CLASSES, boxes),
     )
-    return label_view(ViewKey(number, 0), geometry, truth, Pyramid(strides, 0.0), REGIONS)
+    key = ViewKey(number, 0)
+    return label_views([(key, geometry, truth)], Pyramid(strides, 0.0), REGIONS)[key]
 
 
 def targets(view: LabeledView) -> SoftTargets:

@@ -23,7 +23,7 @@ def assign(anchors: torch.Tensor, lengths: Sequence[int], truth: torch.Tensor) -
     order = [level.sort(dim=0).indices[:TOP_K] for level in centers.norm(dim=-1).split(list(lengths))]
     starts = [sum(lengths[:level]) for level in range(len(lengths))]
     candidates = torch.cat([nearest + start for nearest, start in zip(order, starts, strict=True)])
-    return assign_atss(anchors, candidates, truth)
+    return assign_atss(anchors, candidates, truth, [len(truth)])
 
 
 def test_threshold_is_mean_plus_unbiased_deviation() -> None:

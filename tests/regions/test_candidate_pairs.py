@@ -10,6 +10,7 @@ from dense_regions import dense_regions
 from torch import Tensor
 
 from pipeline.datasets.coco import read_coco
+from pipeline.regions import valuable
 from pipeline.regions.candidate_pairs import candidate_pairs
 from pipeline.regions.config import RegionsConfig, Vlr
 from pipeline.regions.valuable import find_regions
@@ -33,7 +34,7 @@ def assert_equal(
 ) -> None:
     grid = Pyramid(STRIDES, point_offset).grid(padded_hw)
     regions = RegionsConfig(vlr=vlr, vlr_gamma=vlr_gamma)
-    found, expected = find_regions(grid, boxes, regions), dense_regions(grid, boxes, regions)
+    (found,), expected = find_regions(grid, [boxes], regions), dense_regions(grid, boxes, regions)
     for name, values in vars(expected).items():
         np.testing.assert_array_equal(getattr(found, name), values, name)
 
@@ -44,6 +45,19 @@ def random_boxes(generator: torch.Generator, count: int, padded_hw: Size) -> Ten
     centers = (torch.rand(count, 2, generator=generator) * 1.2 - 0.1) * limits
     sides = limits * torch.rand(count, 2, generator=generator) ** 3
     return torch.cat([centers - sides / 2, centers + sides / 2], dim=1)
+
+
+@both
+def test_views_found_together_have_the_points_of_each_alone(
+    monkeypatch: pytest.MonkeyPatch, vlr: Vlr
+) -> None:
+    generator, grid = torch.Generator().manual_seed(0), Pyramid(STRIDES, 0.0).grid((160, 192))
+    views = [random_boxes(generator, count, (160, 192)) for count in (3, 0, 1, 40, 1, 0, 7)]
+    monkeypatch.setattr(valuable, "MAX_POSITIONS", 4 * len(grid))
+    regions = RegionsConfig(vlr=vlr)
+    for found, boxes in zip(find_regions(grid, views, regions), views, strict=True):
+        for name, values in vars(dense_regions(grid, boxes, regions)).items():
+            np.testing.assert_array_equal(getattr(found, name), values, name)
 
 
 @both

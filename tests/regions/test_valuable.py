@@ -92,7 +92,7 @@ def test_vlr_gamma_moves_the_start() -> None:
 @pytest.mark.parametrize("vlr", ["released", "paper"])
 def test_kept_points_are_both_regions_in_ascending_order(vlr: Vlr) -> None:
     boxes = torch.tensor([[10.0, 12.0, 70.0, 80.0], [40.0, 30.0, 60.0, 52.0]])
-    found = find_regions(PYRAMID.grid((96, 128)), boxes, RegionsConfig(vlr=vlr))
+    (found,) = find_regions(PYRAMID.grid((96, 128)), [boxes], RegionsConfig(vlr=vlr))
     order = list(zip(found.level.tolist(), found.position.tolist(), strict=True))
     assert order == sorted(set(order))
     assert ((found.main_gt >= 0) | (found.valuable_weight > 0)).all()
@@ -106,21 +106,21 @@ def test_the_definitions_keep_different_levels_of_the_same_image() -> None:
     region starts at 0.072. Over the anchor's own area, anchors that the box's border cuts reach that.
     """
     boxes = torch.tensor([[8.0, 8.0, 248.0, 248.0]])
-    released = find_regions(PYRAMID.grid((256, 256)), boxes, RegionsConfig(vlr="released"))
-    paper = find_regions(PYRAMID.grid((256, 256)), boxes, RegionsConfig(vlr="paper"))
+    (released,) = find_regions(PYRAMID.grid((256, 256)), [boxes], RegionsConfig(vlr="released"))
+    (paper,) = find_regions(PYRAMID.grid((256, 256)), [boxes], RegionsConfig(vlr="paper"))
     assert set(released.level.tolist()) == {0, 1}
     assert set(paper.level.tolist()) == {1}
 
 
 def test_without_boxes_no_point_is_kept() -> None:
-    found = find_regions(PYRAMID.grid((96, 128)), torch.zeros(0, 4), RegionsConfig())
+    (found,) = find_regions(PYRAMID.grid((96, 128)), [torch.zeros(0, 4)], RegionsConfig())
     assert [len(values) for values in (found.level, found.position, found.main_gt)] == [0, 0, 0]
 
 
 def test_inside_keeps_every_point_in_a_box_and_no_other() -> None:
     boxes = [[3.0, 2.0, 61.0, 40.5], [16.0, 16.0, 17.0, 90.0], [70.0, 70.0, 71.0, 71.0]]
     grid = PYRAMID.grid((96, 96))
-    kept = find_regions(grid, torch.tensor(boxes), RegionsConfig(vlr="inside"))
+    (kept,) = find_regions(grid, [torch.tensor(boxes)], RegionsConfig(vlr="inside"))
     expected = {
         (level, row * cells + column)
         for level, (stride, cells) in enumerate(((8, 12), (16, 6)))
@@ -139,8 +139,8 @@ def test_inside_keeps_every_point_in_a_box_and_no_other() -> None:
 def test_the_weight_inside_is_the_largest_iou_of_the_boxes_around_the_point() -> None:
     """The anchor of (8, 8) on stride 8 is 64 px wide; IoUs 1600 / 4096 and 1600 / (4096 + 10000 - 1600)."""
     boxes = torch.tensor([[0.0, 0.0, 40.0, 40.0], [0.0, 0.0, 100.0, 100.0]])
-    kept = find_regions(PYRAMID.grid((96, 96)), boxes[:1], RegionsConfig(vlr="inside"))
+    (kept,) = find_regions(PYRAMID.grid((96, 96)), [boxes[:1]], RegionsConfig(vlr="inside"))
     place = kept.position.tolist().index(13)
     assert kept.valuable_weight[place] == pytest.approx(1600 / 4096)
-    both = find_regions(PYRAMID.grid((96, 96)), boxes, RegionsConfig(vlr="inside"))
+    (both,) = find_regions(PYRAMID.grid((96, 96)), [boxes], RegionsConfig(vlr="inside"))
     assert both.valuable_weight[both.position.tolist().index(13)] == pytest.approx(1600 / 4096)

@@ -40,8 +40,8 @@ def test_in_a_wider_grid_a_cell_keeps_its_point_and_is_valid(offset: float) -> N
 def test_regions_of_one_level_move_with_its_points() -> None:
     """Half a cell further, points see a box that is half a cell further as they saw it before."""
     box = torch.tensor([[20.0, 28.0, 70.0, 66.0]])
-    corners = find_regions(Pyramid((8,), 0.0).grid((128, 128)), box, PAPER)
-    middles = find_regions(Pyramid((8,), 0.5).grid((128, 128)), box + 4, PAPER)
+    (corners,) = find_regions(Pyramid((8,), 0.0).grid((128, 128)), [box], PAPER)
+    (middles,) = find_regions(Pyramid((8,), 0.5).grid((128, 128)), [box + 4], PAPER)
     assert len(corners.position) > 20
     np.testing.assert_array_equal(corners.position, middles.position)
     np.testing.assert_array_equal(corners.main_gt, middles.main_gt)
