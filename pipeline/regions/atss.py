@@ -57,7 +57,7 @@ def assign_atss(
 ) -> Assignment:
     """Assign anchors ``Tensor[N, 4]`` to boxes ``Tensor[G, 4]``: only the nearest can be positive.
 
-    ``counts`` are the boxes of each view: the last bits of a mean depend on how many others are taken with it.
+    ``counts`` are the boxes of each view: a mean's last bits depend on how many others are taken with it.
     """
     gt_index = torch.full((len(anchors_xyxy),), NEGATIVE, device=anchors_xyxy.device)
     if boxes_xyxy.shape[0] == 0:

@@ -85,10 +85,8 @@ def valuable_weights(
     return anchors_xyxy.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, pairs.position, weights, "amax")
 
 
-def find_regions(
-    grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsConfig
-) -> list[KeptPoints]:
-    """Both regions of views that share a ``grid``, from the boxes ``Tensor[G, 4]`` px of each, without a teacher.
+def find_regions(grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsConfig) -> list[KeptPoints]:
+    """Both regions of views that share a ``grid``, from the boxes ``Tensor[G, 4]`` px of each: no teacher.
 
     Views are taken together, each with the grid's positions to itself, as far as :data:`MAX_POSITIONS` go:
     it is the number of operations that takes time, not their size.
@@ -98,9 +96,7 @@ def find_regions(
     return [points for run in runs for points in _find_together(grid, run, regions)]
 
 
-def _find_together(
-    grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsConfig
-) -> Iterator[KeptPoints]:
+def _find_together(grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsConfig) -> Iterator[KeptPoints]:
     counts, positions = list(map(len, boxes_xyxy)), len(grid)
     boxes = torch.cat(list(boxes_xyxy))
     view = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))

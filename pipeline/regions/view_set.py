@@ -29,9 +29,7 @@ def label_views(
         groups.setdefault(geometry.padded_hw, []).append(key)
     points: dict[ViewKey, KeptPoints] = {}
     for padded_hw, keys in groups.items():
-        found = find_regions(
-            pyramid.grid(padded_hw), [torch.from_numpy(boxes[key]) for key in keys], regions
-        )
+        found = find_regions(pyramid.grid(padded_hw), [torch.from_numpy(boxes[key]) for key in keys], regions)
         points |= zip(keys, found, strict=True)
     return {
         key: LabeledView(

@@ -16,7 +16,7 @@ from pipeline.losses.detection import (
     aligned_iou,
     distribution_focal_loss,
     giou_loss,
-    quality_focal_loss,
+    sparse_quality_focal_loss,
 )
 from pipeline.training.batches import Batch, BatchLabels
 from pipeline.training.processes import World
@@ -152,12 +152,13 @@ def detection_losses(
     centers = targets.points_xy / targets.strides[:, None]
     goals = targets.boxes_xyxy / targets.strides[:, None]
     predicted = decode_boxes(centers, expected_distances(main.edge_logits))
-    goal = torch.zeros_like(raw.cls_logits, dtype=torch.float32)
     quality = aligned_iou(predicted.detach(), goals)
-    goal[targets.image[targets.main], targets.index[targets.main], targets.labels] = quality
+    _, positions, classes = raw.cls_logits.shape
+    row = targets.image[targets.main] * positions + targets.index[targets.main]
     edge_goals = encode_distances(centers, goals, main.edge_logits.shape[-1] - 1 - TARGET_MARGIN)
     return DetectionLosses(
-        cls=quality_focal_loss(raw.cls_logits.float(), goal) * targets.valid,
+        cls=sparse_quality_focal_loss(raw.cls_logits, row * classes + targets.labels, quality)
+        * targets.valid,
         box=box_loss(predicted, goals) * main.score,
         dfl=distribution_focal_loss(main.edge_logits, edge_goals).mean(dim=1) * main.score,
     )

@@ -143,4 +143,5 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         upper = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(upper[:, :, None], 3, axis=2)
     # A palette with transparency goes by way of RGBA, or Pillow warns.
-    return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
+    image = image.convert("RGBA") if image.mode == "P" else image
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))

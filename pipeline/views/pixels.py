@@ -35,10 +35,11 @@ def checksum(pixels: Pixels) -> int:
 def thumbnail(pixels: Pixels, cells: int = THUMBNAIL_CELLS) -> Pixels:
     """Means of ``(cells, cells)`` cells that begin at whole pixels, rounded; exact on every machine."""
     height, width, _ = pixels.shape
-    tops, lefts = (np.arange(cells) * side // cells for side in (height, width))
-    tall = np.diff(tops, append=height).clip(min=1)
+    edges = np.arange(cells + 1)[:, None] * (height, width) // cells
+    tops, lefts = edges[:-1].T
+    tall, wide = (edges[1:] - edges[:-1]).clip(min=1).T
     # Row upon row: ``reduceat`` along this axis takes five times as long.
-    rows = [pixels[top : top + rows].sum(axis=0, dtype=np.uint32) for top, rows in zip(tops, tall, strict=True)]
-    sums = np.add.reduceat(rows, lefts, axis=1, dtype=np.int64)
-    area = np.outer(tall, np.diff(lefts, append=width).clip(min=1))[..., None]
+    strips = [pixels[top : top + rows].sum(0, np.uint32) for top, rows in zip(tops, tall, strict=True)]
+    sums = np.add.reduceat(strips, lefts, axis=1, dtype=np.int64)
+    area = np.outer(tall, wide)[..., None]
     return np.asarray((2 * sums + area) // (2 * area), np.uint8)

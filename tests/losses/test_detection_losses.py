@@ -1,9 +1,11 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.losses import detection
 from pipeline.losses.detection import (
@@ -13,6 +15,7 @@ from pipeline.losses.detection import (
     distribution_focal_loss,
     giou_loss,
     quality_focal_loss,
+    sparse_quality_focal_loss,
 )
 
 UNIT = [0.0, 0.0, 1.0, 1.0]
@@ -43,6 +46,44 @@ def test_quality_focal_loss_sums_over_the_classes() -> None:
     logits = torch.full((1, 2), math.log(3))
     found = quality_focal_loss(logits, torch.tensor([[0.0, 1.0]]))
     assert found.item() == pytest.approx(9 / 16 * math.log(4) + 1 / 16 * math.log(4 / 3))
+
+
+class LargeTensors(TorchDispatchMode):
+    """Lists what makes new tensors of ``size`` entries or more."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.made = size, list[str]()
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (
+            isinstance(result, Tensor)
+            and result.numel() >= self.size
+            and not (func.is_view or func is torch.ops.aten.detach.default)
+        ):
+            self.made.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_quality_focal_loss_in_parts_is_the_whole_to_the_bit_and_makes_its_gradient_alone_of_that_size(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    generator, shape = torch.Generator().manual_seed(0), (3, 99, 5)
+    values = (4 * torch.randn(shape, generator=generator)).to(dtype)
+    entry, quality = torch.randperm(1485, generator=generator)[:40], torch.rand(40, generator=generator)
+    goal = torch.zeros(1485).index_put((entry,), quality).view(shape)
+    whole, logits = values.clone().requires_grad_(), values.clone().requires_grad_()
+    expected, above = quality_focal_loss(whole.float(), goal), torch.rand(shape[:2], generator=generator)
+    expected.backward(above)
+    monkeypatch.setattr(detection, "PART_ENTRIES", 700)
+    with LargeTensors(1485) as large:
+        found = sparse_quality_focal_loss(logits, entry, quality)
+        found.backward(above)
+    assert torch.equal(found, expected)
+    assert torch.equal(logits.grad, whole.grad)
+    assert large.made == ["aten.empty_like.default"]
 
 
 @pytest.mark.parametrize("distance", [0.0, 3.25, 15.9])
