@@ -82,7 +82,7 @@ def _parts(cls_logits: Tensor, entry: Tensor, quality: Tensor) -> Iterator[tuple
     classes, first = cls_logits.shape[-1], 0
     # A vectorized kernel rounds what is left over otherwise: parts leave over what the whole does.
     size = max(1, PART_ENTRIES // classes // ALIGNED_ROWS) * ALIGNED_ROWS
-    for rows in cls_logits.detach().view(-1, classes).split(size):
+    for rows in torch.split(cls_logits.detach().view(-1, classes), size):
         # Entries of other parts go where none is: to leave them out would make the host wait for the device.
         inside = (entry >= first) & (entry < first + rows.numel())
         goal = quality.new_zeros(rows.numel() + 1)

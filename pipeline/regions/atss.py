@@ -64,7 +64,7 @@ def assign_atss(
         return Assignment(gt_index=gt_index, thresholds=anchors_xyxy.new_zeros(0))
     anchors = anchors_xyxy[candidates]
     iou = box_iou(anchors, boxes_xyxy)
-    means = [each.contiguous().mean(dim=0) for each in iou.split(list(counts), dim=1)]
+    means = [each.contiguous().mean(dim=0) for each in torch.split(iou, list(counts), dim=1)]
     thresholds = torch.cat(means) + iou.std(dim=0)
     positive = (iou >= thresholds) & inside_boxes((anchors[..., :2] + anchors[..., 2:]) / 2, boxes_xyxy)
     positions, rows = candidates[positive].unique(return_inverse=True)  # type: ignore[no-untyped-call]
