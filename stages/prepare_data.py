@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from pipeline.core.config import load_section
@@ -47,6 +48,7 @@ def main() -> None:
     train = keep_trainable(train, keep_empty=config.keep_empty_images)
     if not train.images:
         raise DatasetError(f"{train.root}: expected images to train on, but there are none")
+    import_module("pipeline.cli.params").check_images(params, len(train.images))  # by name
     # Nothing is written before everything has proved good.
     write_manifest(train, folder.manifest("train"))
     write_manifest(val, folder.manifest("val"))

@@ -1,5 +1,6 @@
 """Train the teacher, or take a given one: ends with one file of weights and its description."""
 
+from importlib import import_module
 from pathlib import Path
 
 from msgspec import to_builtins
@@ -32,6 +33,7 @@ def main(processes: World) -> None:
     params = stage_arguments(__doc__).params
     config, folder = load_section(PrepareTeacherConfig, "prepare_teacher", params), run_paths(params)
     manifest = read_split(folder, "train")
+    import_module("pipeline.cli.params").check_images(params, len(manifest.images))  # by name
     made_from = {"prepare_teacher": to_builtins(config), "images": manifest.identity()}
     unfinished = UNFINISHED / run_key("teacher", made_from)
     here = machine(processes)

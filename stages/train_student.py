@@ -1,5 +1,7 @@
 """Train one student from the store; the teacher is not needed."""
 
+from importlib import import_module
+
 from pipeline.core.config import load_section
 from pipeline.core.files import write_json
 from pipeline.core.paths import require_student, run_paths
@@ -24,6 +26,7 @@ def main(processes: World) -> None:
     config = load_section(StudentConfig, f"students.{name}", arguments.params)
     folder = run_paths(arguments.params)
     train = read_split(folder, "train")
+    import_module("pipeline.cli.params").check_images(arguments.params, len(train.images))  # by name
     val = read_split(folder, "val") if config.validation.enabled else None
     store = TargetStore.open(folder.store)
     source = stored_targets(config, store, train)

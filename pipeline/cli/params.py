@@ -1,6 +1,7 @@
 """A whole parameter file, section against section, before anything runs; loads no torch."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pipeline.onnx.description import OnnxDescription, read_onnx_description
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
 from pipeline.training.config import PrepareTeacherConfig, TrainConfig
-from pipeline.views.geometry import PerEpochViewsConfig, Views
+from pipeline.views.geometry import PAD_MULTIPLE, PerEpochViewsConfig, Views
 
 SECTIONS = (
     "prepare_data",
@@ -52,9 +53,17 @@ def check_params(path: Path) -> Recipe:
     recipe = read_recipe(path)
     _check_place(path)
     _check_students(recipe)
-    _check_training(recipe, "prepare_teacher.train", recipe.teacher.train, recipe.teacher.views)
-    for name, student in recipe.students.items():
-        _check_training(recipe, f"students.{name}.train", student.train, recipe.cache.views)
+    for where, train, views in _trainings(recipe):
+        if isinstance(views, PerEpochViewsConfig) and train.epochs > views.epochs:
+            raise _mismatch(path, f"{where}.epochs", f"at most the {views.epochs} of views", train.epochs)
+        # BatchNorm in training has no variance of one value: that of a batch of one cell.
+        if train.batch_size == 1 and not train.norm_eval and min(map(min, views.scales)) <= PAD_MULTIPLE:
+            expected = f"2 or more where a view has {PAD_MULTIPLE} px, one cell of the backbone's last stage"
+            raise _mismatch(path, f"{where}.batch_size", expected, 1)
+    coco, shapes = recipe.data.coco, recipe.data.shapes
+    images = shapes.train_images if shapes else coco.train.limit if coco else None
+    if images is not None:
+        _check_lengths(recipe, images)
     if recipe.onnx and recipe.onnx.input.size:
         height, width = recipe.onnx.input.size
         for key, scales in (
@@ -126,7 +135,9 @@ def _check_place(path: Path) -> None:
 
 def _check_students(recipe: Recipe) -> None:
     """Students predict what their teacher predicts, and are validated on one split."""
-    split = read_sections(recipe.path)["student"].get("validation", {}).get("split")
+    split = (read_sections(recipe.path)["student"].get("validation") or {}).get("split")
+    if split is None:
+        raise _mismatch(recipe.path, "student.validation.split", "'train' or 'val' for all students", None)
     detector, onnx = recipe.teacher.detector, recipe.onnx
     taught: dict[str, Any] = {}
     if detector:
@@ -143,6 +154,12 @@ def _check_students(recipe: Recipe) -> None:
         if student.loss.vlr_kd_weight and not recipe.cache.valuable_classes:
             needs = f"true for the term vlr_kd of students.{name}"
             raise _mismatch(recipe.path, "cache_teacher.valuable_classes", needs, got=False)
+        classes = student.detector.num_classes
+        for key in ("kd_weight", "vlr_kd_weight") if classes == 1 else ():
+            if weight := getattr(student.loss, key):
+                where = f"students.{name}.loss.{key}"
+                wanted = "0 for one class, of which a softmax is always 1; bckd_cls_weight is of sigmoids"
+                raise _mismatch(recipe.path, where, wanted, weight)
         for key, expected in taught.items():
             got = getattr(student.detector, key)
             if got != expected:
@@ -153,24 +170,33 @@ def _check_students(recipe: Recipe) -> None:
             raise _mismatch(recipe.path, where, f"{split!r}, as student.validation", student.validation.split)
 
 
-def _check_training(recipe: Recipe, where: str, train: TrainConfig | None, views: Views | None) -> None:
-    """A training has views for its epochs, images for a batch, and steps beyond its warm-up."""
-    if train is None:
-        return
-    if isinstance(views, PerEpochViewsConfig) and train.epochs > views.epochs:
-        raise _mismatch(recipe.path, f"{where}.epochs", f"at most the {views.epochs} of views", train.epochs)
-    limit = recipe.data.shapes.train_images if recipe.data.shapes else None
-    if recipe.data.coco:
-        limit = recipe.data.coco.train.limit
-    if limit is None:
-        return
-    if train.batch_size > limit:
-        expected = f"at most the {limit} training images"
-        raise _mismatch(recipe.path, f"{where}.batch_size", expected, train.batch_size)
-    steps = train.epochs * (limit // train.batch_size)
-    if train.warmup_steps >= steps:
-        expected = f"fewer than the {steps} steps of the training"
-        raise _mismatch(recipe.path, f"{where}.warmup_steps", expected, train.warmup_steps)
+def _trainings(recipe: Recipe) -> Iterator[tuple[str, TrainConfig, Views]]:
+    """Each training that the stages run: where it stands, and what it sees."""
+    if recipe.teacher.train and recipe.teacher.views:
+        yield "prepare_teacher.train", recipe.teacher.train, recipe.teacher.views
+    for name, student in recipe.students.items():
+        yield f"students.{name}.train", student.train, recipe.cache.views
+
+
+def check_images(path: Path, images: int) -> None:
+    """Refuse trainings of a checked file that so many images are too few for: before the first one runs.
+
+    Raises:
+        ConfigError: Names the file, the section and the key.
+    """
+    _check_lengths(read_recipe(path), images)
+
+
+def _check_lengths(recipe: Recipe, images: int) -> None:
+    """A training has images for a batch, and steps beyond its warm-up."""
+    for where, train, _ in _trainings(recipe):
+        if train.batch_size > images:
+            expected = f"at most the {images} training images"
+            raise _mismatch(recipe.path, f"{where}.batch_size", expected, train.batch_size)
+        steps = train.epochs * (images // train.batch_size)
+        if train.warmup_steps >= steps:
+            expected = f"fewer than the {steps} steps of the training"
+            raise _mismatch(recipe.path, f"{where}.warmup_steps", expected, train.warmup_steps)
 
 
 def _mismatch(path: Path, key: str, expected: str, got: object) -> ConfigError:

@@ -28,6 +28,16 @@ MAX_TWICE = 0.1
 READERS = 8
 """Threads: reading and hashing release the interpreter."""
 
+SIDES = ("x", "y", "width", "height")
+Side = NDArray[np.float64]
+Reading = Callable[[Side, Side, Side, Side], tuple[Side, Side, Side, Side]]
+READINGS: dict[str, Reading] = {
+    "their first two numbers were the center": lambda x, y, w, h: (x - w / 2, y - h / 2, w, h),
+    "they were y, x, height, width": lambda y, x, h, w: (x, y, w, h),
+    "they were y1, x1, y2, x2": lambda y, x, bottom, right: (x, y, right - x, bottom - y),
+}
+"""Other ways to write a box, and what they would mean."""
+
 Inspected = tuple[str, bool]
 
 
@@ -63,7 +73,7 @@ def require_boxes_in_pixels(manifest: Manifest) -> None:
     if len(boxes) < MIN_BOXES:
         return
     where = f"{manifest.root}/{manifest.annotations}: expected boxes as x, y, width, height in px"
-    if max(np.abs(boxes[side]).max() for side in ("x", "y", "width", "height")) <= 1:
+    if max(np.abs(boxes[side]).max() for side in SIDES) <= 1:
         raise DatasetError(
             f"{where}, but no number in them is above 1: they seem to be shares of the image; "
             "multiply them by its width and height"
@@ -86,20 +96,24 @@ def require_same_classes(train: Manifest, val: Manifest) -> None:
 
 
 def require_objects(manifest: Manifest, summary: SplitSummary) -> None:
-    """Refuse a training split none of whose objects is trained on, by a ``DatasetError`` that says why."""
-    if summary.objects and not summary.trained_on:
+    """Refuse a training split without an object to train on, by a ``DatasetError`` that says why."""
+    if not summary.trained_on:
+        got = f"of {summary.objects:,} all are left out: {summary.reasons()}"
         raise DatasetError(
             f"{manifest.root}/{manifest.annotations}: expected objects to train on, "
-            f"but of {summary.objects:,} all are left out: {summary.reasons()}"
+            f"but {got if summary.objects else 'there are none'}"
         )
 
 
 def warnings(manifest: Manifest, summary: SplitSummary) -> list[str]:
     """What is probably not meant, a sentence each."""
-    names = [category.name for category in manifest.categories]
-    equal = [name for place, name in enumerate(names) if any(same_name(name, n) for n in names[:place])]
+    names = ["".join(category.name.casefold().split()) for category in manifest.categories]
+    equal = [
+        c.name for n, c in enumerate(manifest.categories) if any(same_name(names[n], k) for k in names[:n])
+    ]
     left_out = summary.objects - summary.trained_on
     boxes = manifest.images.annotations
+    fitting = next((words for words, reading in READINGS.items() if _fits(manifest, reading)), None)
     columns = ["image_id", "category_id", "x", "y", "width", "height"]
     twice = len(boxes) - len(set(boxes[columns].tolist()))
     checks = [
@@ -118,15 +132,22 @@ def warnings(manifest: Manifest, summary: SplitSummary) -> list[str]:
             "all boxes lie in the upper left quarter of their images: are they in px of these very images?",
         ),
         (
-            summary.leaving_image >= MIN_BOXES and not leaving_image(_centered(manifest)).any(),
-            f"{summary.leaving_image:,} boxes leave their image, and none would if their first two numbers "
-            "were the center: expected x, y of the upper left corner",
+            summary.empty_images > 0.5 * summary.images and bool(summary.objects),
+            f"most images have no object to train on: {summary.empty_images:,} of {summary.images:,}",
+        ),
+        (
+            summary.leaving_image >= MIN_BOXES and bool(fitting),
+            f"{summary.leaving_image:,} boxes leave their image, and none would if {fitting}: expected "
+            "x, y of the upper left corner, width, height",
         ),
         (
             twice > MAX_TWICE * len(boxes),
             f"{twice:,} of {len(boxes):,} objects stand twice: the same image, class and box",
         ),
-        (bool(equal), f"several classes have the same name: {', '.join(dict.fromkeys(equal))}"),
+        (
+            bool(equal),
+            f"several classes have the same name: {', '.join(dict.fromkeys(equal))} (case and spaces aside)",
+        ),
     ]
     return [sentence for holds, sentence in checks if holds]
 
@@ -144,9 +165,11 @@ def _reach(manifest: Manifest) -> NDArray[np.float64]:
     return np.asarray(np.maximum(*ends))
 
 
-def _centered(manifest: Manifest) -> Manifest:
-    """The same with the first two numbers of a box read as its center."""
+def _fits(manifest: Manifest, reading: Reading) -> bool:
+    """Whether all boxes lie in their images if their numbers are read in another way."""
     boxes = manifest.images.annotations.copy()
-    boxes["x"] -= boxes["width"] / 2
-    boxes["y"] -= boxes["height"] / 2
-    return replace(manifest, images=replace(manifest.images, annotations=boxes))
+    sides = reading(*(manifest.images.annotations[side] for side in SIDES))
+    for name, side in zip(SIDES, sides, strict=True):
+        boxes[name] = side
+    read = replace(manifest, images=replace(manifest.images, annotations=boxes))
+    return not (leaving_image(read) | (boxes["width"] < 0) | (boxes["height"] < 0)).any()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.cli.params import check_machine, check_params
+from pipeline.cli.params import check_images, check_machine, check_params
 from pipeline.core.errors import ConfigError
 from recipes import ROOT, Params, set_value, smoke_params, tiny_params
 
@@ -49,6 +49,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Params],
             1.0,
             "cache_teacher.valuable_classes: expected true for the term vlr_kd of students.ld",
         ),
+        (("students", "ld", "detector", "num_classes"), 1, "ld.loss.kd_weight: expected 0 for one class"),
         (("file",), "recipes/other/params.yaml", "file: expected 'params.yaml', but got 'recipes/other"),
         (("root",), "../..", "root: expected '.', but got '../..'"),
         (("students", "x; touch pwned; true"), {}, "students: expected names of letters, digits, _ and -"),
@@ -68,6 +69,39 @@ def test_a_section_that_does_not_fit_is_named(
     assert str(caught.value).startswith("params.yaml: ")
     assert message in str(caught.value)
     assert not Path("pwned").exists()
+
+
+def test_a_batch_of_one_has_more_than_one_cell(check: Callable[[Params], None]) -> None:
+    """BatchNorm has no variance of one value."""
+    params = smoke_params()
+    set_value(params, ("student", "train", "batch_size"), 1)
+    check(params)
+    set_value(params, ("cache_teacher", "views", "scales"), [[64, 32]])
+    with pytest.raises(ConfigError, match=r"students\.ld\.train\.batch_size: expected 2 or more where"):
+        check(params)
+
+
+@pytest.mark.parametrize("shared", [{}, {"validation": None}])
+def test_the_split_that_all_students_are_validated_on_stands_in_student(
+    check: Callable[[Params], None], shared: Params
+) -> None:
+    params = smoke_params()
+    del params["student"]["validation"]
+    params["student"] |= shared
+    params["students"] = {"plain": {"validation": {"split": "train"}}}
+    with pytest.raises(ConfigError, match=r"yaml: student\.validation\.split: expected 'train' or 'val'"):
+        check(params)
+
+
+def test_trainings_longer_than_their_images_are_refused_when_these_are_counted(
+    check: Callable[[Params], None],
+) -> None:
+    params = smoke_params()
+    check(params)
+    check_images(Path("params.yaml"), 16)
+    for images, message in ((8, "warmup_steps: expected fewer than the 2"), (7, "at most the 7 training")):
+        with pytest.raises(ConfigError, match=message):
+            check_images(Path("params.yaml"), images)
 
 
 def test_a_student_of_an_onnx_teacher_has_its_bins_and_the_views_its_input(

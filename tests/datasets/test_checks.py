@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -11,6 +12,7 @@ from pipeline.core.errors import DatasetError
 from pipeline.datasets.checks import (
     look_at_files,
     require_boxes_in_pixels,
+    require_objects,
     require_same_classes,
     shared_images,
     warnings,
@@ -91,12 +93,15 @@ def test_boxes_that_leave_their_image_are_warned_of() -> None:
 
 CENTERED = [(54, 30, 12, 20), (50, 31, 20, 18), (40, 33, 8, 14), (52, 8, 16, 10)]
 CENTERED += [(20 + n, 20, 12, 10) for n in range(5)]
+INSIDE = [(1, 1 + n, 6, 9) for n in range(5)]
 
 
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
         (CENTERED, "4 boxes leave their image, and none would if their first two numbers were the center"),
+        ([(2 + n, 30, 9, 25) for n in range(4)] + INSIDE, "none would if they were y, x, height, width"),
+        ([(2 + n, 30, 11, 55) for n in range(4)] + INSIDE, "none would if they were y1, x1, y2, x2"),
         ([(n, n, 20 - n, 5) for n in range(8)], "all boxes lie in the upper left quarter"),
         ([(1, 2, 50, 30)] * 2, "1 of 2 objects stand twice"),
     ],
@@ -124,6 +129,22 @@ def test_classes_are_compared_by_id_and_name() -> None:
     shifted = tuple(c._replace(category_id=c.category_id + 1) for c in train.categories)
     with pytest.raises(DatasetError, match=r"\(id 1\), but got .*\(id 2\)"):
         require_same_classes(train, replace(train, categories=shifted))
+
+
+def test_names_that_are_almost_equal_are_warned_of() -> None:
+    almost = split((1, 2, 50, 30), names=("Traffic Light", "b", "traffic  light "))
+    (warning,) = warnings(almost, summarize(almost))
+    assert "several classes have the same name: traffic  light " in warning
+
+
+def test_a_training_split_without_an_object_is_refused_and_images_without_one_are_counted() -> None:
+    nothing = split(images=2)
+    with pytest.raises(DatasetError, match="expected objects to train on, but there are none"):
+        require_objects(nothing, summarize(nothing))
+    records = [msgspec.structs.replace(record, image_id=9) for record in split((1, 2, 50, 30)).images]
+    mixed = replace(nothing, images=ImageTable.of([*records, *nothing.images]))
+    (warning,) = warnings(mixed, summarize(mixed))
+    assert "most images have no object to train on: 2 of 3" in warning
 
 
 def test_equal_names_get_their_ids() -> None:

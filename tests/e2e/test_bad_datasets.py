@@ -144,10 +144,16 @@ ANNOTATIONS = [
         edit=each("annotations", iscrowd="0"),
     ),
     wrong(
+        "more warm-up than steps",
+        DATA,
+        "prepare_teacher.train.warmup_steps: expected fewer than the 2 steps of the training, but got 2",
+        edit=params(TEACHER, "train", "warmup_steps", to=2),
+    ),
+    wrong(
         "images without a box",
         DATA,
-        "expected images to train on, but there are none",
-        edit=both(coco("annotations", to=[]), params(DATA, "keep_empty_images", to=False)),
+        "expected objects to train on, but there are none",
+        edit=coco("annotations", to=[]),
     ),
 ]
 

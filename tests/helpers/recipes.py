@@ -47,6 +47,7 @@ def tiny_params(name: str = NAME) -> Params:
     for section in ("prepare_teacher", "student"):
         set_value(params, (section, *SCHEDULE, "epochs"), 1)
         set_value(params, (section, *SCHEDULE, "batch_size"), 4)
+        set_value(params, (section, *SCHEDULE, "warmup_steps"), 1)
     params["cache_teacher"].update(views_per_partition=4, batch_size=4)
     # A teacher of two steps is close to uniform: the bounds of a trained one need finer steps.
     set_value(params, ("cache_teacher", "precision", "edge_step"), 0.005)
