@@ -36,6 +36,7 @@ def main() -> None:
         batch_size=Environment.read().eval_batch,
         device=device(),
         progress=lambda batches, total: show_progress(batches, total, f"evaluate {name}"),
+        precision=config.precision,
     )
     evaluation = evaluate(manifest, results, config.area_edges)
     write_results(results, folder.evaluation(name) / "detections.json")

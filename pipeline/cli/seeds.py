@@ -132,6 +132,7 @@ def _train_and_evaluate(
         batch_size=Environment.read().eval_batch,
         device=device(),
         progress=lambda batches, total: show_progress(batches, total, f"evaluate {label}"),
+        precision=evaluation.precision,
     )
     return dict(evaluate(manifest, results, evaluation.area_edges).summary)
 

@@ -16,6 +16,7 @@ from pipeline.core.markdown import markdown_table
 from pipeline.core.paths import SPLITS, find_recipe, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.datasets.coco import read_coco
+from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.device import device
 from pipeline.detector.head import Integral
 from pipeline.detector.model import ModelSpec
@@ -110,7 +111,9 @@ def choose_scale(files: ModelHandle, given: list[int] | None) -> tuple[int, int]
     return width, height
 
 
-def _detect(files: ModelHandle, manifest: Manifest, scale: tuple[int, int]) -> list[Result]:
+def _detect(
+    files: ModelHandle, manifest: Manifest, scale: tuple[int, int], precision: NetworkPrecision = "float32"
+) -> list[Result]:
     return detect(
         files.load(),
         manifest,
@@ -118,6 +121,7 @@ def _detect(files: ModelHandle, manifest: Manifest, scale: tuple[int, int]) -> l
         batch_size=BATCH_SIZE,
         device=device(),
         progress=lambda batches, total: show_progress(batches, total, "evaluate"),
+        precision=precision,
     )
 
 
@@ -147,7 +151,9 @@ def _stored(path: Path, params: Path) -> dict[str, Row]:
     return {
         "from the store's main-region points": at_points(view.soft_targets() for view in stored),
         "live, at the same points": at_points(live),
-        "live, all points": _summary(manifest, _detect(setup.files, manifest, config.views.scales[0])),
+        "live, all points": _summary(
+            manifest, _detect(setup.files, manifest, config.views.scales[0], config.forward_precision)
+        ),
     }
 
 

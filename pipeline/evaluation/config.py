@@ -2,6 +2,7 @@
 
 from pipeline.core.config import Positive, Section
 from pipeline.core.errors import ConfigError
+from pipeline.detector.config import NetworkPrecision
 from pipeline.views.geometry import check_scale
 
 
@@ -10,6 +11,8 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
 
     scale: tuple[int, int]
     """Test scale ``(long, short)``, px."""
+    precision: NetworkPrecision = "float32"
+    """Of the networks, that of their training; ONNX files have their own."""
     area_edges: tuple[Positive, Positive] = (32.0, 96.0)
     """Sides in px whose squares part small, medium and large objects (COCO's)."""
 
