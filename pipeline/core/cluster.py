@@ -48,6 +48,8 @@ SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1h",
     # If none can be started any more, tasks fail instead of waiting for ever.
     "distributed.scheduler.no-workers-timeout": "10m",
+    # Workers decode in processes of their own, which daemons may not have; they end with this one anyhow.
+    "distributed.worker.daemon": False,
     # A sampling profiler.
     "distributed.worker.profile.enabled": False,
 }

@@ -70,7 +70,7 @@ class ThreadCounts:
         ``batch_pixels`` are those of all views of the largest batch.
         """
         if device.type != "cpu":
-            # A worker of another scheduler may be one that may have no processes.
+            # Workers of another scheduler are daemons, which may have no processes, unless they are told.
             alone = current_process().daemon
             return cls(decoders=max(1, min(cores, MAX_DECODERS)), forwards=1, in_processes=not alone)
         forwards = max(1, min(cores, MAX_PIXELS // batch_pixels))

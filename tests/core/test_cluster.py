@@ -25,12 +25,17 @@ HANGS_AFTER_SECONDS = 180
 OWNER = """
 import os, time
 from pipeline.core.cluster import local_cluster
+from pipeline.core.prefetch import loading_pool
+def start():
+    global pool
+    pool = loading_pool(1, processes=True)
+    return f"{os.getpid()} {pool.submit(os.getpid).result()}"
 if __name__ == "__main__":
     with local_cluster([{}, {}], threads=1) as client:
-        print(*client.run(os.getpid).values(), flush=True)
+        print(*client.run(start).values(), flush=True)
         time.sleep(600)
 """
-"""Starts two workers, says who they are, and waits for its end."""
+"""Starts two workers, each with a process that decodes, says who they all are, and waits for its end."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +111,7 @@ def test_a_scheduler_that_does_not_answer_is_one_clear_error(monkeypatch: pytest
 
 
 def own_cluster(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
-    """A process with two workers, and their ids."""
+    """A process with two workers, and the ids of these and of theirs."""
     (folder / "owner.py").write_text(OWNER)
     owner = subprocess.Popen(
         [sys.executable, "owner.py"],
@@ -139,7 +144,9 @@ def wait_until_gone(pids: list[int]) -> None:
 @pytest.mark.slow
 def test_workers_die_with_their_owner_however_it_dies(tmp_path: Path) -> None:
     owner, workers = own_cluster(tmp_path)
-    assert len(workers) == 2
+    assert len(set(workers)) == 4
+    os.kill(workers[0], signal.SIGKILL)
+    wait_until_gone(workers[:2])
     owner.kill()
     wait_until_gone(workers)
     owner.communicate()
@@ -150,7 +157,7 @@ def test_ctrl_c_is_for_the_owner_alone_which_ends_its_workers(tmp_path: Path) ->
     owner, workers = own_cluster(tmp_path)
     os.killpg(owner.pid, signal.SIGINT)  # as a terminal does
     _, said = owner.communicate(timeout=HANGS_AFTER_SECONDS)
-    assert not any(map(runs, workers))
+    wait_until_gone(workers)
     assert said.count("Traceback") == 1, f"expected the owner's own and no other, but got {said}"
     assert said.endswith("KeyboardInterrupt\n")
 
