@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from pipeline.losses.detection import giou_loss
+from pipeline.views.box_ops import EPSILON
 
 
 def bckd_cls_loss(cls_logits: Tensor, classes: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor]:
     """Class term ``sum over classes of BCE(x, t) * |t - p|``, and the weight ``max over classes of |t - p|``.
 
     ``p`` is the sigmoid of the student's logit ``x``, ``t`` the teacher's score. Classes are independent, and
-    *both* factors are differentiated, the second with sign 0 where ``p = t``. It is computed image by image,
-    gradient and all, so that no more than that is held for the backward pass.
+    *both* factors are differentiated, the second with sign 0 where ``p = t``. It is computed image by image
+    in the same memory, gradient and all, so that no more than that is held for the backward pass.
 
     Args:
         cls_logits: ``Tensor[B, N, C]`` of the student.
@@ -37,15 +37,56 @@ def bckd_box_loss(student_distances: Tensor, teacher_distances: Tensor) -> Tenso
     """Box term ``1 - GIoU`` of the boxes around one point; its weight is :func:`bckd_cls_loss`'s.
 
     Args:
-        student_distances: ``Tensor[..., 4]`` to the edges l, t, r, b; any unit.
+        student_distances: ``Tensor[..., 4]`` to the edges l, t, r, b, not negative; any unit.
         teacher_distances: Likewise; gets no gradient.
 
     Returns:
         ``Tensor[...]``.
     """
-    signs = student_distances.new_tensor([-1, -1, 1, 1])
-    boxes = [(each * signs).reshape(-1, 4) for each in (student_distances, teacher_distances.detach())]
-    return giou_loss(*boxes).reshape(student_distances.shape[:-1])
+    student, teacher = student_distances, teacher_distances.detach()
+    # Both boxes have the point inside, so that what they share and what surrounds them is as simple as they.
+    intersection, enclosing = _area(torch.minimum(student, teacher)), _area(torch.maximum(student, teacher))
+    union = (_area(student) + _area(teacher) - intersection).clamp(min=EPSILON)
+    return 2 - intersection / union - union / enclosing.clamp(min=EPSILON)
+
+
+def _area(distances: Tensor) -> Tensor:
+    left, top, right, bottom = distances.unbind(-1)
+    return (left + right) * (top + bottom)
+
+
+def bckd_distances(edge_logits: Tensor) -> Tensor:
+    """Means ``Tensor[B, N, 4]``, in strides, of edge distributions ``Tensor[B, N, 4, bins]``.
+
+    They are ``expected_distances``, image by image and with the gradient at once: at *every* position the
+    softmax over so few bins would take more time than all else of BCKD's terms.
+    """
+    distances: Tensor = _Distances.apply(edge_logits)
+    return distances
+
+
+class _Distances(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, edge_logits: Tensor) -> Tensor:
+        gradient = torch.empty_like(edge_logits, dtype=torch.float32)
+        means = gradient.new_empty(gradient.shape[:-1])
+        bins = torch.arange(gradient.shape[-1], dtype=torch.float32, device=gradient.device)
+        ones_bins = torch.stack([torch.ones_like(bins), bins], dim=1)
+        for shares, logits, mean in zip(gradient, edge_logits, means, strict=True):
+            x = logits.float()
+            torch.sub(x, x.amax(dim=-1, keepdim=True), out=shares)
+            total, weighted = (shares.exp_() @ ones_bins).unbind(-1)
+            torch.div(weighted, total, out=mean)
+            # d/dx_k = p_k (k - mean)
+            shares.div_(total[..., None]).mul_(bins - mean[..., None])
+        ctx.save_for_backward(gradient)
+        return means
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, means_gradient: Tensor) -> Tensor:
+        gradient: Tensor = ctx.saved_tensors[0]
+        return gradient * means_gradient[..., None]
 
 
 class _ClassTerm(torch.autograd.Function):
@@ -57,19 +98,21 @@ class _ClassTerm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         gradient = torch.empty_like(cls_logits, dtype=torch.float32)
         loss, weight = (gradient.new_empty(cls_logits.shape[:2]) for _ in range(2))
+        t, p, gap, size = gradient.new_empty(4, *cls_logits.shape[1:])
         for image, logits in enumerate(cls_logits):
-            x = logits.float()
-            codes = classes[image]
-            t = codes.float().sigmoid() if scores is None else scores.take(codes.long())
-            p = x.sigmoid()
-            gap = p - t
+            x, codes = logits.float(), classes[image]
+            if scores is None:
+                torch.sigmoid(codes.float(), out=t)
+            else:  # three times as fast as ``take``
+                torch.index_select(scores, 0, codes.flatten().int(), out=t.view(-1))
+            torch.sub(torch.sigmoid(x, out=p), t, out=gap)
+            torch.amax(torch.abs(gap, out=size), dim=-1, out=weight[image])
             cross_entropy = functional.softplus(x).addcmul_(t, x, value=-1)
-            size = gap.abs()
-            torch.sum(cross_entropy * size, dim=-1, out=loss[image])
-            torch.amax(size, dim=-1, out=weight[image])
+            torch.sum(torch.mul(cross_entropy, size, out=t), dim=-1, out=loss[image])
             # d/dx = (p - t) |p - t| + BCE sign(p - t) p (1 - p)
-            cross_entropy.mul_(p).mul_(p.neg_().add_(1)).mul_(gap.sign())
-            torch.addcmul(cross_entropy, gap, size, out=gradient[image])
+            torch.mul(gap, size, out=gradient[image])
+            cross_entropy.mul_(p).mul_(p.neg_().add_(1))
+            gradient[image].addcmul_(cross_entropy, gap.sign_())
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(weight)
         return loss, weight

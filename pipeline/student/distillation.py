@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from pipeline.detector.head import RawOutputs
-from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
+from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
 from pipeline.training.batches import BatchLabels, TeacherBatch
 from pipeline.training.criterion import LossNormalizers, MainPoints
-from pipeline.views.box_ops import expected_distances
 
 REFERENCE_IMAGES = 2
 """Images per GPU of the published runs, over which the reference sums."""
@@ -131,5 +130,5 @@ def _bckd(
     cls, weight = bckd_cls_loss(raw.cls_logits, dense.classes, dense.scores)
     if not config.bckd_box_weight:
         return cls * targets.valid, cls.new_zeros(0)
-    boxes = bckd_box_loss(expected_distances(raw.edge_logits.float()), dense.distances.float() * dense.unit)
+    boxes = bckd_box_loss(bckd_distances(raw.edge_logits), dense.distances.float() * dense.unit)
     return cls * targets.valid, boxes * weight * targets.valid

@@ -24,7 +24,7 @@ from golden_data import (
 from torch import Tensor
 
 from pipeline.detector.head import EDGES, RawOutputs
-from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
+from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.detection import giou_loss
 from pipeline.student.distillation import distillation_losses
@@ -65,7 +65,8 @@ def computed(path: Path) -> Case:
     classes, edges = data["stu_cls"].requires_grad_(), data["stu_reg"].requires_grad_()
     raw = raw_of(classes, edges, grid.sizes)
     teacher = raw_of(data["tea_cls"], data["tea_reg"], grid.sizes)
-    distances = expected_distances(teacher.edge_logits)
+    # In the student's way, so that equal boxes are equal to the bit: the loss of such is recorded as 0.
+    distances = bckd_distances(teacher.edge_logits)
     dense = DenseTeacher(classes=teacher.cls_logits, scores=None, distances=distances, unit=1.0)
     targets, views = targets_of(data), labeled_views(data)
     soft = replace(lossless_targets(teacher, views), dense=dense)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
+from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 
 STUDENT = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0)) * 3
 CODES = torch.randint(0, 40, (2, 9, 5), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
@@ -29,6 +29,20 @@ def test_codes_are_looked_up_and_the_gradient_is_that_of_the_formula() -> None:
     for value in (loss, expected):
         (value * WEIGHTS).sum().backward()
     torch.testing.assert_close(first.grad, second.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_distances_and_their_gradient_are_those_of_the_softmax(dtype: torch.dtype) -> None:
+    edges = (20 * torch.randn(2, 9, 4, 8, generator=torch.Generator().manual_seed(3))).to(dtype)
+    first, second = edges.clone().requires_grad_(), edges.double().requires_grad_()
+    found, expected = bckd_distances(first), second.softmax(dim=-1) @ torch.arange(8.0).double()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected.float(), rtol=1e-6, atol=1e-6)
+    for value in (found, expected):
+        (value * WEIGHTS[..., None] * torch.tensor([1.0, -2.0, 3.0, 0.5])).sum().backward()
+    assert first.grad is not None
+    assert first.grad.dtype == dtype
+    torch.testing.assert_close(first.grad, second.grad.to(dtype), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
