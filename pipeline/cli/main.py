@@ -11,7 +11,8 @@ from inspect import cleandoc
 from pipeline.core.stage import run_stage
 
 COMMANDS = {
-    "recipe": ("recipe", "list the recipes, make a new one, check one before it runs"),
+    "recipe": ("recipe", "list the recipes, add one to what DVC runs, make a new one, check one"),
+    "recipe add": ("recipe", "let DVC know a recipe: put a copy of dvc.yaml beside its parameters"),
     "recipe new": ("recipe", "make recipes/NAME from another recipe, or for a COCO folder"),
     "recipe check": ("recipe", "check a recipe, its images and its teacher before anything runs"),
     "plan": ("plan", "what a recipe will cost: views, bytes, hours; from how many students on it pays"),

@@ -1,4 +1,4 @@
-"""``ldp recipe``: list the recipes, make a new one, check one from end to end."""
+"""``ldp recipe``: list the recipes, let DVC know one, make a new one, check one from end to end."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ from pipeline.cli.params import check_machine, check_params
 from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.errors import ConfigError, DatasetError
 from pipeline.core.files import atomic_path
-from pipeline.core.paths import NAME, RECIPES, find_recipe, recipe_files
+from pipeline.core.paths import NAME, RECIPES, STAGES, find_recipe, recipe_files
 
 COCO_BASE = "coco_sample"
 """A new recipe for one's own images starts as this one."""
@@ -26,8 +26,16 @@ COCO_AREAS = (32, 96)
 
 @command()
 def recipe_command(_arguments: argparse.Namespace) -> None:
-    """Lists the recipes; an action makes a new one, or checks one from end to end."""
+    """Lists the recipes; an action lets DVC know one, makes a new one, or checks one from end to end."""
     sys.stdout.write(render_recipes())
+
+
+@command(RECIPE)
+def add_command(arguments: argparse.Namespace) -> None:
+    """Lets DVC know a recipe, by a copy of dvc.yaml beside its parameters."""
+    path = find_recipe(arguments.recipe)
+    add_recipe(path.parent)
+    sys.stdout.write(f"{path.parent / STAGES}: DVC knows this recipe; run it with {_command(path)}\n")
 
 
 @command(RECIPE)
@@ -36,7 +44,9 @@ def check_command(arguments: argparse.Namespace) -> None:
     path = find_recipe(arguments.recipe)
     recipe = check_params(path)
     check_machine(recipe)
-    sys.stdout.write(f"{path}: valid; students {', '.join(recipe.students)}; run it with {_command(path)}\n")
+    first = "" if _has_stages(path.parent) else f"`ldp recipe add {path.parent.name}` and "
+    students = ", ".join(recipe.students)
+    sys.stdout.write(f"{path}: valid; students {students}; run it with {first}{_command(path)}\n")
 
 
 @command(
@@ -89,11 +99,33 @@ def new_recipe(name: str, source: str) -> Path:
     if is_dataset:
         text = _for_dataset(text, Path(source))
     folder.mkdir(parents=True)
-    # A copy: DVC reads a symbolic link of an older commit as the text that git keeps of it.
-    shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
+    add_recipe(folder)
     with atomic_path(folder / PARAMS) as partial:
         partial.write_text(text)
     return folder / PARAMS
+
+
+def add_recipe(folder: Path) -> None:
+    """Let DVC find the stages of the recipe in a folder; what stands there already is never overwritten.
+
+    Raises:
+        ConfigError: Other stages stand there.
+    """
+    if not _has_stages(folder):
+        # A copy: DVC reads a symbolic link of an older commit as the text that git keeps of it.
+        shutil.copyfile(STAGES, folder / STAGES)
+
+
+def _has_stages(folder: Path) -> bool:
+    copy = folder / STAGES
+    if not os.path.lexists(copy):
+        return False
+    if copy.read_bytes() != Path(STAGES).read_bytes():
+        raise ConfigError(
+            f"{copy}: expected the stages of {STAGES}, but got others, edited or of another version; "
+            f"`cp {STAGES} {copy}` replaces them"
+        )
+    return True
 
 
 class _Image(msgspec.Struct):
@@ -155,4 +187,4 @@ def _only(root: Path, pattern: str) -> str:
 
 
 def _command(path: Path) -> str:
-    return "`dvc repro`" if path == PARAMS else f"`dvc repro {path.parent / 'dvc.yaml'}`"
+    return "`dvc repro`" if path == PARAMS else f"`dvc repro {path.parent / STAGES}`"

@@ -104,10 +104,9 @@ def wait_for_task(folder: Path) -> str:
 
 
 def test_a_clone_pulls_all_recipes_and_computes_nothing(three: Path, tmp_path: Path) -> None:
-    """Some recipes never ran and have nothing to pull: DVC is told so, or given those that did as targets."""
     run(three, "dvc", "push")
     before = outputs(three, list(RECIPES))
-    for number, pull in enumerate((["--allow-missing"], list(RECIPES.values()))):
+    for number, pull in enumerate(([], list(RECIPES.values()))):
         clone = tmp_path / f"clone{number}"
         run(tmp_path, "git", "clone", "--quiet", "project", clone.name)
         shutil.copytree(three / DATASET, clone / DATASET)
@@ -117,6 +116,7 @@ def test_a_clone_pulls_all_recipes_and_computes_nothing(three: Path, tmp_path: P
 
 
 def test_images_that_are_not_there_are_named_before_anything_runs(three: Path) -> None:
+    run(three, "ldp", "recipe", "add", "coco_sample")
     code, output = attempt(three, "dvc", "repro", "recipes/coco_sample/dvc.yaml")
     assert code != 0
     assert stages_run(output) == {"check_recipe"}

@@ -119,8 +119,6 @@ def project(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory)
     for recipe in {name for block in BLOCKS for name in re.findall(r"recipes/(\w+)/", block.text)} - {"mine"}:
         place = project / "recipes" / recipe
         place.mkdir(exist_ok=True)
-        if not (place / "dvc.yaml").exists():
-            shutil.copyfile(project / "dvc.yaml", place / "dvc.yaml")
         write_params(place, _recipe(recipe))
     write_checkpoint(project)
     commit(project, "tiny recipes")

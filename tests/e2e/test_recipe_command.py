@@ -61,6 +61,20 @@ def test_a_new_recipe_is_another_under_its_own_name(folder: Path, capsys: pytest
 
 
 @pytest.mark.usefixtures("folder")
+def test_dvc_knows_a_recipe_once_it_is_added(capsys: pytest.CaptureFixture[str]) -> None:
+    copy = Path("recipes/smoke/dvc.yaml")
+    assert ldp("recipe", "check", "smoke") is None
+    assert "`ldp recipe add smoke` and `dvc repro recipes/smoke/dvc.yaml`" in capsys.readouterr().out
+    for _ in range(2):
+        assert ldp("recipe", "add", "smoke") is None
+        assert copy.read_bytes() == Path("dvc.yaml").read_bytes()
+    copy.write_text("stages: {}  # edited\n")
+    for action in ("add", "check"):
+        assert "`cp dvc.yaml recipes/smoke/dvc.yaml` replaces them" in (ldp("recipe", action, "smoke") or "")
+    assert copy.read_text() == "stages: {}  # edited\n"
+
+
+@pytest.mark.usefixtures("folder")
 def test_nothing_is_ever_overwritten() -> None:
     assert ldp("recipe", "new", "mine", "--from", "shapes") is None
     Path("recipes/mine/params.yaml").write_text("# edited\n")
