@@ -46,6 +46,14 @@ logger = logging.getLogger(__name__)
     argument("--student", metavar="NAME", help="default: the first one with the most distillation losses"),
     argument("--views", type=int, default=64, help="views that are cached, at least; default: 64"),
     argument("--rounds", type=int, default=5, help="how often each is measured; default: 5"),
+    argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="of the teacher, to time its forward pass, an evaluation and the host's share with",
+    ),
     argument("--steps", type=int, default=10, help="of a run with the data loader, 0 for none; default: 10"),
 )
 def bench_command(arguments: argparse.Namespace) -> None:
@@ -68,7 +76,12 @@ def bench_command(arguments: argparse.Namespace) -> None:
             teacher,
             {name: student},
             cache,
-            ProbeConfig(views=arguments.views, rounds=arguments.rounds, loaded_steps=arguments.steps),
+            ProbeConfig(
+                views=arguments.views,
+                rounds=arguments.rounds,
+                loaded_steps=arguments.steps,
+                batch_sizes=tuple(arguments.batches),
+            ),
             machine=here,
             folder=path.parent / "probe",
             announce=partial(logger.info, "measuring %s"),
@@ -111,7 +124,7 @@ def render_probe(
     cache = probe.cache
     busy = ", ".join(f"{name} {share:.1%}" for name, share in cache.busy.items())
     return (
-        f"{described}\n\n{_steps(steps, batch)}\n{_cache(cache)}\n"
+        f"{described}\n\n{_steps(steps, batch)}\n{_cache(cache)}\n{_batches(cache)}"
         f"busy in the cache stage: {busy}; bottleneck: {cache.bottleneck}\n"
         f"a view's targets: {cache.assign * 1e3:.2f} ms to assign, {cache.read * 1e3:.2f} ms to read\n"
         f"{views_per_image} views an image, {epochs} epochs: the store has paid for itself {pays}\n"
@@ -164,3 +177,14 @@ def _cache(cache: CacheTimes) -> str:
     ]
     head = [f"{cache.views} views in batches of {cache.batch_size}", "views/s", "lowest - highest"]
     return markdown_table([*head, "/ bare forward"], rows)
+
+
+def _batches(cache: CacheTimes) -> str:
+    if cache.host is None:
+        return ""
+    rows = [
+        [str(size), f"{1 / cache.forward[size].median:,.2f}", f"{1 / repeats.median:,.2f}"]
+        for size, repeats in cache.evaluation.items()
+    ]
+    table = markdown_table(["teacher, batch", "forward views/s", "evaluation images/s"], rows)
+    return f"{table}\na view takes {cache.host * 1e3:.2f} CPU ms of this process beside the teacher\n"

@@ -5,9 +5,11 @@ and boxes are drawn. Which values weights and pixels have changes no time.
 """
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, count, islice
 from math import ceil, inf
 from pathlib import Path
@@ -15,13 +17,17 @@ from typing import Any
 
 import torch
 from msgspec import structs
+from torch import Tensor
 
 from pipeline.core.timing import timed_call
 from pipeline.cost.peer import peer_step
 from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
-from pipeline.cost.timer import Repeats, peak_bytes, seconds_of, take_turns
+from pipeline.cost.timer import Repeats, Work, peak_bytes, seconds_of, take_turns
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import random_teacher
+from pipeline.detector.head import RawOutputs
+from pipeline.detector.model import BoxModel
+from pipeline.evaluation.detect import detect
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
@@ -65,6 +71,8 @@ class ProbeConfig:
     """Steps to take of each student."""
     loaded_steps: int = 0
     """Steps of a run with the data loader, of each mode; 0 leaves these out, and the peaks of memory."""
+    batch_sizes: tuple[int, ...] = ()
+    """To time the teacher's forward pass and an evaluation with; with none, the host's share neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +97,12 @@ class CacheTimes:
     busy: dict[str, float]
     """Shares of the stage's busy seconds, by step."""
     bottleneck: str
+    host: float | None = None
+    """CPU seconds of this process in the stage, with a teacher that takes no time; ``None`` as the next."""
+    forward: dict[int, Repeats] = field(default_factory=dict)
+    """The bare forward pass, by batch size."""
+    evaluation: dict[int, Repeats] = field(default_factory=dict)
+    """Decoding, forward pass and NMS of an image, by batch size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +200,15 @@ class CachePasses:
         """Measure the stage and its limit, in turns."""
         layout, assign_seconds = timed_call(self._layout, self._view_set)
         device, views = self._teacher.device, layout.schema.views
-        bare = self._bare_pass(layout)
-        seconds = take_turns({"bare": bare, "stage": self._write}, config.rounds, device, config.budget)
+        candidates: dict[str, Work] = {
+            "stage": partial(self._write, self._teacher),
+            "bare": self._bare_pass(layout, self._config.batch_size),
+        }
+        for size in config.batch_sizes:
+            candidates[f"bare {size}"] = self._bare_pass(layout, size)
+            candidates[f"evaluation {size}"] = partial(self._evaluate, size)
+        seconds = take_turns(candidates, config.rounds, device, config.budget)
+        images = len(self._view_set.manifest.images)
         store = TargetStore.open(self.store)
         _, read_seconds = timed_call(lambda: [store.read(key) for key in store.keys])
         busy, total = self._busy.busy, sum(vars(self._busy.busy).values())
@@ -203,6 +224,29 @@ class CachePasses:
             read=read_seconds / views,
             busy={name: value / total for name, value in vars(busy).items()},
             bottleneck=self._busy.bottleneck,
+            host=self._host_seconds() / views if config.batch_sizes else None,
+            forward={n: Repeats.from_rounds(seconds[f"bare {n}"], views) for n in config.batch_sizes},
+            evaluation={
+                n: Repeats.from_rounds(seconds[f"evaluation {n}"], images) for n in config.batch_sizes
+            },
+        )
+
+    def _host_seconds(self) -> float:
+        instant = replace(self._teacher, model=InstantModel(self._teacher.model))
+        self._write(instant)  # computes the outputs of every size, once
+        start = time.process_time()
+        self._write(instant)
+        return time.process_time() - start
+
+    def _evaluate(self, batch_size: int) -> None:
+        detect(
+            self._teacher.model,
+            self._view_set.manifest,
+            max(self._config.views.scales),
+            batch_size=batch_size,
+            device=self._teacher.device,
+            progress=lambda batches, _total: batches,
+            precision=self._config.forward_precision,
         )
 
     def _layout(self, view_set: ViewSet) -> StoreLayout:
@@ -218,13 +262,13 @@ class CachePasses:
             progress=lambda tables, _total, _label: tables,
         )
 
-    def _bare_pass(self, layout: StoreLayout) -> Callable[[], None]:
-        """All of the stage's batches, decoded already, through the network, in as many threads."""
-        teacher, parts = self._teacher, range(layout.schema.partitions)
+    def _bare_pass(self, layout: StoreLayout, batch_size: int) -> Callable[[], None]:
+        """All of the stage's views, decoded already, through the network, in as many threads."""
+        teacher, parts = replace(self._teacher, batch_size=batch_size), range(layout.schema.partitions)
         views = [self._view_set.in_rows(layout.schema.partition_views(index)) for index in parts]
         batches = [batch for part in views for batch in teacher.batches(part)]
         decoded = [teacher.images(read_batch(batch, teacher.preprocessing), batch) for batch in batches]
-        pixels = self._config.batch_size * self._view_set.views.largest_pixels
+        pixels = batch_size * self._view_set.views.largest_pixels
         threads = ThreadCounts.of(teacher.device, torch.get_num_threads(), pixels).forwards
         inside = 1 if teacher.device.type == "cpu" else torch.get_num_threads()
 
@@ -236,18 +280,36 @@ class CachePasses:
 
         return run
 
-    def _write(self) -> None:
+    def _write(self, teacher: LogitExtractor) -> None:
         shutil.rmtree(self.store, ignore_errors=True)
         view_set = self._view_set.remembering()
         times = write_store(
             self._layout(view_set),
             view_set,
-            self._teacher,
+            teacher,
             scratch_root=self._folder / "scratch",
             output=self.store,
             progress=lambda partitions, _total, _label: partitions,
         )
-        self._busy = replace(times, views=self._busy.views + times.views, busy=self._busy.busy + times.busy)
+        if teacher is self._teacher:
+            busy = self._busy.busy + times.busy
+            self._busy = replace(times, views=self._busy.views + times.views, busy=busy)
+
+
+class InstantModel:
+    """Gives images of a size the outputs of the first ones that had it."""
+
+    def __init__(self, model: BoxModel) -> None:
+        self._model, self._outputs = model, dict[torch.Size, RawOutputs]()
+        self.spec, self.device = model.spec, model.device
+
+    def to_inference(self, device: torch.device) -> None:
+        """It has moved."""
+
+    def __call__(self, images: Tensor) -> RawOutputs:
+        if images.shape not in self._outputs:
+            self._outputs[images.shape] = self._model(images)
+        return self._outputs[images.shape]
 
 
 class StudentSteps:

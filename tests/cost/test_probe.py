@@ -56,7 +56,7 @@ def probe(cache: CacheConfig, tmp_path_factory: pytest.TempPathFactory) -> Probe
         DETECTOR,
         {"full": student(FULL)},
         cache,
-        ProbeConfig(views=8, rounds=1, loaded_steps=1),
+        ProbeConfig(views=8, rounds=1, loaded_steps=1, batch_sizes=(2,)),
         machine=HERE,
         folder=tmp_path_factory.mktemp("probe"),
         announce=lambda _text: None,
@@ -68,6 +68,10 @@ def test_everything_is_measured(probe: Probe) -> None:
     assert times.views == 8
     assert min(times.bare.median, times.stage.median, times.assign, times.write, times.read) > 0
     assert sum(times.busy.values()) == pytest.approx(1)
+    assert times.host is not None
+    # The network takes most of a stage, and its outputs are not computed again.
+    assert 0 < times.host < times.stage.median
+    assert min(times.forward[2].median, times.evaluation[2].median) > 0
     steps = probe.steps["full"]
     assert list(steps) == MODES
     assert all(step.step.median > 0 for step in steps.values())
