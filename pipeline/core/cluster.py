@@ -46,6 +46,8 @@ RETRIES = 2
 SETTINGS = {
     # A killed worker is started again, which may take longer than the 15 s after which Dask gives it up.
     "distributed.deploy.lost-worker-timeout": "1h",
+    # One that is stopped, or hangs, is noticed after once or twice as long: another does its work.
+    "distributed.scheduler.worker-ttl": "25s",
     # If none can be started any more, tasks fail instead of waiting for ever.
     "distributed.scheduler.no-workers-timeout": "10m",
     # Workers decode in processes of their own, which daemons may not have; they end with this one anyhow.

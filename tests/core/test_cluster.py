@@ -97,6 +97,16 @@ def test_a_task_that_kills_its_workers_is_named(client: Client) -> None:
     assert sorted(results) == [0, 1, 4], "workers come back"
 
 
+@pytest.mark.slow
+def test_what_a_stopped_worker_was_at_is_done_by_another_within_a_minute() -> None:
+    with local_cluster([{}, {}], threads=1) as client:
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGSTOP)
+        begun = time.monotonic()
+        results = run_tasks(client, square, range(4), label="square", per_worker=2)
+        assert sorted(results) == [0, 1, 4, 9]
+        assert time.monotonic() < begun + 100
+
+
 def test_a_scheduler_that_does_not_answer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     begun = time.monotonic()
