@@ -17,7 +17,7 @@ from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.core.timing import timed_call
 from pipeline.detector.device import cache_workers, device, worker_environments
 from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.dense import probe_dense
+from pipeline.teacher.dense import probe_dense, say_if_larger
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
 from pipeline.teacher.run import fill_store, layout_store, require_disk, scratch_folder
@@ -54,6 +54,8 @@ def main() -> None:
     times, seconds = timed_call(
         fill_store, layout, engine, scratch_root=SCRATCH, output=folder.store, progress=_show_partitions
     )
+    if layout.dense_row_bytes is not None:
+        say_if_larger(folder.store, layout.schema, layout.table, layout.dense_row_bytes)
     facts = {"seconds": round(seconds, 2), "device": str(device()), "views": layout.schema.views}
     write_json(folder.cache_timing, facts | (times.to_json() if times.views else {}))
 

@@ -1,16 +1,21 @@
 """A teacher at every position of a view, quantized where it was computed: a byte a class and two an edge."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.codec.dense import BOX_UNITS, TAIL_LIMIT, TAIL_UNIT, DensePrecision
 from pipeline.core.errors import TeacherError
+from pipeline.core.progress import describe_bytes
 from pipeline.detector.head import RawOutputs
 from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.attributes import read_attributes
 from pipeline.store.format.schema import (
     DENSE_BOXES,
     DENSE_CHUNK_ROWS,
@@ -18,52 +23,76 @@ from pipeline.store.format.schema import (
     StoreSchema,
     sharded_specs,
 )
+from pipeline.store.format.table import ViewIndex, position_counts
 from pipeline.store.writer.arrays import encode_shard
 from pipeline.store.writer.partition import quantize_partition
 from pipeline.views.box_ops import expected_distances
 from pipeline.views.types import DenseOutputs, LabeledView, SoftTargets
+
+logger = logging.getLogger(__name__)
 
 PROBED_VIEWS = 16
 MARGIN = 1.25
 """Over the mean of so few views."""
 
 
-def dense_outputs(
-    raw: RawOutputs, batch: Sequence[LabeledView], precision: DensePrecision
-) -> list[DenseOutputs]:
-    """Of each view of a batch; view by view, so that the device needs room for one.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PendingDense:
+    """A batch's outputs at all positions, on their way to the host, which is to wait before it reads them."""
 
-    Raises:
-        TeacherError: an output is not finite; names its view.
-    """
-    edges = None if precision.lossless else _class_edges(precision, raw.cls_logits.device)
-    outputs = []
-    for number, view in enumerate(batch):
-        logits, edge_logits = raw.cls_logits[number].float(), raw.edge_logits[number].float()
-        if not (logits.isfinite().all() & edge_logits.isfinite().all()):
-            raise TeacherError(
-                f"image_id={view.key.image_id}, view={view.key.view}: expected finite teacher outputs at "
-                "every position, but some are not"
-            )
-        distances = expected_distances(edge_logits)
-        if edges is None:
-            outputs.append(DenseOutputs(classes=logits.cpu().numpy(), distances=distances.cpu().numpy()))
-            continue
-        codes = torch.bucketize(logits, edges, out_int32=True, right=True).to(torch.uint8)
-        units = (logits.clamp(min=-TAIL_LIMIT) * TAIL_UNIT).round_().masked_fill_(codes > 0, 0)
-        distances = (distances * BOX_UNITS).round_().to(torch.int16)
-        outputs.append(
-            DenseOutputs(
-                classes=codes.cpu().numpy(),
-                distances=distances.cpu().numpy().astype("uint16"),
-                tail_units=int(units.to(torch.int64).sum()),
-            )
-        )
-    return outputs
+    classes: Tensor
+    """``ByteTensor[B, N, C]`` of codes; if lossless, float logits."""
+    distances: Tensor
+    """``ShortTensor[B, N, 4]``, or float: see ``DenseOutputs``."""
+    tail_units: Tensor
+    """``LongTensor[B]``."""
+    finite: Tensor
+    """``BoolTensor[B]``: all of a view's outputs are."""
+
+    def read(self, batch: Sequence[LabeledView]) -> Iterator[DenseOutputs]:
+        """Of each view.
+
+        Raises:
+            TeacherError: an output is not finite; names its view.
+        """
+        classes, distances = self.classes.numpy(), self.distances.numpy()
+        if distances.dtype == np.int16:
+            distances = distances.view(np.uint16)  # torch has next to no operation for it
+        rows = zip(batch, classes, distances, self.tail_units.tolist(), self.finite.tolist(), strict=True)
+        for view, codes, edges, tail, finite in rows:
+            if not finite:
+                raise TeacherError(
+                    f"image_id={view.key.image_id}, view={view.key.view}: expected finite teacher outputs at "
+                    "every position, but some are not"
+                )
+            yield DenseOutputs(classes=codes, distances=edges, tail_units=tail)
+
+
+def dense_outputs(raw: RawOutputs, precision: DensePrecision) -> PendingDense:
+    """Quantized view by view, so that the device needs room for one, and copied together."""
+    views = [_quantize(*maps, precision) for maps in zip(raw.cls_logits, raw.edge_logits, strict=True)]
+    columns = (torch.stack(column).to("cpu", non_blocking=True) for column in zip(*views, strict=True))
+    classes, distances, tail_units, finite = columns
+    return PendingDense(classes=classes, distances=distances, tail_units=tail_units, finite=finite)
+
+
+def _quantize(logits: Tensor, edge_logits: Tensor, precision: DensePrecision) -> tuple[Tensor, ...]:
+    """A view's row of each tensor of :class:`PendingDense`."""
+    logits, edge_logits = logits.float(), edge_logits.float()
+    finite, distances = (
+        logits.isfinite().all() & edge_logits.isfinite().all(),
+        expected_distances(edge_logits),
+    )
+    if precision.lossless:
+        return logits, distances, logits.new_zeros((), dtype=torch.int64), finite
+    codes = torch.bucketize(logits, _class_edges(precision, logits.device), out_int32=True, right=True)
+    units = (logits.clamp(min=-TAIL_LIMIT) * TAIL_UNIT).round_().masked_fill_(codes > 0, 0)
+    distances = (distances * BOX_UNITS).round_().to(torch.int16)
+    return codes.to(torch.uint8), distances, units.to(torch.int64).sum(), finite
 
 
 @cache
-def _class_edges(precision: DensePrecision, device: torch.device) -> torch.Tensor:
+def _class_edges(precision: DensePrecision, device: torch.device) -> Tensor:
     """Copied once: the host waits for what does not lie in pinned memory."""
     return torch.from_numpy(precision.edges).to(device)
 
@@ -88,3 +117,19 @@ def probe_dense(
         encode_shard(replace(spec, shards=(shard_rows, spec.shape[1])), arrays[spec.path]) for spec in specs
     )
     return MARGIN * sum(map(len, contents)) / positions
+
+
+def say_if_larger(store: Path, schema: StoreSchema, table: ViewIndex, row_bytes: float) -> None:
+    """Say it if the dense arrays of a finished store take more than ``row_bytes`` a position."""
+    records = read_attributes(store)["partitions"]
+    shards = (shard for record in records for shard in record["shards"].items())
+    taken = sum(file["size"] for name, file in shards if name.startswith((DENSE_CLASSES, DENSE_BOXES)))
+    expected = row_bytes * float(position_counts(table.geometry, schema.strides).sum())
+    if taken > expected:
+        logger.warning(
+            "%s: the dense arrays take %s, where at most %s were expected from %d of the views",
+            store,
+            describe_bytes(taken),
+            describe_bytes(expected),
+            PROBED_VIEWS,
+        )

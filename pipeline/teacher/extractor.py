@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from multiprocessing import current_process
 from typing import NamedTuple
 
@@ -20,14 +21,14 @@ from pipeline.detector.amp import autocast
 from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
-from pipeline.teacher.dense import dense_outputs
+from pipeline.teacher.dense import PendingDense, dense_outputs
 from pipeline.teacher.times import Seconds
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import ViewFile, normalize_images, read_images, stack_images
 from pipeline.views.manifest import Manifest
 from pipeline.views.pixels import SeenPixels
 from pipeline.views.pyramid import Grid
-from pipeline.views.types import DenseOutputs, LabeledView, SoftTargets
+from pipeline.views.types import LabeledView, SoftTargets
 
 
 class DecodedBatch(NamedTuple):
@@ -104,8 +105,7 @@ class PendingTargets:
     """``Tensor[M, C]``, or ``[P, C]``."""
     seen: list[SeenPixels]
     """Of each view."""
-    dense: Sequence[DenseOutputs | None]
-    """Of each view."""
+    dense: PendingDense | None
     ready: torch.cuda.Event | None
     """Nothing to wait for, if there is none."""
 
@@ -121,9 +121,10 @@ class PendingTargets:
         at_all = len(self.cls_logits) == len(self.edge_logits)
         counts = [len(view.points) if at_all else view.points.main_count for view in self.views]
         classes = _split(self.cls_logits, counts)
+        dense = self.dense.read(self.views) if self.dense else repeat(None, len(self.views))
         targets = [
             SoftTargets(edge_logits=e, cls_logits=c, dense=d, pixels=p)
-            for e, c, d, p in zip(edges, classes, self.dense, self.seen, strict=True)
+            for e, c, d, p in zip(edges, classes, dense, self.seen, strict=True)
         ]
         for soft, view in zip(targets, self.views, strict=True):
             require_finite(soft, view)
@@ -219,11 +220,7 @@ class LogitExtractor:
 
     @torch.inference_mode()
     def forward(self, decoded: DecodedBatch, batch: ViewBatch) -> PendingTargets:
-        """Give a batch to the device, which the host does not wait for.
-
-        Raises:
-            TeacherError: a dense output is not finite; names its view.
-        """
+        """Give a batch to the device, which the host does not wait for."""
         raw = self.outputs(self.images(decoded, batch))
         points, main = kept_rows(batch.views, self.model.spec.pyramid.grid_of(raw.sizes))
         on_gpu = self.model.device.type == "cuda"
@@ -233,7 +230,7 @@ class LogitExtractor:
             # Selected on the device: what is copied to the host is a twentieth of the maps.
             edge_logits=self._select(raw.edge_logits, points),
             cls_logits=self._select(raw.cls_logits, points if self.valuable_classes else main),
-            dense=dense_outputs(raw, batch.views, self.dense) if self.dense else [None] * len(batch.views),
+            dense=dense_outputs(raw, self.dense) if self.dense else None,
             ready=torch.cuda.current_stream(self.model.device).record_event() if on_gpu else None,
         )
 

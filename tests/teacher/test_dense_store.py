@@ -21,7 +21,7 @@ from pipeline.store.format.attributes import read_attributes
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
 from pipeline.store.writer import writer
-from pipeline.teacher.dense import dense_outputs, probe_dense
+from pipeline.teacher.dense import dense_outputs, probe_dense, say_if_larger
 from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.partitions import write_here
 
@@ -155,11 +155,21 @@ def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(folder: Path)
     with torch.inference_mode():
         raw.cls_logits[0, free, 0] = torch.nan
     with pytest.raises(TeacherError, match=f"image_id={view.key.image_id}, view=0: expected finite"):
-        dense_outputs(raw, [view], DENSE)
+        list(dense_outputs(raw, DENSE).read([view]))
 
 
-def test_the_estimate_is_a_bound(folder: Path) -> None:
+def test_the_estimate_is_a_bound_and_a_larger_result_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     view_set, store = small_view_set(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
     layout = small_layout(view_set, QUANTIZED, "w0", dense=DENSE)
     probed = probe_dense(small_teacher(view_set.manifest, dense=DENSE).run, view_set, layout.schema)
     assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table, probed) <= 1
+    say_if_larger(store.path, layout.schema, layout.table, probed)
+    assert not caplog.records
+    sizes = [path.stat().st_size for path in store.path.glob("dense/*/c/*/0")]
+    positions = sum(len(view_set.pyramid.grid(view_set.geometry(key).padded_hw)) for key in store.keys)
+    say_if_larger(store.path, layout.schema, layout.table, sum(sizes) / positions + 1e-6)
+    assert not caplog.records
+    say_if_larger(store.path, layout.schema, layout.table, sum(sizes) / positions - 1e-6)
+    assert "the dense arrays take" in caplog.text

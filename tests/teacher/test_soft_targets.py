@@ -12,6 +12,7 @@ from batch_cases import PYRAMID
 from pretended_device import DEVICE, PretendedDevice, pinned
 from teacher_cases import small_teacher, small_view_set
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import PipelineError, TeacherError
 from pipeline.detector.config import NetworkPrecision
 from pipeline.teacher import extractor
@@ -131,11 +132,12 @@ def test_decoding_in_processes_changes_no_output_and_a_killed_process_is_said(tm
             teacher.compute(threads, views)
 
 
+@pytest.mark.parametrize("dense", [None, DensePrecision(), DensePrecision(floor=0)])
 def test_the_host_waits_for_no_batch_before_its_outputs_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dense: DensePrecision | None
 ) -> None:
     view_set = small_view_set(tmp_path)
-    teacher = small_teacher(view_set.manifest)
+    teacher = small_teacher(view_set.manifest, dense=dense)
     batch = teacher.batches(list(view_set))[0]
     pixels, (expected, *_) = read_batch(batch, teacher.preprocessing), teacher.run(list(view_set))
     monkeypatch.setattr(extractor, "autocast", lambda *_: nullcontext())
@@ -149,7 +151,10 @@ def test_the_host_waits_for_no_batch_before_its_outputs_are_read(
         device.waits.clear()
         pending = on_device.forward(pixels, batch)
     assert not device.waits
-    np.testing.assert_allclose(pending.read()[0].edge_logits, expected.edge_logits, rtol=1e-4, atol=1e-5)
+    found = pending.read()[0]
+    np.testing.assert_allclose(found.edge_logits, expected.edge_logits, rtol=1e-4, atol=1e-5)
+    if found.dense and expected.dense:
+        np.testing.assert_allclose(found.dense.distances, expected.dense.distances, rtol=1e-4, atol=1)
 
 
 def test_infinite_class_logits_are_named(tmp_path: Path) -> None:
