@@ -10,7 +10,7 @@ from pipeline.core.paths import run_paths
 from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.detector.device import device
 from pipeline.fidelity.config import load_fidelity
-from pipeline.fidelity.dense import measure_dense, require_dense_bounds
+from pipeline.fidelity.dense import measure_dense
 from pipeline.fidelity.fidelity import measure_fidelity, require_bounds, sample_keys
 from pipeline.store.format.fingerprint import check_equal
 from pipeline.store.reader.reader import TargetStore
@@ -54,9 +54,8 @@ def main() -> None:
     # The figures stay, whatever they are.
     write_json(folder.fidelity, {**asdict(fidelity), **(asdict(dense) if dense else {})})
     write_json(folder.fidelity_metric, {"fidelity_error": fidelity.loss_error})
-    require_bounds(fidelity, config)
-    if dense:
-        require_dense_bounds(dense, config)
+    for figures in (fidelity, dense) if dense else (fidelity,):
+        require_bounds(figures, config)
 
 
 if __name__ == "__main__":

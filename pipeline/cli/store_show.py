@@ -35,7 +35,7 @@ from pipeline.report.drawing import (
     opacity,
 )
 from pipeline.report.edge_examples import EdgeExample, edge_examples
-from pipeline.report.shown_views import ShownView, read_pixels, show_view
+from pipeline.report.shown_views import ShownView, read_pixels, show_view, spread
 from pipeline.report.style import MUTED, STYLE, TEACHER, TRUTH, VALUABLE
 from pipeline.store.reader.reader import TargetStore
 from pipeline.views.manifest import Manifest, read_split
@@ -190,8 +190,7 @@ def choose_objects(view: ShownView) -> list[EdgeExample]:
     """Objects with points in the main region, spread from the largest to the smallest; from left to right."""
     examples = edge_examples(view)
     by_size = sorted(examples, key=lambda example: -np.prod(example.box_xyxy[2:] - example.box_xyxy[:2]))
-    places = np.linspace(0, len(by_size) - 1, min(MAX_OBJECTS, len(by_size))).round().astype(int)
-    return sorted((by_size[place] for place in places), key=lambda example: float(example.box_xyxy[0]))
+    return sorted(spread(by_size, MAX_OBJECTS), key=lambda example: float(example.box_xyxy[0]))
 
 
 def _scale(view: ShownView) -> float:

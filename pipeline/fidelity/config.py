@@ -36,6 +36,22 @@ class FidelityConfig(FidelityBounds, frozen=True, kw_only=True):
     cls_temperature: Positive
     """Temperature of the class distillation."""
 
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The largest accepted value of each figure of ``Fidelity`` and ``DenseFidelity`` that has one."""
+        return {
+            "kl_mean": self.max_kl,
+            "loss_error": self.max_loss_error,
+            "gradient_error": self.max_gradient_error,
+            "kd_loss_error": self.max_loss_error,
+            "kd_gradient_error": self.max_gradient_error,
+            "bckd_cls_loss_error": self.max_dense_loss_error,
+            "bckd_box_loss_error": self.max_dense_loss_error,
+            "bckd_cls_last_layer_error": self.max_dense_gradient_error,
+            "bckd_box_last_layer_error": self.max_dense_gradient_error,
+            "box_share_below_floor": self.max_share_below_floor,
+        }
+
 
 def load_fidelity(path: Path = PARAMS) -> FidelityConfig:
     """Read ``verify_cache`` and the temperatures of ``student.loss``.

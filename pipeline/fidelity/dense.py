@@ -8,13 +8,13 @@ linear layer on the teacher's own logits and a constant, for not every teacher s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pipeline.core.errors import CacheError
-from pipeline.fidelity.config import FidelityConfig
-from pipeline.fidelity.loss_error import STUDENT_NOISE
+from pipeline.fidelity.loss_error import STUDENT_NOISE, ratio
 from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
@@ -23,7 +23,7 @@ from pipeline.views.box_ops import expected_distances
 from pipeline.views.types import ViewKey
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DenseFidelity:
     """Relative errors over all positions of the sampled views; the student is the teacher with noise."""
 
@@ -38,26 +38,13 @@ class DenseFidelity:
     box_share_below_floor: float
     """Share of the exact box loss at positions all of whose scores are below the floor."""
 
+    remedy: ClassVar[str] = "choose a lower cache_teacher.dense.floor"
+    """What to do, if a bound is exceeded."""
 
-@dataclass(frozen=True, kw_only=True)
-class _Term:
-    """A term of one view."""
 
-    points: Tensor
-    """``Tensor[n]``, its value at each position."""
-    gradient: Tensor
-    """``Tensor[n, K]``, by the student's logits."""
-
-    def figures(self, exact: "_Term", features: Tensor) -> list[Tensor]:
-        """What :func:`_errors` needs of a view, to be summed over views."""
-        return [
-            self.points.sum() - exact.points.sum(),
-            exact.points.sum(),
-            features.T @ (self.gradient - exact.gradient),
-            features.T @ exact.gradient,
-            (self.gradient - exact.gradient).square().sum(),
-            exact.gradient.square().sum(),
-        ]
+_Term = tuple[Tensor, Tensor]
+"""A term of one view: ``Tensor[n]``, its value at each position, and ``Tensor[n, K]``, its gradient by the
+student's logits."""
 
 
 def measure_dense(
@@ -66,7 +53,7 @@ def measure_dense(
     """Run the teacher again on stored views and compare, view by view."""
     assert store.schema.dense is not None, "the store has dense arrays"
     floor, generator = store.schema.dense.precision.floor, torch.Generator().manual_seed(seed)
-    sums: list[list[Tensor]] = []
+    figures: list[list[Tensor]] = []
     for batch in teacher.batches([view_set.view(key) for key in keys]):
         raw = teacher.outputs_of(batch)
         for number, view in enumerate(batch.views):
@@ -81,22 +68,12 @@ def measure_dense(
             distances = torch.from_numpy(dense.edge_distances())
             stored = _terms(student, torch.from_numpy(dense.classes), scores, distances)
             features = torch.cat([torch.ones(len(logits), 1), logits, edges.flatten(1)], dim=1)
-            below = exact[1].points[logits.sigmoid().amax(dim=1) < floor].sum()
-            figures = [new.figures(old, features) for new, old in zip(stored, exact, strict=True)]
-            figures[1].append(below)
-            view_sums = [value.double() for term in figures for value in term]
-            sums = [view_sums] if not sums else [[a + b for a, b in zip(sums[0], view_sums, strict=True)]]
-    (total,) = sums
-    cls, box, below_floor = _errors(total[:6]), _errors(total[6:12]), total[12]
-    return DenseFidelity(
-        bckd_cls_loss_error=cls[0],
-        bckd_cls_last_layer_error=cls[1],
-        bckd_cls_gradient_error=cls[2],
-        bckd_box_loss_error=box[0],
-        bckd_box_last_layer_error=box[1],
-        bckd_box_gradient_error=box[2],
-        box_share_below_floor=_ratio(below_floor, total[7]),
-    )
+            below = exact[1][0][logits.sigmoid().amax(dim=1) < floor].sum()
+            of_terms = [_figures(new, old, features) for new, old in zip(stored, exact, strict=True)]
+            figures.append([value.double() for value in (*of_terms[0], *of_terms[1], below)])
+    *totals, below_floor = (reduce(torch.add, values) for values in zip(*figures, strict=True))
+    share = ratio(below_floor, totals[7])
+    return DenseFidelity(*_errors(totals[:6]), *_errors(totals[6:]), box_share_below_floor=share)
 
 
 def _terms(
@@ -108,43 +85,27 @@ def _terms(
     box = bckd_box_loss(expected_distances(edges), distances) * weight
     (cls_gradient,) = torch.autograd.grad(cls.sum(), logits)
     (box_gradient,) = torch.autograd.grad(box.sum(), edges)
-    return (
-        _Term(points=cls.detach(), gradient=cls_gradient),
-        _Term(points=box.detach(), gradient=box_gradient.flatten(1)),
-    )
+    return (cls.detach(), cls_gradient), (box.detach(), box_gradient.flatten(1))
+
+
+def _figures(stored: _Term, exact: _Term, features: Tensor) -> list[Tensor]:
+    """What :func:`_errors` needs of a term of one view, to be summed over views."""
+    difference = stored[1] - exact[1]
+    return [
+        stored[0].sum() - exact[0].sum(),
+        exact[0].sum(),
+        features.T @ difference,
+        features.T @ exact[1],
+        difference.square().sum(),
+        exact[1].square().sum(),
+    ]
 
 
 def _errors(sums: Sequence[Tensor]) -> tuple[float, float, float]:
     """Relative errors of the loss, of the last layer's gradient, and of that by the logits."""
     loss, exact_loss, layer, exact_layer, squares, exact_squares = sums
     return (
-        _ratio(loss.abs(), exact_loss),
-        _ratio(layer.norm(), exact_layer.norm()),
-        _ratio(squares.sqrt(), exact_squares.sqrt()),
+        ratio(loss.abs(), exact_loss),
+        ratio(layer.norm(), exact_layer.norm()),
+        ratio(squares.sqrt(), exact_squares.sqrt()),
     )
-
-
-def _ratio(part: Tensor, whole: Tensor) -> float:
-    return float(part / whole) if whole else 0.0
-
-
-def require_dense_bounds(fidelity: DenseFidelity, config: FidelityConfig) -> None:
-    """Refuse dense arrays that are beyond a bound.
-
-    Raises:
-        CacheError: Names the figure, its bound, and what to do.
-    """
-    bounds = {
-        "bckd_cls_loss_error": config.max_dense_loss_error,
-        "bckd_box_loss_error": config.max_dense_loss_error,
-        "bckd_cls_last_layer_error": config.max_dense_gradient_error,
-        "bckd_box_last_layer_error": config.max_dense_gradient_error,
-        "box_share_below_floor": config.max_share_below_floor,
-    }
-    for name, bound in bounds.items():
-        value = getattr(fidelity, name)
-        if not value <= bound:
-            raise CacheError(
-                f"fidelity: expected {name} of at most {bound}, but got {value:.4g}; choose a lower "
-                "cache_teacher.dense.floor"
-            )

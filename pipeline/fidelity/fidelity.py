@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.codec.classes import dequantize_classes
@@ -17,6 +16,7 @@ from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig
+from pipeline.fidelity.dense import DenseFidelity
 from pipeline.fidelity.loss_error import LossError, measure_loss_error, stand_in_student
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import EDGE_CODES, REGION, StoreSchema
@@ -42,7 +42,7 @@ class Fidelity:
 
     views: int
     points: int
-    equal_regions: bool
+    equal_regions: bool = True
     """Points and assignments of every sampled view equal the live ones, weights as far as they are coded."""
     kl_mean: float
     """KL of the edge distributions at the LD temperature, nats."""
@@ -54,8 +54,31 @@ class Fidelity:
     kd_loss_error: float
     """Relative error of the class-KD loss; likewise of its gradient."""
     kd_gradient_error: float
-    remedy: str | None
+    remedy: str | None = None
     """What to do, if a bound is exceeded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointLogits:
+    """What the losses read at the points of many views, one after another."""
+
+    edges: Tensor
+    """``Tensor[P, 4, bins]``."""
+    classes: Tensor
+    """``Tensor[M, 1, C]``, or ``[P, 1, C]`` of a store with ``valuable_classes``."""
+    weights: Tensor
+    """``Tensor[P]``: VLR weights."""
+    main: Tensor
+    """``BoolTensor[P]``: the point is in the main region."""
+
+    @classmethod
+    def joined(cls, views: Sequence[LabeledView], targets: Sequence[SoftTargets]) -> "PointLogits":
+        return cls(
+            edges=torch.from_numpy(np.concatenate([soft.edge_logits for soft in targets])),
+            classes=torch.from_numpy(np.concatenate([soft.cls_logits for soft in targets])).unsqueeze(1),
+            weights=torch.from_numpy(np.concatenate([view.points.valuable_weight for view in views])),
+            main=torch.from_numpy(np.concatenate([view.points.main_region for view in views])),
+        )
 
 
 def sample_keys(keys: Sequence[ViewKey], count: int, seed: int) -> list[ViewKey]:
@@ -81,26 +104,21 @@ def measure_fidelity(
     for view, read in zip(views, stored, strict=True):
         check_regions(view, read.view, store.schema.weight_code, store.path)
     live = list(teacher.run(views))
-    exact = PointLogits.joined(views, live)
     approximate = PointLogits.joined([view.view for view in stored], [view.soft_targets() for view in stored])
-    fidelity = _compare(len(keys), exact, approximate, config)
+    fidelity = _compare(len(keys), PointLogits.joined(views, live), approximate, config)
     if exceeded_bound(fidelity, config) is None:
         return fidelity
     return replace(fidelity, remedy=_find_remedy(replace(store.schema, dense=None), views, live, config))
 
 
-def _compare(
-    views: int, exact: "PointLogits", approximate: "PointLogits", config: FidelityConfig
-) -> Fidelity:
+def _compare(views: int, exact: PointLogits, approximate: PointLogits, config: FidelityConfig) -> Fidelity:
     edges, classes = measure_loss_errors(exact, approximate, None, config)
     return Fidelity(
         views=views,
         points=len(exact.edges),
-        equal_regions=True,
         **asdict(edges),
         kd_loss_error=classes.loss_error,
         kd_gradient_error=classes.gradient_error,
-        remedy=None,
     )
 
 
@@ -108,7 +126,7 @@ def _find_remedy(
     schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
 ) -> str:
     """What to do about a bound that is exceeded: whether the precision causes it, the live outputs decide."""
-    if passes(schema, views, live, config):
+    if exceeded_bound(measure_quantization(schema, views, live, config), config) is None:
         return (
             "its precision keeps the bounds, so that it was written from other pixels, by other code or by "
             f"another teacher than is here; {WRITE_AGAIN}"
@@ -132,16 +150,10 @@ def find_precision(
     for share in FINER:
         edge_step, cls_step = (float(f"{share * step:.2g}") for step in (steps.edge_step, steps.cls_step))
         finer = Precision(edge_step=edge_step, cls_step=cls_step, max_step_factor=steps.max_step_factor)
-        if passes(replace(schema, precision=finer), views, live, config):
+        fidelity = measure_quantization(replace(schema, precision=finer), views, live, config)
+        if exceeded_bound(fidelity, config) is None:
             return finer
     return None
-
-
-def passes(
-    schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
-) -> bool:
-    """Whether outputs keep the bounds when they are quantized as ``schema`` has it."""
-    return exceeded_bound(measure_quantization(schema, views, live, config), config) is None
 
 
 def measure_quantization(
@@ -152,7 +164,7 @@ def measure_quantization(
     return _compare(len(views), PointLogits.joined(views, live), approximate, config)
 
 
-def dequantize_rows(schema: StoreSchema, rows: PartitionRows) -> "PointLogits":
+def dequantize_rows(schema: StoreSchema, rows: PartitionRows) -> PointLogits:
     """The logits and weights that a reader gets of a partition's rows."""
     region = rows.arrays[REGION]
     main = region[:, 2] >= 0
@@ -164,29 +176,6 @@ def dequantize_rows(schema: StoreSchema, rows: PartitionRows) -> "PointLogits":
         weights=torch.from_numpy(schema.weight_code.dequantize(region[:, 3])),
         main=torch.from_numpy(main),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointLogits:
-    """What the losses read at the points of many views, one after another."""
-
-    edges: Tensor
-    """``Tensor[P, 4, bins]``."""
-    classes: Tensor
-    """``Tensor[M, 1, C]``, or ``[P, 1, C]`` of a store with ``valuable_classes``."""
-    weights: Tensor
-    """``Tensor[P]``: VLR weights."""
-    main: Tensor
-    """``BoolTensor[P]``: the point is in the main region."""
-
-    @classmethod
-    def joined(cls, views: Sequence[LabeledView], targets: Sequence[SoftTargets]) -> "PointLogits":
-        return cls(
-            edges=torch.from_numpy(np.concatenate([soft.edge_logits for soft in targets])),
-            classes=torch.from_numpy(np.concatenate([soft.cls_logits for soft in targets])).unsqueeze(1),
-            weights=torch.from_numpy(np.concatenate([view.points.valuable_weight for view in views])),
-            main=torch.from_numpy(np.concatenate([view.points.main_region for view in views])),
-        )
 
 
 def measure_loss_errors(
@@ -230,47 +219,34 @@ def check_regions(live: LabeledView, stored: LabeledView, weights: WeightCode, s
     Raises:
         CacheError: Names the first differing field, the view and both values.
     """
-    pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
-        "boxes_xyxy": (live.boxes_xyxy, stored.boxes_xyxy),
-        "labels": (live.labels, stored.labels),
-        "level": (live.points.level, stored.points.level),
-        "position": (live.points.position, stored.points.position),
-        "main_gt": (live.points.main_gt, stored.points.main_gt),
-        "valuable_weight": (live.points.valuable_weight, stored.points.valuable_weight),
-    }
-    for name, (now, then) in pairs.items():
+    points = ("level", "position", "main_gt", "valuable_weight")
+    for path in ("boxes_xyxy", "labels", *(f"points.{name}" for name in points)):
+        now, then = map(attrgetter(path), (live, stored))
         problem = f"{len(then)} rows in the store, but {len(now)} now" if len(now) != len(then) else None
         if problem is None:
-            far = weights.max_error(now) if name == "valuable_weight" else 0
+            far = weights.max_error(now) if path == "points.valuable_weight" else 0
             wrong = np.argwhere(~(np.abs(now.astype(np.float64) - then) <= far))
             if len(wrong) == 0:
                 continue
             place = tuple(wrong[0])
             problem = f"row {place[0]} is {then[place]:g} in the store, but {now[place]:g} now"
         raise CacheError(
-            f"{store}: the regions of stored views differ from those found now: {name} of image_id="
-            f"{live.key.image_id}, view={live.key.view}: {problem}; annotations or the code that finds "
-            f"regions have changed: {WRITE_AGAIN}"
+            f"{store}: the regions of stored views differ from those found now: "
+            f"{path.removeprefix('points.')} of image_id={live.key.image_id}, view={live.key.view}: "
+            f"{problem}; annotations or the code that finds regions have changed: {WRITE_AGAIN}"
         )
 
 
-def exceeded_bound(fidelity: Fidelity, config: FidelityConfig) -> str | None:
+def exceeded_bound(fidelity: Fidelity | DenseFidelity, config: FidelityConfig) -> str | None:
     """The first figure that is beyond its bound, in words; ``None`` if all are kept."""
-    bounds = {
-        "kl_mean": config.max_kl,
-        "loss_error": config.max_loss_error,
-        "gradient_error": config.max_gradient_error,
-        "kd_loss_error": config.max_loss_error,
-        "kd_gradient_error": config.max_gradient_error,
-    }
-    for name, bound in bounds.items():
-        value = getattr(fidelity, name)
+    for name, bound in config.bounds.items():
+        value = getattr(fidelity, name, 0)
         if not value <= bound:
             return f"expected {name} of at most {bound}, but got {value:.4g}"
     return None
 
 
-def require_bounds(fidelity: Fidelity, config: FidelityConfig) -> None:
+def require_bounds(fidelity: Fidelity | DenseFidelity, config: FidelityConfig) -> None:
     """Refuse a store that is beyond a bound.
 
     Raises:

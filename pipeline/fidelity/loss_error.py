@@ -53,22 +53,17 @@ def measure_loss_error(
         student: ``Tensor[R, n, k]``.
         temperature: Of the loss.
     """
-    divergence = _kl(exact[0].double(), approximate[0].double(), temperature)
+    p, q = ((logits.double() / temperature).log_softmax(dim=-1) for logits, _ in (exact, approximate))
+    divergence = (p.exp() * (p - q)).sum(dim=-1)
     true_loss, true_gradient = _loss_and_gradient(student, exact, temperature)
     loss, gradient = _loss_and_gradient(student, approximate, temperature)
     return LossError(
         kl_mean=float(divergence.mean()) if divergence.numel() else 0.0,
         kl_max=float(divergence.max()) if divergence.numel() else 0.0,
-        loss_error=_ratio(abs(loss - true_loss), true_loss),
-        gradient_error=_ratio(float((gradient - true_gradient).norm()), float(true_gradient.norm())),
+        loss_error=ratio(abs(loss - true_loss), true_loss),
+        gradient_error=ratio(float((gradient - true_gradient).norm()), float(true_gradient.norm())),
         gradient_cosine=float(torch.cosine_similarity(gradient.flatten(), true_gradient.flatten(), dim=0)),
     )
-
-
-def _kl(exact: Tensor, approximate: Tensor, temperature: float) -> Tensor:
-    p = (exact / temperature).log_softmax(dim=-1)
-    q = (approximate / temperature).log_softmax(dim=-1)
-    return (p.exp() * (p - q)).sum(dim=-1)
 
 
 def _loss_and_gradient(student: Tensor, teacher: WeightedLogits, temperature: float) -> tuple[float, Tensor]:
@@ -80,5 +75,6 @@ def _loss_and_gradient(student: Tensor, teacher: WeightedLogits, temperature: fl
     return loss.item(), gradient
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def ratio(part: float | Tensor, whole: float | Tensor) -> float:
+    """Their quotient; 0 of nothing."""
+    return float(part / whole) if whole else 0.0

@@ -6,21 +6,12 @@ from typing import Any
 
 import torch
 
-from pipeline.core.digest import digest
 from pipeline.core.paths import TEACHER, RunPaths
 from pipeline.core.timing import break_even
 from pipeline.detector.gfl import load_detector
 from pipeline.report.detections import ShownImage, show_images
 from pipeline.report.edge_examples import EdgeExample, choose_examples, edge_examples
-from pipeline.report.runs import (
-    Pair,
-    Run,
-    baseline_of,
-    choose_pair,
-    difference,
-    read_json,
-    read_run,
-)
+from pipeline.report.runs import Pair, Run, baseline_of, choose_pair, difference, read_json, read_run
 from pipeline.report.shown_views import ShownView, sample_views
 from pipeline.report.statistics import StoreStatistics, measure_store
 from pipeline.store.format.schema import StoreSchema
@@ -59,11 +50,6 @@ class Report:
     def runs(self) -> list[Run]:
         """The teacher and every student."""
         return [self.teacher, *self.students]
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of what the store was made from."""
-        return digest(self.schema.fingerprint)
 
     @property
     def examples(self) -> list[EdgeExample]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.evaluation.detect import Result, read_results
 from pipeline.report.drawing import class_color, draw_box, draw_labels, draw_pixels
+from pipeline.report.shown_views import spread
 from pipeline.report.style import PALETTE
 from pipeline.views.box_ops import box_iou
 from pipeline.views.image_table import Annotation, ImageRecord
@@ -74,8 +75,7 @@ def choose_images(manifest: Manifest, count: int = SHOWN_IMAGES) -> list[ImageRe
     low, high = OBJECTS
     several = [record for record in manifest.images if low <= len(objects_of(record)) <= high]
     chosen = several or [record for record in manifest.images if objects_of(record)] or list(manifest.images)
-    places = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
-    return [chosen[place] for place in places]
+    return spread(chosen, count)
 
 
 def objects_of(record: ImageRecord) -> list[Annotation]:

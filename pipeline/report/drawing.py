@@ -7,6 +7,7 @@ points (1/72 inch, or 1 px of the page) that such a pixel takes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -81,77 +83,27 @@ def draw_pixels(axes: Axes, pixels: Tensor, pale: float = 0.0) -> None:
 def draw_box(axes: Axes, xyxy: Sequence[float], color: str, width: float = 1.8, dash: str = "-") -> None:
     """The outline of a box."""
     x1, y1, x2, y2 = xyxy
-    axes.add_patch(
-        Rectangle(
-            (x1, y1),
-            x2 - x1,
-            y2 - y1,
-            fill=False,
-            edgecolor=color,
-            linestyle=dash,
-            linewidth=width,
-            path_effects=[] if color == "white" else HALO,
-            zorder=3,
-        )
-    )
+    look: Any = {"edgecolor": color, "linestyle": dash, "linewidth": width, "fill": False, "zorder": 3}
+    halo = [] if color == "white" else HALO
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, path_effects=halo, **look))
 
 
 def draw_labels(
     axes: Axes, boxes_xyxy: NDArray[np.floating], colors: Sequence[str], texts: Sequence[str], scale: float
 ) -> None:
-    """A label at each box, where it covers no other one."""
-    width, height = abs(np.diff(axes.get_xlim()).item()), abs(np.diff(axes.get_ylim()).item())
-    places = place_labels(boxes_xyxy.tolist(), texts, (height, width), scale)
-    for place, color, text in zip(places, colors, texts, strict=True):
-        if place is not None:
-            x, y = place
-            w, h = label_size(text, scale)
-            axes.add_patch(Rectangle((x, y), w, h, facecolor=color, linewidth=0, zorder=5))
-            axes.text(
-                x + w / 2,
-                y + h / 2,
-                text,
-                color="white",
-                fontsize=LABEL_FONT,
-                ha="center",
-                va="center_baseline",
-                zorder=6,
-            )
-
-
-def label_size(text: str, scale: float) -> tuple[float, float]:
-    """Width and height of a label, px of the picture."""
-    return (len(text) * CHARACTER_WIDTH + LABEL_PADDING) / scale, LABEL_HEIGHT / scale
-
-
-def place_labels(
-    boxes_xyxy: Sequence[Sequence[float]], texts: Sequence[str], size_hw: tuple[float, float], scale: float
-) -> list[tuple[float, float] | None]:
-    """Upper left corners at an edge of each box, px; ``None`` without room in the picture beside others."""
-    placed: list[tuple[float, float] | None] = []
-    taken: list[tuple[float, float, float, float]] = []
-    for (x1, y1, x2, y2), text in zip(boxes_xyxy, texts, strict=True):
-        width, height = label_size(text, scale)
-        candidates = [
-            (min(max(x, 0.0), size_hw[1] - width), y)
-            for y in (y1 - height, y2, y1, y2 - height)
-            for x in (x1, x2 - width)
-        ]
-        free = (
-            (x, y)
-            for x, y in candidates
-            if x >= 0
-            and 0 <= y <= size_hw[0] - height
-            and all(
-                x >= left + w or left >= x + width or y >= top + h or top >= y + height
-                for left, top, w, h in taken
-            )
-        )
-        place = next(free, None)
-        placed.append(place)
+    """A label at a corner of each box, where there is room for it in the picture beside the others."""
+    width, height = axes.get_xlim()[1], axes.get_ylim()[0]
+    taken: list[Bbox] = []
+    for (x1, y1, x2, y2), color, text in zip(boxes_xyxy.tolist(), colors, texts, strict=True):
+        w, h = (len(text) * CHARACTER_WIDTH + LABEL_PADDING) / scale, LABEL_HEIGHT / scale
+        corners = [(min(max(x, 0), width - w), y) for y in (y1 - h, y2, y1, y2 - h) for x in (x1, x2 - w)]
+        inside = (Bbox.from_bounds(x, y, w, h) for x, y in corners if x >= 0 and 0 <= y <= height - h)
+        place = next((place for place in inside if not place.count_overlaps(taken)), None)
         if place:
-            taken.append((*place, width, height))
-    return placed
+            taken.append(place)
+            axes.add_patch(Rectangle(place.min, w, h, facecolor=color, linewidth=0, zorder=5))
+            look: Any = {"ha": "center", "va": "center_baseline", "zorder": 6}
+            axes.text(*(place.min + place.max) / 2, text, color="white", fontsize=LABEL_FONT, **look)
 
 
 def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
@@ -170,15 +122,8 @@ def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
     for number, box in enumerate(boxes):
         draw_box(axes, box, class_color(number), 1.2 if len(boxes) <= MAX_BOXES else 0.5)
     dot = float(np.clip(0.35 * stride * scale, 2.5, 11.0))
-    axes.scatter(
-        xy[main, 0],
-        xy[main, 1],
-        s=dot**2,
-        c=[class_color(box) for box in main_gt[main].tolist()],
-        edgecolors="white",
-        linewidths=0.6,
-        zorder=4,
-    )
+    of_object = [class_color(box) for box in main_gt[main].tolist()]
+    axes.scatter(*xy[main].T, s=dot**2, c=of_object, edgecolors="white", linewidths=0.6, zorder=4)
 
 
 def opacity(weight: float) -> float:
@@ -189,10 +134,11 @@ def opacity(weight: float) -> float:
 def count_regions(view: ShownView, level: int) -> tuple[int, int]:
     """Points of a level in the main and in the valuable region."""
     points = view.stored.view.points
-    chosen = points.level == level
-    return int(np.count_nonzero(points.main_region[chosen])), int(
-        np.count_nonzero(points.valuable_weight[chosen])
+    main, valuable = (
+        int(np.count_nonzero(region[points.level == level]))
+        for region in (points.main_region, points.valuable_weight)
     )
+    return main, valuable
 
 
 def draw_teacher(axes: Axes, example: EdgeExample) -> None:

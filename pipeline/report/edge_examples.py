@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import kl_div
 
 from pipeline.report.shown_views import ShownView
-from pipeline.report.statistics import entropy_of
 
 EXAMPLES = 6
 """Objects that the page shows."""
@@ -48,10 +50,16 @@ class EdgeExample:
     """(4, bins) probabilities."""
     students: Mapping[str, Array]
     """The same by name of the student."""
-    entropy: Array
-    """(4,) of the teacher's distributions, nats."""
-    distances: Array
-    """(4,) means of the teacher's distributions, strides."""
+
+    @cached_property
+    def entropy(self) -> Array:
+        """(4,) of the teacher's distributions, nats."""
+        return np.asarray(torch.special.entr(torch.from_numpy(self.teacher)).sum(dim=-1), np.float64)
+
+    @property
+    def distances(self) -> Array:
+        """(4,) means of the teacher's distributions, strides."""
+        return np.asarray(self.teacher @ np.arange(self.teacher.shape[-1]))
 
     @property
     def teacher_xyxy(self) -> Array:
@@ -71,7 +79,7 @@ def edge_examples(view: ShownView) -> list[EdgeExample]:
         scores = np.where(main_gt == box, logits[:, label], -np.inf)
         point = int(main[scores.argmax()])
         xyxy, xy = labeled.boxes_xyxy[box].astype(np.float64), view.points_xy[point].astype(np.float64)
-        stride, teacher = float(view.point_strides[point]), view.teacher[point]
+        stride = float(view.point_strides[point])
         examples.append(
             EdgeExample(
                 view=view,
@@ -83,36 +91,30 @@ def edge_examples(view: ShownView) -> list[EdgeExample]:
                 box_xyxy=xyxy,
                 point_xy=xy,
                 target=np.concatenate([xy - xyxy[:2], xyxy[2:] - xy]) / stride,
-                teacher=teacher,
+                teacher=view.teacher[point],
                 students={name: values[point] for name, values in view.students.items()},
-                entropy=entropy_of(teacher),
-                distances=teacher @ np.arange(teacher.shape[-1]),
             )
         )
     return examples
 
 
-def is_clear(example: EdgeExample) -> bool:
-    """Whether the object is large enough to be seen and within reach of the distributions."""
-    sides = example.target[:2] + example.target[2:]
-    last_bin = example.teacher.shape[-1] - 1
-    return bool((sides >= MIN_SIDE_STRIDES).all() and (example.target <= last_bin).all())
-
-
 def choose_examples(examples: Sequence[EdgeExample]) -> list[EdgeExample]:
     """Clear objects from sharp to ambiguous by the teacher's entropy, at most one of a view.
 
-    The first is the sharpest one, a third are those of the largest contrast between their edges, and the
-    rest are those of the highest entropy.
+    An object is clear if it is large enough to be seen, and within reach of the distributions. The first is
+    the sharpest one, a third are those of the largest contrast between their edges, and the rest are those
+    of the highest entropy.
     """
-    clear = [example for example in examples if is_clear(example)]
-    orders = (
-        sorted(clear, key=lambda example: float(example.entropy.mean())),
-        sorted(clear, key=lambda example: float(-np.ptp(example.entropy))),
-        sorted(clear, key=lambda example: float(-example.entropy.mean())),
-    )
+    clear = [
+        example
+        for example in examples
+        if (example.target[:2] + example.target[2:] >= MIN_SIDE_STRIDES).all()
+        and (example.target <= example.teacher.shape[-1] - 1).all()
+    ]
+    sharpness = sorted(clear, key=lambda example: float(example.entropy.mean()))
+    contrast = sorted(clear, key=lambda example: -float(np.ptp(example.entropy)))
     chosen: list[EdgeExample] = []
-    for order, end in zip(orders, (1, 1 + EXAMPLES // 3, EXAMPLES), strict=True):
+    for order, end in ((sharpness, 1), (contrast, 1 + EXAMPLES // 3), (sharpness[::-1], EXAMPLES)):
         for example in order:
             if len(chosen) < end and all(example.view is not other.view for other in chosen):
                 chosen.append(example)
@@ -132,5 +134,17 @@ def mean_kl(views: Sequence[ShownView], student: str) -> list[float | None]:
 
 def kl(teacher: Array, student: Array) -> Array:
     """``sum(q log(q / p))`` over the last axis, nats, of teacher ``q`` and student ``p``."""
-    ratio = np.log(np.maximum(teacher, MIN_PROBABILITY)) - np.log(np.maximum(student, MIN_PROBABILITY))
-    return np.asarray((teacher * ratio).sum(axis=-1))
+    p, q = torch.from_numpy(student), torch.from_numpy(teacher)
+    divergence = kl_div(p.clamp(min=MIN_PROBABILITY).log(), q, reduction="none")
+    return np.asarray(divergence.sum(dim=-1), np.float64)
+
+
+def true_class_first(views: Sequence[ShownView]) -> float | None:
+    """Share of the main-region points at which the teacher's first class is that of their object."""
+    firsts = [np.empty(0, np.bool_)]
+    for view in views:
+        labeled = view.stored.view
+        labels = labeled.labels[labeled.points.main_gt[labeled.points.main_region]]
+        firsts.append(view.stored.cls_logits().argmax(axis=1) == labels)
+    first = np.concatenate(firsts)
+    return float(first.mean()) if len(first) else None

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import matplotlib as mpl
@@ -13,13 +12,11 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from pipeline.report.drawing import HEADROOM, Line, draw_edge
+from pipeline.report.drawing import Line, draw_edge
 from pipeline.report.edge_examples import EdgeExample
 from pipeline.report.runs import Run
-from pipeline.report.statistics import StoreStatistics
-from pipeline.report.style import EDGE_NAMES, INK, MAIN, STYLE, VALUABLE
+from pipeline.report.style import EDGE_NAMES, STYLE
 
 T = TypeVar("T")
 
@@ -47,11 +44,6 @@ TERM_NAMES = {
     "loss": "total",
 }
 """Loss terms in words; an unknown one keeps its name."""
-
-TENTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
-
-COUNT_BINS = 30
-"""Most columns of a histogram of counts."""
 
 PANEL_GAP = 0.05
 """Space between panels, of their mean size."""
@@ -140,10 +132,8 @@ def precision_recall_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup
                 label = f"{line.name}  {area:.1f}"
                 axes.plot(curve.x, curve.y, color=line.color, linestyle=line.dash, label=label)
         axes.legend(loc="best", labelcolor="linecolor", handlelength=0, handletextpad=0, frameon=False)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=TENTHS, yticks=TENTHS, xlabel="recall")
-        axes.set_title(f"precision at IoU \N{GREATER-THAN OR EQUAL TO} {iou}")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:g}")
+        title = f"precision at IoU \N{GREATER-THAN OR EQUAL TO} {iou}"
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", title=title)
 
     return draw_panels("precision_recall", (1120, 330), thresholds, plot, len(thresholds), sharey=True)
 
@@ -177,91 +167,10 @@ def loss_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup | None:
 def edges_chart(example: EdgeExample, lines: Sequence[Line]) -> Markup:
     """The four edge distributions of one object; bars are the teacher, lines the students."""
 
-    def plot(axes: Axes, edge: int) -> None:
-        draw_edge(axes, example, edge, lines)
-
-    name = f"edges {example.view.stored.view.key}"
-    return draw_panels(name, (900, 150), range(len(EDGE_NAMES)), plot, sharey=True)
-
-
-def entropy_chart(statistics: StoreStatistics, strides: Sequence[int]) -> Markup:
-    """Entropy of the teacher's edge distributions: a panel a level, percent of each region's edges."""
-    counts = statistics.entropy
-    shown = [level for level in range(len(strides)) if counts[level].any()]
-    shares = 100 * counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
-
-    def plot(axes: Axes, level: int) -> None:
-        for share, color in zip(shares[level], (VALUABLE, MAIN), strict=True):
-            if share.any():
-                axes.stairs(share, statistics.entropy_edges, color=color, fill=True, alpha=0.22, linewidth=0)
-                axes.stairs(share, statistics.entropy_edges, color=color, linewidth=1.4)
-        axes.set(xlim=(0, statistics.entropy_edges[-1]), ylim=(0, HEADROOM * shares.max(initial=1)))
-        axes.set(xlabel="entropy, nats", title=f"P{level + 3}, stride {strides[level]}")
-        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(decimals=0))
-
-    return draw_panels("entropy", (1120, 250), shown, plot, len(shown), sharey=True)
-
-
-def box_points_chart(statistics: StoreStatistics) -> Markup:
-    """Main-region points of an object over its size: median and quartiles, above the number of objects."""
-    bounds = size_bounds(statistics.box_sides)
-    labels = [f"{low:.0f}\N{EN DASH}{high:.0f}" for low, high in pairwise(bounds)]
-    place = np.digitize(statistics.box_sides, bounds[1:-1])
-    groups = [statistics.box_points[place == index] for index in range(len(labels))]
-
-    def plot_points(axes: Axes) -> None:
-        quartiles = {x: np.percentile(group, (25, 50, 75)) for x, group in enumerate(groups) if len(group)}
-        for x, (low, middle, high) in quartiles.items():
-            axes.vlines(x, low, high, color=MAIN, linewidth=7, alpha=0.3)
-            axes.plot(x, middle, "o", color=MAIN, markersize=5)
-        axes.set_title("main-region points of an object")
-        axes.set_ylim(0, HEADROOM * max((high for *_, high in quartiles.values()), default=1.0) or 1.0)
-
-    def plot_objects(axes: Axes) -> None:
-        axes.bar(range(len(groups)), [len(group) for group in groups], width=0.6, color="#c3c9d4")
-        axes.set(title="objects in the sample", xlabel="object size: square root of its area, px")
-        axes.set_xticks(range(len(labels)), labels)
-        axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(2, integer=True))
-
-    def plot(axes: Axes, panel: Callable[[Axes], None]) -> None:
-        panel(axes)
-        axes.grid(visible=False, axis="x")
-
-    panels = (plot_points, plot_objects)
-    return draw_panels("box_points", (540, 330), panels, plot, 1, sharex=True, height_ratios=(3, 1))
-
-
-def size_bounds(sides: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bounds in px that part objects by size, a factor of sqrt(2) apart, at most nine groups."""
-    positive = sides[sides > 0]
-    if not positive.size:
-        return np.array([0.0, 1.0])
-    low, high = np.floor(2 * np.log2(positive.min())), np.ceil(2 * np.log2(positive.max()))
-    step = max(1.0, np.ceil((high - low) / 9))
-    return np.asarray(2 ** (np.arange(low, max(high, low + 1) + step, step) / 2))
-
-
-def view_points_chart(statistics: StoreStatistics) -> Markup:
-    """How many points a view keeps: histograms of main-region points and of all kept points."""
-    series = (
-        ("main-region points of a view", statistics.view_main, MAIN),
-        ("all kept points of a view", statistics.view_points, VALUABLE),
+    return draw_panels(
+        f"edges {example.view.stored.view.key}",
+        (900, 150),
+        range(len(EDGE_NAMES)),
+        lambda axes, edge: draw_edge(axes, example, edge, lines),
+        sharey=True,
     )
-
-    def plot(axes: Axes, item: tuple[str, NDArray[np.int64], str]) -> None:
-        title, counts, color = item
-        axes.hist(counts, bins=count_bounds(counts), color=color, alpha=0.55)
-        middle = float(np.median(counts)) if len(counts) else 0.0
-        axes.axvline(middle, color=INK, linewidth=1)
-        axes.set(title=f"{title}: median {middle:.0f}", xlim=(0, None))
-        axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3, integer=True))
-        axes.grid(visible=False, axis="x")
-
-    return draw_panels("view_points", (540, 330), series, plot, 1)
-
-
-def count_bounds(counts: NDArray[np.int64]) -> list[float]:
-    """Bounds of at most ``COUNT_BINS`` columns that hold equally many whole numbers each."""
-    largest = int(counts.max(initial=1))
-    width = -(-(largest + 1) // COUNT_BINS)
-    return [bound - 0.5 for bound in range(0, largest + width + 1, width)]

@@ -81,20 +81,11 @@ def fold(value: float) -> str:
     return f"{value:.{0 if value >= 10 else 2}f}\N{MULTIPLICATION SIGN}"
 
 
-def share(part: float, whole: float = 1) -> str:
+def share(part: float | None, whole: float = 1) -> str:
     """Percent, two significant digits."""
-    return f"{100 * part / whole:.2g}{SPACE}%" if whole else MISSING
+    return MISSING if part is None or not whole else f"{100 * part / whole:.2g}{SPACE}%"
 
 
-def step(value: float | None) -> str:
-    """A step of a quantizer."""
-    return "lossless" if value is None else f"{value:g}"
-
-
-FILTERS = {
-    function.__name__: function
-    for function in (
-        *(percent, signed, direction, count, mean, significant, size, duration, millions, fold, share, step),
-    )
-}
+FUNCTIONS = (percent, signed, direction, count, mean, significant, size, duration, millions, fold, share)
+FILTERS = {function.__name__: function for function in FUNCTIONS}
 """The template's filters."""

@@ -1,13 +1,15 @@
 """The page itself: the template places everything; what it draws is given to it from here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 
+from pipeline.core.digest import digest
+from pipeline.core.errors import short_repr
 from pipeline.core.progress import counted
 from pipeline.report import figures, summary
 from pipeline.report.collect import Report
@@ -22,13 +24,12 @@ from pipeline.report.drawing import (
     draw_regions,
     opacity,
 )
-from pipeline.report.edge_examples import EdgeExample, mean_kl
+from pipeline.report.edge_examples import mean_kl, true_class_first
 from pipeline.report.figures import Picture, draw_picture
 from pipeline.report.numbers import FILTERS
 from pipeline.report.runs import Role, Run, difference
 from pipeline.report.shown_views import ShownView
-from pipeline.report.style import MAIN, PALETTE, TEACHER, TRUTH, VALUABLE
-from pipeline.views.manifest import Manifest
+from pipeline.report.style import PALETTE, TEACHER, TRUTH
 from pipeline.views.summary import lines as summary_lines
 from pipeline.views.summary import summarize
 
@@ -89,7 +90,6 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
     environment.filters.update(FILTERS, counted=counted, exp=math.exp)
     environment.globals.update(figures=figures, summary=summary, difference=difference, describe=describe)
     lines = detector_lines(report.runs)
-    pair = {run.name for run in report.pair.runs}
     views = choose_region_views(report.views)
     levels = sorted(set().union(*(view.stored.view.points.level.tolist() for view in views)))
     names = [f"P{level + 3}, stride {stride}" for level, stride in enumerate(report.schema.strides)]
@@ -100,10 +100,11 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         level_names=names,
         empty_levels=[name for level, name in enumerate(names) if level not in levels],
         lines=lines,
-        pair_lines=[line for line in lines if line.name in pair],
-        split_facts=_split_facts,
+        pair_lines=[line for line in lines if line.name in [run.name for run in report.pair.runs]],
+        split_facts=lambda manifest: "; ".join(summary_lines(summarize(manifest))),
+        fingerprint=dict(flatten(report.schema.fingerprint)),
+        fingerprint_sha256=digest(report.schema.fingerprint),
         truth_color=TRUTH,
-        region_colors=(VALUABLE, MAIN),
         shown_score=SHOWN_SCORE,
         **_images(report),
         region_views=views,
@@ -111,17 +112,19 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         region_picture=_region_picture,
         count_regions=count_regions,
         shades=[opacity(weight) for weight in (0.05, 0.15, 0.25, 0.35, 0.45, 0.5)],
-        crop=_crop,
+        crop=lambda example: draw_picture((1, 1), CROP_PX, lambda axes, _: draw_crop(axes, example)),
         mean_kl=mean_kl,
+        true_class_first=true_class_first,
     )
 
 
-def _split_facts(manifest: Manifest) -> str:
-    return "; ".join(summary_lines(summarize(manifest)))
-
-
-def _crop(example: EdgeExample) -> Picture:
-    return draw_picture((1, 1), CROP_PX, lambda axes, _scale: draw_crop(axes, example))
+def flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted path of each value, and the value in a few words."""
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value if isinstance(value, str) else short_repr(value)
 
 
 def _images(report: Report) -> dict[str, Any]:
@@ -131,12 +134,11 @@ def _images(report: Report) -> dict[str, Any]:
 
     def picture(image: ShownImage, detector: str | None) -> Picture:
         """The detections of a detector; without one, the ground truth."""
-        shown = (GALLERY_PX + GAP_PX) / (len(image.detections) + 1) - GAP_PX
-
-        def plot(axes: Axes, scale: float) -> None:
-            draw_image(axes, image, detector, names, colors, scale)
-
-        return draw_picture((image.record.height, image.record.width), shown, plot)
+        return draw_picture(
+            (image.record.height, image.record.width),
+            (GALLERY_PX + GAP_PX) / (len(image.detections) + 1) - GAP_PX,
+            lambda axes, scale: draw_image(axes, image, detector, names, colors, scale),
+        )
 
     few = len(colors) <= len(PALETTE)
     return {"picture": picture, "class_legend": [(colors[c], names[c]) for c in colors] if few else []}

@@ -72,8 +72,8 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
     """
     detector = student.detector if student else read_teacher(folder)
     trained = folder.student(name) if student else folder.teacher
-    with _text_of(folder.summary(name)) as text:
-        metrics = json.loads(text)
+    metrics = read_json(folder.summary(name))
+    with _text_of(folder.summary(name)):
         per_class = metrics.pop("per_class")
     return Run(
         name=name,
@@ -81,8 +81,8 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
         backbone=detector if isinstance(detector, str) else detector.backbone,
         parameters=None if isinstance(detector, str) else count_parameters(detector),
         student=student,
-        metrics=_finite(metrics),
-        per_class=_finite(per_class),
+        metrics=metrics,
+        per_class=per_class,
         precision_recall=read_precision_recall(folder.evaluation(name) / "precision_recall.csv"),
         losses=read_losses(trained / "loss.csv"),
         timing=read_json(trained / "timing.json"),
@@ -100,13 +100,13 @@ def read_teacher(folder: RunPaths) -> DetectorConfig | str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A mapping that another stage wrote.
+    """A mapping that another stage wrote, a number that is not finite being as good as a missing one.
 
     Raises:
         ReportError: There is no such file, or it is damaged.
     """
     with _text_of(path) as text:
-        return dict(json.loads(text))
+        return dict(json.loads(text, parse_constant=lambda _: None))
 
 
 def read_precision_recall(path: Path) -> dict[str, Curve]:
@@ -142,13 +142,6 @@ def _text_of(path: Path) -> Iterator[str]:
         raise ReportError(
             f"{path}: expected a result of an earlier stage, but it is damaged; run `dvc repro`"
         ) from error
-
-
-def _finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """A number that is not finite is as good as a missing one."""
-    return {
-        name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()
-    }
 
 
 def count_parameters(detector: DetectorConfig) -> int:

@@ -1,8 +1,9 @@
-"""Stored views ready to be drawn: pixels, points, and what teacher and students say of every edge there."""
+"""Stored views ready to be drawn: pixels, points, and what teacher and students predict of every edge."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.detector.gfl import GFL
-from pipeline.report.statistics import softmax, spread_keys
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
 from pipeline.views.geometry import ViewGeometry
@@ -18,8 +18,10 @@ from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
 from pipeline.views.types import ViewKey
 
-STUDENT_VIEWS = 48
-"""Stored views on which the students are run."""
+T = TypeVar("T")
+
+SAMPLED_VIEWS = 48
+"""Stored views that are decoded, and on which the students are run."""
 
 GRAY = 208
 """Level of the canvas where there is no image."""
@@ -27,27 +29,23 @@ GRAY = 208
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShownView:
-    """A stored view with its pixels.
-
-    Attributes:
-        stored: As the store has it.
-        pixels: ``ByteTensor[3, H, W]`` of the view, not padded.
-        points_xy: (P, 2) px of the view.
-        point_strides: (P,) px.
-        teacher: (P, 4, bins) probabilities at temperature 1, from the store.
-        students: The same by name of the student.
-        level_strides: Strides of the pyramid levels, px.
-        class_names: By label.
-    """
+    """A stored view with its pixels."""
 
     stored: StoredView
     pixels: Tensor
+    """``ByteTensor[3, H, W]`` of the view, not padded."""
     points_xy: NDArray[np.float32]
+    """``(P, 2)`` px of the view."""
     point_strides: NDArray[np.float32]
+    """``(P,)`` px."""
     teacher: NDArray[np.float64]
+    """``(P, 4, bins)`` probabilities at temperature 1, from the store."""
     students: Mapping[str, NDArray[np.float64]]
+    """The same by name of the student."""
     level_strides: tuple[int, ...]
+    """Strides of the pyramid levels, px."""
     class_names: Sequence[str]
+    """By label."""
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -57,8 +55,7 @@ class ShownView:
     @property
     def title(self) -> str:
         """Which view it is."""
-        key = self.stored.view.key
-        return f"image {key.image_id}{', flipped' if self.stored.view.geometry.flip else ''}"
+        return f"image {self.stored.view.key.image_id}{', flipped' * self.stored.view.geometry.flip}"
 
 
 def show_view(
@@ -92,11 +89,16 @@ def show_view(
         pixels=canvas,
         points_xy=grid.points[flat],
         point_strides=grid.point_strides[flat],
-        teacher=softmax(stored.edge_logits()),
-        students={name: softmax(logits.numpy()[flat]) for name, logits in (students or {}).items()},
+        teacher=softmax(torch.from_numpy(stored.edge_logits())),
+        students={name: softmax(logits[flat]) for name, logits in (students or {}).items()},
         level_strides=schema.strides,
         class_names=[*class_names, *numbers],
     )
+
+
+def softmax(logits: Tensor) -> NDArray[np.float64]:
+    """Probabilities over the last axis."""
+    return np.asarray(logits.double().softmax(dim=-1), np.float64)
 
 
 def read_pixels(path: Path, geometry: ViewGeometry, store: TargetStore) -> Tensor:
@@ -110,6 +112,21 @@ def read_pixels(path: Path, geometry: ViewGeometry, store: TargetStore) -> Tenso
     )
 
 
+def spread_keys(keys: Sequence[ViewKey], count: int) -> list[ViewKey]:
+    """A view of each of at most ``count`` evenly spread images, taking the views of an image in turn."""
+    by_image: dict[int, list[ViewKey]] = {}
+    for key in keys:
+        by_image.setdefault(key.image_id, []).append(key)
+    images = list(by_image.values())
+    return [image[turn % len(image)] for turn, image in enumerate(spread(images, count))]
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` of some items, evenly spread from the first to the last."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]
+
+
 @torch.inference_mode()
 def sample_views(
     store: TargetStore, manifest: Manifest, students: Mapping[str, GFL], device: torch.device
@@ -120,7 +137,7 @@ def sample_views(
     for model in students.values():
         model.eval().to(device)
     views = []
-    for key in spread_keys(store.keys, STUDENT_VIEWS):
+    for key in spread_keys(store.keys, SAMPLED_VIEWS):
         geometry = store.geometry(key)
         pixels = read_pixels(manifest.image_path(manifest.image(key.image_id)), geometry, store)
         images = batch_images([pixels], [geometry.padded_hw], preprocessing).to(device)

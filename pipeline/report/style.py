@@ -38,15 +38,7 @@ TEACHER, VALUABLE, MAIN = "#27364f", "#d79a1e", "#5b4a9e"
 """Colors of the teacher, of the valuable and of the main region."""
 
 PALETTE = (
-    "#d1495b",
-    "#0072b2",
-    "#2a9d5c",
-    "#c77700",
-    "#7b4fb5",
-    "#00889a",
-    "#b5367f",
-    "#6b6f1a",
-    "#8c4a2f",
-    "#4a5fc1",
+    *("#d1495b", "#0072b2", "#2a9d5c", "#c77700", "#7b4fb5"),
+    *("#00889a", "#b5367f", "#6b6f1a", "#8c4a2f", "#4a5fc1"),
 )
 """Colors of classes and objects: dark enough for white text on them."""

@@ -9,7 +9,8 @@ from training_cases import IMAGES, store_of
 from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig
-from pipeline.fidelity.dense import DenseFidelity, measure_dense, require_dense_bounds
+from pipeline.fidelity.dense import DenseFidelity, measure_dense
+from pipeline.fidelity.fidelity import require_bounds
 
 CONFIG = FidelityConfig(temperature=10, cls_temperature=2)
 
@@ -39,14 +40,14 @@ def test_a_lossless_part_has_no_error(folder: Path) -> None:
 
 def test_errors_grow_with_the_floor_and_are_refused(folder: Path) -> None:
     fine, coarse = (fidelity_of(folder, floor) for floor in (0.005, 0.45))
-    require_dense_bounds(fine, CONFIG)
+    require_bounds(fine, CONFIG)
     assert 0 < fine.bckd_cls_last_layer_error < coarse.bckd_cls_last_layer_error
     assert fine.bckd_cls_last_layer_error < fine.bckd_cls_gradient_error
     assert fine.box_share_below_floor < 0.05 < coarse.box_share_below_floor
     with pytest.raises(CacheError, match=r"expected \w+ of at most .* a lower cache_teacher\.dense\.floor"):
-        require_dense_bounds(coarse, CONFIG)
+        require_bounds(coarse, CONFIG)
 
 
 def test_another_teacher_is_refused(folder: Path) -> None:
     with pytest.raises(CacheError, match="bckd_cls_loss_error"):
-        require_dense_bounds(fidelity_of(folder, 0.005, live_seed=1), CONFIG)
+        require_bounds(fidelity_of(folder, 0.005, live_seed=1), CONFIG)

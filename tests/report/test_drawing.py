@@ -5,8 +5,10 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 from store_view_cases import FEW, write_store_to_show
 
@@ -14,11 +16,10 @@ from pipeline.report.drawing import (
     class_color,
     count_regions,
     draw_crop,
+    draw_labels,
     draw_pixels,
     draw_regions,
-    label_size,
     opacity,
-    place_labels,
 )
 from pipeline.report.edge_examples import edge_examples
 from pipeline.report.figures import draw_picture
@@ -33,18 +34,27 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> ShownView:
     return show_view(store, ViewKey(FEW, 0), None, [])
 
 
+def labels_at(boxes: list[tuple[float, float, float, float]], text: str, scale: float) -> list[Bbox]:
+    """Where the labels of boxes of a picture of 100 x 100 px are drawn."""
+    axes, count = Figure().subplots(), len(boxes)
+    draw_pixels(axes, torch.zeros(3, 100, 100, dtype=torch.uint8))
+    veil = len(axes.patches)
+    draw_labels(axes, np.array(boxes, np.float64), ["red"] * count, [text] * count, scale)
+    assert {label.get_text() for label in axes.texts} <= {text}
+    assert len(axes.texts) == len(axes.patches) - veil
+    return [patch.get_bbox() for patch in axes.patches[veil:]]
+
+
 def test_labels_do_not_overlap_and_stay_inside() -> None:
     boxes = [(x, y, x + 60.0, y + 50.0) for x in (0.0, 5.0, 40.0) for y in (0.0, 3.0, 50.0)]
-    places = [place for place in place_labels(boxes, ["0.50"] * 9, (100, 100), 1.0) if place]
-    width, height = label_size("0.50", 1.0)
+    places = labels_at(boxes, "0.50", 1.0)
     assert len(places) > 3
-    for number, (x, y) in enumerate(places):
-        assert 0 <= x <= 100 - width
-        assert 0 <= y <= 100 - height
-        for left, top in places[:number]:
-            assert abs(x - left) >= width or abs(y - top) >= height
-    assert place_labels([(0, 0, 10, 10)], ["a very long name of a class"], (100, 100), 1.0) == [None]
-    assert label_size("0.50", 2.0) == (width / 2, height / 2)
+    for number, place in enumerate(places):
+        assert 0 <= place.min.min() <= place.max.max() <= 100
+        assert not place.count_overlaps(places[:number])
+    assert labels_at([(0, 0, 10, 10)], "a very long name of a class", 1.0) == []
+    (large,), (small,) = (labels_at([(0, 50, 60, 90)], "0.50", scale) for scale in (1.0, 2.0))
+    assert large.size == pytest.approx(2 * small.size)
 
 
 def test_colors_differ_for_few_classes_and_repeat_for_many() -> None:

@@ -5,14 +5,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from report_cases import LD_LOSS, NO_LOSS, run_of, student, write_project
 
 from pipeline.core.paths import RunPaths
 from pipeline.report.collect import Report, collect, shown_students
-from pipeline.report.figures import count_bounds, inline_svg, loss_chart, size_bounds
+from pipeline.report.figures import inline_svg, loss_chart
 from pipeline.report.numbers import count, direction, duration, signed, significant, size
 from pipeline.report.page import detector_lines, render
 from pipeline.report.runs import Curve, choose_pair
@@ -204,21 +203,6 @@ def test_numbers_read_well() -> None:
         "59 min 59 s",
         "2 h 2 min",
     ]
-
-
-def test_columns_of_a_histogram_hold_every_count() -> None:
-    for most in (0, 1, 29, 30, 31, 4732):
-        bounds = count_bounds(np.array([0, most]))
-        assert bounds[0] < 0
-        assert bounds[-1] > most
-        assert len(bounds) <= 32
-
-
-def test_size_groups_hold_every_object() -> None:
-    for sides in ([8.0, 90.0], [16.0], [1.0, 1300.0], [], [0.0]):
-        bounds = size_bounds(np.array(sides))
-        assert len(bounds) >= 2
-        assert all(bounds[0] <= side <= bounds[-1] for side in sides if side)
 
 
 def chart_of(**losses: list[float]) -> str | None:
