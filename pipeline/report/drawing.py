@@ -101,9 +101,9 @@ def draw_labels(
         place = next((place for place in inside if not place.count_overlaps(taken)), None)
         if place:
             taken.append(place)
-            axes.add_patch(Rectangle(place.min, w, h, facecolor=color, linewidth=0, zorder=5))
+            axes.add_patch(Rectangle((place.x0, place.y0), w, h, facecolor=color, linewidth=0, zorder=5))
             look: Any = {"ha": "center", "va": "center_baseline", "zorder": 6}
-            axes.text(*(place.min + place.max) / 2, text, color="white", fontsize=LABEL_FONT, **look)
+            axes.text(place.x0 + w / 2, place.y0 + h / 2, text, color="white", fontsize=LABEL_FONT, **look)
 
 
 def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
@@ -123,7 +123,8 @@ def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
         draw_box(axes, box, class_color(number), 1.2 if len(boxes) <= MAX_BOXES else 0.5)
     dot = float(np.clip(0.35 * stride * scale, 2.5, 11.0))
     of_object = [class_color(box) for box in main_gt[main].tolist()]
-    axes.scatter(*xy[main].T, s=dot**2, c=of_object, edgecolors="white", linewidths=0.6, zorder=4)
+    x, y = xy[main].T
+    axes.scatter(x, y, s=dot**2, c=of_object, edgecolors="white", linewidths=0.6, zorder=4)
 
 
 def opacity(weight: float) -> float:

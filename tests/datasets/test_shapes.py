@@ -119,7 +119,7 @@ def test_box_is_the_extent_of_the_mask(category: int, margin_share: float) -> No
         margin = margin_share * long_side
         center = (rng.uniform(margin, width - margin), rng.uniform(margin, height - margin))
         outline = move_outline(random_outline(rng, category, long_side), 1.0, center)
-        box = outline_box(outline, width, height)
+        box = outline_box(outline, (0, width), (0, height))
         alpha = edge_alpha(outline_distance(outline, x, y), rng.uniform(0.6, 5.0))
         np.testing.assert_allclose(box, mask_extent(alpha > 0.5), atol=1.0)
 
@@ -127,14 +127,14 @@ def test_box_is_the_extent_of_the_mask(category: int, margin_share: float) -> No
 @pytest.mark.parametrize("category", range(len(CATEGORIES)))
 def test_long_side_is_as_asked(category: int) -> None:
     outline = move_outline(random_outline(RandomState(0), category, 40.0), 1.0, (48.0, 48.0))
-    x1, y1, x2, y2 = outline_box(outline, 96, 96) or (0.0, 0.0, 0.0, 0.0)
+    x1, y1, x2, y2 = outline_box(outline, (0, 96), (0, 96)) or (0.0, 0.0, 0.0, 0.0)
     assert max(x2 - x1, y2 - y1) == pytest.approx(40.0)
     assert ((x1 + x2) / 2, (y1 + y2) / 2) == pytest.approx((48.0, 48.0))
 
 
 def test_an_outline_outside_the_image_has_no_box() -> None:
     outline = move_outline(random_outline(RandomState(0), 0, 20.0), 1.0, (-30.0, 40.0))
-    assert outline_box(outline, 96, 96) is None
+    assert outline_box(outline, (0, 96), (0, 96)) is None
 
 
 @pytest.mark.parametrize("long_edge", [32, 96, 130])
@@ -148,7 +148,7 @@ def test_rendered_objects_are_in_the_image_large_enough_and_visible(long_edge: i
             x1, y1, x2, y2 = shape.box_xyxy
             assert 0 <= x1 <= x2 - MIN_BOX_PX <= x2 <= width
             assert 0 <= y1 <= y2 - MIN_BOX_PX <= y2 <= height
-            assert MIN_VISIBLE_SHARE <= shape.visible_share <= 1.0
+            assert MIN_VISIBLE_SHARE <= shape.visible.sum() / shape.pixels <= 1.0
 
 
 def test_some_images_are_empty_and_all_classes_and_orientations_occur() -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from pipeline.core.files import atomic_path
 from pipeline.datasets.config import FIRST_VAL_ID, ShapesConfig
-from pipeline.datasets.shapes.draws import Floats, Point, clamp, log_uniform, pick, pick_weighted, uniform
+from pipeline.datasets.shapes.draws import Point, clamp, log_uniform, pick, pick_weighted, uniform
 from pipeline.datasets.shapes.outlines import (
     Outline,
     edge_alpha,
@@ -31,7 +31,7 @@ from pipeline.datasets.shapes.outlines import (
     outline_extent,
     random_outline,
 )
-from pipeline.datasets.shapes.scene import Box, Layer, Scene, ShapeObject, scatter
+from pipeline.datasets.shapes.scene import Layer, Scene, ShapeObject, scatter
 from pipeline.datasets.shapes.surfaces import background, textured, tinted
 
 CATEGORIES: tuple[tuple[int, str], ...] = ((1, "ellipse"), (3, "rectangle"), (4, "triangle"), (7, "cross"))
@@ -65,7 +65,7 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     extent = outline_extent(outline)
     center = _random_center(rng, scene, extent[2], extent[3])
     outline = move_outline(outline, 1.0, center)
-    box = outline_box(outline, scene.width, scene.height)
+    box = outline_box(outline, (0.0, scene.width), (0.0, scene.height))
     if box is None or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_PX:
         return False
     layer = _object_layer(rng, scene, category, outline, center)
@@ -82,7 +82,6 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
 def _object_layer(rng: RandomState, scene: Scene, category: int, outline: Outline, center: Point) -> Layer:
     widest = BLUR_PX[1] * scene.scale
     window = scene.window(outline_extent(outline), widest)
-    assert window is not None, "an object with a box lies inside the image"
     distance = outline_distance(outline, window.x, window.y)
     depth = -float(distance.min())
     # a thin object keeps an opaque core; no edge is sharper than a pixel can show
@@ -93,25 +92,13 @@ def _object_layer(rng: RandomState, scene: Scene, category: int, outline: Outlin
     return Layer(window=window, alpha=edge_alpha(distance, blur), color=color)
 
 
-def _populate(rng: RandomState, scene: Scene) -> None:
-    if uniform(rng, 0.0, 1.0) < EMPTY_SHARE:
-        return
-    for _ in range(1 + pick_weighted(rng, COUNT_WEIGHTS)):
-        for _ in range(PLACEMENT_TRIES):
-            if _add_object(rng, scene):
-                break
-
-
 def image_id_of(split: str, index: int) -> int:
     """Id, unique across splits, of an image of ``train`` or ``val``; a ``ValueError`` for any other."""
     if not 0 <= index < FIRST_VAL_ID - 1:
         raise ValueError(f"index: expected 0 to {FIRST_VAL_ID - 2}, but got {index}")
-    match split:
-        case "train":
-            return 1 + index
-        case "val":
-            return FIRST_VAL_ID + index
-    raise ValueError(f"split: expected 'train' or 'val', but got {split!r}")
+    if split not in ("train", "val"):
+        raise ValueError(f"split: expected 'train' or 'val', but got {split!r}")
+    return index + (1 if split == "train" else FIRST_VAL_ID)
 
 
 def render_image(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
@@ -136,15 +123,14 @@ def render_image(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[
     scale = config.long_edge / REFERENCE_LONG_EDGE
     scene = Scene(background(rng, width, height, scale), scale)
     scatter(rng, scene, (0.35, 0.25, 0.25, 0.15), 2 + pick(rng, 6))
-    _populate(rng, scene)
+    if uniform(rng, 0.0, 1.0) >= EMPTY_SHARE:
+        for _ in range(1 + pick_weighted(rng, COUNT_WEIGHTS)):
+            for _ in range(PLACEMENT_TRIES):
+                if _add_object(rng, scene):
+                    break
     scatter(rng, scene, (0.45, 0.25, 0.3, 0.0), pick(rng, 4))
-    return _expose(rng, scene.canvas), scene.objects
-
-
-def _expose(rng: RandomState, canvas: Floats) -> NDArray[np.uint8]:
-    """Add sensor noise and round to 8 bits."""
-    noise = uniform(rng, 0.0, 0.06) * (rng.random_sample(canvas.shape) - 0.5)
-    return np.floor(clamp(canvas + noise) * 255.0 + 0.5).astype(np.uint8)
+    noise = uniform(rng, 0.0, 0.06) * (rng.random_sample(scene.canvas.shape) - 0.5)
+    return np.floor(clamp(scene.canvas + noise) * 255.0 + 0.5).astype(np.uint8), scene.objects
 
 
 def annotate(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
@@ -157,16 +143,14 @@ def annotate(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.u
         return pixels, shapes
     rng = RandomState([config.seed, image_id_of(split, index), ANNOTATION_STREAM])
     height, width, _ = pixels.shape
-    drawn = [_imprecise(rng, shape.box_xyxy, config.annotation_noise) for shape in shapes]
-    boxes = [(max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)) for x1, y1, x2, y2 in drawn]
-    return pixels, [replace(shape, box_xyxy=box) for shape, box in zip(shapes, boxes, strict=True)]
-
-
-def _imprecise(rng: RandomState, box_xyxy: Box, noise: float) -> Box:
-    x1, y1, x2, y2 = box_xyxy
-    reach = (noise * (x2 - x1), noise * (y2 - y1)) * 2
-    left, top, right, bottom = (uniform(rng, -limit, limit) for limit in reach)
-    return x1 + left, y1 + top, x2 + right, y2 + bottom
+    noise, annotated = config.annotation_noise, []
+    for shape in shapes:
+        x1, y1, x2, y2 = shape.box_xyxy
+        reach = (noise * (x2 - x1), noise * (y2 - y1)) * 2
+        left, top, right, bottom = (uniform(rng, -limit, limit) for limit in reach)
+        corners = max(x1 + left, 0.0), max(y1 + top, 0.0), min(x2 + right, width), min(y2 + bottom, height)
+        annotated.append(replace(shape, box_xyxy=corners))
+    return pixels, annotated
 
 
 def _annotation(image_id: int, number: int, shape: ShapeObject) -> dict[str, Any]:
@@ -214,19 +198,15 @@ def write_split(
         height, width, _ = pixels.shape
         image_rows.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         annotation_rows.extend(_annotation(image_id, number, shape) for number, shape in enumerate(shapes))
-    _write_annotations(annotations, image_rows, annotation_rows)
-
-
-def _write_annotations(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
     document = {
         "info": {"description": "shapes: a procedural detection dataset", "version": "1"},
         "licenses": [],
-        "images": images,
-        "annotations": annotations,
+        "images": image_rows,
+        "annotations": annotation_rows,
         "categories": [
             {"id": category_id, "name": name, "supercategory": "shape"} for category_id, name in CATEGORIES
         ],
     }
     # bytes, because text mode would write other line ends on Windows
-    with atomic_path(path) as partial:
+    with atomic_path(annotations) as partial:
         partial.write_bytes((json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode())

@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 Point = tuple[float, float]
 Color = tuple[float, float, float]
 Range = tuple[float, float]
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)

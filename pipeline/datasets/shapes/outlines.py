@@ -1,30 +1,20 @@
-"""Outlines of the objects: signed distances to draw them by, and tight boxes."""
+"""Outlines of the objects: signed distances to draw them by, and tight boxes.
+
+A part is a convex region of the plane, x to the right and y down, px. It gives an approximate signed
+``distance`` (negative inside, zero on the outline; ``x`` and ``y`` broadcast), its ``x_range`` within a band
+of y (``None`` where they do not meet), itself with x and y swapped, and itself scaled about the origin, then
+moved.
+"""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import reduce
 
 import numpy as np
 from numpy.random import RandomState
 
-from pipeline.datasets.shapes.draws import Floats, Point, Range, cos_sin, smoothstep, uniform
-
-
-class ConvexPart(Protocol):
-    """A convex region of the plane, x to the right and y down, in pixels."""
-
-    def distance(self, x: Floats, y: Floats) -> Floats:
-        """Approximate signed distance in px: negative inside, zero on the outline; ``x``, ``y`` broadcast."""
-
-    def x_range(self, y_band: Range) -> Range | None:
-        """Smallest and largest x of the region within ``y_band``; ``None`` where they do not meet."""
-
-    def transposed(self) -> "ConvexPart":
-        """Return the region with x and y swapped."""
-
-    def placed(self, scale: float, center: Point) -> "ConvexPart":
-        """Return the region scaled about the origin, then moved by ``center``."""
+from pipeline.datasets.shapes.draws import Box, Floats, Point, Range, cos_sin, smoothstep, uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +54,9 @@ class EllipsePart:
         return middle - half, middle + half
 
     def transposed(self) -> "EllipsePart":
-        """Return the ellipse with x and y swapped."""
         return EllipsePart(center=self.center[::-1], xx=self.yy, yy=self.xx, xy=self.xy)
 
     def placed(self, scale: float, center: Point) -> "EllipsePart":
-        """Return the ellipse scaled about the origin, then moved by ``center``."""
         area = scale * scale
         return EllipsePart(
             center=_place(self.center, scale, center), xx=self.xx * area, yy=self.yy * area, xy=self.xy * area
@@ -86,14 +74,12 @@ class PolygonPart:
 
     def distance(self, x: Floats, y: Floats) -> Floats:
         """Largest distance to the edges' lines: mitred corners, so that blur does not shrink the outline."""
-        result: Floats | None = None
+        planes: list[Floats] = []
         for (x1, y1), (x2, y2) in self._edges():
             dx, dy = x2 - x1, y2 - y1
             length = math.sqrt(dx * dx + dy * dy)
-            plane = (dy / length) * (x - x1) - (dx / length) * (y - y1)
-            result = plane if result is None else np.maximum(result, plane)
-        assert result is not None
-        return result
+            planes.append((dy / length) * (x - x1) - (dx / length) * (y - y1))
+        return reduce(np.maximum, planes)
 
     def x_range(self, y_band: Range) -> Range | None:
         """Extremes lie at vertices inside the band or where an edge crosses one of its limits."""
@@ -105,11 +91,10 @@ class PolygonPart:
         return (min(candidates), max(candidates)) if candidates else None
 
     def transposed(self) -> "PolygonPart":
-        """Return the polygon with x and y swapped, in the order that keeps the edges' normals outwards."""
+        """Reversed, so that the edges' normals still point outwards."""
         return PolygonPart(vertices=tuple((y, x) for x, y in reversed(self.vertices)))
 
     def placed(self, scale: float, center: Point) -> "PolygonPart":
-        """Return the polygon scaled about the origin, then moved by ``center``."""
         return PolygonPart(vertices=tuple(_place(vertex, scale, center) for vertex in self.vertices))
 
 
@@ -117,15 +102,15 @@ def _place(point: Point, scale: float, center: Point) -> Point:
     return point[0] * scale + center[0], point[1] * scale + center[1]
 
 
-Outline = tuple[ConvexPart, ...]  # the union of its parts
+Outline = tuple[EllipsePart | PolygonPart, ...]
+"""The union of its parts."""
+
+EVERYWHERE = (-math.inf, math.inf)
 
 
 def outline_distance(outline: Outline, x: Floats, y: Floats) -> Floats:
     """Signed distance-like field of the union of the parts, in px, negative inside."""
-    result = outline[0].distance(x, y)
-    for part in outline[1:]:
-        result = np.minimum(result, part.distance(x, y))
-    return result
+    return reduce(np.minimum, [part.distance(x, y) for part in outline])
 
 
 def edge_alpha(distance: Floats, blur: float) -> Floats:
@@ -133,38 +118,32 @@ def edge_alpha(distance: Floats, blur: float) -> Floats:
     return smoothstep(0.5 - distance / blur)
 
 
-def outline_box(outline: Outline, width: float, height: float) -> tuple[float, float, float, float] | None:
-    """Tight xyxy box of the outline cut at ``[0, width] x [0, height]``; ``None`` if nothing lies inside.
+def outline_box(outline: Outline, across: Range, down: Range) -> Box | None:
+    """Tight xyxy box of the outline cut at ``across`` in x and ``down`` in y; ``None`` if nothing is inside.
 
     It is the box of what remains, not the cut box of the whole: the latter would ask for edges set by corners
     that are not in the image.
     """
-    boxes = []
-    for part in outline:
-        across = _overlap(part.x_range((0.0, height)), width)
-        down = _overlap(part.transposed().x_range((0.0, width)), height)
-        if across is not None and down is not None:
-            boxes.append((across[0], down[0], across[1], down[1]))
+    xs = [_overlap(part.x_range(down), across) for part in outline]
+    ys = [_overlap(part.transposed().x_range(across), down) for part in outline]
+    boxes = [(x[0], y[0], x[1], y[1]) for x, y in zip(xs, ys, strict=True) if x and y]
     if not boxes:
         return None
     left, top, right, bottom = zip(*boxes, strict=True)
     return min(left), min(top), max(right), max(bottom)
 
 
-def _overlap(span: Range | None, size: float) -> Range | None:
-    if span is None or span[0] >= size or span[1] <= 0.0:
+def _overlap(span: Range | None, limits: Range) -> Range | None:
+    if span is None or span[0] >= limits[1] or span[1] <= limits[0]:
         return None
-    return max(span[0], 0.0), min(span[1], size)
+    return max(span[0], limits[0]), min(span[1], limits[1])
 
 
-def outline_extent(outline: Outline) -> tuple[float, float, float, float]:
+def outline_extent(outline: Outline) -> Box:
     """Tight xyxy box of the whole outline, wherever it lies."""
-    everywhere = (-math.inf, math.inf)
-    across = [part.x_range(everywhere) for part in outline]
-    down = [part.transposed().x_range(everywhere) for part in outline]
-    xs = [x for span in across if span is not None for x in span]
-    ys = [y for span in down if span is not None for y in span]
-    return min(xs), min(ys), max(xs), max(ys)
+    box = outline_box(outline, EVERYWHERE, EVERYWHERE)
+    assert box is not None
+    return box
 
 
 def bar(half_long: float, half_short: float, direction: Point) -> PolygonPart:

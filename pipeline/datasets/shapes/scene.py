@@ -9,9 +9,11 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from pipeline.datasets.shapes.draws import (
+    Box,
     Color,
     Floats,
     Point,
+    Range,
     Window,
     cos_sin,
     log_uniform,
@@ -21,8 +23,6 @@ from pipeline.datasets.shapes.draws import (
 )
 from pipeline.datasets.shapes.outlines import bar, edge_alpha, move_outline, outline_distance, outline_extent
 from pipeline.datasets.shapes.surfaces import contrasting, stripes, value_noise
-
-Box = tuple[float, float, float, float]
 
 MIN_VISIBLE_SHARE = 0.45
 """Of the pixels of an object that lie inside the image."""
@@ -49,11 +49,6 @@ class ShapeObject:
     visible: NDArray[np.bool_] = field(compare=False, repr=False)
     """``(H, W)``; shrinks while later layers hide the object."""
 
-    @property
-    def visible_share(self) -> float:
-        """Share of the object's pixels inside the image that nothing hides so far."""
-        return int(np.count_nonzero(self.visible)) / self.pixels
-
     def bears(self, window: Window, cover: NDArray[np.bool_]) -> bool:
         """Tell whether enough stays visible if ``cover`` is laid over ``window``."""
         hidden = int(np.count_nonzero(self.visible[window.pixels] & cover))
@@ -71,23 +66,19 @@ class Scene:
 
     @property
     def height(self) -> int:
-        """Height in px."""
         return int(self.canvas.shape[0])
 
     @property
     def width(self) -> int:
-        """Width in px."""
         return int(self.canvas.shape[1])
 
-    def window(self, extent: tuple[float, float, float, float], margin: float) -> Window | None:
-        """Pixels within ``margin`` px of an xyxy box; ``None`` outside the image."""
-        left, top = math.floor(extent[0] - margin), math.floor(extent[1] - margin)
+    def window(self, extent: Box, margin: float) -> Window:
+        """Pixels within ``margin`` px of an xyxy box of which something lies inside the image."""
+        left, top = (max(math.floor(low - margin), 0) for low in extent[:2])
         right, bottom = math.ceil(extent[2] + margin), math.ceil(extent[3] + margin)
-        left, top = max(left, 0), max(top, 0)
-        right, bottom = min(right, self.width), min(bottom, self.height)
-        if right <= left or bottom <= top:
-            return None
-        return Window(top=top, bottom=bottom, left=left, right=right)
+        window = Window(top=top, bottom=min(bottom, self.height), left=left, right=min(right, self.width))
+        assert min(window.right - window.left, window.bottom - window.top) > 0, "nothing is in the image"
+        return window
 
     def color_at(self, point: Point) -> Color:
         """Color of the pixel nearest to a point."""
@@ -114,9 +105,7 @@ def _random_point(rng: RandomState, scene: Scene) -> Point:
 
 def _around(scene: Scene, center: Point, reach: float) -> Window:
     x, y = center
-    window = scene.window((x - reach, y - reach, x + reach, y + reach), 1.0)
-    assert window is not None, "a clutter's center lies inside the image"
-    return window
+    return scene.window((x - reach, y - reach, x + reach, y + reach), 1.0)
 
 
 def _faded(rng: RandomState, scene: Scene, window: Window, center: Point, alpha: Floats) -> Layer:
@@ -131,7 +120,6 @@ def _line(rng: RandomState, scene: Scene) -> Layer:
     thickness = uniform(rng, 0.35, 1.0) * scene.scale
     outline = move_outline((bar(half, thickness, cos_sin(uniform(rng, 0.0, 1.0))),), 1.0, center)
     window = scene.window(outline_extent(outline), 2.0)
-    assert window is not None, "a clutter's center lies inside the image"
     blur = uniform(rng, 0.8, 1.8) * scene.scale
     return _faded(rng, scene, window, center, edge_alpha(outline_distance(outline, window.x, window.y), blur))
 
@@ -150,11 +138,7 @@ def _arc(rng: RandomState, scene: Scene) -> Layer:
 
 def _blob(rng: RandomState, scene: Scene) -> Layer:
     """A ragged smudge: a paraboloid broken up by noise, with no outline of its own."""
-    center = _random_point(rng, scene)
-    radius = log_uniform(rng, 4.0, 16.0) * scene.scale
-    window = _around(scene, center, radius)
-    dx, dy = (window.x - center[0]) / radius, (window.y - center[1]) / radius
-    hill = np.maximum(1.0 - (dx * dx + dy * dy), 0.0)
+    center, radius, window, hill = _hill(rng, scene, (4.0, 16.0))
     noise = value_noise(rng, window.x, window.y, 0.35 * radius)
     alpha = smoothstep(hill * (3.6 * noise - 1.0) * uniform(rng, 0.9, 1.4))
     return _faded(rng, scene, window, center, alpha)
@@ -162,13 +146,18 @@ def _blob(rng: RandomState, scene: Scene) -> Layer:
 
 def _stripe_patch(rng: RandomState, scene: Scene) -> Layer:
     """Stripes that fade out in every direction."""
-    center = _random_point(rng, scene)
-    radius = log_uniform(rng, 10.0, 35.0) * scene.scale
-    window = _around(scene, center, radius)
-    dx, dy = (window.x - center[0]) / radius, (window.y - center[1]) / radius
-    hill = np.maximum(1.0 - (dx * dx + dy * dy), 0.0)
+    center, _, window, hill = _hill(rng, scene, (10.0, 35.0))
     pattern = stripes(rng, window.x, window.y, log_uniform(rng, 3.0, 10.0) * scene.scale)
     return _faded(rng, scene, window, center, hill * hill * pattern)
+
+
+def _hill(rng: RandomState, scene: Scene, radii: Range) -> tuple[Point, float, Window, Floats]:
+    """A paraboloid from 1 at a random center to 0 at a random radius, px: both, its window and its height."""
+    center = _random_point(rng, scene)
+    radius = log_uniform(rng, *radii) * scene.scale
+    window = _around(scene, center, radius)
+    dx, dy = (window.x - center[0]) / radius, (window.y - center[1]) / radius
+    return center, radius, window, np.maximum(1.0 - (dx * dx + dy * dy), 0.0)
 
 
 def scatter(rng: RandomState, scene: Scene, weights: Sequence[float], count: int) -> None:
