@@ -1,9 +1,8 @@
 """Main region, valuable region and their targets, in batches of differently padded images.
 
-Every anchor and box of the set first goes through the dense form (``dense_regions``), which has the ignore
-boxes too; then what the pipeline computes is held against that form to the last bit, and against the set.
 Integers are equal outside the cells that the set marks ``fragile`` (their decision depends on rounding or
-on the order of exact ties); IoUs agree to 1e-6.
+on the order of exact ties); IoUs agree to 1e-6. The option that ignore boxes take effect, off by default in
+the reference, does not exist here.
 """
 
 from functools import cache
@@ -12,34 +11,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_regions import IGNORED, DenseAssignment, assign_densely, dense_regions, weigh_densely
+from dense_regions import dense_regions
 from golden_data import (
     PYRAMID,
     Arrays,
-    anchors_of,
     boxes_of,
     cases,
     dense_labels,
     dense_valuable_weights,
     image_count,
-    in_batch,
-    labels_of,
+    labeled_views,
     load,
     size_of,
     targets_of,
 )
 from torch import Tensor
 
-from pipeline.regions.atss import NEGATIVE
 from pipeline.regions.config import RegionsConfig, Vlr
 from pipeline.regions.valuable import find_regions
 from pipeline.training.criterion import LossNormalizers, MainPoints
 
 IOU_TOLERANCE = 1e-6
-BACKGROUND = 80
-RECORDED = {NEGATIVE: 0, IGNORED: -1}
-"""``assigned_gt`` of the reference for our ``gt_index``; positives are counted from 1 there."""
-INVALID = -2
+BACKGROUND, INVALID = 80, -2
 
 every_case = pytest.mark.parametrize("path", cases("assign/*.npz"))
 
@@ -52,25 +45,6 @@ def recorded(path: Path) -> Arrays:
 def is_ignoring(data: Arrays) -> bool:
     """The case was made with the non-default option that ignore boxes take effect."""
     return "ignore_iof_thr" in data and float(data["ignore_iof_thr"]) > 0
-
-
-@cache
-def assignments(path: Path) -> list[DenseAssignment]:
-    """Of every image, on its own grid."""
-    data = recorded(path)
-    return [
-        assign_densely(
-            *anchors_of(size_of(data["pad_hw"][image])),
-            boxes_of(data, image),
-            ignored_boxes_xyxy=data.get(f"gt_ignore_{image}"),
-            ignored_iof_threshold=float(data["ignore_iof_thr"]) if is_ignoring(data) else -1.0,
-        )
-        for image in range(image_count(data))
-    ]
-
-
-def batched(data: Arrays, per_image: list[Tensor], outside: float) -> Tensor:
-    return torch.stack([in_batch(data, image, values, outside) for image, values in enumerate(per_image)])
 
 
 def robust(data: Arrays) -> Tensor:
@@ -93,77 +67,6 @@ def test_grid(path: Path) -> None:
 
 
 @every_case
-def test_assigned_boxes_and_label_weights(path: Path) -> None:
-    data = recorded(path)
-    found = []
-    for assignment in assignments(path):
-        index = assignment.gt_index
-        background = torch.where(index == IGNORED, RECORDED[IGNORED], RECORDED[NEGATIVE])
-        found.append(torch.where(index >= 0, index + 1, background))
-    assigned = batched(data, found, INVALID)
-    assert_equal_at(robust(data), assigned, data["assigned_gt"])
-    assert_equal_at(robust(data), (assigned >= 0).float(), data["label_weights"])
-    for image in range(image_count(data)):
-        if f"pos_inds_{image}" in data:
-            positive = torch.zeros_like(assigned[image], dtype=torch.bool)
-            positive[data[f"pos_inds_{image}"]] = True
-            assert_equal_at(robust(data)[image], assigned[image] > 0, positive)
-
-
-@every_case
-def test_labels_and_box_targets(path: Path) -> None:
-    data = recorded(path)
-    labels, boxes = [], []
-    for image, assignment in enumerate(assignments(path)):
-        positive, index = assignment.gt_index >= 0, assignment.gt_index.clamp(min=0)
-        # One more row, so that images without boxes can be indexed too.
-        all_labels = torch.cat([labels_of(data, image), torch.tensor([BACKGROUND])])
-        all_boxes = torch.cat([boxes_of(data, image), torch.zeros(1, 4)])
-        labels.append(torch.where(positive, all_labels[index], BACKGROUND))
-        boxes.append(torch.where(positive[:, None], all_boxes[index], 0.0))
-    assert_equal_at(robust(data), batched(data, labels, BACKGROUND), data["labels"])
-    assert_equal_at(robust(data), batched(data, boxes, 0), data["bbox_targets"])
-    weights = (data["labels"] < BACKGROUND).float()[..., None].expand(-1, -1, 4)
-    assert torch.equal(weights, data["bbox_weights"])
-
-
-@pytest.mark.parametrize("path", cases("assign/*.npz", holding="assigned_iou"))
-def test_assigned_iou(path: Path) -> None:
-    data = recorded(path)
-    found = batched(data, [assignment.iou for assignment in assignments(path)], 0)
-    where = robust(data)
-    torch.testing.assert_close(found[where], data["assigned_iou"][where], rtol=0, atol=IOU_TOLERANCE)
-
-
-@every_case
-def test_counts(path: Path) -> None:
-    data = recorded(path)
-    positives = sum(max(1, int((found.gt_index >= 0).sum())) for found in assignments(path))
-    negatives = sum(max(1, int((found.gt_index == NEGATIVE).sum())) for found in assignments(path))
-    fragile = int((~robust(data)).sum())
-    assert abs(positives - int(data["num_total_pos"])) <= fragile
-    assert abs(negatives - int(data["num_total_neg"])) <= fragile
-
-
-@every_case
-def test_valuable_weights(path: Path) -> None:
-    data = recorded(path)
-    found = []
-    for image, assignment in enumerate(assignments(path)):
-        anchors, _ = anchors_of(size_of(data["pad_hw"][image]))
-        weights = weigh_densely(anchors, boxes_of(data, image), assignment.thresholds, RegionsConfig())
-        found.append(weights)
-    # The reference crashes for images without boxes, so nothing is recorded for them (note N1).
-    expected = data.get("vlr", torch.zeros_like(data["label_weights"]))
-    assert_valuable(batched(data, found, 0), expected, robust(data))
-
-
-def assert_valuable(found: Tensor, expected: Tensor, where: Tensor) -> None:
-    assert_equal_at(where, found > 0, expected > 0)
-    torch.testing.assert_close(found[where], expected[where], rtol=0, atol=IOU_TOLERANCE)
-
-
-@every_case
 @pytest.mark.parametrize("vlr", ["released", "paper"])
 def test_what_the_pipeline_computes_is_the_dense_form_to_the_last_bit(path: Path, vlr: Vlr) -> None:
     data = recorded(path)
@@ -183,14 +86,21 @@ def test_targets_of_a_batch(path: Path) -> None:
     targets = targets_of(data)
     assert torch.equal(targets.valid, data["valid"].bool())
     if is_ignoring(data):
-        return  # views have no ignore boxes, as the reference's default; the option is tested above.
+        return
     where = robust(data)
+    assigned = torch.where(targets.valid, 0, INVALID)
+    main_gt = np.concatenate([view.points.main_gt for view in labeled_views(data)])
+    at_main = targets.image[targets.main], targets.index[targets.main]
+    assigned[at_main] = torch.from_numpy(main_gt)[targets.main] + 1
+    assert_equal_at(where, assigned, data["assigned_gt"])
     assert_equal_at(where, dense_labels(targets, BACKGROUND), data["labels"])
     boxes = torch.zeros_like(data["bbox_targets"])
-    boxes[targets.image[targets.main], targets.index[targets.main]] = targets.boxes_xyxy
+    boxes[at_main] = targets.boxes_xyxy
     assert_equal_at(where, boxes, data["bbox_targets"])
-    expected = data.get("vlr", torch.zeros_like(data["label_weights"]))
-    assert_valuable(dense_valuable_weights(targets), expected, where)
+    # The reference crashes for images without boxes, so nothing is recorded for them (note N1).
+    expected, weights = data.get("vlr", torch.zeros(targets.valid.shape)), dense_valuable_weights(targets)
+    assert_equal_at(where, weights > 0, expected > 0)
+    torch.testing.assert_close(weights[where], expected[where], rtol=0, atol=IOU_TOLERANCE)
     counted = LossNormalizers.from_batch(targets, main_points_of(len(targets.labels)))
     assert abs(counted.positives - data["num_total_pos"]) <= (~where).sum()
     assert counted.images == image_count(data)

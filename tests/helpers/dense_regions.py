@@ -1,11 +1,9 @@
 """The oracle of the regions: every anchor with every box, as first written and held against the reference.
 
-It costs a hundred times what ``pipeline.regions`` does, which must give the same to the last bit. It also
-has the reference's ignore boxes (off by default there), which the pipeline leaves out.
+It costs a hundred times what ``pipeline.regions`` does, which must give the same to the last bit.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,11 +13,6 @@ from pipeline.regions.config import RegionsConfig, Vlr
 from pipeline.views.box_ops import EPSILON, box_areas
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import KeptPoints
-
-IGNORED_DISTANCE_PX = 1e8
-"""Distance given to cells under an ignore box, so that they are candidates last (reference: ``INF``)."""
-
-IGNORED = -2
 
 
 def pairwise_intersections(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
@@ -64,76 +57,29 @@ def pairwise_vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, vlr: Vlr) -> 
     return first(anchors_xyxy, boxes_xyxy) - center_penalty(anchors_xyxy, boxes_xyxy)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DenseAssignment:
-    """What ATSS decides for the ``N`` positions and ``G`` boxes of one view."""
-
-    gt_index: Tensor
-    """``LongTensor[N]``: index of the box a position is positive for; -1 negative, -2 ignored."""
-    iou: Tensor
-    """``Tensor[N]``: IoU of anchor and assigned box; 0 where not positive."""
-    thresholds: Tensor
-    """``Tensor[G]``: the adaptive IoU threshold of every box."""
-
-
-def assign_densely(
-    anchors_xyxy: Tensor,
-    lengths: Sequence[int],
-    boxes_xyxy: Tensor,
-    *,
-    ignored_boxes_xyxy: Tensor | None = None,
-    ignored_iof_threshold: float = -1.0,
-) -> DenseAssignment:
-    """Assign positions to ground-truth boxes.
+def assign_densely(anchors_xyxy: Tensor, lengths: Sequence[int], boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """The box ``LongTensor[N]`` that each position is positive for, or -1, and each box's threshold.
 
     Args:
         anchors_xyxy: ``Tensor[N, 4]`` px, level after level.
         lengths: positions of each level, summing to ``N``.
         boxes_xyxy: ``Tensor[G, 4]`` px.
-        ignored_boxes_xyxy: ``Tensor[K, 4]``; used only with a positive ``ignored_iof_threshold``.
-        ignored_iof_threshold: cells whose anchor lies in an ignored box by more than this are ignored
-            unless positive; the reference's default, -1, switches it off.
     """
     if boxes_xyxy.shape[0] == 0:
-        return _all_negative(anchors_xyxy)
+        return torch.full((len(anchors_xyxy),), NEGATIVE), torch.zeros(0)
     iou = pairwise_iou(anchors_xyxy, boxes_xyxy)
     points = (anchors_xyxy[:, :2] + anchors_xyxy[:, 2:]) / 2
-    distances = _center_distances(points, boxes_xyxy)
-    ignored = _ignored_cells(anchors_xyxy, ignored_boxes_xyxy, ignored_iof_threshold)
-    distances[ignored] = IGNORED_DISTANCE_PX
-    candidates = _nearest_per_level(distances, lengths)
+    candidates = _nearest_per_level(_center_distances(points, boxes_xyxy), lengths)
     thresholds = _adaptive_thresholds(iou, candidates)
     positive = _positives(iou, candidates, thresholds, _inside(points, boxes_xyxy))
-    best_iou, best_gt = torch.where(positive, iou, -torch.inf).max(dim=1)
-    is_positive = positive.any(dim=1)
-    background = torch.where(ignored, IGNORED, NEGATIVE)
-    return DenseAssignment(
-        gt_index=torch.where(is_positive, best_gt, background),
-        iou=torch.where(is_positive, best_iou, 0.0),
-        thresholds=thresholds,
-    )
-
-
-def _all_negative(anchors_xyxy: Tensor) -> DenseAssignment:
-    positions = anchors_xyxy.shape[0]
-    return DenseAssignment(
-        gt_index=torch.full((positions,), NEGATIVE, device=anchors_xyxy.device),
-        iou=anchors_xyxy.new_zeros(positions),
-        thresholds=anchors_xyxy.new_zeros(0),
-    )
+    best = torch.where(positive, iou, -torch.inf).argmax(dim=1)
+    return torch.where(positive.any(dim=1), best, NEGATIVE), thresholds
 
 
 def _center_distances(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
     """Euclidean distances ``Tensor[N, G]`` from points to box centers, px."""
     centers = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     return (points[:, None] - centers[None]).square().sum(-1).sqrt()
-
-
-def _ignored_cells(anchors_xyxy: Tensor, ignored_boxes_xyxy: Tensor | None, threshold: float) -> Tensor:
-    """``BoolTensor[N]``: cells whose anchor lies in an ignored box."""
-    if threshold <= 0 or ignored_boxes_xyxy is None or ignored_boxes_xyxy.shape[0] == 0:
-        return torch.zeros(anchors_xyxy.shape[0], dtype=torch.bool, device=anchors_xyxy.device)
-    return pairwise_iof(anchors_xyxy, ignored_boxes_xyxy).max(dim=1).values > threshold
 
 
 def _nearest_per_level(distances: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -182,14 +128,14 @@ def dense_regions(grid: Grid, boxes_xyxy: Tensor, regions: RegionsConfig) -> Kep
     """What ``find_regions`` must return."""
     lengths = grid.lengths
     anchors = torch.from_numpy(grid.anchors)
-    assignment = assign_densely(anchors, lengths, boxes_xyxy)
-    weights = weigh_densely(anchors, boxes_xyxy, assignment.thresholds, regions)
-    kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
+    gt_index, thresholds = assign_densely(anchors, lengths, boxes_xyxy)
+    weights = weigh_densely(anchors, boxes_xyxy, thresholds, regions)
+    kept = ((gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
     level = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     position = torch.cat([torch.arange(length) for length in lengths])
     return KeptPoints(
         level=level[kept].numpy(),
         position=position[kept].numpy(),
-        main_gt=assignment.gt_index[kept].numpy(),
+        main_gt=gt_index[kept].numpy(),
         valuable_weight=weights[kept].numpy(),
     )

@@ -82,12 +82,6 @@ def labels_of(data: Arrays, image: int) -> Tensor:
     return data.get(f"gt_labels_{image}", torch.zeros(0, dtype=torch.int64))
 
 
-def anchors_of(padded_hw: Size) -> tuple[Tensor, list[int]]:
-    """Anchors ``Tensor[N, 4]`` and level lengths of an image's own grid."""
-    grid = PYRAMID.grid(padded_hw)
-    return torch.from_numpy(grid.anchors), grid.lengths
-
-
 def in_batch(data: Arrays, image: int, values: Tensor, outside: float) -> Tensor:
     """Values of an image's own grid at their cells of the batch's grid, ``outside`` beyond its padding."""
     grid = PYRAMID.grid(size_of(data["batch_hw"]))

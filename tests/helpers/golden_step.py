@@ -14,7 +14,6 @@ from golden_data import (
     FOLDER,
     PYRAMID,
     Arrays,
-    anchors_of,
     boxes_of,
     image_count,
     in_batch,
@@ -77,7 +76,7 @@ def imitation_loss(
 
 def imitated(data: Arrays, image: int) -> Tensor:
     """``BoolTensor[N]``: the fine-grained imitation region of an image in the batch's grid."""
-    anchors, _ = anchors_of(size_of(data["pad_hw"][image]))
+    anchors = torch.from_numpy(PYRAMID.grid(size_of(data["pad_hw"][image])).anchors)
     iou = box_iou(anchors[:, None], boxes_of(data, image))
     return in_batch(data, image, (iou > IMITATED_FRACTION * iou.amax(dim=0)).any(dim=1), outside=0)
 

@@ -3,7 +3,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from dense_regions import IGNORED, assign_densely
 
 from pipeline.regions.atss import NEGATIVE, TOP_K, Assignment, assign_atss, nearest_candidates
 from pipeline.views.pyramid import Pyramid
@@ -65,18 +64,6 @@ def test_candidates_are_the_nine_nearest_of_each_level(lengths: list[int], expec
     found = assign(anchors, lengths, boxes([0.0, 0.0, 100.0, 100.0]))
     assert found.gt_index[-1] == expected
     assert (found.gt_index[:-1] == NEGATIVE).all() or expected == NEGATIVE
-
-
-def test_ignored_cells_of_the_dense_form_need_the_option() -> None:
-    anchors = boxes(BOX, *FAR)
-    options = {"ignored_boxes_xyxy": boxes([100.0, 0.0, 106.0, 10.0])}
-    off = assign_densely(anchors, [3], boxes(BOX), **options)
-    assert off.gt_index.tolist() == [0, NEGATIVE, NEGATIVE]
-    # 6 / 10 of the second anchor lie in the ignored box.
-    on = assign_densely(anchors, [3], boxes(BOX), **options, ignored_iof_threshold=0.5)
-    assert on.gt_index.tolist() == [0, IGNORED, NEGATIVE]
-    above = assign_densely(anchors, [3], boxes(BOX), **options, ignored_iof_threshold=0.7)
-    assert above.gt_index.tolist() == [0, NEGATIVE, NEGATIVE]
 
 
 def test_without_boxes_everything_is_negative() -> None:

@@ -1,6 +1,6 @@
 """The store's dimensions and arrays as data: what is written, before and apart from how."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ GEOMETRY_COLUMNS = (
 EXTENT_COLUMNS = ("point_offset", "points", "main_offset", "main", "box_offset", "boxes")
 REGION_COLUMNS = ("level", "position", "main_gt", "weight_code")
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+EDGE_NAMES = ("left", "top", "right", "bottom")
 
 IMAGE_ID, VIEW, GEOMETRY, EXTENT = "views/image_id", "views/view", "views/geometry", "views/extent"
 BOXES, LABELS = "boxes/xyxy", "boxes/label"
@@ -217,40 +218,36 @@ def table_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
 
 def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     """The arrays that partitions fill: partition i owns shard i, and so one file, of each."""
-    lossless = schema.precision.lossless
+    lossless, classes = schema.precision.lossless, schema.num_classes
     dtype = "float32" if lossless else "int16"
-    return (
-        _sharded(REGION, "int32", len(REGION_COLUMNS), schema, REGION_COLUMNS),
-        _sharded(EDGE_CODES, dtype, edge_columns(schema.bins, lossless=lossless), schema),
-        _sharded(schema.cls_path, dtype, schema.num_classes, schema),
-        *(_dense_specs(schema, schema.dense) if schema.dense else ()),
-        *(_pixel_specs(schema) if schema.pixels else ()),
+    points, main = (
+        (schema.points_per_shard, schema.chunk_rows),
+        (schema.main_per_shard, schema.main_chunk_rows),
     )
-
-
-def _dense_specs(schema: StoreSchema, dense: DenseLayout) -> Iterator[ArraySpec]:
-    rows, precision = dense.rows_per_shard, dense.precision
-    arrays = (
-        (DENSE_CLASSES, precision.class_dtype, schema.num_classes, ()),
-        (DENSE_BOXES, precision.box_dtype, 4, ("left", "top", "right", "bottom")),
-    )
-    for path, dtype, width, columns in arrays:
-        yield ArraySpec(
+    arrays: list[tuple[str, str, tuple[int, int], int, tuple[str, ...]]] = [
+        (REGION, "int32", points, len(REGION_COLUMNS), REGION_COLUMNS),
+        (EDGE_CODES, dtype, points, edge_columns(schema.bins, lossless=lossless), ()),
+        (schema.cls_path, dtype, points if schema.valuable_classes else main, classes, ()),
+    ]
+    if dense := schema.dense:
+        rows = dense.rows_per_shard, DENSE_CHUNK_ROWS
+        arrays.append((DENSE_CLASSES, dense.precision.class_dtype, rows, classes, ()))
+        arrays.append((DENSE_BOXES, dense.precision.box_dtype, rows, len(EDGE_NAMES), EDGE_NAMES))
+    if schema.pixels:  # a row for each view; a partition is one chunk
+        views = schema.views_per_partition, schema.views_per_partition
+        arrays.append((PIXELS_CRC32C, "uint32", views, 1, ()))
+        arrays.append((THUMBNAIL, "uint8", views, 3 * THUMBNAIL_CELLS**2, ()))
+    return tuple(
+        ArraySpec(
             path=path,
             dtype=dtype,
             shape=(schema.partitions * rows, width),
-            chunks=(DENSE_CHUNK_ROWS, width),
+            chunks=(chunk, width),
             shards=(rows, width),
             columns=columns,
         )
-
-
-def _pixel_specs(schema: StoreSchema) -> Iterator[ArraySpec]:
-    """A row for each view; a partition is one chunk."""
-    rows = schema.views_per_partition
-    for path, dtype, width in ((PIXELS_CRC32C, "uint32", 1), (THUMBNAIL, "uint8", 3 * THUMBNAIL_CELLS**2)):
-        shape, chunk = (schema.partitions * rows, width), (rows, width)
-        yield ArraySpec(path=path, dtype=dtype, shape=shape, chunks=chunk, shards=chunk)
+        for path, dtype, (rows, chunk), width, columns in arrays
+    )
 
 
 def chunk_key(index: int, dimensions: int) -> str:
@@ -263,18 +260,3 @@ def _table(path: str, dtype: str, rows: int, columns: tuple[str, ...] = ()) -> A
     # One chunk: 14 MB for the largest table of COCO train2017 with two views an image.
     chunks = (max(1, rows), *width)
     return ArraySpec(path=path, dtype=dtype, shape=(rows, *width), chunks=chunks, columns=columns)
-
-
-def _sharded(
-    path: str, dtype: str, width: int, schema: StoreSchema, columns: tuple[str, ...] = ()
-) -> ArraySpec:
-    of_main = path == CLS_CODES
-    rows = schema.main_per_shard if of_main else schema.points_per_shard
-    return ArraySpec(
-        path=path,
-        dtype=dtype,
-        shape=(schema.partitions * rows, width),
-        chunks=(schema.main_chunk_rows if of_main else schema.chunk_rows, width),
-        shards=(rows, width),
-        columns=columns,
-    )
