@@ -6,7 +6,6 @@ from pipeline.core.config import load_section
 from pipeline.core.environment import Environment
 from pipeline.core.files import write_json
 from pipeline.core.paths import TEACHER, require_student, run_paths
-from pipeline.core.progress import show_progress
 from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.detector.device import device
 from pipeline.evaluation.coco_ap import HEADLINE, evaluate, write_precision_recall
@@ -35,8 +34,8 @@ def main() -> None:
         config.scale,
         batch_size=Environment.read().eval_batch,
         device=device(),
-        progress=lambda batches, total: show_progress(batches, total, f"evaluate {name}"),
         precision=config.precision,
+        label=f"evaluate {name}",
     )
     evaluation = evaluate(manifest, results, config.area_edges)
     write_results(results, folder.evaluation(name) / "detections.json")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation.coco_ap import evaluate
-from pipeline.evaluation.detect import Result, to_results
+from pipeline.evaluation.detect import to_results
 from pipeline.evaluation.postprocess import Detections
 from pipeline.views.box_ops import box_iou
 from pipeline.views.manifest import Manifest, training_boxes
@@ -43,12 +43,6 @@ class Agreement:
         return float(difference.mean() / error) if error > 0 else 0.0
 
 
-def coco_results(manifest: Manifest, detections: Mapping[int, Detections]) -> list[Result]:
-    """Detections by ``image_id`` in COCO's result format."""
-    category_ids = [category.category_id for category in manifest.categories]
-    return [row for image, boxes in detections.items() for row in to_results(image, boxes, category_ids)]
-
-
 def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) -> Agreement:
     """Compare the detections of every image of a manifest, by ``image_id``, with its annotations."""
     figures: dict[str, list[Tensor]] = defaultdict(list)
@@ -67,9 +61,11 @@ def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) 
         figures["objects"].append(_best(iou, 1))
         figures["merits"].append(_best(iou * detected.scores, 1))
         figures["errors"].append((detected.scores - _best(iou, 0)).abs())
+    ids = [category.category_id for category in manifest.categories]
+    results = [row for image, boxes in detections.items() for row in to_results(image, boxes, ids)]
     joined = {name: torch.cat(parts) for name, parts in figures.items()}
     return Agreement(
-        ap=(evaluate(manifest, coco_results(manifest, detections), AREA_EDGES).summary["AP"] or 0.0) / 100,
+        ap=(evaluate(manifest, results, AREA_EDGES).summary["AP"] or 0.0) / 100,
         recall=_mean(joined["objects"] >= FOUND_IOU),
         blind_recall=_mean(joined["blind"] >= FOUND_IOU),
         iou=_mean(joined["objects"]),

@@ -1,20 +1,18 @@
 """``ldp bench``: what distillation costs on this machine, beside plain training and beside torchvision."""
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 from pipeline.cli.options import CHANGES, JSON, RECIPE, argument, command, copied_recipe, require_least
 from pipeline.cli.plan import for_probe, load_teacher
 from pipeline.core.config import load_section
 from pipeline.core.errors import ConfigError
-from pipeline.core.files import atomic_path, write_json
+from pipeline.core.files import write_json
 from pipeline.core.markdown import markdown_table
 from pipeline.core.paths import require_student, student_names
 from pipeline.core.timing import break_even
@@ -35,8 +33,6 @@ from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
-
-logger = logging.getLogger(__name__)
 
 
 @command(
@@ -61,8 +57,7 @@ def bench_command(arguments: argparse.Namespace) -> None:
 
     A student's training step plain, with the teacher in the loop, from a store, and a step of torchvision's
     fcos_resnet50_fpn at the same size, batch and precision; the cache stage beside the teacher's forward pass
-    alone. Weights are random and images drawn, so no dataset is needed. LDP_DEVICE names the device; --json
-    FILE also writes the table, to FILE with suffix .md.
+    alone. Weights are random and images drawn, so no dataset is needed. LDP_DEVICE names the device.
     """
     require_least(arguments, "bench", views=1, rounds=1, steps=0)
     here = machine(SINGLE_PROCESS)
@@ -84,7 +79,6 @@ def bench_command(arguments: argparse.Namespace) -> None:
             ),
             machine=here,
             folder=path.parent / "probe",
-            announce=partial(logger.info, "measuring %s"),
         )
     facts = {
         "command": f"`{shlex.join(['ldp', *sys.argv[1:]])}`",
@@ -99,8 +93,6 @@ def bench_command(arguments: argparse.Namespace) -> None:
     sys.stdout.write(text)
     if arguments.json:
         write_json(arguments.json, {**facts, **asdict(probe), "ratios": ratios(probe.steps[name])})
-        with atomic_path(arguments.json.with_suffix(".md")) as page:
-            page.write_text(text)
 
 
 def _choose_student(path: Path, name: str | None) -> str:

@@ -167,7 +167,8 @@ def _check_students(recipe: Recipe) -> None:
                 raise _mismatch(recipe.path, where, f"{expected}, as its teacher has", got)
         if student.validation.split != split:
             where = f"students.{name}.validation.split"
-            raise _mismatch(recipe.path, where, f"{split!r}, as student.validation", student.validation.split)
+            expected = f"student.validation.split {split!r}"
+            raise _mismatch(recipe.path, where, expected, student.validation.split)
 
 
 def _trainings(recipe: Recipe) -> Iterator[tuple[str, TrainConfig, Views]]:

@@ -1,13 +1,10 @@
 """``ldp plan``: what a recipe will cost on this machine, before it runs."""
 
 import argparse
-import logging
 import shutil
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pipeline.cli.options import (
     CHANGES,
@@ -26,7 +23,6 @@ from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
 from pipeline.core.paths import load_students, run_paths
-from pipeline.core.progress import show_progress
 from pipeline.cost.card import gather_statistics, make_card, render_card
 from pipeline.cost.probe import STORED, Probe, ProbeConfig, probe_machine
 from pipeline.cost.timer import machine_facts
@@ -38,7 +34,7 @@ from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
 from pipeline.training.config import PrepareTeacherConfig
 from pipeline.training.launch import machine
-from pipeline.training.processes import SINGLE_PROCESS, Placement
+from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.manifest import Manifest, keep_trainable, read_split
 
@@ -49,8 +45,6 @@ BUDGET_SECONDS = 10.0
 """A round of measurements that takes longer is the only one."""
 GPU_BATCH = 2
 """Images of a probed step on a GPU (the published runs' number per GPU); on the CPU it is one."""
-
-logger = logging.getLogger(__name__)
 
 
 @command(
@@ -72,37 +66,31 @@ def plan_command(arguments: argparse.Namespace) -> None:
     below the figures.
     """
     require_least(arguments, "plan", images=1)
-    facts = machine_facts(machine(SINGLE_PROCESS).device)
     with copied_recipe(arguments) as (params, path):
-        source, card = _card(arguments, params, path)
+        teacher, views = load_teacher(path), load_section(CacheConfig, "cache_teacher", path).views
+        total, manifest = _read(path, arguments.annotations)
+        # Images without boxes are left out of training, as many of all as of the sample.
+        images = round((arguments.images or total) * len(manifest.images) / max(1, total))
+        students = load_students(StudentConfig, path)
+        epochs = {name: student.train.epochs for name, student in students.items()}
+        device = machine(SINGLE_PROCESS).device
+        for_probe(params, path, GPU_BATCH if device.type != "cpu" else 1)
+        cache = load_section(CacheConfig, "cache_teacher", path)
+        view_set = ViewSet(
+            manifest=manifest,
+            strides=teacher.strides,
+            views=cache.views,
+            regions=cache.regions,
+            conventions=GFL_CONVENTIONS,
+        )
+        statistics = gather_statistics(view_set, cache, teacher, images, len(views.numbers))
+        probe = _probe(load_students(StudentConfig, path), cache, teacher, path.parent / "probe")
+    card = make_card(statistics, probe, epochs, shutil.disk_usage(Path.cwd()).free)
+    source, facts = str(arguments.annotations or manifest.root), machine_facts(device)
     sys.stdout.write(render_card(arguments.recipe, source, facts, card))
     if arguments.json:
         origin = {"recipe": arguments.recipe, "source": source, "machine": facts}
         write_json(arguments.json, {**origin, **card})
-
-
-def _card(arguments: argparse.Namespace, params: Params, recipe: Path) -> tuple[str, dict[str, Any]]:
-    """Where the statistics of a recipe come from that is copied to a file, and its card."""
-    whole, teacher = load_section(CacheConfig, "cache_teacher", recipe), load_teacher(recipe)
-    everything, manifest = _read(recipe, arguments.annotations)
-    # Images without boxes are left out of training, as many of all as of the sample.
-    images = round((arguments.images or everything) * len(manifest.images) / max(1, everything))
-    here = machine(SINGLE_PROCESS)
-    students = load_students(StudentConfig, recipe)
-    epochs = {name: student.train.epochs for name, student in students.items()}
-    for_probe(params, recipe, GPU_BATCH if here.device.type != "cpu" else 1)
-    cache = load_section(CacheConfig, "cache_teacher", recipe)
-    view_set = ViewSet(
-        manifest=manifest,
-        strides=teacher.strides,
-        views=cache.views,
-        regions=cache.regions,
-        conventions=GFL_CONVENTIONS,
-    )
-    views_per_image = len(whole.views.numbers)
-    statistics = gather_statistics(view_set, cache, teacher, images, views_per_image, show_progress)
-    probe, free = _probe(recipe, cache, teacher, here), shutil.disk_usage(Path.cwd()).free
-    return str(arguments.annotations or manifest.root), make_card(statistics, probe, epochs, free)
 
 
 def load_teacher(recipe: Path) -> DetectorConfig:
@@ -123,10 +111,7 @@ def load_teacher(recipe: Path) -> DetectorConfig:
 def for_probe(params: Params, path: Path, batch_size: int | None = None) -> None:
     """Write a recipe as it is measured: from random weights, and with an image's views of two epochs at most.
 
-    Args:
-        params: The recipe.
-        path: Of the file.
-        batch_size: Of the students' steps, if not the recipe's.
+    The students' steps are of ``batch_size`` images, or of the recipe's.
     """
     values: Params = {}
     for name in params["students"]:
@@ -138,9 +123,10 @@ def for_probe(params: Params, path: Path, batch_size: int | None = None) -> None
     write_params(override(params, values), path)
 
 
-def _probe(recipe: Path, cache: CacheConfig, teacher: DetectorConfig, here: Placement) -> Probe:
+def _probe(
+    students: dict[str, StudentConfig], cache: CacheConfig, teacher: DetectorConfig, folder: Path
+) -> Probe:
     """Measure each architecture of a student once, with the most losses that a student of it has."""
-    students = load_students(StudentConfig, recipe)
     by_losses = sorted(students, key=lambda name: students[name].loss.terms)
     measured = {students[name].detector: name for name in by_losses}
     views = max(MIN_VIEWS, min(MAX_VIEWS, PROBED_PIXELS // cache.views.largest_pixels))
@@ -149,9 +135,8 @@ def _probe(recipe: Path, cache: CacheConfig, teacher: DetectorConfig, here: Plac
         {name: students[name] for name in measured.values()},
         cache,
         ProbeConfig(views=views, rounds=ROUNDS, budget=BUDGET_SECONDS, modes=(STORED,)),
-        machine=here,
-        folder=recipe.parent / "probe",
-        announce=partial(logger.info, "measuring %s"),
+        machine=machine(SINGLE_PROCESS),
+        folder=folder,
     )
     kinds = {name: measured[student.detector] for name, student in students.items()}
     return replace(

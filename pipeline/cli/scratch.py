@@ -8,8 +8,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.cli.options import argument, command
 from pipeline.core.errors import CacheError
@@ -20,16 +20,13 @@ from pipeline.store.writer import writer
 
 STORE_NAME = re.compile("[0-9a-f]{16}")
 """An unfinished store's folder is named by the first digits of its fingerprint (``teacher.run``)."""
-
 TEMPORARY = "ldp-*-*"
 """Folders of rehearsals and measurements in the system's folder for temporary files."""
-
 IDLE_SECONDS = 24 * 3600.0
 """A temporary folder that nothing was written to for as long is of no running command."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Leftover:
+class Leftover(NamedTuple):
     """A folder that takes space."""
 
     path: Path
@@ -49,7 +46,7 @@ def scratch_command(arguments: argparse.Namespace) -> None:
     That is: unfinished stores and trainings, with which ``dvc repro`` goes on if its parameters fit; finished
     runs of ``ldp seeds``; rehearsals and measurements that were killed.
     """
-    leftovers = list_leftovers(SCRATCH)
+    leftovers = list_leftovers(SCRATCH, Path(tempfile.gettempdir()))
     sys.stdout.write(render(leftovers) or f"{SCRATCH}: nothing is left\n")
     if arguments.clean:
         gone = clean(leftovers)
@@ -57,34 +54,33 @@ def scratch_command(arguments: argparse.Namespace) -> None:
         sys.stdout.write(f"removed {counted(len(gone), 'folder')}, freed {freed}\n")
 
 
-def list_leftovers(scratch: Path, temporary: Path | None = None) -> list[Leftover]:
-    """All that takes space outside of the runs' outputs, the largest first.
-
-    Args:
-        scratch: Where stages keep unfinished work.
-        temporary: The system's folder for temporary files, if not its own default.
-    """
+def list_leftovers(scratch: Path, temporary: Path) -> list[Leftover]:
+    """What takes space in the stages' ``scratch`` and in a folder of temporary files, the largest first."""
     leftovers = []
-    for path in _folders(scratch, "*"):
-        if STORE_NAME.fullmatch(path.name):
-            leftovers.append(_measure(path, _describe_store(path)))
-        elif path.name == "seeds":
-            runs = len(list(path.glob("*.json")))
-            leftovers.append(
-                _measure(path, f"{runs} finished runs of ldp seeds", "else they would be trained again")
-            )
-    for path in _folders(scratch / "training", "*"):
-        leftovers.append(_measure(path, f"unfinished training of {path.name.rpartition('-')[0]}"))
-    for path in _folders(temporary or Path(tempfile.gettempdir()), TEMPORARY):
-        leftover = _measure(path, "a rehearsal or measurement", "it may be running")
-        if time.time() - leftover.written > IDLE_SECONDS:
-            leftover = replace(leftover, what=f"{leftover.what} that was killed", kept=None)
-        leftovers.append(leftover)
-    return sorted(leftovers, key=lambda leftover: -leftover.bytes)
-
-
-def _folders(folder: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if path.is_dir() and not path.is_symlink())
+    for parent, pattern in ((scratch, "*"), (scratch / "training", "*"), (temporary, TEMPORARY)):
+        for path in parent.glob(pattern):
+            if path.is_symlink() or not path.is_dir():
+                continue
+            files = [file.lstat() for file in path.rglob("*") if file.is_file()]
+            written = max((file.st_mtime for file in files), default=path.stat().st_mtime)
+            kept = "a run holds it" if is_held(path) else None
+            if parent == temporary:
+                what = "a rehearsal or measurement"
+                if time.time() - written > IDLE_SECONDS:
+                    what += " that was killed"
+                else:
+                    kept = "it may be running"
+            elif parent.name == "training":
+                what = f"unfinished training of {path.name.rpartition('-')[0]}"
+            elif STORE_NAME.fullmatch(path.name):
+                what = _describe_store(path)
+            elif path.name == "seeds":
+                what = f"{len(list(path.glob('*.json')))} finished runs of ldp seeds"
+                kept = "else they would be trained again"
+            else:
+                continue
+            leftovers.append(Leftover(path, what, sum(file.st_size for file in files), written, kept))
+    return sorted(leftovers, key=lambda leftover: (-leftover.bytes, leftover.path))
 
 
 def _describe_store(path: Path) -> str:
@@ -93,17 +89,6 @@ def _describe_store(path: Path) -> str:
     except CacheError:
         return "an unfinished store: not begun, or damaged"
     return f"an unfinished store: {done} of {schema.partitions} partitions, {schema.views:,} views"
-
-
-def _measure(path: Path, what: str, kept: str | None = None) -> Leftover:
-    files = [file.lstat() for file in path.rglob("*") if file.is_file()]
-    return Leftover(
-        path=path,
-        what=what,
-        bytes=sum(file.st_size for file in files),
-        written=max((file.st_mtime for file in files), default=path.stat().st_mtime),
-        kept=kept or ("a run holds it" if is_held(path) else None),
-    )
 
 
 def clean(leftovers: Sequence[Leftover]) -> list[Leftover]:
@@ -121,14 +106,11 @@ def clean(leftovers: Sequence[Leftover]) -> list[Leftover]:
 
 def render(leftovers: Sequence[Leftover]) -> str:
     """A line for each: where, how large, what, how old, and whether it can go."""
-    sizes = [describe_bytes(leftover.bytes) for leftover in leftovers]
-    path_width = max((len(str(leftover.path)) for leftover in leftovers), default=0)
-    size_width = max(map(len, sizes), default=0)
+    width = max((len(str(leftover.path)) for leftover in leftovers), default=0)
     lines = []
-    for leftover, size in zip(leftovers, sizes, strict=True):
-        hours = max(0.0, time.time() - leftover.written) / 3600
+    for path, what, size, written, kept in leftovers:
+        hours = max(0.0, time.time() - written) / 3600
         age = f"{hours / 24:.0f} days old" if hours >= 48 else f"{hours:.1f} hours old"
-        end = f"stays: {leftover.kept}" if leftover.kept else "can go"
-        start = f"{leftover.path!s:{path_width}}  {size:>{size_width}}"
-        lines.append(f"{start}  {leftover.what}, {age}; {end}\n")
+        end = f"stays: {kept}" if kept else "can go"
+        lines.append(f"{path!s:{width}}  {describe_bytes(size):>7}  {what}, {age}; {end}\n")
     return "".join(lines)

@@ -1,12 +1,12 @@
 """``ldp seeds``: train students from the store with several seeds, and compare them."""
 
 import argparse
-import json
 import logging
 import statistics
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import to_builtins
 from msgspec.structs import replace
 
@@ -18,8 +18,6 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.files import sha256_of_file, write_json
 from pipeline.core.markdown import markdown_table
 from pipeline.core.paths import SCRATCH, SPLITS, require_student, run_paths, student_names
-from pipeline.core.progress import show_progress
-from pipeline.detector.device import device
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect
@@ -76,10 +74,13 @@ def _summary(student: str, seed: int) -> Summary:
     evaluation = load_section(EvaluateConfig, "evaluate")
     store = TargetStore.open(Path(path) if path else run_paths().store)
     finished = FINISHED / f"{run_key(config, evaluation, store)[:24]}.json"
-    if (kept := _read(finished)) is None:
-        kept = _train_and_evaluate(config, evaluation, store, student)
-        write_json(finished, {"student": student, "seed": seed, **kept})
-    return {metric: kept[metric] for metric in SUMMARY}
+    try:
+        kept = msgspec.json.decode(finished.read_bytes(), type=dict[str, Any])
+        return {metric: kept[metric] for metric in SUMMARY}
+    except (FileNotFoundError, msgspec.MsgspecError, KeyError):  # not run yet, or the file is damaged
+        summary = _train_and_evaluate(config, evaluation, store, student)
+        write_json(finished, {"student": student, "seed": seed, **summary})
+        return summary
 
 
 def run_key(config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore) -> str:
@@ -103,38 +104,22 @@ def deciding_code() -> list[Path]:
     return sorted({path for folder in folders for path in folder.rglob("*.py")})
 
 
-def _read(finished: Path) -> Summary | None:
-    """A kept summary, unless there is none or its file is damaged."""
-    try:
-        kept: Summary = json.loads(finished.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return kept if isinstance(kept, dict) and kept.keys() >= set(SUMMARY) else None
-
-
 def _train_and_evaluate(
     config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
-) -> dict[str, Any]:
-    label = f"{name} seed {config.train.seed}"
-    train_manifest = read_split(run_paths(), "train")
-    model = train_student(
-        config,
-        stored_targets(config, store, train_manifest),
-        train_manifest,
-        machine=machine(SINGLE_PROCESS),
-        label=label,
-    ).model
-    manifest = read_split(run_paths(), "val")
+) -> Summary:
+    label, here = f"{name} seed {config.train.seed}", machine(SINGLE_PROCESS)
+    train, val = (read_split(run_paths(), split) for split in SPLITS)
+    source = stored_targets(config, store, train)
     results = detect(
-        model,
-        manifest,
+        train_student(config, source, train, machine=here, label=label).model,
+        val,
         evaluation.scale,
         batch_size=Environment.read().eval_batch,
-        device=device(),
-        progress=lambda batches, total: show_progress(batches, total, f"evaluate {label}"),
+        device=here.device,
         precision=evaluation.precision,
+        label=f"evaluate {label}",
     )
-    return dict(evaluate(manifest, results, evaluation.area_edges).summary)
+    return evaluate(val, results, evaluation.area_edges).summary
 
 
 def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, Summary]]:
@@ -144,22 +129,20 @@ def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, Summary]
         For every other student and every metric: ``mean`` gain and its ``standard_error`` (0 for one seed).
     """
     first, *others = summaries
-    gains: dict[str, dict[str, Summary]] = {}
-    for name in others:
-        gains[name] = {}
-        for metric in SUMMARY:
-            pairs = zip(summaries[first], summaries[name], strict=True)
-            both = [(before[metric], after[metric]) for before, after in pairs]
-            gains[name][metric] = _mean_gain([b - a for a, b in both if a is not None and b is not None])
-    return gains
+    return {
+        name: {metric: _gain(summaries[first], summaries[name], metric) for metric in SUMMARY}
+        for name in others
+    }
 
 
-def _mean_gain(differences: list[float]) -> Summary:
+def _gain(before: list[Summary], after: list[Summary], metric: str) -> Summary:
     """Mean and its standard error; ``None`` where no object of that size was there to be found."""
-    if not differences:
+    pairs = [(old[metric], new[metric]) for old, new in zip(before, after, strict=True)]
+    gains = [new - old for old, new in pairs if old is not None and new is not None]
+    if not gains:
         return {"mean": None, "standard_error": None}
-    spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
-    return {"mean": statistics.fmean(differences), "standard_error": spread / len(differences) ** 0.5}
+    spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
+    return {"mean": statistics.fmean(gains), "standard_error": spread / len(gains) ** 0.5}
 
 
 def render_table(

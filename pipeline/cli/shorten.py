@@ -20,7 +20,7 @@ WATCHED = "pipeline/datasets/coco.py"
 
 
 def shorten(
-    checked: Recipe, recipe: Params, *, images: int, epochs: int, batch_size: int
+    checked: Recipe, recipe: Params, *, images: int, epochs: int, train_images: int
 ) -> tuple[Params, list[str]]:
     """What a rehearsal changes: values by dotted key, and sentences about what they mean.
 
@@ -29,7 +29,7 @@ def shorten(
         recipe: Its parameters.
         images: Of each split.
         epochs: Of every training.
-        batch_size: Of every training, at most: there must be as many images, or there would be no step.
+        train_images: That are left to train on: no batch is larger, or there would be no step.
     """
     data, teacher = checked.data, checked.teacher
     values: Params = {"root": ".", "file": "params.yaml", **_shorten_data(data, images)}
@@ -43,12 +43,11 @@ def shorten(
         values["prepare_teacher.source"] = str(Path(teacher.source).absolute()) if given else RANDOM_WEIGHTS
         if not given:
             notes.append(f"There is no {teacher.source}: the teacher is random, and every AP means nothing.")
-    train_images = values[f"prepare_data.{'coco.train.limit' if data.coco else 'shapes.train_images'}"]
     trainings = {f"students.{name}": (one.train, one.detector) for name, one in checked.students.items()}
     if teacher.train and teacher.detector:
         trainings["prepare_teacher"] = teacher.train, teacher.detector
     for section, (train, detector) in trainings.items():
-        changed = _shorten_training(train, train_images, epochs, batch_size)
+        changed = _shorten_training(train, train_images, epochs)
         if changed["batch_size"] != train.batch_size:
             notes.append(
                 f"Batches of {changed['batch_size']} instead of {train.batch_size} images, "
@@ -82,9 +81,9 @@ def _shorten_data(data: PrepareDataConfig, images: int) -> Params:
     return values
 
 
-def _shorten_training(train: TrainConfig, images: int, epochs: int, batch_size: int) -> Params:
+def _shorten_training(train: TrainConfig, images: int, epochs: int) -> Params:
     """Fewer epochs, with a warm-up and milestones in them; smaller batches, with a rate in proportion."""
-    short, size = min(train.epochs, epochs), min(train.batch_size, batch_size, images)
+    short, size = min(train.epochs, epochs), min(train.batch_size, images)
     rate = train.learning_rate * size / train.batch_size
     changed: Params = {"epochs": short, "batch_size": size, "learning_rate": rate}
     if train.warmup_steps >= (steps := max(1, short * (images // size))):

@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import DatasetError
-from pipeline.core.progress import describe_bytes
+from pipeline.core.progress import describe_bytes, show_progress
 from pipeline.core.timing import break_even, timed_call
 from pipeline.cost.probe import STORED, Probe
 from pipeline.detector.config import DetectorConfig
 from pipeline.regions.view_set import ViewSet
-from pipeline.store.format.table import ViewIndex
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.run import layout_store
-from pipeline.teacher.view_index import Progress
 
 FORMULA = """\
 the store      = views x (assign + teacher's forward pass + quantize and write), once
@@ -54,17 +52,10 @@ def gather_statistics(
     detector: DetectorConfig,
     images: int,
     views_per_image: int,
-    progress: Progress[ViewIndex],
 ) -> ViewStatistics:
-    """Lay out a store for the views of a sample of images.
+    """Lay out a store for the views of a sample of images, which stand for so many ``images``.
 
-    Args:
-        view_set: Of a dataset, or of a sample of one.
-        config: Of the store.
-        detector: The teacher.
-        images: How many images the dataset has; the sample stands for them.
-        views_per_image: Of the recipe, of which ``view_set`` may have fewer.
-        progress: Is shown the views.
+    ``views_per_image`` are the recipe's, of which ``view_set`` may have fewer.
 
     Raises:
         DatasetError: There is no image.
@@ -83,7 +74,7 @@ def gather_statistics(
         fingerprint={},
         provenance={},
         processes=1,
-        progress=progress,
+        progress=show_progress,
     )
     sampled = len(layout.table)
     points, _, boxes = layout.table.counts.mean(axis=0)

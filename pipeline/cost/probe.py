@@ -4,6 +4,7 @@ One probe for the cost card (``ldp plan``) and for the benchmark (``ldp bench``)
 and boxes are drawn. Which values weights and pixels have changes no time.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +56,8 @@ PREFETCHED = 2
 """Steps that each process of a data loader reads ahead (torch's default)."""
 NO_RATE = 0.0
 """The same step is taken again and again; random weights should not run away."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,18 +139,10 @@ def probe_machine(
     *,
     machine: Placement,
     folder: Path,
-    announce: Callable[[str], None],
 ) -> Probe:
     """Draw images, write a small store of them again and again, and take the students' steps.
 
-    Args:
-        teacher: Its architecture.
-        students: By name.
-        cache: Of the store.
-        config: How much is measured.
-        machine: Where to compute.
-        folder: For images and stores; must be empty.
-        announce: Is told what is measured next.
+    ``folder`` is for images and stores, and must be empty.
     """
     batch_sizes = {name: student.train.batch_size for name, student in students.items()}
     # Half of two batches' images are landscapes, so that a batch of one orientation can be had.
@@ -171,12 +166,15 @@ def probe_machine(
         regions=cache.regions,
         conventions=GFL_CONVENTIONS,
     )
-    announce(f"the cache stage: {teacher.backbone}, {len(view_set)} views of up to {max(cache.views.scales)}")
+    size = max(cache.views.scales)
+    logger.info("measuring the cache stage: %s, %d views of up to %s", teacher.backbone, len(view_set), size)
     passes = CachePasses(view_set, cache, extractor, folder)
     times, steps = passes.time(config), {}
     store = TargetStore.open(passes.store)
     for name, student in students.items():
-        announce(f"a step of {name}: {student.detector.backbone}, {batch_sizes[name]} images")
+        logger.info(
+            "measuring a step of %s: %s, %d images", name, student.detector.backbone, batch_sizes[name]
+        )
         steps[name] = StudentSteps(student, view_set, store, extractor, machine).time(config)
     return Probe(cache=times, steps=steps, batch_sizes=batch_sizes)
 
@@ -245,7 +243,6 @@ class CachePasses:
             max(self._config.views.scales),
             batch_size=batch_size,
             device=self._teacher.device,
-            progress=lambda batches, _total: batches,
             precision=self._config.forward_precision,
         )
 

@@ -1,7 +1,7 @@
 """Run a detector over a split and collect detections in COCO's result format."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pipeline.core.environment import core_count
 from pipeline.core.errors import DatasetError
 from pipeline.core.files import atomic_path
 from pipeline.core.prefetch import load_ahead, loading_pool
+from pipeline.core.progress import show_progress
 from pipeline.detector.amp import autocast
 from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.head import RawOutputs
@@ -29,9 +30,6 @@ Result = dict[str, Any]
 
 Batch = list[tuple[ImageRecord, ViewGeometry]]
 
-Progress = Callable[[Iterable[Batch], int], Iterable[Batch]]
-"""Wraps the batches, given their number, to show how far it is."""
-
 MAX_DECODERS = 8
 
 SCORE_DECIMALS = 5
@@ -46,12 +44,12 @@ def detect(
     *,
     batch_size: int,
     device: torch.device,
-    progress: Progress,
     precision: NetworkPrecision = "float32",
+    label: str | None = None,
 ) -> list[Result]:
     """Detections of every image of a split at one test scale (see ``ViewsConfig``), not flipped.
 
-    The next batches are decoded meanwhile, for a GPU in processes.
+    The next batches are decoded meanwhile, for a GPU in processes; a ``label`` shows how far it is.
     """
     model.to_inference(device)
     category_ids = [category.category_id for category in manifest.categories]
@@ -64,7 +62,8 @@ def detect(
     with loading_pool(decoders, partial(torch.set_num_threads, 1), processes=on_gpu) as pool:
         read = partial(read_views, preprocessing=preprocessing)
         decoded = load_ahead(pool, read, files, 2 * decoders)
-        for batch, pixels in zip(progress(batches, len(batches)), decoded, strict=True):
+        shown = show_progress(batches, len(batches), label) if label else batches
+        for batch, pixels in zip(shown, decoded, strict=True):
             views = [view for _, view in batch]
             sizes = torch.tensor([view.resized_hw for view in views]).to(model.device)
             images = normalize_images(torch.from_numpy(pixels).to(model.device), sizes, preprocessing)

@@ -30,7 +30,6 @@ def validation_on(
             scale,
             batch_size=Environment.read().eval_batch,
             device=machine.device,
-            progress=lambda batches, _total: batches,
             precision=precision,
         )
         parts = processes.gather(json.dumps(found).encode())

@@ -1,6 +1,6 @@
 """What a store will take on the disk, from its layout alone, before the teacher runs.
 
-Bits per code were measured with ``ldp store fidelity`` on two teachers that have little in common, a real
+Bits per code were measured (``pipeline/codec/README.md``) on two teachers that have little in common, a real
 COCO detector of 8 bins and the 17-bin teacher of ``shapes``. Halving a step adds a bit. The estimate takes
 the higher of the two: it is 0-40 % too large, the more so the coarser the steps.
 """

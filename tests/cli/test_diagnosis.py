@@ -205,9 +205,7 @@ needs_nanodet = pytest.mark.skipif(
 @needs_nanodet
 def test_nanodet_reaches_its_independently_measured_ap(nanodet: OnnxDescription, photos: Manifest) -> None:
     model = onnx_model(nanodet, Path(nanodet.file), photos.categories).load()
-    found = detect(
-        model, photos, (416, 416), batch_size=8, device=CPU, progress=lambda batches, _total: batches
-    )
+    found = detect(model, photos, (416, 416), batch_size=8, device=CPU)
     summary = evaluate(photos, found, (32, 96)).summary
     assert summary["AP"] == pytest.approx(38.4, abs=0.3)
     assert summary["AP50"] == pytest.approx(55.4, abs=0.3)

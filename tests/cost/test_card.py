@@ -25,7 +25,7 @@ def statistics_of(folder: Path, images: int) -> ViewStatistics:
         batch_size=3,
         forward_precision="float32",
     )
-    return gather_statistics(view_set, config, DETECTOR, images, 2, lambda items, _total, _label: items)
+    return gather_statistics(view_set, config, DETECTOR, images, 2)
 
 
 def always(seconds: float) -> Repeats:

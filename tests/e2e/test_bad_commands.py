@@ -47,9 +47,6 @@ COMMANDS = """
     ldp store show 1 --view 7 | expected one of the views 0, 1
     ldp store show 1 --image nowhere.png | nowhere.png: expected an image, but there is none
     ldp store files --partitions 9 | expected 0 to 3, but got 9
-    ldp store fidelity --temperature -1 | temperature: expected a number > 0.0, but got -1.0
-    ldp store fidelity --temperature nan | temperature: expected a number > 0.0, but got nan
-    ldp store fidelity --stored runs/shapes/cache/targets.zarr | expected a lossless store
     """
 """A command, and parts of the error."""
 

@@ -15,6 +15,8 @@ from quick_python import quick_python
 from pipeline.cli.options import override, parse_assignments
 from pipeline.cli.params import read_recipe
 from pipeline.cli.shorten import differences, lookup, shorten
+from pipeline.core.paths import SPLITS, RunPaths
+from pipeline.store.reader.reader import TargetStore
 from pipeline.training.config import RANDOM_WEIGHTS
 from recipes import DATASET, NAME, ROOT, SCHEDULE, Params, given_teacher, set_value, tiny_params
 
@@ -24,10 +26,6 @@ BOUNDED = (
     *("kl", "loss_error", "gradient_error"),
     *("dense_loss_error", "dense_gradient_error", "share_below_floor"),
 )
-LABELS = [
-    *("check_recipe", "prepare_data", "prepare_teacher", "evaluate teacher", "cache_teacher", "verify_cache"),
-    *("train_student ld", "evaluate ld", "report"),
-]
 
 
 @pytest.fixture
@@ -45,24 +43,17 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         yield folder
 
 
-def rehearse(arguments: str = "") -> tuple[Ended, Params]:
-    """Run the command; how it ended, and the figures that it wrote."""
-    figures = Path("../figures.json")
-    ended = call(f"ldp rehearse --json {figures} {arguments}".strip())
-    return ended, json.loads(figures.read_text()) if figures.exists() else {}
-
-
 def shortened(path: Path, images: int, epochs: int) -> tuple[Params, Params, list[str]]:
     """A recipe, what a rehearsal changes of it, and what it says."""
     recipe: Params = yaml.safe_load(path.read_text())
     checked = read_recipe(path)
-    values, notes = shorten(checked, recipe, images=images, epochs=epochs, batch_size=images)
+    values, notes = shorten(checked, recipe, images=images, epochs=epochs, train_images=images)
     return recipe, values, notes
 
 
 @pytest.mark.slow
 def test_every_stage_runs_and_the_workspace_is_as_it_was(
-    workspace: Path, capfd: pytest.CaptureFixture[str]
+    workspace: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """An image without boxes is left out, so that a batch has one image less than was asked for."""
     annotations = workspace / DATASET / "annotations/instances_train.json"
@@ -71,36 +62,35 @@ def test_every_stage_runs_and_the_workspace_is_as_it_was(
     content["annotations"] = [box for box in content["annotations"] if box["image_id"] != first]
     annotations.write_text(json.dumps(content))
     before = files_below(workspace)
-    ended, figures = rehearse("--images 4 --keep ../kept")
-    assert ended == Ended(code=0, error="")
+    with caplog.at_level("INFO"):
+        assert call("ldp rehearse --images 4 --keep ../kept") == Ended(code=0, error="")
     assert files_below(workspace) == before
-    rows = {row["stage"]: row for row in figures["stages"]}
-    assert sorted(rows) == sorted(LABELS)
-    assert rows["prepare_data"]["outcome"] == "3 train images, 4 val images"
-    assert rows["cache_teacher"]["outcome"].startswith("6 views of ")
-    assert rows["train_student ld"]["outcome"].startswith("1 steps, loss ")
-    assert all(row["seconds"] > 0 and row["exit_code"] == 0 for row in rows.values())
-    assert figures["changes"][".".join(("students.ld", *SCHEDULE, "batch_size"))] == [4, 3]
-    assert figures["changes"]["prepare_teacher.source"] == [MISSING, RANDOM_WEIGHTS]
-    printed = capfd.readouterr().out
-    assert f"There is no {MISSING}: the teacher is random, and every AP means nothing." in printed
-    assert "Batches of 3 instead of 4 images, learning rate 0.0015 instead of 0.002." in printed
-    assert all(f"| {stage} " in printed for stage in LABELS)
-    assert (workspace.parent / f"kept/runs/{NAME}/report/index.html").is_file()
+    kept = RunPaths(workspace.parent / "kept/runs" / NAME)
+    sizes = [len(json.loads(kept.manifest(split).read_text())["images"]) for split in SPLITS]
+    assert sizes == [3, 4]
+    assert len(TargetStore.open(kept.store).keys) == 6
+    assert len((kept.student("ld") / "loss.csv").read_text().splitlines()) == 2, "a head, and one step"
+    assert kept.report.is_file()
+    for line in (
+        f"  {'.'.join(('students.ld', *SCHEDULE, 'batch_size'))}: 4 -> 3",
+        f"  prepare_teacher.source: {MISSING} -> {RANDOM_WEIGHTS}",
+        f"There is no {MISSING}: the teacher is random, and every AP means nothing.",
+        "Batches of 3 instead of 4 images, learning rate 0.0015 instead of 0.002.",
+    ):
+        assert line in caplog.text.splitlines()
+    assert "fidelity_error" in capfd.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_stage_that_fails_is_named_after_those_that_ran(
-    workspace: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stage_that_fails_ends_the_rehearsal(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     damaged = next((workspace / DATASET / "val").iterdir())
     damaged.write_bytes(damaged.read_bytes()[:100])
-    ended, figures = rehearse("--images 4")
+    ended = call("ldp rehearse --images 4")
     assert ended.code == 1
-    assert "params.yaml: stage evaluate teacher failed with exit code 1" in ended.error
-    assert [row["stage"] for row in figures["stages"]][-1] == "evaluate teacher"
+    assert "params.yaml: a stage failed, whose name and error stand above" in ended.error
     captured = capfd.readouterr()
-    assert "| prepare_teacher " in captured.out
+    assert "Running stage 'prepare_teacher'" in captured.out
+    assert "failed to reproduce 'evaluate_teacher'" in captured.err
     assert f"error: {damaged}" in captured.err
 
 
@@ -114,7 +104,7 @@ def test_wrong_arguments_are_one_clear_line(workspace: Path) -> None:
         "--keep ../there": "--keep: expected a new folder, but ../there is there",
         "nowhere.yaml": f"recipe: expected a name ({NAME}), a folder or a file, but got 'nowhere.yaml'",
     }.items():
-        ended, _ = rehearse(arguments)
+        ended = call(f"ldp rehearse {arguments}")
         assert ended.code == 1
         assert expected in ended.error
 

@@ -21,7 +21,6 @@ def found(folder: Path, batch_size: int, precision: NetworkPrecision = "float32"
         (64, 64),
         batch_size=batch_size,
         device=torch.device("cpu"),
-        progress=lambda batches, _total: batches,
         precision=precision,
     )
 

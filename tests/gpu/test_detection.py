@@ -39,9 +39,7 @@ def _detections(manifest: Any, device: torch.device) -> list[dict[str, Any]]:
         model.bbox_head.gfl_cls.bias.fill_(0.0)
         model.bbox_head.gfl_reg.weight.div_(20)
         model.bbox_head.gfl_reg.bias.copy_(-0.7 * torch.arange(17.0).repeat(4))
-    return detect(
-        model, manifest, (64, 64), batch_size=3, device=device, progress=lambda batches, _total: batches
-    )
+    return detect(model, manifest, (64, 64), batch_size=3, device=device)
 
 
 def _has(rows: list[dict[str, Any]], wanted: dict[str, Any]) -> bool:
