@@ -78,7 +78,7 @@ def files_command(arguments: argparse.Namespace) -> None:
     """Prints the paths of a store's tables and of the shards of some partitions.
 
     Only the store's zarr.json need be here: ``dvc pull $(ldp store files --partitions 0 1)`` fetches a
-    part of a store, which ``TargetStore.open_partial`` reads.
+    part of a store, which ``TargetStore.open(..., partial=True)`` reads.
     """
     path, _ = find_store(arguments.store)
     records = list(recorded_files(read_finished(path)))

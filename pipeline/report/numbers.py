@@ -4,24 +4,21 @@ from pipeline.core.progress import describe_bytes
 
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-THIN_SPACE = "\N{NARROW NO-BREAK SPACE}"
 SPACE = "\N{NO-BREAK SPACE}"
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def percent(value: float | None) -> str:
-    """Average precision: one decimal."""
-    return MISSING if value is None else f"{value:.1f}"
+def decimal(value: float | None, decimals: int = 1) -> str:
+    """A number, such as an average precision in percent, to some decimals."""
+    return MISSING if value is None else f"{value:,.{decimals}f}"
 
 
-def signed(value: float | None, decimals: int = 1) -> str:
-    """A difference, with its sign; what rounds to zero has none."""
+def signed(value: float | None) -> str:
+    """A difference to one decimal, with its sign; what rounds to zero has none."""
     if value is None:
         return MISSING
-    text = f"{abs(value):.{decimals}f}"
-    if not float(text):
-        return text
-    return f"{'+' if value > 0 else MINUS}{text}"
+    text = f"{abs(value):.1f}"
+    sign = "" if not float(text) else "+" if value > 0 else MINUS
+    return sign + text
 
 
 def direction(value: float | None) -> str:
@@ -30,25 +27,9 @@ def direction(value: float | None) -> str:
     return "better" if shown > 0 else "worse" if shown < 0 else "same"
 
 
-def count(value: float) -> str:
-    """A whole number in groups of three digits."""
-    return f"{value:,.0f}".replace(",", THIN_SPACE)
-
-
-def mean(value: float) -> str:
-    """A mean of counts: one decimal below 100."""
-    return f"{value:.1f}" if value < 100 else count(value)
-
-
 def significant(value: float | None, digits: int = 2) -> str:
     """A small number to ``digits`` significant digits."""
-    if value is None:
-        return MISSING
-    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
-    if not exponent:
-        return mantissa.replace("-", MINUS)
-    power = str(int(exponent)).translate(SUPERSCRIPTS)
-    return f"{mantissa.replace('-', MINUS)}\N{MULTIPLICATION SIGN}10{power}"
+    return MISSING if value is None else f"{value:.{digits}g}"
 
 
 def size(value: float) -> str:
@@ -69,23 +50,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours}{SPACE}h {minutes}{SPACE}min"
 
 
-def millions(value: int | None) -> str:
-    """A number of parameters."""
-    if value is None:
-        return MISSING
-    return f"{value / 1e6:.2f}{SPACE}M" if value < 10e6 else f"{value / 1e6:.1f}{SPACE}M"
-
-
-def fold(value: float) -> str:
-    """How many times."""
-    return f"{value:.{0 if value >= 10 else 2}f}\N{MULTIPLICATION SIGN}"
-
-
 def share(part: float | None, whole: float = 1) -> str:
     """Percent, two significant digits."""
     return MISSING if part is None or not whole else f"{100 * part / whole:.2g}{SPACE}%"
 
 
-FUNCTIONS = (percent, signed, direction, count, mean, significant, size, duration, millions, fold, share)
+FUNCTIONS = (decimal, signed, direction, significant, size, duration, share)
 FILTERS = {function.__name__: function for function in FUNCTIONS}
 """The template's filters."""

@@ -1,7 +1,7 @@
 """What the page and the stage's last line say in words."""
 
 from pipeline.report.collect import Report
-from pipeline.report.numbers import percent, signed
+from pipeline.report.numbers import decimal, signed
 from pipeline.report.runs import Run
 
 MIN_TEACHER_AP = 1.0
@@ -25,7 +25,7 @@ def headline(report: Report) -> str:
     figures = []
     for run in report.runs:
         gain = report.gain(run)
-        figures.append(f"{run.name} {percent(run.ap)}" + ("" if gain is None else f" ({signed(gain)})"))
+        figures.append(f"{run.name} {decimal(run.ap)}" + ("" if gain is None else f" ({signed(gain)})"))
     return f"AP: {', '.join(figures)}" + ("; " + TOO_SHORT if trained_too_little(report) else "")
 
 
@@ -47,11 +47,11 @@ def _claim(report: Report) -> str:
     reached = (
         "Trained from cached teacher outputs, the student "
         f"\N{LEFT DOUBLE QUOTATION MARK}{distilled.name}\N{RIGHT DOUBLE QUOTATION MARK} "
-        f"reaches {percent(distilled.ap)} AP"
+        f"reaches {decimal(distilled.ap)} AP"
     )
     if baseline is None:
         return f"{reached}; no plain student of the same kind was trained."
-    same = f"the same {baseline.backbone} trained without distillation ({percent(baseline.ap)})"
+    same = f"the same {baseline.backbone} trained without distillation ({decimal(baseline.ap)})"
     if gain is None:
         return f"{reached}; it cannot be compared with {same}."
     shown = round(gain, 1)

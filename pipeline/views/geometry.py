@@ -133,11 +133,16 @@ class Views:
             _view(size, scale, fit, flip=False).padded_hw for size in originals_hw for scale in self.scales
         }
 
+    def drawn(self, image_id: int, number: int) -> tuple[Scale, bool]:
+        """Scale of a view of an image, and whether it is flipped."""
+        raise NotImplementedError
+
     def geometry(
         self, original_hw: Size, image_id: int, number: int, fit: ResizeMode = "keep_ratio"
     ) -> ViewGeometry:
         """One view of an image."""
-        raise NotImplementedError
+        scale, flip = self.drawn(image_id, number)
+        return _view(original_hw, scale, fit, flip=flip)
 
     def choose(self, seed: int, epoch: int, image_id: int) -> int:
         """The view that an epoch trains on; a ``ConfigError`` if none was drawn for so late an epoch."""
@@ -164,15 +169,9 @@ class ViewsConfig(Section, Views, frozen=True, kw_only=True):
     def numbers(self) -> range:
         return range(len(self.scales) * len(self.flips))
 
-    def geometry(
-        self,
-        original_hw: Size,
-        image_id: int,  # noqa: ARG002
-        number: int,
-        fit: ResizeMode = "keep_ratio",
-    ) -> ViewGeometry:
+    def drawn(self, image_id: int, number: int) -> tuple[Scale, bool]:  # noqa: ARG002
         scale, flip = divmod(number, len(self.flips))
-        return _view(original_hw, self.scales[scale], fit, flip=self.flips[flip])
+        return self.scales[scale], self.flips[flip]
 
     def choose(self, seed: int, epoch: int, image_id: int) -> int:
         """The view that an epoch trains on, drawn anew for every epoch and image."""
@@ -209,13 +208,11 @@ class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
     def scales(self) -> tuple[Scale, ...]:
         return tuple((self.long_edge, short_edge) for short_edge in self.short_edges)
 
-    def geometry(
-        self, original_hw: Size, image_id: int, number: int, fit: ResizeMode = "keep_ratio"
-    ) -> ViewGeometry:
+    def drawn(self, image_id: int, number: int) -> tuple[Scale, bool]:
         smallest, largest = self.short_edges
         edge, flip = _draw(f"{self.seed}/{number}/{image_id}", words=2)
         scale = (self.long_edge, smallest + edge % (largest - smallest + 1))
-        return _view(original_hw, scale, fit, flip=flip < self.flip_probability * 2**64)
+        return scale, flip < self.flip_probability * 2**64
 
     def choose(self, seed: int, epoch: int, image_id: int) -> int:  # noqa: ARG002
         if epoch not in self.numbers:

@@ -12,7 +12,7 @@ from report_cases import LD_LOSS, NO_LOSS, run_of, student, write_project
 from pipeline.core.paths import RunPaths
 from pipeline.report.collect import Report, collect, shown_students
 from pipeline.report.figures import inline_svg, loss_chart
-from pipeline.report.numbers import count, direction, duration, signed, significant, size
+from pipeline.report.numbers import decimal, direction, duration, signed, significant, size
 from pipeline.report.page import detector_lines, render
 from pipeline.report.runs import Curve, choose_pair
 from pipeline.report.summary import claim, headline
@@ -195,8 +195,8 @@ def test_numbers_read_well() -> None:
         "\N{EN DASH}",
     ]
     assert [direction(value) for value in (0.04, 0.1, -0.1, None)] == ["same", "better", "worse", "same"]
-    assert count(1234567) == "1\N{NARROW NO-BREAK SPACE}234\N{NARROW NO-BREAK SPACE}567"
-    assert significant(1.94e-5) == "1.9\N{MULTIPLICATION SIGN}10⁻⁵"
+    assert [decimal(1234567, 0), decimal(41.26), decimal(None)] == ["1,234,567", "41.3", "\N{EN DASH}"]
+    assert significant(1.94e-5) == "1.9e-05"
     assert [duration(value).replace("\N{NO-BREAK SPACE}", " ") for value in (4.01, 59.6, 3599, 7300)] == [
         "4.0 s",
         "60 s",

@@ -168,7 +168,7 @@ def test_of_a_part_of_a_store_the_views_of_whole_partitions_can_be_read(
     (path / next(iter(record["shards"]))).unlink()
     with pytest.raises(CacheError, match="is damaged"):
         TargetStore.open(path)
-    part = TargetStore.open_partial(path)
+    part = TargetStore.open(path, partial=True)
     for store in (part, pickle.loads(pickle.dumps(part))):
         assert list(store.keys) == [v.key for v in store_case.views if v not in of_last]
         for key in store.keys:
@@ -179,16 +179,16 @@ def test_of_a_part_of_a_store_the_views_of_whole_partitions_can_be_read(
 
 def test_a_part_needs_its_tables_and_one_partition(store_case: StoreCase, tmp_path: Path) -> None:
     path = write_store(tmp_path, store_case_of(store_case.views[:8], store_case.schema.precision))
-    assert TargetStore.open_partial(path).keys == TargetStore.open(path).keys
+    assert TargetStore.open(path, partial=True).keys == TargetStore.open(path).keys
     attributes = json.loads((path / "zarr.json").read_text())["attributes"]
     for record in attributes["partitions"]:
         (path / next(iter(record["shards"]))).unlink()
     with pytest.raises(CacheError, match="expected one partition or more, but none of"):
-        TargetStore.open_partial(path)
+        TargetStore.open(path, partial=True)
     table = next(name for name in attributes["files"] if name.startswith("views/extent/c"))
     (path / table).unlink()
     with pytest.raises(CacheError, match=f"{table}: the file is missing"):
-        TargetStore.open_partial(path)
+        TargetStore.open(path, partial=True)
 
 
 def test_reading_imports_neither_zarr_nor_torch_and_writing_no_torch() -> None:

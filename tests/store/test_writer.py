@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import to_builtins
 from store_cases import (
     LOSSLESS,
     StoreCase,
@@ -22,6 +23,8 @@ from store_cases import (
 )
 
 from pipeline.core.errors import CacheError
+from pipeline.core.files import FileDigest
+from pipeline.store.format.attributes import read_attributes, write_attributes
 from pipeline.store.format.completion import record_path
 from pipeline.store.writer import writer
 from pipeline.store.writer.writer import STORE_FOLDER, finalise, finished_partitions, init, write_partition
@@ -155,6 +158,23 @@ def test_init_resumes_the_same_plan_and_keeps_its_partitions(tmp_path: Path) -> 
     write_all(tmp_path, make_store_case(), [1])
     write_all(tmp_path, make_store_case(), [])
     assert finished_partitions(tmp_path) == {1}
+
+
+def test_a_store_begun_with_other_metadata_is_finished_with_that_of_now(tmp_path: Path) -> None:
+    """As of another release of zarr: the file is as its writer recorded it, and not as it is written now."""
+    store_case = make_store_case()
+    expected = content_of(write_store(tmp_path / "straight", store_case))
+    scratch, name = tmp_path / "scratch", "points/region/zarr.json"
+    write_all(scratch, store_case, [0])
+    begun = scratch / STORE_FOLDER
+    (begun / name).write_bytes((begun / name).read_bytes() + b"\n")
+    attributes = read_attributes(begun)
+    attributes["files"][name] = to_builtins(FileDigest.of_file(begun / name))
+    write_attributes(begun, attributes)
+    write_all(scratch, store_case, [1, 2, 3])
+    assert finished_partitions(scratch) == {0, 1, 2, 3}
+    finalise(scratch, tmp_path / "resumed.zarr")
+    assert content_of(tmp_path / "resumed.zarr") == expected
 
 
 def test_init_refuses_a_scratch_of_another_schema(tmp_path: Path) -> None:

@@ -115,15 +115,13 @@ class ViewIndex:
 
     def _extents(self, schema: StoreSchema) -> NDArray[np.int64]:
         """(V, 6) first row and number of rows of each view in points, main and boxes."""
-        before = np.cumsum(self.counts, axis=0) - self.counts
-        partition = np.arange(len(self)) // schema.views_per_partition
-        first_view = partition * schema.views_per_partition
-        extents = np.empty((len(self), 6), dtype=np.int64)
-        extents[:, 1::2] = self.counts
-        for kind, rows in enumerate((schema.points_per_shard, schema.main_per_shard)):
-            extents[:, 2 * kind] = before[:, kind] - before[first_view, kind] + partition * rows
-        extents[:, 4] = before[:, 2]
-        return extents
+        points, main, boxes = self.counts.T
+        firsts = (
+            _first_rows(points, schema.views_per_partition, schema.points_per_shard),
+            _first_rows(main, schema.views_per_partition, schema.main_per_shard),
+            np.cumsum(boxes) - boxes,
+        )
+        return np.stack([firsts[0], points, firsts[1], main, firsts[2], boxes], axis=1)
 
 
 def make_schema(
@@ -174,9 +172,16 @@ def dense_extents(schema: StoreSchema, geometry: NDArray[np.int32]) -> NDArray[n
     """(V, 2) first row and number of rows of each view in the dense arrays."""
     assert schema.dense is not None, "the store has no dense arrays"
     counts = position_counts(geometry, schema.strides)
-    before, partition = np.cumsum(counts) - counts, np.arange(len(counts)) // schema.views_per_partition
-    inside = before - before[partition * schema.views_per_partition]
-    return np.stack([inside + partition * schema.dense.rows_per_shard, counts], axis=1)
+    firsts = _first_rows(counts, schema.views_per_partition, schema.dense.rows_per_shard)
+    return np.stack([firsts, counts], axis=1)
+
+
+def _first_rows(
+    counts: NDArray[np.int64], views_per_partition: int, rows_per_shard: int
+) -> NDArray[np.int64]:
+    """The first row of each view in an array of which every partition owns a shard."""
+    before, partition = np.cumsum(counts) - counts, np.arange(len(counts)) // views_per_partition
+    return np.asarray(before - before[partition * views_per_partition] + partition * rows_per_shard)
 
 
 def geometry_row(geometry: ViewGeometry) -> tuple[int, ...]:

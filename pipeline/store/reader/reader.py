@@ -1,5 +1,6 @@
 """Reading a finished store: by key, one view at a time, from any process; without importing zarr."""
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,19 +42,18 @@ class FileRecord:
 
 
 def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
-    """Every file that a finished store must have, but for the root's own metadata."""
-    for name, document in attributes["files"].items():
-        yield FileRecord(name=_inside(name), partition=None, digest=msgspec.convert(document, FileDigest))
-    for record in msgspec.convert(attributes["partitions"], list[PartitionRecord]):
-        for name, shard in record.shards.items():
-            yield FileRecord(name=_inside(name), partition=record.partition, digest=shard)
+    """Every file that a finished store must have, but for the root's own metadata.
 
-
-def _inside(name: str) -> str:
-    """A recorded name, which must lead to no file beside the store."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise CacheError(f"expected files inside the store, but it records {short_repr(name)}")
-    return name
+    Raises:
+        CacheError: A recorded name leads to a file beside the store.
+    """
+    groups = [(None, msgspec.convert(attributes["files"], dict[str, FileDigest]))]
+    records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
+    for partition, files in [*groups, *((record.partition, record.shards) for record in records)]:
+        for name, digest_of_file in files.items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise CacheError(f"expected files inside the store, but it records {short_repr(name)}")
+            yield FileRecord(name=name, partition=partition, digest=digest_of_file)
 
 
 def read_finished(store: Path) -> dict[str, Any]:
@@ -68,30 +68,8 @@ def read_finished(store: Path) -> dict[str, Any]:
     return attributes
 
 
-def _problems(store: Path, attributes: Mapping[str, Any]) -> Iterator[tuple[FileRecord, str]]:
-    """Files that are missing or damaged; shards are checked chunk by chunk as they are read, tables here."""
-    for file in recorded_files(attributes):
-        check = file.digest.problem if file.partition is None else file.digest.size_problem
-        problem = check(store / file.name)
-        if problem:
-            yield file, problem
-
-
-def _damaged(store: Path, file: FileRecord, problem: str) -> CacheError:
-    return CacheError(f"the store at {store} is damaged: {file.name}: {problem}; {REPAIR_HINT}")
-
-
-def _rows_of_partitions(schema: StoreSchema, absent: Collection[int]) -> NDArray[np.intp] | slice:
-    """The views of all partitions but the absent ones."""
-    if not absent:
-        return slice(None)
-    views = np.arange(schema.views)
-    kept = [views[schema.partition_views(i)] for i in range(schema.partitions) if i not in absent]
-    return np.concatenate(kept)
-
-
 class TargetStore:
-    """A finished store. Make one with ``TargetStore.open``, or of a part of it with ``open_partial``.
+    """A finished store, or a part of one. Make one with ``TargetStore.open``.
 
     It holds the tables in memory and no open file, so that it may be used before and after a fork; when
     pickled it is only its path, and opens again where it is unpickled.
@@ -106,52 +84,46 @@ class TargetStore:
         self.content_sha256 = digest(attributes)
         """Covers everything that it holds: its attributes have a digest of every other file."""
         tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
-        present = _rows_of_partitions(self.schema, absent)
-        self._image_id, self._view = tables[layout.IMAGE_ID][present], tables[layout.VIEW][present]
-        self._geometry, self._extent = tables[layout.GEOMETRY][present], tables[layout.EXTENT][present]
-        self._number = np.arange(self.schema.views)[present]
-        """Of each view among those of the whole store."""
+        partition = np.arange(self.schema.views) // self.schema.views_per_partition
+        self._number = np.flatnonzero(~np.isin(partition, list(absent)))
+        """Of each view that is there, among those of the whole store."""
+        paths = (layout.IMAGE_ID, layout.VIEW, layout.GEOMETRY, layout.EXTENT)
+        self._image_id, self._view, self._geometry, self._extent = (tables[p][self._number] for p in paths)
         self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
         records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
         marks = {name: mark for record in records for name, mark in record.marks.items()}
         self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(self.schema)}
         if self.schema.dense:
-            self._dense_extent = dense_extents(self.schema, tables[layout.GEOMETRY])[present]
+            self._dense_extent = dense_extents(self.schema, tables[layout.GEOMETRY])[self._number]
             self._scores = score_table(self.schema.dense.precision, self.statistics)
 
     @classmethod
-    def open(cls, path: Path | str) -> "TargetStore":
+    def open(cls, path: Path | str, *, partial: bool = False) -> "TargetStore":
         """Open a store, once its tables have proved whole and its shards present.
 
+        ``partial`` opens what is there: the tables, and the partitions of which every shard is present.
+
         Raises:
-            CacheError: There is no store, or it is unfinished, of another version, incomplete or damaged.
+            CacheError: There is no store, or it is unfinished, of another version, incomplete or damaged;
+                of a partial one, that no partition is whole, or a table is missing or damaged.
         """
         path = Path(path).absolute()
         attributes = read_finished(path)
-        for file, problem in _problems(path, attributes):
-            raise _damaged(path, file, problem)
-        return cls(path, attributes)
-
-    @classmethod
-    def open_partial(cls, path: Path) -> "TargetStore":
-        """Open what is there of a store: its tables, and the partitions of which every shard is present.
-
-        Raises:
-            CacheError: There is no store, no whole partition of it, or a table is missing or damaged.
-        """
-        path = path.absolute()
-        attributes = read_finished(path)
         absent = set()
-        for file, problem in _problems(path, attributes):
-            if file.partition is None:
-                raise _damaged(path, file, problem)
-            absent.add(file.partition)
-        if len(absent) == len(attributes["partitions"]):
+        for file in recorded_files(attributes):
+            # Shards are checked chunk by chunk as they are read.
+            check = file.digest.problem if file.partition is None else file.digest.size_problem
+            problem = check(path / file.name)
+            if problem and partial and file.partition is not None:
+                absent.add(file.partition)
+            elif problem:
+                raise CacheError(f"the store at {path} is damaged: {file.name}: {problem}; {REPAIR_HINT}")
+        if absent and len(absent) == len(attributes["partitions"]):
             raise CacheError(f"{path}: expected one partition or more, but none of {len(absent)} is there")
         return cls(path, attributes, frozenset(absent))
 
-    def __reduce__(self) -> tuple[Callable[[Path], "TargetStore"], tuple[Path]]:
-        return TargetStore.open_partial if self.absent else TargetStore.open, (self.path,)
+    def __reduce__(self) -> tuple[Callable[..., "TargetStore"], tuple[Path]]:
+        return functools.partial(TargetStore.open, partial=bool(self.absent)), (self.path,)
 
     def __len__(self) -> int:
         return len(self._image_id)
@@ -193,11 +165,10 @@ class TargetStore:
         Raises:
             CacheError: The view is not stored, or its partition is damaged.
         """
-        conventions = self.conventions
         return DecodedView(
             stored=self.read(ViewKey(*key)),
-            pyramid=conventions.pyramid(self.strides),
-            preprocessing=conventions.preprocessing,
+            pyramid=self.schema.pyramid,
+            preprocessing=self.conventions.preprocessing,
         )
 
     def views(self, image_id: int) -> tuple[int, ...]:
@@ -219,8 +190,7 @@ class TargetStore:
         Raises:
             CacheError: The view is not stored, or its partition is damaged.
         """
-        row = self._row(key)
-        return self._labeled(key, row, self._region(row))
+        return self._labeled(key, self._row(key))[0]
 
     def read(self, key: ViewKey) -> StoredView:
         """A view with its codes.
@@ -228,18 +198,16 @@ class TargetStore:
         Raises:
             CacheError: The view is not stored, or its partition is damaged.
         """
-        row = self._row(key)
-        points, count, main, main_count, _, _ = self._extent[row].tolist()
-        region = self._region(row)
-        view = self._labeled(key, row, region)
-        schema = self.schema
-        main_region = view.points.main_region
-        cls_rows = (points, count) if schema.valuable_classes else (main, main_count)
+        row, schema = self._row(key), self.schema
+        points, main = ((int(first), int(count)) for first, count in self._extent[row, :4].reshape(2, 2))
+        view, region = self._labeled(key, row)
         return StoredView(
             view=view,
-            edge_codes=self._rows[layout.EDGE_CODES].read(points, count),
-            edge_steps=edge_steps(schema.precision, schema.weight_code, region[:, 3], main_region),
-            cls_codes=self._rows[schema.cls_path].read(*cls_rows),
+            edge_codes=self._rows[layout.EDGE_CODES].read(*points),
+            edge_steps=edge_steps(
+                schema.precision, schema.weight_code, region[:, 3], view.points.main_region
+            ),
+            cls_codes=self._rows[schema.cls_path].read(*(points if schema.valuable_classes else main)),
             cls_step=schema.precision.cls_step,
         )
 
@@ -330,18 +298,15 @@ class TargetStore:
     def _geometry_of(self, row: int) -> ViewGeometry:
         return geometry_from_row(self._geometry[row].tolist(), self.conventions.preprocessing.fit)
 
-    def _region(self, row: int) -> NDArray[np.int32]:
-        """(P, 4) rows of ``points/region``."""
-        return self._rows[layout.REGION].read(int(self._extent[row, 0]), int(self._extent[row, 1]))
-
-    def _labeled(self, key: ViewKey, row: int, region: NDArray[np.int32]) -> LabeledView:
-        first, count = self._extent[row, 4:].tolist()
-        boxes = slice(first, first + count)
-        return LabeledView(
+    def _labeled(self, key: ViewKey, row: int) -> tuple[LabeledView, NDArray[np.int32]]:
+        """A view, and the rows ``(P, 4)`` of ``points/region`` that it is made of."""
+        points, count, _, _, first_box, boxes = self._extent[row].tolist()
+        region = self._rows[layout.REGION].read(points, count)
+        view = LabeledView(
             key=key,
             geometry=self._geometry_of(row),
-            boxes_xyxy=self._boxes[boxes],
-            labels=self._labels[boxes].astype(np.int64),
+            boxes_xyxy=self._boxes[first_box : first_box + boxes],
+            labels=self._labels[first_box : first_box + boxes].astype(np.int64),
             points=KeptPoints(
                 level=region[:, 0],
                 position=region[:, 1],
@@ -349,3 +314,4 @@ class TargetStore:
                 valuable_weight=self.schema.weight_code.dequantize(region[:, 3]),
             ),
         )
+        return view, region

@@ -79,7 +79,8 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     remove(partial)
     with os_errors_as_output_error(partial):
         create_arrays(partial, schema, table.arrays(schema))
-        files = {name: FileDigest.of_file(partial / name) for name in _files_without_shards(partial)}
+        names = {path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()}
+        files = {name: FileDigest.of_file(partial / name) for name in sorted(names - {ROOT_METADATA})}
     attributes = {**layout, "files": msgspec.to_builtins(files)}
     if begun:
         for name, file in files.items():
@@ -194,8 +195,8 @@ def finalise(scratch: Path, output: Path) -> None:
     schema = read_schema(scratch)
     records = _complete_records(scratch, schema)
     attributes = _final_attributes(store, schema, records)
-    shards = (name for record in records for name in record.shards)
-    remove_others(store, {ROOT_METADATA, *attributes["files"], *shards})
+    known = {ROOT_METADATA, *attributes["files"], *(name for record in records for name in record.shards)}
+    remove_others(store, known)
     write_attributes(store, attributes)
     move_into_place(store, output)
     # A run that has begun here since has put its lock into the folder: it stays.
@@ -230,12 +231,6 @@ def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[Partit
     }
 
 
-def _files_without_shards(store: Path) -> list[str]:
-    """The tables and the metadata of a new store, in order; its root's is written on its own."""
-    names = {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
-    return sorted(names - {ROOT_METADATA})
-
-
 def _begun(scratch: Path, layout: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes of the store that was begun, once they have proved to be of the same layout."""
     try:
@@ -253,27 +248,25 @@ def _begun(scratch: Path, layout: Mapping[str, Any]) -> dict[str, Any]:
 
 def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecord]:
     """Every partition's record, in order, once each of its files has proved to match."""
-    read = {index: read_record(scratch, index) for index in range(schema.partitions)}
-    records = [record for record in read.values() if record]
-    missing = [index for index, record in read.items() if not record]
-    if missing:
-        raise CacheError(_not_whole("missing", missing, schema))
     store = scratch / STORE_FOLDER
-    damaged = [
-        record.partition
-        for record in records
-        if any(shard.problem(store / name) for name, shard in record.shards.items())
-    ]
-    for index in damaged:
-        record_path(scratch, index).unlink()
-    if damaged:
-        raise CacheError(_not_whole("damaged", damaged, schema))
+    read = [read_record(scratch, index) for index in range(schema.partitions)]
+    records = [record for record in read if record]
+    problem, indices = "missing", [index for index, record in enumerate(read) if not record]
+    if not indices:
+        problem, indices = (
+            "damaged",
+            [
+                record.partition
+                for record in records
+                if any(shard.problem(store / name) for name, shard in record.shards.items())
+            ],
+        )
+        for index in indices:
+            record_path(scratch, index).unlink()
+    if indices:
+        listed = ", ".join(map(str, indices[:MAX_LISTED])) + (", ..." if len(indices) > MAX_LISTED else "")
+        raise CacheError(
+            f"expected {schema.partitions} partitions, but {len(indices)} are {problem}: {listed}; "
+            "run the stage again: it writes only those"
+        )
     return records
-
-
-def _not_whole(problem: str, indices: Sequence[int], schema: StoreSchema) -> str:
-    listed = ", ".join(map(str, indices[:MAX_LISTED])) + (", ..." if len(indices) > MAX_LISTED else "")
-    return (
-        f"expected {schema.partitions} partitions, but {len(indices)} are {problem}: {listed}; "
-        "run the stage again: it writes only those"
-    )
