@@ -22,6 +22,9 @@ MAX_ID = 2**63 - 2
 MAX_PX = 1e9
 """No box lies farther from its image; beyond 1e38 float32 has no numbers."""
 
+MAX_NAME = 255
+"""Characters of a file's name: no file system has more."""
+
 Id = Annotated[int, Meta(ge=-MAX_ID, le=MAX_ID)]
 Side = Annotated[int, Meta(ge=1, le=int(MAX_PX))]
 Px = Annotated[float, Meta(ge=-MAX_PX, le=MAX_PX)]
@@ -210,6 +213,7 @@ def _require_file_names(images: ImageTable, path: Path) -> None:
     for image_id, file_name in zip(images.image_id.tolist(), images.file_name.tolist(), strict=True):
         name = PurePosixPath(file_name)
         unsafe = name.is_absolute() or ".." in name.parts or not name.parts
+        unsafe |= max(map(len, name.parts), default=0) > MAX_NAME
         if unsafe or "\\" in file_name or "\0" in file_name:
             raise DatasetError(
                 f"{path}: image {image_id}: expected file_name as a path inside the image folder, "

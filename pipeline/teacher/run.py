@@ -173,7 +173,7 @@ def check_same_code(scratch: Path) -> None:
     path, now = scratch / MADE_BY, made_by(FOLDERS)
     changed = diff(json.loads(path.read_bytes()), now) if path.is_file() else None
     if changed:
-        what, then, here = changed
+        what, then, here = (text.strip('"') for text in changed)  # hashes and versions, as JSON
         if Environment.read().resume is None:
             raise CacheError(
                 f"{scratch} holds a store that other code began: {what} was {then[:12]}, but is {here[:12]} "

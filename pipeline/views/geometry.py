@@ -164,6 +164,11 @@ class ViewsConfig(Section, Views, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for scale in self.scales:
             check_scale(scale, "scales")
+        for key, values in (("scales", self.scales), ("flips", self.flips)):
+            if len(set(values)) < len(values):
+                raise ConfigError(
+                    f"{key}: expected each once, for views are all pairs, but got {list(values)}"
+                )
 
     @property
     def numbers(self) -> range:

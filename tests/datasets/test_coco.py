@@ -127,6 +127,10 @@ def box(**changes: Any) -> list[dict[str, Any]]:
         (coco(images=image() * 2, annotations=[]), "image id 9 is used twice"),
         (coco(images=image(file_name="../a.jpg"), annotations=[]), "a path inside the image folder"),
         (coco(images=image(file_name="/etc/a.jpg"), annotations=[]), "a path inside the image folder"),
+        (
+            coco(images=image(file_name="a" * 10**6), annotations=[]),
+            "a path inside the image folder, but got 'a",
+        ),
         (coco(images=image() + image(id=4), annotations=[]), "'a.jpg' is that of the ids 4 and 9"),
         (coco(images=image() + image(id=4, file_name="./a.jpg"), annotations=[]), "of the ids 4 and 9"),
         (coco(images=image(id=2**63 - 1), annotations=[]), "expected an integer of 64 bits"),

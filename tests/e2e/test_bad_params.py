@@ -27,6 +27,8 @@ VALUES = {
     cache_teacher.batch_size = 0 | batch_size: expected an integer >= 1, but got 0
     cache_teacher.precision.edge_step = -0.03 | precision.edge_step: expected a number > 0.0, but got -0.03
     cache_teacher.precision.cls_step = null | two numbers (quantized) or both null
+    cache_teacher.views.flips = [false, false] | cache_teacher.views.flips: expected each once, but got
+    cache_teacher.views.scales = [[64, 64], [64, 64]] | cache_teacher.views.scales: expected each once
     cache_teacher.views.flips = [] | cache_teacher.views.flips: expected a list of length >= 1
     cache_teacher.views.scales = [[1000000, 1000000]] | scales: expected (long, short) with 16384 >= long
     cache_teacher.views.scales = [[64, 64, 3]] | scales[0]: expected a list of length 2, but got [64, 64, 3]

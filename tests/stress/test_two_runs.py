@@ -9,6 +9,8 @@ from forked import Run
 from store_cases import content_of
 from workspace import DVC, OUTPUT, PLAN, STAGE, Quiet, Tool, prepare, records, scratch_folders
 
+from pipeline.core.orphans import is_stopped
+
 WORKED, REFUSED = ("worked", "refused")
 REFUSALS = (
     *("another run is writing to", "another run has just finished with"),
@@ -65,6 +67,7 @@ def test_a_run_is_refused_as_long_as_another_one_lives(workspace: Path, quiet: Q
     first = STAGE.start(workspace, workspace.parent / "first.log")
     first.wait_for(lambda: len(records(workspace)) > 2)
     first.signal(signal.SIGSTOP)
+    first.wait_for(lambda: is_stopped(first.pid))
     begun = len(records(workspace))
     second = STAGE.start(workspace, workspace.parent / "second.log")
     assert outcome_of(second) == REFUSED

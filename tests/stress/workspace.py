@@ -25,6 +25,7 @@ from recipes import small_params
 
 OUTPUT = Path("runs/stress/cache/targets.zarr")
 PARTITIONS = 12
+PREPARED = ("check_recipe", "prepare_data", "prepare_teacher")
 
 PLAN, INIT, WRITE, FINALISE, AFTER = PHASES = ("plan", "init", "write", "finalise", "after")
 """Of a run: ``plan`` includes starting Python and DVC, ``after`` is what follows once the store has moved."""
@@ -95,12 +96,12 @@ def prepare(workspace: Path, tool: Tool) -> None:
     params["verify_cache"].update(max_kl=1e9, max_loss_error=1e9, max_gradient_error=1e9)
     write_params(workspace, params)
     with working_in(workspace):
-        for stage in ("prepare_data", "prepare_teacher"):
+        for stage in PREPARED:
             ended = call(stage)
             assert ended.code == 0, ended.error
     if tool is DVC:
         start_repository(workspace)
-        commit = [sys.executable, "-m", "dvc", "commit", "--force", "prepare_data", "prepare_teacher"]
+        commit = [sys.executable, "-m", "dvc", "commit", "--force", *PREPARED]
         subprocess.run(commit, cwd=workspace, check=True, capture_output=True)
 
 
