@@ -166,9 +166,7 @@ class ViewsConfig(Section, Views, frozen=True, kw_only=True):
             check_scale(scale, "scales")
         for key, values in (("scales", self.scales), ("flips", self.flips)):
             if len(set(values)) < len(values):
-                raise ConfigError(
-                    f"{key}: expected each once, for views are all pairs, but got {list(values)}"
-                )
+                raise ConfigError(f"{key}: expected each once, but got {list(values)}")
 
     @property
     def numbers(self) -> range:
