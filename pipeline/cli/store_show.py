@@ -35,9 +35,10 @@ from pipeline.report.drawing import (
     opacity,
 )
 from pipeline.report.edge_examples import EdgeExample, edge_examples
-from pipeline.report.shown_views import ShownView, read_pixels, show_view, spread
+from pipeline.report.shown_views import ShownView, show_view, spread
 from pipeline.report.style import MUTED, STYLE, TEACHER, TRUTH, VALUABLE
 from pipeline.store.reader.reader import TargetStore
+from pipeline.views.images import apply_view, read_image
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.types import ViewKey
 
@@ -98,7 +99,9 @@ def show_command(arguments: argparse.Namespace) -> None:
     geometry = store.geometry(key)
     path, pixels = find_image(key.image_id, arguments.image, manifest), None
     try:
-        pixels = read_pixels(path, geometry, store) if path else None
+        if path:
+            image = read_image(path, geometry.original_hw)
+            pixels = apply_view(image, geometry, store.conventions.preprocessing)
     except DatasetError as error:
         if arguments.image:
             raise

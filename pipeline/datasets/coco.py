@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
-from numpy.typing import NDArray
 
 from pipeline.core.errors import MAX_SHOWN, DatasetError, short_repr
 from pipeline.views.classes import Category
@@ -182,29 +181,21 @@ def _require_consistent(images: ImageTable, categories: list[Category], path: Pa
     """Ids are there once, and annotations refer to what there is."""
     annotations = images.annotations
     category_ids = np.asarray([category.category_id for category in categories], np.int64)
-    _require_unique(category_ids, "category", path)
-    _require_unique(annotations["annotation_id"], "annotation", path)
-    _require_known(annotations, "image_id", images.image_id, path, "images")
-    _require_known(annotations, "category_id", category_ids, path, "categories")
-    _require_unique(images.image_id, "image", path)
-
-
-def _require_known(
-    annotations: NDArray[np.void], column: str, known: NDArray[np.int64], path: Path, section: str
-) -> None:
-    lost = annotations[~np.isin(annotations[column], known)]
-    if len(lost):
-        first = lost[lost["annotation_id"].argmin()]
-        raise DatasetError(
-            f"{path}: annotation {first['annotation_id']}: {column} {first[column]} is not in {section}"
-        )
-
-
-def _require_unique(ids: NDArray[np.int64], what: str, path: Path) -> None:
-    values, counts = np.unique(ids, return_counts=True)
-    twice = values[counts > 1]
-    if len(twice):
-        raise DatasetError(f"{path}: {what} id {twice[0]} is used twice")
+    unique = {"category": category_ids, "annotation": annotations["annotation_id"], "image": images.image_id}
+    for what, ids in unique.items():
+        values, counts = np.unique(ids, return_counts=True)
+        if (counts > 1).any():
+            raise DatasetError(f"{path}: {what} id {values[counts > 1][0]} is used twice")
+    for column, ids, section in (
+        ("image_id", images.image_id, "images"),
+        ("category_id", category_ids, "categories"),
+    ):
+        lost = annotations[~np.isin(annotations[column], ids)]
+        if len(lost):
+            first = lost[lost["annotation_id"].argmin()]
+            raise DatasetError(
+                f"{path}: annotation {first['annotation_id']}: {column} {first[column]} is not in {section}"
+            )
 
 
 def _require_file_names(images: ImageTable, path: Path) -> None:

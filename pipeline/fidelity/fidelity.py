@@ -17,13 +17,13 @@ from pipeline.codec.weights import WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.dense import DenseFidelity
-from pipeline.fidelity.loss_error import LossError, measure_loss_error, stand_in_student
+from pipeline.fidelity.loss_error import measure_loss_error, stand_in_student
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import EDGE_CODES, REGION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.writer.partition import PartitionRows, quantize_partition
+from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.views.types import LabeledView, SoftTargets, ViewKey
+from pipeline.views.types import NOT_MAIN, LabeledView, SoftTargets, ViewKey
 
 FINER = (0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05)
 """Shares of the configured steps that are tried where those are too coarse."""
@@ -105,14 +105,31 @@ def measure_fidelity(
         check_regions(view, read.view, store.schema.weight_code, store.path)
     live = list(teacher.run(views))
     approximate = PointLogits.joined([view.view for view in stored], [view.soft_targets() for view in stored])
-    fidelity = _compare(len(keys), PointLogits.joined(views, live), approximate, config)
+    fidelity = compare(len(keys), PointLogits.joined(views, live), approximate, config)
     if exceeded_bound(fidelity, config) is None:
         return fidelity
     return replace(fidelity, remedy=_find_remedy(replace(store.schema, dense=None), views, live, config))
 
 
-def _compare(views: int, exact: PointLogits, approximate: PointLogits, config: FidelityConfig) -> Fidelity:
-    edges, classes = measure_loss_errors(exact, approximate, None, config)
+def compare(views: int, exact: PointLogits, approximate: PointLogits, config: FidelityConfig) -> Fidelity:
+    """Errors of the LD loss over all points, and of the class-KD loss over those with class logits."""
+    # The teacher's score stands in for the student's, which weighs the main region.
+    scores = torch.zeros(len(exact.edges)).double()
+    best = exact.classes.double().sigmoid().amax(dim=(1, 2))
+    scores[exact.main] = best[exact.main] if len(best) == len(scores) else best
+    edges = measure_loss_error(
+        (exact.edges, scores + exact.weights.double() / VALUABLE_DIVISOR),
+        (approximate.edges, scores + approximate.weights.double() / VALUABLE_DIVISOR),
+        stand_in_student(exact.edges, config.seed),
+        config.temperature,
+    )
+    ones = torch.ones(len(exact.classes))
+    classes = measure_loss_error(
+        (exact.classes, ones),
+        (approximate.classes, ones),
+        stand_in_student(exact.classes, config.seed),
+        config.cls_temperature,
+    )
     return Fidelity(
         views=views,
         points=len(exact.edges),
@@ -160,57 +177,17 @@ def measure_quantization(
     schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
 ) -> Fidelity:
     """What a store of ``schema`` would lose of a teacher's outputs."""
-    approximate = dequantize_rows(schema, quantize_partition(schema, views, live))
-    return _compare(len(views), PointLogits.joined(views, live), approximate, config)
-
-
-def dequantize_rows(schema: StoreSchema, rows: PartitionRows) -> PointLogits:
-    """The logits and weights that a reader gets of a partition's rows."""
-    region = rows.arrays[REGION]
-    main = region[:, 2] >= 0
-    steps = edge_steps(schema.precision, schema.weight_code, region[:, 3], main)
-    classes = dequantize_classes(rows.arrays[schema.cls_path], schema.precision.cls_step)
-    return PointLogits(
-        edges=torch.from_numpy(dequantize_edges(rows.arrays[EDGE_CODES], steps)),
-        classes=torch.from_numpy(classes).unsqueeze(1),
+    rows = quantize_partition(schema, views, live).arrays
+    region, precision = rows[REGION], schema.precision
+    main = region[:, 2] != NOT_MAIN
+    steps = edge_steps(precision, schema.weight_code, region[:, 3], main)
+    approximate = PointLogits(
+        edges=torch.from_numpy(dequantize_edges(rows[EDGE_CODES], steps)),
+        classes=torch.from_numpy(dequantize_classes(rows[schema.cls_path], precision.cls_step)).unsqueeze(1),
         weights=torch.from_numpy(schema.weight_code.dequantize(region[:, 3])),
         main=torch.from_numpy(main),
     )
-
-
-def measure_loss_errors(
-    exact: PointLogits, approximate: PointLogits, student: PointLogits | None, settings: FidelityConfig
-) -> tuple[LossError, LossError]:
-    """Errors of the LD loss over all points, and of the class-KD loss over those with class logits.
-
-    Args:
-        exact: The teacher's.
-        approximate: As stored, of the same points.
-        student: At the same points; ``None`` for a stand-in, see ``stand_in_student``.
-        settings: Temperatures, and the stand-in's seed.
-    """
-    # The teacher's score stands in for the student's, which weighs the main region.
-    scores = torch.zeros(len(exact.edges)).double()
-    best = exact.classes.double().sigmoid().amax(dim=(1, 2))
-    scores[exact.main] = best[exact.main] if len(best) == len(scores) else best
-    weights, stored_weights = (
-        scores + each.weights.double() / VALUABLE_DIVISOR for each in (exact, approximate)
-    )
-    ones = torch.ones(len(exact.classes))
-    return (
-        measure_loss_error(
-            (exact.edges, weights),
-            (approximate.edges, stored_weights),
-            student.edges if student else stand_in_student(exact.edges, settings.seed),
-            settings.temperature,
-        ),
-        measure_loss_error(
-            (exact.classes, ones),
-            (approximate.classes, ones),
-            student.classes if student else stand_in_student(exact.classes, settings.seed),
-            settings.cls_temperature,
-        ),
-    )
+    return compare(len(views), PointLogits.joined(views, live), approximate, config)
 
 
 def check_regions(live: LabeledView, stored: LabeledView, weights: WeightCode, store: Path) -> None:

@@ -3,7 +3,6 @@
 import base64
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import Any, TypeVar
 
@@ -49,21 +48,15 @@ PANEL_GAP = 0.05
 """Space between panels, of their mean size."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An embedded picture, and how large it is shown."""
-
-    uri: str
-    width: float
-    height: float
-
-
-def draw_picture(size_hw: tuple[int, int], shown: float, plot: Callable[[Axes, float], None]) -> Picture:
-    """Draw over pixels and embed the result, with a long edge of ``shown`` px.
+def draw_picture(
+    size_hw: tuple[int, int], shown: float, label: str, plot: Callable[[Axes, float], None]
+) -> Markup:
+    """Draw over pixels: an ``<img>`` element that holds the result, with a long edge of ``shown`` px.
 
     Args:
         size_hw: Height and width of what is drawn, px.
         shown: Long edge on the page, px.
+        label: What one sees.
         plot: Draws on axes that fill the picture, given the shown px of a pixel.
     """
     scale = shown / max(size_hw)
@@ -75,8 +68,8 @@ def draw_picture(size_hw: tuple[int, int], shown: float, plot: Callable[[Axes, f
         axes.set_axis_off()
         content = BytesIO()
         figure.savefig(content, format="webp", dpi=PIXEL_RATIO * PX_PER_INCH, pil_kwargs={"quality": 85})
-    uri = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
-    return Picture(uri=uri, width=width, height=height)
+    element = Markup('<img src="data:image/webp;base64,{}" alt="{}" width="{:.0f}" height="{:.0f}">')
+    return element.format(base64.b64encode(content.getvalue()).decode(), label, width, height)
 
 
 def draw_panels(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from pipeline.core.digest import digest
@@ -24,8 +25,8 @@ from pipeline.report.drawing import (
     draw_regions,
     opacity,
 )
-from pipeline.report.edge_examples import mean_kl, true_class_first
-from pipeline.report.figures import Picture, draw_picture
+from pipeline.report.edge_examples import EdgeExample, mean_kl, true_class_first
+from pipeline.report.figures import draw_picture
 from pipeline.report.numbers import FILTERS
 from pipeline.report.runs import Role, Run, difference
 from pipeline.report.shown_views import ShownView
@@ -112,7 +113,7 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         region_picture=_region_picture,
         count_regions=count_regions,
         shades=[opacity(weight) for weight in (0.05, 0.15, 0.25, 0.35, 0.45, 0.5)],
-        crop=lambda example: draw_picture((1, 1), CROP_PX, lambda axes, _: draw_crop(axes, example)),
+        crop=_crop,
         mean_kl=mean_kl,
         true_class_first=true_class_first,
     )
@@ -132,11 +133,12 @@ def _images(report: Report) -> dict[str, Any]:
     colors = choose_colors(report.images)
     names = {category.category_id: category.name for category in report.val.categories}
 
-    def picture(image: ShownImage, detector: str | None) -> Picture:
+    def picture(image: ShownImage, detector: str | None, label: str) -> Markup:
         """The detections of a detector; without one, the ground truth."""
         return draw_picture(
             (image.record.height, image.record.width),
             (GALLERY_PX + GAP_PX) / (len(image.detections) + 1) - GAP_PX,
+            label,
             lambda axes, scale: draw_image(axes, image, detector, names, colors, scale),
         )
 
@@ -144,7 +146,11 @@ def _images(report: Report) -> dict[str, Any]:
     return {"picture": picture, "class_legend": [(colors[c], names[c]) for c in colors] if few else []}
 
 
-def _region_picture(view: ShownView, level: int | None = None) -> Picture:
+def _crop(example: EdgeExample, label: str) -> Markup:
+    return draw_picture((1, 1), CROP_PX, label, lambda axes, _: draw_crop(axes, example))
+
+
+def _region_picture(view: ShownView, level: int | None, label: str) -> Markup:
     """The regions of a level of a view; without one, the boxes."""
 
     def plot(axes: Axes, scale: float) -> None:
@@ -155,7 +161,7 @@ def _region_picture(view: ShownView, level: int | None = None) -> Picture:
         for number, box in enumerate(view.stored.view.boxes_xyxy.tolist()):
             draw_box(axes, box, class_color(number))
 
-    return draw_picture(view.size_hw, REGION_PX, plot)
+    return draw_picture(view.size_hw, REGION_PX, label, plot)
 
 
 def choose_region_views(views: Sequence[ShownView]) -> list[ShownView]:

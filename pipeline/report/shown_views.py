@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor
 from pipeline.detector.gfl import GFL
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
-from pipeline.views.geometry import ViewGeometry
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
 from pipeline.views.types import ViewKey
@@ -101,17 +99,6 @@ def softmax(logits: Tensor) -> NDArray[np.float64]:
     return np.asarray(logits.double().softmax(dim=-1), np.float64)
 
 
-def read_pixels(path: Path, geometry: ViewGeometry, store: TargetStore) -> Tensor:
-    """Pixels of a view of an image, ``ByteTensor[3, H, W]``, not padded.
-
-    Raises:
-        DatasetError: There is no such image, or it has another size.
-    """
-    return apply_view(
-        read_image(path, geometry.original_hw), geometry, store.schema.conventions.preprocessing
-    )
-
-
 def spread_keys(keys: Sequence[ViewKey], count: int) -> list[ViewKey]:
     """A view of each of at most ``count`` evenly spread images, taking the views of an image in turn."""
     by_image: dict[int, list[ViewKey]] = {}
@@ -139,7 +126,8 @@ def sample_views(
     views = []
     for key in spread_keys(store.keys, SAMPLED_VIEWS):
         geometry = store.geometry(key)
-        pixels = read_pixels(manifest.image_path(manifest.image(key.image_id)), geometry, store)
+        file = manifest.image_path(manifest.image(key.image_id))
+        pixels = apply_view(read_image(file, geometry.original_hw), geometry, preprocessing)
         images = batch_images([pixels], [geometry.padded_hw], preprocessing).to(device)
         logits = {name: model(images).edge_logits[0].float().cpu() for name, model in students.items()}
         views.append(show_view(store, key, pixels, names, logits))

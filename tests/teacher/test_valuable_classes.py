@@ -13,7 +13,7 @@ from training_cases import IMAGES, store_of
 
 from pipeline.api.placement import place_targets
 from pipeline.fidelity.config import FidelityConfig
-from pipeline.fidelity.fidelity import PointLogits, measure_fidelity, measure_loss_errors
+from pipeline.fidelity.fidelity import PointLogits, compare, measure_fidelity
 from pipeline.store.format.schema import StoreSchema
 from pipeline.teacher.expected import estimate_bytes
 
@@ -77,11 +77,11 @@ def test_their_error_counts(folder: Path) -> None:
     views = [view_set.view(key) for key in store.keys]
     teacher = small_teacher(view_set.manifest, valuable_classes=True)
     live = PointLogits.joined(views, list(teacher.run(views)))
-    _, classes = measure_loss_errors(live, live, None, CONFIG)
-    assert classes.loss_error == 0
+    same = compare(len(views), live, live, CONFIG)
+    assert same.kd_loss_error == 0
     wrong = torch.where(live.main[:, None, None], live.classes, live.classes.flip(-1))
-    _, classes = measure_loss_errors(live, replace(live, classes=wrong), None, CONFIG)
-    assert classes.loss_error > 0.01
+    other = compare(len(views), live, replace(live, classes=wrong), CONFIG)
+    assert other.kd_loss_error > 0.01
     assert 0 < measure_fidelity(store, view_set, teacher, CONFIG, store.keys).kd_loss_error < 0.01
 
 

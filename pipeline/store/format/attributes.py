@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
 from pipeline.core.files import write_atomically
@@ -35,12 +37,20 @@ def read_attributes(store: Path) -> dict[str, Any]:
             attributes are damaged.
     """
     path = store / ROOT_METADATA
-    content = _read_root(store)
-    attributes = _parse(path, content)
+    if not path.is_file():
+        got = "there is nothing"
+        if store.exists():
+            got = f"it has no {ROOT_METADATA}" if store.is_dir() else "it is a file"
+        raise CacheError(f"expected the folder of a store at {store}, but {got}; {REFETCH_HINT}")
+    content = path.read_bytes()
     try:
+        attributes: dict[str, Any] = msgspec.json.decode(content)["attributes"]
+        attributes["schema"]["format_version"]
         require_version(attributes["schema"])
     except CacheError as error:
         raise CacheError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError, MemoryError):
+        raise CacheError(f"{path} is damaged, or not of a store of teacher outputs; {REFETCH_HINT}") from None
     # To the byte: a change around the attributes, or in how a number is written, is damage all the same.
     as_written = _encode(attributes)
     recorded = attributes.pop(ATTRIBUTES_SHA256, None)
@@ -52,27 +62,3 @@ def read_attributes(store: Path) -> dict[str, Any]:
 def _encode(attributes: Mapping[str, Any]) -> bytes:
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return json.dumps(document, indent=2, allow_nan=False).encode()
-
-
-def _read_root(store: Path) -> bytes:
-    if not store.exists():
-        raise CacheError(f"expected a store at {store}, but there is nothing; {REFETCH_HINT}")
-    if not store.is_dir():
-        raise CacheError(f"expected the folder of a store at {store}, but it is a file; {REFETCH_HINT}")
-    path = store / ROOT_METADATA
-    if not path.is_file():
-        raise CacheError(f"expected a store at {store}, but it has no {ROOT_METADATA}; {REFETCH_HINT}")
-    return path.read_bytes()
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"expected a number, but got {constant}")
-
-
-def _parse(path: Path, content: bytes) -> dict[str, Any]:
-    try:
-        attributes: dict[str, Any] = json.loads(content, parse_constant=_refuse)["attributes"]
-        attributes["schema"]["format_version"]
-    except (ValueError, KeyError, TypeError, RecursionError, MemoryError):
-        raise CacheError(f"{path} is damaged, or not of a store of teacher outputs; {REFETCH_HINT}") from None
-    return attributes

@@ -80,7 +80,10 @@ class ShardedRows:
         partition, first = divmod(start, self._shard_rows)
         chunks = range(first // self._chunk_rows, -(-(first + count) // self._chunk_rows))
         rows = np.empty((len(chunks), self._chunk_rows, self._columns), self._dtype)
-        descriptor = self._open(partition)
+        try:
+            descriptor = os.open(f"{self._folder}/{chunk_key(partition, 2)}", os.O_RDONLY)
+        except FileNotFoundError:
+            raise self._damaged(partition, "the shard is missing") from None
         try:
             index = self._index(descriptor, partition)
             for slot, chunk in enumerate(chunks):
@@ -89,12 +92,6 @@ class ShardedRows:
             os.close(descriptor)
         skipped = first - chunks.start * self._chunk_rows
         return rows.reshape(-1, self._columns)[skipped : skipped + count]
-
-    def _open(self, partition: int) -> int:
-        try:
-            return os.open(f"{self._folder}/{chunk_key(partition, 2)}", os.O_RDONLY)
-        except FileNotFoundError:
-            raise self._damaged(partition, "the shard is missing") from None
 
     def _index(self, descriptor: int, partition: int) -> NDArray[np.uint64]:
         """(chunks, 2) offset and size of each chunk of a shard, parsed once for each file that was there."""

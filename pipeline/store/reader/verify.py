@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.store.format.attributes import ROOT_METADATA
-from pipeline.store.reader.reader import FileRecord, read_finished, recorded_files
+from pipeline.store.reader.reader import read_finished, recorded_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +43,11 @@ def verify(path: Path, progress: Callable[[int, int], None]) -> list[Problem]:
         for name in sorted({file.relative_to(path).as_posix() for file in paths} - known)
     ]
     for number, file in enumerate(files, start=1):
-        message = _problem(file, path)
+        try:
+            message = file.digest.problem(path / file.name)
+        except OSError as error:  # what the disk does not give back is damaged like any other
+            message = f"the file cannot be read ({error.strerror})"
         if message:
             problems.append(Problem(file=file.name, partition=file.partition, message=message))
         progress(number, len(files))
     return sorted(problems, key=lambda problem: problem.file)
-
-
-def _problem(file: FileRecord, store: Path) -> str | None:
-    """What is wrong with a file; one that the disk does not give back is damaged like any other."""
-    try:
-        return file.digest.problem(store / file.name)
-    except OSError as error:
-        return f"the file cannot be read ({error.strerror})"
