@@ -12,48 +12,43 @@ Difference = tuple[str, str, str]
 """A field's dotted path, and its two values as JSON."""
 
 
-def diff(stored: Any, needed: Any) -> Difference | None:
-    """The first field, in alphabetical order, where two documents differ; ``None`` if they are equal."""
-    swapped = _first_lack(needed, stored, "")
-    return _first_lack(stored, needed, "") or (swapped and (swapped[0], swapped[2], swapped[1]))
+def diff(stored: Any, needed: Any, *, only_needed: bool = False, path: str = "") -> Difference | None:
+    """The first field, in alphabetical order, where two documents differ; ``None`` if they are equal.
 
-
-def check_compatible(stored: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
-    """Refuse a store that was made from something else than its reader needs.
-
-    Fields that only ``stored`` has do not concern the reader and are passed over.
-
-    Raises:
-        CacheError: Names the first differing field by its dotted path, and both values.
+    Fields that only ``stored`` has are passed over if ``only_needed``.
     """
-    _require_none(_first_lack(stored, needed, ""))
-
-
-def check_equal(stored: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    """Refuse a store that would not be made again from what is here.
-
-    Raises:
-        CacheError: As :func:`check_compatible`.
-    """
-    _require_none(diff(stored, made))
-
-
-def _first_lack(stored: Any, needed: Any, path: str) -> Difference | None:
-    """The first field of ``needed`` that ``stored`` has otherwise or not at all."""
     if isinstance(stored, Mapping) and isinstance(needed, Mapping):
-        for name in sorted(needed):
+        for name in sorted(needed.keys() if only_needed else stored.keys() | needed.keys()):
             inner = f"{path}.{name}" if path else name
             if name not in stored:
                 return inner, ABSENT, canonical_json(needed[name]).decode()
-            lack = _first_lack(stored[name], needed[name], inner)
-            if lack:
-                return lack
+            if name not in needed:
+                return inner, canonical_json(stored[name]).decode(), ABSENT
+            difference = diff(stored[name], needed[name], only_needed=only_needed, path=inner)
+            if difference:
+                return difference
         return None
     left, right = canonical_json(stored).decode(), canonical_json(needed).decode()
     return None if left == right else (path, left, right)
 
 
-def _require_none(difference: Difference | None) -> None:
+def check_compatible(stored: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
+    """Refuse a store that was made from something else than its reader needs.
+
+    Fields that only ``stored`` has do not concern the reader.
+
+    Raises:
+        CacheError: Names the first differing field by its dotted path, and both values.
+    """
+    _refuse(diff(stored, needed, only_needed=True))
+
+
+def check_equal(stored: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Refuse a store that would not be made again from what is here; errors as :func:`check_compatible`."""
+    _refuse(diff(stored, made))
+
+
+def _refuse(difference: Difference | None) -> None:
     if difference:
         path, left, right = difference
         raise CacheError(
