@@ -54,11 +54,7 @@ class FidelityConfig(FidelityBounds, frozen=True, kw_only=True):
 
 
 def load_fidelity(path: Path = PARAMS) -> FidelityConfig:
-    """Read ``verify_cache`` and the temperatures of ``student.loss``.
-
-    Raises:
-        ConfigError: As :func:`load_section`.
-    """
+    """Read ``verify_cache`` and the temperatures of ``student.loss``; errors as of :func:`load_section`."""
     bounds = load_section(FidelityBounds, "verify_cache", path)
     loss = load_section(DistillationConfig, "student.loss", path)
     return FidelityConfig(

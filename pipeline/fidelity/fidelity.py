@@ -94,11 +94,7 @@ def measure_fidelity(
     config: FidelityConfig,
     keys: Sequence[ViewKey],
 ) -> Fidelity:
-    """Run the teacher again on stored views and compare.
-
-    Raises:
-        CacheError: The regions of a view are not the stored ones; names field, view and values.
-    """
+    """Run the teacher again on stored views and compare; a ``CacheError`` as of :func:`check_regions`."""
     views = [view_set.view(key) for key in keys]
     stored = [store.read(key) for key in keys]
     for view, read in zip(views, stored, strict=True):
@@ -191,11 +187,7 @@ def measure_quantization(
 
 
 def check_regions(live: LabeledView, stored: LabeledView, weights: WeightCode, store: Path) -> None:
-    """Refuse a stored view whose boxes or points are not those that are found now.
-
-    Raises:
-        CacheError: Names the first differing field, the view and both values.
-    """
+    """Refuse a stored view whose boxes or points are others now; the ``CacheError`` names the first."""
     points = ("level", "position", "main_gt", "valuable_weight")
     for path in ("boxes_xyxy", "labels", *(f"points.{name}" for name in points)):
         now, then = map(attrgetter(path), (live, stored))
@@ -224,11 +216,7 @@ def exceeded_bound(fidelity: Fidelity | DenseFidelity, config: FidelityConfig) -
 
 
 def require_bounds(fidelity: Fidelity | DenseFidelity, config: FidelityConfig) -> None:
-    """Refuse a store that is beyond a bound.
-
-    Raises:
-        CacheError: Names the figure, its bound, and what to do about its cause.
-    """
+    """Refuse a store beyond a bound; the ``CacheError`` names the figure, the bound, and what to do."""
     problem = exceeded_bound(fidelity, config)
     if problem:
         raise CacheError(f"fidelity: {problem}; {fidelity.remedy}")

@@ -51,11 +51,7 @@ class ShownImage:
 
 
 def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[ShownImage]:
-    """Images of a split, with the detections of files by name of the detector.
-
-    Raises:
-        DatasetError: An image or a file is missing.
-    """
+    """Images of a split, with the detections of files by name; a ``DatasetError`` if one is missing."""
     results = {name: read_results(path) for name, path in detections.items()}
     return [
         ShownImage(

@@ -100,11 +100,7 @@ def read_teacher(folder: RunPaths) -> DetectorConfig | str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A mapping that another stage wrote, a number that is not finite being as good as a missing one.
-
-    Raises:
-        ReportError: There is no such file, or it is damaged.
-    """
+    """A mapping that another stage wrote, NaN as None; a ``ReportError`` if it is missing or damaged."""
     with _text_of(path) as text:
         return dict(json.loads(text, parse_constant=lambda _: None))
 

@@ -63,7 +63,9 @@ def test_small_images_are_not_trained_on_and_empty_ones_only_if_asked_for(tmp_pa
 def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
     manifest = read_coco(written(tmp_path, coco()), "root", "images")
     write_manifest(manifest, tmp_path / "m" / "train.json")
-    assert read_manifest(tmp_path / "m" / "train.json") == manifest
+    read = read_manifest(tmp_path / "m" / "train.json")
+    assert list(read.images) == list(manifest.images)
+    assert replace(read, images=manifest.images) == manifest
 
 
 def test_the_bytes_of_a_manifest_are_what_they_were(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_a_dataset_without_images_has_a_manifest_too(tmp_path: Path) -> None:
     empty = read_coco(written(tmp_path, coco(images=[], annotations=[])), "root", "images")
     write_manifest(empty, tmp_path / "m.json")
     assert (tmp_path / "m.json").read_text().endswith('"images":[\n\n]}\n')
-    assert read_manifest(tmp_path / "m.json") == empty
+    assert replace(read_manifest(tmp_path / "m.json"), images=empty.images) == empty
 
 
 @pytest.mark.parametrize("images", ["{}", "3", "[3]", '[{"id": 1}]'])

@@ -179,11 +179,7 @@ class StoreSchema:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "StoreSchema":
-        """Inverse of ``to_json``.
-
-        Raises:
-            CacheError: The document is of another format version.
-        """
+        """Inverse of ``to_json``; a ``CacheError`` if the document is of another format version."""
         require_version(document)
         values = dict(document)
         values["strides"] = tuple(values["strides"])

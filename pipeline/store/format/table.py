@@ -39,11 +39,7 @@ class ViewIndex:
 
     @classmethod
     def from_views(cls, views: Iterable[LabeledView]) -> "ViewIndex":
-        """List views; keeps none of their points, so that ``views`` may be a generator.
-
-        Raises:
-            CacheError: The keys do not ascend strictly.
-        """
+        """List views, of which a generator will do; a ``CacheError`` if the keys do not ascend strictly."""
         keys, geometry, counts, boxes, labels = [], [], [], [], []
         for view in views:
             keys.append(view.key)

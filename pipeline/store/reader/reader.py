@@ -24,7 +24,7 @@ from pipeline.store.format.table import dense_extents, geometry_from_row
 from pipeline.store.reader.decoded import DecodedView
 from pipeline.store.reader.pixels import diagnose
 from pipeline.store.reader.shards import ShardedRows, read_table
-from pipeline.store.reader.stored import StoredDense, StoredView, score_table
+from pipeline.store.reader.stored import StoredDense, StoredView
 from pipeline.views.classes import Category
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.pixels import THUMBNAIL_CELLS, Pixels, checksum
@@ -42,11 +42,7 @@ class FileRecord:
 
 
 def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
-    """Every file that a finished store must have, but for the root's own metadata.
-
-    Raises:
-        CacheError: A recorded name leads to a file beside the store.
-    """
+    """Every file of a finished store but the root's metadata; a ``CacheError`` if one is beside the store."""
     groups = [(None, msgspec.convert(attributes["files"], dict[str, FileDigest]))]
     records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
     for partition, files in [*groups, *((record.partition, record.shards) for record in records)]:
@@ -95,7 +91,8 @@ class TargetStore:
         self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(self.schema)}
         if self.schema.dense:
             self._dense_extent = dense_extents(self.schema, tables[layout.GEOMETRY])[self._number]
-            self._scores = score_table(self.schema.dense.precision, self.statistics)
+            precision, dense = self.schema.dense.precision, self.statistics["dense"]
+            self._scores = None if precision.lossless else precision.scores(dense["tail_log_odds"])
 
     @classmethod
     def open(cls, path: Path | str, *, partial: bool = False) -> "TargetStore":
@@ -160,11 +157,7 @@ class TargetStore:
         return self.schema.bins
 
     def __getitem__(self, key: tuple[int, int]) -> DecodedView:
-        """A view by ``(image_id, view)``, decoded.
-
-        Raises:
-            CacheError: The view is not stored, or its partition is damaged.
-        """
+        """A view by ``(image_id, view)``, decoded; errors as of :meth:`view`."""
         return DecodedView(
             stored=self.read(ViewKey(*key)),
             pyramid=self.schema.pyramid,
@@ -177,27 +170,15 @@ class TargetStore:
         return tuple(self._view[rows.start : rows.stop].tolist())
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
-        """The geometry of a view, from memory.
-
-        Raises:
-            CacheError: The view is not stored.
-        """
+        """The geometry of a view, from memory; a ``CacheError`` if it is not stored."""
         return self._geometry_of(self._row(key))
 
     def view(self, key: ViewKey) -> LabeledView:
-        """A view with its weights as stored.
-
-        Raises:
-            CacheError: The view is not stored, or its partition is damaged.
-        """
+        """A view, weights as stored; a ``CacheError`` if it is not stored, or its partition is damaged."""
         return self._labeled(key, self._row(key))[0]
 
     def read(self, key: ViewKey) -> StoredView:
-        """A view with its codes.
-
-        Raises:
-            CacheError: The view is not stored, or its partition is damaged.
-        """
+        """A view with its codes; errors as of :meth:`view`."""
         row, schema = self._row(key), self.schema
         points, main = ((int(first), int(count)) for first, count in self._extent[row, :4].reshape(2, 2))
         view, region = self._labeled(key, row)
@@ -212,11 +193,7 @@ class TargetStore:
         )
 
     def read_dense(self, key: ViewKey) -> StoredDense:
-        """The teacher at all positions of a view, of a store that holds it.
-
-        Raises:
-            CacheError: The view or the dense arrays are not stored, or its partition is damaged.
-        """
+        """The teacher at all positions of a view; a ``CacheError`` if the store does not hold them, too."""
         if self.schema.dense is None:
             raise CacheError(f"{self.path}: expected a store with dense arrays, but it has none")
         first, count = self._dense_extent[self._row(key)].tolist()

@@ -33,11 +33,7 @@ blosc.use_threads = False
 
 
 def read_table(store: Path, spec: ArraySpec) -> NDArray[Any]:
-    """The whole of an array of a single chunk.
-
-    Raises:
-        CacheError: The chunk's checksum differs.
-    """
+    """The whole of an array of a single chunk; a ``CacheError`` if its checksum differs."""
     values = np.empty(spec.shape, spec.dtype)
     if len(values):
         content = (store / spec.path / chunk_key(0, len(spec.shape))).read_bytes()

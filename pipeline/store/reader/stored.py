@@ -1,14 +1,12 @@
 """What a reader gives: one view with its codes."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.classes import dequantize_classes
-from pipeline.codec.dense import BOX_UNITS, DensePrecision
+from pipeline.codec.dense import BOX_UNITS
 from pipeline.codec.edges import dequantize_edges
 from pipeline.views.types import LabeledView, SoftTargets
 
@@ -36,11 +34,6 @@ class StoredDense:
         """(n, 4) distances from the point to the box's edges l, t, r, b, strides."""
         unit = 1 if self.scores is None else BOX_UNITS
         return np.asarray(self.distances / np.float32(unit), np.float32)
-
-
-def score_table(precision: DensePrecision, statistics: Mapping[str, Any]) -> NDArray[np.float32] | None:
-    """Score of each class code of a store; ``None`` if its logits are stored as they are."""
-    return None if precision.lossless else precision.scores(statistics["dense"]["tail_log_odds"])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -136,11 +136,7 @@ def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> No
 
 
 def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecord:
-    """The last step of ``write_partition``, for a caller that has done the ones before it.
-
-    Raises:
-        CacheError: ``init`` has not run.
-    """
+    """The last step of ``write_partition``, for a caller that has done the others; errors as there."""
     store = scratch / STORE_FOLDER
     schema = read_schema(scratch)
     # The old record, if any, must not outlive the shards that it describes.
@@ -161,11 +157,7 @@ def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecor
 
 
 def read_schema(scratch: Path) -> StoreSchema:
-    """The schema that ``init`` wrote.
-
-    Raises:
-        CacheError: There is none.
-    """
+    """The schema that ``init`` wrote; a ``CacheError`` if there is none."""
     return StoreSchema.from_json(read_attributes(scratch / STORE_FOLDER)["schema"])
 
 
