@@ -1,7 +1,7 @@
 """Descriptions of an ONNX teacher that differ from a given one by one usual fault."""
 
 from collections.abc import Iterator, Mapping
-from itertools import permutations
+from itertools import chain, permutations
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Struct
@@ -32,20 +32,15 @@ class Alternative(NamedTuple):
     description: OnnxDescription
 
 
-def alternatives(description: OnnxDescription, channels: Mapping[str, int]) -> Iterator[Alternative]:
-    """Every description that differs by one usual fault.
-
-    Args:
-        description: The one that is checked.
-        channels: Of each tensor that it reads: how many there are.
-    """
-    for changes in (_points, _classes, _edges, _pixels):
-        for fault, values in changes(description, channels):
-            remedy = ", ".join(
-                f"{key.partition('.')[2] if number else key}: {_as_yaml(value)}"
-                for number, (key, value) in enumerate(values.items())
-            )
-            yield Alternative(fault, remedy, _with_values(description, values))
+def alternatives(description: OnnxDescription, channels: int) -> Iterator[Alternative]:
+    """Every description that differs by one usual fault; ``channels`` have the tensors of the edges."""
+    changes = _outputs(description), _edges(description, channels), _pixels(description)
+    for fault, values in chain(*changes):
+        remedy = ", ".join(
+            f"{key.partition('.')[2] if number else key}: {_as_yaml(value)}"
+            for number, (key, value) in enumerate(values.items())
+        )
+        yield Alternative(fault, remedy, _with_values(description, values))
     rows = description.classes
     for fault, order in (
         ("class channels are shifted by one", [*rows[1:], rows[0]]),
@@ -85,7 +80,8 @@ def _as_yaml(value: object) -> str:
     return "null" if value is None else str(value)
 
 
-def _points(description: OnnxDescription, _channels: Mapping[str, int]) -> Iterator[Change]:
+def _outputs(description: OnnxDescription) -> Iterator[Change]:
+    """The points, and what was done to the classes."""
     points = description.points
     yield "boxes are shifted by half a cell", {"points.cell_offset": 0.0 if points.cell_offset else 0.5}
     order = "column_major" if points.order == "row_major" else "row_major"
@@ -93,16 +89,13 @@ def _points(description: OnnxDescription, _channels: Mapping[str, int]) -> Itera
     names = len(description.cls.tensors.names), len(description.edges.tensors.names)
     if names == (1, 1) and len(points.strides) > 1:
         yield "levels are in the opposite order", {"points.strides": points.strides[::-1]}
-
-
-def _classes(description: OnnxDescription, _channels: Mapping[str, int]) -> Iterator[Change]:
     if description.cls.activation == "none":
         yield "class logits are already through a sigmoid", {"cls.activation": "sigmoid"}
     else:
         yield "class outputs are logits", {"cls.activation": "none"}
 
 
-def _edges(description: OnnxDescription, channels: Mapping[str, int]) -> Iterator[Change]:
+def _edges(description: OnnxDescription, channels: int) -> Iterator[Change]:
     """The order of the edges; their channels with bins first, after a softmax, or with other bins."""
     edges, columns = description.edges, description.edges.tensors.columns
     values: dict[str, Any]
@@ -114,14 +107,14 @@ def _edges(description: OnnxDescription, channels: Mapping[str, int]) -> Iterato
     for layout in ("edges_first", "bins_first"):
         values = {"edges.activation": "softmax", "edges.layout": layout}
         yield "edges are already through a softmax", values
-    start, end = columns[0] if columns else 0, min(channels[name] for name in edges.tensors.names)
+    start, end = columns[0] if columns else 0, channels
     bins = (end - start) // EDGES
     if bins > 1 and bins != edges.bins and EDGES * bins == end - start:
         values = {"edges.bins": bins, "edges.tensors.columns": (start, end)}
         yield "edges have another number of bins", values
 
 
-def _pixels(description: OnnxDescription, _channels: Mapping[str, int]) -> Iterator[Change]:
+def _pixels(description: OnnxDescription) -> Iterator[Change]:
     """The order of the colors, every usual way to scale gray levels of 0-255, and the fit."""
     pixels = description.preprocessing
     color = "BGR" if pixels.color == "RGB" else "RGB"

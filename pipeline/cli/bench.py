@@ -13,8 +13,8 @@ from pipeline.cli.plan import for_probe, load_teacher
 from pipeline.core.config import load_section
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
-from pipeline.core.markdown import markdown_table
 from pipeline.core.paths import require_student, student_names
+from pipeline.core.tables import markdown_table
 from pipeline.core.timing import break_even
 from pipeline.cost import peer
 from pipeline.cost.probe import (

@@ -21,7 +21,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from pipeline.cli.options import argument, command
 from pipeline.core.config import dump_yaml, structure
 from pipeline.core.errors import CacheError, ConfigError, TeacherError, short_repr
-from pipeline.core.files import atomic_path
+from pipeline.core.files import write_atomically
 from pipeline.detector.config import Backbone, DetectorConfig
 from pipeline.detector.gfl import GFL, load_detector, misfit, read_description, save_detector
 from pipeline.detector.given import CLASS_NAMES, described_classes
@@ -94,21 +94,19 @@ def export_command(arguments: argparse.Namespace) -> None:
     """Writes the state dict under mmdetection's names: there, a student is a plain GFL."""
     weights: Path = arguments.weights
     model = load_detector(weights)
-    classes = described_classes(read_description(weights), weights.with_suffix(".json"))
-    names = tuple(name for _, name in classes)
+    names = tuple(n for _, n in described_classes(read_description(weights), weights.with_suffix(".json")))
     save_checkpoint(model, arguments.file, {"source": "ld-pipeline"} | ({"CLASSES": names} if names else {}))
     logger.info("wrote %s: %d keys", arguments.file, len(model.state_dict()))
 
 
 class Skipped:
-    """Stands for an object of another program: takes whatever it is built from, and does nothing."""
+    """Stands for an object of another program: takes whatever it is built from, and keeps nothing."""
 
     def __new__(cls, *_arguments: object) -> "Skipped":
-        """The same whatever it is given."""
         return super().__new__(cls)
 
     def __setstate__(self, _state: object) -> None:
-        """Nothing is kept."""
+        pass
 
 
 def read_checkpoint(path: Path) -> tuple[State, Mapping[str, Any]]:
@@ -145,10 +143,9 @@ def read_checkpoint(path: Path) -> tuple[State, Mapping[str, Any]]:
     ):
         raise TeacherError(f"{path}: expected a state dict of tensors, alone or under the key 'state_dict'")
     weights = {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
-    averaged = [key for key in weights if key.startswith(EMA_PREFIX)]
-    if averaged:
-        logger.info("%s: %d keys %s* of an averaging hook are passed over", path, len(averaged), EMA_PREFIX)
     kept = {key: value for key, value in weights.items() if not key.startswith(EMA_PREFIX)}
+    if passed := len(weights) - len(kept):
+        logger.info("%s: %d keys %s* of an averaging hook are passed over", path, passed, EMA_PREFIX)
     return kept, meta if isinstance(meta, dict) else {}
 
 
@@ -159,6 +156,47 @@ def _class_names(meta: Mapping[str, Any]) -> list[str] | None:
     names = next((place[key] for place in places for key in ("CLASSES", "classes") if key in place), None)
     known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     return list(names) if known and names else None
+
+
+def recognize(state: State, where: str, meta: Mapping[str, Any]) -> DetectorConfig:
+    """The architecture whose state dict this is; ``meta`` stands beside it.
+
+    Raises:
+        TeacherError: It is not that of a GFL detector with a ResNet backbone; names ``where`` it stands.
+    """
+
+    def shape(key: str) -> tuple[int, ...]:
+        if key not in state:
+            first = ", ".join(list(state)[:3])
+            raise TeacherError(
+                f"{where}: expected a GFL detector, but key {key!r} is missing; the first keys are {first}"
+            )
+        return tuple(state[key].shape)
+
+    def count(pattern: str) -> int:
+        return len({match[1] for key in state if (match := re.fullmatch(pattern, key))})
+
+    channels = shape("neck.lateral_convs.0.conv.weight")[0]
+    bottleneck = "backbone.layer1.0.conv3.weight" in state
+    blocks = tuple(count(rf"backbone\.layer{stage}\.(\d+)\.conv1\.weight") for stage in range(1, 5))
+    backbone = RESNETS.get((bottleneck, blocks))
+    if backbone is None:
+        raise TeacherError(f"{where}: expected a ResNet backbone, but got stages of {blocks} blocks")
+    if backbone == "resnet101" and shape("backbone.layer1.0.conv2.weight")[1] == 4:
+        backbone = "resnext101_32x4d"
+    offsets = (re.match(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset", key) for key in state)
+    widths = {len(bias) for key, bias in state.items() if key.endswith("conv_offset.bias")}
+    return DetectorConfig(
+        backbone=backbone,
+        dcn_stages=tuple(sorted({int(match[1]) + 1 for match in offsets if match})),
+        dcn_modulated=widths == {MODULATED_OUTPUTS},
+        channels=channels,
+        levels=count(r"bbox_head\.scales\.(\d+)\.scale"),
+        stacked_convs=count(r"bbox_head\.cls_convs\.(\d+)\.conv\.weight"),
+        norm_groups=_norm_groups(meta, channels, where),
+        reg_max=shape("bbox_head.gfl_reg.bias")[0] // EDGES - 1,
+        num_classes=shape("bbox_head.gfl_cls.bias")[0],
+    )
 
 
 def _norm_groups(meta: Mapping[str, Any], channels: int, where: str) -> int:
@@ -175,33 +213,6 @@ def _norm_groups(meta: Mapping[str, Any], channels: int, where: str) -> int:
         guess,
     )
     return guess
-
-
-def recognize(state: State, where: str, meta: Mapping[str, Any]) -> DetectorConfig:
-    """The architecture whose state dict this is.
-
-    Args:
-        state: The state dict.
-        where: It stands, for errors.
-        meta: What stands beside it.
-
-    Raises:
-        TeacherError: It is not that of a GFL detector with a ResNet backbone.
-    """
-    channels = _shape(state, "neck.lateral_convs.0.conv.weight", where)[0]
-    offsets = (re.match(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset", key) for key in state)
-    widths = {len(bias) for key, bias in state.items() if key.endswith("conv_offset.bias")}
-    return DetectorConfig(
-        backbone=_backbone(state, where),
-        dcn_stages=tuple(sorted({int(match.group(1)) + 1 for match in offsets if match})),
-        dcn_modulated=widths == {MODULATED_OUTPUTS},
-        channels=channels,
-        levels=_count(state, r"bbox_head\.scales\.(\d+)\.scale"),
-        stacked_convs=_count(state, r"bbox_head\.cls_convs\.(\d+)\.conv\.weight"),
-        norm_groups=_norm_groups(meta, channels, where),
-        reg_max=_shape(state, "bbox_head.gfl_reg.bias", where)[0] // EDGES - 1,
-        num_classes=_shape(state, "bbox_head.gfl_cls.bias", where)[0],
-    )
 
 
 def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
@@ -223,8 +234,7 @@ def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
         raise TeacherError(
             f"{path}: expected a GFL detector, but its shapes are of none ({error})"
         ) from error
-    problem = misfit(model, state)
-    if problem:
+    if problem := misfit(model, state):
         raise TeacherError(f"{path}: the checkpoint does not fit a {model.config.backbone} GFL: {problem}")
     model.load_state_dict(state)
     names = _class_names(meta)
@@ -242,31 +252,6 @@ def save_checkpoint(model: GFL, path: Path, meta: dict[str, Any]) -> None:
     What a state dict does not show stands there too, so that an import gives the same detector again.
     """
     described = {"architecture": model.config.to_json(), "conventions": model.conventions.to_json(), **meta}
-    content = io.BytesIO()
+    content = io.BytesIO()  # for torch's own error of a full disk is no OSError
     torch.save({"meta": described, "state_dict": dict(model.state_dict())}, content)
-    with atomic_path(path) as partial:
-        partial.write_bytes(content.getvalue())
-
-
-def _shape(state: State, key: str, where: str) -> tuple[int, ...]:
-    if key not in state:
-        first = ", ".join(list(state)[:3])
-        raise TeacherError(
-            f"{where}: expected a GFL detector, but key {key!r} is missing; the first keys are {first}"
-        )
-    return tuple(state[key].shape)
-
-
-def _count(state: State, pattern: str) -> int:
-    return len({match.group(1) for key in state if (match := re.fullmatch(pattern, key))})
-
-
-def _backbone(state: State, where: str) -> Backbone:
-    bottleneck = "backbone.layer1.0.conv3.weight" in state
-    blocks = tuple(_count(state, rf"backbone\.layer{stage}\.(\d+)\.conv1\.weight") for stage in range(1, 5))
-    name = RESNETS.get((bottleneck, blocks))
-    if name is None:
-        raise TeacherError(f"{where}: expected a ResNet backbone, but got stages of {blocks} blocks")
-    if bottleneck and _shape(state, "backbone.layer1.0.conv2.weight", where)[1] == 4:
-        return "resnext101_32x4d" if name == "resnet101" else name
-    return name
+    write_atomically(path, content.getvalue())

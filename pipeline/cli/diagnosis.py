@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from msgspec.structs import replace
 from torch import Tensor
@@ -105,7 +104,9 @@ class Check:
 
         described = agreement(self.description)
         seen = outputs[self.description.preprocessing]
-        channels = {name: self._channels(name, seen[0]) for name in self.description.tensors}
+        edges = self.description.edges.tensors
+        axis = 1 if edges.channels == "first" else -1
+        channels = min(seen[0].tensors[name].shape[axis] for name in edges.names)
         tried = [*alternatives(self.description, channels), *self._by_confusion(described)]
         suspects = []
         for fault, remedy, description in tried:
@@ -121,30 +122,26 @@ class Check:
             true_score=self._true_score(seen),
         )
 
-    def _channels(self, name: str, seen: Seen) -> int:
-        """How many channels a tensor has."""
-        edges, shape = self.description.edges.tensors, seen.tensors[name].shape
-        where = edges if name in edges.names else self.description.cls.tensors
-        return shape[1] if where.channels == "first" else shape[-1]
-
     def _by_confusion(self, described: Agreement) -> Iterator[Alternative]:
         """Classes in the order in which the objects are recognized, if that is another one."""
-        classes = self.description.classes
-        columns = self._columns(self.description)
-        rows: dict[int, ClassConfig] = {}
-        pairs = described.confusion.flatten().argsort(descending=True)
-        for label, guess in (divmod(int(pair), len(columns)) for pair in pairs):
-            row = classes[columns[label]]
-            if described.confusion[label, guess] and columns[guess] not in rows and row not in rows.values():
-                rows[columns[guess]] = row
-        left = [row for row in classes if row not in rows.values()]
-        for column, row in enumerate(classes):
-            if column not in rows and row in left:
-                rows[column] = row
+        classes, columns = self.description.classes, self._columns()
+        order: dict[int, ClassConfig] = {}
+        left = list(classes)
+
+        def take(column: int, row: ClassConfig) -> None:
+            if column not in order and row in left:
+                order[column] = row
                 left.remove(row)
-        order = tuple(rows[column] if column in rows else left.pop(0) for column in range(len(classes)))
-        if order != classes:
-            yield reordered(self.description, "classes are confused with one another", order)
+
+        for pair in described.confusion.flatten().argsort(descending=True).tolist():
+            label, guess = divmod(pair, len(columns))
+            if described.confusion[label, guess]:
+                take(columns[guess], classes[columns[label]])
+        for column, row in enumerate(classes):
+            take(column, row)
+        rows = tuple(order[column] if column in order else left.pop(0) for column in range(len(classes)))
+        if rows != classes:
+            yield reordered(self.description, "classes are confused with one another", rows)
 
     def _true_score(self, seen: Sequence[Seen]) -> float:
         model = self._with(self.description)
@@ -158,8 +155,8 @@ class Check:
         scores = []
         for output, view in zip(seen, view_set, strict=True):
             raw, main = model.read(output.tensors, view.geometry.padded_hw), view.points.main_region
-            starts = np.cumsum([0, *(height * width for height, width in raw.sizes)])
-            rows = starts[view.points.level[main]] + view.points.position[main]
+            grid = model.spec.pyramid.grid(view.geometry.padded_hw)
+            rows = grid.flatten(view.points.level[main], view.points.position[main])
             labels = view.labels[view.points.main_gt[main]]
             scores.append(raw.cls_logits[0, torch.from_numpy(rows), torch.from_numpy(labels)].sigmoid())
         return float(torch.cat(scores).mean())
@@ -170,10 +167,9 @@ class Check:
         model.to_inference(self.device)
         return model
 
-    def _columns(self, description: OnnxDescription) -> list[int]:
-        return class_columns(
-            description.known_classes, self.manifest.categories, f"{description.name}: classes"
-        )
+    def _columns(self, description: OnnxDescription | None = None) -> list[int]:
+        known, where = (description or self.description), f"{self.description.name}: classes"
+        return class_columns(known.known_classes, self.manifest.categories, where)
 
     def _with(self, description: OnnxDescription) -> OnnxModel:
         kind = TorchModel if description.module else OnnxModel

@@ -1,10 +1,10 @@
 """A whole parameter file, section against section, before anything runs; loads no torch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from pipeline.core.config import load_section, read_sections
 from pipeline.core.environment import dataset_root
@@ -29,6 +29,9 @@ SECTIONS = (
     "evaluate",
 )
 
+Mismatch = tuple[str, str, object]
+"""A key, what was expected of it, and what it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -51,27 +54,10 @@ def check_params(path: Path) -> Recipe:
         ConfigError: Names the file, the section and the key.
     """
     recipe = read_recipe(path)
-    _check_place(path)
-    _check_students(recipe)
-    for where, train, views in _trainings(recipe):
-        if isinstance(views, PerEpochViewsConfig) and train.epochs > views.epochs:
-            raise _mismatch(path, f"{where}.epochs", f"at most the {views.epochs} of views", train.epochs)
-        # BatchNorm in training has no variance of one value: that of a batch of one cell.
-        if train.batch_size == 1 and not train.norm_eval and min(map(min, views.scales)) <= PAD_MULTIPLE:
-            expected = f"2 or more where a view has {PAD_MULTIPLE} px, one cell of the backbone's last stage"
-            raise _mismatch(path, f"{where}.batch_size", expected, 1)
     coco, shapes = recipe.data.coco, recipe.data.shapes
     images = shapes.train_images if shapes else coco.train.limit if coco else None
-    if images is not None:
-        _check_lengths(recipe, images)
-    if recipe.onnx and recipe.onnx.input.size:
-        height, width = recipe.onnx.input.size
-        for key, scales in (
-            ("cache_teacher.views.scales", recipe.cache.views.scales),
-            ("evaluate.scale", (recipe.evaluate.scale,)),
-        ):
-            if set(scales) != {(width, height)}:
-                raise _mismatch(path, key, f"{[width, height]}, the teacher's input", list(map(list, scales)))
+    lengths = _wrong_lengths(recipe, images) if images is not None else ()
+    _refuse(path, _misplaced(path), _wrong_students(recipe), _wrong_views(recipe), lengths)
     return recipe
 
 
@@ -124,51 +110,50 @@ def read_recipe(path: Path) -> Recipe:
     )
 
 
-def _check_place(path: Path) -> None:
+def _refuse(path: Path, *mismatches: Iterable[Mismatch]) -> None:
+    for key, expected, got in chain(*mismatches):
+        raise ConfigError(f"{path}: {key}: expected {expected}, but got {got!r}")
+
+
+def _misplaced(path: Path) -> Iterator[Mismatch]:
     """``file`` and ``root``, of which DVC makes its commands, say where the file is."""
     content = read_sections(path)
     for key, start, end in (("file", Path(), path), ("root", path.parent, Path())):
         value = content.get(key)
         if not isinstance(value, str) or (start / value).resolve() != end.resolve():
-            raise _mismatch(path, key, repr(os.path.relpath(end, start)), value)
+            yield key, repr(os.path.relpath(end, start)), value
 
 
-def _check_students(recipe: Recipe) -> None:
-    """Students predict what their teacher predicts, and are validated on one split."""
+def _wrong_students(recipe: Recipe) -> Iterator[Mismatch]:
+    """Students predict what their teacher predicts, read what is stored, and are validated on one split."""
     split = (read_sections(recipe.path)["student"].get("validation") or {}).get("split")
     if split is None:
-        raise _mismatch(recipe.path, "student.validation.split", "'train' or 'val' for all students", None)
+        yield "student.validation.split", "'train' or 'val' for all students", None
     detector, onnx = recipe.teacher.detector, recipe.onnx
-    taught: dict[str, Any] = {}
+    taught: dict[str, int] = {}
     if detector:
         taught = {"levels": detector.levels, "reg_max": detector.reg_max}
         if recipe.teacher.train:  # a given teacher may know more classes than the dataset has
             taught["num_classes"] = detector.num_classes
     elif onnx:
-        strides = onnx.points.strides
-        taught = {"levels": len(strides), "reg_max": onnx.edges.bins - 1}
+        taught = {"levels": len(onnx.points.strides), "reg_max": onnx.edges.bins - 1}
     for name, student in recipe.students.items():
-        if student.loss.reads_dense and recipe.cache.dense is None:
-            needs = f"{{floor: 0.005}} for the terms bckd_cls and bckd_box of students.{name}"
-            raise _mismatch(recipe.path, "cache_teacher.dense", needs, None)
-        if student.loss.vlr_kd_weight and not recipe.cache.valuable_classes:
-            needs = f"true for the term vlr_kd of students.{name}"
-            raise _mismatch(recipe.path, "cache_teacher.valuable_classes", needs, got=False)
-        classes = student.detector.num_classes
-        for key in ("kd_weight", "vlr_kd_weight") if classes == 1 else ():
-            if weight := getattr(student.loss, key):
-                where = f"students.{name}.loss.{key}"
-                wanted = "0 for one class, of which a softmax is always 1; bckd_cls_weight is of sigmoids"
-                raise _mismatch(recipe.path, where, wanted, weight)
+        where, loss = f"students.{name}", student.loss
+        if loss.reads_dense and recipe.cache.dense is None:
+            needs = f"{{floor: 0.005}} for the terms bckd_cls and bckd_box of {where}"
+            yield "cache_teacher.dense", needs, None
+        if loss.vlr_kd_weight and not recipe.cache.valuable_classes:
+            yield "cache_teacher.valuable_classes", f"true for the term vlr_kd of {where}", False
+        for key in ("kd_weight", "vlr_kd_weight"):
+            if student.detector.num_classes == 1 and (weight := getattr(loss, key)):
+                needs = "0 for one class, of which a softmax is always 1; bckd_cls_weight is of sigmoids"
+                yield f"{where}.loss.{key}", needs, weight
         for key, expected in taught.items():
-            got = getattr(student.detector, key)
-            if got != expected:
-                where = f"students.{name}.detector.{key}"
-                raise _mismatch(recipe.path, where, f"{expected}, as its teacher has", got)
+            if (got := getattr(student.detector, key)) != expected:
+                yield f"{where}.detector.{key}", f"{expected}, as its teacher has", got
         if student.validation.split != split:
-            where = f"students.{name}.validation.split"
-            expected = f"student.validation.split {split!r}"
-            raise _mismatch(recipe.path, where, expected, student.validation.split)
+            needs = f"student.validation.split {split!r}"
+            yield f"{where}.validation.split", needs, student.validation.split
 
 
 def _trainings(recipe: Recipe) -> Iterator[tuple[str, TrainConfig, Views]]:
@@ -179,26 +164,39 @@ def _trainings(recipe: Recipe) -> Iterator[tuple[str, TrainConfig, Views]]:
         yield f"students.{name}.train", student.train, recipe.cache.views
 
 
+def _wrong_views(recipe: Recipe) -> Iterator[Mismatch]:
+    """A training has views for each epoch, of more than one cell in a batch; an ONNX teacher takes them."""
+    for where, train, views in _trainings(recipe):
+        if isinstance(views, PerEpochViewsConfig) and train.epochs > views.epochs:
+            yield f"{where}.epochs", f"at most the {views.epochs} of views", train.epochs
+        # BatchNorm in training has no variance of one value: that of a batch of one cell.
+        if train.batch_size == 1 and not train.norm_eval and min(map(min, views.scales)) <= PAD_MULTIPLE:
+            expected = f"2 or more where a view has {PAD_MULTIPLE} px, one cell of the backbone's last stage"
+            yield f"{where}.batch_size", expected, 1
+    if recipe.onnx and recipe.onnx.input.size:
+        size = recipe.onnx.input.size[::-1]
+        for key, scales in (
+            ("cache_teacher.views.scales", recipe.cache.views.scales),
+            ("evaluate.scale", (recipe.evaluate.scale,)),
+        ):
+            if set(scales) != {size}:
+                yield key, f"{list(size)}, the teacher's input", list(map(list, scales))
+
+
 def check_images(path: Path, images: int) -> None:
     """Refuse trainings of a checked file that so many images are too few for: before the first one runs.
 
     Raises:
         ConfigError: Names the file, the section and the key.
     """
-    _check_lengths(read_recipe(path), images)
+    _refuse(path, _wrong_lengths(read_recipe(path), images))
 
 
-def _check_lengths(recipe: Recipe, images: int) -> None:
+def _wrong_lengths(recipe: Recipe, images: int) -> Iterator[Mismatch]:
     """A training has images for a batch, and steps beyond its warm-up."""
     for where, train, _ in _trainings(recipe):
         if train.batch_size > images:
-            expected = f"at most the {images} training images"
-            raise _mismatch(recipe.path, f"{where}.batch_size", expected, train.batch_size)
+            yield f"{where}.batch_size", f"at most the {images} training images", train.batch_size
         steps = train.epochs * (images // train.batch_size)
         if train.warmup_steps >= steps:
-            expected = f"fewer than the {steps} steps of the training"
-            raise _mismatch(recipe.path, f"{where}.warmup_steps", expected, train.warmup_steps)
-
-
-def _mismatch(path: Path, key: str, expected: str, got: object) -> ConfigError:
-    return ConfigError(f"{path}: {key}: expected {expected}, but got {got!r}")
+            yield f"{where}.warmup_steps", f"fewer than the {steps} steps of the training", train.warmup_steps

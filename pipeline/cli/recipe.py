@@ -16,6 +16,7 @@ from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.errors import ConfigError, DatasetError
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import NAME, RECIPES, STAGES, find_recipe, recipe_files
+from pipeline.core.tables import align
 
 COCO_BASE = "coco_sample"
 """A new recipe for one's own images starts as this one."""
@@ -69,14 +70,10 @@ def new_command(arguments: argparse.Namespace) -> None:
 
 def render_recipes() -> str:
     """A line for each recipe: its name, and what its first comment says."""
-    rows = []
-    for path in filter(Path.is_file, recipe_files()):
-        first = path.read_text().partition("\n")[0]
-        rows.append(
-            (str(read_sections(path).get("name")), first.lstrip("# ") if first.startswith("#") else "")
-        )
-    width = max((len(name) for name, _ in rows), default=0)
-    return "".join(f"{name:{width}}  {words}".rstrip() + "\n" for name, words in rows)
+    paths = [path for path in recipe_files() if path.is_file()]
+    comments = (re.match("# ?(.*)", path.read_text()) for path in paths)
+    names = (str(read_sections(path).get("name")) for path in paths)
+    return align([(name, line[1] if line else "") for name, line in zip(names, comments, strict=True)])
 
 
 def new_recipe(name: str, source: str) -> Path:

@@ -16,6 +16,7 @@ from pipeline.core.errors import CacheError
 from pipeline.core.files import is_held, lock_scratch
 from pipeline.core.paths import SCRATCH
 from pipeline.core.progress import counted, describe_bytes
+from pipeline.core.tables import align
 from pipeline.store.writer import writer
 
 STORE_NAME = re.compile("[0-9a-f]{16}")
@@ -106,11 +107,10 @@ def clean(leftovers: Sequence[Leftover]) -> list[Leftover]:
 
 def render(leftovers: Sequence[Leftover]) -> str:
     """A line for each: where, how large, what, how old, and whether it can go."""
-    width = max((len(str(leftover.path)) for leftover in leftovers), default=0)
-    lines = []
+    rows = []
     for path, what, size, written, kept in leftovers:
         hours = max(0.0, time.time() - written) / 3600
         age = f"{hours / 24:.0f} days old" if hours >= 48 else f"{hours:.1f} hours old"
         end = f"stays: {kept}" if kept else "can go"
-        lines.append(f"{path!s:{width}}  {describe_bytes(size):>7}  {what}, {age}; {end}\n")
-    return "".join(lines)
+        rows.append((str(path), describe_bytes(size), f"{what}, {age}; {end}"))
+    return align(rows)

@@ -16,8 +16,8 @@ from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import sha256_of_file, write_json
-from pipeline.core.markdown import markdown_table
 from pipeline.core.paths import SCRATCH, SPLITS, require_student, run_paths, student_names
+from pipeline.core.tables import markdown_table
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect

@@ -10,6 +10,7 @@ from pipeline.cli.options import command
 from pipeline.cli.store_info import PRINT_JSON, STORE, find_store, print_json
 from pipeline.core.errors import CacheError
 from pipeline.core.progress import counted, show_counts
+from pipeline.core.tables import align
 from pipeline.store.reader.verify import Problem, verify
 
 MAX_LISTED = 10
@@ -42,12 +43,8 @@ def find_problems(path: Path) -> list[Problem]:
 
 def render_problems(problems: Sequence[Problem]) -> str:
     """A line for every damaged file: which, of which partition, and what is wrong."""
-    places = ["" if p.partition is None else f"partition {p.partition}" for p in problems]
-    file_width = max((len(problem.file) for problem in problems), default=0)
-    place_width = max(map(len, places), default=0)
-    return "".join(
-        f"{problem.file:{file_width}}  {place:{place_width}}  {problem.message}\n"
-        for problem, place in zip(problems, places, strict=True)
+    return align(
+        [(p.file, "" if p.partition is None else f"partition {p.partition}", p.message) for p in problems]
     )
 
 

@@ -64,18 +64,17 @@ def check_command(arguments: argparse.Namespace) -> None:
     if verdict.suspects:
         best = verdict.suspects[0]
         raise TeacherError(f"{arguments.description}: {best.fault}; try {best.remedy}")
-    if weak and files.description.module:
-        raise TeacherError(f"{arguments.description}: {weak}")
-    if weak:
+    if weak and not files.description.module:
         with suppress(TeacherError):  # without the package onnx, nothing is listed
             names = list(candidate_tensors(files.weights, files.description, scale[::-1]))
-            head = (
-                "tensors of the graph whose shapes would do:" if names else "no other tensor's shape would do"
-            )
-            lines = [head, *(f"  {name}" for name in names[:SHOWN_TENSORS])]
+            lines = [
+                "tensors of the graph whose shapes would do:",
+                *(f"  {n}" for n in names[:SHOWN_TENSORS]),
+            ]
             if (more := len(names) - SHOWN_TENSORS) > 0:
                 lines.append(f"  and {more} more")
-            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.write("\n".join(lines if names else ["no other tensor's shape would do"]) + "\n")
+    if weak:
         raise TeacherError(f"{arguments.description}: {weak}")
 
 

@@ -8,8 +8,8 @@ from pipeline.cli.options import JSON, RECIPE, argument, command
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
-from pipeline.core.markdown import markdown_table
 from pipeline.core.paths import SPLITS, find_recipe, run_paths
+from pipeline.core.tables import markdown_table
 from pipeline.datasets.coco import read_coco
 from pipeline.detector.device import device
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
