@@ -21,7 +21,7 @@ from pipeline.datasets.checks import (
     warnings,
 )
 from pipeline.datasets.coco import read_coco
-from pipeline.datasets.config import CocoConfig, PrepareDataConfig, ShapesConfig
+from pipeline.datasets.config import PrepareDataConfig, ShapesConfig, SplitConfig
 from pipeline.datasets.shapes.dataset import write_split
 from pipeline.views.manifest import Manifest, keep_trainable, write_manifest
 from pipeline.views.summary import SplitSummary, lines, summarize
@@ -34,7 +34,7 @@ def main() -> None:
     params = stage_arguments(__doc__).params
     config, folder = load_section(PrepareDataConfig, "prepare_data", params), run_paths(params)
     if config.coco:
-        train, val = (_read_split(config.coco, split) for split in SPLITS)
+        train, val = (_read(config.coco.root, split) for split in (config.coco.train, config.coco.val))
     else:
         assert config.shapes is not None
         train, val = (_render_split(config.shapes, folder, split) for split in SPLITS)
@@ -75,23 +75,18 @@ def _render_split(config: ShapesConfig, folder: RunPaths, split: Split) -> Manif
         annotations=root / "annotations.json",
         progress=lambda items: show_progress(items, len(list(items)), f"render {split}"),
     )
-    return _read(str(root), "annotations.json", "images", None)
+    return _read(str(root), SplitConfig(annotations="annotations.json", images="images"))
 
 
-def _read_split(config: CocoConfig, split: Split) -> Manifest:
-    section = config.train if split == "train" else config.val
-    return _read(config.root, section.annotations, section.images, section.limit)
-
-
-def _read(root: str, annotations: str, images: str, limit: int | None) -> Manifest:
+def _read(root: str, split: SplitConfig) -> Manifest:
     here = dataset_root(root)
     if not Path(here).is_dir():
         raise DatasetError(f"{here}: expected the folder of a dataset, but there is none; link it there")
-    manifest = read_coco(Path(here) / annotations, here, images)
-    manifest = replace(manifest, images=manifest.images[:limit], annotations=annotations)
+    manifest = read_coco(Path(here) / split.annotations, here, split.images)
+    manifest = replace(manifest, images=manifest.images[: split.limit], annotations=split.annotations)
     require_boxes_in_pixels(manifest)
     manifest = look_at_files(
-        manifest, lambda items: show_progress(items, len(manifest.images), f"look at {images}")
+        manifest, lambda items: show_progress(items, len(manifest.images), f"look at {split.images}")
     )
     # Recorded as the parameters name it: the manifest is the same on every machine.
     return replace(manifest, root=root)

@@ -1,7 +1,6 @@
 """Train the teacher, or take a given one: ends with one file of weights and its description."""
 
 from importlib import import_module
-from pathlib import Path
 
 from msgspec import to_builtins
 
@@ -43,7 +42,11 @@ def main(processes: World) -> None:
             # Of a training that was killed and continued, all its runs count.
             facts = {"seconds": round(trained.seconds if trained else seconds, 2), "device": str(here.device)}
             write_json(folder.teacher / "timing.json", {**facts, "images": len(manifest.images)})
-            _write(config, manifest, model, folder.teacher_weights)
+            if model is None:
+                import_onnx(config.file, manifest.categories, folder.teacher_weights)
+            else:
+                described = {"strides": model.config.strides, "classes": manifest.categories}
+                save_detector(model, folder.teacher_weights, described)
             write_curve(trained.curve if trained else [], folder.teacher / "loss.csv")
 
 
@@ -82,14 +85,6 @@ def _make(
         checkpoints=checkpoints,
     )
     return teacher.model, teacher
-
-
-def _write(config: PrepareTeacherConfig, manifest: Manifest, model: GFL | None, weights: Path) -> None:
-    if model is None:
-        import_onnx(config.file, manifest.categories, weights)
-    else:
-        facts = {"strides": model.config.strides, "classes": manifest.categories}
-        save_detector(model, weights, facts)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ from pipeline.core.paths import find_recipe
 
 Params = dict[str, Any]
 """The content of a parameter file."""
-
-
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 """What ``add_argument`` is given."""
 Run = Callable[[argparse.Namespace], None]

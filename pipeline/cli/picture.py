@@ -53,11 +53,8 @@ def picture_command(arguments: argparse.Namespace) -> None:
         for edge, axes in enumerate(panels):
             draw_edge(axes, example, edge, lines)
             axes.set_xlabel("strides from the point")
-        colors = {"teacher, from the store": TEACHER, **{line.name: line.color for line in lines}}
-        handles = [
-            Patch(color=color, label=name, alpha=0.35 if color == TEACHER else 1)
-            for name, color in colors.items()
-        ]
+        handles = [Patch(color=TEACHER, label="teacher, from the store", alpha=0.35)]
+        handles += [Patch(color=line.color, label=line.name) for line in lines]
         figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
         with atomic_path(arguments.output) as partial:
             figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})

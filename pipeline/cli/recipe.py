@@ -14,7 +14,7 @@ from pipeline.cli.options import RECIPE, argument, command
 from pipeline.cli.params import check_machine, check_params
 from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.errors import ConfigError, DatasetError
-from pipeline.core.files import atomic_path
+from pipeline.core.files import write_atomically
 from pipeline.core.paths import NAME, RECIPES, STAGES, find_recipe, recipe_files
 from pipeline.core.tables import align
 
@@ -90,15 +90,13 @@ def new_recipe(name: str, source: str) -> Path:
         raise ConfigError(f"{folder}: expected a new name; an existing recipe is never overwritten")
     is_dataset = Path(source, "annotations").is_dir()
     text = find_recipe(COCO_BASE if is_dataset else source).read_text()
-    values: dict[str, Any] = {"name": name, "root": "../..", "file": str(folder / PARAMS)}
-    for key, value in values.items():
+    for key, value in (("name", name), ("root", "../.."), ("file", folder / PARAMS)):
         text = re.sub(rf"^{key}: .*$", f"{key}: {value}", text, count=1, flags=re.MULTILINE)
     if is_dataset:
         text = _for_dataset(text, Path(source))
     folder.mkdir(parents=True)
     add_recipe(folder)
-    with atomic_path(folder / PARAMS) as partial:
-        partial.write_text(text)
+    write_atomically(folder / PARAMS, text.encode())
     return folder / PARAMS
 
 
@@ -130,7 +128,7 @@ class _Image(msgspec.Struct):
     width: int
 
 
-class _Area(msgspec.Struct):
+class _Object(msgspec.Struct):
     area: float = 0.0
 
 
@@ -139,21 +137,17 @@ class _Annotations(msgspec.Struct):
 
     categories: list[Any]
     images: list[_Image]
-    annotations: list[_Area]
+    annotations: list[_Object]
 
 
 def _for_dataset(text: str, root: Path) -> str:
     """The text of :data:`COCO_BASE` with a dataset's files, classes, scale and object sizes."""
-    rows, content = {}, None
-    for split, patterns in ANNOTATIONS.items():
-        annotations, images = (_only(root, pattern) for pattern in patterns)
-        rows[split] = f"{{annotations: {annotations}, images: {images}}}"
-        if split == "train":
-            try:
-                content = msgspec.json.decode((root / annotations).read_bytes(), type=_Annotations)
-            except msgspec.MsgspecError as error:
-                raise DatasetError(f"{root / annotations}: expected COCO annotations, but {error}") from error
-    assert content is not None
+    files = {split: [_only(root, each) for each in patterns] for split, patterns in ANNOTATIONS.items()}
+    annotations = root / files["train"][0]
+    try:
+        content = msgspec.json.decode(annotations.read_bytes(), type=_Annotations)
+    except msgspec.MsgspecError as error:
+        raise DatasetError(f"{annotations}: expected COCO annotations, but {error}") from error
     if not content.images or not content.annotations:
         raise DatasetError(f"{root}: expected images and annotations to train on, but there are none")
     sides = sorted(max(image.height, image.width) for image in content.images)
@@ -164,8 +158,9 @@ def _for_dataset(text: str, root: Path) -> str:
     # A queued experiment runs in another folder, from which `..` is elsewhere.
     place = os.path.abspath(root) if ".." in root.parts else str(root)  # noqa: PTH100
     text = text.replace("datasets/coco-sample", place)
-    for split, row in rows.items():
-        text = re.sub(rf"^    {split}: .*$", f"    {split}: {row}", text, flags=re.MULTILINE)
+    for split, (annotated, images) in files.items():
+        row = f"    {split}: {{annotations: {annotated}, images: {images}}}"
+        text = re.sub(rf"^    {split}: .*$", row, text, flags=re.MULTILINE)
     text = re.sub(r"num_classes: \d+", f"num_classes: {len(content.categories)}", text)
     text = re.sub(
         r"^evaluate: .*$", f"evaluate: {{scale: {scale}, area_edges: [{small}, {large}]}}", text, flags=re.M

@@ -24,12 +24,7 @@ def shorten(
 ) -> tuple[Params, list[str]]:
     """What a rehearsal changes: values by dotted key, and sentences about what they mean.
 
-    Args:
-        checked: The recipe.
-        recipe: Its parameters.
-        images: Of each split.
-        epochs: Of every training.
-        train_images: That are left to train on: no batch is larger, or there would be no step.
+    No batch is larger than the ``train_images``, which may be fewer than the ``images`` of a split.
     """
     data, teacher = checked.data, checked.teacher
     values: Params = {"root": ".", "file": "params.yaml", **_shorten_data(data, images)}

@@ -52,9 +52,9 @@ def find_store(given: str | None) -> tuple[Path, Path]:
     return run_paths(params).store, params
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """Print one document."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+def to_json(document: dict[str, Any]) -> str:
+    """One document."""
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 @command(STORE, PRINT_JSON)
@@ -64,10 +64,7 @@ def info_command(arguments: argparse.Namespace) -> None:
     So it is as fast for a large store as for a small one. A store with damaged files is described as well.
     """
     facts = describe_store(find_store(arguments.store)[0])
-    if arguments.json:
-        print_json(facts)
-    else:
-        sys.stdout.write(dump_yaml(facts))
+    sys.stdout.write(to_json(facts) if arguments.json else dump_yaml(facts))
 
 
 @command(
@@ -95,8 +92,6 @@ def files_command(arguments: argparse.Namespace) -> None:
 
 def describe_store(path: Path) -> dict[str, Any]:
     """The attributes of a finished store, but for its list of files, and what follows from them.
-
-    A damaged store is described, too, as long as its attributes are whole.
 
     Raises:
         CacheError: There is no store, or it is unfinished, of another version, or its attributes are damaged.

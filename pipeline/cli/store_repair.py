@@ -10,8 +10,9 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,7 @@ from pipeline.core.config import PARAMS, load_section
 from pipeline.core.digest import digest
 from pipeline.core.environment import core_count
 from pipeline.core.errors import CacheError
-from pipeline.core.files import lock_scratch, make_folder, remove, write_atomically
+from pipeline.core.files import lock_scratch, remove, write_atomically
 from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import counted, show_progress
 from pipeline.detector.device import device
@@ -67,8 +68,7 @@ def repair_command(arguments: argparse.Namespace) -> None:
         remove_unexpected(damage)
     if damage.unexpected:
         logger.info("removed what is not part of the store: %s", listed(damage.unexpected))
-    left = find_problems(path)
-    if left:
+    if left := find_problems(path):
         raise CacheError(
             f"{path} is still not whole: {describe_problems(left)}; run `ldp store verify {path}`"
         )
@@ -86,7 +86,6 @@ class Damage:
 
     @property
     def schema(self) -> StoreSchema:
-        """The store's."""
         return StoreSchema.from_json(self.attributes["schema"])
 
     @property
@@ -129,19 +128,13 @@ def _make_again(damage: Damage, params: Path) -> None:
     """Make lost files again with what the recipe has here."""
     folder, config = run_paths(params), load_section(CacheConfig, "cache_teacher", params)
     setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
-    replaced = repair_store(
-        damage,
-        setup.view_set,
-        setup.fingerprint,
-        lambda: setup.load_teacher(device()),
-        scratch_root=SCRATCH,
-    )
+    load_teacher = partial(setup.load_teacher, device())
+    replaced = repair_store(damage, setup.view_set, setup.fingerprint, load_teacher, scratch_root=SCRATCH)
     if replaced:
         logger.info("replaced %s: %s", counted(len(replaced), "file"), listed(replaced))
     if damage.partitions:
         logger.info("ran the teacher for partitions %s", listed(damage.partitions))
-    bad = damaged_objects([damage.path / name for name in replaced])
-    if bad:
+    if bad := damaged_objects([damage.path / name for name in replaced]):
         logger.warning(
             "DVC's cache holds the same damage, which `dvc checkout` would bring back; put the good files "
             "there, too: `rm -f %s && dvc commit --force %s`",
@@ -159,19 +152,10 @@ def repair_store(
     *,
     scratch_root: Path,
 ) -> list[str]:
-    """Make damaged files again and put in place those that prove to have the recorded bytes.
+    """Make damaged files again, and remove unexpected ones; returns the files that are as recorded again.
 
-    Unexpected files are removed.
-
-    Args:
-        damage: What is wrong with the store.
-        view_set: The views of the recipe.
-        fingerprint: The store that the recipe would make here.
-        load_teacher: Called only if a shard is damaged.
-        scratch_root: The scratch folder of the store is held meanwhile, so that no other run replaces it.
-
-    Returns:
-        Files that are as recorded again.
+    ``fingerprint`` is of the store that the recipe would make here. ``load_teacher`` is called only if a
+    shard is damaged. The store's folder in ``scratch_root`` is held meanwhile, so that no run replaces it.
 
     Raises:
         CacheError: Another store would be made here, or another run writes this one.
@@ -179,23 +163,29 @@ def repair_store(
     """
     schema = damage.schema
     # An older format holds the same values, coded otherwise.
-    differing = diff(schema.fingerprint, {**fingerprint, "format_version": schema.format_version})
-    if differing:
+    if differing := diff(schema.fingerprint, {**fingerprint, "format_version": schema.format_version}):
         field, left, right = differing
         raise CacheError(
             f"{damage.path} cannot be repaired from here, where another store would be made: {field} is "
             f"{left} in the store, but {right} here; change it back, or {REPLACE_HINT}"
         )
-    with _hold(scratch_root / digest(schema.fingerprint)[:16]) as held:
-        remove_unexpected(damage)
-        with TemporaryDirectory(dir=held, prefix="repair-") as name:
-            folder = Path(name)
-            init(folder, schema, _find_table(damage, view_set))
-            if damage.partitions:
-                cores = torch.get_num_threads()
-                with closing(write_here(view_set, load_teacher, cores, folder, damage.partitions)) as written:
-                    list(show_progress(written, len(damage.partitions), "repair"))
-            return list(_put_in_place(damage, folder / STORE_FOLDER))
+    scratch = scratch_root / digest(schema.fingerprint)[:16]
+    begun = scratch.exists()
+    with lock_scratch(scratch):
+        try:
+            remove_unexpected(damage)
+            with TemporaryDirectory(dir=scratch, prefix="repair-") as name:
+                folder = Path(name)
+                init(folder, schema, _find_table(damage, view_set))
+                if damage.partitions:
+                    cores = torch.get_num_threads()
+                    written = write_here(view_set, load_teacher, cores, folder, damage.partitions)
+                    with closing(written):
+                        list(show_progress(written, len(damage.partitions), "repair"))
+                return list(_put_in_place(damage, folder / STORE_FOLDER))
+        finally:
+            if not begun:
+                remove(scratch)
 
 
 def require_repaired(damage: Damage, replaced: Sequence[str]) -> None:
@@ -204,8 +194,7 @@ def require_repaired(damage: Damage, replaced: Sequence[str]) -> None:
     Raises:
         CacheError: Names those files.
     """
-    different = [file.name for file in damage.lost if file.name not in replaced]
-    if different:
+    if different := [file.name for file in damage.lost if file.name not in replaced]:
         raise CacheError(
             f"{damage.path}: {listed(different)} came out otherwise than recorded and so stay as they "
             "are: another device, or other versions of torch or of this code, can give other last bits; "
@@ -259,16 +248,3 @@ def _put_in_place(damage: Damage, fresh: Path) -> Iterator[str]:
                 remove(damage.path / file.name)
             write_atomically(damage.path / file.name, (fresh / file.name).read_bytes())
             yield file.name
-
-
-@contextmanager
-def _hold(scratch: Path) -> Iterator[Path]:
-    """Hold a store's scratch folder; leaves none behind where there was none."""
-    made = not scratch.exists()
-    make_folder(scratch)
-    with lock_scratch(scratch):
-        try:
-            yield scratch
-        finally:
-            if made:
-                remove(scratch)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -42,8 +43,6 @@ from pipeline.views.images import apply_view, read_image
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.types import ViewKey
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
 MAX_NAMED = 8
 """Image ids that an error names, the nearest ones."""
 
@@ -52,9 +51,9 @@ PNG_DPI = 110
 MAX_OBJECTS = 4
 """Objects whose edge distributions are drawn."""
 
-VIEW_WIDTH, VIEW_HEIGHT, LEVELS_WIDTH, MAX_LEVELS_HEIGHT = 7.2, 7.2, 6.2, 9.0
+VIEW_SIDE, LEVELS_WIDTH, LEVELS_HEIGHT, LEVEL_COLUMNS = 7.2, 6.2, 8.0, 2
 OBJECT_HEIGHT, HEAD_HEIGHT, TITLE_HEIGHT, AXIS_HEIGHT = 1.75, 1.1, 0.5, 0.4
-"""Inches. The view fits into ``VIEW_WIDTH`` x ``VIEW_HEIGHT``; the head counts the legend in."""
+"""Inches. The view fits into a square of ``VIEW_SIDE``; the head counts the legend in."""
 
 SHEET: Final[Any] = {
     **STYLE,
@@ -82,8 +81,8 @@ logger = logging.getLogger(__name__)
     argument(
         "--image",
         type=Path,
-        metavar="FILE_OR_FOLDER",
-        help="the image or its folder; default: as the run's manifest says, and gray if there is none",
+        metavar="FILE",
+        help="the image; default: as the run's manifest says, and gray if there is none",
     ),
 )
 def show_command(arguments: argparse.Namespace) -> None:
@@ -97,7 +96,9 @@ def show_command(arguments: argparse.Namespace) -> None:
     key = _choose_view(store, arguments.image_id, arguments.view)
     manifest = _own_manifest(store)
     geometry = store.geometry(key)
-    path, pixels = find_image(key.image_id, arguments.image, manifest), None
+    path, pixels = arguments.image, None
+    if path is None and manifest:
+        path = manifest.image_path(manifest.image(key.image_id))
     try:
         if path:
             image = read_image(path, geometry.original_hw)
@@ -144,42 +145,24 @@ def _own_manifest(store: TargetStore) -> Manifest | None:
     return manifest
 
 
-def find_image(image_id: int, given: Path | None, manifest: Manifest | None) -> Path | None:
-    """The file of an image: as given, or in the given folder, or where the manifest says.
-
-    Raises:
-        DatasetError: Nothing is there, or the given folder has no file for the image.
-    """
-    if given is None:
-        return manifest.image_path(manifest.image(image_id)) if manifest else None
-    if not given.is_dir():
-        return given
-    names = [manifest.image(image_id).file_name] if manifest else []
-    names += [stem + suffix for stem in (f"{image_id:012d}", str(image_id)) for suffix in IMAGE_SUFFIXES]
-    file = next((given / name for name in names if (given / name).is_file()), None)
-    if file is None:
-        raise DatasetError(
-            f"{given}: expected an image {names[0]} (or {image_id:012d} or {image_id} with a usual suffix); "
-            "give the file itself"
-        )
-    return file
-
-
 def draw_view(view: ShownView) -> bytes:
     """The picture as a PNG file."""
     examples, kept = choose_objects(view), len(view.stored.view.points) > 0
-    columns = 2 if _levels_height(view, 2) <= MAX_LEVELS_HEIGHT else 3
-    view_height = view.size_hw[0] * _scale(view) / POINTS_PER_INCH + TITLE_HEIGHT
-    heights = [max(view_height, _levels_height(view, columns) if kept else 0.0)]
+    rows = -(-len(view.level_strides) // LEVEL_COLUMNS)
+    large = _inches(view, VIEW_SIDE, VIEW_SIDE)
+    small = _inches(view, LEVELS_WIDTH / LEVEL_COLUMNS, LEVELS_HEIGHT / rows - TITLE_HEIGHT)
+    large_height, small_height = (view.size_hw[0] * inches + TITLE_HEIGHT for inches in (large, small))
+    heights = [max(large_height, rows * small_height if kept else 0.0)]
     heights += [OBJECT_HEIGHT * len(examples) + AXIS_HEIGHT] if examples else []
     with mpl.rc_context(SHEET):
-        size = VIEW_WIDTH + LEVELS_WIDTH, HEAD_HEIGHT + sum(heights)
+        size = VIEW_SIDE + LEVELS_WIDTH, HEAD_HEIGHT + sum(heights)
         figure = Figure(figsize=size, layout="constrained")
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
-        left, right = parts[0].subfigures(1, 2, width_ratios=(VIEW_WIDTH, LEVELS_WIDTH))
-        _draw_whole(left, view, examples)
+        left, right = parts[0].subfigures(1, 2, width_ratios=(VIEW_SIDE, LEVELS_WIDTH))
+        _draw_whole(left, view, examples, large * POINTS_PER_INCH)
         if kept:
-            _draw_levels(right, view, columns)
+            panels = right.subplots(rows, LEVEL_COLUMNS, squeeze=False).ravel()
+            _draw_levels(panels, view, small * POINTS_PER_INCH)
         if examples:
             _draw_objects(parts[1], examples)
         figure.suptitle(_title(view), x=0.01, ha="left", fontsize=13)
@@ -189,24 +172,16 @@ def draw_view(view: ShownView) -> bytes:
     return content.getvalue()
 
 
+def _inches(view: ShownView, width: float, height: float) -> float:
+    """Inches of a pixel of a view that fits into so many."""
+    return min(width / view.size_hw[1], height / view.size_hw[0])
+
+
 def choose_objects(view: ShownView) -> list[EdgeExample]:
     """Objects with points in the main region, spread from the largest to the smallest; from left to right."""
     examples = edge_examples(view)
     by_size = sorted(examples, key=lambda example: -np.prod(example.box_xyxy[2:] - example.box_xyxy[:2]))
     return sorted(spread(by_size, MAX_OBJECTS), key=lambda example: float(example.box_xyxy[0]))
-
-
-def _scale(view: ShownView) -> float:
-    """Typographic points of a pixel of the large picture."""
-    height, width = view.size_hw
-    return POINTS_PER_INCH * min(VIEW_WIDTH / width, VIEW_HEIGHT / height)
-
-
-def _levels_height(view: ShownView, columns: int) -> float:
-    """Inches of all levels, ``columns`` side by side."""
-    height, width = view.size_hw
-    rows = -(-len(view.level_strides) // columns)
-    return rows * (LEVELS_WIDTH / columns * height / width + TITLE_HEIGHT)
 
 
 def _title(view: ShownView) -> str:
@@ -218,9 +193,8 @@ def _title(view: ShownView) -> str:
         if len(points)
         else "no point is kept"
     )
-    number, boxes = labeled.key.view, len(labeled.labels)
-    size = f"{width} x {height} px, {boxes} {'box' if boxes == 1 else 'boxes'}"
-    return f"{view.title}, view {number}: {size}; {kept}"
+    boxes = "1 box" if len(labeled.labels) == 1 else f"{len(labeled.labels)} boxes"
+    return f"{view.title}, view {labeled.key.view}: {width} x {height} px, {boxes}; {kept}"
 
 
 def _legend() -> list[Artist]:
@@ -239,7 +213,7 @@ def _legend() -> list[Artist]:
     ]
 
 
-def _draw_whole(part: SubFigure, view: ShownView, examples: Sequence[EdgeExample]) -> None:
+def _draw_whole(part: SubFigure, view: ShownView, examples: Sequence[EdgeExample], scale: float) -> None:
     axes, labeled = part.subplots(), view.stored.view
     draw_pixels(axes, view.pixels)
     for box, corners in enumerate(labeled.boxes_xyxy.tolist()):
@@ -252,17 +226,13 @@ def _draw_whole(part: SubFigure, view: ShownView, examples: Sequence[EdgeExample
     labelled = [*letters, *(others if len(labeled.labels) <= MAX_BOXES else [])]
     names = [view.class_names[int(labeled.labels[box])] for box in labelled]
     texts = [f"{letters.get(box, '')} {name}".strip() for box, name in zip(labelled, names, strict=True)]
-    draw_labels(
-        axes, labeled.boxes_xyxy[labelled], [class_color(box) for box in labelled], texts, _scale(view)
-    )
+    draw_labels(axes, labeled.boxes_xyxy[labelled], [class_color(box) for box in labelled], texts, scale)
     axes.set_title("ground truth, and what the teacher predicts" if examples else "the view")
     axes.set_anchor("NW")
 
 
-def _draw_levels(part: SubFigure, view: ShownView, columns: int) -> None:
+def _draw_levels(panels: Sequence[Axes], view: ShownView, scale: float) -> None:
     levels = len(view.level_strides)
-    scale = LEVELS_WIDTH / columns * POINTS_PER_INCH / view.size_hw[1]
-    panels = part.subplots(-(-levels // columns), columns, squeeze=False).ravel()
     for level, axes in enumerate(panels[:levels]):
         draw_regions(axes, view, level, scale)
         main, valuable = count_regions(view, level)

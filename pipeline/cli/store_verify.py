@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.cli.options import command
-from pipeline.cli.store_info import PRINT_JSON, STORE, find_store, print_json
+from pipeline.cli.store_info import PRINT_JSON, STORE, find_store, to_json
 from pipeline.core.errors import CacheError
 from pipeline.core.progress import counted, show_counts
 from pipeline.core.tables import align
@@ -28,7 +28,7 @@ def verify_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         damaged = sorted({problem.partition for problem in problems if problem.partition is not None})
         document = {"path": str(path), "whole": not problems, "damaged_partitions": damaged}
-        print_json({**document, "problems": [asdict(problem) for problem in problems]})
+        sys.stdout.write(to_json({**document, "problems": [asdict(problem) for problem in problems]}))
     else:
         sys.stdout.write(render_problems(problems) or f"{path} is whole: every file is as recorded\n")
     if problems:

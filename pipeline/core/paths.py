@@ -42,19 +42,15 @@ class RunPaths:
         self.checked: Final = root / "checked"
         """What ``check_recipe`` leaves, for DVC's eyes alone."""
         self.teacher: Final = root / "teacher"
-        """Folder of the teacher's training."""
         self.teacher_weights: Final = self.teacher / "model" / "teacher.safetensors"
-        """The teacher; its description lies beside it."""
+        """The teacher; its description lies beside it, as a student's does."""
         self.store: Final = root / "cache" / "targets.zarr"
-        """The teacher's outputs."""
         self.cache_timing: Final = root / "cache" / "timing.json"
-        """How long writing the store took."""
         self.fidelity: Final = root / "cache" / "fidelity.json"
-        """What ``verify_cache`` measured."""
-        self.fidelity_metric: Final = root / "metrics" / "store" / "fidelity.json"
-        """Its headline figure, which ``dvc metrics show`` prints."""
         self.report: Final = root / "report" / "index.html"
-        """The page."""
+        self._metrics: Final = root / "metrics"
+        """What ``dvc metrics show`` prints."""
+        self.fidelity_metric: Final = self._metrics / "store" / "fidelity.json"
 
     def split(self, split: Split) -> Path:
         """What ``prepare_data`` leaves of a split: its manifest, and its images if it rendered them."""
@@ -65,20 +61,17 @@ class RunPaths:
         return self.split(split) / "manifest.json"
 
     def data_metric(self, split: Split) -> Path:
-        """What was read of a split, which ``dvc metrics show`` prints."""
-        return self.root / "metrics" / "data" / f"{split}.json"
+        return self._metrics / "data" / f"{split}.json"
 
     def student(self, name: str) -> Path:
         """Folder of a student's training."""
         return self.root / "students" / name
 
     def student_weights(self, name: str) -> Path:
-        """A trained student; its description lies beside it."""
         return self.student(name) / "model" / "student.safetensors"
 
     def training_metric(self, name: str) -> Path:
-        """How long a student was trained, which ``dvc metrics show`` prints."""
-        return self.root / "metrics" / "training" / f"{name}.json"
+        return self._metrics / "training" / f"{name}.json"
 
     def evaluation(self, name: str) -> Path:
         """Folder of the detections of a student, or of ``TEACHER``."""
@@ -89,8 +82,8 @@ class RunPaths:
         return self.evaluation(name) / "summary.json"
 
     def metrics(self, name: str) -> Path:
-        """Its three headline figures, which ``dvc metrics show`` prints."""
-        return self.root / "metrics" / f"{name}.json"
+        """Its three headline figures."""
+        return self._metrics / f"{name}.json"
 
 
 def recipe_files() -> list[Path]:
@@ -150,20 +143,16 @@ def student_names(path: Path = PARAMS) -> list[str]:
         ConfigError: There is no such section, it is empty, or a name is the teacher's or cannot be that of
             a folder.
     """
-    students = read_sections(path).get("students")
+    students: Any = read_sections(path).get("students")
+    problem = None
     if not isinstance(students, dict) or not students:
-        raise ConfigError(
-            f"{path}: students: expected one student or more by name, but got {short_repr(students)}"
-        )
-    if TEACHER in students:
-        raise ConfigError(
-            f"{path}: students: expected other names than {TEACHER!r}, whose results it would replace"
-        )
-    for name in students:
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ConfigError(
-                f"{path}: students: expected names of letters, digits, _ and -, but got {short_repr(name)}"
-            )
+        problem = f"one student or more by name, but got {short_repr(students)}"
+    elif TEACHER in students:
+        problem = f"other names than {TEACHER!r}, whose results it would replace"
+    elif wrong := [name for name in students if not isinstance(name, str) or not NAME.fullmatch(name)]:
+        problem = f"names of letters, digits, _ and -, but got {short_repr(wrong[0])}"
+    if problem:
+        raise ConfigError(f"{path}: students: expected {problem}")
     return list(students)
 
 

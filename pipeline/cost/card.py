@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.core.errors import DatasetError
 from pipeline.core.progress import describe_bytes, show_progress
+from pipeline.core.tables import align, markdown_table
 from pipeline.core.timing import break_even, timed_call
 from pipeline.cost.probe import STORED, Probe
 from pipeline.detector.config import DetectorConfig
@@ -25,6 +26,7 @@ Forward pass and step are measured on drawn images and scaled by the mean padded
 writing by its points. Decoding is left out: a student decodes either way, in other processes. One device;
 GPUs divide the hours."""
 
+WAYS = "from_store", "in_the_loop"
 SECONDS_PER_HOUR = 3600
 SAMPLED_IMAGES = 500
 """Of all images, evenly spaced: the mean number of kept points is then known to some 4 %."""
@@ -106,8 +108,9 @@ def make_card(
     for name, count in epochs.items():
         step = probe.steps[name][STORED].step.median / probe.batch_sizes[name] * pixels
         shown = count * statistics.images / SECONDS_PER_HOUR
-        hours = {"from_store": shown * (read + step), "in_the_loop": shown * (assign + teacher + step)}
-        students.append({"name": name, "epochs": count} | {f"hours_{way}": h for way, h in hours.items()})
+        hours = shown * (read + step), shown * (assign + teacher + step)
+        named = {f"hours_{way}": each for way, each in zip(WAYS, hours, strict=True)}
+        students.append({"name": name, "epochs": count, **named})
     per_view = statistics.views / SECONDS_PER_HOUR
     saved = sum(cost["hours_in_the_loop"] - cost["hours_from_store"] for cost in students) / len(students)
     return {
@@ -135,36 +138,29 @@ def render_card(recipe: str, source: str, machine: Mapping[str, str], card: Mapp
     store, free = card["store_bytes"], card["free_bytes"]
     per_view = f"{describe_bytes(views['store_bytes_per_view'])} a view"
     count, boxes = card["break_even_students"], views["boxes_per_view"]
-    lines = [
-        f"{recipe}: {views['images']:,} images",
-        f"statistics: {views['sampled_views']:,} views from {source}",
-        f"probe:      random weights, {cache['views']} views of drawn images; {facts}",
-        f"            teacher {_time(cache['bare']['median'])}, write {_time(cache['write'])}, "
-        f"read {_time(cache['read'])} a view; a student's step {' or '.join(steps)} an image",
-        "",
-        _row("views", f"{views['views']:,}", f"{views['views'] // max(1, views['images'])} an image"),
-        _row("kept points", f"{views['points_per_view']:,.0f}", f"a view, for {boxes:.1f} boxes"),
-        _row("store, at most about", describe_bytes(store), per_view),
-        _row("free disk", describe_bytes(free), "enough" if store < free else "NOT ENOUGH"),
-        _row("assign points", _hours(card["assign_hours"]), "in one process"),
-        _row("teacher", _hours(card["teacher_hours"]), ""),
-        _row("quantize and write", _hours(card["write_hours"]), "beside the teacher"),
-        "",
-        f"{'student':22}{'epochs':>14}{'from the store':>18}{'in the loop':>18}",
-        *(
-            f"{cost['name']:22}{cost['epochs']:>14}{_hours(cost['hours_from_store']):>18}"
-            f"{_hours(cost['hours_in_the_loop']):>18}"
-            for cost in card["students"]
-        ),
-        _row("break-even", "never" if count is None else str(count), "student" if count == 1 else "students"),
-        "",
-        FORMULA,
+    amounts = [
+        ("views", f"{views['views']:,}", f"{views['views'] // max(1, views['images'])} an image"),
+        ("kept points", f"{views['points_per_view']:,.0f}", f"a view, for {boxes:.1f} boxes"),
+        ("store, at most about", describe_bytes(store), per_view),
+        ("free disk", describe_bytes(free), "enough" if store < free else "NOT ENOUGH"),
+        ("assign points", _hours(card["assign_hours"]), "in one process"),
+        ("teacher", _hours(card["teacher_hours"]), ""),
+        ("quantize and write", _hours(card["write_hours"]), "beside the teacher"),
+        ("break-even", "never" if count is None else str(count), "student" if count == 1 else "students"),
     ]
-    return "\n".join(lines) + "\n"
-
-
-def _row(name: str, value: str, note: str) -> str:
-    return f"{name:22}{value:>14}   {note}".rstrip()
+    students = [
+        (cost["name"], str(cost["epochs"]), *(_hours(cost[f"hours_{way}"]) for way in WAYS))
+        for cost in card["students"]
+    ]
+    return (
+        f"{recipe}: {views['images']:,} images\n"
+        f"statistics: {views['sampled_views']:,} views from {source}\n"
+        f"probe:      random weights, {cache['views']} views of drawn images; {facts}\n"
+        f"            teacher {_time(cache['bare']['median'])}, write {_time(cache['write'])}, "
+        f"read {_time(cache['read'])} a view; a student's step {' or '.join(steps)} an image\n\n"
+        f"{align(amounts)}\n"
+        f"{markdown_table(['student', 'epochs', 'from the store', 'in the loop'], students)}\n{FORMULA}\n"
+    )
 
 
 def _hours(hours: float) -> str:

@@ -28,13 +28,8 @@ def peer_step(
 
     It is built as torchvision builds it, with random weights; a recipe's choice of frozen stages, BatchNorm,
     optimizer and precision holds for it, too.
-
-    Args:
-        images: ``Tensor[B, 3, H, W]`` of the batch, padded; neither resized nor padded again.
-        boxes: Of every image.
-        num_classes: Of the dataset.
-        config: Of the student beside it.
-        device: To compute on.
+    ``images`` are ``Tensor[B, 3, H, W]``, padded, and neither resized nor padded again; ``config`` is the
+    student's beside it.
     """
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50",

@@ -28,11 +28,7 @@ JPEG_QUALITY = 90
 def draw_dataset(folder: Path, images: int, categories: int, long_edge: int = LONG_EDGE_PX) -> Manifest:
     """Draw ``images`` JPEG files into ``folder/images``; the same numbers draw the same dataset.
 
-    Args:
-        folder: Of the dataset.
-        images: How many.
-        categories: How many categories their boxes have.
-        long_edge: Of the images, px; sides of boxes scale with it.
+    Sides of boxes, which are of so many ``categories``, scale with the ``long_edge`` of the images, px.
     """
     (folder / "images").mkdir(parents=True)
     scale = long_edge / LONG_EDGE_PX

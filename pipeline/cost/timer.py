@@ -43,16 +43,10 @@ def seconds_of(work: Work, device: torch.device) -> float:
 def take_turns(
     candidates: Mapping[str, Work], rounds: int, device: torch.device, budget: float = inf
 ) -> dict[str, list[float]]:
-    """Seconds of every candidate in every round, each round in a new random order.
+    """Seconds of every candidate, by name, in every round, each round in a new random order.
 
-    Args:
-        candidates: What is measured, by name.
-        rounds: How many; one more goes before, whose seconds are dropped.
-        device: Where the work is done.
-        budget: If the round before takes longer than this, seconds, it is the only one, and counts.
-
-    Returns:
-        Seconds by name, in the order of ``candidates``.
+    One more round goes before, whose seconds are dropped, unless it takes longer than a ``budget`` of
+    seconds: then it is the only one, and counts.
     """
     rng, names = np.random.default_rng(0), list(candidates)
     first = {name: [seconds_of(candidates[name], device)] for name in names}

@@ -1,10 +1,9 @@
 """A detector that ONNX Runtime runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -27,13 +26,12 @@ INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tens
 """What a file may take, in ONNX Runtime's words."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputFormat:
+class InputFormat(NamedTuple):
     """How a file takes its images."""
 
-    dtype: np.dtype[Any]
-    channels_last: bool
-    batch: int | None
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+    channels_last: bool = False
+    batch: int | None = None
     """Images of a run, if the file fixes it."""
 
     def convert(self, images: Tensor) -> NDArray[Any]:
@@ -68,7 +66,7 @@ class OnnxModel:
         )
         self._columns = columns
         self._session: Any = None
-        self._input = InputFormat(dtype=np.dtype(np.float32), channels_last=False, batch=None)
+        self._input = InputFormat()
         self._unbatched = False
 
     @property
@@ -90,7 +88,7 @@ class OnnxModel:
                 as described.
         """
         session = _open(self.weights, device)
-        outputs = [output.name for output in session.get_outputs()]
+        outputs = {output.name for output in session.get_outputs()}
         inner = [name for name in self.description.tensors if name not in outputs]
         self._session = _open(_with_outputs(self.weights, inner), device) if inner else session
         self._input = _input_format(self._session, self.description, self.weights)
@@ -110,10 +108,10 @@ class OnnxModel:
         batch = self._input.batch or len(images)
         parts = []
         for part in torch.split(images, batch):
-            filled = torch.cat([part, part[-1:].expand(batch - len(part), -1, -1, -1)])
-            outputs = self._run(filled)
-            whole = {name: tensor[None] if self._unbatched else tensor for name, tensor in outputs.items()}
-            parts.append({name: tensor[: len(part)] for name, tensor in whole.items()})
+            outputs = self._run(torch.cat([part, part[-1:].expand(batch - len(part), -1, -1, -1)]))
+            for name, tensor in outputs.items():
+                outputs[name] = tensor[None] if self._unbatched else tensor[: len(part)]
+            parts.append(outputs)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def black_images(self, number: int) -> Tensor:
@@ -127,7 +125,7 @@ class OnnxModel:
         tried = self._run(self.black_images(number))
         self._unbatched = number == 1 and any(len(each) != 1 or each.ndim < 3 for each in tried.values())
         if self._unbatched or (self._input.batch is None and not self._takes_two()):
-            self._input = replace(self._input, batch=1)
+            self._input = self._input._replace(batch=1)
         elif number > 1 and any(len(tensor) != number for tensor in tried.values()):
             shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tried.items())
             raise TeacherError(
@@ -142,12 +140,9 @@ class OnnxModel:
             return False
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
-        names, feed = (
-            list(self.description.tensors),
-            {self.description.input.name: self._input.convert(images)},
-        )
+        names, name = list(self.description.tensors), self.description.input.name
         try:
-            arrays = self._session.run(names, feed)
+            arrays = self._session.run(names, {name: self._input.convert(images)})
         except Exception as error:  # ONNX Runtime's have no base class of their own
             raise TeacherError(
                 f"{self.weights}: expected a graph that takes images of shape {tuple(images.shape)}, but it "
@@ -260,5 +255,4 @@ def _input_format(session: Any, description: OnnxDescription, path: Path) -> Inp
     fixed = tuple(side for side in size if isinstance(side, int))
     if fixed and fixed != description.input.size:
         raise TeacherError(f"{path}: expected input.size {list(fixed)}, but got {description.input.size}")
-    batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
-    return InputFormat(dtype=dtype, channels_last=channels_last, batch=batch)
+    return InputFormat(dtype, channels_last, shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None)

@@ -59,7 +59,7 @@ def test_a_line_says_how_large_how_old_and_whether_it_can_go(root: Path) -> None
     lines = render(leftovers(root)).splitlines()
     (old,) = (line for line in lines if "ldp-rehearse-old" in line)
     (seeds,) = (line for line in lines if "seeds  " in line)
-    assert "  0 B  a rehearsal" in old
+    assert "  0 B  " in old
     assert "days old; can go" in old
     assert seeds.endswith("0.0 hours old; stays: else they would be trained again")
     assert render([]) == ""
