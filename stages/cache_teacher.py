@@ -1,6 +1,5 @@
 """Run the teacher once over all views and write what distillation reads into a zarr store."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -21,7 +20,6 @@ from pipeline.teacher.dense import probe_dense, say_if_larger
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
 from pipeline.teacher.run import fill_store, layout_store, require_disk, scratch_folder
-from pipeline.teacher.times import PartitionTimes
 from pipeline.views.manifest import read_split
 
 
@@ -51,8 +49,14 @@ def main() -> None:
     if not scratch_folder(layout, SCRATCH).exists():  # a store that was begun has passed
         # By name, as in ``stage_arguments``: what may refuse a precision changes no byte of a store.
         import_module("pipeline.cost.precision").probe_precision(setup, params)
+    show = partial(
+        show_progress,
+        unit=" views",
+        amount=lambda times: times.views,
+        note=lambda times: f"bottleneck: {times.bottleneck}",
+    )
     times, seconds = timed_call(
-        fill_store, layout, engine, scratch_root=SCRATCH, output=folder.store, progress=_show_partitions
+        fill_store, layout, engine, scratch_root=SCRATCH, output=folder.store, progress=show
     )
     if layout.dense_row_bytes is not None:
         say_if_larger(folder.store, layout.schema, layout.table, layout.dense_row_bytes)
@@ -86,19 +90,6 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
         return partial(write_in_workers, partial(existing_cluster, scheduler), job)
     environments = worker_environments(chosen, workers)
     return partial(write_in_workers, partial(local_cluster, environments, PARTITIONS_IN_FLIGHT), job)
-
-
-def _show_partitions(
-    partitions: Iterable[PartitionTimes], total: int, label: str
-) -> Iterable[PartitionTimes]:
-    return show_progress(
-        partitions,
-        total,
-        label,
-        unit=" views",
-        amount=lambda times: times.views,
-        note=lambda times: f"bottleneck: {times.bottleneck}",
-    )
 
 
 if __name__ == "__main__":

@@ -174,16 +174,9 @@ def read_onnx_description(path: Path) -> OnnxDescription:
     """A teacher's description with a ``file`` that holds from here; a ``ConfigError`` names file and key."""
     content = read_yaml(path, "the description of a teacher")
     description = structure(OnnxDescription, content, f"{path}: teacher")
-    return replace(description, file=str(path.parent / _expand(description.file, path)))
-
-
-def _expand(file: str, path: Path) -> str:
-    """Put environment variables into a path."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise ConfigError(f"{path}: teacher.file: expected the environment variable {name} for {file!r}")
-        return os.environ[name]
-
-    return VARIABLE.sub(value, file)
+    file = os.path.expandvars(description.file)
+    if unknown := VARIABLE.search(file):
+        raise ConfigError(
+            f"{path}: teacher.file: expected the environment variable {unknown[1]} for {description.file!r}"
+        )
+    return replace(description, file=str(path.parent / file))
