@@ -1,7 +1,5 @@
 """Weights and temperatures of the distillation losses."""
 
-from typing import ClassVar
-
 from pipeline.core.config import NonNegative, Positive, Section
 
 
@@ -25,19 +23,10 @@ class DistillationConfig(Section, frozen=True, kw_only=True):
     bckd_box_weight: NonNegative = 0.0
     """BCKD's box term, likewise (4)."""
 
-    WEIGHTS: ClassVar = (
-        "ld_weight",
-        "vlr_weight",
-        "kd_weight",
-        "vlr_kd_weight",
-        "bckd_cls_weight",
-        "bckd_box_weight",
-    )
-
     @property
     def terms(self) -> int:
         """Number of terms that are computed; each needs the teacher's outputs."""
-        return sum(getattr(self, name) > 0 for name in self.WEIGHTS)
+        return sum(getattr(self, name) > 0 for name in self.__struct_fields__ if name.endswith("_weight"))
 
     @property
     def reads_teacher(self) -> bool:
