@@ -1,6 +1,6 @@
 """Whether a dataset is what it seems: files are there, boxes are in px, both splits have the same classes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -105,64 +105,42 @@ def require_objects(manifest: Manifest, summary: SplitSummary) -> None:
         )
 
 
-def warnings(manifest: Manifest, summary: SplitSummary) -> list[str]:
+def warnings(manifest: Manifest, summary: SplitSummary) -> Iterator[str]:
     """What is probably not meant, a sentence each."""
-    names = ["".join(category.name.casefold().split()) for category in manifest.categories]
-    equal = [
-        c.name for n, c in enumerate(manifest.categories) if any(same_name(names[n], k) for k in names[:n])
-    ]
-    left_out = summary.objects - summary.trained_on
-    boxes = manifest.images.annotations
+    objects, leaving, boxes = summary.objects, summary.leaving_image, manifest.images.annotations
+    left_out = objects - summary.trained_on
+    if not objects:
+        yield "there are no objects"
+    elif summary.empty_images > 0.5 * summary.images:
+        yield f"most images have no object to train on: {summary.empty_images:,} of {summary.images:,}"
+    if left_out > 0.5 * objects:
+        yield f"most objects are not trained on: {left_out:,} of {objects:,}"
+    if leaving > 0.5 * objects:
+        share = f"{leaving:,} of {objects:,}"
+        yield f"most boxes leave their image ({share}): are they x, y, width, height in px?"
+    height, width = manifest.images.annotated_hw().T
+    ends = np.maximum((boxes["x"] + boxes["width"]) / width, (boxes["y"] + boxes["height"]) / height)
+    if len(boxes) >= MIN_SUSPICIOUS and ends.max() <= 0.5:
+        yield "all boxes lie in the upper left quarter of their images: are they in px of these very images?"
     fitting = next((words for words, reading in READINGS.items() if _fits(manifest, reading)), None)
-    columns = ["image_id", "category_id", "x", "y", "width", "height"]
-    twice = len(boxes) - len(set(boxes[columns].tolist()))
-    checks = [
-        (not summary.objects, "there are no objects"),
-        (
-            left_out > 0.5 * summary.objects,
-            f"most objects are not trained on: {left_out:,} of {summary.objects:,}",
-        ),
-        (
-            summary.leaving_image > 0.5 * summary.objects,
-            f"most boxes leave their image ({summary.leaving_image:,} of {summary.objects:,}): "
-            "are they x, y, width, height in px?",
-        ),
-        (
-            len(boxes) >= MIN_SUSPICIOUS and _reach(manifest).max() <= 0.5,
-            "all boxes lie in the upper left quarter of their images: are they in px of these very images?",
-        ),
-        (
-            summary.empty_images > 0.5 * summary.images and bool(summary.objects),
-            f"most images have no object to train on: {summary.empty_images:,} of {summary.images:,}",
-        ),
-        (
-            summary.leaving_image >= MIN_BOXES and bool(fitting),
-            f"{summary.leaving_image:,} boxes leave their image, and none would if {fitting}: expected "
-            "x, y of the upper left corner, width, height",
-        ),
-        (
-            twice > MAX_TWICE * len(boxes),
-            f"{twice:,} of {len(boxes):,} objects stand twice: the same image, class and box",
-        ),
-        (
-            bool(equal),
-            f"several classes have the same name: {', '.join(dict.fromkeys(equal))} (case and spaces aside)",
-        ),
-    ]
-    return [sentence for holds, sentence in checks if holds]
+    if leaving >= MIN_BOXES and fitting:
+        yield (
+            f"{leaving:,} boxes leave their image, and none would if {fitting}: expected x, y of the upper "
+            "left corner, width, height"
+        )
+    twice = len(boxes) - len(set(boxes[["image_id", "category_id", *SIDES]].tolist()))
+    if twice > MAX_TWICE * len(boxes):
+        yield f"{twice:,} of {len(boxes):,} objects stand twice: the same image, class and box"
+    names = ["".join(category.name.casefold().split()) for category in manifest.categories]
+    alike = [n for n, name in enumerate(names) if any(same_name(name, other) for other in names[:n])]
+    if alike:
+        shown = ", ".join(dict.fromkeys(manifest.categories[n].name for n in alike))
+        yield f"several classes have the same name: {shown} (case and spaces aside)"
 
 
 def shared_images(train: Manifest, val: Manifest) -> int:
     """Validation images whose very file is a training image's."""
     return int(np.isin(val.images.sha256, train.images.sha256).sum())
-
-
-def _reach(manifest: Manifest) -> NDArray[np.float64]:
-    """``(A,)``: how far right or down a box ends, as a share of its image's side."""
-    boxes = manifest.images.annotations
-    height, width = manifest.images.annotated_hw().T
-    ends = (boxes["x"] + boxes["width"]) / width, (boxes["y"] + boxes["height"]) / height
-    return np.asarray(np.maximum(*ends))
 
 
 def _fits(manifest: Manifest, reading: Reading) -> bool:

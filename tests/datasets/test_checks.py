@@ -88,7 +88,7 @@ def test_boxes_that_leave_their_image_are_warned_of() -> None:
     (warning,) = warnings(leaving, summarize(leaving))
     assert "most boxes leave their image (3 of 5)" in warning
     inside = split((0, 0, 61, 40), (1, 2, 3, 4))
-    assert warnings(inside, summarize(inside)) == []
+    assert list(warnings(inside, summarize(inside))) == []
 
 
 CENTERED = [(54, 30, 12, 20), (50, 31, 20, 18), (40, 33, 8, 14), (52, 8, 16, 10)]
