@@ -37,17 +37,12 @@ MATCH_IOU = 0.5
 class ShownImage:
     """One validation image, and what is drawn of the detections of every detector."""
 
-    record: ImageRecord
-    """Its size and annotations."""
     pixels: Tensor
     """``ByteTensor[3, H, W]``."""
+    objects: Sequence[Annotation]
+    """What is there to be found."""
     detections: Mapping[str, Sequence[Result]]
     """By name of the detector, best first."""
-
-    @property
-    def objects(self) -> list[Annotation]:
-        """What is there to be found."""
-        return objects_of(self.record)
 
 
 def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[ShownImage]:
@@ -55,8 +50,8 @@ def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[Show
     results = {name: read_results(path) for name, path in detections.items()}
     return [
         ShownImage(
-            record=record,
             pixels=read_image(*manifest.image_file(record)),
+            objects=objects_of(record),
             detections={
                 name: shown_detections([row for row in rows if row["image_id"] == record.image_id])
                 for name, rows in results.items()

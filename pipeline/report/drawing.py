@@ -5,9 +5,8 @@ points (1/72 inch, or 1 px of the page) that such a pixel takes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -54,14 +53,11 @@ HALO: list[AbstractPathEffect] = [withStroke(linewidth=3.4, foreground="white", 
 """Keeps lines visible on any picture."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """How one detector is drawn everywhere."""
+class Line(NamedTuple):
+    """A detector, and its color everywhere."""
 
     name: str
     color: str
-    dash: str | tuple[float, Sequence[float]]
-    """matplotlib's line style."""
 
 
 def class_color(number: int) -> str:

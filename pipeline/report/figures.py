@@ -123,7 +123,7 @@ def precision_recall_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup
             if curve := run.precision_recall.get(iou):
                 area = 100 * float(np.mean(curve.y)) if curve.y else 0.0
                 label = f"{line.name}  {area:.1f}"
-                axes.plot(curve.x, curve.y, color=line.color, linestyle=line.dash, label=label)
+                axes.plot(curve.x, curve.y, color=line.color, label=label)
         axes.legend(loc="best", labelcolor="linecolor", handlelength=0, handletextpad=0, frameon=False)
         title = f"precision at IoU \N{GREATER-THAN OR EQUAL TO} {iou}"
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", title=title)
@@ -145,7 +145,7 @@ def loss_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup | None:
         for line, curve in shown:
             # A run of one row has no line to draw; its dot is not to be cut by the panel's edge.
             dot: Any = {"marker": "o", "clip_on": False} if len(curve.y) == 1 else {}
-            axes.plot(curve.x, curve.y, color=line.color, linestyle=line.dash, linewidth=1.4, **dot)
+            axes.plot(curve.x, curve.y, color=line.color, linewidth=1.4, **dot)
         values = [value for _, curve in shown for value in curve.y]
         if min(values) > 0 and max(values) > SPREAD_OF_LOG_SCALE * min(values):
             axes.set_yscale("log")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,12 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 ROLE_COLORS: Mapping[Role, Sequence[str]] = {
     "teacher": (TEACHER,),
     "plain": ("#5a92bd", "#7fa88f", "#a08a63", "#9a86ad"),
-    "distilled": ("#cf4f2e", "#d99a2b", "#8e3f72", "#3c7d94"),
+    "distilled": (
+        *("#cf4f2e", "#d99a2b", "#8e3f72", "#3c7d94", "#6b6f1a"),
+        *("#b5367f", "#2a9d5c", "#7b4fb5", "#8c4a2f", "#4a5fc1"),
+    ),
 }
 """A detector has one color in all charts."""
-
-REPEATED_DASHES: Sequence[str | tuple[float, Sequence[float]]] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
-"""Line styles of the first, second and third detector of one color."""
 
 REGION_PX = 250.0
 CROP_PX = 132.0
@@ -64,14 +65,9 @@ REGION_OBJECTS = (2, 4)
 
 
 def detector_lines(runs: Sequence[Run]) -> list[Line]:
-    """Color and line style of every detector, by its role and its place among those of the role."""
-    lines = []
-    for run in runs:
-        place = [other.name for other in runs if other.role == run.role].index(run.name)
-        colors = ROLE_COLORS[run.role]
-        dash = REPEATED_DASHES[place // len(colors) % len(REPEATED_DASHES)]
-        lines.append(Line(name=run.name, color=colors[place % len(colors)], dash=dash))
-    return lines
+    """Name and color of every detector, by its role and its place among those of the role."""
+    turns = {role: cycle(colors) for role, colors in ROLE_COLORS.items()}
+    return [Line(run.name, next(turns[run.role])) for run in runs]
 
 
 def render(report: Report, area_edges: tuple[float, float]) -> str:
@@ -135,8 +131,9 @@ def _images(report: Report) -> dict[str, Any]:
 
     def picture(image: ShownImage, detector: str | None, label: str) -> Markup:
         """The detections of a detector; without one, the ground truth."""
+        height, width = image.pixels.shape[1:]
         return draw_picture(
-            (image.record.height, image.record.width),
+            (height, width),
             (GALLERY_PX + GAP_PX) / (len(image.detections) + 1) - GAP_PX,
             label,
             lambda axes, scale: draw_image(axes, image, detector, names, colors, scale),

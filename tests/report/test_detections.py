@@ -31,7 +31,7 @@ def detection(x: float, score: float, category_id: int = 1) -> dict[str, object]
 
 def shown(count: int, *results: dict[str, object]) -> ShownImage:
     pixels = torch.zeros(3, 100, 100, dtype=torch.uint8)
-    return ShownImage(record=image_with(count), pixels=pixels, detections={"ld": results})
+    return ShownImage(objects=image_with(count).annotations, pixels=pixels, detections={"ld": results})
 
 
 def test_best_few_are_shown_where_nothing_is_confident() -> None:
