@@ -14,6 +14,7 @@ from pipeline.report.edge_examples import EdgeExample, choose_examples, edge_exa
 from pipeline.report.runs import Pair, Run, baseline_of, choose_pair, difference, read_json, read_run
 from pipeline.report.shown_views import ShownView, sample_views
 from pipeline.report.statistics import StoreStatistics, measure_store
+from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
@@ -107,11 +108,12 @@ def collect(
 
     Raises:
         ReportError: A result is missing.
-        CacheError: The store is missing, unfinished or damaged.
+        CacheError: The store is missing, unfinished, damaged, or of another dataset.
         DatasetError: A manifest or an image is missing.
         TeacherError: A student's weights or the teacher's description is missing.
     """
     store = TargetStore.open(folder.store)
+    check_compatible(store.fingerprint, train.identity_in(store.fingerprint))
     teacher = read_run(folder, TEACHER, None)
     runs = [read_run(folder, name, student) for name, student in students.items()]
     pair = choose_pair(runs)

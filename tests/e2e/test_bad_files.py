@@ -31,7 +31,7 @@ from wrong_input import (
     wrong,
 )
 
-from recipes import LD
+from recipes import LD, ROOT
 
 DETECTORS = [
     wrong(
@@ -196,6 +196,12 @@ STORES = [
         "verify_cache",
         "the store was made from something else: teacher.weights",
         edit=lambda f: shutil.copy(f / STUDENT, f / WEIGHTS),
+    ),
+    wrong(
+        "a store of other images",
+        "report",
+        "the store was made from something else",
+        edit=lambda f: shutil.copytree(ROOT / "tests/store/format_3.zarr", f / STORE, dirs_exist_ok=True),
     ),
     wrong(
         "an unfinished store of another plan",
