@@ -3,6 +3,7 @@
 import argparse
 import logging
 import statistics
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,12 @@ def _summary(student: str, seed: int) -> Summary:
     evaluation = load_section(EvaluateConfig, "evaluate")
     store = TargetStore.open(Path(path) if path else run_paths().store)
     finished = FINISHED / f"{run_key(config, evaluation, store)[:24]}.json"
-    try:
+    with suppress(FileNotFoundError, msgspec.MsgspecError, KeyError):  # not run yet, or the file is damaged
         kept = msgspec.json.decode(finished.read_bytes(), type=dict[str, Any])
         return {metric: kept[metric] for metric in SUMMARY}
-    except (FileNotFoundError, msgspec.MsgspecError, KeyError):  # not run yet, or the file is damaged
-        summary = _train_and_evaluate(config, evaluation, store, student)
-        write_json(finished, {"student": student, "seed": seed, **summary})
-        return summary
+    summary = _train_and_evaluate(config, evaluation, store, student)
+    write_json(finished, {"student": student, "seed": seed, **summary})
+    return summary
 
 
 def run_key(config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore) -> str:

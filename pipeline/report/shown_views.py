@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.detector.gfl import GFL
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
 from pipeline.views.images import apply_view, batch_images, read_image
 from pipeline.views.manifest import Manifest
 from pipeline.views.types import ViewKey
+
+if TYPE_CHECKING:
+    from pipeline.detector.gfl import GFL
 
 T = TypeVar("T")
 
@@ -116,7 +118,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 @torch.inference_mode()
 def sample_views(
-    store: TargetStore, manifest: Manifest, students: Mapping[str, GFL], device: torch.device
+    store: TargetStore, manifest: Manifest, students: Mapping[str, "GFL"], device: torch.device
 ) -> list[ShownView]:
     """Read an even sample of the store's views, and run the students on them."""
     names = [category.name for category in manifest.categories]
