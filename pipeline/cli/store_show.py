@@ -4,6 +4,7 @@ import argparse
 import io
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Final
@@ -19,7 +20,7 @@ from matplotlib.patches import Patch
 from pipeline.cli.options import argument, command
 from pipeline.cli.store_info import STORE, find_store
 from pipeline.core.errors import CacheError, DatasetError
-from pipeline.core.files import atomic_path
+from pipeline.core.files import write_atomically
 from pipeline.core.paths import RunPaths
 from pipeline.core.progress import counted
 from pipeline.report.drawing import (
@@ -109,9 +110,7 @@ def show_command(arguments: argparse.Namespace) -> None:
         logger.info("%s", error)
     names = [category.name for category in manifest.categories] if manifest else []
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
-    picture = draw_view(show_view(store, key, pixels, names))
-    with atomic_path(output) as partial:
-        partial.write_bytes(picture)
+    write_atomically(output, draw_view(show_view(store, key, pixels, names)))
     logger.info("pixels: %s; wrote %s", "none, drawn on gray" if pixels is None else path, output)
 
 
@@ -198,18 +197,16 @@ def _title(view: ShownView) -> str:
 
 
 def _legend() -> list[Artist]:
-    def line(label: str, **look: Any) -> Line2D:
-        return Line2D([], [], label=label, **look)
-
+    line = partial(Line2D, [], [])
     return [
-        line("ground truth, a color an object", color=MUTED, linewidth=1.8),
-        line("main-region point", color=MUTED, marker="o", linestyle="", markersize=5),
+        line(label="ground truth, a color an object", color=MUTED, linewidth=1.8),
+        line(label="main-region point", color=MUTED, marker="o", linestyle="", markersize=5),
         *(
             Patch(facecolor=VALUABLE, alpha=opacity(weight), label=f"valuable, weight {text}")
             for weight, text in ((0.1, "0.1"), (0.3, "0.3"), (0.5, "0.5 and more"))
         ),
-        line("teacher: point, box", color=TEACHER, linestyle="--", marker="+", markersize=9),
-        line("true distance", color=TRUTH, linewidth=1.6, linestyle="--"),
+        line(label="teacher: point, box", color=TEACHER, linestyle="--", marker="+", markersize=9),
+        line(label="true distance", color=TRUTH, linewidth=1.6, linestyle="--"),
     ]
 
 

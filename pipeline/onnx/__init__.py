@@ -1,1 +1,1 @@
-"""Teachers that are ONNX files."""
+"""Teachers that are described in a file: ONNX graphs, and PyTorch modules of anybody's."""
