@@ -6,26 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.codec.edges import EDGES
-from pipeline.store.format import schema as layout
-from pipeline.store.format.schema import table_specs
+from pipeline.store.format.schema import GEOMETRY, table_specs
 from pipeline.store.format.table import position_counts
 from pipeline.store.reader.reader import TargetStore, read_finished, recorded_files
 from pipeline.store.reader.shards import read_table
 
 FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
-
-PARTS = {
-    layout.EDGE_CODES: "edge distributions",
-    layout.REGION: "points and weights",
-    layout.CLS_CODES: "class logits",
-    layout.POINT_CLS_CODES: "class logits",
-    layout.DENSE_CLASSES: "dense classes",
-    layout.DENSE_BOXES: "dense boxes",
-    layout.PIXELS_CRC32C: "checks of pixels",
-    layout.THUMBNAIL: "checks of pixels",
-}
-"""The large arrays in words; all else is ``TABLES``."""
-TABLES = "tables, metadata"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +21,7 @@ class StoreStatistics:
     totals: Mapping[str, Any]
     """The sums that its writer recorded."""
     bytes_by_part: Mapping[str, int]
-    """Bytes on the disk by large array, in words, the largest first; tables and metadata together."""
+    """Bytes on the disk by sharded array, the largest first; tables and metadata together."""
     positions: int
     """Positions of the grids of all views."""
 
@@ -59,8 +45,9 @@ def measure_store(store: TargetStore) -> StoreStatistics:
     """Read the attributes and the geometry of a store; a ``CacheError`` if it is damaged."""
     parts: Counter[str] = Counter()
     for file in recorded_files(read_finished(store.path)):
-        parts[PARTS.get(file.name.partition("/c/")[0], TABLES)] += file.digest.size
-    (geometry,) = (spec for spec in table_specs(store.schema) if spec.path == layout.GEOMETRY)
+        sharded = file.partition is not None
+        parts[file.name.partition("/c/")[0] if sharded else "tables, metadata"] += file.digest.size
+    (geometry,) = (spec for spec in table_specs(store.schema) if spec.path == GEOMETRY)
     return StoreStatistics(
         totals=store.statistics,
         bytes_by_part=dict(parts.most_common()),

@@ -75,4 +75,4 @@ def test_sums_are_those_of_the_whole_store(store: TargetStore) -> None:
     assert measured.positions == sum(map(len, grids))
     assert sum(measured.bytes_by_part.values()) == measured.totals["bytes"]
     edges = [file.stat().st_size for file in Path(store.path, "points/edge_codes/c").rglob("*/0")]
-    assert measured.bytes_by_part["edge distributions"] == sum(edges)
+    assert measured.bytes_by_part["points/edge_codes"] == sum(edges)
