@@ -40,8 +40,8 @@ def read_attributes(store: Path) -> dict[str, Any]:
     if not path.is_file():
         got = "there is nothing"
         if store.exists():
-            got = f"it has no {ROOT_METADATA}" if store.is_dir() else "it is a file"
-        raise CacheError(f"expected the folder of a store at {store}, but {got}; {REFETCH_HINT}")
+            got = f"it has no {ROOT_METADATA}" if store.is_dir() else "it is a file, no folder"
+        raise CacheError(f"expected a store at {store}, but {got}; {REFETCH_HINT}")
     content = path.read_bytes()
     try:
         attributes: dict[str, Any] = msgspec.json.decode(content)["attributes"]
