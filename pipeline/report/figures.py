@@ -51,13 +51,9 @@ PANEL_GAP = 0.05
 def draw_picture(
     size_hw: tuple[int, int], shown: float, label: str, plot: Callable[[Axes, float], None]
 ) -> Markup:
-    """Draw over pixels: an ``<img>`` element that holds the result, with a long edge of ``shown`` px.
+    """Draw over pixels of ``size_hw``: an ``<img>`` element that holds the result, ``shown`` px long.
 
-    Args:
-        size_hw: Height and width of what is drawn, px.
-        shown: Long edge on the page, px.
-        label: What one sees.
-        plot: Draws on axes that fill the picture, given the shown px of a pixel.
+    ``plot`` draws on axes that fill the picture, and is given the shown px of a pixel.
     """
     scale = shown / max(size_hw)
     height, width = (side * scale for side in size_hw)

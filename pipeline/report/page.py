@@ -71,12 +71,7 @@ def detector_lines(runs: Sequence[Run]) -> list[Line]:
 
 
 def render(report: Report, area_edges: tuple[float, float]) -> str:
-    """The page as HTML that needs no other file.
-
-    Args:
-        report: See :func:`pipeline.report.collect.collect`.
-        area_edges: Sides in px that part small, medium and large objects.
-    """
+    """The page as HTML that needs no other file; ``area_edges`` px part small, medium and large objects."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,

@@ -65,7 +65,7 @@ def show_view(
     class_names: Sequence[str],
     students: Mapping[str, Tensor] | None = None,
 ) -> ShownView:
-    """Read a view.
+    """Read a view; errors as of ``TargetStore.view``.
 
     Args:
         store: The store.
@@ -73,9 +73,6 @@ def show_view(
         pixels: ``ByteTensor[3, H, W]`` of the view, not padded; ``None`` draws it on gray.
         class_names: By label; too few are completed by numbers.
         students: Edge logits ``Tensor[N, 4, bins]`` at all positions, by name of the student.
-
-    Raises:
-        CacheError: The view is not stored, or its partition is damaged.
     """
     stored, schema = store.read(key), store.schema
     geometry, points = stored.view.geometry, stored.view.points

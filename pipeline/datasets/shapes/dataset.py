@@ -102,19 +102,7 @@ def image_id_of(split: str, index: int) -> int:
 
 
 def render_image(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
-    """Render one image, independent of all others.
-
-    Args:
-        config: seed and size.
-        split: ``train`` or ``val``.
-        index: of the image in its split, from 0.
-
-    Returns:
-        RGB pixels ``(H, W, 3)`` and the labelled objects, bottom to top.
-
-    Raises:
-        ValueError: the split is unknown or the index out of range.
-    """
+    """RGB pixels ``(H, W, 3)`` and the objects, bottom to top; errors as of :func:`image_id_of`."""
     rng = RandomState([config.seed, image_id_of(split, index)])
     long_edge, short_edge = config.long_edge, 2 * round(config.long_edge * 5 / 12)
     # Square, landscape or portrait.
@@ -175,14 +163,9 @@ def write_split(
     annotations: Path,
     progress: Callable[[Iterable[int]], Iterable[int]],
 ) -> None:
-    """Render one split in COCO layout, independent of the other.
+    """Render ``train`` or ``val`` in COCO layout: ``<image id>.bmp`` in ``images``, then ``annotations``.
 
-    Args:
-        config: what to render.
-        split: ``train`` or ``val``.
-        images: folder of ``<image id>.bmp``; made if missing.
-        annotations: the annotation file, which is written after the images.
-        progress: wraps the indices of the images, as ``tqdm.tqdm`` does.
+    ``progress`` wraps the indices of the images, as ``tqdm.tqdm`` does.
     """
     images.mkdir(parents=True, exist_ok=True)
     image_rows: list[dict[str, Any]] = []

@@ -22,14 +22,8 @@ class Problem:
 def verify(path: Path, progress: Callable[[int, int], None]) -> list[Problem]:
     """Compare every file of a store with its recorded size and sha256.
 
-    The hashes are of the bytes as the writer held them in memory, before they went to the disk.
-
-    Args:
-        path: Folder of the store.
-        progress: Called with the number of files read and of all files, after each.
-
-    Returns:
-        All problems, in order of the files; empty for a whole store.
+    The hashes are of the bytes as the writer held them in memory, before they went to the disk. Problems come
+    in order of the files; ``progress`` is called with the number of files read and of all files, after each.
 
     Raises:
         CacheError: There is no store, or it is unfinished, of another version, or its attributes (which
