@@ -22,7 +22,7 @@ COCO_BASE = "coco_sample"
 """A new recipe for one's own images starts as this one."""
 ANNOTATIONS = {split: (f"annotations/instances_{split}*.json", f"{split}*") for split in ("train", "val")}
 """Where COCO's layout has a split's annotations and images."""
-COCO_AREAS = (32, 96)
+COCO_AREAS = [32, 96]
 
 
 @command()
@@ -151,22 +151,23 @@ def _for_dataset(text: str, root: Path) -> str:
     if not content.images or not content.annotations:
         raise DatasetError(f"{root}: expected images and annotations to train on, but there are none")
     sides = sorted(max(image.height, image.width) for image in content.images)
-    scale = f"[{sides[len(sides) // 2]}, {sides[len(sides) // 2]}]"
+    scale = [sides[len(sides) // 2]] * 2
     areas = sorted(row.area**0.5 for row in content.annotations)
     thirds = [round(areas[len(areas) * third // 3]) for third in (1, 2)]
-    small, large = thirds if 0 < thirds[0] < thirds[1] else COCO_AREAS
+    edges = thirds if 0 < thirds[0] < thirds[1] else COCO_AREAS
     # A queued experiment runs in another folder, from which `..` is elsewhere.
     place = os.path.abspath(root) if ".." in root.parts else str(root)  # noqa: PTH100
-    text = text.replace("datasets/coco-sample", place)
+    text = text.replace("datasets/coco-sample", place).replace("[[320, 320]]", f"[{scale}]")
+    values = {
+        r"\A# .*": f"# The images of {root}.",
+        r"num_classes: \d+": f"num_classes: {len(content.categories)}",
+        "^evaluate: .*": f"evaluate: {{scale: {scale}, area_edges: {edges}}}",
+    }
     for split, (annotated, images) in files.items():
-        row = f"    {split}: {{annotations: {annotated}, images: {images}}}"
-        text = re.sub(rf"^    {split}: .*$", row, text, flags=re.MULTILINE)
-    text = re.sub(r"num_classes: \d+", f"num_classes: {len(content.categories)}", text)
-    text = re.sub(
-        r"^evaluate: .*$", f"evaluate: {{scale: {scale}, area_edges: [{small}, {large}]}}", text, flags=re.M
-    )
-    text = text.replace("[[320, 320]]", f"[{scale}]")
-    return re.sub(r"\A# .*\n", f"# The images of {root}.\n", text)
+        values[f"^    {split}: .*"] = f"    {split}: {{annotations: {annotated}, images: {images}}}"
+    for pattern, value in values.items():
+        text = re.sub(pattern, value, text, flags=re.MULTILINE)
+    return text
 
 
 def _only(root: Path, pattern: str) -> str:
