@@ -186,7 +186,7 @@ def test_a_workspace_that_makes_another_store_is_refused_with_both_values(
     damage = harm(store, "points/edge_codes/c/0/0", "points/region/c/0/0")
     (store / "stray").touch()
     harmed = content_of(store)
-    finer = small_layout(view_set, LOSSLESS).schema.fingerprint
+    finer = small_layout(view_set, LOSSLESS, dense=DENSE).schema.fingerprint
     difference = re.escape(f"precision.cls_step is {QUANTIZED.cls_step} in the store, but null here")
     with pytest.raises(CacheError, match=difference):
         repair(damage, view_set, None, fingerprint=finer)
