@@ -32,7 +32,8 @@ def main() -> None:
     if problems:
         first = problems[0]
         raise CacheError(
-            f"{folder.store}: {len(problems)} damaged files, the first is {first.file}: {first.message}"
+            f"{folder.store}: {len(problems)} damaged files, the first is {first.file}: {first.message}; "
+            "`ldp store repair` makes them again"
         )
     store = TargetStore.open(folder.store)
     manifest = read_split(folder, "train")

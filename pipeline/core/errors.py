@@ -1,9 +1,14 @@
 """Errors that a user can cause: a message says what was expected, what came, where, and what to do next."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from reprlib import Repr
 
 MAX_SHOWN = 200
 """Characters of a text, or of a number's digits, that a message repeats."""
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""What torch's errors of a GPU and of the CPU have in them."""
 
 
 class PipelineError(Exception):
@@ -35,6 +40,22 @@ class CacheError(PipelineError):
 
 class OutputError(PipelineError):
     """A file cannot be written."""
+
+
+@contextmanager
+def explained_memory() -> Iterator[None]:
+    """Raise a ``PipelineError`` with the ways out where Python or torch has too little memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        reason = str(error).partition("\n")[0][:MAX_SHOWN] or "MemoryError"
+        raise PipelineError(
+            f"expected enough memory, but it is used up ({reason}); set LDP_MICRO_BATCH for a training, "
+            "LDP_EVAL_BATCH for an evaluation, a smaller cache_teacher.batch_size for the teacher's pass, or "
+            "fewer LDP_WORKERS, and run again"
+        ) from error
 
 
 def short_repr(value: object) -> str:

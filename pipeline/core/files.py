@@ -98,6 +98,13 @@ def make_folder(folder: Path, inside: Path | None = None) -> None:
         _fsync(folder.parent)
 
 
+def require_writable(folder: Path) -> None:
+    """Refuse beforehand what can only fail at its end; an ``OutputError`` names what is read-only."""
+    here = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(here, os.W_OK):
+        raise OutputError(f"{folder}: expected a folder to write to, but {here} is read-only")
+
+
 @contextmanager
 def os_errors_as_output_error(path: Path) -> Iterator[None]:
     """Raise an ``OutputError`` in place of an ``OSError``: Python's message of a full disk names no file."""

@@ -9,15 +9,17 @@ from pathlib import Path
 
 from pipeline.core.config import PARAMS
 from pipeline.core.environment import Environment
-from pipeline.core.errors import PipelineError
-from pipeline.core.paths import in_its_recipe
+from pipeline.core.errors import PipelineError, explained_memory
+from pipeline.core.files import require_writable
+from pipeline.core.paths import in_its_recipe, run_paths
 
 
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage: an error that a user can cause is one line and exit code 1."""
     try:
         logging.basicConfig(level=Environment.read().log, format="%(message)s", stream=sys.stderr)
-        main()
+        with explained_memory():
+            main()
     except (PipelineError, OSError) as error:
         # A full disk or a missing permission names its file; LDP_LOG=DEBUG shows where it happened.
         logging.getLogger(__name__).debug("where it happened:", exc_info=True)
@@ -37,4 +39,5 @@ def stage_arguments(description: str | None, name_help: str | None = None) -> ar
     arguments = parser.parse_args()
     # By name: what reads every section is in no stage's closure, and changes none of its bytes.
     import_module("pipeline.cli.params").check_params(arguments.params)
+    require_writable(run_paths(arguments.params).root)
     return arguments

@@ -24,7 +24,7 @@ from torch import distributed
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from pipeline.core.environment import Environment, core_count, workers
-from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.core.errors import ConfigError, PipelineError, explained_memory
 from pipeline.core.files import make_folder
 from pipeline.core.orphans import die_with_parent, is_stopped
 from pipeline.core.paths import SCRATCH
@@ -170,7 +170,7 @@ def _run_member(main: Callable[[World], None], processes: World) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     meeting = os.environ.get(MEETING)
     try:
-        with _joined(processes, Path(meeting, "store") if meeting else None):
+        with explained_memory(), _joined(processes, Path(meeting, "store") if meeting else None):
             main(processes)
     except Exception as error:
         # What processes say when another one has gone is never why.
