@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain, count, islice
 from math import ceil, inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from msgspec import structs
@@ -187,12 +187,19 @@ class CachePasses:
         self._config = structs.replace(
             config, views_per_partition=max(MIN_PARTITION, ceil(len(view_set) / PARTITIONS))
         )
+        self._layout = partial(
+            layout_store,
+            config=self._config,
+            num_classes=teacher.model.spec.num_classes,
+            bins=teacher.model.spec.bins,
+            fingerprint={"views": view_set.views.to_json()},
+            provenance={"made": "to measure"},
+            processes=1,
+            progress=lambda tables, _total, _label: tables,
+        )
         self._busy = StoreTimes()
-
-    @property
-    def store(self) -> Path:
-        """The store that the last pass has written."""
-        return self._folder / "targets.zarr"
+        self.store: Final = folder / "targets.zarr"
+        """What the last pass has written."""
 
     def time(self, config: ProbeConfig) -> CacheTimes:
         """Measure the stage and its limit, in turns."""
@@ -244,19 +251,6 @@ class CachePasses:
             batch_size=batch_size,
             device=self._teacher.device,
             precision=self._config.forward_precision,
-        )
-
-    def _layout(self, view_set: ViewSet) -> StoreLayout:
-        spec = self._teacher.model.spec
-        return layout_store(
-            view_set,
-            self._config,
-            num_classes=spec.num_classes,
-            bins=spec.bins,
-            fingerprint={"views": self._view_set.views.to_json()},
-            provenance={"made": "to measure"},
-            processes=1,
-            progress=lambda tables, _total, _label: tables,
         )
 
     def _bare_pass(self, layout: StoreLayout, batch_size: int) -> Callable[[], None]:
@@ -347,9 +341,10 @@ class StudentSteps:
         }
 
     def _candidate(self, mode: str) -> Callable[[], None]:
+        kind = STORED if mode == PEER else mode
+        batches = next(self.batches(kind, replace(self._machine, workers=0)))
         if mode == PEER:
-            return self._peer()
-        (batches,) = islice(self.batches(mode, replace(self._machine, workers=0)), 1)
+            return self._peer(torch.cat([batch.pixels for batch in batches]).shape)
         moved = tuple(batch.to(self._machine.device) for batch in batches)
         return lambda: self._take(mode, moved)
 
@@ -357,12 +352,9 @@ class StudentSteps:
         asked = (replace(b, teacher=ask(self._teacher, b)) for b in batches) if mode == ONLINE else batches
         self._step.step(tuple(asked), NO_RATE)
 
-    def _peer(self) -> Callable[[], None]:
-        """On images of the same padded size, with as many boxes."""
-        (batches,) = islice(self.batches(STORED, replace(self._machine, workers=0)), 1)
-        images = torch.cat([torch.rand(batch.pixels.shape).permute(0, 3, 1, 2) for batch in batches]).to(
-            self._machine.device
-        )
+    def _peer(self, shape: torch.Size) -> Callable[[], None]:
+        """On images of the same padded size, with as many boxes; ``shape`` is ``(B, H, W, 3)``."""
+        images = torch.rand(shape).permute(0, 3, 1, 2).to(self._machine.device)
         views = [self._store.view(key) for key in self._store.keys[: len(images)]]
         boxes = [(torch.from_numpy(view.boxes_xyxy), torch.from_numpy(view.labels)) for view in views]
         config = self._config
