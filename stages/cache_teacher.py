@@ -73,7 +73,7 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     if scheduler is None and workers == 1:
         return partial(write_here, setup.view_set, partial(setup.load_teacher, chosen), cores)
     # Dask takes a second or two to load, which one process need not wait for.
-    from pipeline.core.cluster import existing_cluster, local_cluster, require_scheduler  # noqa: PLC0415
+    from pipeline.core.cluster import connect, existing_cluster, local_cluster  # noqa: PLC0415
     from pipeline.teacher.workers import PartitionJob, write_in_workers  # noqa: PLC0415
 
     job = PartitionJob(
@@ -86,7 +86,7 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
         cores=max(1, cores // workers) if scheduler is None else None,
     )
     if scheduler is not None:
-        require_scheduler(scheduler)
+        connect(scheduler).close()  # if none answers, it is refused before the views are found
         return partial(write_in_workers, partial(existing_cluster, scheduler), job)
     environments = worker_environments(chosen, workers)
     return partial(write_in_workers, partial(local_cluster, environments, PARTITIONS_IN_FLIGHT), job)

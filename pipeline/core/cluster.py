@@ -123,19 +123,15 @@ def _event_loop() -> Iterator["IOLoop"]:
 @contextmanager
 def existing_cluster(address: str) -> Iterator[Client]:
     """Use the workers of a running scheduler and leave them running; a ``ConfigError`` if none answers."""
-    with _connect(address) as client:
+    with connect(address) as client:
         if not client.nthreads():
             logger.info("waiting for a worker of %s", address)
             client.wait_for_workers(1)
         yield client
 
 
-def require_scheduler(address: str) -> None:
-    """Raise a ``ConfigError`` in time, if no scheduler answers."""
-    _connect(address).close()
-
-
-def _connect(address: str) -> Client:
+def connect(address: str) -> Client:
+    """A client of a running scheduler; a ``ConfigError`` if none answers."""
     _quieten()
     try:
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
