@@ -229,14 +229,15 @@ class CachePasses:
             read=read_seconds / views,
             busy={name: value / total for name, value in vars(busy).items()},
             bottleneck=self._busy.bottleneck,
-            host=self._host_seconds() / views if config.batch_sizes else None,
+            host=self.host_seconds() / views if config.batch_sizes else None,
             forward={n: Repeats.from_rounds(seconds[f"bare {n}"], views) for n in config.batch_sizes},
             evaluation={
                 n: Repeats.from_rounds(seconds[f"evaluation {n}"], images) for n in config.batch_sizes
             },
         )
 
-    def _host_seconds(self) -> float:
+    def host_seconds(self) -> float:
+        """CPU seconds of the stage with a teacher that takes no time."""
         instant = replace(self._teacher, model=InstantModel(self._teacher.model))
         self._write(instant)  # computes the outputs of every size, once
         start = time.process_time()

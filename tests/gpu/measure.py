@@ -1,0 +1,133 @@
+"""All that there is to do on a machine with a GPU, in ten minutes: ``python tests/gpu/measure.py FOLDER``.
+
+Each part is a process of its own that may fail, or run out of its time, alone. ``FOLDER/gpu.json`` holds all
+that was measured and ``FOLDER/gpu.md`` the tables; both are written anew after each part.
+``--device cpu --recipe recipes/smoke`` tries it out where there is no GPU.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from pipeline.core.markdown import markdown_table
+from pipeline.core.paths import TEACHER, student_names
+
+ROOT = Path(__file__).parents[2]
+PYTEST = ["pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
+BENCHES = {
+    "float32": [],
+    "bfloat16": ["-S", "student.train.precision=bfloat16", "-S", "cache_teacher.forward_precision=bfloat16"],
+}
+BENCHES["compiled"] = [*BENCHES["bfloat16"], "--steps", "0", "-S", "student.train.compile=true"]
+STAGES = ["prepare_data", "prepare_teacher", f"evaluate {TEACHER}", "cache_teacher", "verify_cache"]
+LIMIT_S = {"tests": 180, **dict.fromkeys(BENCHES, 150)}
+STAGE_LIMIT_S = 90
+SHOWN_CHARACTERS = 2_000
+"""Of the output of a part that failed."""
+
+
+def main() -> None:
+    """Run the parts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="for all results and the default recipe's runs")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--recipe", type=Path, help="to measure and to run; default: coco_r101_1x, and shapes"
+    )
+    parser.add_argument("--only", nargs="+", metavar="PART", help="parts to run")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    given = arguments.recipe and arguments.recipe.resolve()
+    bench, default = given or ROOT / "recipes/coco_r101_1x", given or ROOT
+    # Of a recipe of its own: no run of the tree is written over.
+    params = re.sub(r"^(root|file): .*$", r"\1: .", (default / "params.yaml").read_text(), flags=re.MULTILINE)
+    (folder / "params.yaml").write_text(params.replace("file: .", "file: params.yaml"))
+    commands = {"tests": [*PYTEST, f"--junitxml={folder / 'tests.xml'}", str(ROOT / "tests/gpu")]}
+    for name, changes in BENCHES.items():
+        options = ["--batches", "4", "8", "16", "--json", str(folder / f"{name}.json"), *changes]
+        commands[name] = ["pipeline.cli.main", "bench", str(bench / "params.yaml"), *options]
+    students = student_names(default / "params.yaml")
+    trained = [f"{stage} {name}" for name in students for stage in ("train_student", "evaluate")]
+    for stage in (*STAGES, *trained, "report"):
+        name, *rest = stage.split()
+        commands[stage] = [f"stages.{name}", *rest]
+    results: dict[str, Any] = {}
+    for part in arguments.only or commands:
+        results[part] = run(commands[part], LIMIT_S.get(part, STAGE_LIMIT_S), folder, arguments.device)
+        if part == "tests":
+            results[part]["tests"] = tests_of(folder / "tests.xml")
+        elif (folder / f"{part}.json").is_file():
+            results[part]["measured"] = json.loads((folder / f"{part}.json").read_text())
+        (folder / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
+        (folder / "gpu.md").write_text(page(results, folder))
+
+
+def run(module: Sequence[str], limit: float, folder: Path, device: str) -> dict[str, Any]:
+    """One part, in ``folder``: its seconds, how it ended, and the end of what it wrote if it failed."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {"PYTHONPATH": paths, "LDP_DEVICE": device, "LDP_TEST_DEVICE": device}
+    start = time.perf_counter()
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", *module],
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=limit,
+            check=False,
+        )
+        outcome, output = "passed" if ended.returncode == 0 else f"exit {ended.returncode}", ended.stdout
+    except subprocess.TimeoutExpired as error:
+        outcome, output = f"longer than {limit} s", error.stdout or b""
+    result = {"seconds": round(time.perf_counter() - start, 1), "outcome": outcome}
+    shown = output.decode(errors="replace")[-SHOWN_CHARACTERS:]
+    return result if outcome == "passed" else {**result, "output": shown}
+
+
+def tests_of(report: Path) -> list[dict[str, Any]]:
+    """Every test with its outcome and the figures that it recorded."""
+    if not report.is_file():
+        return []
+    return [
+        {
+            "name": f"{case.get('classname', '').rpartition('.')[2]}: {case.get('name')}",
+            "outcome": next(
+                (child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed"
+            ),
+            "recorded": {each.get("name"): each.get("value") for each in case.iter("property")},
+        }
+        for case in ElementTree.parse(report).iter("testcase")
+    ]
+
+
+def page(results: dict[str, Any], folder: Path) -> str:
+    """All of it as Markdown."""
+    rows = [[part, str(result["seconds"]), result["outcome"]] for part, result in results.items()]
+    texts = [markdown_table(["part", "seconds", "outcome"], rows)]
+    texts += [
+        f"## {part}\n\n{(folder / f'{part}.md').read_text()}"
+        for part, result in results.items()
+        if "measured" in result
+    ]
+    tests = [
+        [test["name"], test["outcome"], "; ".join(f"{k} {v}" for k, v in test["recorded"].items())]
+        for test in results.get("tests", {}).get("tests", [])
+    ]
+    if tests:
+        texts.append("## tests\n\n" + markdown_table(["test", "outcome", "recorded"], tests))
+    texts += [f"## {p}\n\n```\n{r['output']}\n```\n" for p, r in results.items() if "output" in r]
+    return "\n".join(texts)
+
+
+if __name__ == "__main__":
+    main()
