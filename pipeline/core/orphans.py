@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
+from pipeline.core.memory import keep_freed_memory
+
 PR_SET_PDEATHSIG = 1
 """Of ``prctl`` (Linux): a signal for this process when its parent dies, however it dies."""
 
@@ -30,6 +32,7 @@ def begin_helper(initializer: Callable[[], None] | None = None) -> None:
         os._exit(1)
 
     Thread(target=wait, daemon=True).start()
+    keep_freed_memory()
     if initializer:
         initializer()
 

@@ -11,12 +11,14 @@ from pipeline.core.config import PARAMS
 from pipeline.core.environment import Environment
 from pipeline.core.errors import PipelineError, explained_memory
 from pipeline.core.files import require_writable
+from pipeline.core.memory import keep_freed_memory
 from pipeline.core.paths import in_its_recipe, run_paths
 
 
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage: an error that a user can cause is one line and exit code 1."""
     try:
+        keep_freed_memory()
         logging.basicConfig(level=Environment.read().log, format="%(message)s", stream=sys.stderr)
         with explained_memory():
             main()

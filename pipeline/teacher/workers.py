@@ -15,6 +15,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from pipeline.core.cluster import registered, run_tasks
 from pipeline.core.code import made_by
 from pipeline.core.errors import CacheError, PipelineError
+from pipeline.core.memory import keep_freed_memory
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.writer.writer import read_schema
 from pipeline.teacher.config import CacheConfig
@@ -56,6 +57,7 @@ class PartitionJob:
             DatasetError: there is no manifest.
             TeacherError: the weights cannot be used.
         """
+        keep_freed_memory()
         manifest = read_manifest(self.workspace / self.manifest)
         manifest = replace(manifest, root=str(self.workspace / self.images))
         setup = load_inputs(self.config, manifest, self.workspace / self.weights)
