@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from pipeline.core.markdown import markdown_table
 from pipeline.core.paths import TEACHER, student_names
+from pipeline.core.tables import markdown_table
 
 ROOT = Path(__file__).parents[2]
 PYTEST = ["pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from pipeline.codec.precision import Precision
-from pipeline.core.markdown import markdown_table
+from pipeline.core.tables import markdown_table
 from pipeline.cost.probe import CachePasses
 from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
 from pipeline.detector.config import DetectorConfig
