@@ -164,6 +164,7 @@ def test_drawn_images_are_readable_and_their_boxes_trained_on(tmp_path: Path) ->
     assert [record.annotations for record in again.images] == [r.annotations for r in manifest.images]
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = "-S student.train.batch_size=1 -S student.train.precision=bfloat16"
     with working_in(tmp_path):

@@ -5,18 +5,18 @@ same to the byte ends the chain. A change of code that changes no byte is follow
 names the same stages for less.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc_in_process import accept, repro, status
 from finished import call, working_in
 from PIL import Image, ImageChops
-from project import edit_params, run
+from project import edit_params, edited_json, run
 from safetensors.numpy import load_file, save_file
 
 from recipes import DATASET, LD, NAME, SCHEDULE, given_teacher, set_value
@@ -72,29 +72,32 @@ def docstring(name: str) -> Edit:
     return edit
 
 
-def move_a_box(split: str) -> Edit:
+def annotations(change: Callable[[Any], object], *splits: str) -> Edit:
+    """Change the annotations of splits."""
+
+    def edit(folder: Path) -> None:
+        for split in splits:
+            with edited_json(folder / DATASET / f"annotations/instances_{split}.json") as content:
+                change(content)
+
+    return edit
+
+
+def move_a_box(content: Any) -> None:
     """Correct an annotation."""
-
-    def edit(folder: Path) -> None:
-        path = folder / DATASET / f"annotations/instances_{split}.json"
-        content = json.loads(path.read_text())
-        content["annotations"][0]["bbox"][0] += 2
-        path.write_text(json.dumps(content))
-
-    return edit
+    content["annotations"][0]["bbox"][0] += 2
 
 
-def one_image_less(split: str) -> Edit:
+def one_image_less(content: Any) -> None:
     """Leave the last image out of a split."""
+    last = content["images"].pop()["id"]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] != last]
 
-    def edit(folder: Path) -> None:
-        path = folder / DATASET / f"annotations/instances_{split}.json"
-        content = json.loads(path.read_text())
-        last = content["images"].pop()["id"]
-        content["annotations"] = [row for row in content["annotations"] if row["image_id"] != last]
-        path.write_text(json.dumps(content))
 
-    return edit
+def new_date(content: Any) -> None:
+    """Export the same annotations anew, in another order."""
+    content["annotations"].reverse()
+    content["info"] = {"date_created": "tomorrow"}
 
 
 def invert(name: str) -> Edit:
@@ -109,14 +112,6 @@ def invert(name: str) -> Edit:
     return edit
 
 
-def new_date(folder: Path) -> None:
-    """Export the same annotations anew, in another order."""
-    for path in (folder / DATASET / "annotations").iterdir():
-        content = json.loads(path.read_text())
-        content["annotations"].reverse()
-        path.write_text(json.dumps({"info": {"date_created": "tomorrow"}, **content}))
-
-
 def bring_weights(folder: Path) -> None:
     """Take the very teacher that was trained before as a file."""
     weights = folder / "weights" / "given.safetensors"
@@ -125,220 +120,157 @@ def bring_weights(folder: Path) -> None:
     edit_params(folder, lambda values: given_teacher(values, str(weights.relative_to(folder))))
 
 
+def changes(runs: set[str], why: str, edits: dict[str, Edit]) -> list[Change]:
+    """Changes that run the same stages for the same reason."""
+    return [Change(does=does, edit=edit, runs=runs, why=why) for does, edit in edits.items()]
+
+
+def edit_students(edit: Callable[[Any], object]) -> Edit:
+    return partial(edit_params, edit=lambda values: edit(values["students"]))
+
+
 VALUES = [
-    Change(
-        does="another backbone of one student",
-        edit=params(*LD, "detector", "backbone", to="resnet10"),
-        runs=TRAIN_LD | REPORT,
-        why="a student's own key concerns that student",
+    *changes(
+        TRAIN_LD | REPORT,
+        "a student's own key concerns that student; the store holds logits, to which any loss applies",
+        {
+            "another backbone of one student": params(*LD, "detector", "backbone", to="resnet10"),
+            "a student's temperature": params(*LD, "loss", "ld_temperature", to=7.0),
+            "a student's batch size": params(*LD, *SCHEDULE, "batch_size", to=2),
+        },
     ),
-    Change(
-        does="a loss weight",
-        edit=params(*LD, "loss", "ld_weight", to=0.5),
-        runs=TRAIN_LD | REPORT,
-        why="the store holds logits, not losses",
+    *changes(
+        TRAIN | EVALUATE | REPORT,
+        "what all share concerns all",
+        {"a seed of all students": params("student", "train", "seed", to=1)},
     ),
-    Change(
-        does="a student's temperature",
-        edit=params(*LD, "loss", "ld_temperature", to=7.0),
-        runs=TRAIN_LD | REPORT,
-        why="the store holds logits, to which any temperature applies",
+    *changes(
+        {"train_student@wide", "evaluate_student@wide"} | REPORT,
+        "a student is a stage of its own",
+        {"a student is added": edit_students(lambda students: students.update(wide=students["plain"]))},
     ),
-    Change(
-        does="a student's batch size",
-        edit=params(*LD, *SCHEDULE, "batch_size", to=2),
-        runs=TRAIN_LD | REPORT,
-        why="the schedule of one student is its own",
+    *changes(
+        REPORT,
+        "the page shows one less",
+        {"a student is removed": edit_students(lambda students: students.pop("plain"))},
     ),
-    Change(
-        does="a seed of all students",
-        edit=params("student", "train", "seed", to=1),
-        runs=TRAIN | EVALUATE | REPORT,
-        why="what all share concerns all",
+    *changes(
+        STORE | TRAIN | {"evaluate_student@ld"} | REPORT,
+        "the plain student reads of the store only which points are in the main region: the same weights",
+        {"the precision of the store": params("cache_teacher", "precision", "edge_step", to=0.01)},
     ),
-    Change(
-        does="a student is added",
-        edit=partial(
-            edit_params, edit=lambda values: values["students"].update(wide=values["students"]["plain"])
-        ),
-        runs={"train_student@wide", "evaluate_student@wide"} | REPORT,
-        why="a student is a stage of its own",
+    *changes(
+        STORE | TRAIN | EVALUATE | REPORT,
+        "students train on the views of the store; the teacher stays",
+        {"the list of views": params("cache_teacher", "views", "flips", to=[False])},
     ),
-    Change(
-        does="a student is removed",
-        edit=partial(edit_params, edit=lambda values: values["students"].pop("plain")),
-        runs=REPORT,
-        why="the page shows one less",
+    *changes(
+        {"verify_cache"} | REPORT,
+        "a check changes no store",
+        {"the views that are verified": params("verify_cache", "views", to=3)},
     ),
-    Change(
-        does="the precision of the store",
-        edit=params("cache_teacher", "precision", "edge_step", to=0.01),
-        runs=STORE | TRAIN | {"evaluate_student@ld"} | REPORT,
-        why="the plain student reads of the store only which points are in the main region: the same weights",
+    *changes(
+        EVERYTHING - {"prepare_data", "evaluate_student@plain"},
+        "the plain student takes nothing of the teacher: the same weights",
+        {"the teacher's schedule": params("prepare_teacher", *SCHEDULE, "learning_rate", to=0.001)},
     ),
-    Change(
-        does="the list of views",
-        edit=params("cache_teacher", "views", "flips", to=[False]),
-        runs=STORE | TRAIN | EVALUATE | REPORT,
-        why="students train on the views of the store; the teacher stays",
+    *changes(
+        {"check_recipe", "prepare_teacher"} | REPORT,
+        "another input is looked for; the weights are the same, but its loss curve and its time are gone",
+        {"the same teacher as a weights file": bring_weights},
     ),
-    Change(
-        does="the views that are verified",
-        edit=params("verify_cache", "views", to=3),
-        runs={"verify_cache"} | REPORT,
-        why="a check changes no store",
+    *changes(
+        {"evaluate_teacher"} | EVALUATE | REPORT,
+        "they sort objects when AP is computed",
+        {"the bounds of small and large": params("evaluate", "area_edges", to=[10.0, 30.0])},
     ),
-    Change(
-        does="the teacher's schedule",
-        edit=params("prepare_teacher", *SCHEDULE, "learning_rate", to=0.001),
-        runs=EVERYTHING - {"prepare_data", "evaluate_student@plain"},
-        why="the plain student takes nothing of the teacher: the same weights",
+    *changes(
+        EVERYTHING,
+        "the teacher is trained on them, and all else on the teacher",
+        {
+            "a training annotation": annotations(move_a_box, "train"),
+            "a training picture": invert("train/000000000001.bmp"),
+        },
     ),
-    Change(
-        does="the same teacher as a weights file",
-        edit=bring_weights,
-        runs={"check_recipe", "prepare_teacher"} | REPORT,
-        why="another input is looked for; the weights are the same, but its loss curve and its time are gone",
+    *changes(
+        {"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
+        "nobody trains on the validation split: teacher, store and students stay",
+        {
+            "a validation annotation": annotations(move_a_box, "val"),
+            "a validation image": annotations(one_image_less, "val"),
+            "a validation picture": invert("val/000001000001.bmp"),
+            "a validation parameter": params("prepare_data", "coco", "val", "limit", to=3),
+        },
     ),
-    Change(
-        does="the bounds of small and large",
-        edit=params("evaluate", "area_edges", to=[10.0, 30.0]),
-        runs={"evaluate_teacher"} | EVALUATE | REPORT,
-        why="they sort objects when AP is computed",
-    ),
-    Change(
-        does="a training annotation",
-        edit=move_a_box("train"),
-        runs=EVERYTHING,
-        why="the teacher is trained on it, and all else on the teacher",
-    ),
-    Change(
-        does="a validation annotation",
-        edit=move_a_box("val"),
-        runs={"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
-        why="nobody trains on the validation split: teacher, store and students stay",
-    ),
-    Change(
-        does="a validation image",
-        edit=one_image_less("val"),
-        runs={"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
-        why="nobody trains on the validation split: teacher, store and students stay",
-    ),
-    Change(
-        does="a validation picture",
-        edit=invert("val/000001000001.bmp"),
-        runs={"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
-        why="its name and its size are the same, its pixels are not",
-    ),
-    Change(
-        does="a training picture",
-        edit=invert("train/000000000001.bmp"),
-        runs=EVERYTHING,
-        why="a teacher of other pixels is another one",
-    ),
-    Change(
-        does="another date in the annotations",
-        edit=new_date,
-        runs={"prepare_data"},
-        why="no image and no object changed",
-    ),
-    Change(
-        does="a validation parameter",
-        edit=params("prepare_data", "coco", "val", "limit", to=3),
-        runs={"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
-        why="nobody trains on the validation split: teacher, store and students stay",
+    *changes(
+        {"prepare_data"},
+        "no image and no object changed",
+        {"another date in the annotations": annotations(new_date, "train", "val")},
     ),
 ]
 
 NO_VALUE = [
-    Change(
-        does="a comment in params.yaml",
-        edit=comment("params.yaml"),
-        runs=set(),
-        why="DVC compares values",
+    *changes(
+        set(),
+        "nothing in core decides a byte, no stage loads a command, and DVC compares values",
+        {
+            "a comment in params.yaml": comment("params.yaml"),
+            **{
+                f"a comment in {name}": comment(f"pipeline/core/{name}.py")
+                for name in ("progress", "errors", "cluster", "paths", "environment")
+            },
+            "a command of ldp": comment("pipeline/cli/main.py"),
+            "the README": append("README.md", "More.\n"),
+            "a README in a folder of code": append("pipeline/codec/README.md", "More.\n"),
+        },
     ),
-    *(
-        Change(does=f"a comment in {name}", edit=comment(f"pipeline/core/{name}.py"), runs=set(), why=why)
-        for name, why in {
-            "progress": "a progress bar decides no byte",
-            "errors": "an error ends a stage, which then leaves nothing",
-            "cluster": "where work is done decides no byte",
-            "paths": "where outputs lie is also in dvc.yaml, whose change is noticed",
-            "environment": "device, workers, log level and batch sizes that change no result decide no byte",
-        }.items()
+    *changes(
+        EVERYTHING,
+        "every stage goes from images to views; a large store is accepted as it is, see below",
+        {"a docstring of views": docstring("pipeline/views/geometry.py")},
     ),
-    Change(
-        does="a command of ldp",
-        edit=comment("pipeline/cli/main.py"),
-        runs=set(),
-        why="no stage loads a command",
+    *changes(
+        {"prepare_data"},
+        "the manifests come out the same",
+        {"a docstring of the datasets": docstring("pipeline/datasets/coco.py")},
     ),
-    Change(does="the README", edit=append("README.md", "More.\n"), runs=set(), why="no code"),
-    Change(
-        does="a README in a folder of code",
-        edit=append("pipeline/codec/README.md", "More.\n"),
-        runs=set(),
-        why=".dvcignore holds *.md",
+    *changes(
+        STORE | TRAIN | REPORT,
+        "the codec writes and reads the store; weights come out the same",
+        {"a docstring of the codec": docstring("pipeline/codec/edges.py")},
     ),
-    Change(
-        does="a docstring of views",
-        edit=docstring("pipeline/views/geometry.py"),
-        runs=EVERYTHING,
-        why="every stage goes from images to views; a large store is accepted as it is, see below",
+    *changes(
+        {"verify_cache"} | TRAIN | REPORT,
+        "a store is not written by what reads it",
+        {"a docstring of the store's reader": docstring("pipeline/store/reader/reader.py")},
     ),
-    Change(
-        does="a docstring of the datasets",
-        edit=docstring("pipeline/datasets/coco.py"),
-        runs={"prepare_data"},
-        why="the manifests come out the same",
+    *changes(
+        {"prepare_teacher", "verify_cache"} | TRAIN | REPORT,
+        "whoever trains or compares losses; the teacher comes out the same, and the store stays",
+        {"a docstring of the losses": docstring("pipeline/losses/distillation.py")},
     ),
-    Change(
-        does="a docstring of the codec",
-        edit=docstring("pipeline/codec/edges.py"),
-        runs=STORE | TRAIN | REPORT,
-        why="the codec writes and reads the store; weights come out the same",
+    *changes(
+        {"prepare_teacher"} | TRAIN | REPORT,
+        "whoever trains; the teacher comes out the same, and the store stays",
+        {"a docstring of the training loop": docstring("pipeline/training/loop.py")},
     ),
-    Change(
-        does="a docstring of the store's reader",
-        edit=docstring("pipeline/store/reader/reader.py"),
-        runs={"verify_cache"} | TRAIN | REPORT,
-        why="a store is not written by what reads it",
+    *changes(
+        TRAIN | REPORT,
+        "the students; weights come out the same",
+        {"a docstring of the student's training": docstring("pipeline/student/train.py")},
     ),
-    Change(
-        does="a docstring of the losses",
-        edit=docstring("pipeline/losses/distillation.py"),
-        runs={"prepare_teacher", "verify_cache"} | TRAIN | REPORT,
-        why="whoever trains or compares losses; the teacher comes out the same, and the store stays",
+    *changes(
+        {"evaluate_teacher"} | TRAIN | EVALUATE | REPORT,
+        "a student may be evaluated while it trains, and its best epoch kept",
+        {"a docstring of the AP code": docstring("pipeline/evaluation/coco_ap.py")},
     ),
-    Change(
-        does="a docstring of the training loop",
-        edit=docstring("pipeline/training/loop.py"),
-        runs={"prepare_teacher"} | TRAIN | REPORT,
-        why="whoever trains; the teacher comes out the same, and the store stays",
-    ),
-    Change(
-        does="a docstring of the student's training",
-        edit=docstring("pipeline/student/train.py"),
-        runs=TRAIN | REPORT,
-        why="the students; weights come out the same",
-    ),
-    Change(
-        does="a docstring of the AP code",
-        edit=docstring("pipeline/evaluation/coco_ap.py"),
-        runs={"evaluate_teacher"} | TRAIN | EVALUATE | REPORT,
-        why="a student may be evaluated while it trains, and its best epoch kept",
-    ),
-    Change(
-        does="a docstring of the report",
-        edit=docstring("pipeline/report/page.py"),
-        runs=REPORT,
-        why="nothing reads the page",
-    ),
-    Change(
-        does="the report's template",
-        edit=append("pipeline/report/page.html", "<!-- -->\n"),
-        runs=REPORT,
-        why="nothing reads the page",
+    *changes(
+        REPORT,
+        "nothing reads the page",
+        {
+            "a docstring of the report": docstring("pipeline/report/page.py"),
+            "the report's template": append("pipeline/report/page.html", "<!-- -->\n"),
+        },
     ),
 ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished import FOLDER, call, files_below
+from project import edited_json
 from wrong_input import (
     CACHE,
     DATA,
@@ -242,13 +243,12 @@ def test_boxes_without_a_size_or_outside_the_image_are_legal_and_not_trained_on(
     before = read_manifest(FOLDER.manifest("train"))
     boxes = [[5, 5, 0, 9], [5, 5, 9, -3], [5, 5, 0.5, 9], [-50, 5, 9, 9], [900, 5, 9, 9], [5, 5, -4, -4]]
     for path in (TRAIN, VAL):
-        content = json.loads(path.read_text())
-        record = content["images"][0]["id"]
-        content["annotations"] += [
-            {"id": 9000 + number, "image_id": record, "category_id": 1, "bbox": box, "area": box[2] * box[3]}
-            for number, box in enumerate(boxes)
-        ]
-        path.write_text(json.dumps(content))
+        with edited_json(path) as content:
+            row = {"image_id": content["images"][0]["id"], "category_id": 1}
+            content["annotations"] += [
+                {**row, "id": 9000 + number, "bbox": box, "area": box[2] * box[3]}
+                for number, box in enumerate(boxes)
+            ]
     for stage in (DATA, TEACHER, "evaluate teacher", CACHE):
         assert call(stage).code == 0
     after = read_manifest(FOLDER.manifest("train"))
@@ -283,14 +283,12 @@ def test_bad_images_leave_the_finished_partitions_and_the_next_run_uses_them(own
 
 @pytest.mark.usefixtures("own_project")
 def test_the_summary_counts_what_was_read(caplog: pytest.LogCaptureFixture) -> None:
-    content = json.loads(TRAIN.read_text())
-    rows = content["annotations"]
-    for row, flag in ((rows[0], "iscrowd"), (rows[1], "ignore"), (rows[2], "ignore")):
-        row[flag] = 1
-    content["categories"][0]["name"] = content["categories"][1]["name"]
-    for path in (TRAIN, VAL):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "categories": content["categories"]}))
-    TRAIN.write_text(json.dumps(content))
+    with edited_json(TRAIN) as train, edited_json(VAL) as val:
+        rows = train["annotations"]
+        for row, flag in ((rows[0], "iscrowd"), (rows[1], "ignore"), (rows[2], "ignore")):
+            row[flag] = 1
+        for split in (train, val):
+            split["categories"][0]["name"] = split["categories"][1]["name"]
     caplog.set_level("INFO")
     assert call(DATA).code == 0
     summary = json.loads(FOLDER.data_metric("train").read_text())
@@ -307,10 +305,9 @@ def test_the_summary_counts_what_was_read(caplog: pytest.LogCaptureFixture) -> N
 
 @pytest.mark.usefixtures("own_project")
 def test_a_split_of_which_most_is_not_trained_on_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    content = json.loads(TRAIN.read_text())
-    for row in content["annotations"][1:]:
-        row["iscrowd"] = 1
-    TRAIN.write_text(json.dumps(content))
+    with edited_json(TRAIN) as content:
+        for row in content["annotations"][1:]:
+            row["iscrowd"] = 1
     assert call(DATA).code == 0
     assert "train: WARNING: most objects are not trained on" in caplog.text
     assert "val: WARNING" not in caplog.text

@@ -14,7 +14,7 @@ from recipes import ROOT
 
 def stage(folder: Path, *arguments: str, **changes: str) -> tuple[int, str]:
     """Exit code and output of ``python -m stages.NAME ...``."""
-    return attempt(folder, sys.executable, "-m", *arguments, PYTHONPATH=str(ROOT), **changes)
+    return attempt(folder, "python", "-m", *arguments, PYTHONPATH=str(ROOT), **changes)
 
 
 def test_an_error_is_one_line_and_its_place_is_shown_on_request(tmp_path: Path) -> None:

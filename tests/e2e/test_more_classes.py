@@ -1,12 +1,11 @@
 """A teacher that knows more classes than the images are annotated for teaches those, by their names."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from finished import FOLDER, call
-from project import edit_params
+from project import edit_params, edited_json
 from safetensors.torch import load_file
 from wrong_input import TRAIN, VAL
 
@@ -24,11 +23,10 @@ def test_every_stage_runs_with_a_teacher_of_more_classes() -> None:
     for suffix in (".safetensors", ".json"):
         FOLDER.teacher_weights.with_suffix(suffix).rename(f"given/teacher{suffix}")
     for path in (TRAIN, VAL):
-        content = json.loads(path.read_text())
-        content["categories"] = [content["categories"][label] for label in KEPT]
-        ids = [row["id"] for row in content["categories"]]
-        content["annotations"] = [row for row in content["annotations"] if row["category_id"] in ids]
-        path.write_text(json.dumps(content))
+        with edited_json(path) as content:
+            content["categories"] = [content["categories"][label] for label in KEPT]
+            ids = [row["id"] for row in content["categories"]]
+            content["annotations"] = [row for row in content["annotations"] if row["category_id"] in ids]
 
     def edit(params: Params) -> None:
         given_teacher(params, "given/teacher.safetensors")

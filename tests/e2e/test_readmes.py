@@ -20,6 +20,7 @@ from project import (
     attempt,
     commit,
     edit_params,
+    edited_json,
     export_tree,
     run,
     stages_run,
@@ -166,12 +167,11 @@ def test_the_way_to_images_of_ones_own_leads_to_its_end(tmp_path: Path) -> None:
     classes = {7: "Château", 19: "Müller", 300: "niño"}
     write_tiny_dataset(tmp_path, train_images=24)
     for path in (tmp_path / DATASET / "annotations").iterdir():
-        content = json.loads(path.read_text())
-        ids = dict(zip((row["id"] for row in content["categories"]), classes, strict=False))
-        content["categories"] = [{"id": key, "name": name} for key, name in classes.items()]
-        rows = [row | {"category_id": ids.get(row["category_id"])} for row in content["annotations"]]
-        content["annotations"] = [row for row in rows if row["category_id"]]
-        path.write_text(json.dumps(content))
+        with edited_json(path) as content:
+            ids = dict(zip((row["id"] for row in content["categories"]), classes, strict=False))
+            content["categories"] = [{"id": key, "name": name} for key, name in classes.items()]
+            rows = [row | {"category_id": ids.get(row["category_id"])} for row in content["annotations"]]
+            content["annotations"] = [row for row in rows if row["category_id"]]
     folder = start_repository(export_tree(tmp_path / "project"))
     for line in OWN_IMAGES.text.replace("/path/to/coco-layout-folder", str(tmp_path / DATASET)).splitlines():
         command = line.partition("#")[0].strip()

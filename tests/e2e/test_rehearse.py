@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from finished import Ended, call, files_below, working_in
-from project import write_params, write_tiny_dataset
+from project import edited_json, write_params, write_tiny_dataset
 from quick_python import quick_python
 
 from pipeline.cli.options import override, parse_assignments
@@ -56,11 +56,9 @@ def test_every_stage_runs_and_the_workspace_is_as_it_was(
     workspace: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """An image without boxes is left out, so that a batch has one image less than was asked for."""
-    annotations = workspace / DATASET / "annotations/instances_train.json"
-    content = json.loads(annotations.read_text())
-    first = min(image["id"] for image in content["images"])
-    content["annotations"] = [box for box in content["annotations"] if box["image_id"] != first]
-    annotations.write_text(json.dumps(content))
+    with edited_json(workspace / DATASET / "annotations/instances_train.json") as content:
+        first = min(image["id"] for image in content["images"])
+        content["annotations"] = [box for box in content["annotations"] if box["image_id"] != first]
     before = files_below(workspace)
     with caplog.at_level("INFO"):
         assert call("ldp rehearse --images 4 --keep ../kept") == Ended(code=0, error="")

@@ -130,6 +130,7 @@ def _become(
         os.dup2(descriptor, standard)
     with working_in(folder), blank_pictures(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.training.launch.subprocess.Popen", Member)
+        patch.setattr("pipeline.training.launch.STOPPED_SECONDS", 3.0)
         for name, value in variables.items():
             patch.setenv(name, value)
         _end(call(stage))

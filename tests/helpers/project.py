@@ -1,12 +1,15 @@
 """The project as a user has it: a clone of the working tree, in which real git and DVC run."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from quick_python import quick_python
@@ -86,6 +89,14 @@ def edit_params(folder: Path, edit: Callable[[Params], object]) -> None:
     params = yaml.safe_load((folder / "params.yaml").read_text())
     edit(params)
     write_params(folder, params)
+
+
+@contextmanager
+def edited_json(path: Path) -> Iterator[Any]:
+    """The content of a file, which is written back as it is in the end."""
+    content = json.loads(path.read_text())
+    yield content
+    path.write_text(json.dumps(content))
 
 
 def write_params(folder: Path, params: Params) -> None:

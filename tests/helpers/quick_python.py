@@ -1,9 +1,9 @@
 """A ``python``, an ``ldp`` and a ``dvc`` that start in a tenth of a second, for tests that run many of them.
 
-``python -m stages.X`` and the commands are forked from a process that has imported torch and other libraries
-already, which takes ten seconds otherwise. All else is as always: the stage's own code, from the folder
-it is started in, with the arguments, the environment and the streams that it is given. The rest goes to the
-real Python.
+``python -m`` of a stage, a command or DVC is forked from a process that has imported torch and other
+libraries already, which takes ten seconds otherwise. All else is as always: the stage's own code, from the
+folder it is started in, with the arguments, the environment and the streams that it is given. The rest goes
+to the real Python.
 """
 
 import atexit
@@ -26,7 +26,7 @@ if sys.argv[0].endswith("/ldp"):
     arguments = ["pipeline.cli.main", *sys.argv[1:]]
 elif sys.argv[0].endswith("/dvc"):
     arguments = ["dvc", *sys.argv[1:]]
-elif sys.argv[1:2] == ["-m"] and sys.argv[2].startswith("stages."):
+elif sys.argv[1:2] == ["-m"] and sys.argv[2].split(".")[0] in ("stages", "pipeline", "dvc"):
     arguments = sys.argv[2:]
 else:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
@@ -76,7 +76,10 @@ def serve(address: str) -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     from blank import blank_pictures  # noqa: PLC0415
+    from dvc_task.worker import TemporaryWorker  # noqa: PLC0415
 
+    # A worker of DVC's queue looks every so many seconds whether there is more to do, and ends: not ten.
+    TemporaryWorker.timeout = property(lambda _: 2, lambda *_: None)
     with blank_pictures():
         _serve(address)
 
@@ -87,6 +90,7 @@ def _serve(address: str) -> None:
     server.listen(MAX_WAITING)
     server.settimeout(1)
     parent = os.getppid()
+    sys.executable = str(Path(address).with_name("bin") / "python")
     Path(f"{address}.new").rename(address)
     while os.getppid() == parent:
         try:

@@ -1,6 +1,5 @@
 """What a user may do wrong to a project, and what must come of it."""
 
-import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 from blank import blank_pictures
 from finished import FOLDER, call, files_below
 from PIL import Image, ImageChops
-from project import edit_params
+from project import edit_params, edited_json
 from safetensors.torch import load_file, save_file
 
 from pipeline.core import cluster
@@ -107,9 +106,8 @@ def coco(*keys: str | int, to: Any, path: Path = TRAIN) -> Edit:
     """Set one value of an annotation file."""
 
     def edit(folder: Path) -> None:
-        content = json.loads((folder / path).read_text())
-        set_value(content, keys, to)
-        (folder / path).write_text(json.dumps(content))
+        with edited_json(folder / path) as content:
+            set_value(content, keys, to)
 
     return edit
 
@@ -118,9 +116,8 @@ def twice(section: str) -> Edit:
     """The first row of a section of the annotations comes a second time."""
 
     def edit(folder: Path) -> None:
-        content = json.loads((folder / TRAIN).read_text())
-        content[section].append(content[section][0])
-        (folder / TRAIN).write_text(json.dumps(content))
+        with edited_json(folder / TRAIN) as content:
+            content[section].append(content[section][0])
 
     return edit
 
@@ -129,10 +126,9 @@ def each(section: str, **changes: Any) -> Edit:
     """Set values in every row of a section of the annotations."""
 
     def edit(folder: Path) -> None:
-        content = json.loads((folder / TRAIN).read_text())
-        for row in content[section]:
-            row.update(changes)
-        (folder / TRAIN).write_text(json.dumps(content))
+        with edited_json(folder / TRAIN) as content:
+            for row in content[section]:
+                row.update(changes)
 
     return edit
 
@@ -141,10 +137,9 @@ def boxes(change: Callable[[list[float]], list[float]]) -> Edit:
     """Write every box in another way."""
 
     def edit(folder: Path) -> None:
-        content = json.loads((folder / TRAIN).read_text())
-        for row in content["annotations"]:
-            row["bbox"] = change(row["bbox"])
-        (folder / TRAIN).write_text(json.dumps(content))
+        with edited_json(folder / TRAIN) as content:
+            for row in content["annotations"]:
+                row["bbox"] = change(row["bbox"])
 
     return edit
 
@@ -234,10 +229,8 @@ def spoil_weight(path: Path, value: float, key: str = "bbox_head.gfl_reg.bias") 
 
 
 def newer_store(folder: Path) -> None:
-    path = folder / FOLDER.store / "zarr.json"
-    content = json.loads(path.read_text())
-    content["attributes"]["schema"]["format_version"] = 99
-    path.write_text(json.dumps(content))
+    with edited_json(folder / FOLDER.store / "zarr.json") as content:
+        content["attributes"]["schema"]["format_version"] = 99
 
 
 def first_shard(folder: Path) -> Path:

@@ -130,6 +130,7 @@ def test_a_teacher_that_says_itself_in_what_it_computes_is_refused_another_preci
         load_inputs(lower, manifest, weights)
 
 
+@pytest.mark.slow
 def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_conventions(tmp_path: Path) -> None:
     """The teacher says whatever it says of stretched BGR images, at points of offset 0.5."""
     view_set = small_view_set(tmp_path, 8)

@@ -46,6 +46,7 @@ def test_a_log_file_gets_lines_with_terms_rate_speed_memory_and_scores(
     assert "test: epoch 2: AP 15.0, AP50 22.0, AP75 1.0" in caplog.messages
 
 
+@pytest.mark.slow
 def test_dvclive_records_every_row_and_score_and_changes_no_weight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
