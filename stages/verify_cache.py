@@ -28,7 +28,7 @@ def main() -> None:
     config = load_fidelity(params)
     cached = load_section(CacheConfig, "cache_teacher", params)
     folder = run_paths(params)
-    problems = verify(folder.store, lambda _done, _total: None)
+    problems = verify(folder.store)
     if problems:
         first = problems[0]
         raise CacheError(

@@ -21,7 +21,7 @@ import torch
 
 from pipeline.cli.options import command
 from pipeline.cli.store_info import STORE, find_store
-from pipeline.cli.store_verify import describe_problems, find_problems, listed
+from pipeline.cli.store_verify import describe_problems, listed
 from pipeline.core.config import PARAMS, load_section
 from pipeline.core.digest import digest
 from pipeline.core.environment import core_count
@@ -37,6 +37,7 @@ from pipeline.store.format.schema import StoreSchema, table_specs
 from pipeline.store.format.table import ViewIndex
 from pipeline.store.reader.reader import FileRecord, read_finished, recorded_files
 from pipeline.store.reader.shards import read_table
+from pipeline.store.reader.verify import verify
 from pipeline.store.writer.writer import STORE_FOLDER, init
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
@@ -68,7 +69,7 @@ def repair_command(arguments: argparse.Namespace) -> None:
         remove_unexpected(damage)
     if damage.unexpected:
         logger.info("removed what is not part of the store: %s", listed(damage.unexpected))
-    if left := find_problems(path):
+    if left := verify(path, "verify"):
         raise CacheError(
             f"{path} is still not whole: {describe_problems(left)}; run `ldp store verify {path}`"
         )
@@ -104,7 +105,7 @@ def find_damage(path: Path) -> Damage:
         attributes = read_finished(path)
     except CacheError as error:
         raise CacheError(f"nothing can be repaired without the store's own records: {error}") from error
-    wrong = {problem.file for problem in find_problems(path)}
+    wrong = {problem.file for problem in verify(path, "verify")}
     recorded = list(recorded_files(attributes))
     return Damage(
         path=path,

@@ -4,12 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from pipeline.cli.options import command
 from pipeline.cli.store_info import PRINT_JSON, STORE, find_store, to_json
 from pipeline.core.errors import CacheError
-from pipeline.core.progress import counted, show_counts
+from pipeline.core.progress import counted
 from pipeline.core.tables import align
 from pipeline.store.reader.verify import Problem, verify
 
@@ -24,7 +23,7 @@ def verify_command(arguments: argparse.Namespace) -> None:
     The exit code is 0 for a whole store, and 1 otherwise.
     """
     path, _ = find_store(arguments.store)
-    problems = find_problems(path)
+    problems = verify(path, "verify")
     if arguments.json:
         damaged = sorted({problem.partition for problem in problems if problem.partition is not None})
         document = {"path": str(path), "whole": not problems, "damaged_partitions": damaged}
@@ -33,12 +32,6 @@ def verify_command(arguments: argparse.Namespace) -> None:
         sys.stdout.write(render_problems(problems) or f"{path} is whole: every file is as recorded\n")
     if problems:
         raise CacheError(f"{path}: {describe_problems(problems)}; `ldp store repair` makes them again")
-
-
-def find_problems(path: Path) -> list[Problem]:
-    """See :func:`pipeline.store.reader.verify.verify`; shows how far it is."""
-    with show_counts("verify", " files") as progress:
-        return verify(path, progress)
 
 
 def render_problems(problems: Sequence[Problem]) -> str:

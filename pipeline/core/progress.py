@@ -1,8 +1,7 @@
 """How far work is, and how much it is: bars with an estimate, often on a terminal, seldom in a log file."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -63,18 +62,6 @@ def show_progress(
             bar.set_postfix_str(note(item), refresh=False)
             bar.update(amount(item))
             yield item
-
-
-@contextmanager
-def show_counts(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A function that shows ``done`` of ``total``, for work that counts by itself."""
-    with progress_bar(0, label, unit) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
 
 
 def describe_bytes(count: float) -> str:

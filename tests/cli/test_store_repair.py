@@ -36,10 +36,6 @@ IMAGES = 6
 """Twelve views in three partitions."""
 
 
-def quiet(_done: int, _total: int) -> None:
-    """No progress bar."""
-
-
 def unchanged(items: Iterable[Any], _total: int, _label: str) -> Iterable[Any]:
     return items
 
@@ -210,7 +206,7 @@ def test_what_comes_out_otherwise_is_not_put_in_place(store: Path, view_set: Vie
         CacheError, match=r"edge_codes/c/0/0 came out otherwise.*-samefile FILE -delete.*dvc pull"
     ):
         require_repaired(damage, done)
-    assert [problem.file for problem in verify(store, quiet)] == ["points/edge_codes/c/0/0"]
+    assert [problem.file for problem in verify(store)] == ["points/edge_codes/c/0/0"]
 
 
 def test_a_run_that_writes_the_same_store_is_waited_for(store: Path, view_set: ViewSet) -> None:

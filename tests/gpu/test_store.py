@@ -69,7 +69,7 @@ def test_store_is_as_faithful_as_the_recipes_ask(
         output=path,
         progress=lambda items, _total, _label: items,
     )
-    assert not verify(path, lambda _done, _total: None)
+    assert not verify(path)
     store = TargetStore.open(path)
     fidelity = measure_fidelity(store, view_set, live, BOUNDS, store.keys)
     record_property("fidelity", asdict(fidelity))

@@ -86,7 +86,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory, factor: int) -> Subject:
     store_case = random_store_case(min(10 * factor, 120), views_per_partition=3, most_points=30, chunk_rows=8)
     path = folder / "targets.zarr"
     write_remaining(folder / "scratch", path, store_case)
-    assert not verify(path, lambda _done, _total: None)
+    assert not verify(path)
     opened, content = TargetStore.open(path), content_of(path)
     sharded = {f"{spec.path}/c/" for spec in sharded_specs(opened.schema)}
     return Subject(
@@ -225,7 +225,7 @@ def _read_view(subject: Subject, store: TargetStore, key: ViewKey) -> str:
 def is_named(subject: Subject, files: Files) -> bool:
     """Whether `verify` names every damaged file, and its partition."""
     try:
-        problems = verify(subject.path, lambda _done, _total: None)
+        problems = verify(subject.path)
     except CacheError as error:
         # The root's metadata hold the records to compare with: without them verify can name only these.
         named = str(subject.path) in str(error) and ROOT_METADATA in str(error)

@@ -129,7 +129,7 @@ def test_damage_is_found_before_a_wrong_number_gets_out(folder: Path, tmp_path: 
     store = TargetStore.open(shutil.copytree(whole.path, tmp_path / "copy.zarr"))
     for offset in range(0, (store.path / array / "c/1/0").stat().st_size, 997):
         flip_bit(store.path / array / "c/1/0", offset)
-        (problem,) = verify(store.path, lambda _done, _total: None)
+        (problem,) = verify(store.path)
         assert (problem.file, problem.partition) == (f"{array}/c/1/0", 1)
         flip_bit(store.path / array / "c/1/0", offset)
     flip_bit(store.path / array / "c/1/0", 40)

@@ -1,9 +1,9 @@
 """Reading a whole store to find what is damaged."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.progress import show_progress
 from pipeline.store.format.attributes import ROOT_METADATA
 from pipeline.store.reader.reader import read_finished, recorded_files
 
@@ -19,11 +19,11 @@ class Problem:
     message: str
 
 
-def verify(path: Path, progress: Callable[[int, int], None]) -> list[Problem]:
+def verify(path: Path, label: str | None = None) -> list[Problem]:
     """Compare every file of a store with its recorded size and sha256.
 
     The hashes are of the bytes as the writer held them in memory, before they went to the disk. Problems come
-    in order of the files; ``progress`` is called with the number of files read and of all files, after each.
+    in order of the files; a ``label`` shows how far it is.
 
     Raises:
         CacheError: There is no store, or it is unfinished, of another version, or its attributes (which
@@ -36,12 +36,11 @@ def verify(path: Path, progress: Callable[[int, int], None]) -> list[Problem]:
         Problem(file=name, partition=None, message="the file is not part of the store")
         for name in sorted({file.relative_to(path).as_posix() for file in paths} - known)
     ]
-    for number, file in enumerate(files, start=1):
+    for file in show_progress(files, len(files), label, unit=" files") if label else files:
         try:
             message = file.digest.problem(path / file.name)
         except OSError as error:  # what the disk does not give back is damaged like any other
             message = f"the file cannot be read ({error.strerror})"
         if message:
             problems.append(Problem(file=file.name, partition=file.partition, message=message))
-        progress(number, len(files))
     return sorted(problems, key=lambda problem: problem.file)
