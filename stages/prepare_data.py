@@ -10,7 +10,6 @@ from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
 from pipeline.core.files import write_json
 from pipeline.core.paths import SPLITS, RunPaths, Split, run_paths
-from pipeline.core.progress import show_progress
 from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.datasets.checks import (
     look_at_files,
@@ -68,13 +67,7 @@ def _report(split: str, manifest: Manifest) -> SplitSummary:
 
 def _render_split(config: ShapesConfig, folder: RunPaths, split: Split) -> Manifest:
     root = folder.split(split)
-    write_split(
-        config,
-        split,
-        images=root / "images",
-        annotations=root / "annotations.json",
-        progress=lambda items: show_progress(items, len(list(items)), f"render {split}"),
-    )
+    write_split(config, split, images=root / "images", annotations=root / "annotations.json")
     return _read(str(root), SplitConfig(annotations="annotations.json", images="images"))
 
 
@@ -85,11 +78,8 @@ def _read(root: str, split: SplitConfig) -> Manifest:
     manifest = read_coco(Path(here) / split.annotations, here, split.images)
     manifest = replace(manifest, images=manifest.images[: split.limit], annotations=split.annotations)
     require_boxes_in_pixels(manifest)
-    manifest = look_at_files(
-        manifest, lambda items: show_progress(items, len(manifest.images), f"look at {split.images}")
-    )
     # Recorded as the parameters name it: the manifest is the same on every machine.
-    return replace(manifest, root=root)
+    return replace(look_at_files(manifest), root=root)
 
 
 if __name__ == "__main__":

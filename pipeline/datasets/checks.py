@@ -1,6 +1,6 @@
 """Whether a dataset is what it seems: files are there, boxes are in px, both splits have the same classes."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import DatasetError
+from pipeline.core.progress import show_progress
 from pipeline.views.classes import ids_difference, same_name
 from pipeline.views.decode import inspect_image
 from pipeline.views.manifest import Manifest
@@ -38,12 +39,8 @@ READINGS: dict[str, Reading] = {
 }
 """Other ways to write a box, and what they would mean."""
 
-Inspected = tuple[str, bool]
 
-
-def look_at_files(
-    manifest: Manifest, progress: Callable[[Iterable[Inspected]], Iterable[Inspected]]
-) -> Manifest:
+def look_at_files(manifest: Manifest) -> Manifest:
     """The manifest with what is known of each image's file: its sha256, and whether it is turned.
 
     Raises:
@@ -59,7 +56,8 @@ def look_at_files(
             f"{first}{', ...' if len(missing) > MAX_NAMED else ''}"
         )
     with ThreadPoolExecutor(READERS) as pool:
-        seen = list(progress(pool.map(lambda file: inspect_image(*file), files)))
+        looked_at = pool.map(lambda file: inspect_image(*file), files)
+        seen = list(show_progress(looked_at, len(files), f"look at {manifest.folder}"))
     return replace(
         manifest,
         images=replace(manifest.images, sha256=np.array([sha256 for sha256, _ in seen], "S64")),

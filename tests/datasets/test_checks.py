@@ -47,7 +47,7 @@ def test_all_missing_images_are_counted_and_the_first_ones_named(tmp_path: Path)
     Image.new("RGB", (60, 40)).save(tmp_path / "2.png")
     message = r"expected 6 images .*, but 5 are not there: .*0\.png, .*1\.png"
     with pytest.raises(DatasetError, match=message):
-        look_at_files(split(root=str(tmp_path), images=6), iter)
+        look_at_files(split(root=str(tmp_path), images=6))
 
 
 def test_files_and_orientations_are_part_of_what_is_known_of_a_split(tmp_path: Path) -> None:
@@ -55,11 +55,11 @@ def test_files_and_orientations_are_part_of_what_is_known_of_a_split(tmp_path: P
     exif[ExifTags.Base.Orientation] = 8
     Image.new("RGB", (60, 40)).save(tmp_path / "0.png")
     Image.new("RGB", (40, 60)).save(tmp_path / "1.png", exif=exif)
-    before = look_at_files(split(root=str(tmp_path), images=2), iter)
+    before = look_at_files(split(root=str(tmp_path), images=2))
     assert before.turned_images == 1
-    assert look_at_files(split(root=str(tmp_path), images=2), iter).pixels_sha256 == before.pixels_sha256
+    assert look_at_files(split(root=str(tmp_path), images=2)).pixels_sha256 == before.pixels_sha256
     Image.new("RGB", (60, 40), "red").save(tmp_path / "0.png")
-    assert look_at_files(split(root=str(tmp_path), images=2), iter).pixels_sha256 != before.pixels_sha256
+    assert look_at_files(split(root=str(tmp_path), images=2)).pixels_sha256 != before.pixels_sha256
 
 
 CORNERS = [(1, 2, 50, 39), (20, 5, 58, 30), (9, 9, 44, 39), (3, 8, 60, 40)]

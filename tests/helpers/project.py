@@ -108,4 +108,4 @@ def write_tiny_dataset(folder: Path, seed: int = 0, train_images: int = 8) -> No
     config = ShapesConfig(
         seed=seed, train_images=train_images, val_images=4, long_edge=64, annotation_noise=0.1
     )
-    write_dataset(config, folder / DATASET, lambda items: items)
+    write_dataset(config, folder / DATASET)

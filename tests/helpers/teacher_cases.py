@@ -40,7 +40,7 @@ def small_manifest(folder: Path, images: int = 5) -> Manifest:
     root = folder / "shapes"
     if not root.exists():
         config = ShapesConfig(seed=5, train_images=images, val_images=2, long_edge=64, annotation_noise=0.1)
-        write_dataset(config, root, lambda items: items)
+        write_dataset(config, root)
     return read_coco(root / "annotations/instances_train.json", str(root), "train")
 
 

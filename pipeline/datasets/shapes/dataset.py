@@ -9,7 +9,6 @@ exactly, one per call so that no compiler fuses two, and scalar ``math`` results
 """
 
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.core.files import atomic_path
+from pipeline.core.progress import show_progress
 from pipeline.datasets.config import FIRST_VAL_ID, ShapesConfig
 from pipeline.datasets.shapes.draws import Point, clamp, log_uniform, pick, pick_weighted, uniform
 from pipeline.datasets.shapes.outlines import (
@@ -155,22 +155,13 @@ def _annotation(image_id: int, number: int, shape: ShapeObject) -> dict[str, Any
     }
 
 
-def write_split(
-    config: ShapesConfig,
-    split: str,
-    *,
-    images: Path,
-    annotations: Path,
-    progress: Callable[[Iterable[int]], Iterable[int]],
-) -> None:
-    """Render ``train`` or ``val`` in COCO layout: ``<image id>.bmp`` in ``images``, then ``annotations``.
-
-    ``progress`` wraps the indices of the images, as ``tqdm.tqdm`` does.
-    """
+def write_split(config: ShapesConfig, split: str, *, images: Path, annotations: Path) -> None:
+    """Render ``train`` or ``val`` in COCO layout: ``<image id>.bmp`` in ``images``, then ``annotations``."""
     images.mkdir(parents=True, exist_ok=True)
     image_rows: list[dict[str, Any]] = []
     annotation_rows: list[dict[str, Any]] = []
-    for index in progress(range(config.train_images if split == "train" else config.val_images)):
+    count = config.train_images if split == "train" else config.val_images
+    for index in show_progress(range(count), count, f"render {split}"):
         image_id = image_id_of(split, index)
         pixels, shapes = annotate(config, split, index)
         # BMP, not PNG: with compress_level=0 too, where stored blocks are cut differs between zlib builds and
