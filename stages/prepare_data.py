@@ -22,7 +22,7 @@ from pipeline.datasets.checks import (
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig, ShapesConfig, SplitConfig
 from pipeline.datasets.shapes.dataset import write_split
-from pipeline.views.manifest import Manifest, keep_trainable, write_manifest
+from pipeline.views.manifest import MIN_SIDE_PX, Manifest, keep_trainable, write_manifest
 from pipeline.views.summary import SplitSummary, lines, summarize
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,15 @@ def main() -> None:
     require_objects(train, summaries["train"])
     if shared := shared_images(train, val):
         logger.warning("val: WARNING: %d of %d images are training images, too", shared, len(val.images))
-    train = keep_trainable(train, keep_empty=config.keep_empty_images)
+    all_images, train = len(train.images), keep_trainable(train, keep_empty=config.keep_empty_images)
+    left_out = (
+        f"{all_images - len(train.images):,} of {all_images:,} images are not trained on: a side is below "
+        f"{MIN_SIDE_PX} px, or they have no object and keep_empty_images is false"
+    )
     if not train.images:
-        raise DatasetError(f"{train.root}: expected images to train on, but there are none")
+        raise DatasetError(f"{train.root}: expected images to train on, but {left_out}")
+    if len(train.images) < all_images:
+        logger.warning("train: WARNING: %s", left_out)
     import_module("pipeline.cli.params").check_images(params, len(train.images))  # by name
     # Nothing is written before everything has proved good.
     write_manifest(train, folder.manifest("train"))

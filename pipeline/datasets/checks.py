@@ -129,6 +129,9 @@ def warnings(manifest: Manifest, summary: SplitSummary) -> Iterator[str]:
     twice = len(boxes) - len(set(boxes[["image_id", "category_id", *SIDES]].tolist()))
     if twice > MAX_TWICE * len(boxes):
         yield f"{twice:,} of {len(boxes):,} objects stand twice: the same image, class and box"
+    files = manifest.images.sha256[manifest.images.sha256 != b""]
+    if copies := len(files) - len(np.unique(files)):
+        yield f"{copies:,} images are copies of others, under another name"
     names = ["".join(category.name.casefold().split()) for category in manifest.categories]
     alike = [n for n, name in enumerate(names) if any(same_name(name, other) for other in names[:n])]
     if alike:

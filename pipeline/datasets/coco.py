@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
+from unicodedata import normalize
 
 import msgspec
 import numpy as np
@@ -202,7 +203,7 @@ def _require_file_names(images: ImageTable, path: Path) -> None:
     """Each image has a file of its own inside the folder; whether that is a link is the user's business."""
     owners: dict[PurePosixPath, int] = {}
     for image_id, file_name in zip(images.image_id.tolist(), images.file_name.tolist(), strict=True):
-        name = PurePosixPath(file_name)
+        name = PurePosixPath(normalize("NFC", file_name))  # either spelling of an accent finds one file
         unsafe = name.is_absolute() or ".." in name.parts or not name.parts
         unsafe |= max(map(len, name.parts), default=0) > MAX_NAME
         if unsafe or "\\" in file_name or "\0" in file_name:

@@ -55,14 +55,14 @@ def read_rgb(path: Path, expected_hw: Size, sha256: str = "") -> NDArray[np.uint
                 "`dvc repro`"
             )
         # Before anything is decoded: a file of a few KB can hold more pixels than the memory.
-        orientation = _check(image, path, expected_hw)
+        orientation = _check(image, content, path, expected_hw)
         return _upright(_to_rgb(image), orientation)
 
 
 def inspect_image(path: Path, expected_hw: Size) -> tuple[str, bool]:
     """The sha256 of an image's file, and whether EXIF turns it; not decoded, else as :func:`read_rgb`."""
     with _opened(path) as (content, image):
-        return hashlib.sha256(content).hexdigest(), _check(image, path, expected_hw) != 1
+        return hashlib.sha256(content).hexdigest(), _check(image, content, path, expected_hw) != 1
 
 
 @contextmanager
@@ -84,9 +84,9 @@ def _opened(path: Path) -> Iterator[tuple[bytes, Image.Image]]:
         raise DatasetError(f"{path}: expected an image, but it cannot be read ({error})") from error
 
 
-def _check(image: Image.Image, path: Path, expected_hw: Size) -> int:
+def _check(image: Image.Image, content: bytes, path: Path, expected_hw: Size) -> int:
     """The EXIF orientation of what must be one picture of the expected size."""
-    stored_hw, orientation = (image.height, image.width), _orientation(image)
+    stored_hw, orientation = (image.height, image.width), _orientation(image, content)
     upright_hw = stored_hw[::-1] if orientation >= 5 else stored_hw
     if upright_hw != expected_hw and stored_hw == expected_hw:
         raise DatasetError(
@@ -114,16 +114,27 @@ def _check(image: Image.Image, path: Path, expected_hw: Size) -> int:
     return orientation
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, content: bytes) -> int:
     """1 to 8. Not ``getexif``, which decodes a PNG and heeds XMP, which OpenCV does not."""
     exif = Image.Exif()
     if image.format in TURNED_FORMATS:
         try:
-            exif.load(image.info.get("exif", b""))
+            exif.load(_png_exif(content) if image.format == "PNG" else image.info.get("exif", b""))
         except UNREADABLE:
             return 1
     orientation = exif.get(ExifTags.Base.Orientation)
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _png_exif(content: bytes) -> bytes:
+    """The chunk eXIf, which may also stand behind the pixels, where ExifTool writes it."""
+    place = 8
+    while place < len(content):
+        size, kind = struct.unpack_from(">I4s", content, place)
+        if kind == b"eXIf":
+            return content[place + 8 : place + 8 + size]
+        place += size + 12
+    return b""
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -118,6 +118,8 @@ def test_images_in_both_splits_are_counted() -> None:
         return replace(manifest, images=replace(manifest.images, sha256=np.array(digests, "S64")))
 
     assert shared_images(with_files("a", "b", "c"), with_files("b", "d", "a")) == 2
+    copied = with_files("a", "b", "a")
+    assert "1 images are copies of others, under another name" in list(warnings(copied, summarize(copied)))
 
 
 def test_classes_are_compared_by_id_and_name() -> None:

@@ -137,6 +137,7 @@ def box(**changes: Any) -> list[dict[str, Any]]:
         ),
         (coco(images=image() + image(id=4), annotations=[]), "'a.jpg' is that of the ids 4 and 9"),
         (coco(images=image() + image(id=4, file_name="./a.jpg"), annotations=[]), "of the ids 4 and 9"),
+        (coco(images=image(file_name="é") + image(id=4, file_name="e\u0301"), annotations=[]), "4 and 9"),
         (coco(images=image(id=2**63 - 1), annotations=[]), "expected an integer of 64 bits"),
         (coco(annotations=box(image_id=8)), "annotation 1: image_id 8 is not in images"),
         (coco(annotations=box(category_id=8)), "annotation 1: category_id 8 is not in categories"),

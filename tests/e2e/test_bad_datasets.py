@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished import FOLDER, call, files_below
+from PIL import Image
 from project import edited_json
 from wrong_input import (
     CACHE,
@@ -71,6 +72,10 @@ def rows() -> list[Wrong]:
         path = [int(key) if key.isdecimal() else key for key in keys.split()]
         found.append(wrong(change, DATA, says, edit=coco(*path, to=json.loads(value))))
     return found
+
+
+def small(old: Image.Image) -> Image.Image:
+    return old.resize((20, 20))
 
 
 ANNOTATIONS = [
@@ -149,6 +154,18 @@ ANNOTATIONS = [
         DATA,
         "prepare_teacher.train.warmup_steps: expected fewer than the 2 steps of the training, but got 2",
         edit=params(TEACHER, "train", "warmup_steps", to=2),
+    ),
+    wrong(
+        "images that are all too small",
+        DATA,
+        "expected images to train on, but 8 of 8 images are not trained on: a side is below 32 px",
+        edit=both(
+            each("images", width=20, height=20),
+            *(
+                image(DATASET / f"train/{n:012}.bmp", "BMP", lambda old: old.resize((20, 20)))
+                for n in range(1, 9)
+            ),
+        ),
     ),
     wrong(
         "images without a box",

@@ -4,6 +4,7 @@ import hashlib
 import math
 import unicodedata
 from pathlib import Path
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -127,6 +128,23 @@ def test_pictures_are_turned_as_opencv_turns_them(tmp_path: Path, kind: str, ori
     pixels = read_image(path, expected.shape[:2]).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(pixels - expected).max() <= 4
     assert inspect_image(path, expected.shape[:2])[1] == (1 < orientation < 9)
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_turns_it_as_opencv_does(tmp_path: Path) -> None:
+    """Where ExifTool writes it; a PNG is a signature and chunks: size, kind, content, checksum."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    corner = np.zeros((4, 8, 3), np.uint8)
+    corner[0, 0] = 250
+    Image.fromarray(corner).save(tmp_path / "a.png")
+    content, chunk = (tmp_path / "a.png").read_bytes(), b"eXIf" + exif.tobytes()[6:]
+    end = content.rindex(b"IEND") - 4
+    chunk = (len(chunk) - 4).to_bytes(4) + chunk + crc32(chunk).to_bytes(4)
+    (tmp_path / "a.png").write_bytes(content[:end] + chunk + content[end:])
+    assert opencv(tmp_path / "a.png").shape == (8, 4, 3)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "a.png", (8, 4)).permute(1, 2, 0), opencv(tmp_path / "a.png")
+    )
 
 
 def test_an_annotated_size_of_the_picture_before_it_is_turned_is_explained(tmp_path: Path) -> None:
