@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 RECIPES = {NAME: "dvc.yaml", "other": "recipes/other/dvc.yaml", "third": "recipes/third/dvc.yaml"}
 """Where DVC finds the stages of each."""
 OTHER = RECIPES["other"]
+LD_STAGES = {"train_student@ld", "evaluate_student@ld", "report"}
 MAX_SECONDS = 300
 
 
@@ -81,26 +82,34 @@ def test_no_command_under_one_recipe_touches_the_others(three: Path, name: str) 
         run((three / target).parent, "dvc", *command.split())
         assert outputs(three, others) == before, command
     assert not garbage.exists()
-    weight = f"{Path(target).parent}/params.yaml:students.ld.loss.ld_weight"
-    ran = run(three, "dvc", "exp", "run", "--set-param", f"{weight}=0.5", target)
-    run(three, "dvc", "exp", "run", "--queue", "--set-param", f"{weight}=2", target)
-    run(three, "dvc", "queue", "start")
-    for log in (ran, wait_for_task(three)):
-        assert stages_run(log) - {"check_recipe"} == {"train_student@ld", "evaluate_student@ld", "report"}
+    assert experiment(three, target, 0.5) == LD_STAGES
     assert outputs(three, others) == before
     shutil.rmtree(three / "runs")
     run(three, "dvc", "checkout", "--allow-missing")
     assert outputs(three, others) == before
 
 
-def wait_for_task(folder: Path) -> str:
-    """The log of the queue's only task, once it has run."""
+def experiment(folder: Path, target: str, weight: float, *options: str) -> set[str]:
+    """The stages that an experiment ran, if it is not queued; a check of the recipe aside."""
+    change = f"{Path(target).parent}/params.yaml:students.ld.loss.ld_weight={weight}"
+    ran = run(folder, "dvc", "exp", "run", *options, "--set-param", change, target)
+    return stages_run(ran) - {"check_recipe"}
+
+
+def test_queued_experiments_of_two_recipes_touch_neither(three: Path) -> None:
+    before = outputs(three, list(RECIPES))
+    for name in (NAME, "other"):
+        experiment(three, RECIPES[name], 2, "--queue")
+    run(three, "dvc", "queue", "start")
     end = time.monotonic() + MAX_SECONDS
-    while "Success" not in (status := run(folder, "dvc", "queue", "status")):
-        assert "Failed" not in status, run(folder, "dvc", "queue", "logs", status.splitlines()[1].split()[0])
+    while (status := run(three, "dvc", "queue", "status")).count("Success") < 2:
+        assert "Failed" not in status, run(three, "dvc", "queue", "logs", status.splitlines()[1].split()[0])
         assert time.monotonic() < end, status
         time.sleep(1)
-    return run(folder, "dvc", "queue", "logs", status.splitlines()[1].split()[0])
+    for row in status.splitlines()[1:3]:
+        log = run(three, "dvc", "queue", "logs", row.split()[0])
+        assert stages_run(log) - {"check_recipe"} == LD_STAGES
+    assert outputs(three, list(RECIPES)) == before
 
 
 def test_a_clone_pulls_all_recipes_and_computes_nothing(three: Path, tmp_path: Path) -> None:
