@@ -129,6 +129,7 @@ class _Image(msgspec.Struct):
 
 
 class _Object(msgspec.Struct):
+    image_id: int
     area: float = 0.0
 
 
@@ -158,7 +159,15 @@ def _for_dataset(text: str, root: Path) -> str:
     # A queued experiment runs in another folder, from which `..` is elsewhere.
     place = os.path.abspath(root) if ".." in root.parts else str(root)  # noqa: PTH100
     text = text.replace("datasets/coco-sample", place).replace("[[320, 320]]", f"[{scale}]")
+    trainable = len({row.image_id for row in content.annotations})
+    batch, warmup, epochs = (
+        int(re.search(rf"{key}: (\d+)", text)[1])  # type: ignore[index]
+        for key in ("batch_size", "warmup_steps", "epochs")
+    )
+    batch = min(batch, trainable)
     values = {
+        r"batch_size: \d+": f"batch_size: {batch}",
+        r"warmup_steps: \d+": f"warmup_steps: {min(warmup, epochs * (trainable // batch) // 4)}",
         r"\A# .*": f"# The images of {root}.",
         r"num_classes: \d+": f"num_classes: {len(content.categories)}",
         "^evaluate: .*": f"evaluate: {{scale: {scale}, area_edges: {edges}}}",

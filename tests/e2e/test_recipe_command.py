@@ -8,7 +8,7 @@ import pytest
 from project import write_tiny_dataset
 
 from pipeline.cli.main import main
-from pipeline.cli.params import check_machine, check_params
+from pipeline.cli.params import check_images, check_machine, check_params
 from pipeline.core.config import read_sections
 from pipeline.core.paths import find_recipe
 from recipes import DATASET, ROOT
@@ -93,6 +93,7 @@ def test_a_recipe_for_a_coco_folder_is_filled_in_and_valid(folder: Path) -> None
     assert ldp("recipe", "new", "own", "--from", str(DATASET)) is None
     recipe = check_params(Path("recipes/own/params.yaml"))
     check_machine(recipe)
+    check_images(recipe.path, 6)  # of 8 images 6 have an object
     assert recipe.data.source == str(DATASET)
     assert recipe.data.coco is not None
     assert (recipe.data.coco.root, recipe.data.coco.val.images) == (str(DATASET), "val")
