@@ -56,6 +56,7 @@ def test_a_run_goes_on_in_another_number_of_processes(folder: Path, alone: State
     assert largest_difference(continued, alone[GOES_ON]) < ROUNDING
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_trains_the_student_of_the_whole(folder: Path, alone: States) -> None:
     """Parts of three and one: unequal, and padded as the whole batch is."""
     for name, model in train_all(folder, SINGLE_PROCESS, 3).items():
