@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -50,18 +51,31 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, and stores of them that are written once."""
+    return tmp_path_factory.mktemp("stores")
+
+
 def trained(config: StudentConfig, store: TargetStore, view_set: ViewSet) -> GFL:
     return trained_run(config, store, view_set).model
 
 
-def test_the_same_student_twice_has_the_same_weights(tmp_path: Path) -> None:
-    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+@cache
+def lossless_student(folder: Path) -> GFL:
+    """Five epochs, in two threads."""
+    config, view_set = student(FULL, epochs=5), small_view_set(folder, IMAGES)
+    return trained(config, store_of(folder, LOSSLESS), view_set)
+
+
+def test_the_same_student_twice_has_the_same_weights(folder: Path) -> None:
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     assert same_weights(trained(student(FULL), store, view_set), trained(student(FULL), store, view_set))
 
 
-def test_a_plain_student_does_not_depend_on_what_the_teacher_said(tmp_path: Path) -> None:
-    view_set = small_view_set(tmp_path, IMAGES)
-    one, other = (store_of(tmp_path, QUANTIZED, seed) for seed in (0, 1))
+def test_a_plain_student_does_not_depend_on_what_the_teacher_said(folder: Path) -> None:
+    view_set = small_view_set(folder, IMAGES)
+    one, other = (store_of(folder, QUANTIZED, seed) for seed in (0, 1))
     assert same_weights(trained(student(PLAIN), one, view_set), trained(student(PLAIN), other, view_set))
     assert not same_weights(trained(student(FULL), one, view_set), trained(student(FULL), other, view_set))
 
@@ -75,54 +89,52 @@ def trained_online(config: StudentConfig, view_set: ViewSet, dense: DensePrecisi
 
 @pytest.mark.usefixtures("two_threads")
 def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_in_the_loop(
-    tmp_path: Path,
+    folder: Path,
 ) -> None:
-    view_set = small_view_set(tmp_path, IMAGES)
+    view_set = small_view_set(folder, IMAGES)
     config = student(FULL, epochs=5)
-    cached = trained(config, store_of(tmp_path, LOSSLESS), view_set)
     online = trained_online(config, view_set)
-    assert relative_difference(cached, online) < ROUNDING
-    quantized = trained(config, store_of(tmp_path, QUANTIZED), view_set)
+    assert relative_difference(lossless_student(folder), online) < ROUNDING
+    quantized = trained(config, store_of(folder, QUANTIZED), view_set)
     assert ROUNDING < relative_difference(quantized, online) < 1e-2
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_terms_at_every_position_are_the_same_from_a_lossless_store_and_from_the_teacher(
-    tmp_path: Path,
+    folder: Path,
 ) -> None:
-    view_set, exact = small_view_set(tmp_path, IMAGES), DensePrecision(floor=0)
+    view_set, exact = small_view_set(folder, IMAGES), DensePrecision(floor=0)
     config = student(BCKD, epochs=5)
-    cached = trained(config, store_of(tmp_path, LOSSLESS, dense=exact), view_set)
+    cached = trained(config, store_of(folder, LOSSLESS, dense=exact), view_set)
     online = trained_online(config, view_set, exact)
     assert relative_difference(cached, online) < ROUNDING
-    without = trained(student(FULL, epochs=5), store_of(tmp_path, LOSSLESS), view_set)
-    assert relative_difference(cached, without) > 100 * ROUNDING
-    quantized = trained(config, store_of(tmp_path, QUANTIZED, dense=DensePrecision()), view_set)
+    assert relative_difference(cached, lossless_student(folder)) > 100 * ROUNDING
+    quantized = trained(config, store_of(folder, QUANTIZED, dense=DensePrecision()), view_set)
     assert ROUNDING < relative_difference(quantized, online) < 1e-2
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_classes_of_the_valuable_region_are_the_same_from_a_lossless_store_and_from_the_teacher(
-    tmp_path: Path,
+    folder: Path,
 ) -> None:
-    view_set, config = small_view_set(tmp_path, IMAGES), student(VLR_KD, epochs=5)
-    store = store_of(tmp_path, LOSSLESS, valuable_classes=True)
+    view_set, config = small_view_set(folder, IMAGES), student(VLR_KD, epochs=5)
+    store = store_of(folder, LOSSLESS, valuable_classes=True)
     cached, online = trained(config, store, view_set), trained_online(config, view_set)
     assert relative_difference(cached, online) < ROUNDING
     # A student without the term does not notice what else the store holds.
     without = trained(student(FULL, epochs=5), store, view_set)
-    assert same_weights(without, trained(student(FULL, epochs=5), store_of(tmp_path, LOSSLESS), view_set))
+    assert same_weights(without, lossless_student(folder))
     assert relative_difference(cached, without) > 100 * ROUNDING
 
 
-def test_a_student_that_reads_classes_of_the_valuable_region_refuses_a_store_without(tmp_path: Path) -> None:
-    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+def test_a_student_that_reads_classes_of_the_valuable_region_refuses_a_store_without(folder: Path) -> None:
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     with pytest.raises(ConfigError, match=r"vlr_kd_weight.* cache_teacher\.valuable_classes: true"):
         stored_targets(student(VLR_KD), store, view_set.manifest)
 
 
-def test_a_student_that_reads_every_position_refuses_a_store_of_kept_points(tmp_path: Path) -> None:
-    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+def test_a_student_that_reads_every_position_refuses_a_store_of_kept_points(folder: Path) -> None:
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     with pytest.raises(ConfigError, match=r"bckd_cls_weight.* cache_teacher\.dense: \{floor: 0\.005\}"):
         stored_targets(student(BCKD), store, view_set.manifest)
 
@@ -154,25 +166,25 @@ def test_a_student_of_more_epochs_than_views_is_refused(tmp_path: Path) -> None:
         stored_targets(student(FULL, epochs=3), store, view_set.manifest)
 
 
-def test_a_short_run_takes_its_steps_and_no_more(tmp_path: Path) -> None:
-    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+def test_a_short_run_takes_its_steps_and_no_more(folder: Path) -> None:
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     config = student(FULL, epochs=3)
     short = trained_run(config, store, view_set, steps=5, log_every=1)
     assert [row.step for row in short.curve] == [1, 2, 3, 4, 5]
 
 
-def test_targets_are_read_for_the_view_that_is_shown(tmp_path: Path) -> None:
+def test_targets_are_read_for_the_view_that_is_shown(folder: Path) -> None:
     """The pixels of an example and its boxes are those of one and the same view."""
-    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     for key in store.keys:
         live = view_set.view(key)
         assert store.view(key).geometry == live.geometry
         np.testing.assert_array_equal(store.view(key).boxes_xyxy, live.boxes_xyxy)
 
 
-def test_decoding_processes_change_nothing(tmp_path: Path) -> None:
+def test_decoding_processes_change_nothing(folder: Path) -> None:
     """They live on from epoch to epoch, and each epoch has its own order all the same."""
-    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     config = student(FULL, epochs=3)
     decoded = trained_run(config, store, view_set, replace(HERE, workers=2))
     assert same_weights(decoded.model, trained(config, store, view_set))
