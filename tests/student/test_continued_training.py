@@ -97,7 +97,10 @@ def test_a_finished_run_that_was_killed_while_writing_is_not_trained_again(run: 
     assert again.curve == finished.curve
 
 
-def test_the_random_numbers_go_on_too(run: Run, tmp_path: Path) -> None:
+def test_the_random_numbers_go_on_too(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step draws one."""
+    plain = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *args: (torch.rand(1), plain(*args))[1])
     checkpoints = Checkpoints(folder=tmp_path)
     run(checkpoints=checkpoints)
     left = torch.rand(3)
