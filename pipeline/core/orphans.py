@@ -5,9 +5,10 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 
 from pipeline.core.memory import keep_freed_memory
 
@@ -35,6 +36,22 @@ def begin_helper(initializer: Callable[[], None] | None = None) -> None:
     keep_freed_memory()
     if initializer:
         initializer()
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[None]:
+    """Let Ctrl-C take effect at the end: one that comes while a process forks is printed and then lost."""
+    if current_thread() is not main_thread():  # which alone is interrupted
+        yield
+        return
+    pressed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def is_stopped(pid: int) -> bool:

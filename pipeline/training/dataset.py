@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.core.errors import ConfigError, DatasetError, PipelineError
-from pipeline.core.orphans import die_with_parent, is_stopped
+from pipeline.core.orphans import deferred_interrupts, die_with_parent, is_stopped
 from pipeline.core.progress import describe_bytes
 from pipeline.training.batches import Batch, Example, collate
 from pipeline.training.config import TrainConfig
@@ -202,7 +202,9 @@ class Loader:
     def epoch(self, epoch: int, first: int = 0) -> Iterator[StepBatches]:
         """The steps of an epoch from the ``first`` on; raises what reading failed of, wherever it was."""
         self._order.epoch, self._order.first = epoch, first
-        for batches in self._loader:
+        with deferred_interrupts():  # the decoding processes fork here
+            steps = iter(self._loader)
+        for batches in steps:
             if isinstance(batches, PipelineError | OSError):
                 raise batches
             yield batches

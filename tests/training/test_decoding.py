@@ -84,6 +84,18 @@ def test_a_decoding_process_that_is_killed_is_one_line(
         train(2)
 
 
+def test_ctrl_c_while_the_decoding_processes_fork_interrupts(
+    train: Callable[[int], object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Python drops what is raised between a fork's two halves, and prints a traceback."""
+    presses = [signal.SIGINT]
+    os.register_at_fork(after_in_parent=lambda: presses and signal.raise_signal(presses.pop()))
+    with pytest.raises(KeyboardInterrupt):
+        train(2)
+    assert not presses
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_decoding_process_that_stops_is_noticed(
     train: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
