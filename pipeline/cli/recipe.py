@@ -15,7 +15,7 @@ from pipeline.cli.params import check_machine, check_params
 from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.errors import ConfigError, DatasetError
 from pipeline.core.files import write_atomically
-from pipeline.core.paths import NAME, RECIPES, STAGES, find_recipe, recipe_files
+from pipeline.core.paths import NAME, RECIPES, STAGES, find_recipe, has_stages, recipe_files
 from pipeline.core.tables import align
 
 COCO_BASE = "coco_sample"
@@ -45,7 +45,7 @@ def check_command(arguments: argparse.Namespace) -> None:
     path = find_recipe(arguments.recipe)
     recipe = check_params(path)
     check_machine(recipe)
-    first = "" if _has_stages(path.parent) else f"`ldp recipe add {path.parent.name}` and "
+    first = "" if has_stages(path.parent) else f"`ldp recipe add {path.parent.name}` and "
     students = ", ".join(recipe.students)
     sys.stdout.write(f"{path}: valid; students {students}; run it with {first}{_command(path)}\n")
 
@@ -106,21 +106,9 @@ def add_recipe(folder: Path) -> None:
     Raises:
         ConfigError: Other stages stand there.
     """
-    if not _has_stages(folder):
+    if not has_stages(folder):
         # A copy: DVC reads a symbolic link of an older commit as the text that git keeps of it.
         shutil.copyfile(STAGES, folder / STAGES)
-
-
-def _has_stages(folder: Path) -> bool:
-    copy = folder / STAGES
-    if not os.path.lexists(copy):
-        return False
-    if copy.read_bytes() != Path(STAGES).read_bytes():
-        raise ConfigError(
-            f"{copy}: expected the stages of {STAGES}, but got others, edited or of another version; "
-            f"`cp {STAGES} {copy}` replaces them"
-        )
-    return True
 
 
 class _Image(msgspec.Struct):

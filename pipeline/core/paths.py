@@ -4,6 +4,7 @@
 students have names of their own below it.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -101,6 +102,17 @@ def find_recipe(given: str) -> Path:
         known = ", ".join(map(str, names))
         raise ConfigError(f"recipe: expected a name ({known}), a folder or a file, but got {given!r}")
     return names[given]
+
+
+def has_stages(folder: Path) -> bool:
+    """Whether DVC knows the recipe in a folder; a ``ConfigError`` if by other stages than this code's."""
+    copy = folder / STAGES
+    if copy.is_file() and copy.read_bytes() != Path(STAGES).read_bytes():
+        raise ConfigError(
+            f"{copy}: expected the stages of {STAGES}, but got others, edited or of another version; "
+            f"`cp {STAGES} {copy}` replaces them"
+        )
+    return os.path.lexists(copy)
 
 
 def in_its_recipe(message: str) -> str:

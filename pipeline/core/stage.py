@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pipeline.core.config import PARAMS
 from pipeline.core.environment import Environment
-from pipeline.core.errors import PipelineError, explained_memory
+from pipeline.core.errors import ConfigError, PipelineError, explained_memory
 from pipeline.core.files import require_writable
 from pipeline.core.memory import keep_freed_memory
-from pipeline.core.paths import in_its_recipe, run_paths
+from pipeline.core.paths import has_stages, in_its_recipe, run_paths
 
 
 def run_stage(main: Callable[[], None]) -> None:
@@ -41,5 +41,9 @@ def stage_arguments(description: str | None, name_help: str | None = None) -> ar
     arguments = parser.parse_args()
     # By name: what reads every section is in no stage's closure, and changes none of its bytes.
     import_module("pipeline.cli.params").check_params(arguments.params)
+    try:
+        has_stages(arguments.params.parent)
+    except ConfigError as error:  # perhaps meant so: whoever added a stage of their own goes on
+        logging.getLogger(__name__).warning("%s", error)
     require_writable(run_paths(arguments.params).root)
     return arguments

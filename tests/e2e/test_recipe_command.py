@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from finished import call
 from project import write_tiny_dataset
 
 from pipeline.cli.main import main
@@ -61,16 +62,22 @@ def test_a_new_recipe_is_another_under_its_own_name(folder: Path, capsys: pytest
 
 
 @pytest.mark.usefixtures("folder")
-def test_dvc_knows_a_recipe_once_it_is_added(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dvc_knows_a_recipe_once_it_is_added(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     copy = Path("recipes/smoke/dvc.yaml")
     assert ldp("recipe", "check", "smoke") is None
     assert "`ldp recipe add smoke` and `dvc repro recipes/smoke/dvc.yaml`" in capsys.readouterr().out
     for _ in range(2):
         assert ldp("recipe", "add", "smoke") is None
         assert copy.read_bytes() == Path("dvc.yaml").read_bytes()
+    check = "check_recipe --params recipes/smoke/params.yaml"
+    assert (call(check).code, caplog.text) == (0, "")
     copy.write_text("stages: {}  # edited\n")
     for action in ("add", "check"):
         assert "`cp dvc.yaml recipes/smoke/dvc.yaml` replaces them" in (ldp("recipe", action, "smoke") or "")
+    assert call(check).code == 0
+    assert "`cp dvc.yaml recipes/smoke/dvc.yaml` replaces them" in caplog.text
     assert copy.read_text() == "stages: {}  # edited\n"
 
 
