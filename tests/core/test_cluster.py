@@ -98,13 +98,13 @@ def test_a_task_that_kills_its_workers_is_named(client: Client) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_stopped_worker_was_at_is_done_by_another_within_a_minute() -> None:
+def test_what_a_stopped_worker_was_at_is_done_by_another() -> None:
     with local_cluster([{}, {}], threads=1) as client:
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGSTOP)
         begun = time.monotonic()
         results = run_tasks(client, square, range(4), label="square", per_worker=2)
         assert sorted(results) == [0, 1, 4, 9]
-        assert time.monotonic() < begun + 100
+        assert time.monotonic() - begun < HANGS_AFTER_SECONDS
 
 
 def test_a_scheduler_that_does_not_answer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,4 +197,4 @@ def test_a_cluster_without_any_worker_is_noticed(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(CacheError, match="all workers are gone, and none has come back; run again"):
         cluster._wait(Forsaken(), Endless())  # type: ignore[arg-type]
-    assert len(asked) > 3
+    assert len(asked) >= 3

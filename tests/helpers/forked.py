@@ -6,6 +6,7 @@ Python's start and the imports, ten seconds of CPU, are spared. A stage's traini
 
 import multiprocessing
 import os
+import pkgutil
 import resource
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing import forkserver, util
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from typing import Any
 import pytest
 from blank import blank_pictures
 from finished import STAGES, call, working_in
+
+from pipeline.core.orphans import is_stopped
 
 PRELOADED = (
     *("finished", "shared_runs", "pipeline.teacher.workers"),
@@ -57,19 +61,26 @@ class Run:
     poll: Callable[[], int | None]
     log: Path
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = WAIT_SECONDS) -> int:
         """Wait for the first process; returns its exit code."""
-        self.wait_for(lambda: False)
+        self.wait_for(lambda: False, seconds)
         code = self.poll()
         assert code is not None
         return code
 
-    def wait_for(self, condition: Callable[[], object]) -> None:
-        """Wait until something holds, or the run has ended."""
-        end = time.monotonic() + WAIT_SECONDS
+    def wait_for(self, condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
+        """Wait until something holds, or the run has ended; one that takes longer is killed."""
+        end = time.monotonic() + seconds
         while not condition() and self.poll() is None:
-            assert time.monotonic() < end, f"waited {WAIT_SECONDS} s for a run: {self.text()[-1000:]}"
+            if time.monotonic() > end:
+                self.signal(signal.SIGKILL)
+                raise AssertionError(f"waited {seconds} s for a run: {self.text()[-1000:]}")
             time.sleep(0.002)
+
+    def wait_until_stopped(self) -> None:
+        """Until the first process has stopped itself, see ``start``."""
+        self.wait_for(lambda: is_stopped(self.pid))
+        assert self.poll() is None, self.text()[-1000:]
 
     def wait_seconds(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -107,10 +118,25 @@ def session_of(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[3])
 
 
-def start(stage: str, folder: Path, log: Path, max_file_bytes: int | None = None, **variables: str) -> Run:
+@dataclass(frozen=True, kw_only=True)
+class Fate:
+    """What befalls a run at a moment that does not depend on how busy the machine is.
+
+    Attributes:
+        max_file_bytes: Limit on the size of a file.
+        stops: A function, as ``package.module.name``, and after how many calls of it all stops (SIGSTOP).
+        interrupted: At which call of a function by its first thread Ctrl-C is pressed; 0 for never.
+    """
+
+    max_file_bytes: int | None = None
+    stops: tuple[str, int] | None = None
+    interrupted: int = 0
+
+
+def start(stage: str, folder: Path, log: Path, fate: Fate | None = None, **variables: str) -> Run:
     """Start a stage, given with its arguments; it has been loaded when this returns."""
     ensure_loaded()
-    process = _context.Process(target=_become, args=(stage, folder, log, max_file_bytes, variables))
+    process = _context.Process(target=_become, args=(stage, folder, log, fate or Fate(), variables))
     process.start()
     assert process.pid is not None
     run = Run(pid=process.pid, poll=lambda: process.exitcode, log=log)
@@ -118,13 +144,11 @@ def start(stage: str, folder: Path, log: Path, max_file_bytes: int | None = None
     return run
 
 
-def _become(
-    stage: str, folder: Path, log: Path, max_file_bytes: int | None, variables: dict[str, str]
-) -> None:
+def _become(stage: str, folder: Path, log: Path, fate: Fate, variables: dict[str, str]) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # what a process has that no server has forked
-    if max_file_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    if fate.max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fate.max_file_bytes, fate.max_file_bytes))
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
@@ -133,7 +157,45 @@ def _become(
         patch.setattr("pipeline.training.launch.STOPPED_SECONDS", 3.0)
         for name, value in variables.items():
             patch.setenv(name, value)
+        if fate.stops:
+            name, calls = fate.stops
+            patch.setattr(name, _stopping(pkgutil.resolve_name(name), calls))
+        if fate.interrupted:
+            sys.setprofile(_interrupting(fate.interrupted))
         _end(call(stage))
+
+
+def _stopping(function: Callable[..., Any], calls: int) -> Callable[..., Any]:
+    numbers = count(1)
+
+    def stopping(*arguments: Any, **options: Any) -> Any:
+        result = function(*arguments, **options)
+        if next(numbers) == calls:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return result
+
+    return stopping
+
+
+def _interrupting(calls: int) -> Callable[[Any, str, Any], None]:
+    numbers, pid = count(1), os.getpid()
+
+    def profile(_frame: Any, event: str, _argument: Any) -> None:
+        if event == "call" and next(numbers) == calls and os.getpid() == pid:
+            os.killpg(0, signal.SIGINT)
+
+    return profile
+
+
+def calls_of(stage: str) -> int:
+    """How many calls of functions a stage takes in its first thread, undisturbed, in this process."""
+    numbers = count()
+    sys.setprofile(lambda _frame, event, _argument: event == "call" and next(numbers))
+    try:
+        assert call(stage).code == 0
+    finally:
+        sys.setprofile(None)
+    return next(numbers)
 
 
 def _end(ended: Any) -> None:

@@ -7,6 +7,7 @@ time. ``LDP_STRESS=2`` tries every case; without root, a limit on the size of a 
 
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from forked import Run, start
+from forked import Fate, Run, start
 from store_cases import content_of, random_store_case, write_one, write_remaining
 from workspace import (
     FINALISE,
@@ -27,8 +28,8 @@ from workspace import (
     Quiet,
     examine,
     phase_of,
-    records,
     resumed,
+    start_and_stop,
 )
 
 from pipeline.core.errors import OutputError
@@ -157,10 +158,12 @@ def test_a_full_disk_costs_no_finished_partition(
         pytest.skip("LDP_STRESS=2 and more")
     (workspace / CACHE).parent.mkdir(exist_ok=True)
     disk.place(workspace, case.options.format(n=int(case.inodes * needed_inodes)), case.folders)
-    run = STAGE.start(workspace, workspace.parent / "full.log")
-    if case.fill_at is not None:
-        run.wait_for(lambda: len(records(workspace)) >= (case.fill_at or 0))
+    if case.fill_at is None:
+        run = STAGE.start(workspace, workspace.parent / "full.log")
+    else:
+        run = start_and_stop(workspace, case.fill_at)
         disk.fill()
+        run.signal(signal.SIGCONT)
     line = ended_for_lack_of_room(run)
     if case.name == "the plan":
         assert line.startswith("error: scratch: expected room for about ")
@@ -182,7 +185,7 @@ def test_a_limit_on_the_size_of_a_file_is_like_a_full_disk(
     """Below the largest shard, or below the root's metadata, which `finalise` writes."""
     largest = max(len(content) for name, content in quiet.store.items() if "points/edge_codes/c/" in name)
     limit = (len(quiet.store["zarr.json"]) if FINALISE in phases else largest) - 1
-    run = start("cache_teacher", workspace, workspace.parent / "limited.log", limit)
+    run = start("cache_teacher", workspace, workspace.parent / "limited.log", Fate(max_file_bytes=limit))
     ended_for_lack_of_room(run)
     assert phase_of(run, workspace, None) in phases
     finished = len(examine(workspace).finished)

@@ -39,6 +39,7 @@ from workspace import (
     records,
     resumed,
     scratch_folders,
+    start_and_stop,
     watch,
 )
 
@@ -48,7 +49,8 @@ from pipeline.store.reader.reader import TargetStore
 KILLS = 6
 KILLS_A_LIFE = (2, 5)
 """Before a run may complete and the next begins from nothing: at least, at most."""
-PHASE_WEIGHTS = {PLAN: 1, INIT: 1, WRITE: 3, FINALISE: 1, AFTER: 1}
+STRUCK = (WRITE, PLAN, WRITE, INIT, FINALISE, WRITE, AFTER)
+"""Phases in which the kills fall, in turn."""
 GROUP, ALONE = ("the group", "the stage alone")
 
 
@@ -103,14 +105,15 @@ class Campaign:
         self.completed += 1
 
     def _strike(self, run: Run, workspace: Path, before: DiskState) -> str:
-        """Wait for a moment in a phase that is drawn, and kill the stage or all."""
-        (phase,) = self.random.choices(list(PHASE_WEIGHTS), weights=PHASE_WEIGHTS.values())
-        fraction, whole_group = self.random.random(), self.random.random() < 0.5
+        """Wait for a moment in a phase, and kill the stage or all, in turn."""
+        phase, fraction = STRUCK[self.kills.total() % len(STRUCK)], self.random.random()
+        victims = Counter(victim for victim, _ in self.kills.elements())
+        whole_group = victims[GROUP] < victims[ALONE]
         run.wait_for(lambda: PHASES.index(phase_of(run, workspace, before.output)) >= PHASES.index(phase))
         seconds = self.quiet.seconds[phase]
         if phase == WRITE:
             begun = len(before.finished)
-            wanted = begun + int(fraction * (PARTITIONS - begun))
+            wanted = min(begun + 1 + int(fraction * (PARTITIONS - begun)), PARTITIONS - 1)
             run.wait_for(lambda: len(records(workspace)) >= wanted)
             seconds /= PARTITIONS
         run.wait_seconds(fraction * seconds)
@@ -182,18 +185,16 @@ def test_kill_after_kill_ends_with_the_bytes_of_a_quiet_run(
 @pytest.mark.slow
 def test_a_damaged_partition_is_not_mistaken_for_a_finished_one(workspace: Path) -> None:
     """The experiment's own oracle: a shard of the right size and the wrong content, an unreadable record."""
-    run = STAGE.start(workspace, workspace.parent / "log")
-    # Partitions are in flight together, and need not finish in order.
-    run.wait_for(lambda: {"p00000", "p00001", "p00002"} <= {path.stem for path in records(workspace)})
+    run = start_and_stop(workspace, 3)
     run.kill()
-    assert {0, 1, 2} <= set(examine(workspace).finished)
-    assert phase_of(run, workspace, output_of(workspace)) in (WRITE, FINALISE)
+    first, second, *_ = examine(workspace).finished
+    assert phase_of(run, workspace, output_of(workspace)) == WRITE
     assert run.members() == []
     (scratch,) = scratch_folders(workspace)
-    shard = scratch / "store.zarr/points/region/c/0/0"
+    shard = scratch / f"store.zarr/points/region/c/{first}/0"
     shard.write_bytes(bytes(shard.stat().st_size))
-    (scratch / "partitions/p00001.json").write_text("{")
-    assert examine(workspace).damaged >= {0, 1}
+    (scratch / f"partitions/p{second:05}.json").write_text("{")
+    assert examine(workspace).damaged == {first, second}
 
 
 @pytest.mark.parametrize(("text", "phase"), [("views:   0%|\n", PLAN), ("x\nstore: 24 views\n", INIT)])

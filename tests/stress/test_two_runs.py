@@ -7,9 +7,18 @@ from random import Random
 import pytest
 from forked import Run
 from store_cases import content_of
-from workspace import DVC, OUTPUT, PLAN, STAGE, Quiet, Tool, prepare, records, scratch_folders
-
-from pipeline.core.orphans import is_stopped
+from workspace import (
+    DVC,
+    OUTPUT,
+    PLAN,
+    STAGE,
+    Quiet,
+    Tool,
+    prepare,
+    records,
+    scratch_folders,
+    start_and_stop,
+)
 
 WORKED, REFUSED = ("worked", "refused")
 REFUSALS = (
@@ -64,10 +73,7 @@ def test_runs_at_any_moments_and_of_dvc(workspace: Path, quiet: Quiet, factor: i
 @pytest.mark.slow
 def test_a_run_is_refused_as_long_as_another_one_lives(workspace: Path, quiet: Quiet) -> None:
     """The first one is held up half-way, so that the second one surely comes in between."""
-    first = STAGE.start(workspace, workspace.parent / "first.log")
-    first.wait_for(lambda: len(records(workspace)) > 2)
-    first.signal(signal.SIGSTOP)
-    first.wait_for(lambda: is_stopped(first.pid))
+    first = start_and_stop(workspace, 3)
     begun = len(records(workspace))
     second = STAGE.start(workspace, workspace.parent / "second.log")
     assert outcome_of(second) == REFUSED

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from finished import call, working_in
-from forked import Run, start, start_process
+from forked import Fate, Run, start, start_process
 from project import export_tree, start_repository, write_params
 from store_cases import content_of
 
 from recipes import small_params
 
+ROOT = Path(__file__).parents[2]
 OUTPUT = Path("runs/stress/cache/targets.zarr")
 PARTITIONS = 12
 PREPARED = ("check_recipe", "prepare_data", "prepare_teacher")
@@ -75,12 +76,23 @@ def stage_within(run: Run) -> int | None:
     )
 
 
+def start_workers(folder: Path, log: Path) -> Run:
+    """A real process: Dask starts its workers anew, which a forked one cannot."""
+    command = [sys.executable, "-m", "stages.cache_teacher"]
+    return start_process(command, folder, log, PYTHONPATH=str(ROOT), LDP_CACHE_WORKERS="2")
+
+
+def start_and_stop(workspace: Path, partitions: int) -> Run:
+    """Run the stage until so many partitions are finished; it stands still when this returns."""
+    fate = Fate(stops=("pipeline.store.writer.writer.write_record", partitions))
+    run = start("cache_teacher", workspace, workspace.parent / f"stopped at {partitions}.log", fate)
+    run.wait_until_stopped()
+    assert partitions <= len(records(workspace)) < PARTITIONS
+    return run
+
+
 STAGE = Tool(name="stage", start=partial(start, "cache_teacher"), stage=lambda run: run.pid)
-WORKERS = Tool(
-    name="workers",
-    start=lambda folder, log: start("cache_teacher", folder, log, LDP_CACHE_WORKERS="2"),
-    stage=lambda run: run.pid,
-)
+WORKERS = Tool(name="workers", start=start_workers, stage=lambda run: run.pid)
 DVC = Tool(name="dvc", start=start_dvc, stage=stage_within)
 
 

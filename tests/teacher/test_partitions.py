@@ -35,7 +35,7 @@ def test_the_next_partition_is_computed_while_one_is_written(
 
     def wait_for_the_next(scratch: Path, index: int, *rows: Any) -> Any:
         if index < 5:
-            assert computed[index + 1].wait(timeout=10), "nothing is computed meanwhile"
+            assert computed[index + 1].wait(timeout=60), "nothing is computed meanwhile"
         return write_rows(scratch, index, *rows)
 
     def tell(self: LogitExtractor, images: DecodedBatch, batch: ViewBatch) -> Any:
