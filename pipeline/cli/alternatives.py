@@ -1,12 +1,14 @@
 """Descriptions of an ONNX teacher that differ from a given one by one usual fault."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from itertools import chain, permutations
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from msgspec import Struct
 from msgspec.structs import replace
+from torch import Tensor
 
+from pipeline.cli.options import override
+from pipeline.core.config import structure
 from pipeline.detector.head import EDGES
 from pipeline.onnx.description import EDGE_ORDER, ClassConfig, OnnxDescription
 from pipeline.views.conventions import GFL_PREPROCESSING
@@ -18,7 +20,6 @@ OTHER_FIT = "images are fitted into the input in another way"
 
 SHOWN_CLASSES = 3
 
-T = TypeVar("T", bound=Struct)
 Change = tuple[str, dict[str, Any]]
 """A fault, and what stands by dotted key in a description without it."""
 
@@ -40,38 +41,45 @@ def alternatives(description: OnnxDescription, channels: int) -> Iterator[Altern
             f"{key.partition('.')[2] if number else key}: {_as_yaml(value)}"
             for number, (key, value) in enumerate(values.items())
         )
-        yield Alternative(fault, remedy, _with_values(description, values))
+        changed = structure(OnnxDescription, override(description.to_json(), values), description.name)
+        yield Alternative(fault, remedy, changed)
     rows = description.classes
-    for fault, order in (
-        ("class channels are shifted by one", [*rows[1:], rows[0]]),
-        ("class channels are shifted by one", [rows[-1], *rows[:-1]]),
-        ("class channels are in the order of the names", sorted(rows, key=lambda row: row.name)),
-        ("class channels are in the order of the ids", sorted(rows, key=lambda row: row.category_id)),
-    ):
-        if tuple(order) != rows:
-            yield reordered(description, fault, tuple(order))
+    yield from _reordered(description, "class channels are shifted by one", [*rows[1:], rows[0]])
+    yield from _reordered(description, "class channels are shifted by one", [rows[-1], *rows[:-1]])
+    by_name = sorted(rows, key=lambda row: row.name)
+    yield from _reordered(description, "class channels are in the order of the names", by_name)
+    by_id = sorted(rows, key=lambda row: row.category_id)
+    yield from _reordered(description, "class channels are in the order of the ids", by_id)
 
 
-def reordered(description: OnnxDescription, fault: str, rows: tuple[ClassConfig, ...]) -> Alternative:
-    """A description whose channels mean other classes."""
-    first = ", ".join(row.name for row in rows[:SHOWN_CLASSES])
-    more = ", ..." if len(rows) > SHOWN_CLASSES else ""
-    return Alternative(fault, f"classes in the order {first}{more}", replace(description, classes=rows))
+def in_recognized_order(
+    description: OnnxDescription, columns: Sequence[int], confusion: Tensor
+) -> Iterator[Alternative]:
+    """Classes in the order in which the objects are recognized, if that is another one.
+
+    ``columns`` are the channels of the dataset's labels; the most frequent confusions come first.
+    """
+    channels = range(len(description.classes))
+    pairs = [divmod(pair, len(columns)) for pair in confusion.flatten().argsort(descending=True).tolist()]
+    seen = [(columns[guess], columns[label]) for label, guess in pairs if confusion[label, guess]]
+    meant: dict[int, int] = {}
+    for channel, other in [*seen, *zip(channels, channels, strict=True)]:
+        if channel not in meant and other not in meant.values():
+            meant[channel] = other
+    left = iter(sorted(set(channels) - set(meant.values())))
+    rows = [description.classes[meant[channel] if channel in meant else next(left)] for channel in channels]
+    yield from _reordered(description, "classes are confused with one another", rows)
 
 
-def _with_values(section: T, values: Mapping[str, Any]) -> T:
-    """A copy with other values by dotted key, which are checked together."""
-    inner: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        head, _, rest = key.partition(".")
-        inner.setdefault(head, {})[rest] = value
-    return replace(
-        section,
-        **{
-            head: below[""] if "" in below else _with_values(getattr(section, head), below)
-            for head, below in inner.items()
-        },
-    )
+def _reordered(
+    description: OnnxDescription, fault: str, rows: Sequence[ClassConfig]
+) -> Iterator[Alternative]:
+    """A description whose channels mean other classes, if they do."""
+    if tuple(rows) != description.classes:
+        first = ", ".join(row.name for row in rows[:SHOWN_CLASSES])
+        more = ", ..." if len(rows) > SHOWN_CLASSES else ""
+        remedy = f"classes in the order {first}{more}"
+        yield Alternative(fault, remedy, replace(description, classes=tuple(rows)))
 
 
 def _as_yaml(value: object) -> str:

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,12 +11,11 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from pipeline.cli.agreement import Agreement, measure_agreement
-from pipeline.cli.alternatives import OTHER_FIT, Alternative, alternatives, reordered
+from pipeline.cli.alternatives import OTHER_FIT, alternatives, in_recognized_order
 from pipeline.core.errors import TeacherError
 from pipeline.evaluation.detect import decode_views, view_at
-from pipeline.onnx.description import ClassConfig, OnnxDescription
+from pipeline.onnx.description import OnnxDescription
 from pipeline.onnx.model import OnnxModel
-from pipeline.onnx.module import TorchModel
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.views.classes import class_columns
@@ -60,7 +57,7 @@ class Verdict:
     """Outcome of a check."""
 
     described: Agreement
-    suspects: tuple[Suspect, ...]
+    suspects: Sequence[Suspect]
     """The best first."""
     tried: int
     true_score: float
@@ -75,122 +72,89 @@ class Seen(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """A description, and the annotated images that it is tried on."""
+def diagnose(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], device: torch.device) -> Verdict:
+    """Compare a model's description with its alternatives on annotated images.
 
-    description: OnnxDescription
-    weights: Path
-    manifest: Manifest
-    scale: tuple[int, int]
-    """``(width, height)`` of the input, or ``(long, short)`` edges that images are fitted into."""
-    device: torch.device
+    ``scale`` is the ``(width, height)`` of the input, or the ``(long, short)`` edges that images are fitted
+    into.
 
-    def run(self) -> Verdict:
-        """Compare the description with its alternatives.
+    Raises:
+        TeacherError: The file is not as described.
+        DatasetError: An image cannot be read.
+    """
+    model.to_inference(device)
+    description = model.description
+    outputs: dict[Preprocessing, Sequence[Seen]] = {}
 
-        Raises:
-            TeacherError: The file is not as described.
-            DatasetError: An image cannot be read.
-        """
-        outputs: dict[Preprocessing, Sequence[Seen]] = {}
+    def agreement(other: OnnxDescription) -> Agreement:
+        # The model runs once for all descriptions of equal pixels.
+        if other.preprocessing not in outputs:
+            outputs[other.preprocessing] = list(_see(model, manifest, scale, other.preprocessing))
+        columns = class_columns(other.known_classes, manifest.categories, f"{other.name}: classes")
+        return _agreement(type(model)(other, model.weights, columns), manifest, outputs[other.preprocessing])
 
-        def agreement(description: OnnxDescription) -> Agreement:
-            # The model runs once for all descriptions of equal pixels.
-            pixels = description.preprocessing
-            if pixels not in outputs:
-                outputs[pixels] = list(self._see(pixels))
-            return self._agreement(description, outputs[pixels])
+    described = agreement(description)
+    seen = outputs[description.preprocessing]
+    edges = description.edges.tensors
+    axis = 1 if edges.channels == "first" else -1
+    channels = min(seen[0].tensors[name].shape[axis] for name in edges.names)
+    columns = class_columns(description.known_classes, manifest.categories, description.name)
+    tried = [
+        *alternatives(description, channels),
+        *in_recognized_order(description, columns, described.confusion),
+    ]
+    suspects = []
+    for fault, remedy, other in tried:
+        # What the outputs themselves rule out is no alternative.
+        with suppress(TeacherError):
+            suspects.append(Suspect(fault, remedy, agreement(other)))
+    better = [suspect for suspect in suspects if is_better(suspect, described)]
+    better.sort(key=lambda suspect: (-suspect.agreement.ap, suspect.agreement.score_error))
+    return Verdict(
+        described=described,
+        suspects=better,
+        tried=len(tried),
+        true_score=_true_score(model, manifest, scale, seen),
+    )
 
-        described = agreement(self.description)
-        seen = outputs[self.description.preprocessing]
-        edges = self.description.edges.tensors
-        axis = 1 if edges.channels == "first" else -1
-        channels = min(seen[0].tensors[name].shape[axis] for name in edges.names)
-        tried = [*alternatives(self.description, channels), *self._by_confusion(described)]
-        suspects = []
-        for fault, remedy, description in tried:
-            # What the outputs themselves rule out is no alternative.
-            with suppress(TeacherError):
-                suspects.append(Suspect(fault, remedy, agreement(description)))
-        better = [suspect for suspect in suspects if is_better(suspect, described)]
-        better.sort(key=lambda suspect: (-suspect.agreement.ap, suspect.agreement.score_error))
-        return Verdict(
-            described=described,
-            suspects=tuple(better),
-            tried=len(tried),
-            true_score=self._true_score(seen),
-        )
 
-    def _by_confusion(self, described: Agreement) -> Iterator[Alternative]:
-        """Classes in the order in which the objects are recognized, if that is another one."""
-        classes, columns = self.description.classes, self._columns()
-        order: dict[int, ClassConfig] = {}
-        left = list(classes)
+def _see(
+    model: OnnxModel, manifest: Manifest, scale: tuple[int, int], preprocessing: Preprocessing
+) -> Iterator[Seen]:
+    for record in manifest.images:
+        geometry = view_at(record, scale, preprocessing.fit)
+        pixels = apply_view(read_image(*manifest.image_file(record)), geometry, preprocessing)
+        images = batch_images([pixels], [geometry.padded_hw], preprocessing)
+        yield Seen(record.image_id, geometry, model.tensors(images))
 
-        def take(column: int, row: ClassConfig) -> None:
-            if column not in order and row in left:
-                order[column] = row
-                left.remove(row)
 
-        for pair in described.confusion.flatten().argsort(descending=True).tolist():
-            label, guess = divmod(pair, len(columns))
-            if described.confusion[label, guess]:
-                take(columns[guess], classes[columns[label]])
-        for column, row in enumerate(classes):
-            take(column, row)
-        rows = tuple(order[column] if column in order else left.pop(0) for column in range(len(classes)))
-        if rows != classes:
-            yield reordered(self.description, "classes are confused with one another", rows)
+def _agreement(model: OnnxModel, manifest: Manifest, seen: Sequence[Seen]) -> Agreement:
+    suppression = model.spec.suppression
+    few = replace(suppression, pre_nms_top=min(suppression.pre_nms_top, CANDIDATES))
+    spec = dataclasses.replace(model.spec, suppression=few)
+    detections = {
+        image_id: decode_views(model.read(tensors, geometry.padded_hw), spec, [geometry])[0]
+        for image_id, geometry, tensors in seen
+    }
+    return measure_agreement(manifest, detections)
 
-    def _true_score(self, seen: Sequence[Seen]) -> float:
-        model = self._with(self.description)
-        view_set = ViewSet(
-            manifest=self.manifest,
-            strides=model.spec.strides,
-            views=ViewsConfig(scales=(self.scale,), flips=(False,)),
-            regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
-            conventions=model.spec.conventions,
-        )
-        scores = []
-        for output, view in zip(seen, view_set, strict=True):
-            raw, main = model.read(output.tensors, view.geometry.padded_hw), view.points.main_region
-            grid = model.spec.pyramid.grid(view.geometry.padded_hw)
-            rows = grid.flatten(view.points.level[main], view.points.position[main])
-            labels = view.labels[view.points.main_gt[main]]
-            scores.append(raw.cls_logits[0, torch.from_numpy(rows), torch.from_numpy(labels)].sigmoid())
-        return float(torch.cat(scores).mean())
 
-    @cached_property
-    def _model(self) -> OnnxModel:
-        model = self._with(self.description)
-        model.to_inference(self.device)
-        return model
-
-    def _columns(self, description: OnnxDescription | None = None) -> list[int]:
-        known, where = (description or self.description), f"{self.description.name}: classes"
-        return class_columns(known.known_classes, self.manifest.categories, where)
-
-    def _with(self, description: OnnxDescription) -> OnnxModel:
-        kind = TorchModel if description.module else OnnxModel
-        return kind(description, self.weights, self._columns(description))
-
-    def _see(self, preprocessing: Preprocessing) -> Iterator[Seen]:
-        for record in self.manifest.images:
-            geometry = view_at(record, self.scale, preprocessing.fit)
-            pixels = apply_view(read_image(*self.manifest.image_file(record)), geometry, preprocessing)
-            images = batch_images([pixels], [geometry.padded_hw], preprocessing)
-            yield Seen(record.image_id, geometry, self._model.tensors(images))
-
-    def _agreement(self, description: OnnxDescription, seen: Sequence[Seen]) -> Agreement:
-        model, suppression = self._with(description), description.suppression
-        few = replace(suppression, pre_nms_top=min(suppression.pre_nms_top, CANDIDATES))
-        spec = dataclasses.replace(model.spec, suppression=few)
-        detections = {
-            image_id: decode_views(model.read(tensors, geometry.padded_hw), spec, [geometry])[0]
-            for image_id, geometry, tensors in seen
-        }
-        return measure_agreement(self.manifest, detections)
+def _true_score(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], seen: Sequence[Seen]) -> float:
+    view_set = ViewSet(
+        manifest=manifest,
+        strides=model.spec.strides,
+        views=ViewsConfig(scales=(scale,), flips=(False,)),
+        regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
+        conventions=model.spec.conventions,
+    )
+    scores = []
+    for output, view in zip(seen, view_set, strict=True):
+        raw, main = model.read(output.tensors, view.geometry.padded_hw), view.points.main_region
+        grid = model.spec.pyramid.grid(view.geometry.padded_hw)
+        rows = grid.flatten(view.points.level[main], view.points.position[main])
+        labels = view.labels[view.points.main_gt[main]]
+        scores.append(raw.cls_logits[0, torch.from_numpy(rows), torch.from_numpy(labels)].sigmoid())
+    return float(torch.cat(scores).mean())
 
 
 def weakness(agreement: Agreement) -> str | None:

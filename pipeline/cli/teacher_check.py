@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cli.agreement import Agreement
-from pipeline.cli.diagnosis import Check, Verdict, weakness
+from pipeline.cli.diagnosis import Verdict, diagnose, weakness
 from pipeline.cli.options import argument, command, require_least
 from pipeline.cli.teacher_evaluate import DATASET, choose_scale, read_dataset
 from pipeline.core.errors import DatasetError, TeacherError
@@ -50,23 +50,17 @@ def check_command(arguments: argparse.Namespace) -> None:
         raise DatasetError(
             f"{manifest.root}/{manifest.folder}: expected annotated images, but there are none"
         )
-    files = read_onnx(arguments.description, manifest.categories)
-    scale = choose_scale(files, arguments.scale)
-    verdict = Check(
-        description=files.description,
-        weights=files.weights,
-        manifest=replace(manifest, images=images),
-        scale=scale,
-        device=device(),
-    ).run()
+    model = read_onnx(arguments.description, manifest.categories)
+    scale = choose_scale(model, arguments.scale)
+    verdict = diagnose(model, replace(manifest, images=images), scale, device())
     weak = weakness(verdict.described)
     sys.stdout.write("\n".join(render(verdict, is_teacher=not weak)) + "\n")
     if verdict.suspects:
         best = verdict.suspects[0]
         raise TeacherError(f"{arguments.description}: {best.fault}; try {best.remedy}")
-    if weak and not files.description.module:
+    if weak and not model.description.module:
         with suppress(TeacherError):  # without the package onnx, nothing is listed
-            names = list(candidate_tensors(files.weights, files.description, scale[::-1]))
+            names = list(candidate_tensors(model.weights, model.description, scale[::-1]))
             lines = [
                 "tensors of the graph whose shapes would do:",
                 *(f"  {n}" for n in names[:SHOWN_TENSORS]),

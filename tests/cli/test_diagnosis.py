@@ -23,7 +23,7 @@ from onnx_cases import (
     write_description,
 )
 
-from pipeline.cli.diagnosis import Check, Verdict, weakness
+from pipeline.cli.diagnosis import Verdict, diagnose, weakness
 from pipeline.cli.teacher_check import MIN_TRUE_SCORE
 from pipeline.core.errors import TeacherError
 from pipeline.datasets.coco import read_coco
@@ -120,19 +120,14 @@ def clairvoyant(
 
 
 def check(description: OnnxDescription, manifest: Manifest, side: int = SIDE) -> Verdict:
-    return Check(
-        description=description,
-        weights=Path(description.file),
-        manifest=manifest,
-        scale=(side, side),
-        device=CPU,
-    ).run()
+    model = onnx_model(replace(description, sha256=None), Path(description.file), manifest.categories)
+    return diagnose(model, manifest, (side, side), CPU)
 
 
 def test_a_right_description_is_left_alone(tmp_path: Path, manifest: Manifest) -> None:
     verdict = check(clairvoyant(tmp_path, manifest), manifest)
     assert verdict.described.recall > 0.8
-    assert verdict.suspects == ()
+    assert verdict.suspects == []
 
 
 @pytest.mark.parametrize(("fault", "name", "remedy"), FAULTS, ids=[name for _, name, _ in FAULTS])
@@ -160,7 +155,7 @@ def test_edges_that_are_through_a_softmax_are_noticed_and_undone(tmp_path: Path,
         check(wrong, manifest)
     verdict = check(replace(wrong, edges=replace(wrong.edges, activation="softmax")), manifest)
     assert weakness(verdict.described) is None
-    assert verdict.suspects == ()
+    assert verdict.suspects == []
     both = clairvoyant(tmp_path, manifest, lambda rows: with_bins_first(with_softmax(rows)))
     remedy = check(both, manifest).suspects[0].remedy
     assert remedy == "edges.activation: softmax, layout: bins_first"
@@ -169,7 +164,7 @@ def test_edges_that_are_through_a_softmax_are_noticed_and_undone(tmp_path: Path,
 def test_a_random_network_finds_nothing_and_no_remedy_is_proposed(tmp_path: Path, manifest: Manifest) -> None:
     verdict = check(clairvoyant(tmp_path, manifest, with_random_values), manifest)
     assert weakness(verdict.described)
-    assert verdict.suspects == ()
+    assert verdict.suspects == []
 
 
 def test_a_teacher_of_other_points_is_said_to_teach_no_classes(tmp_path: Path, manifest: Manifest) -> None:
@@ -214,7 +209,7 @@ def test_nanodet_reaches_its_independently_measured_ap(nanodet: OnnxDescription,
 @needs_nanodet
 def test_nanodets_description_is_left_alone(nanodet: OnnxDescription, photos: Manifest) -> None:
     few = dataclasses.replace(photos, images=photos.images[:IMAGES])
-    assert check(nanodet, few, 416).suspects == ()
+    assert check(nanodet, few, 416).suspects == []
 
 
 @needs_nanodet

@@ -27,12 +27,12 @@ from safetensors.torch import save_file
 from teacher_cases import LOSSLESS
 from torch import nn
 
-from pipeline.cli.diagnosis import Check
+from pipeline.cli.diagnosis import diagnose
 from pipeline.core.errors import TeacherError
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.fidelity import measure_fidelity, require_bounds
 from pipeline.onnx.description import read_onnx_description
-from pipeline.onnx.models import import_onnx, open_model, read_onnx
+from pipeline.onnx.models import import_onnx, onnx_model, open_model, read_onnx
 from pipeline.onnx.module import find_factory
 from pipeline.teacher.inputs import load_inputs
 from pipeline.views.manifest import Manifest
@@ -239,15 +239,14 @@ def test_check_passes_a_right_description_and_names_a_fault(manifest: Manifest) 
     right = read_onnx_description(write_description(document, Path("theirs.yaml")))
     shifted = replace(right, points=replace(right.points, cell_offset=0.0))
     verdicts = [
-        Check(
-            description=description,
-            weights=Path("theirs.safetensors"),
-            manifest=manifest,
-            scale=(SIDE, SIDE),
-            device=CPU,
-        ).run()
+        diagnose(
+            onnx_model(description, Path("theirs.safetensors"), manifest.categories),
+            manifest,
+            (SIDE, SIDE),
+            CPU,
+        )
         for description in (right, shifted)
     ]
-    assert verdicts[0].suspects == ()
+    assert verdicts[0].suspects == []
     assert verdicts[0].described.ap > 0.3
     assert verdicts[1].suspects[0].remedy == "points.cell_offset: 0.5"
