@@ -9,27 +9,17 @@ softmax is blind: it is not stored.
 """
 
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.finite import require_finite
+from pipeline.codec.integers import Quantized, require_finite, saturate
 
 EDGES = 4
 
 CODE_OF_ZERO = 128
 """Code of a coefficient of 0. With it nearly all codes lie in 0..255, and their high bytes, which are
 compressed apart, are zeros; two's complement would spend a bit on the sign there once more."""
-
-LARGEST_EDGE_CODE = 2**15 - 1
-
-
-class QuantizedEdges(NamedTuple):
-    """Codes (P, 4 * (bins - 1)) int16 (lossless: logits (P, 4 * bins) float32), and how many saturated."""
-
-    codes: NDArray[np.int16] | NDArray[np.float32]
-    clipped: int
 
 
 @cache
@@ -49,12 +39,15 @@ def edge_columns(bins: int, *, lossless: bool) -> int:
     return EDGES * (bins if lossless else bins - 1)
 
 
-def quantize_edges(edge_logits: NDArray[np.float32], steps: NDArray[np.float32] | None) -> QuantizedEdges:
+def quantize_edges(edge_logits: NDArray[np.float32], steps: NDArray[np.float32] | None) -> Quantized:
     """``code = rint((logits @ basis.T) / step) + 128``, limited to 16 bits, see ``cosine_basis``.
 
     Args:
         edge_logits: (P, 4, bins), in the order l, t, r, b.
         steps: (P,) in logits, or ``None`` to keep the float32 logits as they are.
+
+    Returns:
+        Codes (P, 4 * (bins - 1)); if lossless, (P, 4 * bins).
 
     Raises:
         ValueError: A logit is not finite.
@@ -62,12 +55,11 @@ def quantize_edges(edge_logits: NDArray[np.float32], steps: NDArray[np.float32] 
     require_finite("edge logits", edge_logits)
     points, _, bins = edge_logits.shape
     if steps is None:
-        return QuantizedEdges(edge_logits.astype(np.float32).reshape(points, EDGES * bins), 0)
+        return Quantized(edge_logits.astype(np.float32).reshape(points, EDGES * bins), 0)
     # In float64, where another machine's order of summation does not tip a code.
     coefficients = edge_logits.astype(np.float64) @ cosine_basis(bins).T
-    codes = (np.rint(coefficients / steps[:, None, None]) + CODE_OF_ZERO).reshape(points, EDGES * (bins - 1))
-    clipped = int(np.count_nonzero(np.abs(codes) > LARGEST_EDGE_CODE))
-    return QuantizedEdges(np.clip(codes, -LARGEST_EDGE_CODE, LARGEST_EDGE_CODE).astype(np.int16), clipped)
+    codes = np.rint(coefficients / steps[:, None, None]) + CODE_OF_ZERO
+    return saturate(codes.reshape(points, EDGES * (bins - 1)))
 
 
 def dequantize_edges(

@@ -16,10 +16,6 @@ LINEAR_WEIGHT_SCALES = {False: 2**10 - 1, True: 2**24}
 LAST_FORMAT_OF_LINEAR_WEIGHTS = 2
 
 
-_STORED_NAMES = {"edge_step": "edge_step", "max_step_factor": "edge_step_cap", "cls_step": "cls_step"}
-"""In the words of every store and fingerprint."""
-
-
 class Precision(Section, frozen=True, kw_only=True):
     """The quantizer's steps, in logits; no step at all means float32 as it is."""
 
@@ -65,17 +61,18 @@ class Precision(Section, frozen=True, kw_only=True):
         )
 
     def to_json(self) -> dict[str, float | None]:
-        """As it stands in stores and fingerprints."""
-        return {stored: getattr(self, name) for name, stored in _STORED_NAMES.items()}
+        """In the words of stores and fingerprints."""
+        return {
+            "edge_step": self.edge_step,
+            "edge_step_cap": self.max_step_factor,
+            "cls_step": self.cls_step,
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Precision":
-        """Inverse of ``to_json``.
-
-        Raises:
-            ConfigError: A key is missing or unknown, or a value is out of range.
-        """
-        stored = set(_STORED_NAMES.values())
-        if set(document) != stored:
-            raise ConfigError(f"precision: expected the keys {sorted(stored)}, but got {sorted(document)}")
-        return structure(cls, {name: document[key] for name, key in _STORED_NAMES.items()}, "precision")
+        """Inverse of ``to_json``; a ``ConfigError`` if a key is missing, unknown, or out of range."""
+        section = dict(document)
+        if "edge_step_cap" not in section:
+            raise ConfigError("precision: missing key 'edge_step_cap'")
+        section["max_step_factor"] = section.pop("edge_step_cap")
+        return structure(cls, section, "precision")

@@ -2,22 +2,22 @@
 
 An IoU spans decades: an anchor of stride 64 and an object of 5 px meet in 1e-4. A loss is moved by a weight's
 *relative* error, so that the code is a logarithm, as precise for the smallest object as for the largest.
+
+Every way to code them has the same parts: ``formula``, the decoder in words for a reader without this code;
+``quantize`` and ``dequantize``; ``max_error``, how far the stored values may lie from exact weights; and
+``step_exponents``, by integers alone, with ``exponent_formula``, the same in words. All work on ``(P,)``.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.finite import require_finite
+from pipeline.codec.integers import require_finite
 
 CODES_PER_OCTAVE = 128
 """A weight is off by 0.27 % at most, by 0.16 % on average, which is nothing beside the logits' 2 %; half as
 many codes would save 3 % of the region's bytes."""
-
-SUM_UNIT = 2**24
-"""Sums of weights are of whole 2**-24, so that they do not depend on an order."""
 
 FLOAT_SLACK = 1e-5
 """Relative: regions that another machine finds differ in last bits."""
@@ -26,59 +26,15 @@ Weights = NDArray[np.floating]
 Codes = NDArray[np.integer]
 
 
-class WeightCode(ABC):
-    """How a store holds weights."""
-
-    @property
-    @abstractmethod
-    def formula(self) -> str:
-        """The decoder in words, for a reader without this code."""
-
-    @property
-    @abstractmethod
-    def exponent_formula(self) -> str:
-        """:meth:`step_exponents` in words, but for the limit."""
-
-    @property
-    def total_unit(self) -> int:
-        """What a weight of 1 adds to :meth:`total`."""
-        return SUM_UNIT
-
-    @abstractmethod
-    def quantize(self, weights: Weights) -> NDArray[np.int32]:
-        """Codes (P,) of weights (P,), positive where the weight is.
-
-        Raises:
-            ValueError: A weight is not finite or lies outside [0, 1].
-        """
-
-    @abstractmethod
-    def dequantize(self, codes: Codes) -> NDArray[np.float32]:
-        """Weights (P,) of codes (P,)."""
-
-    @abstractmethod
-    def max_error(self, weights: Weights) -> NDArray[np.float64]:
-        """How far (P,) the stored values may lie from exact weights (P,)."""
-
-    @abstractmethod
-    def step_exponents(self, codes: Codes, largest: int) -> NDArray[np.int64]:
-        """``k = round(1 - log2(weight))`` (P,), at most ``largest``, by integers alone."""
-
-    def total(self, codes: Codes) -> int:
-        """Sum of the weights of codes (P,), a whole number of 1 / :attr:`total_unit`."""
-        weights = self.dequantize(codes).astype(np.float64)
-        return int(np.rint(weights * self.total_unit).sum())
-
-
 @dataclass(frozen=True)
-class LogarithmicWeights(WeightCode):
+class LogarithmicWeights:
     """``weight = 2**-((code - 1) / 128)``: of quantized stores from format 3 on."""
 
     formula = f"valuable_weight = 0 where weight_code = 0, else 2**(-(weight_code - 1) / {CODES_PER_OCTAVE})."
     exponent_formula = f"floor(1.5 + (weight_code - 1) / {CODES_PER_OCTAVE})"
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
-        """``code = rint(-128 * log2(weight)) + 1``.
+        """``code = rint(-128 * log2(weight)) + 1``; a ``ValueError`` for a weight outside [0, 1].
 
         In float64: no float32 lies so near to the limit between two codes that the last bit of another
         machine's logarithm would tip it.
@@ -94,17 +50,18 @@ class LogarithmicWeights(WeightCode):
         return np.where(codes > 0, weights, 0).astype(np.float32)
 
     def max_error(self, weights: Weights) -> NDArray[np.float64]:
+        """Half a code."""
         half_code: float = 2 ** (0.5 / CODES_PER_OCTAVE) - 1
         return weights.astype(np.float64) * (half_code + FLOAT_SLACK)
 
     def step_exponents(self, codes: Codes, largest: int) -> NDArray[np.int64]:
-        """A shift: the code is the logarithm already."""
+        """``k = round(1 - log2(weight))``, at most ``largest``: a shift, for the code is the logarithm."""
         exponents = (codes.astype(np.int64) - 1 + 3 * CODES_PER_OCTAVE // 2) // CODES_PER_OCTAVE
         return np.minimum(exponents, largest)
 
 
 @dataclass(frozen=True)
-class ExactWeights(WeightCode):
+class ExactWeights:
     """The code is the float32 itself: of lossless stores from format 3 on."""
 
     formula = "valuable_weight = the float32 whose 32 bits, read as an integer, are weight_code."
@@ -126,7 +83,7 @@ class ExactWeights(WeightCode):
 
 
 @dataclass(frozen=True)
-class LinearWeights(WeightCode):
+class LinearWeights:
     """``weight = code / scale``, and 1 at least where the weight is positive: of format 2."""
 
     scale: int
@@ -135,10 +92,6 @@ class LinearWeights(WeightCode):
     @property
     def formula(self) -> str:
         return f"valuable_weight = weight_code / {self.scale}."
-
-    @property
-    def total_unit(self) -> int:
-        return self.scale
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
         """``code = rint(weight * scale)``, at least 1 where the weight is positive."""
@@ -160,8 +113,9 @@ class LinearWeights(WeightCode):
         limits = np.array([8 * self.scale**2 // 4**j for j in range(largest, 0, -1)], np.int64)
         return (largest - np.searchsorted(limits, squares, side="left")).astype(np.int64)
 
-    def total(self, codes: Codes) -> int:
-        return int(codes.sum(dtype=np.int64))
+
+WeightCode = LogarithmicWeights | ExactWeights | LinearWeights
+"""How a store holds weights."""
 
 
 def _require_weights(weights: Weights) -> NDArray[np.float64]:

@@ -16,8 +16,8 @@ from pipeline.detector.device import device
 from pipeline.detector.model import ModelSpec
 from pipeline.fidelity.config import load_fidelity
 from pipeline.fidelity.fidelity import exceeded_bound, find_precision, measure_quantization, sample_keys
-from pipeline.store.format.schema import sharded_specs
-from pipeline.store.format.table import ViewIndex, make_schema
+from pipeline.store.format.schema import StoreSchema, sharded_specs
+from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.store.writer.arrays import encode_shard
 from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.inputs import StoreInputs
@@ -57,8 +57,7 @@ def probe_precision(inputs: StoreInputs, params: Path) -> None:
         )
     if inputs.config.precision.lossless:
         return
-    base = make_schema(
-        ViewIndex.from_views(views),
+    layout = StoreSchema(
         bins=inputs.spec.bins,
         num_classes=inputs.spec.num_classes,
         strides=strides,
@@ -69,6 +68,7 @@ def probe_precision(inputs: StoreInputs, params: Path) -> None:
         pixels=live[0].pixels is not None,
         valuable_classes=inputs.config.valuable_classes,
     )
+    base = fit_schema(layout, ViewIndex.from_views(views))
 
     def words(precision: Precision) -> str:
         schema = replace(base, precision=precision)

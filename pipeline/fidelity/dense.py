@@ -52,7 +52,7 @@ def measure_dense(
 ) -> DenseFidelity:
     """Run the teacher again on stored views and compare, view by view."""
     assert store.schema.dense is not None, "the store has dense arrays"
-    floor, generator = store.schema.dense.precision.floor, torch.Generator().manual_seed(seed)
+    floor, generator = store.schema.dense.floor, torch.Generator().manual_seed(seed)
     figures: list[list[Tensor]] = []
     for batch in teacher.batches([view_set.view(key) for key in keys]):
         raw = teacher.outputs_of(batch)

@@ -55,7 +55,7 @@ def _dense_bytes(schema: StoreSchema, table: ViewIndex, row_bytes: float | None)
         return 0
     if row_bytes is None:
         row_bytes = schema.num_classes * DENSE_CLASS_BYTES + DENSE_BOX_BYTES
-        if schema.dense.precision.lossless:
+        if schema.dense.lossless:
             row_bytes = 4 * (schema.num_classes + EDGES) * DENSE_LOSSLESS_SHARE
     return float(position_counts(table.geometry, schema.strides).sum() * row_bytes)
 

@@ -111,4 +111,4 @@ class PartitionWriter:
         # kill: the second to come leaves the files alone, for they may be on their way into the store.
         if writer.is_finished(self._scratch, index):
             return 0.0
-        return timed_call(writer.write_rows, self._scratch, index, rows)[1]
+        return timed_call(writer.write_partition, self._scratch, index, rows)[1]

@@ -21,7 +21,7 @@ from pipeline.core.progress import describe_bytes
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import StoreSchema
-from pipeline.store.format.table import ViewIndex, make_schema
+from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.store.writer import writer
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
@@ -63,8 +63,7 @@ def layout_store(
 ) -> StoreLayout:
     """Find the regions of every view, in ``processes`` if there are many; keeps counts and boxes alone."""
     table = build_index(view_set, processes, progress)
-    schema = make_schema(
-        table,
+    schema = StoreSchema(
         bins=bins,
         num_classes=num_classes,
         strides=view_set.strides,
@@ -76,7 +75,7 @@ def layout_store(
         pixels=True,
         valuable_classes=config.valuable_classes,
     )
-    return StoreLayout(schema=schema, table=table)
+    return StoreLayout(schema=fit_schema(schema, table), table=table)
 
 
 def scratch_folder(layout: StoreLayout, scratch_root: Path) -> Path:

@@ -72,13 +72,6 @@ def test_exponents_are_the_rounded_logarithm(code: WeightCode) -> None:
     assert code.step_exponents(codes, 3).max() == 3
 
 
-def test_the_sum_of_weights_is_a_whole_number_of_units() -> None:
-    weights = np.float32([0.5, 0.25, 2**-10])
-    for code in (LogarithmicWeights(), ExactWeights()):
-        assert code.total(code.quantize(weights)) / code.total_unit == 0.75 + 2**-10
-    assert LinearWeights(1023).total(np.array([3, 4])) == 7
-
-
 @every_code
 def test_no_points(code: WeightCode) -> None:
     assert code.dequantize(code.quantize(np.empty(0, np.float32))).shape == (0,)

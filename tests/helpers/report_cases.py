@@ -17,7 +17,9 @@ from pipeline.detector.gfl import GFL, gfl_spec, save_detector
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.report.runs import Curve, Role, Run
-from pipeline.store.format.table import ViewIndex, make_schema
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.table import ViewIndex, fit_schema
+from pipeline.store.writer.partition import quantize_partition
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.fingerprint import store_fingerprint
@@ -130,8 +132,7 @@ def _write_store(root: Path, train: Manifest) -> None:
     )
     views = list(view_set)
     table = ViewIndex.from_views(views)
-    schema = make_schema(
-        table,
+    layout = StoreSchema(
         bins=DETECTOR.bins,
         num_classes=DETECTOR.num_classes,
         strides=DETECTOR.strides,
@@ -149,11 +150,12 @@ def _write_store(root: Path, train: Manifest) -> None:
         provenance={"teacher": "random numbers"},
         chunk_rows=8,
     )
+    schema = fit_schema(layout, table)
     scratch = root / "scratch"
     init(scratch, schema, table)
     for index in range(schema.partitions):
         rows = views[schema.partition_views(index)]
-        write_partition(scratch, index, rows, [_targets(view) for view in rows])
+        write_partition(scratch, index, quantize_partition(schema, rows, [_targets(view) for view in rows]))
     (root / "cache").mkdir()
     finalise(scratch, root / "cache/targets.zarr")
 

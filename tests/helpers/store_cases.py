@@ -10,8 +10,16 @@ from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.core.files import lock_scratch
 from pipeline.store.format.schema import StoreSchema
-from pipeline.store.format.table import ViewIndex, make_schema
-from pipeline.store.writer.writer import finalise, finished_partitions, init, write_partition
+from pipeline.store.format.table import ViewIndex, fit_schema
+from pipeline.store.writer.partition import quantize_partition
+from pipeline.store.writer.writer import (
+    finalise,
+    finished_partitions,
+    init,
+    read_schema,
+    require_views,
+    write_partition,
+)
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import DenseOutputs, KeptPoints, LabeledView, SoftTargets, ViewKey
@@ -95,8 +103,7 @@ def store_case_of(
     dense: DensePrecision | None = None,
 ) -> StoreCase:
     table = ViewIndex.from_views(views)
-    schema = make_schema(
-        table,
+    layout = StoreSchema(
         bins=BINS,
         num_classes=CLASSES,
         strides=STRIDES,
@@ -107,6 +114,7 @@ def store_case_of(
         chunk_rows=chunk_rows,
         dense=dense,
     )
+    schema = fit_schema(layout, table)
     targets = [make_targets(view) for view in views]
     if dense:
         targets = [replace(soft, dense=make_dense(view)) for soft, view in zip(targets, views, strict=True)]
@@ -128,7 +136,14 @@ def random_store_case(
 
 def write_one(scratch: Path, store_case: StoreCase, index: int) -> None:
     rows = store_case.schema.partition_views(index)
-    write_partition(scratch, index, store_case.views[rows], store_case.targets[rows])
+    write_views(scratch, index, store_case.views[rows], store_case.targets[rows])
+
+
+def write_views(
+    scratch: Path, index: int, views: Sequence[LabeledView], targets: Sequence[SoftTargets]
+) -> None:
+    require_views(scratch, index, views)
+    write_partition(scratch, index, quantize_partition(read_schema(scratch), views, targets))
 
 
 def write_all(scratch: Path, store_case: StoreCase, order: Iterable[int]) -> None:

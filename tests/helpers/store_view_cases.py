@@ -7,8 +7,10 @@ import numpy as np
 from pipeline.codec.precision import Precision
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import label_views
-from pipeline.store.format.table import ViewIndex, make_schema
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.store.reader.reader import TargetStore
+from pipeline.store.writer.partition import quantize_partition
 from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.geometry import ViewGeometry, pad_size
 from pipeline.views.manifest import GroundTruth
@@ -52,8 +54,7 @@ def write_store_to_show(
     sizes = [((96, 96), 0), ((96, 96), 2), ((120, 160), 30), ((40, 300), 3)]
     views = [labeled(number, size, boxes, strides) for number, (size, boxes) in enumerate(sizes)]
     table = ViewIndex.from_views(views)
-    schema = make_schema(
-        table,
+    layout = StoreSchema(
         bins=BINS,
         num_classes=CLASSES,
         strides=strides,
@@ -62,7 +63,9 @@ def write_store_to_show(
         fingerprint={"classes": [7, 300, 301], "class_names": ["cat", "dog", "cow"]},
         provenance={},
     )
+    schema = fit_schema(layout, table)
     init(folder / "scratch", schema, table)
-    write_partition(folder / "scratch", 0, views, [targets(view) for view in views])
+    rows = quantize_partition(schema, views, [targets(view) for view in views])
+    write_partition(folder / "scratch", 0, rows)
     finalise(folder / "scratch", folder / "targets.zarr")
     return TargetStore.open(folder / "targets.zarr")

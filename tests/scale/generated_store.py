@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.codec.edges import EDGES
 from pipeline.codec.precision import Precision
-from pipeline.store.format.table import ViewIndex, make_schema
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.table import ViewIndex, fit_schema
+from pipeline.store.writer.partition import quantize_partition
 from pipeline.store.writer.writer import finalise, init, read_schema, write_partition
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import NOT_MAIN, KeptPoints, LabeledView, SoftTargets, ViewKey
@@ -47,8 +49,7 @@ def begin(folder: Path, views: int, points: int, views_per_partition: int) -> st
     """
     templates = [labeled_view(number, points) for number in range(TEMPLATES)]
     table = ViewIndex.from_views(_keyed(templates, row) for row in range(views))
-    schema = make_schema(
-        table,
+    layout = StoreSchema(
         bins=BINS,
         num_classes=CLASSES,
         strides=tuple(LEVEL_STRIDES),
@@ -57,6 +58,7 @@ def begin(folder: Path, views: int, points: int, views_per_partition: int) -> st
         fingerprint={"generated": {"views": views, "points": points}},
         provenance={"generated": "to measure"},
     )
+    schema = fit_schema(layout, table)
     init(folder / "scratch", schema, table)
     return f"{views:,} views, {int(table.counts[:, 0].sum()):,} points"
 
@@ -70,7 +72,8 @@ def write(folder: Path, points: int) -> str:
         rows = schema.partition_views(index)
         numbers = range(rows.start, rows.stop)
         views = [_keyed(templates, row) for row in numbers]
-        write_partition(folder / "scratch", index, views, [targets[row % TEMPLATES] for row in numbers])
+        rows = quantize_partition(schema, views, [targets[row % TEMPLATES] for row in numbers])
+        write_partition(folder / "scratch", index, rows)
     return f"{schema.partitions} partitions"
 
 

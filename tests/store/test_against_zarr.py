@@ -9,8 +9,8 @@ from numpy.random import Generator
 from store_cases import LOSSLESS, QUANTIZED, StoreCase, make_store_case, make_targets, make_view, write_store
 
 from pipeline.codec.precision import Precision
-from pipeline.store.format.schema import sharded_specs, table_specs
-from pipeline.store.format.table import ViewIndex, make_schema
+from pipeline.store.format.schema import StoreSchema, sharded_specs, table_specs
+from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.shards import ShardedRows, read_table
 from pipeline.views.types import LabeledView, ViewKey
@@ -32,8 +32,7 @@ def random_store_case(rng: Generator, precision: Precision) -> StoreCase:
     views = random_views(rng)
     table = ViewIndex.from_views(views)
     targets = [make_targets(view) for view in views]
-    schema = make_schema(
-        table,
+    layout = StoreSchema(
         bins=targets[0].edge_logits.shape[-1],
         num_classes=targets[0].cls_logits.shape[-1],
         strides=(8, 16, 32, 64),
@@ -43,6 +42,7 @@ def random_store_case(rng: Generator, precision: Precision) -> StoreCase:
         provenance={},
         chunk_rows=int(rng.choice([1, 2, 3, 8, 64, 512])),
     )
+    schema = fit_schema(layout, table)
     return StoreCase(views=views, targets=targets, table=table, schema=schema)
 
 

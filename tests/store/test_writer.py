@@ -20,6 +20,7 @@ from store_cases import (
     write_all,
     write_one,
     write_store,
+    write_views,
 )
 
 from pipeline.core.errors import CacheError
@@ -27,7 +28,7 @@ from pipeline.core.files import FileDigest
 from pipeline.store.format.attributes import read_attributes, write_attributes
 from pipeline.store.format.completion import record_path
 from pipeline.store.writer import writer
-from pipeline.store.writer.writer import STORE_FOLDER, finalise, finished_partitions, init, write_partition
+from pipeline.store.writer.writer import STORE_FOLDER, finalise, finished_partitions, init
 from pipeline.views.types import SoftTargets, ViewKey
 
 
@@ -209,7 +210,7 @@ def test_a_partition_that_is_not_planned_is_refused(tmp_path: Path, index: int) 
     store_case = make_store_case()
     write_all(tmp_path, store_case, [])
     with pytest.raises(CacheError, match=r"0\.\.3"):
-        write_partition(tmp_path, index, store_case.views[:4], store_case.targets[:4])
+        write_views(tmp_path, index, store_case.views[:4], store_case.targets[:4])
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_views_other_than_planned_are_refused(tmp_path: Path, change: Callable[.
     store_case = make_store_case()
     write_all(tmp_path, store_case, [])
     with pytest.raises(CacheError, match="its 4 views"):
-        write_partition(tmp_path, 0, change(store_case.views[:4]), store_case.targets[:4])
+        write_views(tmp_path, 0, change(store_case.views[:4]), store_case.targets[:4])
     assert finished_partitions(tmp_path) == set()
 
 
@@ -241,7 +242,7 @@ def test_targets_that_are_not_finite_or_of_another_shape_name_the_view(tmp_path:
     for bad in (broken, good[name][:-1]):
         targets = [*store_case.targets[:3], SoftTargets(**{**good, name: bad})]
         with pytest.raises(ValueError, match="expected") as caught:
-            write_partition(tmp_path, 0, store_case.views[:4], targets)
+            write_views(tmp_path, 0, store_case.views[:4], targets)
         assert caught.value.__notes__ == ["image_id=17, view=1"]
     assert finished_partitions(tmp_path) == set()
 
@@ -250,7 +251,7 @@ def test_one_target_short_is_refused(tmp_path: Path) -> None:
     store_case = make_store_case()
     write_all(tmp_path, store_case, [])
     with pytest.raises(ValueError, match="shorter"):
-        write_partition(tmp_path, 0, store_case.views[:4], store_case.targets[:3])
+        write_views(tmp_path, 0, store_case.views[:4], store_case.targets[:3])
 
 
 def test_finalise_without_init_fails(tmp_path: Path) -> None:

@@ -308,7 +308,7 @@ def test_a_worker_that_wakes_up_late_leaves_no_scratch_folder(tmp_path: Path) ->
     scratch = tmp_path / "scratch"
     writer.init(scratch, layout.schema, layout.table)
     with PartitionWriter(scratch, view_set, small_teacher(view_set.manifest), cores=1, name="late") as late:
-        rows = writer.write_rows
+        rows = writer.write_partition
         shutil.rmtree(scratch)
         with pytest.raises(CacheError):
             rows(scratch, 0, None)  # type: ignore[arg-type]

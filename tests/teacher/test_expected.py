@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.codec.precision import Precision
-from pipeline.store.format.table import ViewIndex, make_schema
+from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.teacher.expected import estimate_bytes
 
 SHAPES = {"views": 4000, "boxes": 11366, "points": 336606, "main": 73001, "bins": 17, "classes": 4}
@@ -30,8 +31,7 @@ def test_the_estimate_is_not_too_small_and_at_most_four_tenths_too_large(
 ) -> None:
     precision = Precision(edge_step=edge_step, max_step_factor=8.0, cls_step=cls_step)
     table = table_of(sizes)
-    schema = make_schema(
-        table,
+    layout = StoreSchema(
         bins=sizes["bins"],
         num_classes=sizes["classes"],
         strides=(8, 16, 32),
@@ -40,6 +40,7 @@ def test_the_estimate_is_not_too_small_and_at_most_four_tenths_too_large(
         fingerprint={},
         provenance={},
     )
+    schema = fit_schema(layout, table)
     assert 0.98 <= estimate_bytes(schema, table) / measured <= 1.42
 
 

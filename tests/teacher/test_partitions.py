@@ -31,18 +31,18 @@ def test_the_next_partition_is_computed_while_one_is_written(
     view_set: ViewSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: dict[int, threading.Event] = {index: threading.Event() for index in range(7)}
-    write_rows, forward = writer.write_rows, LogitExtractor.forward
+    write_partition, forward = writer.write_partition, LogitExtractor.forward
 
     def wait_for_the_next(scratch: Path, index: int, *rows: Any) -> Any:
         if index < 5:
             assert computed[index + 1].wait(timeout=60), "nothing is computed meanwhile"
-        return write_rows(scratch, index, *rows)
+        return write_partition(scratch, index, *rows)
 
     def tell(self: LogitExtractor, images: DecodedBatch, batch: ViewBatch) -> Any:
         computed[(batch.views[0].key.image_id - 1) // 2].set()
         return forward(self, images, batch)
 
-    monkeypatch.setattr(writer, "write_rows", wait_for_the_next)
+    monkeypatch.setattr(writer, "write_partition", wait_for_the_next)
     monkeypatch.setattr(LogitExtractor, "forward", tell)
     done = list(
         write_here(view_set, lambda: small_teacher(view_set.manifest), 1, tmp_path / "scratch", range(6))
@@ -55,7 +55,7 @@ def test_a_process_never_holds_more_partitions_than_it_may(
 ) -> None:
     """However many threads ask: a worker may be given more tasks at a time than there should be."""
     lock, held, most = threading.Lock(), 0, 0
-    write_rows, in_rows = writer.write_rows, ViewSet.in_rows
+    write_partition, in_rows = writer.write_partition, ViewSet.in_rows
 
     def begin(*arguments: Any) -> Any:
         nonlocal held, most
@@ -66,13 +66,13 @@ def test_a_process_never_holds_more_partitions_than_it_may(
 
     def end(*arguments: Any) -> Any:
         nonlocal held
-        record = write_rows(*arguments)
+        record = write_partition(*arguments)
         with lock:
             held -= 1
         return record
 
     monkeypatch.setattr(ViewSet, "in_rows", begin)
-    monkeypatch.setattr(writer, "write_rows", end)
+    monkeypatch.setattr(writer, "write_partition", end)
     with (
         PartitionWriter(
             tmp_path / "scratch", view_set, small_teacher(view_set.manifest), cores=2, name="w"

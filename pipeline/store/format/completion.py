@@ -49,7 +49,7 @@ class PartitionStatistics(Counts):
     main_points: int
     valuable_points: int
     valuable_weight_codes: int
-    """Sum of the weights of the valuable region, see ``WeightCode.total``."""
+    """Sum of the weights of the valuable region, in 2**-24."""
     edge_codes_clipped: int
     """Codes that saturated."""
     cls_codes_clipped: int

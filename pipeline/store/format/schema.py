@@ -1,7 +1,7 @@
 """The store's dimensions and arrays as data: what is written, before and apart from how."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.codec.dense import DensePrecision
@@ -52,6 +52,15 @@ DENSE_CLASSES, DENSE_BOXES = "dense/cls_codes", "dense/box_codes"
 DENSE_CHUNK_ROWS = 2048
 """Rows of an inner chunk of the dense arrays; a view of 416 px has 3,598, one of 1333x800 18,529."""
 
+CRC_BYTES = 4
+"""A crc32c, which ends every chunk, table and index of a shard."""
+
+INDEX_ENTRY_BYTES = 16
+"""Offset and size of a chunk, two little-endian uint64."""
+
+NO_CHUNK = 2**64 - 1
+"""Offset and size of a chunk that was never written."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
@@ -70,24 +79,6 @@ class ArraySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseLayout:
-    """Of a store that also holds the teacher at every position of every view."""
-
-    precision: DensePrecision
-    rows_per_shard: int
-    """Rows that a partition owns; whole chunks."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {**self.precision.to_json(), "rows_per_shard": self.rows_per_shard}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "DenseLayout":
-        """Inverse of ``to_json``."""
-        precision = DensePrecision(floor=document["floor"])
-        return cls(precision=precision, rows_per_shard=document["rows_per_shard"])
-
-
-@dataclass(frozen=True, kw_only=True)
 class StoreSchema:
     """Everything that decides the layout of a store, and what the store was made from.
 
@@ -99,6 +90,7 @@ class StoreSchema:
         views_per_partition: Views in the unit of work, of commit and of repair.
         points_per_shard: Rows that a partition owns in the ``points`` arrays; whole chunks.
         main_per_shard: Rows that a partition owns in the ``main`` array; whole chunks.
+        dense_per_shard: Rows that a partition owns in the ``dense`` arrays; whole chunks.
         chunk_rows: Rows of an inner chunk of the ``points`` arrays.
         fingerprint: JSON; what the store was made from, see ``fingerprint.check_compatible``.
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
@@ -113,23 +105,23 @@ class StoreSchema:
     num_classes: int
     strides: tuple[int, ...]
     precision: Precision
-    views: int
-    boxes: int
+    views: int = 0
+    boxes: int = 0
     views_per_partition: int
-    points_per_shard: int
-    main_per_shard: int
-    chunk_rows: int
+    points_per_shard: int = 0
+    main_per_shard: int = 0
+    chunk_rows: int = CHUNK_ROWS
     fingerprint: Mapping[str, Any]
     provenance: Mapping[str, Any]
     format_version: int = FORMAT_VERSION
-    dense: DenseLayout | None = None
+    dense: DensePrecision | None = None
+    dense_per_shard: int = 0
     pixels: bool = False
     valuable_classes: bool = False
 
     def __post_init__(self) -> None:
         assert self.views_per_partition > 0
         for rows in (self.points_per_shard, self.main_per_shard):
-            assert rows > 0, "a shard has at least one chunk"
             assert rows % self.chunk_rows == 0, f"expected whole chunks, but got {rows} rows"
 
     @property
@@ -150,7 +142,7 @@ class StoreSchema:
     @property
     def formula(self) -> str:
         formula = self.precision.formula(self.weight_code)
-        return f"{formula} {self.dense.precision.formula}" if self.dense else formula
+        return f"{formula} {self.dense.formula}" if self.dense else formula
 
     @property
     def conventions(self) -> Conventions:
@@ -171,11 +163,15 @@ class StoreSchema:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; the version comes first."""
-        plain = {"strides": list(self.strides), "precision": self.precision.to_json()}
-        document = {"format_version": self.format_version} | asdict(replace(self, dense=None)) | plain
-        del document["dense"]
-        document = {n: v for n, v in document.items() if v or n not in ("pixels", "valuable_classes")}
-        return document | ({"dense": self.dense.to_json()} if self.dense else {})
+        document = {"format_version": self.format_version} | vars(self)
+        document |= {"strides": list(self.strides), "precision": self.precision.to_json()}
+        for name in ("dense", "dense_per_shard", "pixels", "valuable_classes"):
+            if not document[name]:
+                del document[name]
+        if self.dense:
+            del document["dense_per_shard"]
+            document["dense"] = {**self.dense.to_json(), "rows_per_shard": self.dense_per_shard}
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "StoreSchema":
@@ -184,7 +180,9 @@ class StoreSchema:
         values = dict(document)
         values["strides"] = tuple(values["strides"])
         values["precision"] = Precision.from_json(values["precision"])
-        values["dense"] = DenseLayout.from_json(values["dense"]) if "dense" in values else None
+        if dense := values.get("dense"):
+            values["dense"] = DensePrecision(floor=dense["floor"])
+            values["dense_per_shard"] = dense["rows_per_shard"]
         return cls(**values)
 
 
@@ -216,19 +214,17 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     """The arrays that partitions fill: partition i owns shard i, and so one file, of each."""
     lossless, classes = schema.precision.lossless, schema.num_classes
     dtype = "float32" if lossless else "int16"
-    points, main = (
-        (schema.points_per_shard, schema.chunk_rows),
-        (schema.main_per_shard, schema.main_chunk_rows),
-    )
+    points = schema.points_per_shard, schema.chunk_rows
+    main = schema.main_per_shard, schema.main_chunk_rows
     arrays: list[tuple[str, str, tuple[int, int], int, tuple[str, ...]]] = [
         (REGION, "int32", points, len(REGION_COLUMNS), REGION_COLUMNS),
         (EDGE_CODES, dtype, points, edge_columns(schema.bins, lossless=lossless), ()),
         (schema.cls_path, dtype, points if schema.valuable_classes else main, classes, ()),
     ]
     if dense := schema.dense:
-        rows = dense.rows_per_shard, DENSE_CHUNK_ROWS
-        arrays.append((DENSE_CLASSES, dense.precision.class_dtype, rows, classes, ()))
-        arrays.append((DENSE_BOXES, dense.precision.box_dtype, rows, len(EDGE_NAMES), EDGE_NAMES))
+        rows = schema.dense_per_shard, DENSE_CHUNK_ROWS
+        arrays.append((DENSE_CLASSES, dense.class_dtype, rows, classes, ()))
+        arrays.append((DENSE_BOXES, dense.box_dtype, rows, len(EDGE_NAMES), EDGE_NAMES))
     if schema.pixels:  # a row for each view; a partition is one chunk
         views = schema.views_per_partition, schema.views_per_partition
         arrays.append((PIXELS_CRC32C, "uint32", views, 1, ()))

@@ -2,17 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.dense import DensePrecision
-from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
 from pipeline.store.format import schema as layout
-from pipeline.store.format.schema import DENSE_CHUNK_ROWS, DenseLayout, StoreSchema
+from pipeline.store.format.schema import DENSE_CHUNK_ROWS, StoreSchema
 from pipeline.views.geometry import ResizeMode, ViewGeometry
 from pipeline.views.types import LabeledView, ViewKey
 
@@ -120,40 +118,17 @@ class ViewIndex:
         return np.stack([firsts[0], points, firsts[1], main, firsts[2], boxes], axis=1)
 
 
-def make_schema(
-    table: ViewIndex,
-    *,
-    bins: int,
-    num_classes: int,
-    strides: tuple[int, ...],
-    precision: Precision,
-    views_per_partition: int,
-    fingerprint: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    chunk_rows: int = layout.CHUNK_ROWS,
-    dense: DensePrecision | None = None,
-    pixels: bool = False,
-    valuable_classes: bool = False,
-) -> StoreSchema:
-    """The schema of a store of these views: every size is known before the teacher starts."""
-    positions = position_counts(table.geometry, strides)
-    dense_rows = _shard_rows(positions, views_per_partition, DENSE_CHUNK_ROWS)
-    return StoreSchema(
-        bins=bins,
-        num_classes=num_classes,
-        strides=strides,
-        precision=precision,
+def fit_schema(schema: StoreSchema, table: ViewIndex) -> StoreSchema:
+    """``schema`` with the sizes that these views need: all are known before the teacher starts."""
+    count, chunk_rows = schema.views_per_partition, schema.chunk_rows
+    positions = position_counts(table.geometry, schema.strides)
+    return replace(
+        schema,
         views=len(table),
         boxes=len(table.labels),
-        views_per_partition=views_per_partition,
-        points_per_shard=_shard_rows(table.counts[:, 0], views_per_partition, chunk_rows),
-        main_per_shard=_shard_rows(table.counts[:, 1], views_per_partition, chunk_rows),
-        chunk_rows=chunk_rows,
-        fingerprint=fingerprint,
-        provenance=provenance,
-        dense=DenseLayout(precision=dense, rows_per_shard=dense_rows) if dense else None,
-        pixels=pixels,
-        valuable_classes=valuable_classes,
+        points_per_shard=_shard_rows(table.counts[:, 0], count, chunk_rows),
+        main_per_shard=_shard_rows(table.counts[:, 1], count, chunk_rows),
+        dense_per_shard=_shard_rows(positions, count, DENSE_CHUNK_ROWS) if schema.dense else 0,
     )
 
 
@@ -168,7 +143,7 @@ def dense_extents(schema: StoreSchema, geometry: NDArray[np.int32]) -> NDArray[n
     """(V, 2) first row and number of rows of each view in the dense arrays."""
     assert schema.dense is not None, "the store has no dense arrays"
     counts = position_counts(geometry, schema.strides)
-    firsts = _first_rows(counts, schema.views_per_partition, schema.dense.rows_per_shard)
+    firsts = _first_rows(counts, schema.views_per_partition, schema.dense_per_shard)
     return np.stack([firsts, counts], axis=1)
 
 

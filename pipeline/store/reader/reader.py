@@ -91,7 +91,7 @@ class TargetStore:
         self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(self.schema)}
         if self.schema.dense:
             self._dense_extent = dense_extents(self.schema, tables[layout.GEOMETRY])[self._number]
-            precision, dense = self.schema.dense.precision, self.statistics["dense"]
+            precision, dense = self.schema.dense, self.statistics["dense"]
             self._scores = None if precision.lossless else precision.scores(dense["tail_log_odds"])
 
     @classmethod

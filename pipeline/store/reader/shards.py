@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import CacheError
 from pipeline.store.format.attributes import REPAIR_HINT
-from pipeline.store.format.schema import ArraySpec, chunk_key
-from pipeline.store.format.shard_signature import CRC_BYTES, INDEX_ENTRY_BYTES, NO_CHUNK
+from pipeline.store.format.schema import CRC_BYTES, INDEX_ENTRY_BYTES, NO_CHUNK, ArraySpec, chunk_key
 
 CRC_RESIDUE = 0x48674BC7
 """The crc32c of any bytes followed by their own crc32c (little-endian)."""

@@ -14,15 +14,17 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
 from pipeline.store.format.schema import (
+    CRC_BYTES,
     DENSE_BOXES,
     DENSE_CLASSES,
+    INDEX_ENTRY_BYTES,
+    NO_CHUNK,
     REGION,
     ArraySpec,
     StoreSchema,
     sharded_specs,
     table_specs,
 )
-from pipeline.store.format.shard_signature import NO_CHUNK
 
 COMPRESSOR: Final = "zstd"
 COMPRESSION_LEVEL = 7
@@ -64,9 +66,17 @@ def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
     return b"".join([*frames, _checksummed(index.tobytes())])
 
 
+def shard_signature(content: bytes, spec: ArraySpec) -> str:
+    """What tells a whole shard from any other: the checksums of its first chunk and of its index, as hex."""
+    assert spec.shards is not None, f"{spec.path} is not sharded"
+    index = content[-INDEX_ENTRY_BYTES * (spec.shards[0] // spec.chunks[0]) - CRC_BYTES :]
+    offset, size = np.frombuffer(index[:INDEX_ENTRY_BYTES], dtype="<u8").tolist()
+    return (content[offset + size - CRC_BYTES : offset + size] + index[-CRC_BYTES:]).hex()
+
+
 def _checksummed(content: bytes) -> bytes:
     checksum: int = google_crc32c.value(content)
-    return content + checksum.to_bytes(4, "little")
+    return content + checksum.to_bytes(CRC_BYTES, "little")
 
 
 def _level(spec: ArraySpec) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.classes import quantize_classes
-from pipeline.codec.dense import TAIL_UNIT, encode_boxes
+from pipeline.codec.dense import TAIL_UNIT, DensePrecision, encode_boxes
 from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
 from pipeline.codec.steps import edge_steps
 from pipeline.store.format.completion import DenseStatistics, PartitionStatistics
@@ -19,11 +19,13 @@ from pipeline.store.format.schema import (
     PIXELS_CRC32C,
     REGION,
     THUMBNAIL,
-    DenseLayout,
     StoreSchema,
 )
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, SoftTargets
+
+WEIGHT_SUM_UNIT = 2**24
+"""Sums of weights are of whole 2**-24, so that they do not depend on an order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,9 +60,9 @@ def quantize_partition(
     )
 
 
-def dense_statistics(layout: DenseLayout, total: DenseStatistics) -> dict[str, Any]:
+def dense_statistics(precision: DensePrecision, total: DenseStatistics) -> dict[str, Any]:
     """The key ``dense`` of the store's attribute ``statistics``."""
-    units, entries, precision = total.tail_units, total.tail_entries, layout.precision
+    units, entries = total.tail_units, total.tail_entries
     empty = None if precision.lossless else float(precision.log_odds[0])
     tail = units / TAIL_UNIT / entries if entries else empty
     return {**asdict(total), "tail_log_odds": tail}
@@ -69,7 +71,7 @@ def dense_statistics(layout: DenseLayout, total: DenseStatistics) -> dict[str, A
 def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_bytes: int) -> dict[str, Any]:
     """The store's attribute ``statistics``, but for the dense arrays'."""
     edge_codes = total.points * edge_columns(schema.bins, lossless=schema.precision.lossless)
-    weight = total.valuable_weight_codes / schema.weight_code.total_unit
+    weight = total.valuable_weight_codes / WEIGHT_SUM_UNIT
     cls_rows = total.points if schema.valuable_classes else total.main_points
     return {
         **asdict(total),
@@ -98,6 +100,7 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
     columns = (points.level, points.position, points.main_gt, weight_codes)
     region = np.stack([column.astype(np.int32) for column in columns], axis=1)
     steps = edge_steps(precision, weights, weight_codes, points.main_region)
+    stored_weights = weights.dequantize(weight_codes).astype(np.float64)
     edges = quantize_edges(soft.edge_logits, steps)
     classes = quantize_classes(soft.cls_logits, precision.cls_step)
     statistics = PartitionStatistics(
@@ -106,7 +109,7 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
         points=len(points),
         main_points=points.main_count,
         valuable_points=int(np.count_nonzero(weight_codes)),
-        valuable_weight_codes=weights.total(weight_codes),
+        valuable_weight_codes=int(np.rint(stored_weights * WEIGHT_SUM_UNIT).sum()),
         edge_codes_clipped=edges.clipped,
         cls_codes_clipped=classes.clipped,
     )
@@ -127,9 +130,9 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
 
 
 def _dense_rows(
-    schema: StoreSchema, layout: DenseLayout, view: LabeledView, soft: SoftTargets
+    schema: StoreSchema, precision: DensePrecision, view: LabeledView, soft: SoftTargets
 ) -> tuple[dict[str, NDArray[Any]], DenseStatistics]:
-    dense, precision = soft.dense, layout.precision
+    dense = soft.dense
     rows = len(Pyramid(schema.strides, 0).grid(view.geometry.padded_hw))
     expected = ((rows, schema.num_classes), precision.class_dtype, (rows, EDGES))
     got = dense and (dense.classes.shape, dense.classes.dtype.name, dense.distances.shape)

@@ -42,16 +42,10 @@ from pipeline.store.format.completion import (
 )
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
-from pipeline.store.format.shard_signature import shard_signature
 from pipeline.store.format.table import ViewIndex, counts_row
-from pipeline.store.writer.arrays import create_arrays, encode_shard
-from pipeline.store.writer.partition import (
-    PartitionRows,
-    dense_statistics,
-    quantize_partition,
-    store_statistics,
-)
-from pipeline.views.types import LabeledView, SoftTargets
+from pipeline.store.writer.arrays import create_arrays, encode_shard, shard_signature
+from pipeline.store.writer.partition import PartitionRows, dense_statistics, store_statistics
+from pipeline.views.types import LabeledView
 
 logger = logging.getLogger(__name__)
 
@@ -99,21 +93,6 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     move_into_place(partial, store)
 
 
-def write_partition(
-    scratch: Path, index: int, views: Sequence[LabeledView], targets: Sequence[SoftTargets]
-) -> PartitionRecord:
-    """Quantize and write one partition: its shard files, then its completion record.
-
-    Its views are those of ``schema.partition_views(index)``, with the teacher's outputs for each.
-
-    Raises:
-        CacheError: ``init`` has not run, or the views are not those of the layout.
-        ValueError: A target has the wrong shape or is not finite (with the view's key as a note).
-    """
-    require_views(scratch, index, views)
-    return write_rows(scratch, index, quantize_partition(read_schema(scratch), views, targets))
-
-
 def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> None:
     """Compare a partition's keys and counts with the tables: the offsets of all later views depend on them.
 
@@ -135,8 +114,14 @@ def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> No
         )
 
 
-def write_rows(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecord:
-    """The last step of ``write_partition``, for a caller that has done the others; errors as there."""
+def write_partition(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecord:
+    """Write one partition: its shard files, then its completion record.
+
+    ``rows`` are ``quantize_partition``'s, of views that :func:`require_views` has compared with the layout.
+
+    Raises:
+        CacheError: ``init`` has not run, or the disk is full.
+    """
     store = scratch / STORE_FOLDER
     schema = read_schema(scratch)
     # The old record, if any, must not outlive the shards that it describes.
