@@ -1,6 +1,7 @@
 """Every damaged file is found: by ``verify``, and by ``open`` or ``read`` before a wrong number gets out."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,27 +13,13 @@ from pipeline.store.format.attributes import read_attributes, write_attributes
 from pipeline.store.format.schema import sharded_specs
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.shards import ShardedRows
-from pipeline.store.reader.verify import Problem, verify
+from pipeline.store.reader.verify import verify
 from pipeline.views.types import ViewKey
-
-SHARDED = ["points/region", "points/edge_codes", "main/cls_codes"]
-TABLES = ["views/image_id", "views/view", "views/geometry", "views/extent", "boxes/xyxy", "boxes/label"]
-FLIPS_A_FILE = 24
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return write_store(tmp_path, make_store_case())
-
-
-def problems(path: Path) -> list[Problem]:
-    return verify(path)
-
-
-def read_all(path: Path) -> None:
-    store = TargetStore.open(path)
-    for key in store.keys:
-        store.read(key)
 
 
 def test_a_whole_store_has_no_problems_and_every_file_is_counted(
@@ -41,57 +28,6 @@ def test_a_whole_store_has_no_problems_and_every_file_is_counted(
     assert verify(path, "verify") == []
     files = len(content_of(path)) - 1
     assert f"verify: {files} of {files} " in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("array", SHARDED)
-def test_a_removed_shard_is_found(path: Path, array: str) -> None:
-    store = TargetStore.open(path)
-    (path / array / "c/1/0").unlink()
-    assert problems(path) == [Problem(file=f"{array}/c/1/0", partition=1, message="the file is missing")]
-    with pytest.raises(CacheError, match=f"partition 1 of {array} of .* the shard is missing"):
-        [store.read(key) for key in store.keys]
-    with pytest.raises(CacheError, match=f"{array}/c/1/0: the file is missing"):
-        TargetStore.open(path)
-
-
-@pytest.mark.parametrize("array", SHARDED)
-@pytest.mark.parametrize("keep", [0, 3, 100, -1])
-def test_a_truncated_shard_is_found(path: Path, array: str, keep: int) -> None:
-    store = TargetStore.open(path)
-    shard = path / array / "c/0/0"
-    shard.write_bytes(shard.read_bytes()[:keep])
-    assert [(problem.file, problem.partition) for problem in problems(path)] == [(f"{array}/c/0/0", 0)]
-    with pytest.raises(CacheError, match=f"partition 0 of {array}"):
-        [store.read(key) for key in store.keys]
-    with pytest.raises(CacheError, match="bytes, but got"):
-        TargetStore.open(path)
-
-
-@pytest.mark.parametrize("array", SHARDED)
-def test_any_flipped_bit_of_a_shard_is_found(path: Path, array: str) -> None:
-    shard = path / array / "c/0/0"
-    size = shard.stat().st_size
-    for offset in range(0, size, max(1, size // FLIPS_A_FILE)):
-        flip_bit(shard, offset)
-        assert [problem.file for problem in problems(path)] == [f"{array}/c/0/0"]
-        with pytest.raises(CacheError, match=f"partition 0 of {array} of {path} is damaged: the checksum"):
-            read_all(path)
-        flip_bit(shard, offset)
-    read_all(path)
-
-
-@pytest.mark.parametrize("table", TABLES)
-def test_a_damaged_or_removed_table_is_found(path: Path, table: str) -> None:
-    (chunk,) = (file for file in (path / table / "c").rglob("*") if file.is_file())
-    name = chunk.relative_to(path).as_posix()
-    flip_bit(chunk, chunk.stat().st_size // 2)
-    assert [(problem.file, problem.partition) for problem in problems(path)] == [(name, None)]
-    with pytest.raises(CacheError, match=f"{name}: the content differs"):
-        TargetStore.open(path)
-    chunk.unlink()
-    assert [problem.message for problem in problems(path)] == ["the file is missing"]
-    with pytest.raises(CacheError, match=f"{name}: the file is missing"):
-        TargetStore.open(path)
 
 
 def test_a_damaged_table_is_found_even_if_it_changes_after_open_checked_it(path: Path) -> None:
@@ -103,28 +39,9 @@ def test_a_damaged_table_is_found_even_if_it_changes_after_open_checked_it(path:
         TargetStore(store.path, attributes)
 
 
-def test_damaged_metadata_of_an_array_is_found(path: Path) -> None:
-    flip_bit(path / "points/region/zarr.json", 20)
-    assert [problem.file for problem in problems(path)] == ["points/region/zarr.json"]
-
-
-def test_any_change_of_the_attributes_is_found(path: Path) -> None:
-    root = path / "zarr.json"
-    document = root.read_bytes()
-    for old, new in [(b'"reg_max": 4', b'"reg_max": 5'), (b'"size": ', b'"size": 1'), (b"sha256", b"sha255")]:
-        root.write_bytes(document.replace(old, new, 1))
-        with pytest.raises(CacheError, match="is damaged"):
-            problems(path)
-        with pytest.raises(CacheError, match="is damaged"):
-            TargetStore.open(path)
-    root.write_bytes(document[:-20])
-    with pytest.raises(CacheError, match="is damaged"):
-        TargetStore.open(path)
-
-
 def test_a_file_that_is_not_part_of_the_store_is_reported(path: Path) -> None:
     (path / "points/stray.partial").touch()
-    assert [(problem.file, problem.message) for problem in problems(path)] == [
+    assert [(problem.file, problem.message) for problem in verify(path)] == [
         ("points/stray.partial", "the file is not part of the store")
     ]
 
@@ -132,7 +49,7 @@ def test_a_file_that_is_not_part_of_the_store_is_reported(path: Path) -> None:
 def test_a_link_to_a_folder_is_not_part_of_a_store(path: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (path / "points/evil").symlink_to(tmp_path / "elsewhere")
-    assert [problem.file for problem in problems(path)] == ["points/evil"]
+    assert [problem.file for problem in verify(path)] == ["points/evil"]
 
 
 @pytest.mark.parametrize("content", [b"[" * 10**6, b'{"attributes": {"schema": {"format_version": NaN}}}'])
@@ -149,15 +66,6 @@ def test_a_recorded_file_outside_the_store_is_refused(path: Path, name: str) -> 
     write_attributes(path, attributes)
     with pytest.raises(CacheError, match="expected files inside the store"):
         TargetStore.open(path)
-
-
-def test_problems_of_several_partitions_come_in_order(path: Path) -> None:
-    for name in ("points/region/c/3/0", "main/cls_codes/c/0/0"):
-        (path / name).unlink()
-    assert [(problem.file, problem.partition) for problem in problems(path)] == [
-        ("main/cls_codes/c/0/0", 0),
-        ("points/region/c/3/0", 3),
-    ]
 
 
 @pytest.mark.parametrize("opened", ["before", "afterwards"])
@@ -177,7 +85,7 @@ def test_a_whole_shard_of_another_partition_is_found(tmp_path: Path, opened: str
         store = TargetStore.open(path)
     with pytest.raises(CacheError, match=r"partition 0 of main/cls_codes of .* not those recorded"):
         store.read(store.keys[0])
-    assert [problem.partition for problem in problems(path)] == [0, 1]
+    assert [problem.partition for problem in verify(path)] == [0, 1]
 
 
 def test_a_whole_frame_that_is_shorter_than_its_chunk_is_refused(path: Path) -> None:
@@ -193,3 +101,29 @@ def test_a_whole_frame_that_is_shorter_than_its_chunk_is_refused(path: Path) -> 
     )
     with pytest.raises(CacheError, match="chunk 0 is of another size"):
         ShardedRows(path, wider).read(0, 1)
+
+
+@pytest.mark.parametrize("array", ["points/region", "points/edge_codes", "main/cls_codes"])
+@pytest.mark.parametrize(
+    ("harm", "found", "reading", "opening"),
+    [
+        (Path.unlink, "the file is missing", "the shard is missing", "the file is missing"),
+        (lambda shard: shard.write_bytes(b"half"), "but got 4", "damaged", "bytes, but got 4"),
+        (lambda shard: flip_bit(shard, 30), "the content differs", "the checksum", None),
+    ],
+    ids=["removed", "cut", "flipped"],
+)
+def test_a_damaged_shard_is_named(
+    path: Path, array: str, harm: Callable[[Path], object], found: str, reading: str, opening: str | None
+) -> None:
+    """That whatever else befalls any file is found, too, is the experiment of `stress/test_damage.py`."""
+    store = TargetStore.open(path)
+    harm(path / array / "c/1/0")
+    (problem,) = verify(path)
+    assert (problem.file, problem.partition) == (f"{array}/c/1/0", 1)
+    assert found in problem.message
+    with pytest.raises(CacheError, match=f"partition 1 of {array} of .* {reading}"):
+        [store.read(key) for key in store.keys]
+    if opening:
+        with pytest.raises(CacheError, match=f"{array}/c/1/0: .*{opening}"):
+            TargetStore.open(path)
