@@ -139,6 +139,7 @@ def box(**changes: Any) -> list[dict[str, Any]]:
         (coco(images=image() + image(id=4, file_name="./a.jpg"), annotations=[]), "of the ids 4 and 9"),
         (coco(images=image(file_name="é") + image(id=4, file_name="e\u0301"), annotations=[]), "4 and 9"),
         (coco(images=image(id=2**63 - 1), annotations=[]), "expected an integer of 64 bits"),
+        (coco(categories=[{"id": 7, "name": "b"}] * 2), "category id 7 is used twice"),
         (coco(annotations=box(image_id=8)), "annotation 1: image_id 8 is not in images"),
         (coco(annotations=box(category_id=8)), "annotation 1: category_id 8 is not in categories"),
         (coco(annotations=box(bbox=[1, 2, 3])), r"expected 4 finite numbers.*, but got \[1, 2, 3\]"),

@@ -70,23 +70,22 @@ def cells(table: str) -> list[list[str]]:
 
 ROWS = [
     *(
-        wrong(setting, stage, *says.split(" & "), environment=dict([setting.split("=")]))
+        wrong(stage, *says.split(" & "), environment=dict([setting.split("=")]))
         for stage, setting, says in cells(ENVIRONMENT)
     ),
-    *(wrong(command, command, *says.split(" & ")) for command, says in cells(COMMANDS)),
-    *(wrong(command, command, code=2) for command in USAGE),
+    *(wrong(command, *says.split(" & ")) for command, says in cells(COMMANDS)),
+    *(wrong(command, code=2) for command in USAGE),
     *(
-        wrong(command, command, says, edit=written("recipes/good/params.yaml", "name: good\n"))
+        wrong(command, says, edit=written("recipes/good/params.yaml", "name: good\n"))
         for command, says in RECIPES.items()
     ),
     wrong(
-        "a recipe that is no YAML",
         "ldp recipe check good",
         "recipes/good/params.yaml: expected YAML",
         edit=written("recipes/good/params.yaml", "["),
     ),
     *(
-        wrong(f"a file at {place}", stage, *says, edit=a_file_instead(place))
+        wrong(stage, *says, edit=a_file_instead(place))
         for place, stage, *says in (
             ("runs", DATA, "runs/shapes/data"),
             (
@@ -105,7 +104,6 @@ ROWS = [
         )
     ),
     wrong(
-        "a repair by another teacher",
         "ldp store repair",
         "teacher.weights",
         edit=both(lambda f: first_shard(f).unlink(), lambda f: shutil.copy(f / STUDENT, f / WEIGHTS)),
@@ -113,7 +111,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.does)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_one_clear_line_and_nothing_is_lost(own_project: Path, row: Wrong) -> None:
     require_one_clear_line(row, own_project)
 

@@ -27,10 +27,8 @@ from wrong_input import (
     image,
     inverted,
     moving,
-    params,
     removed,
     require_one_clear_line,
-    twice,
     written,
     wrong,
 )
@@ -70,7 +68,7 @@ def rows() -> list[Wrong]:
         change, _, says = line.strip().partition(" | ")
         keys, _, value = change.partition(" = ")
         path = [int(key) if key.isdecimal() else key for key in keys.split()]
-        found.append(wrong(change, DATA, says, edit=coco(*path, to=json.loads(value))))
+        found.append(wrong(DATA, says, edit=coco(*path, to=json.loads(value))))
     return found
 
 
@@ -79,64 +77,22 @@ def small(old: Image.Image) -> Image.Image:
 
 
 ANNOTATIONS = [
-    wrong("no JSON", DATA, "is not JSON", edit=written(TRAIN, "images: []")),
-    wrong("cut JSON", DATA, "instances_train.json", "is not JSON", edit=cut(TRAIN, 900)),
-    wrong("an empty annotation file", DATA, "instances_val.json", edit=written(VAL, "")),
-    wrong("JSON of no depth", DATA, "is not JSON", edit=written(TRAIN, "[" * 200000)),
-    wrong("bytes that are no text", DATA, "not JSON", edit=written(TRAIN, b"\xff\xfe\x00\xd8")),
-    wrong("a list", DATA, "with categories, images and annotations, but got []", edit=written(TRAIN, "[]")),
-    wrong("no categories", DATA, "'categories'", edit=written(TRAIN, '{"images": []}')),
-    wrong("an annotation file that is missing", DATA, "cannot be read", edit=removed(TRAIN)),
+    wrong(DATA, "is not JSON", edit=written(TRAIN, "images: []")),
+    wrong(DATA, "instances_train.json", "is not JSON", edit=cut(TRAIN, 900)),
+    wrong(DATA, "instances_val.json", edit=written(VAL, "")),
+    wrong(DATA, "not JSON", edit=written(TRAIN, b"\xff\xfe\x00\xd8")),
+    wrong(DATA, "cannot be read", edit=removed(TRAIN)),
     wrong(
-        "a folder as annotations",
-        DATA,
-        "Is a directory",
-        edit=params(DATA, "coco", "train", "annotations", to="train"),
-    ),
-    wrong(
-        "a height of 0 in the other split",
-        DATA,
-        "instances_val.json: images[0] (id 1000001).height: expected an integer from 1 to 1e+09",
-        edit=coco("images", 0, "height", to=0, path=VAL),
-    ),
-    wrong(
-        "a number in a box that no float is",
-        DATA,
-        "bbox: expected 4 finite numbers",
-        edit=coco("annotations", 0, "bbox", 2, to=10**400),
-    ),
-    wrong("an image id twice", DATA, "image id 1 is used twice", edit=twice("images")),
-    wrong("an annotation id twice", DATA, "annotation id", "twice", edit=twice("annotations")),
-    wrong("a category id twice", DATA, "category id 1 is used twice", edit=twice("categories")),
-    wrong(
-        "other categories in the validation split",
-        DATA,
-        "the training split's classes: expected class 'ellipse' (id 1), but got 'x' (id 5)",
-        edit=both(
-            coco("categories", to=[{"id": 5, "name": "x"}], path=VAL), coco("annotations", to=[], path=VAL)
-        ),
-    ),
-    wrong(
-        "other names in the validation split",
         DATA,
         "expected class 'ellipse' (id 1), but got 'square' (id 1)",
         edit=coco("categories", 0, "name", to="square", path=VAL),
     ),
     wrong(
-        "boxes as shares of the image",
-        DATA,
-        "no number in them is above 1",
-        "multiply them",
-        edit=boxes(lambda box: [side / 100 for side in box]),
-    ),
-    wrong(
-        "boxes as corners",
         DATA,
         "if they were x1, y1, x2, y2",
         edit=boxes(lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]]),
     ),
     wrong(
-        "crowds alone",
         DATA,
         "expected objects to train on, but of",
         "all are left out",
@@ -144,77 +100,31 @@ ANNOTATIONS = [
         edit=each("annotations", iscrowd=1),
     ),
     wrong(
-        "a flag in words",
-        DATA,
-        'iscrowd: expected 0 or 1, but got "0"',
-        edit=each("annotations", iscrowd="0"),
-    ),
-    wrong(
-        "more warm-up than steps",
-        DATA,
-        "prepare_teacher.train.warmup_steps: expected fewer than the 2 steps of the training, but got 2",
-        edit=params(TEACHER, "train", "warmup_steps", to=2),
-    ),
-    wrong(
-        "images that are all too small",
         DATA,
         "expected images to train on, but 8 of 8 images are not trained on: a side is below 32 px",
         edit=both(
             each("images", width=20, height=20),
-            *(
-                image(DATASET / f"train/{n:012}.bmp", "BMP", lambda old: old.resize((20, 20)))
-                for n in range(1, 9)
-            ),
+            *(image(DATASET / f"train/{n:012}.bmp", "BMP", small) for n in range(1, 9)),
         ),
-    ),
-    wrong(
-        "images without a box",
-        DATA,
-        "expected objects to train on, but there are none",
-        edit=coco("annotations", to=[]),
     ),
 ]
 
 PLACES = [
     wrong(
-        "an image that is missing",
         DATA,
         "expected 8 images that the annotations name, but 1 are not there",
         "000000000008.bmp",
         edit=removed(LAST_IMAGE),
     ),
-    wrong(
-        "a dataset that is nowhere",
-        DATA,
-        "nowhere: expected the folder of a dataset, but there is none; link it there",
-        edit=params(DATA, "coco", "root", to="nowhere"),
-    ),
-    wrong(
-        "a dataset that is a file",
-        DATA,
-        "params.yaml: expected the folder of a dataset",
-        edit=params(DATA, "coco", "root", to="params.yaml"),
-    ),
-    wrong(
-        "datasets that lie elsewhere",
-        DATA,
-        "/nowhere/tiny: expected the folder of a dataset",
-        environment={"LDP_DATASETS": "/nowhere"},
-    ),
-    wrong(
-        "datasets that lie elsewhere when the teacher runs",
-        CACHE,
-        "/nowhere/tiny/train/",
-        "expected an image, but there is none",
-        environment={"LDP_DATASETS": "/nowhere"},
-    ),
+    wrong(DATA, "/nowhere/tiny: expected the folder of a dataset", environment={"LDP_DATASETS": "/nowhere"}),
+    wrong(CACHE, "/nowhere/tiny/train/", "expected an image, but", environment={"LDP_DATASETS": "/nowhere"}),
 ]
 
 ANOTHER = "expected the image that prepare_data has seen"
 
 IMAGES = [
     *(
-        wrong(f"another image in {stage}", stage, ANOTHER, edit=image(path, "BMP", inverted))
+        wrong(stage, ANOTHER, edit=image(path, "BMP", inverted))
         for stage, path in (
             (TEACHER, LAST_IMAGE),
             (CACHE, LAST_IMAGE),
@@ -222,34 +132,24 @@ IMAGES = [
             ("evaluate ld", VAL_IMAGE),
         )
     ),
-    wrong("a cut image", CACHE, "000000000008.bmp", ANOTHER, edit=cut(LAST_IMAGE, 900)),
-    wrong("an empty image", DATA, "cannot be read as any of", edit=written(LAST_IMAGE, b"")),
+    wrong(CACHE, "000000000008.bmp", ANOTHER, edit=cut(LAST_IMAGE, 900)),
+    wrong(DATA, "cannot be read as any of", edit=written(LAST_IMAGE, b"")),
     wrong(
-        "a text as an image",
         "evaluate ld",
         "000001000001.bmp: expected an image, but it cannot be read as any of",
         edit=written(VAL_IMAGE, "hello"),
     ),
     wrong(
-        "an image that is missing when it is read",
-        "train_student ld",
-        "000000000008.bmp: expected an image, but there is none",
-        edit=removed(LAST_IMAGE),
+        "train_student ld", "000000000008.bmp: expected an image, but there is none", edit=removed(LAST_IMAGE)
     ),
-    wrong("a bomb", DATA, "but got (20000, 20000)", edit=image(LAST_IMAGE, "PNG", huge)),
-    wrong("an animated GIF", DATA, "but got 2 frames", edit=moving(LAST_IMAGE, "GIF")),
-    wrong("an animated PNG", DATA, "but got 2 frames", edit=moving(VAL_IMAGE, "PNG")),
-    wrong(
-        "an image of another size",
-        DATA,
-        "expected an image of (height, width) =",
-        "but got (10, 20)",
-        edit=image(LAST_IMAGE, "BMP", lambda old: old.resize((20, 10))),
-    ),
+    wrong(DATA, "but got (20000, 20000)", edit=image(LAST_IMAGE, "PNG", huge)),
+    wrong(DATA, "but got 2 frames", edit=moving(LAST_IMAGE, "GIF")),
+    wrong(DATA, "but got 2 frames", edit=moving(VAL_IMAGE, "PNG")),
+    wrong(DATA, "expected an image of (height, width) =", edit=image(LAST_IMAGE, "BMP", small)),
 ]
 
 
-@pytest.mark.parametrize("row", rows() + ANNOTATIONS + PLACES + IMAGES, ids=lambda row: row.does)
+@pytest.mark.parametrize("row", rows() + ANNOTATIONS + PLACES + IMAGES, ids=str)
 def test_one_clear_line_and_nothing_is_lost(own_project: Path, row: Wrong) -> None:
     require_one_clear_line(row, own_project)
 

@@ -39,16 +39,17 @@ Edit = Callable[[Path], object]
 class Wrong:
     """Something that a user does wrong, and what comes of it."""
 
-    does: str
     edit: Edit
     environment: dict[str, str]
     run: str
     code: int
     says: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return ": ".join([self.run, *self.says[:1]])
+
 
 def wrong(
-    does: str,
     run: str,
     *says: str,
     edit: Edit = lambda _folder: None,
@@ -58,14 +59,13 @@ def wrong(
     """A row of a table of wrong input.
 
     Args:
-        does: What the user does, in words.
         run: The stage, or the command of ``ldp``.
         says: Parts of the one line of error.
         edit: A change of the project, in which everything had run before.
         environment: Variables that are set.
         code: The exit code: 2 from argparse, which prints how it is used; 1 with one line of ours.
     """
-    return Wrong(does=does, edit=edit, environment=environment or {}, run=run, code=code, says=says)
+    return Wrong(edit=edit, environment=environment or {}, run=run, code=code, says=says)
 
 
 def written(path: Path | str, content: str | bytes) -> Edit:
@@ -102,22 +102,19 @@ def removed(path: Path | str) -> Edit:
     return edit
 
 
+def spoiled(path: Path, how: str) -> Edit:
+    """A file is removed (``-``), cut to so many bytes (``:20``), or has another content."""
+    if how == "-":
+        return removed(path)
+    return cut(path, int(how[1:])) if how.startswith(":") else written(path, how)
+
+
 def coco(*keys: str | int, to: Any, path: Path = TRAIN) -> Edit:
     """Set one value of an annotation file."""
 
     def edit(folder: Path) -> None:
         with edited_json(folder / path) as content:
             set_value(content, keys, to)
-
-    return edit
-
-
-def twice(section: str) -> Edit:
-    """The first row of a section of the annotations comes a second time."""
-
-    def edit(folder: Path) -> None:
-        with edited_json(folder / TRAIN) as content:
-            content[section].append(content[section][0])
 
     return edit
 
@@ -226,11 +223,6 @@ def spoil_weight(path: Path, value: float, key: str = "bbox_head.gfl_reg.bias") 
         save_file(tensors, folder / path)
 
     return edit
-
-
-def newer_store(folder: Path) -> None:
-    with edited_json(folder / FOLDER.store / "zarr.json") as content:
-        content["attributes"]["schema"]["format_version"] = 99
 
 
 def first_shard(folder: Path) -> Path:
