@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from itertools import islice
-from multiprocessing import resource_tracker
+from multiprocessing import active_children, resource_tracker
+from threading import Timer
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask
@@ -34,6 +35,9 @@ CONNECT_SECONDS = 10
 
 NO_WORKER_SECONDS = 60
 """How long a running scheduler may be without any worker; a worker that starts anew takes some 20."""
+
+SLOW_SECONDS, START_SECONDS = 60, 300
+"""How long worker processes of this machine may take to start before that is said, and given up."""
 
 NO_WORKERS = "all workers are gone, and none has come back; run again: what is finished stays"
 
@@ -77,6 +81,7 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
         "dashboard_address": f"{LOCALHOST}:0",
     }
     worker = {**host, "nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    worker["death_timeout"] = START_SECONDS
     specs = {
         number: {"cls": Nanny, "options": {**worker, "env": dict(environment)}}
         for number, environment in enumerate(environments)
@@ -93,14 +98,23 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
 
 
 def _start(**options: Any) -> SpecCluster:
+    said = "the worker processes have not started after %d s: are they stopped, or their disk asleep?"
+    slow = Timer(SLOW_SECONDS, logger.warning, (said, SLOW_SECONDS))
+    slow.start()
     try:
         return SpecCluster(**options)
-    except RuntimeError as error:
-        raise CacheError(f"the worker processes cannot be started: {error}") from error
-    except KeyboardInterrupt:
-        # Dask would try, in vain, to close what has not begun: its processes end with this one.
+    except BaseException as error:  # among Dask's is an AssertionError, where a process is stopped meanwhile
+        # Dask would try, in vain, to close what has not begun, and Python wait for it.
         atexit.unregister(close_clusters)
+        for process in active_children():
+            process.kill()
+        if isinstance(error, Exception):
+            raise CacheError(
+                f"expected worker processes to start within {START_SECONDS} s, but they do not: {error}"
+            ) from error
         raise
+    finally:
+        slow.cancel()
 
 
 @contextmanager

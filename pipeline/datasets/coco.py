@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
+from unicodedata import category as unicode_kind
 from unicodedata import normalize
 
 import msgspec
@@ -24,6 +25,9 @@ MAX_PX = 1e9
 
 MAX_NAME = 255
 """Characters of a file's name: no file system has more."""
+
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Control characters, halves of characters, and separators of lines and paragraphs."""
 
 Id = Annotated[int, Meta(ge=-MAX_ID, le=MAX_ID)]
 Side = Annotated[int, Meta(ge=1, le=int(MAX_PX))]
@@ -180,6 +184,12 @@ def _text_at(content: bytes, keys: Sequence[str | int]) -> str:
 
 def _require_consistent(images: ImageTable, categories: list[Category], path: Path) -> None:
     """Ids are there once, and annotations refer to what there is."""
+    for category in categories:
+        if not category.name.strip() or any(unicode_kind(c) in UNPRINTABLE for c in category.name):
+            raise DatasetError(
+                f"{path}: category {category.category_id}: expected a name without line breaks and control "
+                f"characters, but got {short_repr(category.name)}"
+            )
     annotations = images.annotations
     category_ids = np.asarray([category.category_id for category in categories], np.int64)
     unique = {"category": category_ids, "annotation": annotations["annotation_id"], "image": images.image_id}

@@ -95,8 +95,8 @@ def onnx_model(description: OnnxDescription, file: Path, categories: Sequence[Ca
     """
     if not file.is_file():
         raise TeacherError(f"{file}: expected the teacher's file, but there is none")
-    digest = sha256_of_onnx(file) if description.sha256 else None
-    if digest != description.sha256:
+    digest = sha256_of_onnx(file)
+    if description.sha256 not in (None, digest):
         raise TeacherError(f"{file}: expected the file of sha256 {description.sha256}, but got {digest}")
     columns = class_columns(description.known_classes, categories, f"{description.name}: classes")
     if not description.module:
@@ -117,14 +117,21 @@ def read_onnx(path: Path, categories: Sequence[Category]) -> OnnxModel:
 
 
 def external_data(file: Path) -> list[Path]:
-    """Files beside an ONNX file that hold its weights, ascending; errors as of :func:`read_graph`."""
+    """Files beside an ONNX file that hold its weights, ascending.
+
+    Raises:
+        TeacherError: One is not there, or as :func:`read_graph` does.
+    """
     if file.suffix in WEIGHTS or EXTERNAL not in file.read_bytes():
         return []
     graph = read_graph(file, EMBEDDING, with_data=False).graph
     attributes = (attribute for node in graph.node for attribute in node.attribute)
     tensors = [*graph.initializer, *(each.t for each in attributes if each.HasField("t"))]
     entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
-    return sorted({file.parent / entry.value for entry in entries})
+    files = sorted({file.parent / entry.value for entry in entries})
+    if lost := [each for each in files if not each.is_file()]:
+        raise TeacherError(f"{lost[0]}: expected the weights of {file}, but there is no such file; add it")
+    return files
 
 
 def sha256_of_onnx(file: Path) -> str:

@@ -107,6 +107,40 @@ def test_what_a_stopped_worker_was_at_is_done_by_another() -> None:
         assert time.monotonic() - begun < HANGS_AFTER_SECONDS
 
 
+STOPS_WORKERS = """
+import os, signal, sys
+if any("spawn_main" in argument for argument in sys.orig_argv):
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+STARTER = """
+import logging
+from pipeline.core import cluster
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    cluster.SLOW_SECONDS, cluster.START_SECONDS = 1, 3
+    with cluster.local_cluster([{}], threads=1):
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_while_it_starts_is_noticed_and_given_up(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STOPS_WORKERS)
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    (tmp_path / "starter.py").write_text(STARTER)
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "starter.py")],
+        env={**os.environ, "PYTHONPATH": paths},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=HANGS_AFTER_SECONDS,
+        check=False,
+    )
+    first, *_, last = ended.stderr.splitlines()
+    assert first == "the worker processes have not started after 1 s: are they stopped, or their disk asleep?"
+    assert "CacheError: expected worker processes to start within 3 s, but they do not" in last
+
+
 def test_a_scheduler_that_does_not_answer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     begun = time.monotonic()

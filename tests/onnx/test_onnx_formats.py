@@ -155,6 +155,10 @@ def test_weights_beside_the_graph_are_hashed_and_become_part_of_the_copy(tmp_pat
     data.write_bytes(data.read_bytes()[:-1] + b"?")
     assert sha256_of_onnx(graph) != digest
     data.unlink()
+    with pytest.raises(
+        TeacherError, match=r"w\.bin: expected the weights of .*nothing\.onnx, but there is no"
+    ):
+        import_onnx(path, TWO, tmp_path / "run/again.safetensors")
     copy = open_model(tmp_path / "run/teacher.json", TWO).load()
     copy.to_inference(CPU)
     assert torch.equal(copy(IMAGES).edge_logits, expected)
