@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.coco import read_coco
-from pipeline.views.manifest import drop_reason, training_boxes
 
 SCRIPT = Path(__file__).parents[1] / "recipes/voc_to_coco.py"
 OBJECT = (
@@ -49,10 +48,10 @@ def test_boxes_count_from_zero_and_difficult_objects_are_crowds(tmp_path: Path) 
         "VOC2007/JPEGImages/000001.jpg",
         "VOC2012/JPEGImages/2008_000002.jpg",
     )
-    boxes = training_boxes(first, train.labels)
+    boxes = train.training_boxes(first.image_id)
     np.testing.assert_array_equal(boxes.boxes_xyxy, [[9, 19, 44, 59], [0, 0, 499, 374]])
     assert [train.categories[label].name for label in boxes.labels] == ["dog", "car"]
-    assert [drop_reason(each, second) for each in second.annotations] == ["crowd"]
+    assert train.drop_reason.tolist()[len(first.annotations) :] == [0], "a crowd"
     test = json.loads((tmp_path / "annotations/voc07_test.json").read_text())
     assert [each["category_id"] for each in test["annotations"]] == [20]
 

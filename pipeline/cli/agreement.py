@@ -11,7 +11,7 @@ from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import to_results
 from pipeline.evaluation.postprocess import Detections
 from pipeline.views.box_ops import box_iou
-from pipeline.views.manifest import Manifest, training_boxes
+from pipeline.views.manifest import Manifest
 from pipeline.views.summary import AREA_EDGES
 
 FOUND_IOU = 0.5
@@ -48,7 +48,7 @@ def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) 
     figures: dict[str, list[Tensor]] = defaultdict(list)
     confusion = torch.zeros(len(manifest.categories), len(manifest.categories))
     for record in manifest.images:
-        truth, detected = training_boxes(record, manifest.labels), detections[record.image_id]
+        truth, detected = manifest.training_boxes(record.image_id), detections[record.image_id]
         labels = torch.from_numpy(truth.labels)
         iou = box_iou(torch.from_numpy(truth.boxes_xyxy)[:, None], detected.boxes_xyxy[None])
         figures["blind"].append(_best(iou, 1))

@@ -9,7 +9,7 @@ from pipeline.regions.config import RegionsConfig
 from pipeline.regions.valuable import find_regions
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
-from pipeline.views.manifest import GroundTruth, Manifest, training_boxes
+from pipeline.views.manifest import GroundTruth, Manifest
 from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
@@ -85,7 +85,7 @@ class ViewSet:
     def _labeled(self, keys: Sequence[ViewKey]) -> list[LabeledView]:
         known = {} if self.remembered is None else self.remembered
         missing = [key for key in keys if key not in known]
-        truths = (training_boxes(self.manifest.image(key.image_id), self.manifest.labels) for key in missing)
+        truths = (self.manifest.training_boxes(key.image_id) for key in missing)
         views = list(zip(missing, map(self.geometry, missing), truths, strict=True))
         known |= label_views(views, self.pyramid, self.regions)
         return [known[key] for key in keys]

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from unicodedata import normalize
 
 import msgspec
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 from numpy.typing import NDArray
 
 from pipeline.core.environment import dataset_root
@@ -18,7 +19,7 @@ from pipeline.core.errors import DatasetError
 from pipeline.core.files import atomic_path, sha256_of_file
 from pipeline.core.paths import RunPaths, Split
 from pipeline.views.classes import Category
-from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
+from pipeline.views.image_table import ImageRecord, ImageTable
 
 MIN_SIDE_PX = 32
 """Images with a shorter side are not trained on (mmdetection ``CocoDataset``)."""
@@ -26,7 +27,16 @@ MIN_SIDE_PX = 32
 MIN_BOX_PX = 1.0
 """Boxes narrower or lower than this are not trained on (mmdetection ``CocoDataset``)."""
 
-DropReason = Literal["crowd", "ignore", "below_1_px", "outside_image"]
+DROP_REASONS = {
+    "crowd": "crowds (iscrowd)",
+    "ignore": "to be ignored (ignore)",
+    "below_1_px": "less than 1 px wide or high",
+    "outside_image": "outside their image",
+}
+"""Why an object is not trained on, and that in words: the rules of mmdetection's ``CocoDataset``.
+
+mmdetection also leaves out what has no area; here such an area counts as not measured.
+"""
 
 
 def spelled_path(folder: Path, name: str) -> Path:
@@ -57,6 +67,20 @@ class Manifest:
         return {category.category_id: label for label, category in enumerate(self.categories)}
 
     @cached_property
+    def drop_reason(self) -> NDArray[np.int64]:
+        """``(A,)``: place in :data:`DROP_REASONS` of each annotation; -1 if it is trained on."""
+        rows, (height, width) = self.images.annotations, self.images.annotated_hw().T
+        small = (rows["width"] < MIN_BOX_PX) | (rows["height"] < MIN_BOX_PX)
+        outside = np.minimum(rows["x"] + rows["width"], width) <= np.maximum(rows["x"], 0)
+        outside |= np.minimum(rows["y"] + rows["height"], height) <= np.maximum(rows["y"], 0)
+        return np.select([rows["iscrowd"], rows["ignore"], small, outside], range(4), -1)
+
+    @property
+    def trained_on(self) -> NDArray[np.int64]:
+        """``(I,)``: objects of each image that are trained on."""
+        return np.diff(np.append(0, np.cumsum(self.drop_reason < 0))[self.images.offset])
+
+    @cached_property
     def images_sha256(self) -> str:
         """Digest of which images are in the split and how large they are."""
         columns = (self.images.image_id, self.images.file_name, *self.images.size_hw.T)
@@ -66,13 +90,9 @@ class Manifest:
     @cached_property
     def boxes_sha256(self) -> str:
         """Digest of the objects that are trained on: another order or another comment changes nothing."""
-        rows = [
-            (record.image_id, a.category_id, *a.box_xywh)
-            for record in self.images
-            for a in record.annotations
-            if drop_reason(a, record) is None
-        ]
-        return hashlib.sha256(np.array(rows, "<i8,<i8,<f8,<f8,<f8,<f8").tobytes()).hexdigest()
+        columns = ["image_id", "category_id", "x", "y", "width", "height"]
+        rows = repack_fields(self.images.annotations[self.drop_reason < 0][columns])
+        return hashlib.sha256(rows.tobytes()).hexdigest()
 
     @cached_property
     def pixels_sha256(self) -> str:
@@ -119,6 +139,18 @@ class Manifest:
         """An image by its id; a ``KeyError`` if the split has none."""
         return self.images[self.images.row_of(image_id)]
 
+    def training_boxes(self, image_id: int) -> "GroundTruth":
+        """Boxes of an image that are trained on; a ``KeyError`` if the split has no such image."""
+        row = self.images.row_of(image_id)
+        of_image = slice(*self.images.offset[row : row + 2])
+        kept = self.images.annotations[of_image][self.drop_reason[of_image] < 0]
+        x, y = kept["x"], kept["y"]
+        corners = np.stack([x, y, x + kept["width"], y + kept["height"]], axis=1)
+        return GroundTruth(
+            boxes_xyxy=corners.astype(np.float32),
+            labels=np.array([self.labels[number] for number in kept["category_id"].tolist()], np.int64),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class GroundTruth:
@@ -130,40 +162,11 @@ class GroundTruth:
     """``(G,)``."""
 
 
-def training_boxes(record: ImageRecord, labels: dict[int, int]) -> GroundTruth:
-    """Boxes that are trained on, see :func:`drop_reason`."""
-    kept = [a for a in record.annotations if drop_reason(a, record) is None]
-    corners = [(a.x, a.y, a.x + a.width, a.y + a.height) for a in kept]
-    return GroundTruth(
-        boxes_xyxy=np.asarray(corners, np.float32).reshape(-1, 4),
-        labels=np.asarray([labels[a.category_id] for a in kept], np.int64),
-    )
-
-
-def drop_reason(annotation: Annotation, record: ImageRecord) -> DropReason | None:
-    """Why an object is not trained on: the rules of mmdetection's ``CocoDataset``; None if it is.
-
-    mmdetection also leaves out what has no area; here such an area counts as not measured.
-    """
-    x, y, width, height = annotation.box_xywh
-    if annotation.iscrowd:
-        return "crowd"
-    if annotation.ignore:
-        return "ignore"
-    if width < MIN_BOX_PX or height < MIN_BOX_PX:
-        return "below_1_px"
-    if min(x + width, record.width) <= max(x, 0) or min(y + height, record.height) <= max(y, 0):
-        return "outside_image"
-    return None
-
-
 def keep_trainable(manifest: Manifest, *, keep_empty: bool) -> Manifest:
     """The manifest without images that are too small to train on or, unless ``keep_empty``, have no box."""
-    kept = [
-        min(record.height, record.width) >= MIN_SIDE_PX
-        and (keep_empty or len(training_boxes(record, manifest.labels).labels) > 0)
-        for record in manifest.images
-    ]
+    kept = manifest.images.size_hw.min(axis=1) >= MIN_SIDE_PX
+    if not keep_empty:
+        kept &= manifest.trained_on > 0
     return replace(manifest, images=manifest.images.take(np.flatnonzero(kept)))
 
 

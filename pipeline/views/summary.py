@@ -1,24 +1,16 @@
 """What a split holds, in a few numbers and a few lines."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.views.classes import class_names
-from pipeline.views.manifest import DropReason, Manifest, drop_reason
+from pipeline.views.manifest import DROP_REASONS, Manifest
 
 NAMED_CLASSES = 10
 """In a line."""
-
-DROP_WORDS: dict[DropReason, str] = {
-    "crowd": "crowds (iscrowd)",
-    "ignore": "to be ignored (ignore)",
-    "below_1_px": "less than 1 px wide or high",
-    "outside_image": "outside their image",
-}
 
 AREA_EDGES = (32, 96)
 """px: COCO's small, medium and large objects."""
@@ -35,7 +27,7 @@ class SplitSummary:
     """Without an object to train on."""
     objects: int
     trained_on: int
-    not_trained_on: dict[DropReason, int]
+    not_trained_on: dict[str, int]
     leaving_image: int
     """Objects whose box reaches more than a pixel over the border."""
     sizes: dict[str, int]
@@ -57,40 +49,33 @@ class SplitSummary:
     def reasons(self) -> str:
         """Why objects are not trained on, and how many for each reason."""
         counts = self.not_trained_on.items()
-        return ", ".join(f"{count:,} {DROP_WORDS[reason]}" for reason, count in counts if count)
+        return ", ".join(f"{count:,} {DROP_REASONS[reason]}" for reason, count in counts if count)
 
 
 def summarize(manifest: Manifest) -> SplitSummary:
     """Count."""
-    reasons: Counter[DropReason | None] = Counter()
-    classes: Counter[int] = Counter()
-    sizes: Counter[int] = Counter()
-    empty = 0
-    for record in manifest.images:
-        of_image = [(a, drop_reason(a, record)) for a in record.annotations]
-        reasons.update(reason for _, reason in of_image)
-        kept = [a for a, reason in of_image if reason is None]
-        classes.update(a.category_id for a in kept)
-        sizes.update(sum(a.area >= edge**2 for edge in AREA_EDGES) for a in kept)
-        empty += not kept
-    names = class_names(manifest.categories)
-    sides = manifest.images.size_hw.reshape(-1)
+    images, reason = manifest.images, manifest.drop_reason
+    kept, sides = images.annotations[reason < 0], images.size_hw
+    dropped = np.bincount(reason[reason >= 0], minlength=len(DROP_REASONS))
+    sizes = np.bincount(np.digitize(kept["area"], np.square(AREA_EDGES)), minlength=3)
+    labels = np.array([manifest.labels[number] for number in kept["category_id"].tolist()], np.int64)
+    classes = np.bincount(labels, minlength=len(manifest.categories))
     return SplitSummary(
-        images=len(manifest.images),
+        images=len(images),
         turned_images=manifest.turned_images,
-        empty_images=empty,
-        objects=reasons.total(),
-        trained_on=reasons[None],
-        not_trained_on={reason: reasons[reason] for reason in get_args(DropReason)},
+        empty_images=int(np.count_nonzero(manifest.trained_on == 0)),
+        objects=len(reason),
+        trained_on=len(kept),
+        not_trained_on=dict(zip(DROP_REASONS, dropped.tolist(), strict=True)),
         leaving_image=int(np.count_nonzero(leaving_image(manifest))),
-        sizes={name: sizes[index] for index, name in enumerate(("small", "medium", "large"))},
-        classes={n: classes[c.category_id] for n, c in zip(names, manifest.categories, strict=True)},
+        sizes=dict(zip(("small", "medium", "large"), sizes.tolist(), strict=True)),
+        classes=dict(zip(class_names(manifest.categories), classes.tolist(), strict=True)),
         shortest_px=int(sides.min()) if len(sides) else 0,
         longest_px=int(sides.max(initial=0)),
     )
 
 
-def leaving_image(manifest: Manifest) -> np.ndarray[tuple[Any, ...], np.dtype[np.bool_]]:
+def leaving_image(manifest: Manifest) -> NDArray[np.bool_]:
     """``(A,)``: boxes that reach more than a pixel over the border of their image."""
     boxes = manifest.images.annotations
     height, width = manifest.images.annotated_hw().T

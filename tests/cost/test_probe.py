@@ -31,7 +31,6 @@ from pipeline.detector.gfl import random_teacher
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.views.manifest import training_boxes
 
 SMOKE = Path(__file__).parents[2] / "recipes/smoke/params.yaml"
 MODES = [PLAIN, ONLINE, STORED, PEER]
@@ -157,7 +156,7 @@ def test_drawn_images_are_readable_and_their_boxes_trained_on(tmp_path: Path) ->
         with Image.open(manifest.image_path(record)) as image:
             assert image.size == (record.width, record.height)
         sizes.append(manifest.image_path(record).stat().st_size)
-        assert len(training_boxes(record, manifest.labels).labels) == len(record.annotations) > 0
+        assert len(manifest.training_boxes(record.image_id).labels) == len(record.annotations) > 0
     assert 50_000 < np.mean(sizes) < 300_000
     assert {(record.height, record.width) for record in manifest.images} == set(SIZES)
     again = draw_dataset(tmp_path / "again", 6, categories=80)

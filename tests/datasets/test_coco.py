@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.errors import DatasetError
 from pipeline.datasets.coco import read_coco
-from pipeline.views.manifest import keep_trainable, read_manifest, training_boxes, write_manifest
+from pipeline.views.manifest import keep_trainable, read_manifest, write_manifest
 
 
 def coco(**changes: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_images_and_categories_are_ordered_by_id(tmp_path: Path) -> None:
 
 def test_trained_on_are_boxes_that_are_no_crowd_and_have_a_size_inside_the_image(tmp_path: Path) -> None:
     manifest = read_coco(written(tmp_path, coco()), "root", "images")
-    truth = training_boxes(manifest.image(9), manifest.labels)
+    truth = manifest.training_boxes(9)
     np.testing.assert_array_equal(truth.boxes_xyxy, np.float32([[1, 2, 11, 22]]))
     np.testing.assert_array_equal(truth.labels, [1])
 
@@ -190,7 +190,7 @@ def test_an_area_that_was_not_measured_is_that_of_the_box(tmp_path: Path, area: 
     content = coco(images=image(), annotations=box(area=area))
     manifest = read_coco(written(tmp_path, content), "root", "images")
     assert manifest.images[0].annotations[0].area == 12
-    assert len(training_boxes(manifest.images[0], manifest.labels).labels) == 1
+    assert len(manifest.training_boxes(manifest.images[0].image_id).labels) == 1
 
 
 @pytest.mark.parametrize("flag", [1, True])
@@ -199,7 +199,7 @@ def test_flagged_objects_are_kept_and_not_trained_on(tmp_path: Path, name: str, 
     content = coco(images=image(), annotations=box(**{name: flag}))
     manifest = read_coco(written(tmp_path, content), "root", "images")
     assert getattr(manifest.images[0].annotations[0], name)
-    assert len(training_boxes(manifest.images[0], manifest.labels).labels) == 0
+    assert len(manifest.training_boxes(manifest.images[0].image_id).labels) == 0
 
 
 def identity(tmp_path: Path, content: dict[str, Any], **changes: Any) -> dict[str, Any]:

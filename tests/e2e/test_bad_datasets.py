@@ -33,7 +33,7 @@ from wrong_input import (
     wrong,
 )
 
-from pipeline.views.manifest import read_manifest, training_boxes
+from pipeline.views.manifest import read_manifest
 from recipes import DATASET
 
 VALUES = r"""
@@ -173,7 +173,7 @@ def test_boxes_without_a_size_or_outside_the_image_are_legal_and_not_trained_on(
         assert call(stage).code == 0
     after = read_manifest(FOLDER.manifest("train"))
     assert len(after.images[0].annotations) == len(before.images[0].annotations) + len(boxes)
-    old, new = (training_boxes(manifest.images[0], manifest.labels) for manifest in (before, after))
+    old, new = (manifest.training_boxes(manifest.images[0].image_id) for manifest in (before, after))
     np.testing.assert_array_equal(old.boxes_xyxy, new.boxes_xyxy)
     np.testing.assert_array_equal(old.labels, new.labels)
 

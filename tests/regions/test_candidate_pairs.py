@@ -16,7 +16,6 @@ from pipeline.regions.config import RegionsConfig, Vlr
 from pipeline.regions.valuable import find_regions
 from pipeline.views.box_ops import box_intersection
 from pipeline.views.geometry import ViewsConfig, transform_boxes
-from pipeline.views.manifest import training_boxes
 from pipeline.views.pyramid import Pyramid, Size
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -121,7 +120,7 @@ def test_real_annotations(vlr: Vlr) -> None:
     manifest = read_coco(Path(str(SAMPLE), "annotations/instances_train.json"), str(SAMPLE), "train")
     views = ViewsConfig(scales=((1333, 800), (1333, 563)), flips=(False, True))
     for record in manifest.images:
-        truth = training_boxes(record, manifest.labels)
+        truth = manifest.training_boxes(record.image_id)
         for number in views.numbers:
             geometry = views.geometry((record.height, record.width), record.image_id, number)
             boxes = torch.from_numpy(transform_boxes(truth.boxes_xyxy, geometry))
