@@ -3,9 +3,10 @@
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from msgspec.structs import replace
 
 from pipeline.core.config import Section, read_yaml, structure
@@ -17,7 +18,6 @@ Edge = Literal["l", "t", "r", "b"]
 EDGE_ORDER: tuple[Edge, ...] = ("l", "t", "r", "b")
 """Left, top, right, bottom: the order of this project."""
 
-CLASSES = "classes"
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -78,7 +78,7 @@ class EdgesConfig(Section, frozen=True, kw_only=True, omit_defaults=True):
     """The box distributions: for each edge, one logit a bin."""
 
     tensors: TensorsConfig
-    bins: int
+    bins: Annotated[int, Meta(ge=2)]
     """``reg_max + 1``; bin ``i`` stands for a distance of ``i`` strides."""
     order: tuple[Edge, ...]
     """Edges in the order of the channels."""
@@ -88,8 +88,6 @@ class EdgesConfig(Section, frozen=True, kw_only=True, omit_defaults=True):
     """What the file has already done to the logits of an edge; a softmax is undone."""
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise ConfigError(f"bins: expected 2 or more, but got {self.bins}")
         if sorted(self.order) != sorted(EDGE_ORDER):
             raise ConfigError(f"order: expected each of l, t, r, b once, but got {list(self.order)}")
 
@@ -130,17 +128,23 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
                 f"input.size: expected null with fit 'keep_ratio', whose views differ in size, but got "
                 f"{list(self.input.size)}; take stretch or a letterbox for a fixed input"
             )
-        _require_width("cls.tensors", self.cls.tensors, len(self.classes), "classes")
-        _require_width("edges.tensors", self.edges.tensors, 4 * self.edges.bins, "4 * bins")
-        for what, tensors in (("cls", self.cls.tensors), ("edges", self.edges.tensors)):
-            if len(tensors.names) not in (1, len(self.points.strides)):
-                raise ConfigError(
-                    f"{what}.tensors.names: expected one tensor, or one for each of the "
-                    f"{len(self.points.strides)} strides, but got {list(tensors.names)}"
-                )
+        self._require_tensors("cls", self.cls.tensors, len(self.classes), "classes")
+        self._require_tensors("edges", self.edges.tensors, 4 * self.edges.bins, "4 * bins")
         ids = [row.category_id for row in self.classes]
         if len(set(ids)) < len(ids):
             raise ConfigError("classes: expected every category_id once")
+
+    def _require_tensors(self, key: str, tensors: TensorsConfig, width: int, what: str) -> None:
+        columns, levels = tensors.columns, len(self.points.strides)
+        if columns is not None and columns[1] - columns[0] != width:
+            raise ConfigError(
+                f"{key}.tensors.columns: expected {width} columns ({what}), but got {list(columns)}"
+            )
+        if len(tensors.names) not in (1, levels):
+            raise ConfigError(
+                f"{key}.tensors.names: expected one tensor, or one for each of the {levels} strides, but got "
+                f"{list(tensors.names)}"
+            )
 
     @property
     def conventions(self) -> Conventions:
@@ -161,13 +165,6 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
         """Plain values, from which ``structure`` builds it again."""
         document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return document
-
-
-def _require_width(where: str, tensors: TensorsConfig, expected: int, what: str) -> None:
-    if tensors.columns is not None and tensors.columns[1] - tensors.columns[0] != expected:
-        raise ConfigError(
-            f"{where}.columns: expected {expected} columns ({what}), but got {list(tensors.columns)}"
-        )
 
 
 def read_onnx_description(path: Path) -> OnnxDescription:

@@ -1,6 +1,7 @@
 """A detector that ONNX Runtime runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -140,14 +141,9 @@ class OnnxModel:
             return False
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
-        names, name = list(self.description.tensors), self.description.input.name
-        try:
-            arrays = self._session.run(names, {name: self._input.convert(images)})
-        except Exception as error:  # ONNX Runtime's have no base class of their own
-            raise TeacherError(
-                f"{self.weights}: expected a graph that takes images of shape {tuple(images.shape)}, but it "
-                f"fails: {one_line(error)}"
-            ) from error
+        names, shape = list(self.description.tensors), tuple(images.shape)
+        with as_teacher_error(f"{self.weights}: expected a graph that takes images of shape {shape}"):
+            arrays = self._session.run(names, {self.description.input.name: self._input.convert(images)})
         for name, array in zip(names, arrays, strict=True):
             if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.ndim:
                 kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
@@ -155,9 +151,18 @@ class OnnxModel:
         return {name: torch.from_numpy(array).float() for name, array in zip(names, arrays, strict=True)}
 
 
-def one_line(error: Exception) -> str:
-    """What another library has to say, whole."""
-    return " ".join(str(error).split())
+@contextmanager
+def as_teacher_error(expected: str) -> Iterator[None]:
+    """An error of another library, or of a user's code, as a ``TeacherError`` that says what was expected.
+
+    Protobuf's, ONNX Runtime's and the unpickler's have no base class of their own.
+    """
+    try:
+        yield
+    except TeacherError:
+        raise
+    except Exception as error:
+        raise TeacherError(f"{expected}, but got an error: {' '.join(str(error).split())}") from error
 
 
 def import_optional(name: str, purpose: str) -> Any:
@@ -171,20 +176,14 @@ def import_optional(name: str, purpose: str) -> Any:
 def read_graph(path: Path, purpose: str, *, with_data: bool = True) -> Any:
     """A graph with its weights; a ``TeacherError`` if it is none, or ``purpose`` lacks the package onnx."""
     onnx = import_optional("onnx", purpose)
-    try:
+    with as_teacher_error(f"{path}: expected an ONNX file"):
         return onnx.load(str(path), load_external_data=with_data)
-    except Exception as error:  # protobuf's, the file system's and onnx's own
-        raise TeacherError(
-            f"{path}: expected an ONNX file, but it cannot be read: {one_line(error)}"
-        ) from error
 
 
 def serialize_graph(model: Any, path: Path) -> bytes:
     """A graph as one file; a ``TeacherError`` if it has more than the 2 GB that such a file can have."""
-    try:
+    with as_teacher_error(f"{path}: expected less than 2 GB with its weights"):
         content: bytes = model.SerializeToString()
-    except Exception as error:  # protobuf's have changed from one release to the next
-        raise TeacherError(f"{path}: expected less than 2 GB with its weights: {one_line(error)}") from error
     return content
 
 
@@ -209,12 +208,8 @@ def _open(model: Path | bytes, device: torch.device) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = QUIET
     source, name = (model, "its graph") if isinstance(model, bytes) else (str(model), model)
-    try:
+    with as_teacher_error(f"{name}: expected an ONNX file that can be run"):
         return runtime.InferenceSession(source, options, providers=providers)
-    except Exception as error:  # ONNX Runtime's have no base class of their own
-        raise TeacherError(
-            f"{name}: expected an ONNX file that can be run, but it cannot be opened: {one_line(error)}"
-        ) from error
 
 
 def _providers(runtime: Any, device: torch.device) -> list[Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.core.errors import TeacherError
 from pipeline.core.files import sha256_of_file
-from pipeline.onnx.model import OnnxModel, one_line
+from pipeline.onnx.model import OnnxModel, as_teacher_error
 
 OUTPUT = "output"
 """What the module returns; its parts are ``output.0``, ``output.name`` and so on."""
@@ -31,14 +31,11 @@ def find_factory(name: str) -> tuple[Factory, Path]:
     if (root := str(Path.cwd())) not in sys.path:  # where stages run; a console script does not look there
         sys.path.insert(0, root)
     module, _, function = name.partition(":")
-    try:
+    with as_teacher_error(
+        f"module: expected package.file:factory that can be imported from {root}, but got {name!r}"
+    ):
         factory: Factory = getattr(import_module(module), function)
         return factory, Path(inspect.getfile(factory))
-    except Exception as error:  # the file is anybody's
-        raise TeacherError(
-            f"module: expected package.file:factory that can be imported from {root}, but got {name!r}: "
-            f"{one_line(error)}"
-        ) from error
 
 
 class TorchModel(OnnxModel):
@@ -65,15 +62,9 @@ class TorchModel(OnnxModel):
             TeacherError: It cannot be made or run, has other weights, or has no such tensor.
         """
         self._seen = local()
-        try:
+        with as_teacher_error(f"{self.weights}: expected the weights of {self.description.module}"):
             module = find_factory(str(self.description.module))[0]()
             module.load_state_dict(read_weights(self.weights))
-        except TeacherError:
-            raise
-        except Exception as error:  # the factory is anybody's
-            raise TeacherError(
-                f"{self.weights}: expected the weights of {self.description.module}: {one_line(error)}"
-            ) from error
         self._module = module.eval().to(device)
         self.device = device
         known = dict(module.named_modules())
@@ -91,24 +82,19 @@ class TorchModel(OnnxModel):
     def tensors(self, images: Tensor) -> dict[str, Tensor]:
         """The described tensors, float32; several threads may call at once."""
         self._seen.calls = {}
-        try:
+        name, shape = self.description.module, tuple(images.shape)
+        with as_teacher_error(f"{name}: expected a module that takes images of shape {shape}"):
             output = self._module(images.to(self.device))
-        except Exception as error:  # the module is anybody's
-            raise TeacherError(
-                f"{self.description.module}: expected a module that takes images of shape "
-                f"{tuple(images.shape)}, but it fails: {one_line(error)}"
-            ) from error
         tensors = dict(_flat(OUTPUT, output))
-        for name, values in self._seen.calls.items():
+        for part, values in self._seen.calls.items():
             if len(values) == 1:
-                tensors |= dict(_flat(name, values[0]))
+                tensors |= dict(_flat(part, values[0]))
             for number, value in enumerate(values):
-                tensors |= dict(_flat(f"{name}@{number}", value))
-        if missing := [name for name in self.description.tensors if name not in tensors]:
+                tensors |= dict(_flat(f"{part}@{number}", value))
+        if missing := [tensor for tensor in self.description.tensors if tensor not in tensors]:
             raise TeacherError(
-                f"{self.description.module}: expected a tensor {missing[0]!r}, but there are "
-                f"{', '.join(sorted(tensors))}; or name a submodule (NAME@0, NAME@1, ... if it is called "
-                "several times)"
+                f"{name}: expected a tensor {missing[0]!r}, but there are {', '.join(sorted(tensors))}; or "
+                "name a submodule (NAME@0, NAME@1, ... if it is called several times)"
             )
         return {name: tensors[name].float() for name in self.description.tensors}
 
@@ -119,16 +105,12 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     Raises:
         TeacherError: It is neither.
     """
-    try:
+    with as_teacher_error(f"{path}: expected weights without code"):
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         state: Mapping[str, Tensor] = content.get("state_dict", content)
         return state
-    except Exception as error:  # the file system's, safetensors' and the unpickler's own
-        raise TeacherError(
-            f"{path}: expected weights without code, but they cannot be read: {one_line(error)}"
-        ) from error
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

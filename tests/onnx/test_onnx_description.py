@@ -74,7 +74,7 @@ def test_an_environment_variable_may_stand_in_the_files_path(
         ),
         ("edges.tensors.columns", [3, 2], r"teacher\.edges\.tensors\.columns: expected \[first, end\]"),
         ("edges.order", ["l", "t", "r", "r"], r"teacher\.edges\.order: expected each of l, t, r, b once"),
-        ("edges.bins", 1, r"teacher\.edges\.bins: expected 2 or more"),
+        ("edges.bins", 1, r"teacher\.edges\.bins: expected an integer >= 2"),
         (
             "cls.tensors.names",
             ["a", "b"],

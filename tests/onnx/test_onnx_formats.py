@@ -122,7 +122,7 @@ def failing(model: ModelProto) -> None:
     [
         (of_one_plane, r"an input of \[N, 3, H, W\] or \[N, H, W, 3\], but got \['batch', 1, 64, 64\]"),
         (of_integers, "tensor 'rows': expected an array of floating-point, but got int64"),
-        (failing, "it fails: .*cannot be reshaped to the requested shape"),
+        (failing, "got an error: .*cannot be reshaped to the requested shape"),
     ],
 )
 def test_what_cannot_be_read_fails_before_anything_is_written(

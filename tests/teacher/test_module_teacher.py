@@ -205,7 +205,7 @@ class Evil:
     [
         ({"module": "nowhere:make"}, "package.file:factory that can be imported from .*nowhere:make"),
         ({"module": "theirs:make"}, "but got 'theirs:make'"),
-        ({"module": "theirs:broken"}, "theirs:broken: no module named mmcv"),
+        ({"module": "theirs:broken"}, "theirs:broken, but got an error: no module named mmcv"),
         ({"module": "theirs:Head"}, "expected the weights of theirs:Head"),
         ({"file": "evil.pth"}, "evil.pth: expected weights without code"),
         (
