@@ -12,7 +12,7 @@ from pipeline.detector.device import device
 from pipeline.fidelity.config import load_fidelity
 from pipeline.fidelity.dense import measure_dense
 from pipeline.fidelity.fidelity import measure_fidelity, require_bounds, sample_keys
-from pipeline.store.format.fingerprint import check_equal
+from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
 from pipeline.teacher.config import CacheConfig
@@ -39,7 +39,8 @@ def main() -> None:
     manifest = read_split(folder, "train")
     setup = load_inputs(cached, manifest, folder.teacher_weights)
     # An older format says the same, coded otherwise.
-    check_equal(store.fingerprint, {**setup.fingerprint, "format_version": store.schema.format_version})
+    made_here = {**setup.fingerprint, "format_version": store.schema.format_version}
+    check_compatible(store.fingerprint, made_here, exactly=True)
     # What a lower precision costs is a part of what is measured.
     teacher = replace(setup.load_teacher(device()), precision="float32", dense=None)
     keys = sample_keys(store.keys, config.views, config.seed)

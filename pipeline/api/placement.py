@@ -62,10 +62,9 @@ def place_targets(views: Sequence[DecodedView], batch_hw: Size) -> TargetBatch:
 def _within(view: DecodedView, grid: Grid) -> StoredView:
     """A view without the points outside a grid: they are in its padding, and so none of the main region."""
     stored, points = view.stored, view.stored.view.points
-    sizes = np.asarray(grid.sizes)[points.level]
+    rows, columns = np.asarray(grid.sizes)[points.level].T
     widths = np.asarray(view.pyramid.grid(view.geometry.padded_hw).sizes)[points.level, 1]
-    row, column = np.divmod(points.position, widths)
-    fits = (row < sizes[:, 0]) & (column < sizes[:, 1])
+    fits = (points.position // widths < rows) & (points.position % widths < columns)
     if fits.all():
         return stored
     names = ("level", "position", "main_gt", "valuable_weight")

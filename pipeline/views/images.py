@@ -90,16 +90,11 @@ def apply_view(pixels: Tensor, geometry: ViewGeometry, preprocessing: Preprocess
     """Resize, letterbox and flip: ``ByteTensor[3, H, W]`` of the original to that of the view, not padded."""
     view = resize_image(pixels, geometry.content_hw, preprocessing.sampling)
     if geometry.content_hw != geometry.resized_hw:
-        view = _letterboxed(view, geometry, preprocessing)
+        assert preprocessing.fill is not None, "a letterbox has a gray level"
+        content, (top, left) = view, geometry.content_top_left
+        view = torch.full((3, *geometry.resized_hw), preprocessing.fill, dtype=torch.uint8)
+        view[:, top : top + content.shape[1], left : left + content.shape[2]] = content
     return view.flip(-1) if geometry.flip else view
-
-
-def _letterboxed(content: Tensor, geometry: ViewGeometry, preprocessing: Preprocessing) -> Tensor:
-    assert preprocessing.fill is not None, "a letterbox has a gray level"
-    canvas = torch.full((3, *geometry.resized_hw), preprocessing.fill, dtype=torch.uint8)
-    top, left = geometry.content_top_left
-    canvas[:, top : top + content.shape[1], left : left + content.shape[2]] = content
-    return canvas
 
 
 def read_images(files: Sequence[ViewFile], preprocessing: Preprocessing) -> list[Tensor]:

@@ -216,10 +216,3 @@ def test_train_is_annotated_within_the_noise_and_not_exactly(dataset: Path) -> N
 def test_bad_config_names_the_key_and_the_value(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"shapes\.{key}: expected .*, but got {value!r}"):
         structure(ShapesConfig, {**to_builtins(small()), key: value}, "shapes")
-
-
-def test_unknown_split_and_index_are_refused() -> None:
-    with pytest.raises(ValueError, match="split: expected 'train' or 'val', but got 'test'"):
-        render_image(small(), "test", 0)
-    with pytest.raises(ValueError, match="index: expected 0 to"):
-        render_image(small(), "train", -1)

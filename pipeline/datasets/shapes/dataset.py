@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.core.files import atomic_path
+from pipeline.core.paths import Split
 from pipeline.core.progress import show_progress
 from pipeline.datasets.config import FIRST_VAL_ID, ShapesConfig
 from pipeline.datasets.shapes.draws import Point, clamp, log_uniform, pick, pick_weighted, uniform
@@ -69,7 +70,7 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     if box is None or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_PX:
         return False
     layer = _object_layer(rng, scene, category, outline, center)
-    inside = np.zeros((scene.height, scene.width), dtype=np.bool_)
+    inside = np.zeros(scene.canvas.shape[:2], dtype=np.bool_)
     inside[layer.window.pixels] = layer.alpha > 0.5
     pixels = int(np.count_nonzero(inside))
     if pixels == 0 or not scene.paint(layer):
@@ -92,17 +93,15 @@ def _object_layer(rng: RandomState, scene: Scene, category: int, outline: Outlin
     return Layer(window=window, alpha=edge_alpha(distance, blur), color=color)
 
 
-def image_id_of(split: str, index: int) -> int:
-    """Id, unique across splits, of an image of ``train`` or ``val``; a ``ValueError`` for any other."""
-    if not 0 <= index < FIRST_VAL_ID - 1:
-        raise ValueError(f"index: expected 0 to {FIRST_VAL_ID - 2}, but got {index}")
-    if split not in ("train", "val"):
-        raise ValueError(f"split: expected 'train' or 'val', but got {split!r}")
+def image_id_of(split: Split, index: int) -> int:
+    """Id, unique across splits, of an image of ``train`` or ``val``."""
     return index + (1 if split == "train" else FIRST_VAL_ID)
 
 
-def render_image(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
-    """RGB pixels ``(H, W, 3)`` and the objects, bottom to top; errors as of :func:`image_id_of`."""
+def render_image(
+    config: ShapesConfig, split: Split, index: int
+) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
+    """RGB pixels ``(H, W, 3)`` and the objects, bottom to top."""
     rng = RandomState([config.seed, image_id_of(split, index)])
     long_edge, short_edge = config.long_edge, 2 * round(config.long_edge * 5 / 12)
     # Square, landscape or portrait.
@@ -121,7 +120,7 @@ def render_image(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[
     return np.floor(clamp(scene.canvas + noise) * 255.0 + 0.5).astype(np.uint8), scene.objects
 
 
-def annotate(config: ShapesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
+def annotate(config: ShapesConfig, split: Split, index: int) -> tuple[NDArray[np.uint8], list[ShapeObject]]:
     """An image and its objects as somebody annotates them: in ``train`` with imprecise boxes.
 
     Every edge moves by its own share of the box's side and stays inside the image.
@@ -155,7 +154,7 @@ def _annotation(image_id: int, number: int, shape: ShapeObject) -> dict[str, Any
     }
 
 
-def write_split(config: ShapesConfig, split: str, *, images: Path, annotations: Path) -> None:
+def write_split(config: ShapesConfig, split: Split, *, images: Path, annotations: Path) -> None:
     """Render ``train`` or ``val`` in COCO layout: ``<image id>.bmp`` in ``images``, then ``annotations``."""
     images.mkdir(parents=True, exist_ok=True)
     image_rows: list[dict[str, Any]] = []
@@ -177,9 +176,7 @@ def write_split(config: ShapesConfig, split: str, *, images: Path, annotations: 
         "licenses": [],
         "images": image_rows,
         "annotations": annotation_rows,
-        "categories": [
-            {"id": category_id, "name": name, "supercategory": "shape"} for category_id, name in CATEGORIES
-        ],
+        "categories": [{"id": number, "name": name, "supercategory": "shape"} for number, name in CATEGORIES],
     }
     # bytes, because text mode would write other line ends on Windows
     with atomic_path(annotations) as partial:

@@ -49,11 +49,6 @@ class ShapeObject:
     visible: NDArray[np.bool_] = field(compare=False, repr=False)
     """``(H, W)``; shrinks while later layers hide the object."""
 
-    def bears(self, window: Window, cover: NDArray[np.bool_]) -> bool:
-        """Tell whether enough stays visible if ``cover`` is laid over ``window``."""
-        hidden = int(np.count_nonzero(self.visible[window.pixels] & cover))
-        return int(np.count_nonzero(self.visible)) - hidden >= MIN_VISIBLE_SHARE * self.pixels
-
 
 class Scene:
     """An image under construction: ``canvas (H, W, 3)`` in [0, 1] and the objects on it, bottom to top."""
@@ -61,16 +56,9 @@ class Scene:
     def __init__(self, canvas: Floats, scale: float) -> None:
         """Start from a background; ``scale`` is the size of a reference pixel."""
         self.canvas = canvas
+        self.height, self.width, _ = canvas.shape
         self.scale = scale
         self.objects: list[ShapeObject] = []
-
-    @property
-    def height(self) -> int:
-        return int(self.canvas.shape[0])
-
-    @property
-    def width(self) -> int:
-        return int(self.canvas.shape[1])
 
     def window(self, extent: Box, margin: float) -> Window:
         """Pixels within ``margin`` px of an xyxy box of which something lies inside the image."""
@@ -90,8 +78,10 @@ class Scene:
     def paint(self, layer: Layer) -> bool:
         """Paint a layer unless it would hide too much of an object; tell whether it was painted."""
         cover = layer.alpha > 0.5
-        if not all(placed.bears(layer.window, cover) for placed in self.objects):
-            return False
+        for placed in self.objects:
+            hidden = np.count_nonzero(placed.visible[layer.window.pixels] & cover)
+            if np.count_nonzero(placed.visible) - hidden < MIN_VISIBLE_SHARE * placed.pixels:
+                return False
         region = self.canvas[layer.window.pixels]
         region += layer.alpha[:, :, None] * (layer.color - region)
         for placed in self.objects:

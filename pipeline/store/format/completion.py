@@ -55,8 +55,7 @@ class PartitionStatistics(Counts):
     cls_codes_clipped: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class PartitionRecord:
+class PartitionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A finished partition: its index, and what was written of it.
 
     Attributes:
@@ -73,8 +72,6 @@ class PartitionRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain values, the same whatever the order in which shards were written."""
         document: dict[str, Any] = msgspec.to_builtins(self, order="deterministic")
-        if self.dense is None:
-            document.pop("dense", None)
         return document
 
 

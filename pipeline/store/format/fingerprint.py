@@ -32,24 +32,15 @@ def diff(stored: Any, needed: Any, *, only_needed: bool = False, path: str = "")
     return None if left == right else (path, left, right)
 
 
-def check_compatible(stored: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
+def check_compatible(stored: Mapping[str, Any], needed: Mapping[str, Any], *, exactly: bool = False) -> None:
     """Refuse a store that was made from something else than its reader needs.
 
-    Fields that only ``stored`` has do not concern the reader.
+    Fields that only ``stored`` has do not concern the reader, unless it is to be made again ``exactly``.
 
     Raises:
         CacheError: Names the first differing field by its dotted path, and both values.
     """
-    _refuse(diff(stored, needed, only_needed=True))
-
-
-def check_equal(stored: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    """Refuse a store that would not be made again from what is here; errors as :func:`check_compatible`."""
-    _refuse(diff(stored, made))
-
-
-def _refuse(difference: Difference | None) -> None:
-    if difference:
+    if difference := diff(stored, needed, only_needed=not exactly):
         path, left, right = difference
         raise CacheError(
             f"the store was made from something else: {path} is {left} in the store, but {right} is needed; "

@@ -55,7 +55,6 @@ class ShardedRows:
         assert spec.shards is not None, f"{spec.path} is not sharded"
         self._store = store
         self._path = spec.path
-        self._folder = str(store / spec.path)
         self._dtype = np.dtype(spec.dtype)
         self._columns = spec.shape[1]
         self._chunk_rows = spec.chunks[0]
@@ -76,7 +75,7 @@ class ShardedRows:
         chunks = range(first // self._chunk_rows, -(-(first + count) // self._chunk_rows))
         rows = np.empty((len(chunks), self._chunk_rows, self._columns), self._dtype)
         try:
-            descriptor = os.open(f"{self._folder}/{chunk_key(partition, 2)}", os.O_RDONLY)
+            descriptor = os.open(f"{self._store}/{self._path}/{chunk_key(partition, 2)}", os.O_RDONLY)
         except FileNotFoundError:
             raise self._damaged(partition, "the shard is missing") from None
         try:
@@ -100,23 +99,16 @@ class ShardedRows:
             raise self._damaged(partition, "the shard is too short for its index")
         content = self._checked(os.pread(descriptor, size, status.st_size - size), partition, "the index")
         index = np.frombuffer(content[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
-        self._require_mark(descriptor, partition, index, content[-CRC_BYTES:])
+        # Another whole shard may lie in its place: checksums alone would hold there.
+        if expected := self._marks.get(f"{self._path}/{chunk_key(partition, 2)}"):
+            offset, size = index[0].tolist()
+            first = b"" if offset == NO_CHUNK else os.pread(descriptor, CRC_BYTES, offset + size - CRC_BYTES)
+            if (first + content[-CRC_BYTES:]).hex() != expected:
+                raise self._damaged(
+                    partition, "the checksums of its first chunk and index are not those recorded"
+                )
         self._indices[partition] = (identity, index)
         return index
-
-    def _require_mark(
-        self, descriptor: int, partition: int, index: NDArray[np.uint64], index_checksum: bytes
-    ) -> None:
-        """Tell the shard from another whole one that lies in its place: checksums alone would hold there."""
-        expected = self._marks.get(f"{self._path}/{chunk_key(partition, 2)}")
-        if expected is None:
-            return
-        offset, size = index[0].tolist()
-        first = b"" if offset == NO_CHUNK else os.pread(descriptor, CRC_BYTES, offset + size - CRC_BYTES)
-        if (first + index_checksum).hex() != expected:
-            raise self._damaged(
-                partition, "the checksums of its first chunk and index are not those recorded"
-            )
 
     def _frame(self, descriptor: int, partition: int, chunk: int, index: NDArray[np.uint64]) -> bytes:
         """A chunk as stored; Blosc knows where it ends and leaves the checksum alone."""
