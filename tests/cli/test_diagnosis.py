@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from onnx_cases import (
     SIDE,
     Rows,
-    append_to_output,
     clairvoyant_description,
     clairvoyant_manifest,
     with_bins_first,
@@ -101,10 +100,6 @@ ONLY_NANODET: list[tuple[Fault, str, str]] = [
     (reclassed(shuffled), "class channels are in the order of the ids", "classes in"),
     (letterboxed, "images are fitted into the input in another way", "preprocessing.fit: stretch"),
 ]
-IN_THE_FILE = [
-    ("scores", with_scores, "cls.activation: sigmoid"),
-    ("bins_first", with_bins_first, "edges.layout: bins_first"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +136,10 @@ def test_a_fault_is_named_with_its_remedy(
     assert best.agreement.ap > verdict.described.ap
 
 
-@pytest.mark.parametrize(("edit", "remedy"), [row[1:] for row in IN_THE_FILE])
+@pytest.mark.parametrize(
+    ("edit", "remedy"),
+    [(with_scores, "cls.activation: sigmoid"), (with_bins_first, "edges.layout: bins_first")],
+)
 def test_what_the_file_has_done_is_noticed(
     tmp_path: Path, manifest: Manifest, edit: Callable[[Rows], Rows], remedy: str
 ) -> None:
@@ -222,33 +220,3 @@ def test_a_fault_in_nanodets_description_is_named(
     best = check(fault(nanodet), few, 416).suspects[0]
     assert best.fault.startswith(name)
     assert best.remedy.startswith(remedy)
-
-
-@needs_nanodet
-@pytest.mark.slow
-@pytest.mark.parametrize(("part", "remedy"), [(part, remedy) for part, _, remedy in IN_THE_FILE])
-def test_what_nanodets_file_has_done_is_noticed(
-    nanodet: OnnxDescription, photos: Manifest, tmp_path: Path, part: str, remedy: str
-) -> None:
-    verdict = check(
-        appended(nanodet, tmp_path, part), dataclasses.replace(photos, images=photos.images[:IMAGES]), 416
-    )
-    assert verdict.suspects[0].remedy == remedy
-
-
-@needs_nanodet
-def test_nanodets_edges_behind_a_softmax_are_noticed(
-    nanodet: OnnxDescription, photos: Manifest, tmp_path: Path
-) -> None:
-    with pytest.raises(TeacherError, match=r"edges\.activation: expected 'softmax'"):
-        check(
-            appended(nanodet, tmp_path, "softmax"), dataclasses.replace(photos, images=photos.images[:1]), 416
-        )
-
-
-def appended(nanodet: OnnxDescription, folder: Path, part: str) -> OnnxDescription:
-    append_to_output(Path(nanodet.file), folder / "rows.onnx", len(nanodet.classes), part)
-    cls, edges = (
-        replace(part, tensors=replace(part.tensors, names=("rows",))) for part in (nanodet.cls, nanodet.edges)
-    )
-    return replace(nanodet, file=str(folder / "rows.onnx"), cls=cls, edges=edges)

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 from finished import FOLDER, call
-from PIL import Image
 from project import edit_params
 from store_cases import content_of, flip_bit
 
-from pipeline.core.files import lock_scratch
 from pipeline.store.format.schema import table_specs
 from pipeline.store.format.table import ViewIndex
 from pipeline.store.reader.reader import TargetStore
@@ -92,13 +90,6 @@ def test_info_as_json_is_the_only_thing_on_stdout(ldp: Ldp) -> None:
     document = json.loads(ldp("info", STORE, "--json").stdout)
     assert (document["views"], document["images"], document["partitions"]) == (16, 8, 4)
     assert document["fingerprint"] == TargetStore.open(STORE).fingerprint
-
-
-@pytest.mark.usefixtures("folder")
-def test_info_without_a_store_is_one_line(ldp: Ldp) -> None:
-    finished = ldp("info", "nowhere/store")
-    assert (finished.code, finished.stdout) == (1, "")
-    assert finished.error.startswith("error: expected a store at nowhere/store")
 
 
 def test_info_and_verify_load_neither_torch_nor_matplotlib(folder: Path) -> None:
@@ -197,17 +188,6 @@ def test_repair_takes_the_partitions_of_the_store_not_of_the_parameters(folder: 
     assert content_of(folder / STORE) == before
 
 
-def test_repair_with_other_parameters_is_refused_with_both_values(folder: Path, ldp: Ldp) -> None:
-    edit_params(folder, lambda params: set_value(params, ("cache_teacher", "regions", "vlr"), "paper"))
-    flip(STORE / "points/region/c/1/0")
-    harmed = content_of(folder / STORE)
-    finished = ldp("repair")
-    assert finished.code == 1
-    assert 'regions.overlap is "released" in the store, but "diou" here' in finished.error
-    assert "\n" not in finished.error
-    assert content_of(folder / STORE) == harmed
-
-
 @pytest.mark.usefixtures("folder")
 def test_repair_of_a_damaged_root_says_what_to_do(ldp: Ldp) -> None:
     flip(STORE / "zarr.json")
@@ -237,27 +217,6 @@ def test_show_without_images_draws_on_gray_and_says_so(ldp: Ldp) -> None:
     assert Path("new/a.png").read_bytes().startswith(PNG)
 
 
-@pytest.mark.usefixtures("folder")
-def test_show_refuses_a_given_image_that_is_missing_or_does_not_fit(ldp: Ldp) -> None:
-    image_id = TargetStore.open(STORE).keys[0].image_id
-    assert "error: nowhere.png: expected an image" in ldp("show", image_id, "--image", "nowhere.png").error
-    assert "runs: expected an image" in ldp("show", image_id, "--image", "runs").error
-    Image.new("RGB", (7, 5)).save("other.png")
-    finished = ldp("show", image_id, "--image", "other.png")
-    assert "(height, width)" in finished.error
-    assert finished.code == 1
-
-
-@pytest.mark.usefixtures("folder")
-def test_show_of_an_unknown_image_or_view_names_those_that_there_are(ldp: Ldp) -> None:
-    image_id = TargetStore.open(STORE).keys[0].image_id
-    finished = ldp("show", 987654)
-    assert finished.code == 1
-    assert "one of the 8 images" in finished.error
-    assert str(image_id) in finished.error
-    assert "one of the views 0, 1 of image" in ldp("show", image_id, "--view", 2).error
-
-
 @pytest.fixture
 def begun(folder: Path) -> Path:
     """A store that was begun, and a finished seed run beside it."""
@@ -279,14 +238,6 @@ def test_scratch_lists_and_only_clean_removes(begun: Path, ldp: Ldp) -> None:
     assert cleaned.splitlines()[-1].startswith("removed 1 folder, freed ")
     assert not begun.exists()
     assert (begun.parent / "seeds/run.json").is_file()
-
-
-def test_scratch_leaves_a_folder_in_use(begun: Path, ldp: Ldp) -> None:
-    with lock_scratch(begun):
-        cleaned = ldp("scratch", "--clean").stdout
-    assert "stays: a run holds it" in cleaned
-    assert "removed 0 folders, freed 0 B" in cleaned
-    assert (begun / "store.zarr").is_dir()
 
 
 @pytest.mark.usefixtures("folder")

@@ -82,14 +82,6 @@ def test_a_wrong_description_ends_with_its_fault_and_remedy(ldp: Ldp, dataset: P
     assert said.endswith("wrong.yaml: boxes are shifted by half a cell; try points.cell_offset: 0.5")
 
 
-def test_classes_of_other_names_than_the_datasets_are_refused(ldp: Ldp, dataset: Path) -> None:
-    document = clairvoyant_description("c.onnx")
-    document["classes"][1]["name"] = "dos"
-    said = ldp("check", write_description(document, dataset / "dos.yaml"), "--dataset", dataset)
-    expected = "clairvoyant: classes: expected one class 'two' (id 2) as in the dataset, but got "
-    assert f"exit: error: {expected}[[1, 'one'], [2, 'dos']]" in said
-
-
 def test_a_teacher_that_finds_nothing_fails_with_what_else_the_graph_has(ldp: Ldp, dataset: Path) -> None:
     manifest = clairvoyant_manifest(dataset / "again")
     write_clairvoyant(manifest, dataset / "random.onnx", with_random_values)
@@ -98,11 +90,6 @@ def test_a_teacher_that_finds_nothing_fails_with_what_else_the_graph_has(ldp: Ld
     assert "nothing looks wrong" not in said
     assert "  said [84, 34]" in said
     assert "exit: error: " in said.splitlines()[-1]
-
-
-def test_a_scale_that_the_input_does_not_take_is_refused(ldp: Ldp, dataset: Path) -> None:
-    asked = ("evaluate", "--description", dataset / "c.yaml", "--dataset", dataset, "--scale", "96", "96")
-    assert "exit: error: --scale: expected [64, 64], the input of clairvoyant" in ldp(*asked)
 
 
 @pytest.mark.parametrize(

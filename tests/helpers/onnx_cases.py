@@ -216,52 +216,6 @@ def write_clairvoyant(manifest: Manifest, path: Path, edit: Callable[[Rows], Row
     save_graph(nodes, constants, {"rows": ["batch", *table.shape[1:]]}, path)
 
 
-def append_to_output(source: Path, path: Path, classes: int, part: str) -> None:
-    """A copy of a file whose only output, now called ``rows``, is changed in one part.
-
-    Args:
-        source: Of one output ``[N, P, classes + 4 * bins]``.
-        path: Of the copy.
-        classes: How many channels are classes.
-        part: ``scores`` (classes through a sigmoid), ``softmax`` (edges through one), ``bins_first``.
-    """
-    model = onnx.load(str(source))
-    graph = model.graph
-    (old,) = graph.output
-    points, width = (dim.dim_value for dim in old.type.tensor_type.shape.dim[1:])
-    bins = (width - classes) // 4
-    constants = {"start": [0], "border": [classes], "end": [width], "axis": [2]}
-    constants |= {"split": [-1, points, 4, bins], "joined": [-1, points, 4 * bins]}
-    for name, value in constants.items():
-        graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), f"new_{name}"))
-    changed = {
-        "scores": [helper.make_node("Sigmoid", ["new_cls"], ["new_cls_out"])],
-        "softmax": [helper.make_node("Softmax", ["new_parts"], ["new_parts_out"], axis=3)],
-        "bins_first": [helper.make_node("Transpose", ["new_parts"], ["new_parts_out"], perm=[0, 1, 3, 2])],
-    }[part]
-    scores = part == "scores"
-    graph.node.extend(
-        [
-            helper.make_node("Slice", [old.name, "new_start", "new_border", "new_axis"], ["new_cls"]),
-            helper.make_node("Slice", [old.name, "new_border", "new_end", "new_axis"], ["new_edges"]),
-            helper.make_node("Reshape", ["new_edges", "new_split"], ["new_parts"]),
-            *changed,
-            helper.make_node(
-                "Reshape", ["new_parts" if scores else "new_parts_out", "new_joined"], ["new_edges_out"]
-            ),
-            helper.make_node(
-                "Concat", ["new_cls_out" if scores else "new_cls", "new_edges_out"], ["rows"], axis=2
-            ),
-        ]
-    )
-    new = onnx.ValueInfoProto()
-    new.CopyFrom(old)
-    new.name = "rows"
-    graph.output.pop()
-    graph.output.append(new)
-    onnx.save(model, str(path))
-
-
 def save_graph(
     nodes: Sequence[onnx.NodeProto],
     constants: dict[str, NDArray[Any]],

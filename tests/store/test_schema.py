@@ -6,10 +6,7 @@ from store_cases import LOSSLESS, QUANTIZED, make_store_case
 from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
 from pipeline.store.format.schema import (
-    CLS_CODES,
-    EDGE_CODES,
     FORMAT_VERSION,
-    REGION,
     StoreSchema,
     sharded_specs,
 )
@@ -44,11 +41,3 @@ def test_a_partition_is_one_shard_of_each_array() -> None:
         assert spec.shards is not None
         assert spec.shape == (4 * spec.shards[0], spec.shards[1])
         assert spec.shards[0] % spec.chunks[0] == 0
-
-
-@pytest.mark.parametrize(("precision", "dtypes"), [(QUANTIZED, ["int32", "int16", "int16"])])
-def test_dtypes(precision: Precision, dtypes: list[str]) -> None:
-    found = {spec.path: spec.dtype for spec in sharded_specs(make_store_case(precision).schema)}
-    assert [found[path] for path in (REGION, EDGE_CODES, CLS_CODES)] == dtypes
-    lossless = {spec.path: spec.dtype for spec in sharded_specs(make_store_case(LOSSLESS).schema)}
-    assert [lossless[path] for path in (REGION, EDGE_CODES, CLS_CODES)] == ["int32", "float32", "float32"]

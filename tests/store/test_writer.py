@@ -1,7 +1,5 @@
 import json
 import multiprocessing
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,6 @@ import pytest
 from msgspec import to_builtins
 from store_cases import (
     LOSSLESS,
-    StoreCase,
     content_of,
     flip_bit,
     make_store_case,
@@ -67,37 +64,6 @@ def test_an_unreadable_record_counts_as_unfinished(tmp_path: Path, caplog: pytes
     assert "p00001.json" in caplog.text
 
 
-def _kill_before_record(scratch: Path, store_case: StoreCase, index: int) -> None:
-    """Die between a partition's shards and its record, as a machine does: without any clean-up."""
-
-    def die(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    writer.write_record = die
-    write_one(scratch, store_case, index)
-
-
-def test_killed_between_shard_and_record_then_resumed_is_the_same_to_the_byte(tmp_path: Path) -> None:
-    store_case = make_store_case()
-    expected = content_of(write_store(tmp_path / "straight", store_case))
-    scratch = tmp_path / "scratch"
-    write_all(scratch, store_case, [0])
-    process = multiprocessing.get_context("spawn").Process(
-        target=_kill_before_record, args=(scratch, store_case, 1)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert (scratch / STORE_FOLDER / "points/region/c/1/0").exists()
-    (scratch / STORE_FOLDER / "points/region/c/1/0.abc.partial").touch()
-    (scratch / STORE_FOLDER / "points/region/c/1/0.__lock").touch()
-    assert finished_partitions(scratch) == {0}
-
-    write_all(scratch, store_case, {0, 1, 2, 3} - finished_partitions(scratch))
-    finalise(scratch, tmp_path / "resumed.zarr")
-    assert content_of(tmp_path / "resumed.zarr") == expected
-
-
 def test_killed_while_a_partition_is_rewritten_leaves_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,39 +79,6 @@ def test_killed_while_a_partition_is_rewritten_leaves_no_record(
     assert finished_partitions(tmp_path) == set()
 
 
-def test_killed_in_init_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store_case = make_store_case()
-
-    def fail(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(writer, "write_attributes", fail)
-        with pytest.raises(KeyboardInterrupt):
-            init(tmp_path, store_case.schema, store_case.table)
-    write_all(tmp_path, store_case, range(4))
-    assert finished_partitions(tmp_path) == {0, 1, 2, 3}
-
-
-def test_killed_in_finalise_is_finished_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store_case = make_store_case()
-    expected = content_of(write_store(tmp_path / "straight", store_case))
-    scratch = tmp_path / "scratch"
-    write_all(scratch, store_case, range(4))
-
-    def fail(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(writer, "move_into_place", fail)
-        with pytest.raises(KeyboardInterrupt):
-            finalise(scratch, tmp_path / "resumed.zarr")
-    init(scratch, store_case.schema, store_case.table)
-    assert finished_partitions(scratch) == {0, 1, 2, 3}
-    finalise(scratch, tmp_path / "resumed.zarr")
-    assert content_of(tmp_path / "resumed.zarr") == expected
-
-
 def test_records_of_an_earlier_store_do_not_vouch_for_this_one(tmp_path: Path) -> None:
     store_case = make_store_case()
     write_all(tmp_path, store_case, range(4))
@@ -153,12 +86,6 @@ def test_records_of_an_earlier_store_do_not_vouch_for_this_one(tmp_path: Path) -
     init(tmp_path, store_case.schema, store_case.table)
     assert finished_partitions(tmp_path) == set()
     assert not record_path(tmp_path, 0).exists()
-
-
-def test_init_resumes_the_same_plan_and_keeps_its_partitions(tmp_path: Path) -> None:
-    write_all(tmp_path, make_store_case(), [1])
-    write_all(tmp_path, make_store_case(), [])
-    assert finished_partitions(tmp_path) == {1}
 
 
 def test_a_store_begun_with_other_metadata_is_finished_with_that_of_now(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 from online_source import OnlineSource
@@ -175,15 +174,6 @@ def test_a_short_run_takes_its_steps_and_no_more(folder: Path) -> None:
     config = student(FULL, epochs=3)
     short = trained_run(config, store, view_set, steps=5, log_every=1)
     assert [row.step for row in short.curve] == [1, 2, 3, 4, 5]
-
-
-def test_targets_are_read_for_the_view_that_is_shown(folder: Path) -> None:
-    """The pixels of an example and its boxes are those of one and the same view."""
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
-    for key in store.keys:
-        live = view_set.view(key)
-        assert store.view(key).geometry == live.geometry
-        np.testing.assert_array_equal(store.view(key).boxes_xyxy, live.boxes_xyxy)
 
 
 def test_decoding_processes_change_nothing(folder: Path) -> None:

@@ -1,8 +1,6 @@
 """A store that also holds the teacher at every position: from the network to the reader."""
 
 import re
-import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +8,17 @@ import pytest
 import torch
 import zarr
 from numpy.typing import NDArray
-from store_cases import content_of, flip_bit
+from store_cases import content_of
 from teacher_cases import QUANTIZED, small_layout, small_teacher, small_view_set
 from training_cases import store_of
 
 from pipeline.codec.dense import DensePrecision
-from pipeline.core.errors import CacheError, TeacherError
+from pipeline.core.errors import TeacherError
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.attributes import read_attributes
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.reader.verify import verify
-from pipeline.store.writer import writer
 from pipeline.teacher.dense import dense_outputs, probe_dense, say_if_larger
 from pipeline.teacher.expected import estimate_bytes
-from pipeline.teacher.partitions import write_here
 
 DENSE = DensePrecision(floor=0.005)
 EXACT = DensePrecision(floor=0)
@@ -103,17 +98,6 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(folder: 
         row += rows
 
 
-def test_a_run_that_died_continues_to_the_same_bytes_whatever_the_order(folder: Path, tmp_path: Path) -> None:
-    view_set, whole = small_view_set(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
-    layout = small_layout(view_set, QUANTIZED, "w0", dense=DENSE)
-    load = partial(small_teacher, view_set.manifest, dense=DENSE)
-    for partitions in ([2], [3, 0, 1]):
-        writer.init(tmp_path / "scratch", layout.schema, layout.table)
-        list(write_here(view_set, load, 1, tmp_path / "scratch", partitions))
-    writer.finalise(tmp_path / "scratch", tmp_path / "again.zarr")
-    assert content_of(tmp_path / "again.zarr") == content_of(whole.path)
-
-
 def test_all_else_is_as_in_a_store_without_it(folder: Path) -> None:
     """But for the attributes, which say what is there."""
     with_dense, without = (content_of(store_of(folder, QUANTIZED, dense=each).path) for each in (DENSE, None))
@@ -121,28 +105,6 @@ def test_all_else_is_as_in_a_store_without_it(folder: Path) -> None:
     assert shared.keys() == without.keys()
     assert {name for name in shared if shared[name] != without[name]} == {"zarr.json"}
     assert b"dense" not in without["zarr.json"]
-
-
-@pytest.mark.parametrize("array", ["dense/cls_codes", "dense/box_codes"])
-def test_damage_is_found_before_a_wrong_number_gets_out(folder: Path, tmp_path: Path, array: str) -> None:
-    whole = store_of(folder, QUANTIZED, dense=DENSE)
-    store = TargetStore.open(shutil.copytree(whole.path, tmp_path / "copy.zarr"))
-    for offset in range(0, (store.path / array / "c/1/0").stat().st_size, 997):
-        flip_bit(store.path / array / "c/1/0", offset)
-        (problem,) = verify(store.path)
-        assert (problem.file, problem.partition) == (f"{array}/c/1/0", 1)
-        flip_bit(store.path / array / "c/1/0", offset)
-    flip_bit(store.path / array / "c/1/0", 40)
-    with pytest.raises(CacheError, match=f"partition 1 of {array} of .* is damaged"):
-        [TargetStore.open(store.path).read_dense(key) for key in store.keys]
-    (store.path / array / "c/1/0").unlink()
-    with pytest.raises(CacheError, match=f"{array}/c/1/0: the file is missing"):
-        TargetStore.open(store.path)
-    part = TargetStore.open(store.path, partial=True)
-    assert part.absent == {1}
-    assert all(
-        np.array_equal(part.read_dense(key).classes, store.read_dense(key).classes) for key in part.keys
-    )
 
 
 def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(folder: Path) -> None:

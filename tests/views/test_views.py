@@ -39,10 +39,6 @@ def test_images_are_fitted_into_the_scale(
     assert resize_keep_ratio(original, scale) == resized
 
 
-def test_padding_rounds_up_to_32() -> None:
-    assert pad_size((800, 1067)) == (800, 1088)
-
-
 def test_every_scale_comes_with_every_flip() -> None:
     config = ViewsConfig(scales=((100, 60), (50, 30)), flips=(False, True))
     views = [config.geometry((50, 100), 1, number) for number in config.numbers]
@@ -72,12 +68,6 @@ def test_boxes_move_with_the_pixels(flip: bool, resized: tuple[int, int]) -> Non
     assert tuple(view.shape[1:]) == resized
     bright = (view[0] > 127).nonzero()
     assert (bright.amin(dim=0).tolist(), (bright.amax(dim=0) + 1).tolist()) == ([y1, x1], [y2, x2])
-
-
-def test_boxes_are_clipped_to_the_content() -> None:
-    geometry = ViewGeometry(original_hw=(40, 60), resized_hw=(40, 60), padded_hw=(64, 64), flip=False)
-    boxes = transform_boxes(np.float32([[-5, -5, 70, 50]]), geometry)
-    np.testing.assert_array_equal(boxes, np.float32([[0, 0, 60, 40]]))
 
 
 def test_a_view_is_chosen_by_seed_epoch_and_image_alone_and_all_are_about_as_frequent() -> None:
