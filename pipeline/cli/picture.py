@@ -15,7 +15,7 @@ from pipeline.core.files import atomic_path
 from pipeline.core.paths import find_recipe, load_students, run_paths
 from pipeline.detector.device import device
 from pipeline.report.collect import views_of_pair
-from pipeline.report.drawing import draw_crop, draw_edge
+from pipeline.report.drawing import draw_object
 from pipeline.report.edge_examples import choose_examples, edge_examples
 from pipeline.report.page import detector_lines
 from pipeline.report.runs import choose_pair, read_run
@@ -48,10 +48,9 @@ def picture_command(arguments: argparse.Namespace) -> None:
     lines = [line for line in detector_lines(runs) if line.name in example.students]
     with mpl.rc_context(SHEET):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-        crop, *panels = figure.subplots(1, 1 + len(EDGE_NAMES))
-        draw_crop(crop, example)
-        for edge, axes in enumerate(panels):
-            draw_edge(axes, example, edge, lines)
+        panels = figure.subplots(1, 1 + len(EDGE_NAMES))
+        draw_object(panels, example, lines)
+        for axes in panels[1:]:
             axes.set_xlabel("strides from the point")
         handles = [Patch(color=TEACHER, label="teacher, from the store", alpha=0.35)]
         handles += [Patch(color=line.color, label=line.name) for line in lines]

@@ -12,6 +12,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from pipeline.cli.options import JSON, argument, command
+from pipeline.core.code import made_by
 from pipeline.core.config import changed, load_section, read_yaml
 from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
@@ -29,8 +30,6 @@ from pipeline.student.train import stored_targets, train_student
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.manifest import read_split
-
-CODE = Path(__file__).parents[2]
 
 FINISHED = SCRATCH / "seeds"
 """One file a finished run, so that a killed comparison goes on where it stopped."""
@@ -57,23 +56,30 @@ def seeds_command(arguments: argparse.Namespace) -> None:
     mean gain over the first student with its standard error. Finished runs are kept in scratch/seeds and not
     repeated.
     """
-    students = arguments.students or student_names()
+    students = {name: _load(name) for name in arguments.students or student_names()}
     if len(students) < 2:
-        raise ConfigError(f"ldp seeds: expected two students or more, but got {students}")
-    summaries = {name: [_summary(name, seed) for seed in arguments.seeds] for name in dict.fromkeys(students)}
+        raise ConfigError(f"ldp seeds: expected two students or more, but got {', '.join(students)}")
+    summaries = {
+        name: [_summary(name, config, store, seed) for seed in arguments.seeds]
+        for name, (config, store) in students.items()
+    }
     figures = compare(summaries)
     logger.info("%s", render_table(summaries, arguments.seeds, figures))
     if arguments.json:
         write_json(arguments.json, {"seeds": arguments.seeds, "summaries": summaries, "gains": figures})
 
 
-def _summary(student: str, seed: int) -> Summary:
-    """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
+def _load(student: str) -> tuple[StudentConfig, TargetStore]:
+    """Parameters and store of ``NAME`` or ``NAME@STORE``."""
     name, _, path = student.partition("@")
     config = load_section(StudentConfig, f"students.{require_student(name)}")
+    return config, TargetStore.open(Path(path) if path else run_paths().store)
+
+
+def _summary(student: str, config: StudentConfig, store: TargetStore, seed: int) -> Summary:
+    """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
     config = replace(config, train=changed(config.train, "ldp seeds", seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
-    store = TargetStore.open(Path(path) if path else run_paths().store)
     finished = FINISHED / f"{run_key(config, evaluation, store)[:24]}.json"
     with suppress(FileNotFoundError, msgspec.MsgspecError, KeyError):  # not run yet, or the file is damaged
         kept = msgspec.json.decode(finished.read_bytes(), type=dict[str, Any])
@@ -91,17 +97,16 @@ def run_key(config: StudentConfig, evaluation: EvaluateConfig, store: TargetStor
             "evaluate": to_builtins(evaluation),
             "store": sha256_of_file(store.path / ROOT_METADATA),
             "splits": {split: sha256_of_file(run_paths().manifest(split)) for split in SPLITS},
-            "code": {str(path.relative_to(CODE)): sha256_of_file(path) for path in deciding_code()},
+            **made_by(deciding_folders()),
         }
     )
 
 
-def deciding_code() -> list[Path]:
-    """Every module that decides a student's summary: what DVC watches for its training and its evaluation."""
-    stages = read_yaml(CODE / "dvc.yaml", "the stages")["stages"]
-    watched = {dep for name in ("train_student", "evaluate_student") for dep in stages[name]["deps"]}
-    folders = [CODE / dep for dep in watched if dep.startswith("pipeline/")]
-    return sorted({path for folder in folders for path in folder.rglob("*.py")})
+def deciding_folders() -> set[str]:
+    """Folders of code that decide a student's summary: those that DVC watches for it."""
+    stages = read_yaml(Path(__file__).parents[2] / "dvc.yaml", "the stages")["stages"]
+    watched = (dep for name in ("train_student", "evaluate_student") for dep in stages[name]["deps"])
+    return {dep.removeprefix("pipeline/") for dep in watched if dep.startswith("pipeline/")}
 
 
 def _train_and_evaluate(

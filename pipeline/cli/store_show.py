@@ -28,9 +28,8 @@ from pipeline.report.drawing import (
     class_color,
     count_regions,
     draw_box,
-    draw_crop,
-    draw_edge,
     draw_labels,
+    draw_object,
     draw_pixels,
     draw_regions,
     draw_teacher,
@@ -51,10 +50,11 @@ POINTS_PER_INCH = 72
 PNG_DPI = 110
 MAX_OBJECTS = 4
 """Objects whose edge distributions are drawn."""
-
-VIEW_SIDE, LEVELS_WIDTH, LEVELS_HEIGHT, LEVEL_COLUMNS = 7.2, 6.2, 8.0, 2
-OBJECT_HEIGHT, HEAD_HEIGHT, TITLE_HEIGHT, AXIS_HEIGHT = 1.75, 1.1, 0.5, 0.4
-"""Inches. The view fits into a square of ``VIEW_SIDE``; the head counts the legend in."""
+MAX_COLUMNS = 4
+"""More panels of a view stand in two rows."""
+SHEET_WIDTH, MAX_PANEL_HEIGHT = 13.4, 7.2
+OBJECT_HEIGHT, HEAD_HEIGHT, TITLE_HEIGHT, AXIS_HEIGHT = 1.75, 1.1, 0.35, 0.4
+"""Inches; the head counts the legend in."""
 
 SHEET: Final[Any] = {
     **STYLE,
@@ -145,23 +145,24 @@ def _own_manifest(store: TargetStore) -> Manifest | None:
 
 
 def draw_view(view: ShownView) -> bytes:
-    """The picture as a PNG file."""
-    examples, kept = choose_objects(view), len(view.stored.view.points) > 0
-    rows = -(-len(view.level_strides) // LEVEL_COLUMNS)
-    large = _inches(view, VIEW_SIDE, VIEW_SIDE)
-    small = _inches(view, LEVELS_WIDTH / LEVEL_COLUMNS, LEVELS_HEIGHT / rows - TITLE_HEIGHT)
-    large_height, small_height = (view.size_hw[0] * inches + TITLE_HEIGHT for inches in (large, small))
-    heights = [max(large_height, rows * small_height if kept else 0.0)]
+    """The picture as a PNG file: the boxes and each level's points side by side, below them some objects."""
+    examples = choose_objects(view)
+    levels = range(len(view.level_strides) if len(view.stored.view.points) else 0)
+    count, (height, width) = 1 + len(levels), view.size_hw
+    columns = count if count <= MAX_COLUMNS else -(-count // 2)
+    rows = -(-count // columns)
+    inches = min(SHEET_WIDTH / columns / width, MAX_PANEL_HEIGHT / height)
+    heights = [rows * (height * inches + TITLE_HEIGHT)]
     heights += [OBJECT_HEIGHT * len(examples) + AXIS_HEIGHT] if examples else []
     with mpl.rc_context(SHEET):
-        size = VIEW_SIDE + LEVELS_WIDTH, HEAD_HEIGHT + sum(heights)
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=(SHEET_WIDTH, HEAD_HEIGHT + sum(heights)), layout="constrained")
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
-        left, right = parts[0].subfigures(1, 2, width_ratios=(VIEW_SIDE, LEVELS_WIDTH))
-        _draw_whole(left, view, examples, large * POINTS_PER_INCH)
-        if kept:
-            panels = right.subplots(rows, LEVEL_COLUMNS, squeeze=False).ravel()
-            _draw_levels(panels, view, small * POINTS_PER_INCH)
+        whole, *panels = parts[0].subplots(rows, columns, squeeze=False).ravel()
+        _draw_whole(whole, view, examples, inches * POINTS_PER_INCH)
+        for level, axes in zip(levels, panels, strict=False):
+            _draw_level(axes, view, level, inches * POINTS_PER_INCH)
+        for axes in panels[len(levels) :]:
+            axes.set_axis_off()
         if examples:
             _draw_objects(parts[1], examples)
         figure.suptitle(_title(view), x=0.01, ha="left", fontsize=13)
@@ -169,11 +170,6 @@ def draw_view(view: ShownView) -> bytes:
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return content.getvalue()
-
-
-def _inches(view: ShownView, width: float, height: float) -> float:
-    """Inches of a pixel of a view that fits into so many."""
-    return min(width / view.size_hw[1], height / view.size_hw[0])
 
 
 def choose_objects(view: ShownView) -> list[EdgeExample]:
@@ -210,8 +206,8 @@ def _legend() -> list[Artist]:
     ]
 
 
-def _draw_whole(part: SubFigure, view: ShownView, examples: Sequence[EdgeExample], scale: float) -> None:
-    axes, labeled = part.subplots(), view.stored.view
+def _draw_whole(axes: Axes, view: ShownView, examples: Sequence[EdgeExample], scale: float) -> None:
+    labeled = view.stored.view
     draw_pixels(axes, view.pixels)
     for box, corners in enumerate(labeled.boxes_xyxy.tolist()):
         draw_box(axes, corners, class_color(box))
@@ -228,25 +224,19 @@ def _draw_whole(part: SubFigure, view: ShownView, examples: Sequence[EdgeExample
     axes.set_anchor("NW")
 
 
-def _draw_levels(panels: Sequence[Axes], view: ShownView, scale: float) -> None:
-    levels = len(view.level_strides)
-    for level, axes in enumerate(panels[:levels]):
-        draw_regions(axes, view, level, scale)
-        main, valuable = count_regions(view, level)
-        kept = f"{main:,} main, {valuable:,} valuable" if main or valuable else "nothing kept"
-        axes.set_title(f"P{level + 3}, stride {view.level_strides[level]}\n{kept}")
-        axes.set_anchor("NW")
-    for axes in panels[levels:]:
-        axes.set_axis_off()
+def _draw_level(axes: Axes, view: ShownView, level: int, scale: float) -> None:
+    draw_regions(axes, view, level, scale)
+    main, valuable = count_regions(view, level)
+    kept = f"{main:,} main, {valuable:,} valuable" if main or valuable else "nothing kept"
+    axes.set_title(f"P{level + 3}, stride {view.level_strides[level]}: {kept}")
+    axes.set_anchor("NW")
 
 
 def _draw_objects(part: SubFigure, examples: Sequence[EdgeExample]) -> None:
     """A row an object: its surroundings, and the four distributions."""
     grid = part.subplots(len(examples), 5, squeeze=False, width_ratios=(1.0, 1.6, 1.6, 1.6, 1.6))
     for letter, example, row in zip(ascii_uppercase, examples, grid, strict=False):
-        draw_crop(row[0], example)
+        draw_object(row, example, [])
         row[0].set_title(f"{letter} {example.class_name} {example.score:.2f}, {example.level}")
-        for edge, axes in enumerate(row[1:]):
-            draw_edge(axes, example, edge, [])
     for axes in grid[-1, 1:]:
         axes.set_xlabel("distance from the point, strides")

@@ -160,6 +160,13 @@ def draw_crop(axes: Axes, example: EdgeExample) -> None:
     axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
 
+def draw_object(panels: Sequence[Axes], example: EdgeExample, lines: Sequence[Line]) -> None:
+    """Its surroundings on the first panel, and an edge on each of the other four."""
+    draw_crop(panels[0], example)
+    for edge, axes in enumerate(panels[1:]):
+        draw_edge(axes, example, edge, lines)
+
+
 def draw_edge(axes: Axes, example: EdgeExample, edge: int, lines: Sequence[Line]) -> None:
     """One of an object's edge distributions; bars are the teacher, lines the students."""
     every = np.stack([example.teacher, *example.students.values()])

@@ -11,7 +11,7 @@ from project import write_params
 from teacher_cases import DETECTOR, QUANTIZED, small_view_set
 from training_cases import store_of
 
-from pipeline.cli.seeds import compare, deciding_code, render_table, run_key
+from pipeline.cli.seeds import compare, deciding_folders, render_table, run_key
 from pipeline.core.config import load_section
 from pipeline.core.paths import SPLITS, RunPaths, run_paths
 from pipeline.evaluation.coco_ap import SUMMARY
@@ -19,7 +19,7 @@ from pipeline.evaluation.config import EvaluateConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import write_manifest
-from recipes import NAME, ROOT, set_value, tiny_params
+from recipes import NAME, set_value, tiny_params
 
 
 def rows(*values: float) -> list[dict[str, float | None]]:
@@ -95,14 +95,23 @@ def test_a_kept_run_is_found_by_all_that_decides_it(workspace: Path, monkeypatch
     other = store_of(workspace / "other", QUANTIZED, teacher_seed=1)
     shutil.move(other.path, run_paths().store)
     assert changes()
-    monkeypatch.setattr("pipeline.cli.seeds.deciding_code", lambda: [])
+    monkeypatch.setattr("pipeline.cli.seeds.deciding_folders", lambda: set())
     assert changes()
 
 
 def test_code_that_decides_a_result_is_that_of_the_losses_but_not_of_commands() -> None:
-    folders = {str(path.relative_to(ROOT).parent) for path in deciding_code()}
-    assert {"pipeline/losses", "pipeline/student", "pipeline/evaluation", "pipeline/views"} <= folders
-    assert not folders & {"pipeline/cli", "pipeline/core", "pipeline/report"}
+    folders = deciding_folders()
+    assert {"losses", "student", "evaluation", "views"} <= folders
+    assert not folders & {"cli", "core", "report"}
+
+
+def test_students_and_stores_are_known_before_anything_is_trained(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cli.seeds._train_and_evaluate", lambda *_: pytest.fail("trained"))
+    assert "expected one of plain, ld, but got 'another'" in call("ldp seeds ld another").error
+    assert "nowhere, but there is nothing" in call("ldp seeds ld ld@nowhere").error
+    assert not (workspace / "scratch").exists()
 
 
 def test_a_damaged_kept_run_is_made_again(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
