@@ -1,11 +1,14 @@
 """All that the page shows, read and measured once."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from pipeline.codec.edges import EDGES
 from pipeline.core.paths import TEACHER, RunPaths
 from pipeline.core.timing import break_even
 from pipeline.detector.gfl import load_detector
@@ -13,15 +16,17 @@ from pipeline.report.detections import ShownImage, show_images
 from pipeline.report.edge_examples import EdgeExample, choose_examples, edge_examples
 from pipeline.report.runs import Pair, Run, baseline_of, choose_pair, difference, read_json, read_run
 from pipeline.report.shown_views import ShownView, sample_views
-from pipeline.report.statistics import StoreStatistics, measure_store
 from pipeline.store.format.fingerprint import check_compatible
-from pipeline.store.format.schema import StoreSchema
-from pipeline.store.reader.reader import TargetStore
+from pipeline.store.format.schema import GEOMETRY, StoreSchema, table_specs
+from pipeline.store.format.table import position_counts
+from pipeline.store.reader.reader import TargetStore, read_finished, recorded_files
+from pipeline.store.reader.shards import read_table
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import Manifest
 
 MAX_SHOWN = 3
 """Students whose detections are drawn."""
+FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,9 +40,7 @@ class Report:
     """The plain and the distilled student that are looked at closely."""
     train: Manifest
     val: Manifest
-    schema: StoreSchema
-    """The store's layout and origin."""
-    statistics: StoreStatistics
+    store: TargetStore
     cache_timing: Mapping[str, Any]
     """``seconds`` and ``views`` of the stage that wrote it."""
     fidelity: Mapping[str, Any]
@@ -90,11 +93,44 @@ class Report:
         return None if online is None else break_even(self.cache_seconds or 0.0, online)
 
     @property
+    def bytes_by_part(self) -> dict[str, int]:
+        """Bytes on the disk by sharded array, the largest first; tables and metadata together."""
+        parts: Counter[str] = Counter()
+        for file in recorded_files(read_finished(self.store.path)):
+            sharded = file.partition is not None
+            parts[file.name.partition("/c/")[0] if sharded else "tables, metadata"] += file.digest.size
+        return dict(parts.most_common())
+
+    @cached_property
+    def positions(self) -> int:
+        """Positions of the grids of all views of the store."""
+        schema = self.store.schema
+        (geometry,) = (spec for spec in table_specs(schema) if spec.path == GEOMETRY)
+        return int(position_counts(read_table(self.store.path, geometry), schema.strides).sum())
+
+    @property
     def temperature(self) -> float:
         """That of LD: of the shown distilled student, or as all students have it."""
         shown = self.pair.distilled or self.students[0]
         assert shown.student is not None, "the teacher is no student"
         return shown.student.loss.ld_temperature
+
+
+def size_by_choice(schema: StoreSchema, totals: Mapping[str, Any], positions: int) -> dict[str, int]:
+    """Bytes of all views by what is kept of them, from the whole output to what the store takes.
+
+    LD reads edges at kept points and classes at the main ones; neither is compressed.
+    """
+    edges = EDGES * schema.bins
+    dense = positions * (edges + schema.num_classes)
+    kept = totals["points"] * edges + totals["main_points"] * schema.num_classes
+    return {
+        "all positions, float32": dense * FLOAT32_BYTES,
+        "all positions, float16": dense * FLOAT16_BYTES,
+        "points LD reads, float32": kept * FLOAT32_BYTES,
+        "points LD reads, float16": kept * FLOAT16_BYTES,
+        "this store": int(totals["bytes"]),
+    }
 
 
 def collect(
@@ -124,8 +160,7 @@ def collect(
         pair=pair,
         train=train,
         val=val,
-        schema=store.schema,
-        statistics=measure_store(store),
+        store=store,
         cache_timing=read_json(folder.cache_timing),
         fidelity=read_json(folder.fidelity),
         images=show_images(val, {name: folder.evaluation(name) / "detections.json" for name in shown}),

@@ -34,12 +34,12 @@ TERM_NAMES = {
     "loss_cls": "class (QFL)",
     "loss_bbox": "box (GIoU)",
     "loss_dfl": "edge distributions (DFL)",
-    "loss_ld": "LD, main region",
-    "loss_ld_vlr": "LD, valuable region",
-    "loss_bckd_cls": "BCKD, classes",
-    "loss_bckd_box": "BCKD, boxes",
-    "loss_kd": "class KD, main region",
-    "loss_kd_vlr": "class KD, valuable region",
+    "loss_ld": "main LD",
+    "loss_ld_vlr": "VLR LD",
+    "loss_bckd_cls": "BCKD classes",
+    "loss_bckd_box": "BCKD boxes",
+    "loss_kd": "class KD",
+    "loss_kd_vlr": "VLR class KD",
     "loss": "total",
 }
 """Loss terms in words; an unknown one keeps its name."""

@@ -14,7 +14,7 @@ from pipeline.core.digest import digest
 from pipeline.core.errors import short_repr
 from pipeline.core.progress import counted
 from pipeline.report import figures, summary
-from pipeline.report.collect import Report
+from pipeline.report.collect import Report, size_by_choice
 from pipeline.report.detections import SHOWN_SCORE, ShownImage, choose_colors, describe, draw_image
 from pipeline.report.drawing import (
     Line,
@@ -81,10 +81,11 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
     )
     environment.filters.update(FILTERS, counted=counted, exp=math.exp)
     environment.globals.update(figures=figures, summary=summary, difference=difference, describe=describe)
+    environment.globals.update(size_by_choice=size_by_choice)
     lines = detector_lines(report.runs)
     views = choose_region_views(report.views)
     levels = sorted(set().union(*(view.stored.view.points.level.tolist() for view in views)))
-    names = [f"P{level + 3}, stride {stride}" for level, stride in enumerate(report.schema.strides)]
+    names = [f"P{level + 3}, stride {stride}" for level, stride in enumerate(report.store.schema.strides)]
     return environment.get_template(TEMPLATE.name).render(
         report=report,
         area_edges=area_edges,
@@ -94,8 +95,8 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         lines=lines,
         pair_lines=[line for line in lines if line.name in [run.name for run in report.pair.runs]],
         split_facts=lambda manifest: "; ".join(summary_lines(summarize(manifest))),
-        fingerprint=dict(flatten(report.schema.fingerprint)),
-        fingerprint_sha256=digest(report.schema.fingerprint),
+        fingerprint=dict(flatten(report.store.schema.fingerprint)),
+        fingerprint_sha256=digest(report.store.schema.fingerprint),
         truth_color=TRUTH,
         shown_score=SHOWN_SCORE,
         **_images(report),

@@ -1,8 +1,10 @@
 """What the page and the stage's last line say in words."""
 
 from pipeline.report.collect import Report
+from pipeline.report.figures import TERM_NAMES
 from pipeline.report.numbers import decimal, signed
 from pipeline.report.runs import Run
+from pipeline.student.train import SCHEDULES
 
 MIN_TEACHER_AP = 1.0
 """Percent: below it, a teacher has nothing to teach."""
@@ -10,14 +12,6 @@ MIN_TEACHER_AP = 1.0
 TOO_SHORT = (
     "with a teacher this weak, AP says nothing about distillation: a run this short shows that it works"
 )
-TERM_WORDS = {
-    "ld_weight": "main LD",
-    "vlr_weight": "VLR LD",
-    "kd_weight": "class KD",
-    "vlr_kd_weight": "VLR class KD",
-    "bckd_cls_weight": "BCKD classes",
-    "bckd_box_weight": "BCKD boxes",
-}
 
 
 def headline(report: Report) -> str:
@@ -65,6 +59,6 @@ def taught_by(run: Run) -> str:
     """What a detector learned from, in a few words."""
     if run.student is None:
         return "ground truth; the source of the store"
-    weights = {words: getattr(run.student.loss, name) for name, words in TERM_WORDS.items()}
-    terms = [f"{words} {weight:g}" for words, weight in weights.items() if weight]
+    weights = {term: getattr(run.student.loss, f"{name}_weight") for term, name in SCHEDULES.items()}
+    terms = [f"{TERM_NAMES[term]} {weight:g}" for term, weight in weights.items() if weight]
     return " + ".join(["ground truth", *terms]) if terms else "ground truth alone"

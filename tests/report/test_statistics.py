@@ -2,47 +2,51 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from report_cases import LD_LOSS, student, write_project
 
+from pipeline.core.paths import SPLITS, RunPaths
+from pipeline.report.collect import Report, collect, size_by_choice
 from pipeline.report.edge_examples import true_class_first
 from pipeline.report.shown_views import show_view, softmax, spread_keys
-from pipeline.report.statistics import StoreStatistics, measure_store
-from pipeline.store.reader.reader import TargetStore
+from pipeline.views.manifest import read_manifest
 from pipeline.views.types import ViewKey
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
-    root = tmp_path_factory.mktemp("statistics")
-    write_project(root, {"ld": student(LD_LOSS)}, {"per_class": {}})
-    return TargetStore.open(root / "cache/targets.zarr")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder, students = RunPaths(tmp_path_factory.mktemp("statistics")), {"ld": student(LD_LOSS)}
+    write_project(folder.root, students, {"per_class": {}})
+    train, val = (read_manifest(folder.manifest(split)) for split in SPLITS)
+    return collect(folder, train, val, students, torch.device("cpu"))
 
 
 def test_bytes_of_every_choice_by_hand() -> None:
     """120 positions of 4 edges of 17 bins and 80 classes; 100 points are kept, 10 of them main."""
     totals = {"bytes": 7, "points": 100, "main_points": 10}
-    known = StoreStatistics(totals=totals, bytes_by_part={}, positions=120)
     kept = 100 * 68 + 10 * 80
     expected = [120 * 148 * 4, 120 * 148 * 2, kept * 4, kept * 2, 7]
-    assert list(known.size_by_choice(17, 80).values()) == expected
+    schema: Any = SimpleNamespace(bins=17, num_classes=80)
+    assert list(size_by_choice(schema, totals, 120).values()) == expected
 
 
 def test_a_teacher_whose_classes_are_permuted_shows_in_how_often_the_true_one_is_first(
-    store: TargetStore,
+    report: Report,
 ) -> None:
     """Logits of 2 at the true class and of -2 at all others, and the same with the classes shifted."""
 
     def measure(shift: int) -> float | None:
         views = []
-        for key in store.keys:
-            view = show_view(store, key, None, [])
+        for key in report.store.keys:
+            view = show_view(report.store, key, None, [])
             points = view.stored.view.points
             labels = view.stored.view.labels[points.main_gt[points.main_region]]
-            columns = np.arange(store.schema.num_classes)
+            columns = np.arange(report.store.schema.num_classes)
             codes = np.where(columns == (labels[:, None] + shift) % len(columns), 2, -2).astype(np.float32)
             views.append(replace(view, stored=replace(view.stored, cls_codes=codes, cls_step=None)))
         return true_class_first(views)
@@ -66,13 +70,13 @@ def test_keys_are_spread_and_of_different_images() -> None:
     assert spread_keys([], 10) == []
 
 
-def test_sums_are_those_of_the_whole_store(store: TargetStore) -> None:
-    measured = measure_store(store)
+def test_sums_are_those_of_the_whole_store(report: Report) -> None:
+    store = report.store
     views = [store.view(key) for key in store.keys]
-    assert measured.totals["points"] == sum(len(view.points) for view in views)
-    assert measured.totals["main_points"] == sum(view.points.main_count for view in views)
+    assert store.statistics["points"] == sum(len(view.points) for view in views)
+    assert store.statistics["main_points"] == sum(view.points.main_count for view in views)
     grids = [store.schema.pyramid.grid(view.geometry.padded_hw) for view in views]
-    assert measured.positions == sum(map(len, grids))
-    assert sum(measured.bytes_by_part.values()) == measured.totals["bytes"]
+    assert report.positions == sum(map(len, grids))
+    assert sum(report.bytes_by_part.values()) == store.statistics["bytes"]
     edges = [file.stat().st_size for file in Path(store.path, "points/edge_codes/c").rglob("*/0")]
-    assert measured.bytes_by_part["points/edge_codes"] == sum(edges)
+    assert report.bytes_by_part["points/edge_codes"] == sum(edges)
