@@ -5,6 +5,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def changed_code(before: Mapping[str, str | None], after: Mapping[str, str | Non
     return sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
 
 
+@cache
 def code_digest(source: str) -> str:
     """sha256 (hex) of what a module does: formatting, comments and docstrings do not count."""
     tree = ast.parse(source)

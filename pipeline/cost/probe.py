@@ -20,6 +20,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
+from pipeline.core.memory import keep_freed_memory
 from pipeline.core.timing import timed_call
 from pipeline.cost.peer import peer_step
 from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
@@ -144,6 +145,7 @@ def probe_machine(
 
     ``folder`` is for images and stores, and must be empty.
     """
+    keep_freed_memory()  # as every stage does
     batch_sizes = {name: student.train.batch_size for name, student in students.items()}
     # Half of two batches' images are landscapes, so that a batch of one orientation can be had.
     trained = [size if size == 1 else 2 * size for size in batch_sizes.values()]

@@ -59,17 +59,21 @@ def assign_atss(
 
     ``counts`` are the boxes of each view: a mean's last bits depend on how many others are taken with it.
     """
-    gt_index = torch.full((len(anchors_xyxy),), NEGATIVE, device=anchors_xyxy.device)
-    if boxes_xyxy.shape[0] == 0:
+    if not len(boxes_xyxy):
+        gt_index = torch.full((len(anchors_xyxy),), NEGATIVE, device=anchors_xyxy.device)
         return Assignment(gt_index=gt_index, thresholds=anchors_xyxy.new_zeros(0))
     anchors = anchors_xyxy[candidates]
     iou = box_iou(anchors, boxes_xyxy)
     means = [each.contiguous().mean(dim=0) for each in torch.split(iou, list(counts), dim=1)]
     thresholds = torch.cat(means) + iou.std(dim=0)
     positive = (iou >= thresholds) & inside_boxes((anchors[..., :2] + anchors[..., 2:]) / 2, boxes_xyxy)
-    positions, rows = candidates[positive].unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    gt_index[positions] = _best_boxes(iou, positive, rows, len(positions))
-    return Assignment(gt_index=gt_index, thresholds=thresholds)
+    positions, boxes, overlaps = candidates[positive], positive.nonzero()[:, 1], iou[positive]
+    # A position has the box of the largest IoU, the first of equal ones.
+    best = iou.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, positions, overlaps, "amax")
+    largest, none = overlaps == best[positions], len(boxes_xyxy)
+    gt_index = torch.full_like(best, none, dtype=torch.int64)
+    gt_index.scatter_reduce_(0, positions[largest], boxes[largest], "amin")
+    return Assignment(gt_index=gt_index.masked_fill_(gt_index == none, NEGATIVE), thresholds=thresholds)
 
 
 def inside_boxes(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
@@ -77,10 +81,3 @@ def inside_boxes(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
     to_upper_left = points - boxes_xyxy[:, :2]
     to_lower_right = boxes_xyxy[:, 2:] - points
     return torch.cat([to_upper_left, to_lower_right], dim=-1).amin(dim=-1) > INSIDE_MARGIN_PX
-
-
-def _best_boxes(iou: Tensor, positive: Tensor, rows: Tensor, count: int) -> Tensor:
-    """The box of the largest IoU for each of ``count`` positions, the first of equal ones."""
-    table = iou.new_full((count, iou.shape[1]), -torch.inf)
-    table[rows, positive.nonzero()[:, 1]] = iou[positive]
-    return table.argmax(dim=1) if count else rows

@@ -71,8 +71,9 @@ class ViewSet:
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """Geometry of one view."""
-        record, fit = self.manifest.image(key.image_id), self.conventions.preprocessing.fit
-        return self.views.geometry((record.height, record.width), key.image_id, key.view, fit)
+        images, fit = self.manifest.images, self.conventions.preprocessing.fit
+        height, width = images.size_hw[images.row_of(key.image_id)].tolist()
+        return self.views.geometry((height, width), *key, fit)
 
     def view(self, key: ViewKey) -> LabeledView:
         """One view, its points found now if they are not remembered."""

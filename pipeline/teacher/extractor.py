@@ -260,10 +260,10 @@ def _split(rows: Tensor, counts: Sequence[int]) -> list[NDArray[np.float32]]:
 def require_finite(soft: SoftTargets, view: LabeledView) -> None:
     """Stop at the first image whose teacher outputs are not finite."""
     for name in ("edge_logits", "cls_logits"):
-        values = torch.from_numpy(getattr(soft, name))
-        bad = int((~torch.isfinite(values)).sum())
+        values: NDArray[np.float32] = getattr(soft, name)
+        bad = values.size - int(np.count_nonzero(np.isfinite(values)))
         if bad:
             raise TeacherError(
                 f"image_id={view.key.image_id}, view={view.key.view}: expected finite teacher outputs, "
-                f"but {bad} of {values.numel()} {name} are not"
+                f"but {bad} of {values.size} {name} are not"
             )
