@@ -19,10 +19,10 @@ from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
 from pipeline.training.criterion import detection_terms
 from pipeline.training.curve import write_curve
-from pipeline.training.label_source import LabelSource
 from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import Trained, train
 from pipeline.training.processes import Placement, World
+from pipeline.training.source import TargetSource
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.manifest import Manifest, read_split
 
@@ -76,7 +76,7 @@ def _make(
     ).remembering()
     teacher = train(
         config.detector,
-        LabelSource(view_set=view_set),
+        TargetSource(views=view_set),
         manifest,
         detection_terms,
         config.train,

@@ -9,11 +9,12 @@ from pipeline.core.stage import stage_arguments
 from pipeline.detector.gfl import save_detector
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import run_identity, stored_targets, train_student
+from pipeline.student.train import run_identity, stored_targets, student_losses
 from pipeline.student.validate import validation_on
 from pipeline.training.checkpoints import hold_checkpoints, run_key
 from pipeline.training.curve import write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
+from pipeline.training.loop import train
 from pipeline.training.processes import World
 from pipeline.training.validation import write_scores
 from pipeline.views.manifest import read_split
@@ -25,19 +26,20 @@ def main(processes: World) -> None:
     name = require_student(arguments.name, arguments.params)
     config = load_section(StudentConfig, f"students.{name}", arguments.params)
     folder = run_paths(arguments.params)
-    train = read_split(folder, "train")
-    import_module("pipeline.cli.params").check_images(arguments.params, len(train.images))  # by name
+    images = read_split(folder, "train")
+    import_module("pipeline.cli.params").check_images(arguments.params, len(images.images))  # by name
     val = read_split(folder, "val") if config.validation.enabled else None
     store = TargetStore.open(folder.store)
-    source = stored_targets(config, store, train)
     here, output = machine(processes), folder.student(name)
-    read = [split for split in (train, val) if split]
+    read = [split for split in (images, val) if split]
     unfinished = UNFINISHED / run_key(name, run_identity(config, store, read))
     with hold_checkpoints(unfinished, output, processes) as checkpoints:
-        student = train_student(
-            config,
-            source,
-            train,
+        student = train(
+            config.detector,
+            stored_targets(config, store, images),
+            images,
+            student_losses(config),
+            config.train,
             machine=here,
             label=name,
             checkpoints=checkpoints,
@@ -45,10 +47,10 @@ def main(processes: World) -> None:
         )
         if processes.is_main:
             seconds = {"seconds": round(student.seconds, 2)}
-            size = {"epochs": config.train.epochs, "images": len(train.images)}
+            size = {"epochs": config.train.epochs, "images": len(images.images)}
             write_json(output / "timing.json", {**seconds, "device": str(here.device), **size})
             write_json(folder.training_metric(name), seconds)
-            save_detector(student.model, folder.student_weights(name), {"classes": train.categories})
+            save_detector(student.model, folder.student_weights(name), {"classes": images.categories})
             write_curve(student.curve, output / "loss.csv")
             write_scores(student.scores, output / "ap.csv")
 

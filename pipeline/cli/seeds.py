@@ -26,8 +26,9 @@ from pipeline.evaluation.detect import detect
 from pipeline.store.format.attributes import ROOT_METADATA
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import stored_targets, train_student
+from pipeline.student.train import stored_targets, student_losses
 from pipeline.training.launch import machine
+from pipeline.training.loop import train
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.manifest import read_split
 
@@ -113,10 +114,11 @@ def _train_and_evaluate(
     config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
 ) -> Summary:
     label, here = f"{name} seed {config.train.seed}", machine(SINGLE_PROCESS)
-    train, val = (read_split(run_paths(), split) for split in SPLITS)
-    source = stored_targets(config, store, train)
+    images, val = (read_split(run_paths(), split) for split in SPLITS)
+    source, losses = stored_targets(config, store, images), student_losses(config)
+    trained = train(config.detector, source, images, losses, config.train, machine=here, label=label)
     results = detect(
-        train_student(config, source, train, machine=here, label=label).model,
+        trained.model,
         val,
         evaluation.scale,
         batch_size=Environment.read().eval_batch,

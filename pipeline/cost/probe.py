@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain, count, islice
 from math import ceil, inf
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from msgspec import structs
@@ -34,7 +34,7 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.source import StoreSource
-from pipeline.student.teacher_batch import ExactTeacherBatch
+from pipeline.student.teacher_batch import CodedTeacherBatch
 from pipeline.student.train import student_losses
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch
@@ -42,7 +42,6 @@ from pipeline.teacher.run import StoreLayout, layout_store, write_store
 from pipeline.teacher.times import StoreTimes
 from pipeline.training.batches import Batch, DenseTeacher
 from pipeline.training.dataset import Loader, StepBatches
-from pipeline.training.label_source import LabelSource
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Placement
 from pipeline.training.source import TargetSource
@@ -322,10 +321,10 @@ class StudentSteps:
         model.train()
         self._step = TrainStep(model, student_losses(config), config.train, machine)
         self._config, self._machine, self._teacher = config, machine, teacher
-        self._sources: dict[str, TargetSource[Any]] = {
-            PLAIN: StoreSource(store=store, read_logits=False),
-            ONLINE: LabelSource(view_set=view_set),
-            STORED: StoreSource(store=store, read_logits=True, read_dense=config.loss.reads_dense),
+        self._sources: dict[str, TargetSource] = {
+            PLAIN: StoreSource(views=store, read_logits=False),
+            ONLINE: TargetSource(views=view_set),
+            STORED: StoreSource(views=store, read_logits=True, read_dense=config.loss.reads_dense),
         }
         self._manifest, self._conventions, self._store = view_set.manifest, view_set.conventions, store
 
@@ -390,12 +389,12 @@ class StudentSteps:
 
 
 @torch.no_grad()
-def ask(teacher: LogitExtractor, batch: Batch) -> ExactTeacherBatch:
+def ask(teacher: LogitExtractor, batch: Batch) -> CodedTeacherBatch:
     """Run a teacher on a batch as it is padded, and select its points."""
     preprocessing = teacher.model.spec.conventions.preprocessing
     raw, targets = teacher.outputs(batch.images(preprocessing)), batch.targets
     rows = slice(None) if teacher.valuable_classes else targets.main
-    return ExactTeacherBatch(
+    return CodedTeacherBatch(
         edges=raw.edge_logits[targets.image, targets.index].float(),
         classes=raw.cls_logits[targets.image[rows], targets.index[rows]].float(),
         dense=DenseTeacher(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
@@ -59,6 +60,15 @@ class ViewSet:
     def pyramid(self) -> Pyramid:
         """Where points can lie."""
         return self.conventions.pyramid(self.strides)
+
+    @cached_property
+    def image_ids(self) -> tuple[int, ...]:
+        """Images that have views, ascending."""
+        return tuple(self.manifest.images.image_id.tolist())
+
+    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
+        """The view of an image that an epoch trains on."""
+        return self.views.choose(seed, epoch, image_id)
 
     def __len__(self) -> int:
         return len(self.manifest.images) * len(self.views.numbers)

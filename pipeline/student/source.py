@@ -1,71 +1,46 @@
 """A student's targets from a store, and the handshake that the store is the right one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.errors import ConfigError
 from pipeline.detector.config import DetectorConfig
 from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.reader.stored import StoredView
 from pipeline.student.teacher_batch import dense_teacher, stored_teacher_batch
 from pipeline.training.batches import TeacherBatch
-from pipeline.views.conventions import Conventions
-from pipeline.views.geometry import ViewGeometry, choose_view
+from pipeline.training.source import TargetSource
 from pipeline.views.manifest import Manifest
 from pipeline.views.pixels import Pixels
-from pipeline.views.pyramid import Grid, Size
+from pipeline.views.pyramid import Grid
 from pipeline.views.types import LabeledView, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreSource:
+class StoreSource(TargetSource):
     """Targets of views as a store holds them; the teacher's outputs only if they are read."""
 
-    store: TargetStore
+    views: TargetStore
     read_logits: bool
     """Whether the teacher's outputs are read; a plain student needs the regions alone."""
     read_dense: bool = False
     """Whether those at all positions are read as well."""
 
-    @property
-    def conventions(self) -> Conventions:
-        """Conventions of the store's teacher."""
-        return self.store.conventions
-
-    def image_ids(self) -> Sequence[int]:
-        """Images of the store, ascending."""
-        return self.store.image_ids
-
-    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
-        """The view of an image that an epoch trains on."""
-        if planned_epochs(self.store.fingerprint) is None:
-            return choose_view(seed, epoch, image_id, self.store.views(image_id))
-        return epoch
-
-    def geometry(self, key: ViewKey) -> ViewGeometry:
-        """Geometry of one view."""
-        return self.store.geometry(key)
-
-    def load(self, key: ViewKey) -> tuple[LabeledView, StoredView | None]:
-        """Read one view."""
+    def load(self, keys: Sequence[ViewKey], grid: Grid) -> tuple[list[LabeledView], TeacherBatch | None]:
+        """Some views, and the teacher's codes at their points in a batch's ``grid``."""
         if not self.read_logits:
-            return self.store.view(key), None
-        stored = self.store.read(key)
+            return super().load(keys, grid)
+        stored = [self.views.read(key) for key in keys]
+        dense = None
         if self.read_dense:
-            stored = replace(stored, dense=self.store.read_dense(key))
-        return stored.view, stored
+            sizes = [read.view.geometry.padded_hw for read in stored]
+            dense = dense_teacher([self.views.read_dense(key) for key in keys], sizes, grid)
+        return [read.view for read in stored], stored_teacher_batch(stored, dense)
 
     def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:
         """By the store's checksum."""
-        return self.store.changed_pixels(key, pixels)
-
-    def collate(self, outputs: Sequence[StoredView], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
-        """Codes of a batch, one view after another; the dense ones at their place in its grid."""
-        batch = stored_teacher_batch(outputs)
-        dense = [view.dense for view in outputs if view.dense]
-        return replace(batch, dense=dense_teacher(dense, padded_hw, grid)) if dense else batch
+        return self.views.changed_pixels(key, pixels)
 
 
 def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manifest: Manifest) -> None:
@@ -84,12 +59,6 @@ def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manife
             f"detector.num_classes: expected the dataset's {len(manifest.categories)} classes, "
             f"but got {detector.num_classes}"
         )
-    # Not the conventions: a student takes over those of the store, see ``StoreSource.conventions``.
+    # Not the conventions: a student takes over those of the store, see ``training.loop.train``.
     geometry = {"strides": list(detector.strides), "bins": detector.bins}
     check_compatible(fingerprint, {"geometry": geometry, **manifest.identity_in(fingerprint)})
-
-
-def planned_epochs(fingerprint: Mapping[str, Any]) -> int | None:
-    """Epochs whose views a store holds one by one; None if every epoch draws from all its views."""
-    epochs: int | None = fingerprint.get("views", {}).get("epochs")
-    return epochs

@@ -16,46 +16,30 @@ from pipeline.views.pyramid import Grid, Size
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactTeacherBatch(TeacherBatch):
-    """Logits as the teacher gave them."""
+class CodedTeacherBatch(TeacherBatch):
+    """Integer codes, which become logits on the device; or logits as the teacher gave them, without steps."""
 
     edges: Tensor
-    """``Tensor[P, 4, bins]``."""
-    classes: Tensor
-    """``Tensor[M, C]``."""
-
-    def edge_logits(self) -> Tensor:
-        """``Tensor[P, 4, bins]`` float32."""
-        return self.edges.float()
-
-    def cls_logits(self) -> Tensor:
-        """``Tensor[M, C]`` float32."""
-        return self.classes.float()
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizedTeacherBatch(TeacherBatch):
-    """Integer codes, which become logits on the device."""
-
-    edge_codes: Tensor
-    """``ShortTensor[P, 4 * (bins - 1)]``."""
-    edge_steps: Tensor
+    """``ShortTensor[P, 4, bins - 1]`` of codes, or ``Tensor[P, 4, bins]``."""
+    edge_steps: Tensor | None = None
     """``Tensor[P]``: see ``codec.edges``."""
-    cls_codes: Tensor
-    """``ShortTensor[M, C]``."""
-    cls_step: float
+    classes: Tensor
+    """``ShortTensor[M, C]`` of codes, or ``Tensor[M, C]``."""
+    cls_step: float | None = None
     """Logit = code * step."""
 
     def edge_logits(self) -> Tensor:
         """``Tensor[P, 4, bins]`` float32, up to a constant per edge: ``dequantize_edges`` on the device."""
-        codes = self.edge_codes
-        values = codes.float().reshape(len(codes), EDGES, codes.shape[1] // EDGES)
-        coefficients = (values - CODE_OF_ZERO) * self.edge_steps[:, None, None]
-        return coefficients @ _basis(values.shape[-1] + 1, values.device)
+        edges = self.edges.float()
+        if self.edge_steps is None:
+            return edges
+        coefficients = (edges - CODE_OF_ZERO) * self.edge_steps[:, None, None]
+        return coefficients @ _basis(edges.shape[-1] + 1, edges.device)
 
     def cls_logits(self) -> Tensor:
         """``Tensor[M, C]`` float32."""
-        return self.cls_codes.float() * self.cls_step
+        classes = self.classes.float()
+        return classes if self.cls_step is None else classes * self.cls_step
 
 
 def dense_teacher(parts: Sequence[StoredDense], padded_hw: Sequence[Size], grid: Grid) -> DenseTeacher:
@@ -81,18 +65,17 @@ def _basis(bins: int, device: torch.device) -> Tensor:
     return torch.from_numpy(cosine_basis(bins).astype(np.float32)).to(device)
 
 
-def stored_teacher_batch(stored: Sequence[StoredView]) -> TeacherBatch:
-    """The outputs at the points of some views of one store."""
+def stored_teacher_batch(
+    stored: Sequence[StoredView], dense: DenseTeacher | None = None
+) -> CodedTeacherBatch:
+    """The outputs at the points of some views of one store, and those at all positions, if they are read."""
     first = stored[0]
     edges = concat_to_tensor([view.edge_codes for view in stored], first.edge_codes.dtype)
-    classes = concat_to_tensor([view.cls_codes for view in stored], first.cls_codes.dtype)
-    if first.edge_steps is None or first.cls_step is None:
-        bins = edges.shape[1] // EDGES
-        return ExactTeacherBatch(edges=edges.reshape(len(edges), EDGES, bins), classes=classes)
     steps = [view.edge_steps for view in stored if view.edge_steps is not None]
-    return QuantizedTeacherBatch(
-        edge_codes=edges,
-        edge_steps=concat_to_tensor(steps, np.float32),
-        cls_codes=classes,
+    return CodedTeacherBatch(
+        edges=edges.reshape(len(edges), EDGES, edges.shape[1] // EDGES),
+        edge_steps=concat_to_tensor(steps, np.float32) if steps else None,
+        classes=concat_to_tensor([view.cls_codes for view in stored], first.cls_codes.dtype),
         cls_step=first.cls_step,
+        dense=dense,
     )

@@ -10,15 +10,10 @@ from pipeline.detector.head import RawOutputs
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig, WeightSchedule
 from pipeline.student.distillation import distillation_losses
-from pipeline.student.source import StoreSource, planned_epochs, require_fit
+from pipeline.student.source import StoreSource, require_fit
 from pipeline.training.batches import Batch
-from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.criterion import LossNormalizers, MainPoints, detection_terms
-from pipeline.training.loop import Trained, train
-from pipeline.training.processes import Placement
-from pipeline.training.source import TargetSource
 from pipeline.training.step import LossFn, Terms
-from pipeline.training.validation import Validation
 from pipeline.views.manifest import Manifest
 
 SCHEDULES = {
@@ -41,7 +36,7 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
             at more positions, or its classes at more points.
     """
     require_fit(store.fingerprint, config.detector, manifest)
-    planned, epochs = planned_epochs(store.fingerprint), config.train.epochs
+    planned, epochs = store.planned_epochs, config.train.epochs
     if planned is not None and epochs > planned:
         raise ConfigError(
             f"train.epochs: expected at most {planned}, for the store holds the views of so many epochs, "
@@ -57,38 +52,7 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
             "loss.vlr_kd_weight: expected 0, for the store holds class logits in the main region alone; set "
             "cache_teacher.valuable_classes: true and write it anew"
         )
-    return StoreSource(store=store, read_logits=config.loss.reads_teacher, read_dense=config.loss.reads_dense)
-
-
-def train_student(
-    config: StudentConfig,
-    source: TargetSource[Any],
-    manifest: Manifest,
-    *,
-    machine: Placement,
-    label: str,
-    steps: int | None = None,
-    log_every: int | None = None,
-    checkpoints: Checkpoints | None = None,
-    validation: Validation | None = None,
-) -> Trained:
-    """Train a student; assignment and the teacher's outputs come from ``source``.
-
-    It is :func:`stored_targets`, or the teacher in the loop for comparison; all else as :func:`train`.
-    """
-    return train(
-        config.detector,
-        source,
-        manifest,
-        student_losses(config),
-        config.train,
-        machine=machine,
-        label=label,
-        steps=steps,
-        log_every=log_every,
-        checkpoints=checkpoints,
-        validation=validation,
-    )
+    return StoreSource(views=store, read_logits=config.loss.reads_teacher, read_dense=config.loss.reads_dense)
 
 
 def student_losses(config: StudentConfig) -> LossFn:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Generic, Self, TypeVar
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.views.conventions import Preprocessing
-from pipeline.views.images import normalize_images, stack_images
-from pipeline.views.pyramid import Grid, Pyramid, Size
+from pipeline.views.images import normalize_images
+from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import LabeledView
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +100,6 @@ class TeacherBatch(TensorData):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example(Generic[T]):
-    """One view as it leaves the data loader's worker."""
-
-    pixels: Tensor
-    """``ByteTensor[3, H, W]``, resized and flipped, not padded."""
-    view: LabeledView
-    teacher: T | None
-    """The teacher's outputs in the form that its source collates, if there are any."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Batch(TensorData):
     """One step's input."""
 
@@ -128,26 +115,6 @@ class Batch(TensorData):
     def images(self, preprocessing: Preprocessing) -> Tensor:
         """``Tensor[B, 3, H, W]``: the pixels normalized, zeros beside each image."""
         return normalize_images(self.pixels, self.sizes_hw, preprocessing)
-
-
-def collate(
-    examples: Sequence[Example[T]],
-    pyramid: Pyramid,
-    batch_hw: Size,
-    collate_teacher: Callable[[Sequence[T], Sequence[Size], Grid], TeacherBatch],
-    epoch: int,
-) -> Batch:
-    """Pad examples to ``batch_hw`` px and place their points; a teacher only if every example has one."""
-    outputs = [example.teacher for example in examples if example.teacher is not None]
-    pixels, sizes_hw = stack_images([example.pixels for example in examples], batch_hw)
-    padded, grid = [example.view.geometry.padded_hw for example in examples], pyramid.grid(batch_hw)
-    return Batch(
-        pixels=pixels,
-        sizes_hw=sizes_hw,
-        targets=batch_labels([example.view for example in examples], batch_hw, pyramid),
-        teacher=collate_teacher(outputs, padded, grid) if len(outputs) == len(examples) else None,
-        epoch=epoch,
-    )
 
 
 def batch_labels(views: Sequence[LabeledView], batch_hw: Size, pyramid: Pyramid) -> BatchLabels:

@@ -30,29 +30,10 @@ MAX_NAMED_MODULES = 5
 DAMAGE = (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError, LookupError, AttributeError)
 """What reading a damaged checkpoint, or taking over another's state, ends in."""
 
+State = dict[str, Any]
+"""Of a run after a step: plain values and tensors by name."""
+
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """State of a run after a step, plain values and tensors.
-
-    The order of an epoch depends on its seed alone, so the number of steps is the whole state of the loader.
-    """
-
-    step: int
-    """Steps taken. That of an epoch's last step is saved once the epoch is validated."""
-    seconds: float
-    """How long the run has taken so far, in all its processes one after another."""
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
-    random: list[Tensor]
-    """States of torch's generators: the CPU's and, on a GPU, the device's."""
-    curve: dict[str, Any]
-    scores: list[dict[str, Any]]
-    best: dict[str, Tensor]
-    """Weights of the best epoch, if they are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +51,14 @@ class Checkpoints:
         """The one file."""
         return self.folder / "checkpoint.pt"
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, state: State) -> None:
         """Replace the last checkpoint; a kill leaves the one or the other."""
         buffer = io.BytesIO()
-        torch.save({"code": self.code, "state": vars(checkpoint)}, buffer)
+        torch.save({"code": self.code, "state": state}, buffer)
         content = buffer.getvalue()
         write_atomically(self.path, hashlib.sha256(content).digest() + content)
 
-    def load(self, processes: World) -> Checkpoint | None:
+    def load(self, processes: World) -> State | None:
         """The newest checkpoint, if there is one; the main process reads it for all.
 
         Raises:
@@ -88,11 +69,11 @@ class Checkpoints:
             return None
         with self.explaining():
             document = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            checkpoint = Checkpoint(**document["state"])
+            state: State = document["state"]
             changed = changed_code(document["code"], self.code)
         if changed:
             self._accept_changed_code(changed)
-        return checkpoint
+        return state
 
     def _read(self) -> bytes:
         """The content of the file behind its digest; empty if there is none."""

@@ -41,9 +41,9 @@ class Curve:
     def __init__(self, every: int, machine: Placement) -> None:
         self.rows: list[LossRow] = []
         self.step = 0
-        self._every = every
-        self._machine = machine
-        self._pending: list[dict[str, Tensor]] = []
+        self._every, self._machine = every, machine
+        self._names: list[str] = []
+        self._pending: list[Tensor] = []
 
     @property
     def ends_row(self) -> bool:
@@ -57,11 +57,12 @@ class Curve:
             PipelineError: a step since the last row had a loss that is not finite.
         """
         self.step += 1
-        self._pending.append({name: value.detach() for name, value in terms.items()})
+        self._names = list(terms)
+        self._pending.append(torch.stack(list(terms.values())).detach())
         if len(self._pending) == self._every:
             self.flush()
-            means = {name: torch.stack([row[name] for row in self._pending]).mean().item() for name in terms}
-            self.rows.append(LossRow(step=self.step, terms=means))
+            means = [column.mean().item() for column in torch.stack(self._pending, dim=1)]
+            self.rows.append(LossRow(step=self.step, terms=dict(zip(self._names, means, strict=True))))
             self._pending.clear()
 
     def flush(self) -> None:
@@ -72,36 +73,25 @@ class Curve:
         """
         if not self._pending:
             return
-        names = list(self._pending[0])
-        local = torch.stack([torch.stack([row[name] for name in names]) for row in self._pending])
-        values = self._machine.processes.mean(local)
-        self._pending = [dict(zip(names, row, strict=True)) for row in values]
-        first = self.step - len(self._pending)
-        for step, row in enumerate(values.tolist(), start=first):
+        values = self._machine.processes.mean(torch.stack(self._pending))
+        self._pending = list(values)
+        for step, row in enumerate(values.tolist(), start=self.step - len(values)):
             if not math.isfinite(sum(row)):
-                shown = ", ".join(f"{name}={value:.4g}" for name, value in zip(names, row, strict=True))
+                shown = ", ".join(f"{name}={v:.4g}" for name, v in zip(self._names, row, strict=True))
                 raise PipelineError(
                     f"step {step}: expected a finite loss, but got {shown}; try a lower learning_rate"
                 )
 
-    def latest(self) -> dict[str, float]:
-        """The newest row's terms and their sum, once there is a row."""
-        terms = self.rows[-1].terms if self.rows else {}
-        return {"loss": sum(terms.values()), **terms} if terms else {}
-
     def state(self) -> dict[str, Any]:
-        """Plain values, once settled."""
-        pending = [{name: value.item() for name, value in row.items()} for row in self._pending]
+        """Plain values, once flushed."""
+        pending = [row.tolist() for row in self._pending]
         return {"step": self.step, "rows": [asdict(row) for row in self.rows], "pending": pending}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state` was taken."""
         self.step = state["step"]
         self.rows = [LossRow(**row) for row in state["rows"]]
-        self._pending = [
-            {name: torch.tensor(value, device=self._machine.device) for name, value in row.items()}
-            for row in state["pending"]
-        ]
+        self._pending = list(torch.tensor(state["pending"], device=self._machine.device))
 
 
 def write_curve(rows: list[LossRow], path: Path) -> None:

@@ -5,12 +5,11 @@ import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -19,15 +18,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.core.errors import ConfigError, DatasetError, PipelineError
 from pipeline.core.orphans import deferred_interrupts, die_with_parent, is_stopped
 from pipeline.core.progress import describe_bytes
-from pipeline.training.batches import Batch, Example, collate
+from pipeline.training.batches import Batch, batch_labels
 from pipeline.training.config import TrainConfig
 from pipeline.training.photometric import augment
 from pipeline.training.processes import Placement
-from pipeline.training.source import TargetSource
-from pipeline.views.images import apply_view, read_image
+from pipeline.training.source import TargetSource, Views
+from pipeline.views.images import apply_view, read_image, stack_images
 from pipeline.views.manifest import Manifest
 from pipeline.views.pyramid import Pyramid, Size
-from pipeline.views.types import ViewKey
+from pipeline.views.types import LabeledView, ViewKey
 
 StepBatches = Sequence[Batch]
 """What one process computes in one step: its share of the batch, in parts that fit its memory."""
@@ -64,31 +63,34 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
 
     manifest: Manifest
     """Without annotations."""
-    source: TargetSource[Any]
+    source: TargetSource
     pyramid: Pyramid
     config: TrainConfig
 
     def __getitem__(self, views: StepViews) -> StepBatches | PipelineError | OSError:
         """The step, or what a user is to be told; torch would wrap an error that is raised in a traceback."""
         try:
-            return tuple(
-                collate(
-                    [self._example(key, views.epoch) for key in part],
-                    self.pyramid,
-                    views.batch_hw,
-                    self.source.collate,
-                    views.epoch,
-                )
-                for part in views.parts
-            )
+            return tuple(self._batch(keys, views) for keys in views.parts)
         except (PipelineError, OSError) as error:
             return error
 
-    def _example(self, key: ViewKey, epoch: int) -> Example[Any]:
-        labeled, teacher = self.source.load(key)
-        file = self.manifest.image_file(self.manifest.image(key.image_id))
-        view = apply_view(read_image(*file), labeled.geometry, self.source.conventions.preprocessing)
-        changed = self.source.changed_pixels(key, view.permute(1, 2, 0).numpy())
+    def _batch(self, keys: Sequence[ViewKey], step: StepViews) -> Batch:
+        views, teacher = self.source.load(keys, self.pyramid.grid(step.batch_hw))
+        pixels, sizes_hw = stack_images([self._pixels(view, step.epoch) for view in views], step.batch_hw)
+        return Batch(
+            pixels=pixels,
+            sizes_hw=sizes_hw,
+            targets=batch_labels(views, step.batch_hw, self.pyramid),
+            teacher=teacher,
+            epoch=step.epoch,
+        )
+
+    def _pixels(self, view: LabeledView, epoch: int) -> Tensor:
+        """``ByteTensor[3, H, W]``, resized and flipped, not padded."""
+        image_id = view.key.image_id
+        file = self.manifest.image_file(self.manifest.image(image_id))
+        pixels = apply_view(read_image(*file), view.geometry, self.source.views.conventions.preprocessing)
+        changed = self.source.changed_pixels(view.key, pixels.permute(1, 2, 0).numpy())
         if changed:
             raise DatasetError(
                 f"{file[0]}: expected the pixels that the teacher saw, but these look {changed}; put the "
@@ -96,21 +98,21 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
                 "anew: `dvc repro -f cache_teacher`"
             )
         if self.config.photometric:
-            view = augment(view, self.config.photometric, f"{self.config.seed}/{epoch}/{key.image_id}/colors")
-        return Example(pixels=view, view=labeled, teacher=teacher)
+            pixels = augment(pixels, self.config.photometric, f"{self.config.seed}/{epoch}/{image_id}/colors")
+        return pixels
 
 
-def epoch_batches(source: TargetSource[Any], config: TrainConfig, epoch: int) -> Keys:
+def epoch_batches(views: Views, config: TrainConfig, epoch: int) -> Keys:
     """One view of every image in a random order, cut into whole batches; what is left over is dropped."""
-    generator, ids = Generator().manual_seed((config.seed << 32) + epoch), source.image_ids()
+    generator, ids = Generator().manual_seed((config.seed << 32) + epoch), views.image_ids
     order = (ids[place] for place in torch.randperm(len(ids), generator=generator).tolist())
-    keys = [ViewKey(image_id, source.choose_view(config.seed, epoch, image_id)) for image_id in order]
+    keys = [ViewKey(image_id, views.choose_view(config.seed, epoch, image_id)) for image_id in order]
     if config.group_by_aspect:
-        return _grouped(source, keys, config.batch_size, generator)
+        return _grouped(views, keys, config.batch_size, generator)
     return _cut(keys, config.batch_size)
 
 
-def _grouped(source: TargetSource[Any], keys: list[ViewKey], batch_size: int, generator: Generator) -> Keys:
+def _grouped(views: Views, keys: list[ViewKey], batch_size: int, generator: Generator) -> Keys:
     """Batches of one orientation each, so that little is padded (mmdetection ``GroupSampler``).
 
     Differs on purpose: where neither orientation's rest fills a batch, both together may, and that one batch
@@ -119,7 +121,7 @@ def _grouped(source: TargetSource[Any], keys: list[ViewKey], batch_size: int, ge
     """
     groups: Keys = [[], []]
     for key in keys:
-        height, width = source.geometry(key).original_hw
+        height, width = views.geometry(key).original_hw
         groups[height >= width].append(key)
     whole = [len(group) // batch_size * batch_size for group in groups]
     rest = [key for group, end in zip(groups, whole, strict=True) for key in group[end:]]
@@ -134,70 +136,61 @@ def _cut(keys: list[ViewKey], batch_size: int) -> Keys:
 class EpochSampler(Sampler[StepViews]):
     """The steps of the epoch that is set, as this process's views."""
 
-    def __init__(self, source: TargetSource[Any], config: TrainConfig, machine: Placement) -> None:
+    def __init__(self, views: Views, config: TrainConfig, machine: Placement) -> None:
         self.epoch = self.first = 0
         """What to begin with: the epoch, and its first step."""
-        self._source, self._config = source, config
+        self._views, self._config = views, config
         self._share = machine.processes.share(config.batch_size)
         self._part = machine.micro_batch or config.batch_size
 
     def __len__(self) -> int:
-        return len(self._source.image_ids()) // self._config.batch_size
+        return len(self._views.image_ids) // self._config.batch_size
 
     def __iter__(self) -> Iterator[StepViews]:
-        batches = epoch_batches(self._source, self._config, self.epoch)
+        batches = epoch_batches(self._views, self._config, self.epoch)
         for batch in batches[self.first :]:
-            sizes = [self._source.geometry(key).padded_hw for key in batch]
+            sizes = [self._views.geometry(key).padded_hw for key in batch]
             height, width = (max(side) for side in zip(*sizes, strict=True))
             mine = batch[self._share]
             parts = tuple(tuple(mine[i : i + self._part]) for i in range(0, len(mine), self._part))
             yield StepViews(epoch=self.epoch, parts=parts, batch_hw=(height, width))
 
 
-@dataclass(frozen=True, kw_only=True)
 class Loader:
     """Batches of an epoch; the last, incomplete one is dropped."""
 
-    manifest: Manifest = field(repr=False)
-    source: TargetSource[Any]
-    pyramid: Pyramid
-    config: TrainConfig
-    machine: Placement
-
-    def __post_init__(self) -> None:
-        images, batch_size = len(self.source.image_ids()), self.config.batch_size
-        if images < batch_size:
+    def __init__(
+        self,
+        source: TargetSource,
+        manifest: Manifest,
+        pyramid: Pyramid,
+        config: TrainConfig,
+        machine: Placement,
+    ) -> None:
+        images = len(source.views.image_ids)
+        if images < config.batch_size:
             raise ConfigError(
-                f"batch_size: expected at most the {images} training images, but got {batch_size}"
+                f"batch_size: expected at most the {images} training images, but got {config.batch_size}"
             )
-        self.machine.processes.share(batch_size)
+        self._order = EpochSampler(source.views, config, machine)
+        _require_shared_memory(self._order, machine)
+        plain = replace(manifest, images=manifest.images.without_annotations())
+        # One loader for all epochs: its processes start once, and hold no order.
+        self._loader: DataLoader[StepBatches | PipelineError | OSError] = DataLoader(
+            StepReader(manifest=plain, source=source, pyramid=pyramid, config=config),
+            sampler=self._order,
+            batch_size=None,  # a step is read whole, by one process
+            num_workers=machine.workers,
+            prefetch_factor=PREFETCH if machine.workers else None,
+            persistent_workers=machine.workers > 0,
+            timeout=DELIVERY_SECONDS if machine.workers else 0,
+            worker_init_fn=_begin_decoding,
+            pin_memory=machine.device.type == "cuda",
+            generator=Generator(),  # else it would draw its processes' seeds from those of the training
+        )
 
     def __len__(self) -> int:
         return len(self._order)
-
-    @cached_property
-    def _order(self) -> EpochSampler:
-        return EpochSampler(self.source, self.config, self.machine)
-
-    @cached_property
-    def _loader(self) -> "DataLoader[StepBatches | PipelineError | OSError]":
-        """One for all epochs: its processes start once, and hold no order."""
-        workers = self.machine.workers
-        self._require_shared_memory()
-        images = replace(self.manifest, images=self.manifest.images.without_annotations())
-        reader = StepReader(manifest=images, source=self.source, pyramid=self.pyramid, config=self.config)
-        return DataLoader(
-            reader,
-            sampler=self._order,
-            batch_size=None,  # a step is read whole, by one process
-            num_workers=workers,
-            prefetch_factor=PREFETCH if workers else None,
-            persistent_workers=workers > 0,
-            timeout=DELIVERY_SECONDS if workers else 0,
-            worker_init_fn=_begin_decoding,
-            pin_memory=self.machine.device.type == "cuda",
-            generator=Generator(),  # else it would draw its processes' seeds from those of the training
-        )
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[StepBatches]:
         """The steps of an epoch from the ``first`` on; raises what reading failed of, wherever it was."""
@@ -209,20 +202,22 @@ class Loader:
                 raise batches
             yield batches
 
-    def _require_shared_memory(self) -> None:
-        """Look before the first step: where there is too little, a decoding process dies of a bus error."""
-        workers, neighbors = self.machine.workers, self.machine.local_processes
-        if not workers or not SHARED_MEMORY.is_dir():
-            return
-        ahead = list(islice(self._order, workers * PREFETCH + 1))
-        pixels = sum(3 * len(part) * s.batch_hw[0] * s.batch_hw[1] for s in ahead for part in s.parts)
-        needed, free = int(neighbors * pixels / SHARE_OF_PIXELS), shutil.disk_usage(SHARED_MEMORY).free
-        if needed > free:
-            raise PipelineError(
-                f"{SHARED_MEMORY}: expected {describe_bytes(needed)} for what {neighbors * workers} decoding "
-                f"processes read ahead, but {describe_bytes(free)} are free; give the container more "
-                f"(docker run --shm-size={-(-2 * needed // 10**9)}g), or take fewer processes (LDP_WORKERS=0)"
-            )
+
+def _require_shared_memory(order: EpochSampler, machine: Placement) -> None:
+    """Look before the first step: where there is too little, a decoding process dies of a bus error."""
+    if not machine.workers or not SHARED_MEMORY.is_dir():
+        return
+    ahead = list(islice(order, machine.workers * PREFETCH + 1))
+    pixels = sum(3 * len(part) * s.batch_hw[0] * s.batch_hw[1] for s in ahead for part in s.parts)
+    needed = int(machine.local_processes * pixels / SHARE_OF_PIXELS)
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        decoders = machine.local_processes * machine.workers
+        raise PipelineError(
+            f"{SHARED_MEMORY}: expected {describe_bytes(needed)} for what {decoders} decoding "
+            f"processes read ahead, but {describe_bytes(free)} are free; give the container more "
+            f"(docker run --shm-size={-(-2 * needed // 10**9)}g), or take fewer processes (LDP_WORKERS=0)"
+        )
 
 
 def _begin_decoding(_worker: int) -> None:

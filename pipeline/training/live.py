@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -67,40 +68,43 @@ def live_record(label: str, step: int, *, wanted: bool) -> Iterator[Record]:
 @contextmanager
 def watch(label: str, curve: Curve, total: int, config: TrainConfig, machine: Placement) -> Iterator["Watch"]:
     """Show how a training goes, in its main process."""
-    bar = progress_bar(total, label, "step", initial=curve.step, hidden=not machine.processes.is_main)
-    recording = live_record(label, curve.step, wanted=machine.processes.is_main)
-    with recording as record, bar, logging_redirect_tqdm():
-        yield Watch(bar, record, curve, config.batch_size, machine)
+    is_main = machine.processes.is_main
+    bar = progress_bar(total, label, "step", initial=curve.step, hidden=not is_main)
+    with live_record(label, curve.step, wanted=is_main) as record, bar, logging_redirect_tqdm():
+        yield Watch(bar, record, curve, config, machine, (curve.step, time.monotonic()))
 
 
+@dataclass
 class Watch:
     """Takes what there is to show."""
 
-    def __init__(
-        self, bar: "tqdm[Any]", record: Record, curve: Curve, batch_size: int, machine: Placement
-    ) -> None:
-        self._bar, self._record, self._curve = bar, record, curve
-        self._batch_size, self._machine = batch_size, machine
-        self._last = (curve.step, time.monotonic())
+    bar: "tqdm[Any]"
+    record: Record
+    curve: Curve
+    config: TrainConfig
+    machine: Placement
+    shown: tuple[int, float]
+    """Step and time of the last values."""
 
     def step(self, epoch: int, rate: float) -> None:
         """A step of an epoch is finished; it had this learning rate."""
-        if self._curve.ends_row and self._machine.processes.is_main:
-            (before, then), self._last = self._last, (self._curve.step, time.monotonic())
-            speed = self._batch_size * (self._curve.step - before) / (self._last[1] - then)
-            terms = self._curve.latest()
-            self._record(self._curve.step, {**terms, "learning_rate": rate, "images_per_second": speed})
+        if self.curve.ends_row and self.machine.processes.is_main:
+            (before, then), self.shown = self.shown, (self.curve.step, time.monotonic())
+            speed = self.config.batch_size * (self.curve.step - before) / (self.shown[1] - then)
+            terms = self.curve.rows[-1].terms
+            terms = {"loss": sum(terms.values()), **terms}
+            self.record(self.curve.step, {**terms, "learning_rate": rate, "images_per_second": speed})
             values = {"epoch": epoch, **terms, "rate": rate, "images/s": speed}
             words = {name: f"{value:.3g}" for name, value in values.items()}
-            self._bar.set_postfix({**words, "memory": used_memory(self._machine.device)}, refresh=False)
-        self._bar.update()
+            self.bar.set_postfix({**words, "memory": used_memory(self.machine.device)}, refresh=False)
+        self.bar.update()
 
     def scores(self, rows: Sequence[ScoreRow]) -> None:
         """Epochs were validated."""
         for row in rows:
             words = [f"{name} {value:.1f}" for name, value in row.scores.items() if value is not None]
-            logger.info("%s: epoch %d: %s", self._bar.desc, row.epoch, ", ".join(words) or "nothing to find")
-            self._record(self._curve.step, row.scores)
+            logger.info("%s: epoch %d: %s", self.bar.desc, row.epoch, ", ".join(words) or "nothing to find")
+            self.record(self.curve.step, row.scores)
 
 
 def used_memory(device: torch.device) -> str:

@@ -1,27 +1,26 @@
 """Where a view's targets come from."""
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.training.batches import TeacherBatch
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.pixels import Pixels
-from pipeline.views.pyramid import Grid, Size
+from pipeline.views.pyramid import Grid
 from pipeline.views.types import LabeledView, ViewKey
 
-T = TypeVar("T")
-"""A teacher's outputs at one view, as a source has them."""
 
-
-class TargetSource(Protocol[T]):
-    """Targets of views: a store, or the annotations."""
+class Views(Protocol):
+    """Views of the training images and their points: a ``ViewSet``, or a store."""
 
     @property
     def conventions(self) -> Conventions:
         """Conventions of the views' pixels, and of the points that have targets."""
         ...
 
+    @property
     def image_ids(self) -> Sequence[int]:
         """Images that are trained on, ascending."""
         ...
@@ -31,17 +30,24 @@ class TargetSource(Protocol[T]):
         ...
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
-        """Geometry of one view: cheap, for it is asked of every view of a batch by every process."""
+        """Geometry of one view: cheap, for every process needs that of every view of a batch."""
         ...
 
-    def load(self, key: ViewKey) -> tuple[LabeledView, T | None]:
-        """One view, and the teacher's outputs at its points, if there are any."""
+    def view(self, key: ViewKey) -> LabeledView:
+        """One view with its points."""
         ...
 
-    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSource:
+    """Targets of views without a teacher's outputs."""
+
+    views: Views
+
+    def load(self, keys: Sequence[ViewKey], grid: Grid) -> tuple[list[LabeledView], TeacherBatch | None]:  # noqa: ARG002
+        """Some views, and the teacher's outputs at their points in a batch's ``grid``, if there are any."""
+        return [self.views.view(key) for key in keys], None
+
+    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:  # noqa: ARG002
         """How the pixels of a view differ from those that its teacher saw; None if they do not."""
-        ...
-
-    def collate(self, outputs: Sequence[T], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
-        """The teacher's outputs at a batch's points from those at its views', of ``padded_hw`` px each."""
-        ...
+        return None

@@ -138,7 +138,7 @@ def test_the_stage_leaves_a_score_for_every_epoch_that_was_validated(straight: P
 def saved_step(checkpoint: Path) -> int:
     """Steps that a checkpoint, behind its digest, was saved after."""
     content = io.BytesIO(checkpoint.read_bytes()[32:])
-    return int(torch.load(content, weights_only=True)["state"]["step"])
+    return int(torch.load(content, weights_only=True)["state"]["curve"]["step"])
 
 
 def kill_within_an_epoch(run: Run, folder: Path) -> int:

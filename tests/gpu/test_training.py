@@ -17,7 +17,7 @@ from training_cases import FULL, HERE, IMAGES, PLAIN, relative_difference, store
 
 from pipeline.losses.config import DistillationConfig
 from pipeline.student.train import stored_targets, student_losses
-from pipeline.training.checkpoints import Checkpoint, Checkpoints
+from pipeline.training.checkpoints import Checkpoints, State
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import Trained, build_for_training
 from pipeline.training.processes import SINGLE_PROCESS
@@ -148,8 +148,8 @@ def test_a_step_never_waits_for_the_gpu(
 class CheckpointsThenWait(Checkpoints):
     """Waits to be killed once the first checkpoint is there."""
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        super().save(checkpoint)
+    def save(self, state: State) -> None:
+        super().save(state)
         (self.folder / "saved").touch()
         time.sleep(PATIENCE_S)
 
@@ -179,7 +179,7 @@ def test_a_killed_training_goes_on(
     checkpoints = Checkpoints(folder=tmp_path)
     kept = checkpoints.load(SINGLE_PROCESS)
     assert kept is not None
-    assert kept.step > 0
+    assert kept["curve"]["step"] > 0
     resumed = trained(config, store, view_set, machine, checkpoints=checkpoints)
     error = relative_difference(resumed.model, whole.model)
     record_property("weights_error", error)

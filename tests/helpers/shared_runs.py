@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from forked import ensure_loaded
 from teacher_cases import QUANTIZED, small_view_set
 from torch import distributed
 from torch.multiprocessing import start_processes
-from training_cases import FULL, HERE, IMAGES, store_of, student, trained
+from training_cases import FULL, HERE, IMAGES, KilledAfterSaving, KilledError, store_of, student, trained
 
 from pipeline.detector.gfl import GFL
 from pipeline.student.config import StudentConfig
@@ -67,21 +68,21 @@ def keep(models: dict[str, GFL], processes: World, path: Path) -> None:
         torch.save({name: model.state_dict() for name, model in models.items()}, path)
 
 
-def go_on(folder: Path, processes: World, steps: int | None = None) -> Trained:
+def go_on(folder: Path, processes: World, checkpoints: type[Checkpoints] = Checkpoints) -> Trained:
     """Train the case from the newest checkpoint in the folder on, and leave others there."""
     return trained(
         CASES[GOES_ON],
         store_of(folder, QUANTIZED),
         small_view_set(folder, IMAGES),
         replace(HERE, processes=processes),
-        steps=steps,
-        checkpoints=Checkpoints(folder=folder),
+        checkpoints=checkpoints(folder=folder),
     )
 
 
 def continued_by(folder: Path, count: int) -> dict[str, torch.Tensor]:
     """State of the case after its first epoch alone, and the others in ``count`` processes."""
-    go_on(folder, SINGLE_PROCESS, steps=IMAGES // SCHEDULE["batch_size"])
+    with pytest.raises(KilledError):
+        go_on(folder, SINGLE_PROCESS, KilledAfterSaving)
     ensure_loaded()
     start_processes(member_that_goes_on, (count, folder), count, start_method="forkserver")
     states: dict[str, dict[str, torch.Tensor]] = torch.load(folder / f"on_{count}.pt", weights_only=True)

@@ -14,11 +14,13 @@ from pipeline.losses.config import DistillationConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import stored_targets, train_student
+from pipeline.student.train import stored_targets, student_losses
 from pipeline.teacher.run import write_store
+from pipeline.training.checkpoints import Checkpoints, State
 from pipeline.training.config import TrainConfig
-from pipeline.training.loop import Trained
+from pipeline.training.loop import Trained, train
 from pipeline.training.processes import SINGLE_PROCESS, Placement
+from pipeline.training.source import TargetSource
 
 PLAIN = DistillationConfig(ld_weight=0, vlr_weight=0, ld_temperature=10, kd_weight=0, kd_temperature=2)
 FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=0.5, kd_temperature=2)
@@ -35,6 +37,18 @@ TRAIN = TrainConfig(
     decay="cosine",
     max_grad_norm=10.0,
 )
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of an epoch."""
+
+
+class KilledAfterSaving(Checkpoints):
+    """Ends a training with the first checkpoint, that of its first epoch."""
+
+    def save(self, state: State) -> None:
+        super().save(state)
+        raise KilledError
 
 
 def student(loss: DistillationConfig, **train: Any) -> StudentConfig:
@@ -75,7 +89,17 @@ def trained(
 ) -> Trained:
     """Train from a store."""
     source = stored_targets(config, store, view_set.manifest)
-    return train_student(config, source, view_set.manifest, machine=machine, label="test", **options)
+    return train_student(config, source, view_set, machine, **options)
+
+
+def train_student(
+    config: StudentConfig, source: TargetSource, view_set: ViewSet, machine: Placement = HERE, **options: Any
+) -> Trained:
+    """Train from any source."""
+    losses, manifest = student_losses(config), view_set.manifest
+    return train(
+        config.detector, source, manifest, losses, config.train, machine=machine, label="test", **options
+    )
 
 
 def same_weights(first: GFL, second: GFL) -> bool:

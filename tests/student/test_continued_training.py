@@ -11,14 +11,23 @@ import pytest
 import torch
 from msgspec.structs import replace
 from teacher_cases import QUANTIZED, small_view_set
-from training_cases import FULL, IMAGES, same_weights, store_of, student, trained
+from training_cases import (
+    FULL,
+    IMAGES,
+    KilledAfterSaving,
+    KilledError,
+    same_weights,
+    store_of,
+    student,
+    trained,
+)
 
 from pipeline.core.errors import CacheError, PipelineError
 from pipeline.detector.gfl import GFL
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.train import run_identity
-from pipeline.training.checkpoints import Checkpoint, Checkpoints, hold_checkpoints, run_key
+from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.loop import Trained
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.training.validation import Validation
@@ -29,10 +38,6 @@ EPOCHS = 4
 CONFIG = student(FULL, epochs=EPOCHS)
 
 Run = Callable[..., Trained]
-
-
-class KilledError(Exception):
-    """Stands for a kill in the middle of an epoch."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +95,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(
 def test_a_finished_run_that_was_killed_while_writing_is_not_trained_again(run: Run, tmp_path: Path) -> None:
     checkpoints = Checkpoints(folder=tmp_path)
     finished = run(checkpoints=checkpoints)
-    before = checkpoints.load(SINGLE_PROCESS).seconds
+    before = checkpoints.load(SINGLE_PROCESS)["seconds"]
     again = run(checkpoints=checkpoints)
     assert again.seconds > before > 0, "the time of the first run counts"
     assert same_weights(again.model, finished.model)
@@ -158,9 +163,8 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     with pytest.raises(PipelineError, match=r"^step 7: expected a finite loss, but got loss_cls=nan"):
         run(checkpoints=checkpoints)
     kept = checkpoints.load(SINGLE_PROCESS)
-    assert isinstance(kept, Checkpoint)
-    assert kept.step == 4
-    assert all(value.isfinite().all() for value in kept.weights.values())
+    assert kept["curve"]["step"] == 4
+    assert all(value.isfinite().all() for value in kept["weights"].values())
 
 
 def test_weights_that_broke_in_an_epochs_last_step_are_not_kept(
@@ -179,7 +183,7 @@ def test_weights_that_broke_in_an_epochs_last_step_are_not_kept(
     monkeypatch.setattr(torch.optim.SGD, "step", spoil)
     with pytest.raises(PipelineError, match=r"^step 7: expected finite weights"):
         run(checkpoints=checkpoints)
-    assert checkpoints.load(SINGLE_PROCESS).step == 4
+    assert checkpoints.load(SINGLE_PROCESS)["curve"]["step"] == 4
 
 
 @pytest.mark.parametrize("step", [1, 4, 14])
@@ -205,6 +209,12 @@ def test_a_run_that_saves_within_epochs_goes_on_to_the_same_weights(
     assert resumed.curve == expected.curve
 
 
+def one_epoch(run: Run, folder: Path) -> None:
+    """Leave the checkpoint of the first epoch in a folder."""
+    with pytest.raises(KilledError):
+        run(checkpoints=KilledAfterSaving(folder=folder))
+
+
 def saved(folder: Path, state: dict[str, object], code: dict[str, str] | None = None) -> Checkpoints:
     """A whole checkpoint of any content."""
     checkpoints = Checkpoints(folder=folder)
@@ -216,7 +226,7 @@ def saved(folder: Path, state: dict[str, object], code: dict[str, str] | None = 
 
 def test_a_checkpoint_is_refused_with_any_bit_flipped_and_at_any_length(run: Run, tmp_path: Path) -> None:
     checkpoints = Checkpoints(folder=tmp_path)
-    run(checkpoints=checkpoints, steps=4)
+    one_epoch(run, tmp_path)
     whole = checkpoints.path.read_bytes()
     rng = random.Random(0)
     damaged = [whole[: rng.randrange(1, len(whole))] for _ in range(20)]
@@ -228,19 +238,18 @@ def test_a_checkpoint_is_refused_with_any_bit_flipped_and_at_any_length(run: Run
         with pytest.raises(CacheError, match=r"^[^\n]*checkpoint.pt: expected a checkpoint .* remove it"):
             checkpoints.load(SINGLE_PROCESS)
     checkpoints.path.write_bytes(whole)
-    assert checkpoints.load(SINGLE_PROCESS).step == 4
+    assert checkpoints.load(SINGLE_PROCESS)["curve"]["step"] == 4
 
 
 def test_a_checkpoint_of_other_keys_or_shapes_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
     checkpoints = Checkpoints(folder=tmp_path)
-    run(checkpoints=checkpoints, steps=4)
-    state = vars(checkpoints.load(SINGLE_PROCESS))
+    one_epoch(run, tmp_path)
+    state = checkpoints.load(SINGLE_PROCESS)
     weights = {name: value[:1] if value.dim() else value for name, value in state["weights"].items()}
     less = {name: value for name, value in state.items() if name != "curve"}
     for wrong in (
         {},
         less,
-        {**state, "more": 1},
         {**state, "weights": weights},
         {**state, "weights": {}},
         {**state, "optimizer": {}},
@@ -260,10 +269,10 @@ def test_code_that_has_changed_is_named_and_goes_on_where_the_user_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     checkpoints = Checkpoints(folder=tmp_path)
-    run(checkpoints=checkpoints, steps=4)
+    one_epoch(run, tmp_path)
     module = "pipeline/views/images.py"
     old = {**checkpoints.code, module: "other", "torch": "0"}
-    saved(tmp_path, vars(checkpoints.load(SINGLE_PROCESS)), old)
+    saved(tmp_path, checkpoints.load(SINGLE_PROCESS), old)
     before = checkpoints.path.read_bytes()
     with pytest.raises(
         CacheError, match=rf"{module}, torch; LDP_RESUME=changed-code goes on .* removing the file"

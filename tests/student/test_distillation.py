@@ -12,17 +12,17 @@ from pipeline.detector.head import RawOutputs
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
 from pipeline.student.distillation import distillation_losses
-from pipeline.student.teacher_batch import ExactTeacherBatch
+from pipeline.student.teacher_batch import CodedTeacherBatch
 from pipeline.training.batches import BatchLabels, batch_labels
 from pipeline.training.criterion import LossNormalizers, gather_main
 
 FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=10, kd_temperature=2)
 
 
-def case() -> tuple[RawOutputs, BatchLabels, ExactTeacherBatch]:
+def case() -> tuple[RawOutputs, BatchLabels, CodedTeacherBatch]:
     targets = batch_labels(three_views(), (96, 96), PYRAMID)
     generator = torch.Generator().manual_seed(1)
-    teacher = ExactTeacherBatch(
+    teacher = CodedTeacherBatch(
         edges=torch.randn(len(targets.index), 4, BINS, generator=generator),
         classes=torch.randn(len(targets.index), CLASSES, generator=generator),
     )

@@ -44,7 +44,7 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
     view_set = small_view_set(folder, IMAGES)
     loader = Loader(
         manifest=view_set.manifest,
-        source=StoreSource(store=store_of(folder, QUANTIZED), read_logits=True),
+        source=StoreSource(views=store_of(folder, QUANTIZED), read_logits=True),
         pyramid=view_set.pyramid,
         config=TRAIN,
         machine=HERE,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.config import DistillationConfig
 from pipeline.student.distillation import REFERENCE_IMAGES, DistillationLosses, distillation_losses
-from pipeline.student.teacher_batch import ExactTeacherBatch
+from pipeline.student.teacher_batch import CodedTeacherBatch
 from pipeline.training.batches import BatchLabels
 from pipeline.training.criterion import LossNormalizers, detection_losses, gather_main
 from pipeline.views.pyramid import Pyramid
@@ -39,7 +39,7 @@ class Shard:
     features: Tensor
     """``Tensor[B, N, FEATURES]``: what the stand-in network makes its logits from."""
     targets: BatchLabels
-    teacher: ExactTeacherBatch
+    teacher: CodedTeacherBatch
 
 
 def make_shard(seed: int, *, empty: bool) -> Shard:
@@ -65,7 +65,7 @@ def make_shard(seed: int, *, empty: bool) -> Shard:
         labels=torch.from_numpy(rng.integers(0, CLASSES, main.sum())),
         valuable_weight=torch.from_numpy(rng.random(len(index)) * ~main).float(),
     )
-    teacher = ExactTeacherBatch(
+    teacher = CodedTeacherBatch(
         edges=torch.from_numpy(rng.normal(0, 3, (len(index), 4, BINS))).float(),
         classes=torch.from_numpy(rng.normal(-2, 2, (len(index), CLASSES))).float(),
     )
@@ -87,7 +87,7 @@ def joined(shards: Sequence[Shard]) -> Shard:
     return Shard(
         features=torch.cat([shard.features for shard in shards]),
         targets=BatchLabels(sizes=GRID.sizes, image=image, main=main, **joint),
-        teacher=ExactTeacherBatch(
+        teacher=CodedTeacherBatch(
             edges=torch.cat([shard.teacher.edges for shard in shards]),
             classes=torch.cat([shard.teacher.classes for shard in shards]),
         ),

@@ -20,6 +20,7 @@ from training_cases import (
     same_weights,
     store_of,
     student,
+    train_student,
 )
 from training_cases import trained as trained_run
 
@@ -29,7 +30,7 @@ from pipeline.detector.gfl import GFL
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import stored_targets, train_student
+from pipeline.student.train import stored_targets
 from pipeline.training.dataset import epoch_batches
 from pipeline.views.geometry import PerEpochViewsConfig
 
@@ -85,8 +86,8 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(folder: Path) 
 def trained_online(config: StudentConfig, view_set: ViewSet, dense: DensePrecision | None = None) -> GFL:
     teacher = small_teacher(view_set.manifest, dense=dense, valuable_classes=config.loss.vlr_kd_weight > 0)
     teacher = replace(teacher, batch_size=1)
-    source = OnlineSource(view_set=view_set, teacher=teacher)
-    return train_student(config, source, view_set.manifest, machine=HERE, label="online").model
+    source = OnlineSource(views=view_set, teacher=teacher)
+    return train_student(config, source, view_set).model
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -155,9 +156,9 @@ def test_a_student_of_views_drawn_per_epoch_sees_those_of_a_teacher_in_the_loop(
     view_set = per_epoch_plan(tmp_path, 2)
     store = store_of(tmp_path, LOSSLESS, view_set=view_set)
     assert len({store.view(key).geometry.resized_hw for key in store.keys}) > 5
-    source = stored_targets(student(FULL, epochs=2), store, view_set.manifest)
+    stored_targets(student(FULL, epochs=2), store, view_set.manifest)
     for epoch in (0, 1):
-        assert {key.view for batch in epoch_batches(source, TRAIN, epoch) for key in batch} == {epoch}
+        assert {key.view for batch in epoch_batches(store, TRAIN, epoch) for key in batch} == {epoch}
     cached = trained(student(FULL, epochs=2), store, view_set)
     assert relative_difference(cached, trained_online(student(FULL, epochs=2), view_set)) < ROUNDING
 
@@ -167,13 +168,6 @@ def test_a_student_of_more_epochs_than_views_is_refused(tmp_path: Path) -> None:
     store = store_of(tmp_path, QUANTIZED, view_set=view_set)
     with pytest.raises(ConfigError, match=r"epochs: expected at most 2, .*, but got 3"):
         stored_targets(student(FULL, epochs=3), store, view_set.manifest)
-
-
-def test_a_short_run_takes_its_steps_and_no_more(folder: Path) -> None:
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
-    config = student(FULL, epochs=3)
-    short = trained_run(config, store, view_set, steps=5, log_every=1)
-    assert [row.step for row in short.curve] == [1, 2, 3, 4, 5]
 
 
 def test_decoding_processes_change_nothing(folder: Path) -> None:

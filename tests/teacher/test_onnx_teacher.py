@@ -21,14 +21,13 @@ from onnx_cases import (
     write_description,
 )
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_teacher, small_view_set
-from training_cases import HERE
+from training_cases import trained
 
 from pipeline.core.errors import ConfigError
 from pipeline.detector.gfl import GFL, load_detector, save_detector
 from pipeline.losses.config import DistillationConfig
 from pipeline.onnx.models import import_onnx
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import stored_targets, train_student
 from pipeline.teacher.extractor import ThreadCounts
 from pipeline.teacher.inputs import load_inputs
 from pipeline.training.config import TrainConfig
@@ -144,14 +143,12 @@ def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_convention
     import_onnx(description, view_set.manifest.categories, tmp_path / "teacher.safetensors")
     setup = load_inputs(config(QUANTIZED), view_set.manifest, tmp_path / "teacher.safetensors")
     store = write(setup, tmp_path)
-    taught = student(epochs=40)
-    source = stored_targets(taught, store, view_set.manifest)
-    trained = train_student(taught, source, view_set.manifest, machine=HERE, label="s", log_every=16)
+    taught = trained(student(epochs=40), store, view_set, log_every=16)
     # LD in the main region is weighted by the student's growing score; the others are not.
-    terms = [row.terms["loss_ld_vlr"] + row.terms["loss_kd"] for row in trained.curve]
+    terms = [row.terms["loss_ld_vlr"] + row.terms["loss_kd"] for row in taught.curve]
     assert terms[-1] < 0.8 * terms[0]
-    assert trained.model.conventions == setup.spec.conventions
-    save_detector(trained.model, tmp_path / "student.safetensors", {})
+    assert taught.model.conventions == setup.spec.conventions
+    save_detector(taught.model, tmp_path / "student.safetensors", {})
     assert load_detector(tmp_path / "student.safetensors").conventions == setup.spec.conventions
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
@@ -17,6 +17,7 @@ from training_cases import FULL, HERE, IMAGES, store_of, student, trained
 from pipeline.core.errors import DatasetError, PipelineError
 from pipeline.student.source import StoreSource
 from pipeline.training import dataset
+from pipeline.views.pyramid import Grid
 from pipeline.views.types import ViewKey
 
 Usage = namedtuple("Usage", "total used free")
@@ -34,11 +35,11 @@ def befalls_a_decoder(what: Callable[[], object], monkeypatch: pytest.MonkeyPatc
     """Let something happen in each decoding process when it reads its first view."""
     load, known = StoreSource.load, {os.getpid()}
 
-    def strange(source: StoreSource, key: ViewKey) -> object:
+    def strange(source: StoreSource, keys: Sequence[ViewKey], grid: Grid) -> object:
         if os.getpid() not in known:
             known.add(os.getpid())
             what()
-        return load(source, key)
+        return load(source, keys, grid)
 
     monkeypatch.setattr(StoreSource, "load", strange)
 

@@ -8,13 +8,11 @@ import torch
 from msgspec.structs import replace
 from training_cases import TRAIN
 
-from pipeline.training.batches import TeacherBatch
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import EpochSampler, epoch_batches
 from pipeline.training.processes import Placement, World
+from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, choose_view
-from pipeline.views.pixels import Pixels
-from pipeline.views.pyramid import Grid, Size
 from pipeline.views.types import LabeledView, ViewKey
 
 BATCH = 4
@@ -28,6 +26,7 @@ class Shapes:
     wide: int = WIDE
     tall: int = TALL
 
+    @property
     def image_ids(self) -> Sequence[int]:
         return range(100, 100 + self.wide + self.tall)
 
@@ -39,13 +38,11 @@ class Shapes:
         size = (64, 65 + number) if number < self.wide else (64 + number, 64)
         return ViewGeometry(original_hw=size, resized_hw=size, padded_hw=size, flip=bool(key.view))
 
-    def load(self, key: ViewKey) -> tuple[LabeledView, None]:
+    @property
+    def conventions(self) -> Conventions:
         raise NotImplementedError
 
-    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> None:
-        raise NotImplementedError
-
-    def collate(self, outputs: Sequence[None], padded_hw: Sequence[Size], grid: Grid) -> TeacherBatch:
+    def view(self, key: ViewKey) -> LabeledView:
         raise NotImplementedError
 
 

@@ -71,7 +71,7 @@ def test_twins_see_the_same_pixels_in_every_epoch_and_process_and_others_in_anot
     def epochs(loss: object, workers: int, photometric: PhotometricConfig | None = ALL) -> list[torch.Tensor]:
         config = student(loss, epochs=2, photometric=photometric)  # type: ignore[arg-type]
         source = stored_targets(config, store, view_set.manifest)
-        pyramid = source.conventions.pyramid(config.detector.strides)
+        pyramid = store.conventions.pyramid(config.detector.strides)
         machine = replace(HERE, workers=workers)
         loader = Loader(
             manifest=view_set.manifest, source=source, pyramid=pyramid, config=config.train, machine=machine

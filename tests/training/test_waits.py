@@ -46,7 +46,7 @@ def load(folder: Path, loss: DistillationConfig, micro_batch: int | None) -> Ste
     store = store_of(folder, QUANTIZED)
     loader = Loader(
         manifest=small_view_set(folder, IMAGES).manifest,
-        source=StoreSource(store=store, read_logits=loss.reads_teacher),
+        source=StoreSource(views=store, read_logits=loss.reads_teacher),
         pyramid=store.conventions.pyramid(DETECTOR.strides),
         config=student(loss, batch_size=4).train,
         machine=dataclasses.replace(HERE, micro_batch=micro_batch),

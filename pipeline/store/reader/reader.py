@@ -26,7 +26,7 @@ from pipeline.store.reader.pixels import diagnose
 from pipeline.store.reader.shards import ShardedRows, read_table
 from pipeline.store.reader.stored import StoredDense, StoredView
 from pipeline.views.classes import Category
-from pipeline.views.geometry import ViewGeometry
+from pipeline.views.geometry import ViewGeometry, choose_view
 from pipeline.views.pixels import THUMBNAIL_CELLS, Pixels, checksum
 from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
@@ -168,6 +168,18 @@ class TargetStore:
         """The numbers of the stored views of an image, ascending; empty if there is none."""
         rows = self._rows_of(image_id)
         return tuple(self._view[rows.start : rows.stop].tolist())
+
+    @property
+    def planned_epochs(self) -> int | None:
+        """Epochs whose views it holds one by one; None if every epoch draws from all its views."""
+        epochs: int | None = self.fingerprint.get("views", {}).get("epochs")
+        return epochs
+
+    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
+        """The view of an image that an epoch trains on."""
+        if self.planned_epochs is None:
+            return choose_view(seed, epoch, image_id, self.views(image_id))
+        return epoch
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """The geometry of a view, from memory; a ``CacheError`` if it is not stored."""

@@ -46,7 +46,6 @@ class StoredView:
         edge_steps: (P,) float32, the steps of ``dequantize_edges``; ``None`` if lossless.
         cls_codes: (M, C) int16, or (P, C) with ``valuable_classes``; float32 logits if the store is lossless.
         cls_step: ``cls_logit = cls_code * cls_step``; ``None`` if lossless.
-        dense: Of all positions, where a reader has added it.
     """
 
     view: LabeledView
@@ -54,7 +53,6 @@ class StoredView:
     edge_steps: NDArray[np.float32] | None
     cls_codes: NDArray[np.int16] | NDArray[np.float32]
     cls_step: float | None
-    dense: StoredDense | None = None
 
     def soft_targets(self) -> SoftTargets:
         """What the teacher's own outputs would be."""
