@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from pipeline.detector.config import GFL_SUPPRESSION, Suppression
 from pipeline.detector.head import Integral, RawOutputs
-from pipeline.views.box_ops import clip_boxes, decode_boxes
+from pipeline.views.box_ops import decode_boxes
 from pipeline.views.pyramid import Pyramid
 
 
@@ -55,7 +55,7 @@ def postprocess(
         kept = best_positions(scores, grid.lengths, suppression.pre_nms_top)
         distances = integral(raw.edge_logits[index, kept]) * strides[kept, None]
         centers = points[kept] - corners[index]
-        boxes = clip_boxes(decode_boxes(centers, distances), image_hw) / factors[index]
+        boxes = clip_boxes_to_image(decode_boxes(centers, distances), image_hw) / factors[index]
         results.append(select_detections(boxes, scores[kept], suppression))
     return results
 

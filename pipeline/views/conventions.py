@@ -9,9 +9,11 @@ in the words that they always had, so that older stores stay readable.
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pipeline.core.config import Section, structure
+from msgspec import Meta
+
+from pipeline.core.config import Positive, Section, structure
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.views.geometry import ResizeMode
 from pipeline.views.pyramid import Pyramid
@@ -21,8 +23,6 @@ Sampling = Literal["half_pixel", "corner"]
 lies on pixel (0, 0) and pixel (x, y) of the result on (x, y) times the factor, as in a perspective warp."""
 
 Color = Literal["RGB", "BGR"]
-
-GRAY_LEVELS = 256
 
 _WORDS: dict[str, str] = {
     "half_pixel": "bilinear, half-pixel centres, no antialiasing, rounded to 8 bits",
@@ -40,14 +40,14 @@ class Preprocessing(Section, frozen=True, kw_only=True):
 
     fit: ResizeMode
     """How an image fills its view."""
-    fill: int | None
+    fill: Annotated[int, Meta(ge=0, le=255)] | None
     """Gray level around a letterboxed image; null for any other fit."""
     sampling: Sampling
     color: Color
     """Order of the channels; ``mean`` and ``std`` are in this order."""
     mean: tuple[float, float, float]
     """Gray levels (0-255) that are subtracted."""
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
     """Gray levels that are divided by; 255 for a detector that takes 0-1."""
 
     def __post_init__(self) -> None:
@@ -55,10 +55,6 @@ class Preprocessing(Section, frozen=True, kw_only=True):
         if letterboxed != (self.fill is not None):
             wanted = "a gray level such as 114" if letterboxed else "null"
             raise ConfigError(f"fill: expected {wanted} for fit {self.fit!r}, but got {self.fill}")
-        if self.fill is not None and not 0 <= self.fill < GRAY_LEVELS:
-            raise ConfigError(f"fill: expected 0 to 255, but got {self.fill}")
-        if min(self.std) <= 0:
-            raise ConfigError(f"std: expected more than 0, but got {list(self.std)}")
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in fingerprints and descriptions."""

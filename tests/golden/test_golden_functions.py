@@ -9,6 +9,7 @@ import pytest
 import torch
 from golden_data import FOLDER, load
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 from pipeline.detector.head import Integral
 from pipeline.losses.detection import (
@@ -22,7 +23,7 @@ from pipeline.losses.detection import (
 from pipeline.losses.distillation import kd_divergence
 from pipeline.regions.valuable import box_iof, vlr_overlap
 from pipeline.training.criterion import BOX_WEIGHT, DFL_WEIGHT
-from pipeline.views.box_ops import box_iou, clip_boxes, decode_boxes, encode_distances
+from pipeline.views.box_ops import box_iou, decode_boxes, encode_distances
 
 DATA = load(FOLDER / "functions.npz")
 REG_MAX = 16
@@ -120,12 +121,12 @@ def test_encoded_distances(name: str, limit: float | None) -> None:
 def test_decoded_boxes() -> None:
     boxes = decode_boxes(DATA["dist_points"], DATA["dist_in"])
     torch.testing.assert_close(boxes, DATA["distance2bbox_plain"])
-    clipped = clip_boxes(boxes, tuple(DATA["dist_max_shape_hw"].tolist()))
+    clipped = clip_boxes_to_image(boxes, tuple(DATA["dist_max_shape_hw"].tolist()))
     torch.testing.assert_close(clipped, DATA["distance2bbox_clipped"])
     expected = DATA["distance2bbox_batched_clipped"]
     batched = boxes[: expected.shape[0] * expected.shape[1]].reshape(expected.shape)
     for image, image_hw in enumerate(DATA["dist_batched_max_shapes_hw"].tolist()):
-        torch.testing.assert_close(clip_boxes(batched[image], tuple(image_hw)), expected[image])
+        torch.testing.assert_close(clip_boxes_to_image(batched[image], tuple(image_hw)), expected[image])
 
 
 def pairwise_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:

@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
 from msgspec.structs import replace
 
+from pipeline.core.config import structure
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING, Conventions, Preprocessing
 from pipeline.views.geometry import ResizeMode, ViewsConfig, transform_boxes
@@ -63,8 +65,9 @@ def test_pixels_that_this_code_does_not_make_are_refused(changes: dict[str, obje
     ],
 )
 def test_impossible_preprocessing_is_refused_with_the_key(changes: dict[str, object], key: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{key}: expected"):
-        replace(GFL_PREPROCESSING, **changes)  # type: ignore[arg-type]
+    document = {**to_builtins(GFL_PREPROCESSING), **changes}
+    with pytest.raises(ConfigError, match=rf"^pixels\.{key}[\[\]1]*: expected"):
+        structure(Preprocessing, document, "pixels")
 
 
 @pytest.mark.parametrize("size_hw", [(40, 60), (33, 47), (100, 155)])

@@ -216,30 +216,30 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     dtype = "float32" if lossless else "int16"
     points = schema.points_per_shard, schema.chunk_rows
     main = schema.main_per_shard, schema.main_chunk_rows
-    arrays: list[tuple[str, str, tuple[int, int], int, tuple[str, ...]]] = [
-        (REGION, "int32", points, len(REGION_COLUMNS), REGION_COLUMNS),
-        (EDGE_CODES, dtype, points, edge_columns(schema.bins, lossless=lossless), ()),
-        (schema.cls_path, dtype, points if schema.valuable_classes else main, classes, ()),
+
+    def sharded(
+        path: str, dtype: str, rows: tuple[int, int], width: int, columns: tuple[str, ...] = ()
+    ) -> ArraySpec:
+        """An array of ``rows`` in a shard and in a chunk."""
+        shape, (shard, chunk) = (schema.partitions * rows[0], width), rows
+        return ArraySpec(
+            path=path, dtype=dtype, shape=shape, chunks=(chunk, width), shards=(shard, width), columns=columns
+        )
+
+    arrays = [
+        sharded(REGION, "int32", points, len(REGION_COLUMNS), REGION_COLUMNS),
+        sharded(EDGE_CODES, dtype, points, edge_columns(schema.bins, lossless=lossless)),
+        sharded(schema.cls_path, dtype, points if schema.valuable_classes else main, classes),
     ]
     if dense := schema.dense:
         rows = schema.dense_per_shard, DENSE_CHUNK_ROWS
-        arrays.append((DENSE_CLASSES, dense.class_dtype, rows, classes, ()))
-        arrays.append((DENSE_BOXES, dense.box_dtype, rows, len(EDGE_NAMES), EDGE_NAMES))
+        arrays.append(sharded(DENSE_CLASSES, dense.class_dtype, rows, classes))
+        arrays.append(sharded(DENSE_BOXES, dense.box_dtype, rows, len(EDGE_NAMES), EDGE_NAMES))
     if schema.pixels:  # a row for each view; a partition is one chunk
         views = schema.views_per_partition, schema.views_per_partition
-        arrays.append((PIXELS_CRC32C, "uint32", views, 1, ()))
-        arrays.append((THUMBNAIL, "uint8", views, 3 * THUMBNAIL_CELLS**2, ()))
-    return tuple(
-        ArraySpec(
-            path=path,
-            dtype=dtype,
-            shape=(schema.partitions * rows, width),
-            chunks=(chunk, width),
-            shards=(rows, width),
-            columns=columns,
-        )
-        for path, dtype, (rows, chunk), width, columns in arrays
-    )
+        arrays.append(sharded(PIXELS_CRC32C, "uint32", views, 1))
+        arrays.append(sharded(THUMBNAIL, "uint8", views, 3 * THUMBNAIL_CELLS**2))
+    return tuple(arrays)
 
 
 def chunk_key(index: int, dimensions: int) -> str:

@@ -1,6 +1,5 @@
 """One view as any training loop takes it: values instead of codes, and how its pixels are made."""
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -8,12 +7,10 @@ from numpy.typing import NDArray
 
 from pipeline.store.reader.stored import StoredView
 from pipeline.views.conventions import Preprocessing
-from pipeline.views.geometry import ViewGeometry, scale_factors
+from pipeline.views.geometry import scale_factors
 from pipeline.views.pyramid import Pyramid
-from pipeline.views.types import ViewKey
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class DecodedView:
     """A view with ``P`` kept points, ``M`` of them in the main region, and ``G`` boxes.
 
@@ -21,67 +18,43 @@ class DecodedView:
     from ``i`` to ``i + 1``.
     """
 
-    stored: StoredView
-    """The same with integer codes."""
-    pyramid: Pyramid
-    """Strides of the levels, and where in its cell a point lies."""
-    preprocessing: Preprocessing
-    """Pixels: ``mean``, ``std``, ``color`` (order of the channels), ``fit``, ``sampling``, ``fill``."""
-
-    @property
-    def key(self) -> ViewKey:
+    def __init__(self, stored: StoredView, pyramid: Pyramid, preprocessing: Preprocessing) -> None:
+        view, points = stored.view, stored.view.points
+        self.stored = stored
+        """The same with integer codes."""
+        self.pyramid = pyramid
+        """Strides of the levels, and where in its cell a point lies."""
+        self.preprocessing = preprocessing
+        """Pixels: ``mean``, ``std``, ``color`` (order of the channels), ``fit``, ``sampling``, ``fill``."""
+        self.key = view.key
         """``(image_id, view)``."""
-        return self.stored.view.key
-
-    @property
-    def geometry(self) -> ViewGeometry:
+        self.geometry = view.geometry
         """``original_hw``, ``resized_hw`` and ``padded_hw``, each ``(height, width)`` px, and ``flip``."""
-        return self.stored.view.geometry
-
-    @property
-    def level(self) -> NDArray[np.integer]:
+        self.level = points.level
         """``(P,)``: each point's level, from the finest."""
-        return self.stored.view.points.level
-
-    @property
-    def position(self) -> NDArray[np.integer]:
+        self.position = points.position
         """``(P,)``: row-major cell in the level's grid, which covers ``geometry.padded_hw``."""
-        return self.stored.view.points.position
-
-    @cached_property
-    def flat(self) -> NDArray[np.int64]:
+        self.main = points.main_gt
+        """``(P,)``: row of the object in ``boxes`` whose positive the point is (ATSS), or -1."""
+        self.valuable_weight = points.valuable_weight
+        """``(P,)`` in [0, 1]: weight in the valuable localization region, 0 outside it."""
+        self.boxes = view.boxes_xyxy
+        """``(G, 4)`` ground truth ``(x1, y1, x2, y2)`` px."""
+        self.labels = view.labels
+        """``(G,)``: rows of the store's ``classes``."""
+        self._grid = pyramid.grid(view.geometry.padded_hw)
+        self.flat = self._grid.flatten(points.level, points.position)
         """``(P,)``: number of the cell among those of all levels of the view's grid, level after level."""
-        return self.pyramid.grid(self.geometry.padded_hw).flatten(self.level, self.position)
 
     @property
     def points_xy(self) -> NDArray[np.float32]:
         """``(P, 2)`` px."""
-        return self.pyramid.grid(self.geometry.padded_hw).points[self.flat]
+        return self._grid.points[self.flat]
 
     @property
     def stride(self) -> NDArray[np.float32]:
         """``(P,)`` px: a distance of 1 bin."""
-        return self.pyramid.grid(self.geometry.padded_hw).point_strides[self.flat]
-
-    @property
-    def main(self) -> NDArray[np.integer]:
-        """``(P,)``: row of the object in ``boxes`` whose positive the point is (ATSS), or -1."""
-        return self.stored.view.points.main_gt
-
-    @property
-    def valuable_weight(self) -> NDArray[np.float32]:
-        """``(P,)`` in [0, 1]: weight in the valuable localization region, 0 outside it."""
-        return self.stored.view.points.valuable_weight
-
-    @property
-    def boxes(self) -> NDArray[np.float32]:
-        """``(G, 4)`` ground truth ``(x1, y1, x2, y2)`` px."""
-        return self.stored.view.boxes_xyxy
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """``(G,)``: rows of the store's ``classes``."""
-        return self.stored.view.labels
+        return self._grid.point_strides[self.flat]
 
     @cached_property
     def edge_logits(self) -> NDArray[np.float32]:

@@ -75,6 +75,11 @@ class TargetStore:
         self.path = path
         self.absent = absent
         self.schema = StoreSchema.from_json(attributes["schema"])
+        self.strides = self.schema.strides
+        """Pixels of a cell on each level."""
+        self.bins = self.schema.bins
+        """Bins of an edge's distribution: distances of 0, 1, ... strides."""
+        self.fingerprint = self.schema.fingerprint
         self.conventions = self.schema.conventions
         self.statistics: Mapping[str, Any] = attributes["statistics"]
         self.content_sha256 = digest(attributes)
@@ -126,10 +131,6 @@ class TargetStore:
         return len(self._image_id)
 
     @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        return self.schema.fingerprint
-
-    @property
     def keys(self) -> tuple[ViewKey, ...]:
         """The keys of all views, ascending; made anew at each call."""
         pairs = zip(self._image_id.tolist(), self._view.tolist(), strict=True)
@@ -145,16 +146,6 @@ class TargetStore:
         """Id and name of every class, by label; format 2 knows the ids alone."""
         ids = self.fingerprint["classes"]
         return tuple(map(Category, ids, self.fingerprint.get("class_names", [""] * len(ids))))
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Pixels of a cell on each level."""
-        return self.schema.strides
-
-    @property
-    def bins(self) -> int:
-        """Bins of an edge's distribution: distances of 0, 1, ... strides."""
-        return self.schema.bins
 
     def __getitem__(self, key: tuple[int, int]) -> DecodedView:
         """A view by ``(image_id, view)``, decoded; errors as of :meth:`view`."""
