@@ -59,7 +59,7 @@ def bench_command(arguments: argparse.Namespace) -> None:
     fcos_resnet50_fpn at the same size, batch and precision; the cache stage beside the teacher's forward pass
     alone. Weights are random and images drawn, so no dataset is needed. LDP_DEVICE names the device.
     """
-    require_least(arguments, "bench", views=1, rounds=1, steps=0)
+    require_least(arguments, views=1, rounds=1, steps=0)
     here = machine(SINGLE_PROCESS)
     with copied_recipe(arguments) as (recipe, path):
         views = len(load_section(CacheConfig, "cache_teacher", path).views.numbers)

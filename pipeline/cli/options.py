@@ -67,24 +67,16 @@ def copied_recipe(arguments: argparse.Namespace) -> Iterator[tuple[Params, Path]
             raise ConfigError(str(error).replace(str(copy), str(recipe))) from error
 
 
-def require_least(arguments: argparse.Namespace, command: str, **least: int) -> None:
-    """Refuse options below their least values.
-
-    Raises:
-        ConfigError: Names the option.
-    """
+def require_least(arguments: argparse.Namespace, **least: int) -> None:
+    """Refuse options below their least values; a ``ConfigError`` names the option."""
     for name, bound in least.items():
         value = getattr(arguments, name)
         if value is not None and value < bound:
-            raise ConfigError(f"ldp {command}: --{name}: expected {bound} or more, but got {value}")
+            raise ConfigError(f"--{name}: expected {bound} or more, but got {value}")
 
 
 def parse_assignments(assignments: Iterable[str]) -> Params:
-    """Values by dotted key, from ``KEY=VALUE`` with YAML values.
-
-    Raises:
-        ConfigError: There is no ``=``, or the value is not YAML; names the assignment.
-    """
+    """Values by dotted key, from ``KEY=VALUE`` with YAML values; a ``ConfigError`` names the assignment."""
     values: Params = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -95,10 +87,9 @@ def parse_assignments(assignments: Iterable[str]) -> Params:
 
 
 def override(params: Params, values: Mapping[str, Any]) -> Params:
-    """A copy of ``params`` in which each dotted key has its value; classes of the sections check it later.
+    """A copy of ``params`` with a value for each dotted key; a ``ConfigError`` if a part of it is no section.
 
-    Raises:
-        ConfigError: A part of a key names something that is no section.
+    Classes of the sections check the values later.
     """
     changed = deepcopy(params)
     for key, value in values.items():

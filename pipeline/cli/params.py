@@ -50,8 +50,7 @@ class Recipe:
 def check_params(path: Path) -> Recipe:
     """Check a parameter file from its first key to its last, and its sections against each other.
 
-    Raises:
-        ConfigError: Names the file, the section and the key.
+    A ``ConfigError`` names the file, the section and the key.
     """
     recipe = read_recipe(path)
     coco, shapes = recipe.data.coco, recipe.data.shapes
@@ -62,11 +61,7 @@ def check_params(path: Path) -> Recipe:
 
 
 def check_machine(recipe: Recipe) -> None:
-    """Refuse a recipe whose images or teacher are not on this machine.
-
-    Raises:
-        ConfigError: Names what is missing, where it was looked for, and what to do.
-    """
+    """Refuse a recipe whose images or teacher are not here; a ``ConfigError`` names them and what to do."""
     coco = recipe.data.coco
     if coco:
         root = Path(dataset_root(coco.root))
@@ -184,11 +179,7 @@ def _wrong_views(recipe: Recipe) -> Iterator[Mismatch]:
 
 
 def check_images(path: Path, images: int) -> None:
-    """Refuse trainings of a checked file that so many images are too few for: before the first one runs.
-
-    Raises:
-        ConfigError: Names the file, the section and the key.
-    """
+    """Refuse trainings of a checked file that so many images are too few for: before the first one runs."""
     _refuse(path, _wrong_lengths(read_recipe(path), images))
 
 

@@ -65,7 +65,7 @@ def plan_command(arguments: argparse.Namespace) -> None:
     step of the students, all at the recipe's size. Neither images nor weights are needed. The formula stands
     below the figures.
     """
-    require_least(arguments, "plan", images=1)
+    require_least(arguments, images=1)
     with copied_recipe(arguments) as (params, path):
         teacher, views = load_teacher(path), load_section(CacheConfig, "cache_teacher", path).views
         total, manifest = _read(path, arguments.annotations)
@@ -94,11 +94,7 @@ def plan_command(arguments: argparse.Namespace) -> None:
 
 
 def load_teacher(recipe: Path) -> DetectorConfig:
-    """The architecture of a recipe's teacher.
-
-    Raises:
-        ConfigError: It is an ONNX file.
-    """
+    """The architecture of a recipe's teacher; a ``ConfigError`` if it is an ONNX file."""
     detector = load_section(PrepareTeacherConfig, "prepare_teacher", recipe).detector
     if detector is None:
         raise ConfigError(

@@ -5,24 +5,30 @@ import os
 import re
 import shutil
 import sys
+from io import StringIO
 from pathlib import Path
-from typing import Any
 
-import msgspec
+import numpy as np
+from ruamel.yaml import YAML
 
 from pipeline.cli.options import RECIPE, argument, command
 from pipeline.cli.params import check_machine, check_params
 from pipeline.core.config import PARAMS, read_sections
 from pipeline.core.errors import ConfigError, DatasetError
 from pipeline.core.files import write_atomically
-from pipeline.core.paths import NAME, RECIPES, STAGES, find_recipe, has_stages, recipe_files
+from pipeline.core.paths import NAME, RECIPES, SPLITS, STAGES, find_recipe, has_stages, recipe_files
 from pipeline.core.tables import align
+from pipeline.datasets.coco import read_coco
 
 COCO_BASE = "coco_sample"
 """A new recipe for one's own images starts as this one."""
-ANNOTATIONS = {split: (f"annotations/instances_{split}*.json", f"{split}*") for split in ("train", "val")}
+LAYOUT = {
+    split: {"annotations": f"annotations/instances_{split}*.json", "images": f"{split}*"} for split in SPLITS
+}
 """Where COCO's layout has a split's annotations and images."""
 COCO_AREAS = [32, 96]
+MAX_WIDTH = 4096
+"""No line is broken that a person did not break."""
 
 
 @command()
@@ -101,70 +107,47 @@ def new_recipe(name: str, source: str) -> Path:
 
 
 def add_recipe(folder: Path) -> None:
-    """Let DVC find the stages of the recipe in a folder; what stands there already is never overwritten.
-
-    Raises:
-        ConfigError: Other stages stand there.
-    """
+    """Let DVC find the stages of the recipe in a folder; a ``ConfigError`` if others stand there already."""
     if not has_stages(folder):
         # A copy: DVC reads a symbolic link of an older commit as the text that git keeps of it.
         shutil.copyfile(STAGES, folder / STAGES)
 
 
-class _Image(msgspec.Struct):
-    height: int
-    width: int
-
-
-class _Object(msgspec.Struct):
-    image_id: int
-    area: float = 0.0
-
-
-class _Annotations(msgspec.Struct):
-    """What a recipe is filled in from; outlines are skipped."""
-
-    categories: list[Any]
-    images: list[_Image]
-    annotations: list[_Object]
-
-
 def _for_dataset(text: str, root: Path) -> str:
     """The text of :data:`COCO_BASE` with a dataset's files, classes, scale and object sizes."""
-    files = {split: [_only(root, each) for each in patterns] for split, patterns in ANNOTATIONS.items()}
-    annotations = root / files["train"][0]
-    try:
-        content = msgspec.json.decode(annotations.read_bytes(), type=_Annotations)
-    except msgspec.MsgspecError as error:
-        raise DatasetError(f"{annotations}: expected COCO annotations, but {error}") from error
-    if not content.images or not content.annotations:
+    files = {
+        split: {key: _only(root, pattern) for key, pattern in patterns.items()}
+        for split, patterns in LAYOUT.items()
+    }
+    train = read_coco(root / files["train"]["annotations"], str(root), files["train"]["images"])
+    images, objects = train.images, train.images.annotations
+    if not len(images) or not len(objects):
         raise DatasetError(f"{root}: expected images and annotations to train on, but there are none")
-    sides = sorted(max(image.height, image.width) for image in content.images)
-    scale = [sides[len(sides) // 2]] * 2
-    areas = sorted(row.area**0.5 for row in content.annotations)
-    thirds = [round(areas[len(areas) * third // 3]) for third in (1, 2)]
-    edges = thirds if 0 < thirds[0] < thirds[1] else COCO_AREAS
+    side = int(np.sort(images.size_hw.max(axis=1))[len(images) // 2])
+    sizes = np.sort(objects["area"]) ** 0.5
+    thirds = [round(float(sizes[len(sizes) * third // 3])) for third in (1, 2)]
+    trainable = len(np.unique(objects["image_id"]))
     # A queued experiment runs in another folder, from which `..` is elsewhere.
     place = os.path.abspath(root) if ".." in root.parts else str(root)  # noqa: PTH100
-    text = text.replace("datasets/coco-sample", place).replace("[[320, 320]]", f"[{scale}]")
-    trainable = len({row.image_id for row in content.annotations})
-    batch, warmup, epochs = (
-        int(re.search(rf"{key}: (\d+)", text)[1])  # type: ignore[index]
-        for key in ("batch_size", "warmup_steps", "epochs")
-    )
-    batch = min(batch, trainable)
-    values = {
-        r"batch_size: \d+": f"batch_size: {batch}",
-        r"warmup_steps: \d+": f"warmup_steps: {min(warmup, epochs * (trainable // batch) // 4)}",
-        r"\A# .*": f"# The images of {root}.",
-        r"num_classes: \d+": f"num_classes: {len(content.categories)}",
-        "^evaluate: .*": f"evaluate: {{scale: {scale}, area_edges: {edges}}}",
-    }
-    for split, (annotated, images) in files.items():
-        values[f"^    {split}: .*"] = f"    {split}: {{annotations: {annotated}, images: {images}}}"
-    for pattern, value in values.items():
-        text = re.sub(pattern, value, text, flags=re.MULTILINE)
-    return text
+    yaml, changed = YAML(), StringIO()  # as a person wrote it, with comments
+    recipe = yaml.load(text.replace(text.partition("\n")[0], f"# The images of {root}.", 1))
+    recipe["prepare_data"]["source"] = recipe["prepare_data"]["coco"]["root"] = place
+    for split in SPLITS:
+        recipe["prepare_data"]["coco"][split].update(files[split])
+    for section in (recipe["prepare_teacher"], recipe["student"]):
+        section["detector"]["num_classes"] = len(train.categories)
+        settings = section["train"]
+        settings["batch_size"] = min(settings["batch_size"], trainable)
+        steps = settings["epochs"] * (trainable // settings["batch_size"])
+        settings["warmup_steps"] = min(settings["warmup_steps"], steps // 4)
+    for section in (recipe["prepare_teacher"], recipe["cache_teacher"]):
+        section["views"]["scales"][0][:] = [side, side]
+    recipe["cache_teacher"]["batch_size"] = min(recipe["cache_teacher"]["batch_size"], trainable)
+    edges = thirds if 0 < thirds[0] < thirds[1] else COCO_AREAS
+    recipe["evaluate"].update(scale=[side, side], area_edges=edges)
+    yaml.width = MAX_WIDTH
+    yaml.dump(recipe, changed)
+    return changed.getvalue()
 
 
 def _only(root: Path, pattern: str) -> str:

@@ -53,7 +53,7 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
     for a few steps. Where the teacher's weights file is missing, random weights of its architecture stand in
     for it. The workspace is not touched.
     """
-    require_least(arguments, "rehearse", images=1, epochs=1)
+    require_least(arguments, images=1, epochs=1)
     with copied_recipe(arguments) as (recipe, copy):
         place = {"root": str(Path.cwd()), "file": str(copy)}
         checked = check_params(write_params(override(recipe, place), copy))

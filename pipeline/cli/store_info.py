@@ -34,12 +34,9 @@ PRINT_JSON = argument("--json", action="store_true", help="print one JSON docume
 
 
 def find_store(given: str | None) -> tuple[Path, Path]:
-    """The folder of a store, and the parameter file of its recipe, by either of them.
+    """The folder of a store, and the parameter file of its recipe, by either; a ``ConfigError`` if neither.
 
     A folder leaves open of which recipe it is: then the file is ``params.yaml``.
-
-    Raises:
-        ConfigError: It is neither.
     """
     if given is None:
         return run_paths().store, PARAMS
@@ -93,8 +90,7 @@ def files_command(arguments: argparse.Namespace) -> None:
 def describe_store(path: Path) -> dict[str, Any]:
     """The attributes of a finished store, but for its list of files, and what follows from them.
 
-    Raises:
-        CacheError: There is no store, or it is unfinished, of another version, or its attributes are damaged.
+    Errors as of :func:`read_finished`.
     """
     attributes = read_finished(path)
     schema, sums = StoreSchema.from_json(attributes["schema"]), attributes["statistics"]

@@ -63,12 +63,9 @@ def repair_command(arguments: argparse.Namespace) -> None:
     if not damage.lost and not damage.unexpected:
         logger.info("%s is whole: nothing to repair", path)
         return
-    if damage.lost:
-        _make_again(damage, params)
-    else:
-        remove_unexpected(damage)
-    if damage.unexpected:
-        logger.info("removed what is not part of the store: %s", listed(damage.unexpected))
+    replaced = _make_again(damage, params) if damage.lost else []
+    remove_unexpected(damage)
+    require_repaired(damage, replaced)
     if left := verify(path, "verify"):
         raise CacheError(
             f"{path} is still not whole: {describe_problems(left)}; run `ldp store verify {path}`"
@@ -82,12 +79,9 @@ class Damage:
 
     path: Path
     attributes: Mapping[str, Any]
+    schema: StoreSchema
     lost: tuple[FileRecord, ...]
     unexpected: tuple[str, ...]
-
-    @property
-    def schema(self) -> StoreSchema:
-        return StoreSchema.from_json(self.attributes["schema"])
 
     @property
     def partitions(self) -> list[int]:
@@ -96,11 +90,7 @@ class Damage:
 
 
 def find_damage(path: Path) -> Damage:
-    """Read a whole store and sort what is wrong with it.
-
-    Raises:
-        CacheError: The root's metadata, with the records to compare with, are missing or damaged.
-    """
+    """Read a whole store and sort what is wrong with it; a ``CacheError`` if its own records are damaged."""
     try:
         attributes = read_finished(path)
     except CacheError as error:
@@ -110,6 +100,7 @@ def find_damage(path: Path) -> Damage:
     return Damage(
         path=path,
         attributes=attributes,
+        schema=StoreSchema.from_json(attributes["schema"]),
         lost=tuple(file for file in recorded if file.name in wrong),
         unexpected=tuple(sorted(wrong - {file.name for file in recorded} - {ROOT_METADATA})),
     )
@@ -123,10 +114,12 @@ def remove_unexpected(damage: Damage) -> None:
             if folder == damage.path or any(folder.iterdir()):
                 break
             folder.rmdir()
+    if damage.unexpected:
+        logger.info("removed what is not part of the store: %s", listed(damage.unexpected))
 
 
-def _make_again(damage: Damage, params: Path) -> None:
-    """Make lost files again with what the recipe has here."""
+def _make_again(damage: Damage, params: Path) -> list[str]:
+    """Make lost files again with what the recipe has here; returns those that are as recorded again."""
     folder, config = run_paths(params), load_section(CacheConfig, "cache_teacher", params)
     setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
     load_teacher = partial(setup.load_teacher, device())
@@ -142,7 +135,7 @@ def _make_again(damage: Damage, params: Path) -> None:
             " ".join(map(str, bad)),
             "cache_teacher" if params == PARAMS else f"{params.parent}/dvc.yaml:cache_teacher",
         )
-    require_repaired(damage, replaced)
+    return replaced
 
 
 def repair_store(
@@ -153,7 +146,7 @@ def repair_store(
     *,
     scratch_root: Path,
 ) -> list[str]:
-    """Make damaged files again, and remove unexpected ones; returns the files that are as recorded again.
+    """Make damaged files again; returns those that are as recorded again.
 
     ``fingerprint`` is of the store that the recipe would make here. ``load_teacher`` is called only if a
     shard is damaged. The store's folder in ``scratch_root`` is held meanwhile, so that no run replaces it.
@@ -174,7 +167,6 @@ def repair_store(
     begun = scratch.exists()
     with lock_scratch(scratch):
         try:
-            remove_unexpected(damage)
             with TemporaryDirectory(dir=scratch, prefix="repair-") as name:
                 folder = Path(name)
                 init(folder, schema, _find_table(damage, view_set))
@@ -190,11 +182,7 @@ def repair_store(
 
 
 def require_repaired(damage: Damage, replaced: Sequence[str]) -> None:
-    """Refuse to call a store repaired of which files could not be made again.
-
-    Raises:
-        CacheError: Names those files.
-    """
+    """Refuse to call a store repaired of which files, named in a ``CacheError``, could not be made again."""
     if different := [file.name for file in damage.lost if file.name not in replaced]:
         raise CacheError(
             f"{damage.path}: {listed(different)} came out otherwise than recorded and so stay as they "
@@ -221,8 +209,7 @@ def damaged_objects(files: Sequence[Path]) -> list[Path]:
 
 
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _find_table(damage: Damage, view_set: ViewSet) -> ViewIndex:

@@ -43,7 +43,7 @@ def check_command(arguments: argparse.Namespace) -> None:
     swapped, logits through a sigmoid, edges, points or levels out of order, images fitted otherwise. Prints
     what agrees better; the exit code is then 1.
     """
-    require_least(arguments, "teacher check", images=1)
+    require_least(arguments, images=1)
     manifest = read_dataset(arguments)
     images = manifest.images.take(np.flatnonzero(np.diff(manifest.images.offset))[: arguments.images])
     if not images:
@@ -92,11 +92,7 @@ def _line(name: str, agreement: Agreement) -> str:
 
 
 def candidate_tensors(path: Path, description: OnnxDescription, input_hw: tuple[int, int]) -> Iterator[str]:
-    """Name and shape of each tensor of a graph that could be logits for each point, of all levels or of one.
-
-    Raises:
-        TeacherError: The package onnx is not installed.
-    """
+    """Name and shape of each tensor of a graph that could be logits of all points, or of those of a level."""
     onnx = import_optional("onnx", "looking into the graph")
     model = onnx.load(str(path), load_external_data=False)
     for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], (3, *input_hw), strict=False):

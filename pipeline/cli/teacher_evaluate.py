@@ -65,11 +65,7 @@ def read_dataset(arguments: argparse.Namespace) -> Manifest:
 
 
 def choose_scale(handle: ModelHandle, given: list[int] | None) -> tuple[int, int]:
-    """The test scale: as given, or the size of the teacher's input.
-
-    Raises:
-        ConfigError: The input takes any size and none is given, or one that it does not take.
-    """
+    """The test scale: as given, or the size of the teacher's input; a ``ConfigError`` if it does not fit."""
     if given is not None:
         scale = (given[0], given[1])
         handle.spec.require_scales([scale], "--scale")

@@ -19,6 +19,7 @@ from pipeline.cli.store_repair import (
     Damage,
     damaged_objects,
     find_damage,
+    remove_unexpected,
     repair_store,
     require_repaired,
 )
@@ -83,7 +84,9 @@ def repair(damage: Damage, view_set: ViewSet, teacher: LogitExtractor | None, **
         "load_teacher": (lambda: teacher) if teacher else unwanted,
         "scratch_root": damage.path.parent / "scratch",
     }
-    return repair_store(damage, view_set, **{**arguments, **changes})
+    replaced = repair_store(damage, view_set, **{**arguments, **changes})
+    remove_unexpected(damage)
+    return replaced
 
 
 def test_the_teacher_sees_the_views_of_damaged_partitions_alone(

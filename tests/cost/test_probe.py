@@ -180,7 +180,7 @@ def test_the_command_needs_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("--views 0", "ldp bench: --views: expected 1 or more, but got 0"),
+        ("--views 0", "--views: expected 1 or more, but got 0"),
         ("--student plain", "students.plain: expected a student that reads the teacher"),
         ("-S student.train.sed=1", "sed"),
         ("-S name", "-S: expected KEY=VALUE, but got 'name'"),

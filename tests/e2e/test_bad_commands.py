@@ -41,7 +41,7 @@ ENVIRONMENT = """
 
 COMMANDS = """
     ldp seeds plain ld --seeds -1 | seeds.seed: expected an integer >= 0
-    ldp seeds ld | expected two students or more, but got ['ld']
+    ldp seeds ld | expected two students or more, but got ld
     ldp seeds plain ld@nowhere --seeds 0 | expected a store at & nowhere
     ldp store show 99 | 99
     ldp store show 1 --view 7 | expected one of the views 0, 1
