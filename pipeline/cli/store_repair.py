@@ -21,11 +21,11 @@ import torch
 
 from pipeline.cli.options import command
 from pipeline.cli.store_info import STORE, find_store
-from pipeline.cli.store_verify import describe_problems, listed
+from pipeline.cli.store_verify import describe_problems
 from pipeline.core.config import PARAMS, load_section
 from pipeline.core.digest import digest
 from pipeline.core.environment import core_count
-from pipeline.core.errors import CacheError
+from pipeline.core.errors import CacheError, listed
 from pipeline.core.files import lock_scratch, remove, write_atomically
 from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import counted, show_progress

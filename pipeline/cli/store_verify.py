@@ -7,13 +7,10 @@ from dataclasses import asdict
 
 from pipeline.cli.options import command
 from pipeline.cli.store_info import PRINT_JSON, STORE, find_store, to_json
-from pipeline.core.errors import CacheError
+from pipeline.core.errors import CacheError, listed
 from pipeline.core.progress import counted
 from pipeline.core.tables import align
 from pipeline.store.reader.verify import Problem, verify
-
-MAX_LISTED = 10
-"""Files or partitions that are named one by one."""
 
 
 @command(STORE, PRINT_JSON)
@@ -48,10 +45,3 @@ def describe_problems(problems: Sequence[Problem]) -> str:
         return f"{counted(len(problems), 'damaged file')}, no partition among them"
     noun = "partition" if len(partitions) == 1 else "partitions"
     return f"{counted(len(problems), 'damaged file')}, in {noun} {listed(partitions)}"
-
-
-def listed(items: Sequence[object]) -> str:
-    """The first items, and how many more there are."""
-    shown = ", ".join(map(str, items[:MAX_LISTED]))
-    more = len(items) - MAX_LISTED
-    return f"{shown} and {more:,} more" if more > 0 else shown

@@ -1,6 +1,6 @@
 """Errors that a user can cause: a message says what was expected, what came, where, and what to do next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from reprlib import Repr
 
@@ -63,3 +63,9 @@ def short_repr(value: object) -> str:
     short = Repr()
     short.maxstring = short.maxlong = short.maxother = MAX_SHOWN
     return short.repr(value)
+
+
+def listed(items: Sequence[object], most: int = 10) -> str:
+    """The first items, and how many more there are."""
+    shown, more = ", ".join(map(str, items[:most])), len(items) - most
+    return f"{shown} and {more:,} more" if more > 0 else shown

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import DatasetError
+from pipeline.core.errors import DatasetError, listed
 from pipeline.core.progress import show_progress
 from pipeline.views.classes import ids_difference, same_name
 from pipeline.views.decode import inspect_image
@@ -50,10 +50,9 @@ def look_at_files(manifest: Manifest) -> Manifest:
     files = [manifest.image_file(record)[:2] for record in manifest.images]
     missing = [path for path, _ in files if not path.is_file()]
     if missing:
-        first = ", ".join(map(str, missing[:MAX_NAMED]))
         raise DatasetError(
             f"expected {len(files):,} images that the annotations name, but {len(missing):,} are not there: "
-            f"{first}{', ...' if len(missing) > MAX_NAMED else ''}"
+            f"{listed(missing, MAX_NAMED)}"
         )
     with ThreadPoolExecutor(READERS) as pool:
         looked_at = pool.map(lambda file: inspect_image(*file), files)

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.core.code import changed_code, loaded_code
 from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
-from pipeline.core.errors import CacheError
+from pipeline.core.errors import CacheError, listed
 from pipeline.core.files import fsync_tree, lock_scratch, remove, write_atomically
 from pipeline.training.processes import World
 
@@ -99,8 +99,7 @@ class Checkpoints:
             ) from error
 
     def _accept_changed_code(self, changed: list[str]) -> None:
-        rest = len(changed) - MAX_NAMED_MODULES
-        names = ", ".join(changed[:MAX_NAMED_MODULES]) + (f" and {rest} more" if rest > 0 else "")
+        names = listed(changed, MAX_NAMED_MODULES)
         if Environment.read().resume == "changed-code":
             logger.warning("%s: going on with code that has changed since: %s", self.path, names)
         else:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.store_verify import describe_problems, listed, render_problems
+from pipeline.cli.store_verify import describe_problems, render_problems
+from pipeline.core.errors import listed
 from pipeline.core.progress import counted
 from pipeline.store.reader.verify import Problem
 

@@ -95,10 +95,10 @@ class StoreSchema:
         fingerprint: JSON; what the store was made from, see ``fingerprint.check_compatible``.
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
         format_version: One of ``READABLE_VERSIONS``.
-        dense: ``None`` where there are no dense arrays; then its JSON does not name them.
         pixels: Checksum and thumbnail of the pixels that the teacher saw are stored: not before
             26 November 2026, and then its JSON does not name it.
         valuable_classes: Class logits are of all kept points, not of the main region's alone; named if so.
+        dense: ``None`` where there are no dense arrays; then its JSON does not name them.
     """
 
     bins: int
@@ -114,10 +114,10 @@ class StoreSchema:
     fingerprint: Mapping[str, Any]
     provenance: Mapping[str, Any]
     format_version: int = FORMAT_VERSION
-    dense: DensePrecision | None = None
-    dense_per_shard: int = 0
     pixels: bool = False
     valuable_classes: bool = False
+    dense: DensePrecision | None = None
+    dense_per_shard: int = 0
 
     def __post_init__(self) -> None:
         assert self.views_per_partition > 0
@@ -165,13 +165,10 @@ class StoreSchema:
         """Plain values; the version comes first."""
         document = {"format_version": self.format_version} | vars(self)
         document |= {"strides": list(self.strides), "precision": self.precision.to_json()}
-        for name in ("dense", "dense_per_shard", "pixels", "valuable_classes"):
-            if not document[name]:
-                del document[name]
-        if self.dense:
-            del document["dense_per_shard"]
-            document["dense"] = {**self.dense.to_json(), "rows_per_shard": self.dense_per_shard}
-        return document
+        rows = document.pop("dense_per_shard")
+        document["dense"] = self.dense and {**self.dense.to_json(), "rows_per_shard": rows}
+        later = ("pixels", "valuable_classes", "dense")
+        return {name: value for name, value in document.items() if value or name not in later}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "StoreSchema":

@@ -11,7 +11,7 @@ from pipeline.codec.classes import quantize_classes
 from pipeline.codec.dense import TAIL_UNIT, DensePrecision, encode_boxes
 from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
 from pipeline.codec.steps import edge_steps
-from pipeline.store.format.completion import DenseStatistics, PartitionStatistics
+from pipeline.store.format.completion import DenseStatistics, PartitionRecord, PartitionStatistics
 from pipeline.store.format.schema import (
     DENSE_BOXES,
     DENSE_CLASSES,
@@ -60,20 +60,15 @@ def quantize_partition(
     )
 
 
-def dense_statistics(precision: DensePrecision, total: DenseStatistics) -> dict[str, Any]:
-    """The key ``dense`` of the store's attribute ``statistics``."""
-    units, entries = total.tail_units, total.tail_entries
-    empty = None if precision.lossless else float(precision.log_odds[0])
-    tail = units / TAIL_UNIT / entries if entries else empty
-    return {**asdict(total), "tail_log_odds": tail}
-
-
-def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_bytes: int) -> dict[str, Any]:
-    """The store's attribute ``statistics``, but for the dense arrays'."""
+def store_statistics(
+    schema: StoreSchema, records: Sequence[PartitionRecord], stored_bytes: int
+) -> dict[str, Any]:
+    """The store's attribute ``statistics``."""
+    total = PartitionStatistics.total(record.statistics for record in records)
     edge_codes = total.points * edge_columns(schema.bins, lossless=schema.precision.lossless)
     weight = total.valuable_weight_codes / WEIGHT_SUM_UNIT
     cls_rows = total.points if schema.valuable_classes else total.main_points
-    return {
+    statistics = {
         **asdict(total),
         "mean_valuable_weight": _ratio(weight, total.valuable_points),
         "edge_clipped_fraction": _ratio(total.edge_codes_clipped, edge_codes),
@@ -83,6 +78,13 @@ def store_statistics(schema: StoreSchema, total: PartitionStatistics, stored_byt
         "bytes_per_view": _ratio(stored_bytes, total.views),
         "bytes_per_point": _ratio(stored_bytes, total.points),
     }
+    if schema.dense:
+        dense = DenseStatistics.total(record.dense for record in records if record.dense)
+        tail = None if schema.dense.lossless else float(schema.dense.log_odds[0])
+        if dense.tail_entries:
+            tail = dense.tail_units / TAIL_UNIT / dense.tail_entries
+        statistics["dense"] = {**asdict(dense), "tail_log_odds": tail}
+    return statistics
 
 
 def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) -> PartitionRows:

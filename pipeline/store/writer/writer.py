@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import zarr
 
-from pipeline.core.errors import CacheError
+from pipeline.core.errors import CacheError, listed
 from pipeline.core.files import (
     PARTIAL_SUFFIX,
     FileDigest,
@@ -33,9 +33,7 @@ from pipeline.core.files import (
 from pipeline.store.format.attributes import ROOT_METADATA, read_attributes, write_attributes
 from pipeline.store.format.completion import (
     RECORDS_FOLDER,
-    DenseStatistics,
     PartitionRecord,
-    PartitionStatistics,
     read_record,
     record_path,
     write_record,
@@ -44,7 +42,7 @@ from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
 from pipeline.store.format.table import ViewIndex, counts_row
 from pipeline.store.writer.arrays import create_arrays, encode_shard, shard_signature
-from pipeline.store.writer.partition import PartitionRows, dense_statistics, store_statistics
+from pipeline.store.writer.partition import PartitionRows, store_statistics
 from pipeline.views.types import LabeledView
 
 logger = logging.getLogger(__name__)
@@ -195,14 +193,9 @@ def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[Partit
             raise CacheError(f"{store / name}: {problem}; run the stage again: it writes that file again")
     stored_bytes = sum(shard.size for record in records for shard in record.shards.values())
     stored_bytes += sum(file.size for file in files.values())
-    total = PartitionStatistics.total(record.statistics for record in records)
-    statistics = store_statistics(schema, total, stored_bytes)
-    if schema.dense:
-        dense = DenseStatistics.total(record.dense for record in records if record.dense)
-        statistics["dense"] = dense_statistics(schema.dense, dense)
     return {
         **_layout_of(begun),
-        "statistics": statistics,
+        "statistics": store_statistics(schema, records, stored_bytes),
         "files": begun["files"],
         "partitions": [record.to_json() for record in records],
     }
@@ -226,24 +219,20 @@ def _begun(scratch: Path, layout: Mapping[str, Any]) -> dict[str, Any]:
 def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecord]:
     """Every partition's record, in order, once each of its files has proved to match."""
     store = scratch / STORE_FOLDER
-    read = [read_record(scratch, index) for index in range(schema.partitions)]
-    records = [record for record in read if record]
-    problem, indices = "missing", [index for index, record in enumerate(read) if not record]
-    if not indices:
-        problem, indices = (
-            "damaged",
-            [
-                record.partition
-                for record in records
-                if any(shard.problem(store / name) for name, shard in record.shards.items())
-            ],
-        )
-        for index in indices:
+    records, missing, damaged = [], [], []
+    for index in range(schema.partitions):
+        record = read_record(scratch, index)
+        if record is None:
+            missing.append(index)
+        elif any(shard.problem(store / name) for name, shard in record.shards.items()):
+            damaged.append(index)
             record_path(scratch, index).unlink()
-    if indices:
-        listed = ", ".join(map(str, indices[:MAX_LISTED])) + (", ..." if len(indices) > MAX_LISTED else "")
-        raise CacheError(
-            f"expected {schema.partitions} partitions, but {len(indices)} are {problem}: {listed}; "
-            "run the stage again: it writes only those"
-        )
+        else:
+            records.append(record)
+    for problem, indices in (("missing", missing), ("damaged", damaged)):
+        if indices:
+            raise CacheError(
+                f"expected {schema.partitions} partitions, but {len(indices)} are {problem}: "
+                f"{listed(indices, MAX_LISTED)}; run the stage again: it writes only those"
+            )
     return records
