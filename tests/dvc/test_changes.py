@@ -7,7 +7,6 @@ names the same stages for less.
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,14 +32,8 @@ EVERYTHING = {"prepare_data"} | TEACHER | STORE | TRAIN | EVALUATE | REPORT
 Edit = Callable[[Path], object]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """Something a user or a developer does, and the stages that run because of it: these and no others."""
-
-    does: str
-    edit: Edit
-    runs: set[str]
-    why: str
+Change = tuple[str, Edit, set[str]]
+"""Something a user or a developer does, and the stages that run because of it: these and no others."""
 
 
 def params(*keys: str, to: object) -> Edit:
@@ -120,170 +113,96 @@ def bring_weights(folder: Path) -> None:
     edit_params(folder, lambda values: given_teacher(values, str(weights.relative_to(folder))))
 
 
-def changes(runs: set[str], why: str, edits: dict[str, Edit]) -> list[Change]:
-    """Changes that run the same stages for the same reason."""
-    return [Change(does=does, edit=edit, runs=runs, why=why) for does, edit in edits.items()]
-
-
 def edit_students(edit: Callable[[Any], object]) -> Edit:
     return partial(edit_params, edit=lambda values: edit(values["students"]))
 
 
-VALUES = [
-    *changes(
-        TRAIN_LD | REPORT,
-        "a student's own key concerns that student; the store holds logits, to which any loss applies",
-        {
-            "another backbone of one student": params(*LD, "detector", "backbone", to="resnet10"),
-            "a student's temperature": params(*LD, "loss", "ld_temperature", to=7.0),
-            "a student's batch size": params(*LD, *SCHEDULE, "batch_size", to=2),
-        },
-    ),
-    *changes(
-        TRAIN | EVALUATE | REPORT,
-        "what all share concerns all",
-        {"a seed of all students": params("student", "train", "seed", to=1)},
-    ),
-    *changes(
+LAST = EVALUATE | REPORT
+VALUES: list[Change] = [
+    # A student's own key concerns that student; the store holds logits, to which any loss applies.
+    ("another backbone", params(*LD, "detector", "backbone", to="resnet10"), TRAIN_LD | REPORT),
+    ("a student's temperature", params(*LD, "loss", "ld_temperature", to=7.0), TRAIN_LD | REPORT),
+    ("a student's batch size", params(*LD, *SCHEDULE, "batch_size", to=2), TRAIN_LD | REPORT),
+    ("a seed of all students", params("student", "train", "seed", to=1), TRAIN | LAST),
+    (
+        "a student is added",
+        edit_students(lambda students: students.update(wide=students["plain"])),
         {"train_student@wide", "evaluate_student@wide"} | REPORT,
-        "a student is a stage of its own",
-        {"a student is added": edit_students(lambda students: students.update(wide=students["plain"]))},
     ),
-    *changes(
-        REPORT,
-        "the page shows one less",
-        {"a student is removed": edit_students(lambda students: students.pop("plain"))},
-    ),
-    *changes(
+    ("a student is removed", edit_students(lambda students: students.pop("plain")), REPORT),
+    # The plain student reads of the store only which points are in the main region: the same weights.
+    (
+        "the precision of the store",
+        params("cache_teacher", "precision", "edge_step", to=0.01),
         STORE | TRAIN | {"evaluate_student@ld"} | REPORT,
-        "the plain student reads of the store only which points are in the main region: the same weights",
-        {"the precision of the store": params("cache_teacher", "precision", "edge_step", to=0.01)},
     ),
-    *changes(
-        STORE | TRAIN | EVALUATE | REPORT,
-        "students train on the views of the store; the teacher stays",
-        {"the list of views": params("cache_teacher", "views", "flips", to=[False])},
-    ),
-    *changes(
-        {"verify_cache"} | REPORT,
-        "a check changes no store",
-        {"the views that are verified": params("verify_cache", "views", to=3)},
-    ),
-    *changes(
+    ("the list of views", params("cache_teacher", "views", "flips", to=[False]), STORE | TRAIN | LAST),
+    ("the views that are verified", params("verify_cache", "views", to=3), {"verify_cache"} | REPORT),
+    # The plain student takes nothing of the teacher.
+    (
+        "the teacher's schedule",
+        params("prepare_teacher", *SCHEDULE, "learning_rate", to=0.001),
         EVERYTHING - {"prepare_data", "evaluate_student@plain"},
-        "the plain student takes nothing of the teacher: the same weights",
-        {"the teacher's schedule": params("prepare_teacher", *SCHEDULE, "learning_rate", to=0.001)},
     ),
-    *changes(
-        {"check_recipe", "prepare_teacher"} | REPORT,
-        "another input is looked for; the weights are the same, but its loss curve and its time are gone",
-        {"the same teacher as a weights file": bring_weights},
+    # Another input is looked for; the weights are the same, but its loss curve and its time are gone.
+    ("the same teacher as a file", bring_weights, {"check_recipe", "prepare_teacher"} | REPORT),
+    # Objects are sorted when AP is computed.
+    ("the bounds of small", params("evaluate", "area_edges", to=[10.0, 30.0]), {"evaluate_teacher"} | LAST),
+    ("a training annotation", annotations(move_a_box, "train"), EVERYTHING),
+    ("a training picture", invert("train/000000000001.bmp"), EVERYTHING),
+    # Nobody trains on the validation split: teacher, store and students stay.
+    *(
+        (f"a validation {what}", edit, {"prepare_data", "evaluate_teacher"} | LAST)
+        for what, edit in {
+            "annotation": annotations(move_a_box, "val"),
+            "image": annotations(one_image_less, "val"),
+            "picture": invert("val/000001000001.bmp"),
+            "parameter": params("prepare_data", "coco", "val", "limit", to=3),
+        }.items()
     ),
-    *changes(
-        {"evaluate_teacher"} | EVALUATE | REPORT,
-        "they sort objects when AP is computed",
-        {"the bounds of small and large": params("evaluate", "area_edges", to=[10.0, 30.0])},
-    ),
-    *changes(
-        EVERYTHING,
-        "the teacher is trained on them, and all else on the teacher",
-        {
-            "a training annotation": annotations(move_a_box, "train"),
-            "a training picture": invert("train/000000000001.bmp"),
-        },
-    ),
-    *changes(
-        {"prepare_data", "evaluate_teacher"} | EVALUATE | REPORT,
-        "nobody trains on the validation split: teacher, store and students stay",
-        {
-            "a validation annotation": annotations(move_a_box, "val"),
-            "a validation image": annotations(one_image_less, "val"),
-            "a validation picture": invert("val/000001000001.bmp"),
-            "a validation parameter": params("prepare_data", "coco", "val", "limit", to=3),
-        },
-    ),
-    *changes(
-        {"prepare_data"},
-        "no image and no object changed",
-        {"another date in the annotations": annotations(new_date, "train", "val")},
-    ),
+    # No image and no object changed.
+    ("another date in the annotations", annotations(new_date, "train", "val"), {"prepare_data"}),
 ]
 
-NO_VALUE = [
-    *changes(
-        set(),
-        "nothing in core decides a byte, no stage loads a command, and DVC compares values",
-        {
-            "a comment in params.yaml": comment("params.yaml"),
-            **{
-                f"a comment in {name}": comment(f"pipeline/core/{name}.py")
-                for name in ("progress", "errors", "cluster", "paths", "environment")
-            },
-            "a command of ldp": comment("pipeline/cli/main.py"),
-            "the README": append("README.md", "More.\n"),
-            "a README in a folder of code": append("pipeline/codec/README.md", "More.\n"),
-        },
+NO_VALUE: list[Change] = [
+    # Nothing in core decides a byte, no stage loads a command, and DVC compares values.
+    ("a comment in params.yaml", comment("params.yaml"), set()),
+    *(
+        (f"a comment in {name}", comment(f"pipeline/core/{name}.py"), set())
+        for name in ("progress", "errors", "cluster", "paths", "environment")
     ),
-    *changes(
-        EVERYTHING,
-        "every stage goes from images to views; a large store is accepted as it is, see below",
-        {"a docstring of views": docstring("pipeline/views/geometry.py")},
-    ),
-    *changes(
-        {"prepare_data"},
-        "the manifests come out the same",
-        {"a docstring of the datasets": docstring("pipeline/datasets/coco.py")},
-    ),
-    *changes(
-        STORE | TRAIN | REPORT,
-        "the codec writes and reads the store; weights come out the same",
-        {"a docstring of the codec": docstring("pipeline/codec/edges.py")},
-    ),
-    *changes(
-        {"verify_cache"} | TRAIN | REPORT,
-        "a store is not written by what reads it",
-        {"a docstring of the store's reader": docstring("pipeline/store/reader/reader.py")},
-    ),
-    *changes(
-        {"prepare_teacher", "verify_cache"} | TRAIN | REPORT,
-        "whoever trains or compares losses; the teacher comes out the same, and the store stays",
-        {"a docstring of the losses": docstring("pipeline/losses/distillation.py")},
-    ),
-    *changes(
-        {"prepare_teacher"} | TRAIN | REPORT,
-        "whoever trains; the teacher comes out the same, and the store stays",
-        {"a docstring of the training loop": docstring("pipeline/training/loop.py")},
-    ),
-    *changes(
-        TRAIN | REPORT,
-        "the students; weights come out the same",
-        {"a docstring of the student's training": docstring("pipeline/student/train.py")},
-    ),
-    *changes(
-        {"evaluate_teacher"} | TRAIN | EVALUATE | REPORT,
-        "a student may be evaluated while it trains, and its best epoch kept",
-        {"a docstring of the AP code": docstring("pipeline/evaluation/coco_ap.py")},
-    ),
-    *changes(
-        REPORT,
-        "nothing reads the page",
-        {
-            "a docstring of the report": docstring("pipeline/report/page.py"),
-            "the report's template": append("pipeline/report/page.html", "<!-- -->\n"),
-        },
+    ("a command of ldp", comment("pipeline/cli/main.py"), set()),
+    ("the README", append("README.md", "More.\n"), set()),
+    ("a README in a folder of code", append("pipeline/codec/README.md", "More.\n"), set()),
+    ("the report's template", append("pipeline/report/page.html", "<!-- -->\n"), REPORT),
+    *(
+        (f"a docstring of {name}", docstring(f"pipeline/{name}.py"), runs)
+        for name, runs in {
+            "views/geometry": EVERYTHING,  # a large store is accepted as it is, see below
+            "datasets/coco": {"prepare_data"},
+            "codec/edges": STORE | TRAIN | REPORT,
+            "store/reader/reader": {"verify_cache"} | TRAIN | REPORT,
+            "losses/distillation": {"prepare_teacher", "verify_cache"} | TRAIN | REPORT,
+            "training/loop": {"prepare_teacher"} | TRAIN | REPORT,
+            "student/train": TRAIN | REPORT,
+            "evaluation/coco_ap": {"evaluate_teacher"} | TRAIN | LAST,  # a student's best epoch may be kept
+            "report/page": REPORT,
+        }.items()
     ),
 ]
 
 
-def names(change: Change) -> str:
-    return change.does
+def named(changes: list[Change]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("edit", "runs"), [change[1:] for change in changes], ids=[change[0] for change in changes]
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", VALUES, ids=names)
-def test_a_change_runs_its_stages_and_no_others(own_repository: Path, change: Change) -> None:
-    change.edit(own_repository)
-    assert repro(own_repository) == change.runs, change.why
+@named(VALUES)
+def test_a_change_runs_its_stages_and_no_others(own_repository: Path, edit: Edit, runs: set[str]) -> None:
+    edit(own_repository)
+    assert repro(own_repository) == runs
 
 
 @pytest.fixture(scope="module")
@@ -301,10 +220,12 @@ def restored(asked: Path) -> Path:
     return asked
 
 
-@pytest.mark.parametrize("change", NO_VALUE, ids=names)
-def test_code_that_changes_no_byte_runs_what_depends_on_it(restored: Path, change: Change) -> None:
-    change.edit(restored)
-    assert status(restored) == change.runs, change.why
+@named(NO_VALUE)
+def test_code_that_changes_no_byte_runs_what_depends_on_it(
+    restored: Path, edit: Edit, runs: set[str]
+) -> None:
+    edit(restored)
+    assert status(restored) == runs
 
 
 @pytest.mark.slow
