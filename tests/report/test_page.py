@@ -1,15 +1,16 @@
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
-from report_cases import LD_LOSS, NO_LOSS, run_of, student, write_project
+from finished import working_in
+from report_cases import LD_LOSS, NO_LOSS, bare_project, run_of, student
 
-from pipeline.core.paths import RunPaths
+from pipeline.core.paths import SPLITS
 from pipeline.report.collect import Report, collect, shown_students
 from pipeline.report.figures import inline_svg, loss_chart
 from pipeline.report.numbers import decimal, direction, duration, signed, significant, size
@@ -55,23 +56,31 @@ class Outline(HTMLParser):
         self.text += data
 
 
-def collect_case(root: Path, students: Mapping[str, StudentConfig]) -> Report:
-    write_project(root, students, NULL_METRICS)
-    folder = RunPaths(root)
-    train, val = (read_manifest(folder.manifest(split)) for split in ("train", "val"))
-    return collect(folder, train, val, students, torch.device("cpu"))
+Collect = Callable[[Mapping[str, StudentConfig]], Report]
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return collect_case(tmp_path_factory.mktemp("report"), CASES["pair"])
+def collected(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Collect:
+    def collect_case(students: Mapping[str, StudentConfig]) -> Report:
+        folder = tmp_path_factory.mktemp("report") / "project"
+        run = bare_project(finished_project, folder, students, NULL_METRICS)
+        with working_in(folder):
+            train, val = (read_manifest(run.manifest(split)) for split in SPLITS)
+            return collect(run, train, val, students, torch.device("cpu"))
+
+    return collect_case
+
+
+@pytest.fixture(scope="module")
+def report(collected: Collect) -> Report:
+    return collected(CASES["pair"])
 
 
 @pytest.fixture(scope="module", params=CASES)
-def page(request: pytest.FixtureRequest, report: Report, tmp_path_factory: pytest.TempPathFactory) -> str:
+def page(request: pytest.FixtureRequest, report: Report, collected: Collect) -> str:
     students = CASES[request.param]
     if request.param != "pair":
-        report = collect_case(tmp_path_factory.mktemp("page"), students)
+        report = collected(students)
     page = render(report, AREA_EDGES)
     assert all(name in Outline(page).text for name in students)
     return page

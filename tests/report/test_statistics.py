@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from report_cases import LD_LOSS, student, write_project
+from finished import FOLDER, working_in
+from report_cases import LD_LOSS, student
 
-from pipeline.core.paths import SPLITS, RunPaths
+from pipeline.core.paths import SPLITS
 from pipeline.report.collect import Report, collect, size_by_choice
 from pipeline.report.edge_examples import true_class_first
 from pipeline.report.shown_views import show_view, softmax, spread_keys
@@ -19,11 +20,10 @@ from pipeline.views.types import ViewKey
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    folder, students = RunPaths(tmp_path_factory.mktemp("statistics")), {"ld": student(LD_LOSS)}
-    write_project(folder.root, students, {"per_class": {}})
-    train, val = (read_manifest(folder.manifest(split)) for split in SPLITS)
-    return collect(folder, train, val, students, torch.device("cpu"))
+def report(finished_project: Path) -> Report:
+    with working_in(finished_project):
+        train, val = (read_manifest(FOLDER.manifest(split)) for split in SPLITS)
+        return collect(FOLDER, train, val, {"ld": student(LD_LOSS)}, torch.device("cpu"))
 
 
 def test_bytes_of_every_choice_by_hand() -> None:
