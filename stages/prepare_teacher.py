@@ -17,7 +17,6 @@ from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
-from pipeline.training.criterion import detection_terms
 from pipeline.training.curve import write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import Trained, train
@@ -78,7 +77,6 @@ def _make(
         config.detector,
         TargetSource(views=view_set),
         manifest,
-        detection_terms,
         config.train,
         machine=here,
         label="teacher",

@@ -116,7 +116,7 @@ def _train_and_evaluate(
     label, here = f"{name} seed {config.train.seed}", machine(SINGLE_PROCESS)
     images, val = (read_split(run_paths(), split) for split in SPLITS)
     source, losses = stored_targets(config, store, images), student_losses(config)
-    trained = train(config.detector, source, images, losses, config.train, machine=here, label=label)
+    trained = train(config.detector, source, images, config.train, losses, machine=here, label=label)
     results = detect(
         trained.model,
         val,

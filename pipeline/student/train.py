@@ -9,11 +9,11 @@ from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig, WeightSchedule
-from pipeline.student.distillation import distillation_losses
+from pipeline.student.distillation import distillation_terms
 from pipeline.student.source import StoreSource, require_fit
 from pipeline.training.batches import Batch
-from pipeline.training.criterion import LossNormalizers, MainPoints, detection_terms
-from pipeline.training.step import LossFn, Terms
+from pipeline.training.criterion import LossNormalizers, MainPoints, Terms
+from pipeline.training.step import Distill
 from pipeline.views.manifest import Manifest
 
 SCHEDULES = {
@@ -55,19 +55,19 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
     return StoreSource(views=store, read_logits=config.loss.reads_teacher, read_dense=config.loss.reads_dense)
 
 
-def student_losses(config: StudentConfig) -> LossFn:
-    """The loss terms of a batch: detection, and distillation where the batch has a teacher's outputs."""
+def student_losses(config: StudentConfig) -> Distill:
+    """The distillation terms of a batch, where it has a teacher's outputs."""
 
-    def loss_fn(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
-        terms = detection_terms(raw, batch, main, normalizers)
-        if batch.teacher is not None:
-            losses = distillation_losses(raw, batch.targets, batch.teacher, main, config.loss)
-            for name, term in losses.reduce(config.loss, normalizers).items():
-                schedule: WeightSchedule = getattr(config.schedules, SCHEDULES[name])
-                terms[name] = term * schedule.factor(batch.epoch, config.train.epochs)
+    def distill(raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers) -> Terms:
+        if batch.teacher is None:
+            return {}
+        terms = distillation_terms(raw, batch.targets, batch.teacher, main, normalizers, config.loss)
+        for name, term in terms.items():
+            schedule: WeightSchedule = getattr(config.schedules, SCHEDULES[name])
+            terms[name] = term * schedule.factor(batch.epoch, config.train.epochs)
         return terms
 
-    return loss_fn
+    return distill
 
 
 def run_identity(config: StudentConfig, store: TargetStore, manifests: Sequence[Manifest]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pipeline.losses.detection import (
     giou_loss,
     sparse_quality_focal_loss,
 )
-from pipeline.training.batches import Batch, BatchLabels
+from pipeline.training.batches import BatchLabels
 from pipeline.training.processes import World
 from pipeline.views.box_ops import decode_boxes, encode_distances, expected_distances
 
@@ -32,6 +32,9 @@ TARGET_MARGIN = 0.1
 
 WEIGHT_SUM_EPSILON = 1e-6
 """Added to the sum of the box weights (LD head of the reference)."""
+
+Terms = dict[str, Tensor]
+"""Weighted loss terms, 0-d each; their sum is what is minimized."""
 
 BoxLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -123,31 +126,14 @@ def _sums(values: Tensor, length: int, weights: Tensor) -> Tensor:
     return weights.new_zeros(length).index_add_(0, values, weights)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectionLosses:
-    """Unreduced detection losses: per position and per main-region point, loss weights not applied."""
-
-    cls: Tensor
-    """``Tensor[B, N]`` quality focal loss, 0 at invalid cells."""
-    box: Tensor
-    """``Tensor[M]`` box loss times score."""
-    dfl: Tensor
-    """``Tensor[M]`` distribution focal loss, mean over the edges, times score."""
-
-    def reduce(self, normalizers: LossNormalizers) -> dict[str, Tensor]:
-        """The three weighted and normalized terms, 0-d each."""
-        weight_sum = normalizers.weight_sum + WEIGHT_SUM_EPSILON
-        return {
-            "loss_cls": CLS_WEIGHT * self.cls.sum() / normalizers.positives,
-            "loss_bbox": BOX_WEIGHT * self.box.sum() / weight_sum,
-            "loss_dfl": DFL_WEIGHT * self.dfl.sum() / weight_sum,
-        }
-
-
-def detection_losses(
-    raw: RawOutputs, targets: BatchLabels, main: MainPoints, box_loss: BoxLoss = giou_loss
-) -> DetectionLosses:
-    """GFL's losses of a batch."""
+def detection_terms(
+    raw: RawOutputs,
+    targets: BatchLabels,
+    main: MainPoints,
+    normalizers: LossNormalizers,
+    box_loss: BoxLoss = giou_loss,
+) -> Terms:
+    """GFL's three losses of a batch, weighted and normalized, 0-d each."""
     # In units of the level's stride, as distances are.
     centers = targets.points_xy / targets.strides[:, None]
     goals = targets.boxes_xyxy / targets.strides[:, None]
@@ -155,17 +141,13 @@ def detection_losses(
     quality = aligned_iou(predicted.detach(), goals)
     _, positions, classes = raw.cls_logits.shape
     row = targets.image[targets.main] * positions + targets.index[targets.main]
+    cls = sparse_quality_focal_loss(raw.cls_logits, row * classes + targets.labels, quality) * targets.valid
+    box = box_loss(predicted, goals) * main.score
     edge_goals = encode_distances(centers, goals, main.edge_logits.shape[-1] - 1 - TARGET_MARGIN)
-    return DetectionLosses(
-        cls=sparse_quality_focal_loss(raw.cls_logits, row * classes + targets.labels, quality)
-        * targets.valid,
-        box=box_loss(predicted, goals) * main.score,
-        dfl=distribution_focal_loss(main.edge_logits, edge_goals).mean(dim=1) * main.score,
-    )
-
-
-def detection_terms(
-    raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers
-) -> dict[str, Tensor]:
-    """The terms of a training without a teacher's outputs, 0-d each."""
-    return detection_losses(raw, batch.targets, main).reduce(normalizers)
+    dfl = distribution_focal_loss(main.edge_logits, edge_goals).mean(dim=1) * main.score
+    weight_sum = normalizers.weight_sum + WEIGHT_SUM_EPSILON
+    return {
+        "loss_cls": CLS_WEIGHT * cls.sum() / normalizers.positives,
+        "loss_bbox": BOX_WEIGHT * box.sum() / weight_sum,
+        "loss_dfl": DFL_WEIGHT * dfl.sum() / weight_sum,
+    }

@@ -21,7 +21,7 @@ from pipeline.training.pretrained import load_imagenet
 from pipeline.training.processes import Placement
 from pipeline.training.schedule import rate_factor
 from pipeline.training.source import TargetSource
-from pipeline.training.step import LossFn, TrainStep
+from pipeline.training.step import Distill, TrainStep
 from pipeline.training.validation import ScoreRow, Validation, is_best
 from pipeline.views.conventions import Conventions
 from pipeline.views.manifest import Manifest
@@ -57,8 +57,8 @@ def train(
     detector: DetectorConfig,
     source: TargetSource,
     manifest: Manifest,
-    loss_fn: LossFn,
     config: TrainConfig,
+    distill: Distill | None = None,
     *,
     machine: Placement,
     label: str,
@@ -72,8 +72,8 @@ def train(
         detector: what to train.
         source: targets of the views; the detector takes over their conventions.
         manifest: of the training images.
-        loss_fn: what is minimized.
         config: how to train.
+        distill: what is minimized beside the detection losses, if anything is.
         machine: where to train.
         label: shown beside the progress.
         log_every: steps that a row of the loss curve is the mean of; see ``log_interval`` if not given.
@@ -86,7 +86,7 @@ def train(
     conventions = source.views.conventions
     loader = Loader(source, manifest, conventions.pyramid(detector.strides), config, machine)
     model = build_for_training(detector, conventions, config, machine.device)
-    step = TrainStep(model, loss_fn, config, machine)
+    step = TrainStep(model, distill, config, machine)
     total = config.epochs * len(loader)
     curve = Curve(log_every or log_interval(total), machine)
     run = _Run(model, step, loader, config, machine, curve, checkpoints, validation)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.core.errors import ConfigError
@@ -14,22 +14,19 @@ from pipeline.detector.head import RawOutputs
 from pipeline.training.batch_norm import share_batch_norms
 from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
-from pipeline.training.criterion import LossNormalizers, MainPoints, gather_main
+from pipeline.training.criterion import LossNormalizers, MainPoints, Terms, detection_terms, gather_main
 from pipeline.training.dataset import StepBatches
 from pipeline.training.processes import Placement
 from pipeline.training.schedule import build_optimizer
 
-Terms = dict[str, Tensor]
-"""Weighted loss terms, 0-d each."""
-
-LossFn = Callable[[RawOutputs, Batch, MainPoints, LossNormalizers], Terms]
-"""The terms of a batch, divided by the normalizers given; their sum is what is minimised."""
+Distill = Callable[[RawOutputs, Batch, MainPoints, LossNormalizers], Terms]
+"""The terms of a batch beside those of detection, divided by the normalizers given."""
 
 
 class TrainStep:
     """A model and its optimizer."""
 
-    def __init__(self, model: GFL, loss_fn: LossFn, config: TrainConfig, machine: Placement) -> None:
+    def __init__(self, model: GFL, distill: Distill | None, config: TrainConfig, machine: Placement) -> None:
         if machine.micro_batch and not config.norm_eval:
             raise ConfigError(
                 "norm_eval: expected true, but got false: a batch in parts (LDP_MICRO_BATCH) would have "
@@ -40,7 +37,7 @@ class TrainStep:
         # pass. A step whose gradients overflow is left out, and the factor halved.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=config.precision == "float16")
         self._model = model
-        self._loss_fn = loss_fn
+        self._distill = distill
         self._config = config
         self._machine = machine
         if config.compile:
@@ -79,7 +76,9 @@ class TrainStep:
         main = gather_main(raw, batch.targets)
         if whole is None:
             whole = LossNormalizers.from_batch(batch.targets, main).averaged(self._machine.processes)
-        terms = self._loss_fn(raw, batch, main, whole)
+        terms = detection_terms(raw, batch.targets, main, whole)
+        if self._distill:
+            terms |= self._distill(raw, batch, main, whole)
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}

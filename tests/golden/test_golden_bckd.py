@@ -21,13 +21,14 @@ from golden_data import (
     lossless_targets,
     targets_of,
 )
+from golden_losses import at_level
 from torch import Tensor
 
 from pipeline.detector.head import EDGES, RawOutputs
 from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.detection import giou_loss
-from pipeline.student.distillation import distillation_losses
+from pipeline.student.distillation import distillation_terms
 from pipeline.training.batches import BatchLabels, DenseTeacher
 from pipeline.training.criterion import LossNormalizers, gather_main
 from pipeline.views.box_ops import expected_distances
@@ -71,23 +72,18 @@ def computed(path: Path) -> Case:
     targets, views = targets_of(data), labeled_views(data)
     soft = replace(lossless_targets(teacher, views), dense=dense)
     main = gather_main(raw, targets)
-    losses = distillation_losses(raw, targets, soft, main, CONFIG)
-    divisor = LossNormalizers.from_batch(targets, main).positives
-    assert divisor == data["num_total_samples"]
-    levels = {
-        "loss_kd": CLASS_WEIGHT * by_level(losses.bckd_cls, grid.lengths) / divisor,
-        "loss_score_kd": BOX_WEIGHT * by_level(losses.bckd_box, grid.lengths) / divisor,
-    }
+    normalizers = LossNormalizers.from_batch(targets, main)
+    assert normalizers.positives == data["num_total_samples"]
+    batches = [at_level(targets, soft, level) for level in range(len(STRIDES))]
+    terms = [distillation_terms(raw, *batch, main, normalizers, CONFIG) for batch in batches]
+    names = {"loss_kd": "loss_bckd_cls", "loss_score_kd": "loss_bckd_box"}
+    levels = {name: torch.stack([row[own] for row in terms]) for name, own in names.items()}
     return Case(data=data, classes=classes, edges=edges, targets=targets, levels=levels)
 
 
 def raw_of(classes: Tensor, edges: Tensor, sizes: tuple[tuple[int, int], ...]) -> RawOutputs:
     edges = edges.reshape(*edges.shape[:2], EDGES, -1)
     return RawOutputs(cls_logits=classes, edge_logits=edges, sizes=sizes)
-
-
-def by_level(values: Tensor, lengths: list[int]) -> Tensor:
-    return torch.stack([part.sum() for part in values.split(lengths, dim=1)])
 
 
 @every_case

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.detection import ciou_loss, giou_loss
-from pipeline.student.distillation import REFERENCE_IMAGES, DistillationLosses, distillation_losses
-from pipeline.training.batches import BatchLabels, TeacherBatch
+from pipeline.student.distillation import REFERENCE_IMAGES, distillation_terms
+from pipeline.student.teacher_batch import CodedTeacherBatch
+from pipeline.training.batches import BatchLabels
 from pipeline.training.criterion import (
     WEIGHT_SUM_EPSILON,
     BoxLoss,
-    DetectionLosses,
     LossNormalizers,
-    detection_losses,
+    detection_terms,
     gather_main,
 )
 
@@ -47,39 +47,37 @@ def box_loss_of(data: Arrays) -> BoxLoss:
     return ciou_loss if int(data["num_classes"]) == VOC_CLASSES else giou_loss
 
 
-def level_terms(raw: RawOutputs, targets: BatchLabels, soft: TeacherBatch, box_loss: BoxLoss) -> LevelTerms:
+def level_terms(
+    raw: RawOutputs, targets: BatchLabels, soft: CodedTeacherBatch, box_loss: BoxLoss
+) -> LevelTerms:
     """All terms, in the reference's own normalization.
 
     It sums LD over the images where this project means them times ``REFERENCE_IMAGES``: the same for a
     normalizer of that many images, whatever the batch.
     """
-    main = gather_main(raw, targets)
-    normalizers = LossNormalizers.from_batch(targets, main)
+    normalizers = LossNormalizers.from_batch(targets, gather_main(raw, targets))
     normalizers = replace(normalizers, images=torch.tensor(float(REFERENCE_IMAGES)))
-    detection = detection_losses(raw, targets, main, box_loss)
-    distillation = distillation_losses(raw, targets, soft, main, REFERENCE_CONFIG)
-    rows = [
-        _detection_at(detection, targets, level).reduce(normalizers)
-        | _distillation_at(distillation, targets, level).reduce(REFERENCE_CONFIG, normalizers)
-        for level in range(len(STRIDES))
-    ]
+    rows = []
+    for level in range(len(STRIDES)):
+        labels, teacher = at_level(targets, soft, level)
+        main = gather_main(raw, labels)
+        distilled = distillation_terms(raw, labels, teacher, main, normalizers, REFERENCE_CONFIG)
+        rows.append(detection_terms(raw, labels, main, normalizers, box_loss) | distilled)
     terms = {name: torch.stack([row[name] for row in rows]) for name in TERMS}
     return LevelTerms(terms=terms, normalizers=normalizers)
 
 
-def _detection_at(losses: DetectionLosses, targets: BatchLabels, level: int) -> DetectionLosses:
+def at_level(
+    targets: BatchLabels, teacher: CodedTeacherBatch, level: int
+) -> tuple[BatchLabels, CodedTeacherBatch]:
+    """A batch in which no other level has a point or a valid cell; of a lossless teacher."""
     lengths = torch.tensor(PYRAMID.grid_of(targets.sizes).lengths)
     cells = torch.arange(len(STRIDES)).repeat_interleave(lengths) == level
-    main = targets.level[targets.main] == level
-    return DetectionLosses(cls=losses.cls[:, cells], box=losses.box[main], dfl=losses.dfl[main])
-
-
-def _distillation_at(losses: DistillationLosses, targets: BatchLabels, level: int) -> DistillationLosses:
-    main = losses.main_level == level
-    return replace(
-        losses,
-        ld=losses.ld[main],
-        vlr=losses.vlr[targets.level == level],
-        kd=losses.kd[main],
-        main_level=losses.main_level[main],
-    )
+    kept, number = targets.level == level, torch.full_like(targets.level, -1)
+    number[targets.main] = torch.arange(len(targets.main))
+    main = kept[targets.main]
+    points = {name: getattr(targets, name)[kept] for name in ("image", "index", "level", "valuable_weight")}
+    objects = {n: getattr(targets, n)[main] for n in ("points_xy", "strides", "boxes_xyxy", "labels")}
+    places = torch.nonzero(number[kept] >= 0)[:, 0]
+    labels = replace(targets, valid=targets.valid & cells, main=places, **points, **objects)
+    return labels, replace(teacher, edges=teacher.edges[kept], classes=teacher.classes[main])

@@ -98,7 +98,7 @@ def train_student(
     """Train from any source."""
     losses, manifest = student_losses(config), view_set.manifest
     return train(
-        config.detector, source, manifest, losses, config.train, machine=machine, label="test", **options
+        config.detector, source, manifest, config.train, losses, machine=machine, label="test", **options
     )
 
 

@@ -11,7 +11,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
-from pipeline.student.distillation import distillation_losses
+from pipeline.student.distillation import distillation_terms
 from pipeline.student.teacher_batch import CodedTeacherBatch
 from pipeline.training.batches import BatchLabels, batch_labels
 from pipeline.training.criterion import LossNormalizers, gather_main
@@ -32,8 +32,8 @@ def case() -> tuple[RawOutputs, BatchLabels, CodedTeacherBatch]:
 def terms_of(config: DistillationConfig) -> tuple[RawOutputs, BatchLabels, dict[str, torch.Tensor]]:
     raw, targets, teacher = case()
     main = gather_main(raw, targets)
-    losses = distillation_losses(raw, targets, teacher, main, config)
-    return raw, targets, losses.reduce(config, LossNormalizers.from_batch(targets, main))
+    normalizers = LossNormalizers.from_batch(targets, main)
+    return raw, targets, distillation_terms(raw, targets, teacher, main, normalizers, config)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,10 @@ def test_class_terms_teach_classes_and_edge_terms_teach_edges() -> None:
     assert raw.cls_logits.grad.abs().sum() > 0
 
 
-def test_a_term_of_weight_zero_is_zero() -> None:
-    _, _, terms = terms_of(replace(FULL, ld_weight=0.0, vlr_weight=0.0, kd_weight=0.0))
-    assert all(value == 0 for value in terms.values())
+def test_a_term_of_weight_zero_is_left_out() -> None:
+    names = {"ld_weight": "loss_ld", "vlr_weight": "loss_ld_vlr", "kd_weight": "loss_kd"}
+    for weight, name in names.items():
+        assert terms_of(replace(FULL, **{weight: 0.0}))[2].keys() == {*names.values()} - {name}
 
 
 def test_class_distillation_in_the_valuable_region_is_a_mean_over_its_points_on_each_level() -> None:

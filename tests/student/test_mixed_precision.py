@@ -17,7 +17,7 @@ from pipeline.training.batches import Batch
 from pipeline.training.criterion import LossNormalizers, MainPoints
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import Trained
-from pipeline.training.step import LossFn, TrainStep
+from pipeline.training.step import Distill, TrainStep
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
     return next(loader.epoch(0))
 
 
-def stepper(losses_of: LossFn, precision: str) -> tuple[GFL, TrainStep]:
+def stepper(losses_of: Distill, precision: str) -> tuple[GFL, TrainStep]:
     torch.manual_seed(0)
     model = GFL(DETECTOR)
     model.train()

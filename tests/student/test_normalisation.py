@@ -1,20 +1,20 @@
 """The distillation terms' normalization: the reference's at its batch, and the same gradient at any other."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
 import torch
-from msgspec.structs import replace
 from torch import Tensor, nn
 
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.config import DistillationConfig
-from pipeline.student.distillation import REFERENCE_IMAGES, DistillationLosses, distillation_losses
+from pipeline.student.distillation import distillation_terms
 from pipeline.student.teacher_batch import CodedTeacherBatch
 from pipeline.training.batches import BatchLabels
-from pipeline.training.criterion import LossNormalizers, detection_losses, gather_main
+from pipeline.training.criterion import LossNormalizers, Terms, detection_terms, gather_main
 from pipeline.views.pyramid import Pyramid
 
 PYRAMID = Pyramid((8, 16, 32), 0.0)
@@ -121,15 +121,18 @@ def mean_of(parts: Sequence[LossNormalizers]) -> LossNormalizers:
 
 def gradients(network: nn.Linear, shard: Shard, normalizers: LossNormalizers) -> dict[str, Tensor]:
     """Gradient of every loss term by the network's weights."""
-    raw = forward(network, shard)
-    main = gather_main(raw, shard.targets)
-    terms = detection_losses(raw, shard.targets, main).reduce(normalizers)
-    losses = distillation_losses(raw, shard.targets, shard.teacher, main, CONFIG)
-    terms |= losses.reduce(CONFIG, normalizers)
+    terms = terms_of(network, shard, normalizers)
     return {
         name: torch.autograd.grad(term, network.weight, retain_graph=True, materialize_grads=True)[0]
         for name, term in terms.items()
     }
+
+
+def terms_of(network: nn.Linear, shard: Shard, normalizers: LossNormalizers) -> Terms:
+    raw = forward(network, shard)
+    main = gather_main(raw, shard.targets)
+    terms = detection_terms(raw, shard.targets, main, normalizers)
+    return terms | distillation_terms(raw, shard.targets, shard.teacher, main, normalizers, CONFIG)
 
 
 def averaged(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -182,58 +185,17 @@ def test_localization_terms_need_none_of_it(shards: list[Shard]) -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
-def hand_made_losses() -> DistillationLosses:
-    return DistillationLosses(
-        ld=torch.tensor([1.0, 2.0, 5.0]),
-        vlr=torch.tensor([0.5, 1.5, 0.0, 2.0]),
-        kd=torch.tensor([1.0, 3.0, 5.0]),
-        vlr_kd=torch.tensor([2.0, 0.0, 4.0, 6.0]),
-        main_level=torch.tensor([0, 0, 2]),
-        level=torch.tensor([0, 1, 2, 2]),
-        bckd_cls=torch.tensor([[1.0, 0.0], [2.0, 6.0]]),
-        bckd_box=torch.tensor([[0.0, 3.0], [0.0, 0.0]]),
-    )
-
-
-def normalizers_for(images: int) -> LossNormalizers:
-    return LossNormalizers(
-        images=torch.tensor(float(images)),
-        positives=torch.tensor(3.0),
-        weight_sum=torch.tensor(1.0),
-        main_per_level=torch.tensor([2.0, 0.0, 1.0]),
-        valuable_per_level=torch.tensor([1.0, 0.0, 2.0]),
-    )
-
-
-def test_equals_the_reference_at_its_batch() -> None:
-    """``0.25 * 8`` and ``0.25 * 4``: plain sums; ``10 * ((1 + 3) / 2 + 5 / 1)``: means over each level.
-
-    So is the class KD in the valuable region, ``5 * (2 / 1 + (4 + 6) / 2)``; a level without points counts 0.
-    """
-    terms = hand_made_losses().reduce(CONFIG, normalizers_for(REFERENCE_IMAGES))
-    assert {name: value.item() for name, value in terms.items()} == {
-        "loss_ld": 2.0,
-        "loss_ld_vlr": 1.0,
-        "loss_kd": 70.0,
-        "loss_kd_vlr": 35.0,
-    }
-
-
-def test_terms_at_every_position_are_divided_as_the_class_loss_is() -> None:
-    """``1 * 9 / 3`` and ``4 * 3 / 3``, and there is no such term where its weight is 0."""
-    config = replace(CONFIG, bckd_cls_weight=1.0, bckd_box_weight=4.0)
-    terms = hand_made_losses().reduce(config, normalizers_for(16))
-    assert (terms["loss_bckd_cls"].item(), terms["loss_bckd_box"].item()) == (3.0, 4.0)
-    assert "loss_bckd_cls" not in hand_made_losses().reduce(CONFIG, normalizers_for(16))
-
-
 @pytest.mark.parametrize("images", [1, 4, 16])
-def test_localization_terms_are_means_over_the_images(images: int) -> None:
-    losses = hand_made_losses()
-    terms = losses.reduce(CONFIG, normalizers_for(images))
-    assert terms["loss_ld"].item() == pytest.approx(2.0 * 2 / images)
-    assert terms["loss_ld_vlr"].item() == pytest.approx(1.0 * 2 / images)
-    assert terms["loss_kd"].item() == 70.0
+def test_localization_terms_alone_are_means_over_the_images(images: int, shards: list[Shard]) -> None:
+    """That they are the reference's at its 2 images, the golden cases show."""
+    network, shard = make_network(), shards[0]
+    normalizers = normalizers_of(network, shard)
+    assert normalizers.images == 2
+    at_reference = terms_of(network, shard, normalizers)
+    found = terms_of(network, shard, dataclasses.replace(normalizers, images=torch.tensor(float(images))))
+    for name, term in at_reference.items():
+        share = 2 / images if name in ("loss_ld", "loss_ld_vlr") else 1
+        assert found[name].item() == pytest.approx(term.item() * share)
 
 
 def test_an_image_without_positives_counts_one(shards: list[Shard]) -> None:
