@@ -23,7 +23,7 @@ from onnx_cases import (
 )
 
 from pipeline.cli.diagnosis import Verdict, diagnose, weakness
-from pipeline.cli.teacher_check import MIN_TRUE_SCORE
+from pipeline.cli.teacher import MIN_TRUE_SCORE
 from pipeline.core.errors import TeacherError
 from pipeline.datasets.coco import read_coco
 from pipeline.evaluation.coco_ap import evaluate

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from store_view_cases import CROWDED, EMPTY, FEW, WIDE, write_store_to_show
 
-from pipeline.cli.store_show import choose_objects, draw_view
+from pipeline.cli.pictures import choose_objects, draw_view
 from pipeline.report.shown_views import GRAY, show_view
 from pipeline.store.reader.reader import TargetStore
 from pipeline.views.types import ViewKey

@@ -1,4 +1,4 @@
-"""``ldp store show``: draw a stored view with its regions and the teacher's edge distributions."""
+"""``ldp store show`` and ``ldp picture``: a stored view, or what distillation transfers at one object."""
 
 import argparse
 import io
@@ -17,28 +17,22 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline.cli.options import argument, command
+from pipeline.cli.options import RECIPE, argument, command
 from pipeline.cli.store_info import STORE, find_store
 from pipeline.core.errors import CacheError, DatasetError
-from pipeline.core.files import write_atomically
-from pipeline.core.paths import RunPaths
+from pipeline.core.files import atomic_path, write_atomically
+from pipeline.core.paths import RunPaths, find_recipe, load_students, run_paths
 from pipeline.core.progress import counted
-from pipeline.report.drawing import (
-    MAX_BOXES,
-    class_color,
-    count_regions,
-    draw_box,
-    draw_labels,
-    draw_object,
-    draw_pixels,
-    draw_regions,
-    draw_teacher,
-    opacity,
-)
-from pipeline.report.edge_examples import EdgeExample, edge_examples
+from pipeline.detector.device import device
+from pipeline.report import drawing
+from pipeline.report.collect import views_of_pair
+from pipeline.report.edge_examples import EdgeExample, choose_examples, edge_examples
+from pipeline.report.page import detector_lines
+from pipeline.report.runs import choose_pair, read_run
 from pipeline.report.shown_views import ShownView, show_view, spread
-from pipeline.report.style import MUTED, STYLE, TEACHER, TRUTH, VALUABLE
+from pipeline.report.style import EDGE_NAMES, MUTED, STYLE, TEACHER, TRUTH, VALUABLE
 from pipeline.store.reader.reader import TargetStore
+from pipeline.student.config import StudentConfig
 from pipeline.views.images import apply_view, read_image
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.types import ViewKey
@@ -48,6 +42,7 @@ MAX_NAMED = 8
 
 POINTS_PER_INCH = 72
 PNG_DPI = 110
+PICTURE_INCHES, PICTURE_DPI = (12.0, 2.3), 100
 MAX_OBJECTS = 4
 """Objects whose edge distributions are drawn."""
 MAX_COLUMNS = 4
@@ -198,7 +193,7 @@ def _legend() -> list[Artist]:
         line(label="ground truth, a color an object", color=MUTED, linewidth=1.8),
         line(label="main-region point", color=MUTED, marker="o", linestyle="", markersize=5),
         *(
-            Patch(facecolor=VALUABLE, alpha=opacity(weight), label=f"valuable, weight {text}")
+            Patch(facecolor=VALUABLE, alpha=drawing.opacity(weight), label=f"valuable, weight {text}")
             for weight, text in ((0.1, "0.1"), (0.3, "0.3"), (0.5, "0.5 and more"))
         ),
         line(label="teacher: point, box", color=TEACHER, linestyle="--", marker="+", markersize=9),
@@ -208,25 +203,27 @@ def _legend() -> list[Artist]:
 
 def _draw_whole(axes: Axes, view: ShownView, examples: Sequence[EdgeExample], scale: float) -> None:
     labeled = view.stored.view
-    draw_pixels(axes, view.pixels)
+    drawing.draw_pixels(axes, view.pixels)
     for box, corners in enumerate(labeled.boxes_xyxy.tolist()):
-        draw_box(axes, corners, class_color(box))
+        drawing.draw_box(axes, corners, drawing.class_color(box))
     for example in examples:
-        draw_teacher(axes, example)
+        drawing.draw_teacher(axes, example)
     # The shown objects come first: their labels always have room.
     letters = {example.box: letter for letter, example in zip(ascii_uppercase, examples, strict=False)}
     others = [box for box in range(len(labeled.labels)) if box not in letters]
-    labelled = [*letters, *(others if len(labeled.labels) <= MAX_BOXES else [])]
+    labelled = [*letters, *(others if len(labeled.labels) <= drawing.MAX_BOXES else [])]
     names = [view.class_names[int(labeled.labels[box])] for box in labelled]
     texts = [f"{letters.get(box, '')} {name}".strip() for box, name in zip(labelled, names, strict=True)]
-    draw_labels(axes, labeled.boxes_xyxy[labelled], [class_color(box) for box in labelled], texts, scale)
+    drawing.draw_labels(
+        axes, labeled.boxes_xyxy[labelled], [drawing.class_color(box) for box in labelled], texts, scale
+    )
     axes.set_title("ground truth, and what the teacher predicts" if examples else "the view")
     axes.set_anchor("NW")
 
 
 def _draw_level(axes: Axes, view: ShownView, level: int, scale: float) -> None:
-    draw_regions(axes, view, level, scale)
-    main, valuable = count_regions(view, level)
+    drawing.draw_regions(axes, view, level, scale)
+    main, valuable = drawing.count_regions(view, level)
     kept = f"{main:,} main, {valuable:,} valuable" if main or valuable else "nothing kept"
     axes.set_title(f"P{level + 3}, stride {view.level_strides[level]}: {kept}")
     axes.set_anchor("NW")
@@ -236,7 +233,38 @@ def _draw_objects(part: SubFigure, examples: Sequence[EdgeExample]) -> None:
     """A row an object: its surroundings, and the four distributions."""
     grid = part.subplots(len(examples), 5, squeeze=False, width_ratios=(1.0, 1.6, 1.6, 1.6, 1.6))
     for letter, example, row in zip(ascii_uppercase, examples, grid, strict=False):
-        draw_object(row, example, [])
+        drawing.draw_object(row, example, [])
         row[0].set_title(f"{letter} {example.class_name} {example.score:.2f}, {example.level}")
     for axes in grid[-1, 1:]:
         axes.set_xlabel("distance from the point, strides")
+
+
+@command(RECIPE, argument("--output", type=Path, default=Path("edges.png"), metavar="FILE.png"))
+def picture_command(arguments: argparse.Namespace) -> None:
+    """Draws the edge distributions of the teacher and of the plain and the distilled student at one object.
+
+    Of the objects on a finished run's page, it is the one whose edges differ most in sharpness.
+    """
+    params = find_recipe(arguments.recipe)
+    folder = run_paths(params)
+    students = load_students(StudentConfig, params)
+    runs = [read_run(folder, name, student) for name, student in students.items()]
+    pair, train = choose_pair(runs), read_split(folder, "train")
+    views = views_of_pair(folder, TargetStore.open(folder.store), train, pair, device())
+    examples = choose_examples([example for view in views for example in edge_examples(view)])
+    if not examples:
+        raise CacheError(f"{folder.store}: expected a view with a large enough object, but there is none")
+    example = max(examples, key=lambda example: float(example.entropy.max() - example.entropy.min()))
+    lines = [line for line in detector_lines(runs) if line.name in example.students]
+    with mpl.rc_context(SHEET):
+        figure = Figure(figsize=PICTURE_INCHES, layout="constrained")
+        panels = figure.subplots(1, 1 + len(EDGE_NAMES))
+        drawing.draw_object(panels, example, lines)
+        for axes in panels[1:]:
+            axes.set_xlabel("strides from the point")
+        handles = [Patch(color=TEACHER, label="teacher, from the store", alpha=0.35)]
+        handles += [Patch(color=line.color, label=line.name) for line in lines]
+        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
+        with atomic_path(arguments.output) as partial:
+            figure.savefig(partial, format="png", dpi=PICTURE_DPI, metadata={"Software": None})
+    logger.info("%s of %s; wrote %s", example.class_name, example.view.title, arguments.output)
