@@ -15,14 +15,14 @@ COMMANDS = {
     "recipe add": ("recipe", "let DVC know a recipe: put a copy of dvc.yaml beside its parameters"),
     "recipe new": ("recipe", "make recipes/NAME from another recipe, or for a COCO folder"),
     "recipe check": ("recipe", "check a recipe, its images and its teacher before anything runs"),
-    "plan": ("plan", "what a recipe will cost: views, bytes, hours; from how many students on it pays"),
+    "plan": ("costs", "what a recipe will cost: views, bytes, hours; from how many students on it pays"),
     "rehearse": ("rehearse", "run every stage of a recipe on a few images, before it runs for days"),
     "store": ("", "describe, draw, verify or repair a store"),
-    "store info": ("store_info", "what a store holds, how large it is, and what it was made from"),
-    "store verify": ("store_verify", "read a whole store and compare every file with its recorded sha256"),
+    "store info": ("store", "what a store holds, how large it is, and what it was made from"),
+    "store verify": ("store", "read a whole store and compare every file with its recorded sha256"),
     "store repair": ("store_repair", "compute what is damaged in a store again, and nothing else"),
     "store show": ("pictures", "draw a stored view with its regions and the teacher's distributions"),
-    "store files": ("store_info", "list the files of a few partitions, to pull no more than those"),
+    "store files": ("store", "list the files of a few partitions, to pull no more than those"),
     "store scratch": ("scratch", "list what killed runs have left, and remove it"),
     "seeds": ("seeds", "train and evaluate students with several seeds"),
     "teacher": ("", "import, export, check or evaluate a teacher"),
@@ -31,7 +31,7 @@ COMMANDS = {
     "teacher evaluate": ("teacher", "COCO AP of any teacher"),
     "teacher check": ("teacher", "find out whether an ONNX teacher's description is right"),
     "picture": ("pictures", "draw the distributions of teacher and students at one object of a finished run"),
-    "bench": ("bench", "what distillation costs here, beside plain training and torchvision"),
+    "bench": ("costs", "what distillation costs here, beside plain training and torchvision"),
 }
 """The module of this package whose ``NAME_command`` it is, and what it does; of two words, the second is an
 action of the first."""

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pipeline.cli.options import RECIPE, argument, command
-from pipeline.cli.store_info import STORE, find_store
+from pipeline.cli.store import STORE, find_store
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.core.files import atomic_path, write_atomically
 from pipeline.core.paths import RunPaths, find_recipe, load_students, run_paths

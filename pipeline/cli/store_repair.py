@@ -20,8 +20,7 @@ from typing import Any
 import torch
 
 from pipeline.cli.options import command
-from pipeline.cli.store_info import STORE, find_store
-from pipeline.cli.store_verify import describe_problems
+from pipeline.cli.store import STORE, describe_problems, find_store
 from pipeline.core.config import PARAMS, load_section
 from pipeline.core.digest import digest
 from pipeline.core.environment import core_count

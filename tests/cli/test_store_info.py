@@ -9,7 +9,7 @@ import pytest
 import yaml
 from store_cases import LOSSLESS, content_of, flip_bit, make_store_case, write_store
 
-from pipeline.cli.store_info import METADATA, describe_store
+from pipeline.cli.store import METADATA, describe_store
 from pipeline.store.format.schema import FORMAT_VERSION
 from pipeline.store.reader.reader import TargetStore
 

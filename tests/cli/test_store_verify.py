@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.store_verify import describe_problems, render_problems
+from pipeline.cli.store import describe_problems, render_problems
 from pipeline.core.errors import listed
 from pipeline.core.progress import counted
 from pipeline.store.reader.verify import Problem

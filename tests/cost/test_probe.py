@@ -12,7 +12,7 @@ from PIL import Image
 from teacher_cases import DETECTOR, LOSSLESS, small_view_set
 from training_cases import FULL, HERE, student
 
-from pipeline.cli.bench import render_probe, students_to_pay
+from pipeline.cli.costs import render_probe, students_to_pay
 from pipeline.cost.peer import peer_step
 from pipeline.cost.probe import (
     ONLINE,

@@ -1,10 +1,12 @@
-"""``ldp store info`` and ``files``: a store from its attributes alone, as fast for a large one as a small."""
+"""``ldp store info``, ``files`` and ``verify``: what a store holds, and what is damaged of it."""
 
 import argparse
 import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ import numpy as np
 from pipeline.cli.options import argument, command
 from pipeline.core.config import PARAMS, dump_yaml
 from pipeline.core.digest import digest
-from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.errors import CacheError, ConfigError, listed
 from pipeline.core.paths import find_recipe, run_paths
-from pipeline.core.progress import describe_bytes
+from pipeline.core.progress import counted, describe_bytes
+from pipeline.core.tables import align
 from pipeline.store.format.schema import IMAGE_ID, StoreSchema, table_specs
 from pipeline.store.reader.reader import read_finished, recorded_files
 from pipeline.store.reader.shards import read_table
+from pipeline.store.reader.verify import Problem, verify
 
 METADATA = "metadata"
 """Stands for all ``zarr.json`` but the root's own, which records the sizes of the others."""
@@ -124,3 +128,37 @@ def describe_store(path: Path) -> dict[str, Any]:
         "fingerprint_sha256": digest(schema.fingerprint),
         **attributes["schema"],
     }
+
+
+@command(STORE, PRINT_JSON)
+def verify_command(arguments: argparse.Namespace) -> None:
+    """Reads every file of a store; prints each damaged, missing or unexpected one with its partition.
+
+    The exit code is 0 for a whole store, and 1 otherwise.
+    """
+    path, _ = find_store(arguments.store)
+    problems = verify(path, "verify")
+    if arguments.json:
+        damaged = sorted({problem.partition for problem in problems if problem.partition is not None})
+        document = {"path": str(path), "whole": not problems, "damaged_partitions": damaged}
+        sys.stdout.write(to_json({**document, "problems": [asdict(problem) for problem in problems]}))
+    else:
+        sys.stdout.write(render_problems(problems) or f"{path} is whole: every file is as recorded\n")
+    if problems:
+        raise CacheError(f"{path}: {describe_problems(problems)}; `ldp store repair` makes them again")
+
+
+def render_problems(problems: Sequence[Problem]) -> str:
+    """A line for every damaged file: which, of which partition, and what is wrong."""
+    return align(
+        [(p.file, "" if p.partition is None else f"partition {p.partition}", p.message) for p in problems]
+    )
+
+
+def describe_problems(problems: Sequence[Problem]) -> str:
+    """How many files are damaged, and in which partitions."""
+    partitions = sorted({problem.partition for problem in problems if problem.partition is not None})
+    if not partitions:
+        return f"{counted(len(problems), 'damaged file')}, no partition among them"
+    noun = "partition" if len(partitions) == 1 else "partitions"
+    return f"{counted(len(problems), 'damaged file')}, in {noun} {listed(partitions)}"
