@@ -15,14 +15,9 @@ from pipeline.core.errors import TeacherError
 from pipeline.core.progress import describe_bytes
 from pipeline.detector.head import RawOutputs
 from pipeline.regions.view_set import ViewSet
+from pipeline.store.format import schema as layout
 from pipeline.store.format.attributes import read_attributes
-from pipeline.store.format.schema import (
-    DENSE_BOXES,
-    DENSE_CHUNK_ROWS,
-    DENSE_CLASSES,
-    StoreSchema,
-    sharded_specs,
-)
+from pipeline.store.format.schema import StoreSchema, sharded_specs
 from pipeline.store.format.table import ViewIndex, position_counts
 from pipeline.store.writer.arrays import encode_shard
 from pipeline.store.writer.partition import quantize_partition
@@ -110,9 +105,9 @@ def probe_dense(
     rows = np.unique(np.linspace(0, len(view_set) - 1, PROBED_VIEWS).astype(int)).tolist()
     views = [view for row in rows for view in view_set.in_rows(slice(row, row + 1))]
     arrays = quantize_partition(schema, views, list(run(views))).arrays
-    positions = len(arrays[DENSE_CLASSES])
-    shard_rows = -(-positions // DENSE_CHUNK_ROWS) * DENSE_CHUNK_ROWS
-    specs = (spec for spec in sharded_specs(schema) if spec.path in (DENSE_CLASSES, DENSE_BOXES))
+    positions = len(arrays[layout.DENSE_CLASSES])
+    shard_rows = -(-positions // layout.DENSE_CHUNK_ROWS) * layout.DENSE_CHUNK_ROWS
+    specs = (spec for spec in sharded_specs(schema) if spec.path in layout.DENSE)
     contents = (
         encode_shard(replace(spec, shards=(shard_rows, spec.shape[1])), arrays[spec.path]) for spec in specs
     )
@@ -123,7 +118,7 @@ def say_if_larger(store: Path, schema: StoreSchema, table: ViewIndex, row_bytes:
     """Say it if the dense arrays of a finished store take more than ``row_bytes`` a position."""
     records = read_attributes(store)["partitions"]
     shards = (shard for record in records for shard in record["shards"].items())
-    taken = sum(file["size"] for name, file in shards if name.startswith((DENSE_CLASSES, DENSE_BOXES)))
+    taken = sum(file["size"] for name, file in shards if name.startswith(layout.DENSE))
     expected = row_bytes * float(position_counts(table.geometry, schema.strides).sum())
     if taken > expected:
         logger.warning(

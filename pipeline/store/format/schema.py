@@ -47,7 +47,7 @@ REGION, EDGE_CODES, CLS_CODES = "points/region", "points/edge_codes", "main/cls_
 POINT_CLS_CODES = "points/cls_codes"
 """In place of the one in ``main``, in a store with ``valuable_classes``."""
 PIXELS_CRC32C, THUMBNAIL = "pixels/crc32c", "pixels/thumbnail"
-DENSE_CLASSES, DENSE_BOXES = "dense/cls_codes", "dense/box_codes"
+DENSE = DENSE_CLASSES, DENSE_BOXES = "dense/cls_codes", "dense/box_codes"
 
 DENSE_CHUNK_ROWS = 2048
 """Rows of an inner chunk of the dense arrays; a view of 416 px has 3,598, one of 1333x800 18,529."""

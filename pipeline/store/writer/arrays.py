@@ -13,18 +13,8 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
-from pipeline.store.format.schema import (
-    CRC_BYTES,
-    DENSE_BOXES,
-    DENSE_CLASSES,
-    INDEX_ENTRY_BYTES,
-    NO_CHUNK,
-    REGION,
-    ArraySpec,
-    StoreSchema,
-    sharded_specs,
-    table_specs,
-)
+from pipeline.store.format import schema as layout
+from pipeline.store.format.schema import ArraySpec, StoreSchema, sharded_specs, table_specs
 
 COMPRESSOR: Final = "zstd"
 COMPRESSION_LEVEL = 7
@@ -60,7 +50,7 @@ def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
     padded = np.zeros((chunks, *spec.chunks), np.dtype(spec.dtype).newbyteorder("<"))
     padded.reshape(-1, *spec.chunks[1:])[: len(rows)] = rows
     frames = [_checksummed(codec.encode(chunk)) for chunk in padded]
-    index = np.full((spec.shards[0] // spec.chunks[0], 2), NO_CHUNK, "<u8")
+    index = np.full((spec.shards[0] // spec.chunks[0], 2), layout.NO_CHUNK, "<u8")
     index[:chunks, 1] = [len(frame) for frame in frames]
     index[:chunks, 0] = np.cumsum(index[:chunks, 1]) - index[:chunks, 1]
     return b"".join([*frames, _checksummed(index.tobytes())])
@@ -69,18 +59,18 @@ def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
 def shard_signature(content: bytes, spec: ArraySpec) -> str:
     """What tells a whole shard from any other: the checksums of its first chunk and of its index, as hex."""
     assert spec.shards is not None, f"{spec.path} is not sharded"
-    index = content[-INDEX_ENTRY_BYTES * (spec.shards[0] // spec.chunks[0]) - CRC_BYTES :]
-    offset, size = np.frombuffer(index[:INDEX_ENTRY_BYTES], dtype="<u8").tolist()
-    return (content[offset + size - CRC_BYTES : offset + size] + index[-CRC_BYTES:]).hex()
+    index = content[-layout.INDEX_ENTRY_BYTES * (spec.shards[0] // spec.chunks[0]) - layout.CRC_BYTES :]
+    offset, size = np.frombuffer(index[: layout.INDEX_ENTRY_BYTES], dtype="<u8").tolist()
+    return (content[offset + size - layout.CRC_BYTES : offset + size] + index[-layout.CRC_BYTES :]).hex()
 
 
 def _checksummed(content: bytes) -> bytes:
     checksum: int = google_crc32c.value(content)
-    return content + checksum.to_bytes(CRC_BYTES, "little")
+    return content + checksum.to_bytes(layout.CRC_BYTES, "little")
 
 
 def _level(spec: ArraySpec) -> int:
-    return DENSE_COMPRESSION_LEVEL if spec.path in (DENSE_CLASSES, DENSE_BOXES) else COMPRESSION_LEVEL
+    return DENSE_COMPRESSION_LEVEL if spec.path in layout.DENSE else COMPRESSION_LEVEL
 
 
 def _shuffle_bytes(spec: ArraySpec) -> int:
@@ -92,7 +82,7 @@ def _shuffle_bytes(spec: ArraySpec) -> int:
     """
     itemsize = np.dtype(spec.dtype).itemsize
     row = itemsize * spec.shape[-1]
-    whole = spec.path in (REGION, DENSE_CLASSES, DENSE_BOXES) and row <= MAX_SHUFFLED_BYTES
+    whole = spec.path in (layout.REGION, *layout.DENSE) and row <= MAX_SHUFFLED_BYTES
     return row if whole else itemsize
 
 

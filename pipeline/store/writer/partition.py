@@ -11,16 +11,9 @@ from pipeline.codec.classes import quantize_classes
 from pipeline.codec.dense import TAIL_UNIT, DensePrecision, encode_boxes
 from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
 from pipeline.codec.steps import edge_steps
+from pipeline.store.format import schema as layout
 from pipeline.store.format.completion import DenseStatistics, PartitionRecord, PartitionStatistics
-from pipeline.store.format.schema import (
-    DENSE_BOXES,
-    DENSE_CLASSES,
-    EDGE_CODES,
-    PIXELS_CRC32C,
-    REGION,
-    THUMBNAIL,
-    StoreSchema,
-)
+from pipeline.store.format.schema import StoreSchema
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, SoftTargets
 
@@ -116,15 +109,15 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
         cls_codes_clipped=classes.clipped,
     )
     arrays: dict[str, NDArray[Any]] = {
-        REGION: region,
-        EDGE_CODES: edges.codes,
+        layout.REGION: region,
+        layout.EDGE_CODES: edges.codes,
         schema.cls_path: classes.codes,
     }
     if schema.pixels:
         if soft.pixels is None:
             raise ValueError("expected the pixels that the teacher saw, but got none")
-        arrays[PIXELS_CRC32C] = np.array([[soft.pixels.crc32c]], np.uint32)
-        arrays[THUMBNAIL] = soft.pixels.thumbnail.reshape(1, -1)
+        arrays[layout.PIXELS_CRC32C] = np.array([[soft.pixels.crc32c]], np.uint32)
+        arrays[layout.THUMBNAIL] = soft.pixels.thumbnail.reshape(1, -1)
     if schema.dense is None:
         return PartitionRows(arrays=arrays, statistics=statistics)
     dense_arrays, dense = _dense_rows(schema, schema.dense, view, soft)
@@ -142,7 +135,10 @@ def _dense_rows(
         raise ValueError(f"expected dense outputs of {expected}, but got {got}")
     tail = 0 if precision.lossless else int(np.count_nonzero(dense.classes == 0))
     statistics = DenseStatistics(rows=rows, tail_entries=tail, tail_units=dense.tail_units)
-    return {DENSE_CLASSES: dense.classes, DENSE_BOXES: encode_boxes(dense.distances)}, statistics
+    return {
+        layout.DENSE_CLASSES: dense.classes,
+        layout.DENSE_BOXES: encode_boxes(dense.distances),
+    }, statistics
 
 
 def _ratio(part: float, whole: int) -> float:
