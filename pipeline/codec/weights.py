@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.integers import require_finite
+from pipeline.codec.logits import require_finite
 
 CODES_PER_OCTAVE = 128
 """A weight is off by 0.27 % at most, by 0.16 % on average, which is nothing beside the logits' 2 %; half as

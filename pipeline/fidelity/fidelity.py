@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.codec.classes import dequantize_classes
-from pipeline.codec.edges import dequantize_edges
+from pipeline.codec.logits import dequantize_classes, dequantize_edges
 from pipeline.codec.precision import Precision
 from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import WeightCode

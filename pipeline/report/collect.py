@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pipeline.codec.edges import EDGES
+from pipeline.codec.logits import EDGES
 from pipeline.core.paths import TEACHER, RunPaths
 from pipeline.core.timing import break_even
 from pipeline.detector.gfl import load_detector

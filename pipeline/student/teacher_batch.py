@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.codec.dense import BOX_UNITS
-from pipeline.codec.edges import CODE_OF_ZERO, EDGES, cosine_basis
+from pipeline.codec.logits import CODE_OF_ZERO, EDGES, cosine_basis
 from pipeline.store.reader.stored import StoredDense, StoredView
 from pipeline.training.batches import DenseTeacher, TeacherBatch, concat_to_tensor
 from pipeline.views.pyramid import Grid, Size
@@ -22,7 +22,7 @@ class CodedTeacherBatch(TeacherBatch):
     edges: Tensor
     """``ShortTensor[P, 4, bins - 1]`` of codes, or ``Tensor[P, 4, bins]``."""
     edge_steps: Tensor | None = None
-    """``Tensor[P]``: see ``codec.edges``."""
+    """``Tensor[P]``: see ``codec.logits``."""
     classes: Tensor
     """``ShortTensor[M, C]`` of codes, or ``Tensor[M, C]``."""
     cls_step: float | None = None

@@ -7,7 +7,7 @@ the higher of the two: it is 0-40 % too large, the more so the coarser the steps
 
 import math
 
-from pipeline.codec.edges import EDGES, edge_columns
+from pipeline.codec.logits import EDGES, edge_columns
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, position_counts
 

@@ -242,7 +242,7 @@ def test_a_store_is_accepted_as_it_is_after_a_docstring_of_its_code(own_reposito
     """`dvc commit --force cache_teacher`, then `dvc repro`: `verify_cache` asks the live teacher."""
     store = own_repository / f"runs/{NAME}/cache/targets.zarr/zarr.json"
     written = store.stat().st_mtime_ns
-    docstring("pipeline/codec/edges.py")(own_repository)
+    docstring("pipeline/codec/logits.py")(own_repository)
     assert "cache_teacher" in status(own_repository)
     accept(own_repository, "cache_teacher")
     assert repro(own_repository) == {"verify_cache"} | TRAIN | REPORT

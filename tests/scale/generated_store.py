@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pipeline.codec.edges import EDGES
+from pipeline.codec.logits import EDGES
 from pipeline.codec.precision import Precision
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, fit_schema

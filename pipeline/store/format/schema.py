@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.codec.dense import DensePrecision
-from pipeline.codec.edges import edge_columns
+from pipeline.codec.logits import edge_columns
 from pipeline.codec.precision import Precision
 from pipeline.codec.weights import WeightCode
 from pipeline.core.errors import CacheError

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.classes import dequantize_classes
 from pipeline.codec.dense import BOX_UNITS
-from pipeline.codec.edges import dequantize_edges
+from pipeline.codec.logits import dequantize_classes, dequantize_edges
 from pipeline.views.types import LabeledView, SoftTargets
 
 

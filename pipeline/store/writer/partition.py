@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.classes import quantize_classes
 from pipeline.codec.dense import TAIL_UNIT, DensePrecision, encode_boxes
-from pipeline.codec.edges import EDGES, edge_columns, quantize_edges
+from pipeline.codec.logits import EDGES, edge_columns, quantize_classes, quantize_edges
 from pipeline.codec.steps import edge_steps
 from pipeline.store.format import schema as layout
 from pipeline.store.format.completion import DenseStatistics, PartitionRecord, PartitionStatistics

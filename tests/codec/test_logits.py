@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.codec.edges import cosine_basis, dequantize_edges, quantize_edges
+from pipeline.codec.logits import (
+    cosine_basis,
+    dequantize_classes,
+    dequantize_edges,
+    quantize_classes,
+    quantize_edges,
+)
 
 TEMPERATURE = 10.0
 
@@ -101,3 +107,39 @@ def test_non_finite_logits_are_counted(steps: NDArray[np.float32] | None) -> Non
     values[0, 1, 2], values[1, 0, 0] = np.nan, -np.inf
     with pytest.raises(ValueError, match="2 of 136"):
         quantize_edges(values, steps)
+
+
+def test_class_logits_err_by_half_a_step_at_most() -> None:
+    values = np.random.default_rng(0).normal(-5, 3, (100, 80)).astype(np.float32)
+    quantized = quantize_classes(values, 0.05)
+    assert np.abs(dequantize_classes(quantized.codes, 0.05) - values).max() <= 0.025 + 1e-5
+    assert quantized.codes.dtype == np.int16
+    assert quantized.clipped == 0
+
+
+def test_class_codes_are_absolute() -> None:
+    """By hand: the logit itself must come back, not only its difference to the row's others."""
+    assert quantize_classes(np.array([[1.0, -2.5]], np.float32), 0.5).codes.tolist() == [[2, -5]]
+
+
+def test_huge_class_logits_saturate_and_are_counted() -> None:
+    quantized = quantize_classes(np.array([[1e6, -1e6, 3.0]], np.float32), 0.1)
+    assert quantized.codes.tolist() == [[32767, -32767, 30]]
+    assert quantized.clipped == 2
+
+
+def test_lossless_class_logits_are_exact() -> None:
+    values = np.random.default_rng(1).normal(0, 9, (7, 5)).astype(np.float32)
+    np.testing.assert_array_equal(dequantize_classes(quantize_classes(values, None).codes, None), values)
+
+
+@pytest.mark.parametrize("step", [0.1, None])
+def test_no_points_have_no_class_codes(step: float | None) -> None:
+    quantized = quantize_classes(np.empty((0, 80), np.float32), step)
+    assert dequantize_classes(quantized.codes, step).shape == (0, 80)
+
+
+@pytest.mark.parametrize("step", [0.1, None])
+def test_non_finite_class_logits_are_counted(step: float | None) -> None:
+    with pytest.raises(ValueError, match="1 of 2"):
+        quantize_classes(np.array([[np.nan, 1.0]], np.float32), step)

@@ -1,6 +1,6 @@
-"""Edge logits (the box distributions' logits) as 16-bit codes of their cosine transform over the bins.
+"""Class logits as 16-bit integers, and edge logits as such codes of their cosine transform over the bins.
 
-The logits of neighboring bins are alike, so that the discrete cosine transform (DCT-II) of an edge's
+Those of the neighboring bins of an edge are alike, so that the discrete cosine transform (DCT-II) of its
 ``bins`` logits has a few large coefficients and many near zero: a quarter fewer bytes than the logits
 themselves at the same error, and no more with the best transform there is for the data (their own
 principal components). The transform is orthonormal, so that a rounding error is as large in the logits as
@@ -9,17 +9,25 @@ softmax is blind: it is not stored.
 """
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from pipeline.codec.integers import Quantized, require_finite, saturate
 
 EDGES = 4
 
 CODE_OF_ZERO = 128
 """Code of a coefficient of 0. With it nearly all codes lie in 0..255, and their high bytes, which are
 compressed apart, are zeros; two's complement would spend a bit on the sign there once more."""
+
+MAX_CODE = 2**15 - 1
+
+
+class Quantized(NamedTuple):
+    """Codes int16 of logits (lossless: the float32 logits themselves), and how many of them saturated."""
+
+    codes: NDArray[np.int16] | NDArray[np.float32]
+    clipped: int
 
 
 @cache
@@ -79,3 +87,46 @@ def dequantize_edges(
         return values
     coefficients = (values - CODE_OF_ZERO) * steps[:, None, None]
     return coefficients @ cosine_basis(values.shape[-1] + 1).astype(np.float32)
+
+
+def quantize_classes(cls_logits: NDArray[np.float32], step: float | None) -> Quantized:
+    """``code = rint(logit / step)``, (M, C), limited to +-32767.
+
+    Absolute, unlike the edge codes: a sigmoid loss needs the logit itself, a softmax loss its differences.
+
+    Args:
+        cls_logits: (M, C).
+        step: In logits, or ``None`` to keep the float32 logits as they are.
+
+    Raises:
+        ValueError: A logit is not finite.
+    """
+    require_finite("class logits", cls_logits)
+    if step is None:
+        return Quantized(cls_logits.astype(np.float32), 0)
+    return saturate(np.rint(cls_logits / np.float32(step)))
+
+
+def dequantize_classes(
+    codes: NDArray[np.int16] | NDArray[np.float32], step: float | None
+) -> NDArray[np.float32]:
+    """``logit = code * step``, (M, C) float32; float32 codes as they are."""
+    logits = codes.astype(np.float32)
+    return logits if step is None else logits * np.float32(step)
+
+
+def saturate(codes: NDArray[np.floating]) -> Quantized:
+    """Whole numbers of any size, limited to +-32767."""
+    clipped = int(np.count_nonzero(np.abs(codes) > MAX_CODE))
+    return Quantized(np.clip(codes, -MAX_CODE, MAX_CODE).astype(np.int16), clipped)
+
+
+def require_finite(name: str, values: NDArray[np.floating]) -> None:
+    """Refuse NaN and infinity: as codes they would look like ordinary values.
+
+    Raises:
+        ValueError: Says how many values of ``name`` are not finite.
+    """
+    bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if bad:
+        raise ValueError(f"expected finite {name}, but {bad} of {values.size} values are NaN or infinite")
