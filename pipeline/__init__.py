@@ -18,15 +18,15 @@ if TYPE_CHECKING:
         quality_focal_loss,
     )
     from pipeline.losses.distillation import kd_divergence
-    from pipeline.store.reader.decoded import DecodedView
     from pipeline.store.reader.reader import TargetStore
+    from pipeline.store.reader.stored import DecodedView
     from pipeline.views.types import ViewKey
 
     open_store = TargetStore.open
 
 _LOSSES = "pipeline.losses.detection"
 _WHERE = {
-    "DecodedView": "pipeline.store.reader.decoded:DecodedView",
+    "DecodedView": "pipeline.store.reader.stored:DecodedView",
     "TargetBatch": "pipeline.api.placement:TargetBatch",
     "TargetStore": "pipeline.store.reader.reader:TargetStore",
     "ViewKey": "pipeline.views.types:ViewKey",

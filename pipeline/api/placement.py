@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from pipeline.store.reader.decoded import DecodedView
-from pipeline.store.reader.stored import StoredView
+from pipeline.store.reader.stored import DecodedView, StoredView
 from pipeline.student.teacher_batch import stored_teacher_batch
 from pipeline.training.batches import BatchLabels, TeacherBatch, batch_labels
 from pipeline.views.pyramid import Grid, Size

@@ -21,10 +21,9 @@ from pipeline.store.format.attributes import REPAIR_HINT, read_attributes
 from pipeline.store.format.completion import PartitionRecord
 from pipeline.store.format.schema import StoreSchema, sharded_specs, table_specs
 from pipeline.store.format.table import dense_extents, geometry_from_row
-from pipeline.store.reader.decoded import DecodedView
 from pipeline.store.reader.pixels import diagnose
 from pipeline.store.reader.shards import ShardedRows, read_table
-from pipeline.store.reader.stored import StoredDense, StoredView
+from pipeline.store.reader.stored import DecodedView, StoredDense, StoredView
 from pipeline.views.classes import Category
 from pipeline.views.geometry import ViewGeometry, choose_view
 from pipeline.views.pixels import THUMBNAIL_CELLS, Pixels, checksum

@@ -1,12 +1,16 @@
-"""What a reader gives: one view with its codes."""
+"""What a reader gives: one view with its codes, and as any training loop takes it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.dense import BOX_UNITS
 from pipeline.codec.logits import dequantize_classes, dequantize_edges
+from pipeline.views.conventions import Preprocessing
+from pipeline.views.geometry import scale_factors
+from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, SoftTargets
 
 
@@ -65,3 +69,74 @@ class StoredView:
     def cls_logits(self) -> NDArray[np.float32]:
         """(M, C), at the main region."""
         return self.view.points.at_main(dequantize_classes(self.cls_codes, self.cls_step))
+
+
+class DecodedView:
+    """A view with ``P`` kept points, ``M`` of them in the main region, and ``G`` boxes.
+
+    Coordinates are px of the view, the resized and flipped image without its padding: pixel ``i`` reaches
+    from ``i`` to ``i + 1``.
+    """
+
+    def __init__(self, stored: StoredView, pyramid: Pyramid, preprocessing: Preprocessing) -> None:
+        view, points = stored.view, stored.view.points
+        self.stored = stored
+        """The same with integer codes."""
+        self.pyramid = pyramid
+        """Strides of the levels, and where in its cell a point lies."""
+        self.preprocessing = preprocessing
+        """Pixels: ``mean``, ``std``, ``color`` (order of the channels), ``fit``, ``sampling``, ``fill``."""
+        self.key = view.key
+        """``(image_id, view)``."""
+        self.geometry = view.geometry
+        """``original_hw``, ``resized_hw`` and ``padded_hw``, each ``(height, width)`` px, and ``flip``."""
+        self.level = points.level
+        """``(P,)``: each point's level, from the finest."""
+        self.position = points.position
+        """``(P,)``: row-major cell in the level's grid, which covers ``geometry.padded_hw``."""
+        self.main = points.main_gt
+        """``(P,)``: row of the object in ``boxes`` whose positive the point is (ATSS), or -1."""
+        self.valuable_weight = points.valuable_weight
+        """``(P,)`` in [0, 1]: weight in the valuable localization region, 0 outside it."""
+        self.boxes = view.boxes_xyxy
+        """``(G, 4)`` ground truth ``(x1, y1, x2, y2)`` px."""
+        self.labels = view.labels
+        """``(G,)``: rows of the store's ``classes``."""
+        self._grid = pyramid.grid(view.geometry.padded_hw)
+        self.flat = self._grid.flatten(points.level, points.position)
+        """``(P,)``: number of the cell among those of all levels of the view's grid, level after level."""
+
+    @property
+    def points_xy(self) -> NDArray[np.float32]:
+        """``(P, 2)`` px."""
+        return self._grid.points[self.flat]
+
+    @property
+    def stride(self) -> NDArray[np.float32]:
+        """``(P,)`` px: a distance of 1 bin."""
+        return self._grid.point_strides[self.flat]
+
+    @cached_property
+    def edge_logits(self) -> NDArray[np.float32]:
+        """``(P, 4, bins)``: edges left, top, right, bottom; bin ``i`` is ``i`` strides away.
+
+        Unless the store is lossless, an edge's logits are known up to a constant, which a softmax ignores.
+        """
+        return self.stored.edge_logits()
+
+    @cached_property
+    def cls_logits(self) -> NDArray[np.float32]:
+        """``(M, classes)`` before the sigmoid, at the points where ``main >= 0``, in their order."""
+        return self.stored.cls_logits()
+
+    @property
+    def image_to_view(self) -> NDArray[np.float64]:
+        """``(2, 3)``: ``A`` with ``(x, y)`` of the view ``= A @ (x, y, 1)`` of the upright original, px.
+
+        Boxes move by it as they are. ``cv2.warpAffine`` counts from centers of pixels, which lie at halves.
+        """
+        top, left = self.geometry.content_top_left
+        horizontal, vertical = scale_factors(self.geometry)[:2].tolist()
+        if self.geometry.flip:
+            horizontal, left = -horizontal, self.geometry.resized_hw[1] - left
+        return np.array([[horizontal, 0, left], [0, vertical, top]])
