@@ -23,7 +23,7 @@ from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig, ShapesConfig, SplitConfig
 from pipeline.datasets.shapes.dataset import write_split
 from pipeline.views.manifest import MIN_SIDE_PX, Manifest, keep_trainable, write_manifest
-from pipeline.views.summary import SplitSummary, lines, summarize
+from pipeline.views.summary import lines, metrics
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,8 @@ def main() -> None:
         assert config.shapes is not None
         train, val = (_render_split(config.shapes, folder, split) for split in SPLITS)
     require_same_classes(train, val)
-    summaries = {
-        split: _report(split, manifest) for split, manifest in zip(SPLITS, (train, val), strict=True)
-    }
-    require_objects(train, summaries["train"])
+    figures = {split: _report(split, read) for split, read in zip(SPLITS, (train, val), strict=True)}
+    require_objects(train)
     if shared := shared_images(train, val):
         logger.warning("val: WARNING: %d of %d images are training images, too", shared, len(val.images))
     all_images, train = len(train.images), keep_trainable(train, keep_empty=config.keep_empty_images)
@@ -58,17 +56,16 @@ def main() -> None:
     write_manifest(train, folder.manifest("train"))
     write_manifest(val, folder.manifest("val"))
     for split in SPLITS:
-        write_json(folder.data_metric(split), summaries[split].metrics())
+        write_json(folder.data_metric(split), figures[split])
 
 
-def _report(split: str, manifest: Manifest) -> SplitSummary:
-    """Say what was read."""
-    summary = summarize(manifest)
-    for line in lines(summary):
+def _report(split: str, manifest: Manifest) -> dict[str, int]:
+    """Say what was read; returns its figures for ``dvc metrics show``."""
+    for line in lines(manifest):
         logger.info("%s: %s", split, line)
-    for sentence in warnings(manifest, summary):
+    for sentence in warnings(manifest):
         logger.warning("%s: WARNING: %s", split, sentence)
-    return summary
+    return metrics(manifest)
 
 
 def _render_split(config: ShapesConfig, folder: RunPaths, split: Split) -> Manifest:

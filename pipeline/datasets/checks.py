@@ -12,7 +12,7 @@ from pipeline.core.progress import show_progress
 from pipeline.views.classes import ids_difference, same_name
 from pipeline.views.decode import inspect_image
 from pipeline.views.manifest import Manifest
-from pipeline.views.summary import SplitSummary, leaving_image
+from pipeline.views.summary import leaving_image, reasons
 
 MAX_NAMED = 3
 """Of many files that are missing."""
@@ -92,24 +92,24 @@ def require_same_classes(train: Manifest, val: Manifest) -> None:
         raise DatasetError(f"{val.root}/{val.annotations}: the training split's classes: {difference}")
 
 
-def require_objects(manifest: Manifest, summary: SplitSummary) -> None:
+def require_objects(manifest: Manifest) -> None:
     """Refuse a training split without an object to train on, by a ``DatasetError`` that says why."""
-    if not summary.trained_on:
-        got = f"of {summary.objects:,} all are left out: {summary.reasons()}"
-        raise DatasetError(
-            f"{manifest.root}/{manifest.annotations}: expected objects to train on, "
-            f"but {got if summary.objects else 'there are none'}"
-        )
+    if not len(manifest.trained_on):
+        objects = len(manifest.drop_reason)
+        got = f"of {objects:,} all are left out: {reasons(manifest)}" if objects else "there are none"
+        raise DatasetError(f"{manifest.root}/{manifest.annotations}: expected objects to train on, but {got}")
 
 
-def warnings(manifest: Manifest, summary: SplitSummary) -> Iterator[str]:
+def warnings(manifest: Manifest) -> Iterator[str]:
     """What is probably not meant, a sentence each."""
-    objects, leaving, boxes = summary.objects, summary.leaving_image, manifest.images.annotations
-    left_out = objects - summary.trained_on
+    boxes, images = manifest.images.annotations, len(manifest.images)
+    objects, leaving = len(boxes), np.count_nonzero(leaving_image(manifest))
+    left_out = objects - len(manifest.trained_on)
+    empty = np.count_nonzero(manifest.trained_on_counts == 0)
     if not objects:
         yield "there are no objects"
-    elif summary.empty_images > 0.5 * summary.images:
-        yield f"most images have no object to train on: {summary.empty_images:,} of {summary.images:,}"
+    elif empty > 0.5 * images:
+        yield f"most images have no object to train on: {empty:,} of {images:,}"
     if left_out > 0.5 * objects:
         yield f"most objects are not trained on: {left_out:,} of {objects:,}"
     if leaving > 0.5 * objects:

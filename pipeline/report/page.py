@@ -33,7 +33,6 @@ from pipeline.report.runs import Role, Run, difference
 from pipeline.report.shown_views import ShownView
 from pipeline.report.style import PALETTE, TEACHER, TRUTH
 from pipeline.views.summary import lines as summary_lines
-from pipeline.views.summary import summarize
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -94,7 +93,7 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         empty_levels=[name for level, name in enumerate(names) if level not in levels],
         lines=lines,
         pair_lines=[line for line in lines if line.name in [run.name for run in report.pair.runs]],
-        split_facts=lambda manifest: "; ".join(summary_lines(summarize(manifest))),
+        split_facts=lambda manifest: "; ".join(summary_lines(manifest)),
         fingerprint=dict(flatten(report.store.schema.fingerprint)),
         fingerprint_sha256=digest(report.store.schema.fingerprint),
         truth_color=TRUTH,

@@ -76,8 +76,13 @@ class Manifest:
         return np.select([rows["iscrowd"], rows["ignore"], small, outside], range(4), -1)
 
     @property
-    def trained_on(self) -> NDArray[np.int64]:
-        """``(I,)``: objects of each image that are trained on."""
+    def trained_on(self) -> NDArray[np.void]:
+        """``(K,)``: the annotations that are trained on."""
+        return self.images.annotations[self.drop_reason < 0]
+
+    @property
+    def trained_on_counts(self) -> NDArray[np.int64]:
+        """``(I,)``: how many those are of each image."""
         return np.diff(np.append(0, np.cumsum(self.drop_reason < 0))[self.images.offset])
 
     @cached_property
@@ -91,7 +96,7 @@ class Manifest:
     def boxes_sha256(self) -> str:
         """Digest of the objects that are trained on: another order or another comment changes nothing."""
         columns = ["image_id", "category_id", "x", "y", "width", "height"]
-        rows = repack_fields(self.images.annotations[self.drop_reason < 0][columns])
+        rows = repack_fields(self.trained_on[columns])
         return hashlib.sha256(rows.tobytes()).hexdigest()
 
     @cached_property
@@ -166,7 +171,7 @@ def keep_trainable(manifest: Manifest, *, keep_empty: bool) -> Manifest:
     """The manifest without images that are too small to train on or, unless ``keep_empty``, have no box."""
     kept = manifest.images.size_hw.min(axis=1) >= MIN_SIDE_PX
     if not keep_empty:
-        kept &= manifest.trained_on > 0
+        kept &= manifest.trained_on_counts > 0
     return replace(manifest, images=manifest.images.take(np.flatnonzero(kept)))
 
 

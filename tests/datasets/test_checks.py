@@ -20,7 +20,7 @@ from pipeline.datasets.checks import (
 from pipeline.views.classes import Category, class_names
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 from pipeline.views.manifest import Manifest
-from pipeline.views.summary import summarize
+from pipeline.views.summary import leaving_image
 
 Box = tuple[float, float, float, float]
 
@@ -84,11 +84,11 @@ def test_boxes_that_may_be_right_are_not_refused(boxes: list[Box]) -> None:
 
 def test_boxes_that_leave_their_image_are_warned_of() -> None:
     leaving = split(*CORNERS, (50, 1, 5, 5))
-    assert summarize(leaving).leaving_image == 3
-    (warning,) = warnings(leaving, summarize(leaving))
+    assert leaving_image(leaving).sum() == 3
+    (warning,) = warnings(leaving)
     assert "most boxes leave their image (3 of 5)" in warning
     inside = split((0, 0, 61, 40), (1, 2, 3, 4))
-    assert list(warnings(inside, summarize(inside))) == []
+    assert list(warnings(inside)) == []
 
 
 CENTERED = [(54, 30, 12, 20), (50, 31, 20, 18), (40, 33, 8, 14), (52, 8, 16, 10)]
@@ -108,7 +108,7 @@ INSIDE = [(1, 1 + n, 6, 9) for n in range(5)]
 )
 def test_boxes_that_are_probably_not_meant_are_warned_of(boxes: list[Box], message: str) -> None:
     """Percent, boxes of a larger picture and centers are no error that could be proved."""
-    (warning,) = warnings(split(*boxes), summarize(split(*boxes)))
+    (warning,) = warnings(split(*boxes))
     assert message in warning
 
 
@@ -119,7 +119,7 @@ def test_images_in_both_splits_are_counted() -> None:
 
     assert shared_images(with_files("a", "b", "c"), with_files("b", "d", "a")) == 2
     copied = with_files("a", "b", "a")
-    assert "1 images are copies of others, under another name" in list(warnings(copied, summarize(copied)))
+    assert "1 images are copies of others, under another name" in list(warnings(copied))
 
 
 def test_classes_are_compared_by_id_and_name() -> None:
@@ -135,17 +135,17 @@ def test_classes_are_compared_by_id_and_name() -> None:
 
 def test_names_that_are_almost_equal_are_warned_of() -> None:
     almost = split((1, 2, 50, 30), names=("Traffic Light", "b", "traffic  light "))
-    (warning,) = warnings(almost, summarize(almost))
+    (warning,) = warnings(almost)
     assert "several classes have the same name: traffic  light " in warning
 
 
 def test_a_training_split_without_an_object_is_refused_and_images_without_one_are_counted() -> None:
     nothing = split(images=2)
     with pytest.raises(DatasetError, match="expected objects to train on, but there are none"):
-        require_objects(nothing, summarize(nothing))
+        require_objects(nothing)
     records = [msgspec.structs.replace(record, image_id=9) for record in split((1, 2, 50, 30)).images]
     mixed = replace(nothing, images=ImageTable.of([*records, *nothing.images]))
-    (warning,) = warnings(mixed, summarize(mixed))
+    (warning,) = warnings(mixed)
     assert "most images have no object to train on: 2 of 3" in warning
 
 

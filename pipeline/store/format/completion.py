@@ -69,18 +69,18 @@ class PartitionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     statistics: PartitionStatistics
     dense: DenseStatistics | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, the same whatever the order in which shards were written."""
-        document: dict[str, Any] = msgspec.to_builtins(self, order="deterministic")
-        return document
-
 
 def record_path(scratch: Path, partition: int) -> Path:
     return scratch / RECORDS_FOLDER / f"p{partition:05d}.json"
 
 
+def to_json(records: Any) -> Any:
+    """A record, or several, as plain values: the same whatever the order in which shards were written."""
+    return msgspec.to_builtins(records, order="deterministic")
+
+
 def write_record(scratch: Path, record: PartitionRecord) -> None:
-    content = json.dumps(record.to_json(), indent=2)
+    content = json.dumps(to_json(record), indent=2)
     write_atomically(record_path(scratch, record.partition), content.encode(), inside=scratch)
 
 

@@ -36,6 +36,7 @@ from pipeline.store.format.completion import (
     PartitionRecord,
     read_record,
     record_path,
+    to_json,
     write_record,
 )
 from pipeline.store.format.fingerprint import diff
@@ -197,7 +198,7 @@ def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[Partit
         **_layout_of(begun),
         "statistics": store_statistics(schema, records, stored_bytes),
         "files": begun["files"],
-        "partitions": [record.to_json() for record in records],
+        "partitions": to_json(records),
     }
 
 
