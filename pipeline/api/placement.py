@@ -39,10 +39,8 @@ def place_targets(views: Sequence[DecodedView], batch_hw: Size) -> TargetBatch:
 
     Args:
         views: One for each image of the batch, of one store.
-        batch_hw: ``(height, width)`` px; points of a view's own padding that the batch lacks are left out.
-
-    Raises:
-        ValueError: There is no view, or one is larger than the batch.
+        batch_hw: ``(height, width)`` px, a ``ValueError`` if a view is larger; points of a view's own padding
+            that the batch lacks are left out.
     """
     if not views:
         raise ValueError("expected a view for each image of a batch, but got none")

@@ -51,14 +51,11 @@ def quantize_edges(edge_logits: NDArray[np.float32], steps: NDArray[np.float32] 
     """``code = rint((logits @ basis.T) / step) + 128``, limited to 16 bits, see ``cosine_basis``.
 
     Args:
-        edge_logits: (P, 4, bins), in the order l, t, r, b.
+        edge_logits: (P, 4, bins), in the order l, t, r, b; a ``ValueError`` if one is not finite.
         steps: (P,) in logits, or ``None`` to keep the float32 logits as they are.
 
     Returns:
         Codes (P, 4 * (bins - 1)); if lossless, (P, 4 * bins).
-
-    Raises:
-        ValueError: A logit is not finite.
     """
     require_finite("edge logits", edge_logits)
     points, _, bins = edge_logits.shape
@@ -95,11 +92,8 @@ def quantize_classes(cls_logits: NDArray[np.float32], step: float | None) -> Qua
     Absolute, unlike the edge codes: a sigmoid loss needs the logit itself, a softmax loss its differences.
 
     Args:
-        cls_logits: (M, C).
+        cls_logits: (M, C); a ``ValueError`` if one is not finite.
         step: In logits, or ``None`` to keep the float32 logits as they are.
-
-    Raises:
-        ValueError: A logit is not finite.
     """
     require_finite("class logits", cls_logits)
     if step is None:
@@ -122,11 +116,7 @@ def saturate(codes: NDArray[np.floating]) -> Quantized:
 
 
 def require_finite(name: str, values: NDArray[np.floating]) -> None:
-    """Refuse NaN and infinity: as codes they would look like ordinary values.
-
-    Raises:
-        ValueError: Says how many values of ``name`` are not finite.
-    """
+    """Refuse NaN and infinity by a ``ValueError``: as codes they would look like ordinary values."""
     bad = values.size - int(np.count_nonzero(np.isfinite(values)))
     if bad:
         raise ValueError(f"expected finite {name}, but {bad} of {values.size} values are NaN or infinite")

@@ -32,7 +32,9 @@ READERS = 8
 SIDES = ("x", "y", "width", "height")
 Side = NDArray[np.float64]
 Reading = Callable[[Side, Side, Side, Side], tuple[Side, Side, Side, Side]]
+CORNERS = "they were x1, y1, x2, y2"
 READINGS: dict[str, Reading] = {
+    CORNERS: lambda x, y, right, bottom: (x, y, right - x, bottom - y),
     "their first two numbers were the center": lambda x, y, w, h: (x - w / 2, y - h / 2, w, h),
     "they were y, x, height, width": lambda y, x, h, w: (x, y, w, h),
     "they were y1, x1, y2, x2": lambda y, x, bottom, right: (x, y, right - x, bottom - y),
@@ -43,9 +45,7 @@ READINGS: dict[str, Reading] = {
 def look_at_files(manifest: Manifest) -> Manifest:
     """The manifest with what is known of each image's file: its sha256, and whether it is turned.
 
-    Raises:
-        DatasetError: Says how many images are missing, and names the first ones; or names one that is no
-            image of the annotated size.
+    A ``DatasetError`` names images that are missing, or one that is no image of the annotated size.
     """
     files = [manifest.image_file(record)[:2] for record in manifest.images]
     missing = [path for path, _ in files if not path.is_file()]
@@ -75,12 +75,9 @@ def require_boxes_in_pixels(manifest: Manifest) -> None:
             f"{where}, but no number in them is above 1: they seem to be shares of the image; "
             "multiply them by its width and height"
         )
-    height, width = manifest.images.annotated_hw().T
-    corners = (boxes["width"] > boxes["x"]) & (boxes["height"] > boxes["y"])
-    corners &= (boxes["width"] <= width + 1) & (boxes["height"] <= height + 1)
-    if corners.all() and leaving_image(manifest).mean() > 0.5:
+    if leaving_image(manifest).mean() > 0.5 and _fits(manifest, READINGS[CORNERS]):
         raise DatasetError(
-            f"{where}, but most leave their image, which they would not if they were x1, y1, x2, y2: "
+            f"{where}, but most leave their image, which they would not if {CORNERS}: "
             "subtract the first two numbers from the last two"
         )
 

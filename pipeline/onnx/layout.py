@@ -22,10 +22,8 @@ def read_outputs(
 ) -> RawOutputs:
     """Raw outputs from the tensors of ``image_hw`` px images: levels by ascending stride, edges l, t, r, b.
 
-    ``columns`` are the channels of the dataset's labels.
-
-    Raises:
-        TeacherError: A tensor has not the shape that was described, or is no sigmoid's.
+    ``columns`` are the channels of the dataset's labels. A tensor that is not as described is a
+    ``TeacherError``.
     """
     points, classes, edges = description.points, description.cls, description.edges
     grid = description.conventions.pyramid(points.strides).grid(image_hw)

@@ -84,9 +84,7 @@ class OnnxModel:
     def to_inference(self, device: torch.device) -> None:
         """Open the file on a device, and try it on black images.
 
-        Raises:
-            TeacherError: ONNX Runtime is not installed or has no provider for the device, or the file is not
-                as described.
+        It is a ``TeacherError`` if ONNX Runtime cannot do so, or the file is not as described.
         """
         session = _open(self.weights, device)
         outputs = {output.name for output in session.get_outputs()}

@@ -63,11 +63,8 @@ ModelHandle = GflHandle | OnnxModel
 def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
     """The model that is described at ``path`` with the suffix ``.json``, for categories by label.
 
-    What an ONNX description calls ``file`` lies beside it.
-
-    Raises:
-        TeacherError: There is no model, or it does not know the categories.
-        ConfigError: Its description is not one.
+    What an ONNX description calls ``file`` lies beside it. It is a ``TeacherError`` if there is no model, or
+    it does not know the categories, and a ``ConfigError`` if its description is none.
     """
     described = path.with_suffix(".json")
     document = read_description(path)
@@ -90,8 +87,7 @@ def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
 def onnx_model(description: OnnxDescription, file: Path, categories: Sequence[Category]) -> OnnxModel:
     """An ONNX teacher for a dataset's categories, in the order of their labels.
 
-    Raises:
-        TeacherError: There is no file, it is another than described, or it does not know the categories.
+    It is a ``TeacherError`` if its file is missing or another, or if it does not know the categories.
     """
     if not file.is_file():
         raise TeacherError(f"{file}: expected the teacher's file, but there is none")
@@ -117,11 +113,7 @@ def read_onnx(path: Path, categories: Sequence[Category]) -> OnnxModel:
 
 
 def external_data(file: Path) -> list[Path]:
-    """Files beside an ONNX file that hold its weights, ascending.
-
-    Raises:
-        TeacherError: One is not there, or as :func:`read_graph` does.
-    """
+    """Files beside an ONNX file that hold its weights, ascending; a ``TeacherError`` if one is missing."""
     if file.suffix in WEIGHTS or EXTERNAL not in file.read_bytes():
         return []
     graph = read_graph(file, EMBEDDING, with_data=False).graph

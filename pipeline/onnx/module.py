@@ -25,8 +25,7 @@ Factory = Callable[[], nn.Module]
 def find_factory(name: str) -> tuple[Factory, Path]:
     """The factory ``package.file:function`` and the file in which it stands; imports, and so runs, that file.
 
-    Raises:
-        TeacherError: There is none.
+    It is a ``TeacherError`` if there is none.
     """
     if (root := str(Path.cwd())) not in sys.path:  # where stages run; a console script does not look there
         sys.path.insert(0, root)
@@ -56,11 +55,7 @@ class TorchModel(OnnxModel):
         return sha256_of_file(find_factory(str(self.description.module))[1])
 
     def to_inference(self, device: torch.device) -> None:
-        """Make the module, load its weights, and try it on a black image.
-
-        Raises:
-            TeacherError: It cannot be made or run, has other weights, or has no such tensor.
-        """
+        """Make the module, load its weights, and try it on a black image, or raise a ``TeacherError``."""
         self._seen = local()
         with as_teacher_error(f"{self.weights}: expected the weights of {self.description.module}"):
             module = find_factory(str(self.description.module))[0]()
@@ -100,11 +95,7 @@ class TorchModel(OnnxModel):
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """A state dict from safetensors, or from a checkpoint without code, whose ``state_dict`` it may be.
-
-    Raises:
-        TeacherError: It is neither.
-    """
+    """A state dict from safetensors, or from a checkpoint without code, whose ``state_dict`` it may be."""
     with as_teacher_error(f"{path}: expected weights without code"):
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -41,10 +41,8 @@ def class_columns(
 ) -> list[int]:
     """A detector's channel for each of a dataset's categories.
 
-    ``known`` are id, if it is known, and name of each of the detector's classes.
-
-    Raises:
-        TeacherError: names ``where`` they are described, and the first category that is not there, or twice.
+    ``known`` are id, if it is known, and name of each of the detector's classes. A ``TeacherError`` names
+    ``where`` they are described, and the first category that is not there, or twice.
     """
     columns = []
     for category in categories:

@@ -30,12 +30,7 @@ def write_attributes(store: Path, attributes: Mapping[str, Any]) -> None:
 
 
 def read_attributes(store: Path) -> dict[str, Any]:
-    """Read the attributes of a store of this format version, finished or not.
-
-    Raises:
-        CacheError: Nothing is there, something else is there, the store is of another version, or its
-            attributes are damaged.
-    """
+    """The attributes of a store, finished or not; a ``CacheError`` if none of this version is there whole."""
     path = store / ROOT_METADATA
     if not path.is_file():
         got = "there is nothing"

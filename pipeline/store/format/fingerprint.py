@@ -33,12 +33,9 @@ def diff(stored: Any, needed: Any, *, only_needed: bool = False, path: str = "")
 
 
 def check_compatible(stored: Mapping[str, Any], needed: Mapping[str, Any], *, exactly: bool = False) -> None:
-    """Refuse a store that was made from something else than its reader needs.
+    """Refuse a store that was made from something else than its reader needs, by a ``CacheError``.
 
     Fields that only ``stored`` has do not concern the reader, unless it is to be made again ``exactly``.
-
-    Raises:
-        CacheError: Names the first differing field by its dotted path, and both values.
     """
     if difference := diff(stored, needed, only_needed=not exactly):
         path, left, right = difference

@@ -52,11 +52,7 @@ def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
 
 
 def read_finished(store: Path) -> dict[str, Any]:
-    """The attributes of a finished store.
-
-    Raises:
-        CacheError: There is no store, or it is unfinished, of another version, or damaged.
-    """
+    """The attributes of a finished store; a ``CacheError`` if there is none whole, or of another version."""
     attributes = read_attributes(store)
     if "partitions" not in attributes:
         raise CacheError(f"{store} was never finished; run `dvc repro cache_teacher` to complete it")
@@ -208,10 +204,8 @@ class TargetStore:
     def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:
         """How pixels differ from those that the teacher saw; None if they are equal to the bit.
 
-        None as well for a store that does not know them, as those from before 26 November 2026.
-
-        Raises:
-            CacheError: The view is not stored, or its partition is damaged.
+        None as well for a store that does not know them, as those from before 26 November 2026. Errors as of
+        :meth:`view`.
         """
         if not self.schema.pixels:
             return None

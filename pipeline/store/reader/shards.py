@@ -64,11 +64,7 @@ class ShardedRows:
         self._indices: dict[int, tuple[Identity, NDArray[np.uint64]]] = {}
 
     def read(self, start: int, count: int) -> NDArray[Any]:
-        """Rows ``start..start + count`` of one partition, (count, columns).
-
-        Raises:
-            CacheError: The shard or a chunk is missing, or a checksum differs.
-        """
+        """Rows ``start..start + count`` of one partition, (count, columns); a ``CacheError`` if damaged."""
         if not count:
             return np.empty((0, self._columns), self._dtype)
         partition, first = divmod(start, self._shard_rows)

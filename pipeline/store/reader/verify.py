@@ -20,14 +20,10 @@ class Problem:
 
 
 def verify(path: Path, label: str | None = None) -> list[Problem]:
-    """Compare every file of a store with its recorded size and sha256.
+    """Compare every file of a store with its recorded size and sha256; errors as of :func:`read_finished`.
 
     The hashes are of the bytes as the writer held them in memory, before they went to the disk. Problems come
     in order of the files; a ``label`` shows how far it is.
-
-    Raises:
-        CacheError: There is no store, or it is unfinished, of another version, or its attributes (which
-            hold the records to compare with) are damaged.
     """
     files = list(recorded_files(read_finished(path)))
     known = {ROOT_METADATA, *(file.name for file in files)}

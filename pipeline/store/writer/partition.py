@@ -34,9 +34,7 @@ def quantize_partition(
 ) -> PartitionRows:
     """Quantize the views of one partition and put their rows one after another.
 
-    Raises:
-        ValueError: Not one target per view, or a target of the wrong shape or not finite (with the view's
-            key as a note).
+    A target of the wrong shape, or that is not finite, is a ``ValueError`` with the view's key as a note.
     """
     parts = []
     for view, soft in zip(views, targets, strict=True):

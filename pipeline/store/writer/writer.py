@@ -55,10 +55,8 @@ MAX_LISTED = 20
 def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     """Write the metadata, the empty arrays and the tables, or resume what an earlier run began.
 
-    ``scratch`` is made if needed; hold it with ``files.lock_scratch`` during the whole run.
-
-    Raises:
-        CacheError: ``scratch`` holds the beginning of another store, or the disk is full.
+    ``scratch`` is made if needed; hold it with ``files.lock_scratch`` during the whole run. It is a
+    ``CacheError`` if it holds the beginning of another store.
     """
     store = scratch / STORE_FOLDER
     layout = {
@@ -93,10 +91,9 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
 
 
 def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> None:
-    """Compare a partition's keys and counts with the tables: the offsets of all later views depend on them.
+    """Refuse views that are not those of the layout: the offsets of all later views depend on their counts.
 
-    Raises:
-        CacheError: ``init`` has not run, or the views are not those of the layout.
+    The ``CacheError`` names the first; another says that ``init`` has not run.
     """
     schema = read_schema(scratch)
     if not 0 <= index < schema.partitions:
@@ -117,9 +114,6 @@ def write_partition(scratch: Path, index: int, rows: PartitionRows) -> Partition
     """Write one partition: its shard files, then its completion record.
 
     ``rows`` are ``quantize_partition``'s, of views that :func:`require_views` has compared with the layout.
-
-    Raises:
-        CacheError: ``init`` has not run, or the disk is full.
     """
     store = scratch / STORE_FOLDER
     schema = read_schema(scratch)
@@ -162,10 +156,8 @@ def is_finished(scratch: Path, index: int) -> bool:
 def finalise(scratch: Path, output: Path) -> None:
     """Check that every partition is there and whole, complete the attributes, move the store to ``output``.
 
-    Replaces ``output`` and removes ``scratch``.
-
-    Raises:
-        CacheError: Partitions are missing or damaged; their next ``write_partition`` repairs that.
+    Replaces ``output`` and removes ``scratch``. Partitions that are missing or damaged are a ``CacheError``;
+    their next ``write_partition`` repairs that.
     """
     store = scratch / STORE_FOLDER
     schema = read_schema(scratch)
