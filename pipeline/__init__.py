@@ -8,11 +8,12 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchvision.ops import distance_box_iou_loss as diou_loss
+
     from pipeline.api.placement import TargetBatch, place_targets
     from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
     from pipeline.losses.detection import (
         ciou_loss,
-        diou_loss,
         distribution_focal_loss,
         giou_loss,
         quality_focal_loss,
@@ -33,7 +34,7 @@ _WHERE = {
     "bckd_box_loss": "pipeline.losses.bckd:bckd_box_loss",
     "bckd_cls_loss": "pipeline.losses.bckd:bckd_cls_loss",
     "ciou_loss": f"{_LOSSES}:ciou_loss",
-    "diou_loss": f"{_LOSSES}:diou_loss",
+    "diou_loss": "torchvision.ops:distance_box_iou_loss",
     "distribution_focal_loss": f"{_LOSSES}:distribution_focal_loss",
     "giou_loss": f"{_LOSSES}:giou_loss",
     "kd_divergence": "pipeline.losses.distillation:kd_divergence",

@@ -45,20 +45,6 @@ class Scale(nn.Module):
         return x * self.scale
 
 
-class Integral(nn.Module):
-    """Expected value of an edge distribution, in strides."""
-
-    project: Tensor
-
-    def __init__(self, reg_max: int) -> None:
-        super().__init__()
-        self.register_buffer("project", torch.arange(reg_max + 1, dtype=torch.float32))
-
-    def forward(self, edge_logits: Tensor) -> Tensor:
-        """``Tensor[..., bins]`` to ``Tensor[...]``."""
-        return edge_logits.float().softmax(dim=-1) @ self.project
-
-
 class GFLHead(nn.Module):
     """Two towers shared by all levels, a class convolution and an edge convolution."""
 
@@ -68,7 +54,8 @@ class GFLHead(nn.Module):
         self.gfl_cls = nn.Conv2d(config.channels, config.num_classes, 3, padding=1)
         self.gfl_reg = nn.Conv2d(config.channels, EDGES * config.bins, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(config.levels))
-        self.integral = Integral(config.reg_max)
+        self.integral = nn.Module()  # of mmdetection's state dicts; see ``expected_distances``
+        self.integral.register_buffer("project", torch.arange(config.bins, dtype=torch.float32))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)

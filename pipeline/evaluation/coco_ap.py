@@ -14,12 +14,12 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from pipeline.core.files import write_csv
-from pipeline.views.classes import Category, class_names
+from pipeline.views.classes import class_names
 from pipeline.views.manifest import Manifest
 
 logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # else twenty lines an evaluation
 
-AREA_UNBOUNDED = 1e10
+MAX_AREA = 1e10
 """COCO's upper bound of an object's area, px^2."""
 
 PERCENT_DECIMALS = 3
@@ -52,7 +52,14 @@ def evaluate(
     manifest: Manifest, results: Sequence[dict[str, Any]], area_edges: tuple[float, float]
 ) -> Evaluation:
     """COCO evaluation of detections in COCO's result format; ``area_edges`` as in ``EvaluateConfig``."""
-    evaluator = _run(manifest, results, area_edges)
+    truth = COCO(to_coco(manifest))
+    # ``COCO.loadRes`` fails on an empty list, and writes into what it is given.
+    empty = {**truth.dataset, "annotations": []}
+    found = truth.loadRes([dict(result) for result in results]) if results else COCO(empty)
+    evaluator = COCOeval_faster(truth, found, "bbox")
+    small, large = (edge**2 for edge in area_edges)
+    evaluator.params.areaRng = [[0, MAX_AREA], [0, small], [small, large], [large, MAX_AREA]]
+    evaluator.run()
     precision = evaluator.eval["precision"]
     names = class_names(manifest.categories)
     return Evaluation(
@@ -63,60 +70,25 @@ def evaluate(
     )
 
 
-def _run(
-    manifest: Manifest, results: Sequence[dict[str, Any]], area_edges: tuple[float, float]
-) -> COCOeval_faster:
-    truth = COCO(to_coco(manifest, manifest.categories))
-    evaluator = COCOeval_faster(truth, _load_results(truth, results), "bbox")
-    evaluator.params.areaRng = _area_ranges(area_edges)
-    evaluator.run()
-    return evaluator
-
-
-def _area_ranges(area_edges: tuple[float, float]) -> list[list[float]]:
-    """All objects, small, medium and large ones, px^2."""
-    small, large = (edge**2 for edge in area_edges)
-    return [[0, AREA_UNBOUNDED], [0, small], [small, large], [large, AREA_UNBOUNDED]]
-
-
-def _load_results(truth: COCO, results: Sequence[dict[str, Any]]) -> COCO:
-    """``COCO.loadRes`` fails on an empty list, and writes into what it is given."""
-    if results:
-        return truth.loadRes([dict(result) for result in results])
-    return COCO({**truth.dataset, "annotations": []})
-
-
-def to_coco(manifest: Manifest, categories: Sequence[Category]) -> dict[str, Any]:
-    """The annotations of some categories as COCO's annotation file has them, but for their ids.
+def to_coco(manifest: Manifest) -> dict[str, Any]:
+    """The annotations as COCO's annotation file has them, but for their ids.
 
     They are numbered from 1: pycocotools takes an id of 0 for "unmatched".
     """
-    images, annotations = manifest.images, manifest.images.annotations
-    ids = [category.category_id for category in categories]
-    rows = annotations[np.isin(annotations["category_id"], ids)]
+    images, rows = manifest.images, manifest.images.annotations.tolist()
+    sizes = zip(images.image_id.tolist(), images.size_hw.tolist(), strict=True)
     return {
         "info": {},
-        "images": [
-            {"id": image_id, "height": height, "width": width}
-            for image_id, (height, width) in zip(
-                images.image_id.tolist(), images.size_hw.tolist(), strict=True
-            )
-        ],
-        "categories": [{"id": c.category_id, "name": c.name} for c in categories],
-        "annotations": [_to_annotation(number, row) for number, row in enumerate(rows.tolist(), 1)],
+        "images": [{"id": image_id, "height": height, "width": width} for image_id, (height, width) in sizes],
+        "categories": [{"id": c.category_id, "name": c.name} for c in manifest.categories],
+        "annotations": [_to_annotation(number, row) for number, row in enumerate(rows, 1)],
     }
 
 
 def _to_annotation(number: int, row: tuple[Any, ...]) -> dict[str, Any]:
     image_id, _, category_id, *box, area, iscrowd, _ = row
-    return {
-        "id": number,
-        "image_id": image_id,
-        "category_id": category_id,
-        "bbox": box,
-        "area": area,
-        "iscrowd": int(iscrowd),
-    }
+    ids = {"id": number, "image_id": image_id, "category_id": category_id}
+    return {**ids, "bbox": box, "area": area, "iscrowd": int(iscrowd)}
 
 
 def _percent(value: float) -> float | None:

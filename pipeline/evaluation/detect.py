@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.core.environment import core_count
@@ -16,10 +15,9 @@ from pipeline.core.prefetch import load_ahead, loading_pool
 from pipeline.core.progress import show_progress
 from pipeline.detector.amp import autocast
 from pipeline.detector.config import NetworkPrecision
-from pipeline.detector.head import RawOutputs
-from pipeline.detector.model import BoxModel, ModelSpec
-from pipeline.evaluation.postprocess import Detections, postprocess
-from pipeline.views.geometry import ResizeMode, ViewGeometry, ViewsConfig, scale_factors
+from pipeline.detector.model import BoxModel
+from pipeline.evaluation.postprocess import Detections, decode_views
+from pipeline.views.geometry import ResizeMode, ViewGeometry, ViewsConfig
 from pipeline.views.image_table import ImageRecord
 from pipeline.views.images import normalize_images, read_views
 from pipeline.views.manifest import Manifest
@@ -84,18 +82,6 @@ def _batches(
         groups.setdefault(view.padded_hw, []).append((record, view))
     cut = (g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size))
     return list(cut)
-
-
-def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeometry]) -> list[Detections]:
-    """Detections in px of the original images, from a model's outputs for their views."""
-    return postprocess(
-        raw,
-        spec.pyramid,
-        [geometry.content_hw for geometry in geometries],
-        torch.from_numpy(np.stack([scale_factors(geometry) for geometry in geometries])),
-        corners_xy=torch.tensor([geometry.content_top_left[::-1] for geometry in geometries]),
-        suppression=spec.suppression,
-    )
 
 
 def view_at(record: ImageRecord, scale: tuple[int, int], fit: ResizeMode) -> ViewGeometry:

@@ -1,15 +1,18 @@
 """From raw outputs to detections, as mmdetection's GFL head does it at test time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from pipeline.detector.config import GFL_SUPPRESSION, Suppression
-from pipeline.detector.head import Integral, RawOutputs
-from pipeline.views.box_ops import decode_boxes
-from pipeline.views.pyramid import Pyramid
+from pipeline.detector.config import Suppression
+from pipeline.detector.head import RawOutputs
+from pipeline.detector.model import ModelSpec
+from pipeline.views.box_ops import decode_boxes, expected_distances
+from pipeline.views.geometry import ViewGeometry, scale_factors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,51 +27,34 @@ class Detections:
     """``LongTensor[D]``."""
 
 
-def postprocess(
-    raw: RawOutputs,
-    pyramid: Pyramid,
-    images_hw: list[tuple[int, int]],
-    scale_factors: Tensor,
-    *,
-    corners_xy: Tensor | None = None,
-    suppression: Suppression = GFL_SUPPRESSION,
-) -> list[Detections]:
-    """Decode, clip to the image's content, rescale to the original image, threshold, NMS class by class.
+def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeometry]) -> list[Detections]:
+    """Detections in px of the original images, from a model's outputs for their views.
 
-    Args:
-        raw: outputs for a batch of ``B`` images.
-        pyramid: where they are predicted.
-        images_hw: content sizes of the images (without padding), px.
-        scale_factors: ``Tensor[B, 4]``: network px over original px for x1, y1, x2, y2.
-        corners_xy: ``Tensor[B, 2]``: where each image's upper left corner lies, px; (0, 0) if not given.
-        suppression: which detections stay.
+    Decodes, clips to the image's content, rescales to the original image, thresholds, NMS class by class.
     """
-    grid, device = pyramid.grid_of(raw.sizes), raw.cls_logits.device
+    grid, device = spec.pyramid.grid_of(raw.sizes), raw.cls_logits.device
     points = torch.from_numpy(grid.points).to(device)
     strides = torch.from_numpy(grid.point_strides).to(device)
-    corners = (torch.zeros(len(images_hw), 2) if corners_xy is None else corners_xy).to(points)
-    factors = scale_factors.to(points)
-    integral = Integral(raw.edge_logits.shape[-1] - 1).to(raw.edge_logits.device)
+    corners = torch.tensor([view.content_top_left[::-1] for view in geometries]).to(points)
+    factors = torch.from_numpy(np.stack([scale_factors(view) for view in geometries])).to(points)
     results = []
-    for index, image_hw in enumerate(images_hw):
+    for index, view in enumerate(geometries):
         scores = raw.cls_logits[index].float().sigmoid()
-        kept = best_positions(scores, grid.lengths, suppression.pre_nms_top)
-        distances = integral(raw.edge_logits[index, kept]) * strides[kept, None]
-        centers = points[kept] - corners[index]
-        boxes = clip_boxes_to_image(decode_boxes(centers, distances), image_hw) / factors[index]
-        results.append(select_detections(boxes, scores[kept], suppression))
+        kept = best_positions(scores, grid.lengths, spec.suppression.pre_nms_top)
+        distances = expected_distances(raw.edge_logits[index, kept].float()) * strides[kept, None]
+        boxes = decode_boxes(points[kept] - corners[index], distances)
+        boxes = clip_boxes_to_image(boxes, view.content_hw) / factors[index]
+        results.append(select_detections(boxes, scores[kept], spec.suppression))
     return results
 
 
 def best_positions(scores: Tensor, lengths: list[int], most: int) -> Tensor:
     """Indices of the ``most`` best positions of every level."""
-    kept = []
-    start = 0
-    for length in lengths:
-        best = scores[start : start + length].amax(dim=1)
-        top = best.topk(most).indices if length > most else torch.arange(length, device=best.device)
+    kept, start = [], 0
+    for best in torch.split(scores.amax(dim=1), lengths):
+        top = best.topk(most).indices if len(best) > most else torch.arange(len(best), device=best.device)
         kept.append(top + start)
-        start += length
+        start += len(best)
     return torch.cat(kept)
 
 

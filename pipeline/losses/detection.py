@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torchvision.ops import distance_box_iou_loss
 
 from pipeline.views.box_ops import EPSILON, box_areas
 
@@ -122,22 +123,16 @@ def giou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
     return 1 - (intersection / union - (enclosing - union) / enclosing)
 
 
-def diou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
-    """``1 - DIoU`` (Zheng et al., AAAI 2020) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``."""
-    return 1 - aligned_iou(predicted_xyxy, target_xyxy) + _center_term(predicted_xyxy, target_xyxy)
-
-
 def ciou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
     """``1 - CIoU`` (Zheng et al., AAAI 2020) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``.
 
     The aspect term is ``v^2 / (1 - IoU + v)``; unlike the reference it is 0, not NaN, where the boxes
     are equal.
     """
-    iou = aligned_iou(predicted_xyxy, target_xyxy)
     aspect = 4 / math.pi**2 * (_aspect_angle(target_xyxy) - _aspect_angle(predicted_xyxy)).square()
-    denominator = 1 - iou + aspect
+    denominator = 1 - aligned_iou(predicted_xyxy, target_xyxy) + aspect
     penalty = torch.where(denominator > 0, aspect.square() / denominator.where(denominator > 0, 1), 0)
-    return 1 - iou + _center_term(predicted_xyxy, target_xyxy) + penalty
+    return distance_box_iou_loss(predicted_xyxy, target_xyxy) + penalty
 
 
 def _intersection_union(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,13 +169,6 @@ def _enclosing_wh(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
     upper_left = torch.minimum(boxes1_xyxy[:, :2], boxes2_xyxy[:, :2])
     lower_right = torch.maximum(boxes1_xyxy[:, 2:], boxes2_xyxy[:, 2:])
     return (lower_right - upper_left).clamp(min=0)
-
-
-def _center_term(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """Squared distance of the centers over the squared diagonal of the enclosing box."""
-    centers = boxes2_xyxy[:, :2] + boxes2_xyxy[:, 2:] - boxes1_xyxy[:, :2] - boxes1_xyxy[:, 2:]
-    diagonal = _enclosing_wh(boxes1_xyxy, boxes2_xyxy).square().sum(dim=-1) + EPSILON
-    return centers.square().sum(dim=-1) / 4 / diagonal
 
 
 def _aspect_angle(boxes_xyxy: Tensor) -> Tensor:

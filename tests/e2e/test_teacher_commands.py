@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A COCO-layout folder, with a clairvoyant and its description beside it."""
     folder = tmp_path_factory.mktemp("dataset")
     manifest = clairvoyant_manifest(folder)
-    content = to_coco(manifest, manifest.categories)
+    content = to_coco(manifest)
     for row, record in zip(content["images"], manifest.images, strict=True):
         row["file_name"] = record.file_name
     (folder / "annotations").mkdir()

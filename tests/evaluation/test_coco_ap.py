@@ -76,7 +76,7 @@ def test_figures_are_those_of_pycocotools(seed: int) -> None:
     results += [{**result, "score": 0.05} for result in results[::30] * 100]
     evaluation = evaluate(truth, results, EDGES)
     whole = COCO()
-    whole.dataset = to_coco(truth, truth.categories)
+    whole.dataset = to_coco(truth)
     whole.createIndex()
     oracle = COCOeval(whole, whole.loadRes(results), "bbox")
     oracle.params.areaRng = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_data import PYRAMID, Arrays, cases, image_count, load, raw_outputs, size_of
+from golden_data import PYRAMID, STRIDES, Arrays, cases, image_count, load, raw_outputs, size_of
 from torch import Tensor
 
 from pipeline.detector.config import GFL_SUPPRESSION
-from pipeline.evaluation.postprocess import Detections, best_positions, postprocess
+from pipeline.detector.model import ModelSpec
+from pipeline.evaluation.postprocess import Detections, best_positions, decode_views
+from pipeline.views.conventions import GFL_CONVENTIONS
+from pipeline.views.geometry import ViewGeometry
 
 BOX_TOLERANCE = {"rtol": 1e-6, "atol": 1e-4}
 SCORE_TOLERANCE = {"rtol": 0, "atol": 1e-6}
@@ -22,9 +25,29 @@ def recorded(path: Path) -> Arrays:
     return load(path)
 
 
+SPEC = ModelSpec(
+    name="GFL",
+    strides=STRIDES,
+    bins=17,
+    num_classes=80,
+    conventions=GFL_CONVENTIONS,
+    suppression=GFL_SUPPRESSION,
+    input_hw=None,
+)
+
+
 def detect(data: Arrays, scale_factors: Tensor) -> list[Detections]:
-    images_hw = [size_of(hw) for hw in data["img_hw"]]
-    return postprocess(raw_outputs(data, "cls", "reg"), PYRAMID, images_hw, scale_factors)
+    """Of images that were scaled by factors for x1, y1, x2, y2."""
+    views = []
+    for hw, (horizontal, vertical, *_) in zip(data["img_hw"], scale_factors.tolist(), strict=True):
+        height, width = size_of(hw)
+        original_hw = (round(height / vertical), round(width / horizontal))
+        views.append(
+            ViewGeometry(
+                original_hw=original_hw, resized_hw=(height, width), padded_hw=(height, width), flip=False
+            )
+        )
+    return decode_views(raw_outputs(data, "cls", "reg"), SPEC, views)
 
 
 def assert_detections(data: Arrays, found: list[Detections], name: str) -> None:

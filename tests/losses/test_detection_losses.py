@@ -9,14 +9,13 @@ from pipeline.losses import detection
 from pipeline.losses.detection import (
     aligned_iou,
     ciou_loss,
-    diou_loss,
     distribution_focal_loss,
     giou_loss,
     quality_focal_loss,
     sparse_quality_focal_loss,
 )
 
-BOX_LOSSES = [giou_loss, diou_loss, ciou_loss]
+BOX_LOSSES = [giou_loss, ciou_loss]
 
 
 class LargeTensors(TorchDispatchMode):
