@@ -114,9 +114,6 @@ def read_checkpoint(path: Path) -> tuple[State, Mapping[str, Any]]:
 
     Read with ``weights_only=True``, and no code of the file's is run: objects of a training's program (its
     logs, its hooks) are skipped. So are the raw weights that mmcv's ``EMAHook`` keeps under ``ema_*``.
-
-    Raises:
-        TeacherError: Missing, or not a checkpoint.
     """
     try:
         # What a file wants to build that is no tensor and no plain value, but for modules that reach the
@@ -136,13 +133,10 @@ def read_checkpoint(path: Path) -> tuple[State, Mapping[str, Any]]:
         ) from error
     wrapped = isinstance(content, dict) and "state_dict" in content
     state, meta = (content["state_dict"], content.get("meta")) if wrapped else (content, {})
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
-    ):
+    pairs = state.items() if isinstance(state, dict) else ()
+    if not pairs or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
         raise TeacherError(f"{path}: expected a state dict of tensors, alone or under the key 'state_dict'")
-    weights = {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
+    weights = {key.removeprefix(PARALLEL_PREFIX): value for key, value in pairs}
     kept = {key: value for key, value in weights.items() if not key.startswith(EMA_PREFIX)}
     if passed := len(weights) - len(kept):
         logger.info("%s: %d keys %s* of an averaging hook are passed over", path, passed, EMA_PREFIX)
@@ -159,10 +153,9 @@ def _class_names(meta: Mapping[str, Any]) -> list[str] | None:
 
 
 def recognize(state: State, where: str, meta: Mapping[str, Any]) -> DetectorConfig:
-    """The architecture whose state dict this is; ``meta`` stands beside it.
+    """The architecture whose state dict stands ``where``, ``meta`` beside it.
 
-    Raises:
-        TeacherError: It is not that of a GFL detector with a ResNet backbone; names ``where`` it stands.
+    A ``TeacherError`` if it is not that of a GFL detector with a ResNet backbone.
     """
 
     def shape(key: str) -> tuple[int, ...]:
@@ -216,11 +209,7 @@ def _norm_groups(meta: Mapping[str, Any], channels: int, where: str) -> int:
 
 
 def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
-    """The detector of a ``.pth`` file, and what else its description has to say: its classes.
-
-    Raises:
-        TeacherError: Names the first keys that do not fit.
-    """
+    """The detector of a ``.pth`` file, and its classes; a ``TeacherError`` names keys that misfit."""
     state, meta = read_checkpoint(path)
     conventions = GFL_CONVENTIONS
     try:

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 
 from pipeline.cli.options import RECIPE, argument, command
 from pipeline.cli.store import STORE, find_store
-from pipeline.core.errors import CacheError, DatasetError
+from pipeline.core.errors import CacheError, DatasetError, listed
 from pipeline.core.files import atomic_path, write_atomically
 from pipeline.core.paths import RunPaths, find_recipe, load_students, run_paths
 from pipeline.core.progress import counted
@@ -36,9 +36,6 @@ from pipeline.student.config import StudentConfig
 from pipeline.views.images import apply_view, read_image
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.types import ViewKey
-
-MAX_NAMED = 8
-"""Image ids that an error names, the nearest ones."""
 
 POINTS_PER_INCH = 72
 PNG_DPI = 110
@@ -112,16 +109,13 @@ def show_command(arguments: argparse.Namespace) -> None:
 def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey:
     views = store.views(image_id)
     if not views:
-        known = sorted({key.image_id for key in store.keys}, key=lambda other: abs(other - image_id))
-        named = ", ".join(map(str, sorted(known[:MAX_NAMED])))
+        known = sorted({key.image_id for key in store.keys})
         raise CacheError(
-            f"expected the id of one of the {len(known):,} images of {store.path}, such as {named}, "
+            f"{store.path}: expected the id of one of its {len(known):,} images ({listed(known)}), "
             f"but got {image_id}"
         )
     if view is not None and view not in views:
-        raise CacheError(
-            f"expected one of the views {', '.join(map(str, views))} of image {image_id}, but got {view}"
-        )
+        raise CacheError(f"expected one of the views {listed(views)} of image {image_id}, but got {view}")
     return ViewKey(image_id, views[0] if view is None else view)
 
 

@@ -58,29 +58,26 @@ def scratch_command(arguments: argparse.Namespace) -> None:
 def list_leftovers(scratch: Path, temporary: Path) -> list[Leftover]:
     """What takes space in the stages' ``scratch`` and in a folder of temporary files, the largest first."""
     leftovers = []
-    for parent, pattern in ((scratch, "*"), (scratch / "training", "*"), (temporary, TEMPORARY)):
-        for path in parent.glob(pattern):
-            if path.is_symlink() or not path.is_dir():
-                continue
-            files = [file.lstat() for file in path.rglob("*") if file.is_file()]
-            written = max((file.st_mtime for file in files), default=path.stat().st_mtime)
-            kept = "a run holds it" if is_held(path) else None
-            if parent == temporary:
-                what = "a rehearsal or measurement"
-                if time.time() - written > IDLE_SECONDS:
-                    what += " that was killed"
-                else:
-                    kept = "it may be running"
-            elif parent.name == "training":
-                what = f"unfinished training of {path.name.rpartition('-')[0]}"
-            elif STORE_NAME.fullmatch(path.name):
-                what = _describe_store(path)
-            elif path.name == "seeds":
-                what = f"{len(list(path.glob('*.json')))} finished runs of ldp seeds"
-                kept = "else they would be trained again"
-            else:
-                continue
-            leftovers.append(Leftover(path, what, sum(file.st_size for file in files), written, kept))
+    for path in (*scratch.glob("*"), *scratch.glob("training/*"), *temporary.glob(TEMPORARY)):
+        if path.is_symlink() or not path.is_dir():
+            continue
+        files = [file.lstat() for file in path.rglob("*") if file.is_file()]
+        written = max((file.st_mtime for file in files), default=path.stat().st_mtime)
+        kept = "a run holds it" if is_held(path) else None
+        if path.parent == temporary:
+            recent = time.time() - written <= IDLE_SECONDS
+            what = f"a rehearsal or measurement{'' if recent else ' that was killed'}"
+            kept = "it may be running" if recent else kept
+        elif path.parent.name == "training":
+            what = f"unfinished training of {path.name.rpartition('-')[0]}"
+        elif STORE_NAME.fullmatch(path.name):
+            what = _describe_store(path)
+        elif path.name == "seeds":
+            what = f"{counted(len(files), 'finished run')} of ldp seeds"
+            kept = "else they would be trained again"
+        else:
+            continue
+        leftovers.append(Leftover(path, what, sum(file.st_size for file in files), written, kept))
     return sorted(leftovers, key=lambda leftover: (-leftover.bytes, leftover.path))
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pipeline.cli.options import JSON, argument, command
 from pipeline.core.code import made_by
-from pipeline.core.config import changed, load_section, read_yaml
+from pipeline.core.config import load_section, read_yaml
 from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
@@ -58,8 +58,10 @@ def seeds_command(arguments: argparse.Namespace) -> None:
     repeated.
     """
     students = {name: _load(name) for name in arguments.students or student_names()}
+    if (lowest := min(arguments.seeds)) < 0:
+        raise ConfigError(f"--seeds: expected 0 or more, but got {lowest}")
     if len(students) < 2:
-        raise ConfigError(f"ldp seeds: expected two students or more, but got {', '.join(students)}")
+        raise ConfigError(f"expected two students or more, but got {', '.join(students)}")
     summaries = {
         name: [_summary(name, config, store, seed) for seed in arguments.seeds]
         for name, (config, store) in students.items()
@@ -79,7 +81,7 @@ def _load(student: str) -> tuple[StudentConfig, TargetStore]:
 
 def _summary(student: str, config: StudentConfig, store: TargetStore, seed: int) -> Summary:
     """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
-    config = replace(config, train=changed(config.train, "ldp seeds", seed=seed))
+    config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
     finished = FINISHED / f"{run_key(config, evaluation, store)[:24]}.json"
     with suppress(FileNotFoundError, msgspec.MsgspecError, KeyError):  # not run yet, or the file is damaged

@@ -136,11 +136,6 @@ def structure(cls: type[T], value: object, where: str, *, strict: bool = True) -
         raise ConfigError(_describe(str(error), cls, value, where)) from error
 
 
-def changed(config: T, where: str, **values: Any) -> T:
-    """A copy of a config with other values; a ``ConfigError`` names the key below ``where``."""
-    return structure(type(config), {**msgspec.to_builtins(config), **values}, where)
-
-
 def _decode(kind: type[T], value: object) -> T:
     """Read a value of a type that msgspec does not know: one of several forms of a section."""
     try:

@@ -155,11 +155,7 @@ def remove(path: Path) -> None:
 
 
 def move_into_place(folder: Path, target: Path) -> None:
-    """Replace ``target`` by ``folder`` with one rename, also from another file system.
-
-    Raises:
-        OutputError: The other file system is full or does not take it.
-    """
+    """Replace ``target`` by ``folder`` with one rename; an ``OutputError`` if another file system is full."""
     make_folder(target.parent)
     remove(target)
     try:

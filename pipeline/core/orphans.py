@@ -1,4 +1,4 @@
-"""Processes that belong together end together."""
+"""Processes that belong together end together, and keep the memory that they free."""
 
 import ctypes
 import multiprocessing
@@ -10,10 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 
-from pipeline.core.memory import keep_freed_memory
-
 PR_SET_PDEATHSIG = 1
 """Of ``prctl`` (Linux): a signal for this process when its parent dies, however it dies."""
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of ``mallopt`` (glibc)."""
+NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Let this process use freed megabytes again, where glibc would give them back to the kernel at once.
+
+    It would have to ask for them anew, page by page: a fifth of a forward pass at 1333x800 on the CPU.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
 def die_with_parent() -> None:

@@ -149,12 +149,7 @@ def run_name(content: Any, where: Path) -> str:
 
 
 def student_names(path: Path = PARAMS) -> list[str]:
-    """Keys of the section ``students``.
-
-    Raises:
-        ConfigError: There is no such section, it is empty, or a name is the teacher's or cannot be that of
-            a folder.
-    """
+    """Keys of the section ``students``; a ``ConfigError`` if there is none, or one is no folder's name."""
     students: Any = read_sections(path).get("students")
     problem = None
     if not isinstance(students, dict) or not students:

@@ -36,11 +36,7 @@ def loading_pool(loaders: int, initializer: Callable[[], None] | None = None, *,
 
 
 def result_of(loaded: "Future[Loaded]") -> Loaded:
-    """What a pool has loaded.
-
-    Raises:
-        PipelineError: its process was killed.
-    """
+    """What a pool has loaded; a ``PipelineError`` if its process was killed."""
     try:
         return loaded.result()
     except BrokenProcessPool as error:

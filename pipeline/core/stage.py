@@ -11,7 +11,7 @@ from pipeline.core.config import PARAMS
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError, PipelineError, explained_memory
 from pipeline.core.files import require_writable
-from pipeline.core.memory import keep_freed_memory
+from pipeline.core.orphans import keep_freed_memory
 from pipeline.core.paths import has_stages, in_its_recipe, run_paths
 
 

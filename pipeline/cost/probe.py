@@ -20,7 +20,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
-from pipeline.core.memory import keep_freed_memory
+from pipeline.core.orphans import keep_freed_memory
 from pipeline.core.timing import timed_call
 from pipeline.cost.peer import peer_step
 from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset

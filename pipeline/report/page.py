@@ -13,19 +13,10 @@ from matplotlib.axes import Axes
 from pipeline.core.digest import digest
 from pipeline.core.errors import short_repr
 from pipeline.core.progress import counted
-from pipeline.report import figures, summary
+from pipeline.report import drawing, figures, summary
 from pipeline.report.collect import Report, size_by_choice
 from pipeline.report.detections import SHOWN_SCORE, ShownImage, choose_colors, describe, draw_image
-from pipeline.report.drawing import (
-    Line,
-    class_color,
-    count_regions,
-    draw_box,
-    draw_crop,
-    draw_pixels,
-    draw_regions,
-    opacity,
-)
+from pipeline.report.drawing import Line
 from pipeline.report.edge_examples import EdgeExample, mean_kl, true_class_first
 from pipeline.report.figures import draw_picture
 from pipeline.report.numbers import FILTERS
@@ -102,8 +93,8 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         region_views=views,
         region_levels=levels,
         region_picture=_region_picture,
-        count_regions=count_regions,
-        shades=[opacity(weight) for weight in (0.05, 0.15, 0.25, 0.35, 0.45, 0.5)],
+        count_regions=drawing.count_regions,
+        shades=[drawing.opacity(weight) for weight in (0.05, 0.15, 0.25, 0.35, 0.45, 0.5)],
         crop=_crop,
         mean_kl=mean_kl,
         true_class_first=true_class_first,
@@ -139,7 +130,7 @@ def _images(report: Report) -> dict[str, Any]:
 
 
 def _crop(example: EdgeExample, label: str) -> Markup:
-    return draw_picture((1, 1), CROP_PX, label, lambda axes, _: draw_crop(axes, example))
+    return draw_picture((1, 1), CROP_PX, label, lambda axes, _: drawing.draw_crop(axes, example))
 
 
 def _region_picture(view: ShownView, level: int | None, label: str) -> Markup:
@@ -147,11 +138,11 @@ def _region_picture(view: ShownView, level: int | None, label: str) -> Markup:
 
     def plot(axes: Axes, scale: float) -> None:
         if level is not None:
-            draw_regions(axes, view, level, scale)
+            drawing.draw_regions(axes, view, level, scale)
             return
-        draw_pixels(axes, view.pixels)
+        drawing.draw_pixels(axes, view.pixels)
         for number, box in enumerate(view.stored.view.boxes_xyxy.tolist()):
-            draw_box(axes, box, class_color(number))
+            drawing.draw_box(axes, box, drawing.class_color(number))
 
     return draw_picture(view.size_hw, REGION_PX, label, plot)
 

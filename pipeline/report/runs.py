@@ -64,12 +64,7 @@ class Run:
 
 
 def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
-    """The results of a student, or of the teacher, which is no student.
-
-    Raises:
-        ReportError: A file is missing or damaged.
-        TeacherError: The teacher's description is missing.
-    """
+    """Results of a student, or of the teacher, which is no student; a ``PipelineError`` names a bad file."""
     detector = student.detector if student else read_teacher(folder)
     trained = folder.student(name) if student else folder.teacher
     metrics = read_json(folder.summary(name))

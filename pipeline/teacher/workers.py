@@ -15,7 +15,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from pipeline.core.cluster import registered, run_tasks
 from pipeline.core.code import made_by
 from pipeline.core.errors import CacheError, PipelineError
-from pipeline.core.memory import keep_freed_memory
+from pipeline.core.orphans import keep_freed_memory
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.writer.writer import read_schema
 from pipeline.teacher.config import CacheConfig

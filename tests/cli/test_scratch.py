@@ -49,7 +49,7 @@ def test_everything_that_takes_space_is_listed_with_what_it_is(root: Path) -> No
     assert store.written == max(file.stat().st_mtime for file in files)
     assert {name: leftover.what for name, leftover in found.items()} == {
         "ld-0123456789abcdef": "unfinished training of ld",
-        "seeds": "1 finished runs of ldp seeds",
+        "seeds": "1 finished run of ldp seeds",
         "ldp-rehearse-new": "a rehearsal or measurement",
         "ldp-rehearse-old": "a rehearsal or measurement that was killed",
     }

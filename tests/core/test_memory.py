@@ -8,7 +8,7 @@ import pytest
 PAGES = """
 import resource
 import numpy as np
-from pipeline.core.memory import keep_freed_memory
+from pipeline.core.orphans import keep_freed_memory
 if {kept}:
     keep_freed_memory()
 for _ in range(2):

@@ -40,7 +40,7 @@ ENVIRONMENT = """
 """A stage, a variable that is wrong, and parts of the error."""
 
 COMMANDS = """
-    ldp seeds plain ld --seeds -1 | seeds.seed: expected an integer >= 0
+    ldp seeds plain ld --seeds -1 | --seeds: expected 0 or more, but got -1
     ldp seeds ld | expected two students or more, but got ld
     ldp seeds plain ld@nowhere --seeds 0 | expected a store at & nowhere
     ldp store show 99 | 99
