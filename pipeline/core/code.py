@@ -63,6 +63,7 @@ def _digests(paths: Iterable[Path]) -> dict[str, str | None]:
     }
 
 
+@cache
 def _versions() -> dict[str, str | None]:
     """Versions of the libraries; ``None`` for what is not installed."""
     versions: dict[str, str | None] = dict.fromkeys(LIBRARIES)
