@@ -9,6 +9,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 T = TypeVar("T")
 
+Progress = Callable[[Iterable[T], int, str], Iterable[T]]
+"""Wraps an iterable, given its length and a label, to show how far it is."""
+
 TERMINAL_SECONDS = 0.2
 LOG_SECONDS = 15.0
 """Where progress goes to a file, a line this often is enough."""
@@ -62,6 +65,11 @@ def show_progress(
             bar.set_postfix_str(note(item), refresh=False)
             bar.update(amount(item))
             yield item
+
+
+def unshown(items: Iterable[T], _total: int, _label: str) -> Iterable[T]:
+    """A :data:`Progress` that shows nothing."""
+    return items
 
 
 def describe_bytes(count: float) -> str:

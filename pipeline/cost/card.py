@@ -75,7 +75,6 @@ def gather_statistics(
         bins=detector.bins,
         fingerprint={},
         provenance={},
-        processes=1,
         progress=show_progress,
     )
     sampled = len(layout.table)

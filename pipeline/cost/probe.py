@@ -195,8 +195,6 @@ class CachePasses:
             bins=teacher.model.spec.bins,
             fingerprint={"views": view_set.views.to_json()},
             provenance={"made": "to measure"},
-            processes=1,
-            progress=lambda tables, _total, _label: tables,
         )
         self._busy = StoreTimes()
         self.store: Final = folder / "targets.zarr"
@@ -282,7 +280,6 @@ class CachePasses:
             teacher,
             scratch_root=self._folder / "scratch",
             output=self.store,
-            progress=lambda partitions, _total, _label: partitions,
         )
         if teacher is self._teacher:
             busy = self._busy.busy + times.busy

@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.codec.dense import DensePrecision
-from pipeline.codec.precision import Precision
-from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.model import ModelSpec
 from pipeline.regions.atss import INSIDE_MARGIN_PX, TOP_K
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import FORMAT_VERSION
+from pipeline.teacher.config import CacheConfig
 from pipeline.views.pyramid import ANCHOR_SCALE
 
 
@@ -20,22 +18,18 @@ def store_fingerprint(
     spec: ModelSpec,
     architecture: Mapping[str, Any],
     weights_sha256: str,
-    precision: Precision,
-    batch_size: int,
-    forward_precision: NetworkPrecision,
-    dense: DensePrecision | None = None,
-    *,
-    valuable_classes: bool = False,
+    config: CacheConfig,
 ) -> dict[str, Any]:
     """The fingerprint of a store, as nested plain values, of which ``architecture`` is made as well."""
+    exact = config.forward_precision == "float32"
     # Named only where it is lower: stores from before it could be chosen are in float32, and stay good.
-    lower = {} if forward_precision == "float32" else {"forward_precision": forward_precision}
+    lower = {} if exact else {"forward_precision": config.forward_precision}
     return {
         "format_version": FORMAT_VERSION,
         **view_set.manifest.identity(),
         "geometry": {"strides": list(spec.strides), "bins": spec.bins, **spec.conventions.geometry()},
         "preprocessing": spec.conventions.preprocessing.to_json(),
-        "precision": precision.to_json(),
+        "precision": config.precision.to_json(),
         "regions": {
             **view_set.regions.to_json(),
             "anchor_scale": ANCHOR_SCALE,
@@ -45,13 +39,13 @@ def store_fingerprint(
         "teacher": {
             "architecture": dict(architecture),
             "weights": weights_sha256,
-            "batch_size": batch_size,
+            "batch_size": config.batch_size,
             **lower,
-            **_grouped(view_set, batch_size),
+            **_grouped(view_set, config.batch_size),
         },
         "views": view_set.views.to_json(),
-        **({"dense": dense.to_json()} if dense else {}),
-        **({"valuable_classes": True} if valuable_classes else {}),
+        **({"dense": config.dense.to_json()} if config.dense else {}),
+        **({"valuable_classes": True} if config.valuable_classes else {}),
     }
 
 

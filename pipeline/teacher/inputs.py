@@ -36,15 +36,7 @@ class StoreInputs:
     def fingerprint(self) -> dict[str, Any]:
         """What the store that this makes records of its origin."""
         return store_fingerprint(
-            self.view_set,
-            self.spec,
-            self.files.architecture,
-            self.weights_sha256,
-            self.config.precision,
-            self.config.batch_size,
-            self.config.forward_precision,
-            self.config.dense,
-            valuable_classes=self.config.valuable_classes,
+            self.view_set, self.spec, self.files.architecture, self.weights_sha256, self.config
         )
 
     def load_teacher(self, device: torch.device) -> LogitExtractor:

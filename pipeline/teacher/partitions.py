@@ -10,13 +10,13 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
 from pipeline.store.writer.partition import PartitionRows, quantize_partition
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts
-from pipeline.teacher.times import PartitionTimes, Seconds
+from pipeline.teacher.times import Seconds, StoreTimes
 
 PARTITIONS_IN_FLIGHT = 4
 """In one process: one is computed while those before it are quantized and written. Bounds the memory, 0.3 GB
 each at COCO's size."""
 
-Engine = Callable[[Path, Sequence[int]], Generator[PartitionTimes, None, None]]
+Engine = Callable[[Path, Sequence[int]], Generator[StoreTimes, None, None]]
 """Writes partitions of the store that ``writer.init`` began in a scratch folder; yields the finished ones.
 
 Closing it early drops what has not begun; partitions that were finished stay.
@@ -29,7 +29,7 @@ def write_here(
     cores: int,
     scratch: Path,
     partitions: Sequence[int],
-) -> Generator[PartitionTimes, None, None]:
+) -> Generator[StoreTimes, None, None]:
     """The engine of one process; an ``Engine`` once all but ``scratch`` and ``partitions`` is given."""
     with (
         PartitionWriter(scratch, view_set, load_teacher(), cores=cores, name="here") as partition_writer,
@@ -75,7 +75,7 @@ class PartitionWriter:
         """Give up partitions that are not computed yet."""
         self._threads.close()
 
-    def write(self, index: int) -> PartitionTimes:
+    def write(self, index: int) -> StoreTimes:
         """Find the views of one partition, compute, quantize and write it, from any number of threads.
 
         Raises:
@@ -91,11 +91,10 @@ class PartitionWriter:
             quantized, quantize_seconds = timed_call(quantize_partition, self._schema, views, targets)
             write_seconds = self._write_rows(index, quantized)
         busy += Seconds(regions=region_seconds, quantize=quantize_seconds, write=write_seconds)
-        return PartitionTimes(
-            partition=index,
+        return StoreTimes(
             views=len(views),
-            worker=self._name,
-            device=str(self._teacher.device),
+            workers=frozenset({self._name}),
+            devices=frozenset({str(self._teacher.device)}),
             busy=busy,
             load=Seconds(
                 regions=busy.regions / PARTITIONS_IN_FLIGHT,

@@ -17,7 +17,7 @@ from pipeline.core.digest import canonical_json, digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError
 from pipeline.core.files import lock_scratch, write_atomically
-from pipeline.core.progress import describe_bytes
+from pipeline.core.progress import Progress, describe_bytes, unshown
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import StoreSchema
@@ -27,8 +27,8 @@ from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.partitions import Engine, write_here
-from pipeline.teacher.times import PartitionTimes, StoreTimes
-from pipeline.teacher.view_index import Progress, build_index
+from pipeline.teacher.times import StoreTimes
+from pipeline.teacher.view_index import build_index
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def layout_store(
     bins: int,
     fingerprint: dict[str, Any],
     provenance: dict[str, Any],
-    processes: int,
-    progress: Progress[ViewIndex],
+    processes: int = 1,
+    progress: Progress[ViewIndex] = unshown,
 ) -> StoreLayout:
     """Find the regions of every view, in ``processes`` if there are many; keeps counts and boxes alone."""
     table = build_index(view_set, processes, progress)
@@ -116,7 +116,7 @@ def write_store(
     *,
     scratch_root: Path,
     output: Path,
-    progress: Progress[PartitionTimes],
+    progress: Progress[StoreTimes] = unshown,
 ) -> StoreTimes:
     """:func:`fill_store` in this process alone."""
     engine = partial(write_here, view_set, lambda: teacher, torch.get_num_threads())
@@ -129,7 +129,7 @@ def fill_store(
     *,
     scratch_root: Path,
     output: Path,
-    progress: Progress[PartitionTimes],
+    progress: Progress[StoreTimes] = unshown,
 ) -> StoreTimes:
     """Write all partitions that are not finished yet, then move the store to ``output``.
 

@@ -30,45 +30,26 @@ def busiest(load: Seconds) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartitionTimes:
-    """What is reported of a finished partition: small, for it may come from another machine.
-
-    Attributes:
-        worker: Name of the process that wrote it.
-        device: What the teacher ran on there.
-        busy: Summed over threads; waiting is not counted.
-        load: ``busy`` by the number of threads that share a step: what the step takes if nothing else does.
-    """
-
-    partition: int
-    views: int
-    worker: str
-    device: str
-    busy: Seconds
-    load: Seconds
-
-    @property
-    def bottleneck(self) -> str:
-        return busiest(self.load)
-
-
-@dataclass(frozen=True, kw_only=True)
 class StoreTimes:
-    """Sums over finished partitions, with the names of all workers and devices."""
+    """Sums over finished partitions, each of which may come from another machine."""
 
     views: int = 0
     workers: frozenset[str] = frozenset()
+    """Names of the processes that wrote them."""
     devices: frozenset[str] = frozenset()
+    """What the teacher ran on there."""
     busy: Seconds = Seconds()
+    """Summed over threads; waiting is not counted."""
     load: Seconds = Seconds()
+    """``busy`` by the number of threads that share a step: what the step takes if nothing else does."""
 
-    def __add__(self, times: PartitionTimes) -> "StoreTimes":
+    def __add__(self, other: "StoreTimes") -> "StoreTimes":
         return StoreTimes(
-            views=self.views + times.views,
-            workers=self.workers | {times.worker},
-            devices=self.devices | {times.device},
-            busy=self.busy + times.busy,
-            load=self.load + times.load,
+            views=self.views + other.views,
+            workers=self.workers | other.workers,
+            devices=self.devices | other.devices,
+            busy=self.busy + other.busy,
+            load=self.load + other.load,
         )
 
     @property

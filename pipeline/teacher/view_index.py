@@ -1,27 +1,22 @@
 """The index of all views, made run by run, by several processes where it takes minutes."""
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from typing import TypeVar
 
 from pipeline.core.orphans import begin_helper
+from pipeline.core.progress import Progress, unshown
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.table import ViewIndex
 from pipeline.views.images import one_thread
-
-T = TypeVar("T")
-
-Progress = Callable[[Iterable[T], int, str], Iterable[T]]
-"""Wraps an iterable, given its length and a label, to show how far it is."""
 
 VIEWS_PER_RUN = 512
 PARALLEL_FROM_VIEWS = 20_000
 """The regions of fewer are found in a minute, by which time processes would hardly have begun."""
 
 
-def build_index(view_set: ViewSet, processes: int, progress: Progress[ViewIndex]) -> ViewIndex:
+def build_index(view_set: ViewSet, processes: int = 1, progress: Progress[ViewIndex] = unshown) -> ViewIndex:
     """Find the regions of every view and keep what the writer must know of them.
 
     It does not depend on the number of ``processes``. ``progress`` is shown the parts, a run of views each.

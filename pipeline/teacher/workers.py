@@ -22,7 +22,7 @@ from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter
 from pipeline.teacher.run import FOLDERS
-from pipeline.teacher.times import PartitionTimes
+from pipeline.teacher.times import StoreTimes
 from pipeline.views.manifest import read_manifest
 
 
@@ -111,7 +111,7 @@ def write_in_workers(
     job: PartitionJob,
     scratch: Path,
     partitions: Sequence[int],
-) -> Generator[PartitionTimes, None, None]:
+) -> Generator[StoreTimes, None, None]:
     """The engine of a cluster; an ``Engine`` once ``connect`` and ``job`` are given.
 
     Raises:
@@ -132,7 +132,7 @@ def write_in_workers(
             yield result
 
 
-def write_partition(plugin: str, index: int) -> PartitionTimes | PipelineError:
+def write_partition(plugin: str, index: int) -> StoreTimes | PipelineError:
     """The task of a worker. An error that a user must remedy is returned: raised, it would be tried again."""
     holder = get_worker().plugins[plugin]
     assert isinstance(holder, WriterPlugin)

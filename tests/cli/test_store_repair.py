@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,6 @@ IMAGES = 6
 """Twelve views in three partitions."""
 
 
-def unchanged(items: Iterable[Any], _total: int, _label: str) -> Iterable[Any]:
-    return items
-
-
 def unwanted() -> LogitExtractor:
     raise AssertionError("nothing here needs the teacher")
 
@@ -56,7 +52,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         small_teacher(view_set.manifest, dense=DENSE),
         scratch_root=folder / "scratch",
         output=folder / "targets.zarr",
-        progress=unchanged,
     )
     return folder
 

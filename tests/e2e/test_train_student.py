@@ -50,7 +50,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         small_teacher(view_set.manifest),
         scratch_root=folder / "scratch",
         output=run.store,
-        progress=lambda items, _total, _label: items,
     )
     validation = ValidationConfig(split="val", every=5, keep="last", scale=(64, 64))
     config = student(FULL, epochs=EPOCHS, batch_size=4, norm_eval=True)

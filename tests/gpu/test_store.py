@@ -67,7 +67,6 @@ def test_store_is_as_faithful_as_the_recipes_ask(
         teacher,
         scratch_root=tmp_path,
         output=path,
-        progress=lambda items, _total, _label: items,
     )
     assert not verify(path)
     store = TargetStore.open(path)

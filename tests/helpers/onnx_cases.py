@@ -287,8 +287,6 @@ def write(setup: StoreInputs, folder: Path) -> TargetStore:
         bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
         provenance={},
-        processes=1,
-        progress=lambda items, _total, _label: items,
     )
     output = folder / "targets.zarr"
     write_store(
@@ -297,6 +295,5 @@ def write(setup: StoreInputs, folder: Path) -> TargetStore:
         setup.load_teacher(torch.device("cpu")),
         scratch_root=folder,
         output=output,
-        progress=lambda items, _total, _label: items,
     )
     return TargetStore.open(output)

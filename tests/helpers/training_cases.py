@@ -79,7 +79,6 @@ def store_of(
             small_teacher(view_set.manifest, teacher_seed, dense, valuable_classes=valuable_classes),
             scratch_root=folder,
             output=output,
-            progress=lambda items, _total, _label: items,
         )
     return TargetStore.open(output)
 

@@ -136,7 +136,7 @@ def plan(manifest: Path, processes: int) -> str:
         regions=regions,
         conventions=GFL_CONVENTIONS,
     )
-    table = build_index(views, processes, lambda items, _total, _label: items)
+    table = build_index(views, processes)
     points, main, _ = table.counts.mean(axis=0)
     return f"{len(table):,} views, {points:,.0f} kept points and {main:.0f} in the main region of each"
 

@@ -34,7 +34,7 @@ from pipeline.teacher.run import (
     scratch_folder,
     write_store,
 )
-from pipeline.teacher.times import PartitionTimes, StoreTimes
+from pipeline.teacher.times import StoreTimes
 from pipeline.views.types import ViewKey
 
 
@@ -46,7 +46,7 @@ def write(folder: Path, layout: StoreLayout, die_after: int | None = None) -> Pa
     """Write the small store; optionally die after some partitions."""
     view_set = small_view_set(folder)
 
-    def progress(items: Iterable[PartitionTimes], _total: int, _label: str) -> Iterable[PartitionTimes]:
+    def progress(items: Iterable[StoreTimes], _total: int, _label: str) -> Iterable[StoreTimes]:
         for number, item in enumerate(items, start=1):
             if number == die_after:
                 raise KilledError
@@ -102,7 +102,7 @@ def test_only_what_is_missing_is_written_and_nothing_if_nothing_is(tmp_path: Pat
     layout = small_layout(view_set, QUANTIZED)
     asked: list[int] = []
 
-    def engine(scratch: Path, partitions: Sequence[int]) -> Generator[PartitionTimes, None, None]:
+    def engine(scratch: Path, partitions: Sequence[int]) -> Generator[StoreTimes, None, None]:
         asked.extend(partitions)
         yield from write_here(view_set, lambda: small_teacher(view_set.manifest), 1, scratch, partitions)
 
@@ -112,7 +112,6 @@ def test_only_what_is_missing_is_written_and_nothing_if_nothing_is(tmp_path: Pat
             engine,
             scratch_root=tmp_path,
             output=tmp_path / output,
-            progress=lambda items, _total, _label: items,
         )
 
     scratch = tmp_path / digest(layout.schema.fingerprint)[:16]
@@ -172,7 +171,6 @@ def test_a_store_does_not_depend_on_the_number_of_cores(tmp_path: Path, cores: i
             partial(write_here, view_set, partial(small_teacher, view_set.manifest), number),
             scratch_root=tmp_path / str(number),
             output=tmp_path / f"{number}.zarr",
-            progress=lambda items, _total, _label: items,
         )
         stores.append(files_of(tmp_path / f"{number}.zarr"))
     assert stores[0] == stores[1]

@@ -47,7 +47,7 @@ def test_the_next_partition_is_computed_while_one_is_written(
     done = list(
         write_here(view_set, lambda: small_teacher(view_set.manifest), 1, tmp_path / "scratch", range(6))
     )
-    assert sorted(times.partition for times in done) == list(range(6))
+    assert sum(times.views for times in done) == 2 * IMAGES
 
 
 def test_a_process_never_holds_more_partitions_than_it_may(
@@ -95,11 +95,10 @@ def test_an_image_that_cannot_be_read_stops_the_run_by_name(view_set: ViewSet, t
 def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(view_set: ViewSet, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     run = write_here(view_set, lambda: small_teacher(view_set.manifest), 1, scratch, range(6))
-    first = next(run)
+    next(run)
     run.close()
     finished = writer.finished_partitions(scratch)
-    assert first.partition in finished
-    assert len(finished) < 6
+    assert 0 < len(finished) < 6
     rest = [index for index in range(6) if index not in finished]
     assert len(list(write_here(view_set, lambda: small_teacher(view_set.manifest), 1, scratch, rest))) == len(
         rest

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.teacher.times import PartitionTimes, Seconds, StoreTimes
+from pipeline.teacher.times import Seconds, StoreTimes
 
 STEPS = ("regions", "decode", "teacher", "quantize", "write")
 
 
-def times(**seconds: float) -> PartitionTimes:
+def times(**seconds: float) -> StoreTimes:
     busy = Seconds(**seconds)
-    return PartitionTimes(partition=0, views=10, worker="a", device="cpu", busy=busy, load=busy)
+    return StoreTimes(views=10, workers=frozenset({"a"}), devices=frozenset({"cpu"}), busy=busy, load=busy)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -31,7 +31,11 @@ def test_the_steps_of_the_writing_threads_count_together() -> None:
 
 
 def test_sums_and_the_sentence_that_a_run_ends_with() -> None:
-    total = StoreTimes() + times(decode=1.0, teacher=4.0) + replace(times(teacher=2.0, write=0.5), worker="b")
+    total = (
+        StoreTimes()
+        + times(decode=1.0, teacher=4.0)
+        + replace(times(teacher=2.0, write=0.5), workers=frozenset({"b"}))
+    )
     assert total.summary_line(4.0) == (
         "cached 20 views in 4.0 s (5 views/s, 2 workers): "
         "regions 0.0 s, decode 1.0 s, teacher 6.0 s, quantize 0.0 s, write 0.5 s; "

@@ -31,7 +31,7 @@ def test_runs_and_processes_make_the_table_of_all_views(
     monkeypatch.setattr(view_index, "VIEWS_PER_RUN", 4)
     monkeypatch.setattr(view_index, "PARALLEL_FROM_VIEWS", 1)
     for all_views in every_plan(tmp_path)[: 3 if processes == 1 else 1]:
-        table = build_index(all_views, processes, lambda items, _total, _label: items)
+        table = build_index(all_views, processes)
         assert table.digest() == ViewIndex.from_views(all_views).digest()
 
 
@@ -49,7 +49,7 @@ def test_remembered_views_are_found_once(tmp_path: Path, monkeypatch: pytest.Mon
     remembering, found = all_views.remembering(), []
     label = view_set.label_views
     monkeypatch.setattr(view_set, "label_views", lambda *args: found.extend(args[0]) or label(*args))
-    table = build_index(remembering, 1, lambda items, _total, _label: items)
+    table = build_index(remembering)
     assert table.digest() == ViewIndex.from_views(remembering.in_rows(slice(None))).digest()
     assert [key for key, *_ in found] == all_views.keys()
     monkeypatch.setattr(view_set, "MAX_REMEMBERED_VIEWS", len(all_views) - 1)

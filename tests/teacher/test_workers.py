@@ -20,13 +20,14 @@ from teacher_cases import QUANTIZED, small_teacher, small_view_set
 from pipeline.core.cluster import existing_cluster, local_cluster
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, TeacherError
+from pipeline.core.progress import Progress, unshown
 from pipeline.detector.gfl import save_detector
 from pipeline.store.writer import writer
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import Engine, write_here
 from pipeline.teacher.run import StoreLayout, fill_store, layout_store
-from pipeline.teacher.times import PartitionTimes, StoreTimes
+from pipeline.teacher.times import StoreTimes
 from pipeline.teacher.workers import PartitionJob, write_in_workers
 from pipeline.views.manifest import write_manifest
 
@@ -69,7 +70,7 @@ class Workspace:
         self,
         engine: Engine,
         name: str,
-        progress: Callable[[Iterable[PartitionTimes]], Iterable[PartitionTimes]] = lambda items: items,
+        progress: Progress[StoreTimes] = unshown,
     ) -> tuple[Files, StoreTimes]:
         output = self.folder / f"{name}.zarr"
         times = fill_store(
@@ -77,7 +78,7 @@ class Workspace:
             engine,
             scratch_root=self.folder,
             output=output,
-            progress=lambda items, _total, _label: progress(items),
+            progress=progress,
         )
         files = (path for path in output.rglob("*") if path.is_file())
         return {str(path.relative_to(output)): path.read_bytes() for path in files}, times
@@ -108,8 +109,6 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
         bins=setup.spec.bins,
         fingerprint=setup.fingerprint,
         provenance={},
-        processes=1,
-        progress=lambda items, _total, _label: items,
     )
     return Workspace(folder=folder, setup=setup, layout=layout)
 
@@ -160,7 +159,7 @@ def test_two_processes_one_of_which_is_killed_write_the_same_bytes(
             victims.append(min(client.run(os.getpid).values()))
             yield client
 
-    def kill_one(items: Iterable[PartitionTimes]) -> Iterator[PartitionTimes]:
+    def kill_one(items: Iterable[StoreTimes], _total: int, _label: str) -> Iterator[StoreTimes]:
         for number, item in enumerate(items):
             if number == 0:
                 os.kill(victims[0], signal.SIGKILL)
