@@ -1,5 +1,6 @@
 """What tells the pixels of a view from others: a checksum, and a thumbnail to compare by eye or by sum."""
 
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import google_crc32c
@@ -34,12 +35,17 @@ def checksum(pixels: Pixels) -> int:
 
 def thumbnail(pixels: Pixels, cells: int = THUMBNAIL_CELLS) -> Pixels:
     """Means of ``(cells, cells)`` cells that begin at whole pixels, rounded; exact on every machine."""
-    height, width, _ = pixels.shape
+    rows, lefts, area = _cells(*pixels.shape[:2], cells)
+    # Row upon row: ``reduceat`` along this axis takes five times as long.
+    strips = [np.add.reduce(pixels[some], 0, np.uint32) for some in rows]
+    sums = np.add.reduceat(strips, lefts, axis=1, dtype=np.int64)
+    return np.asarray((2 * sums + area) // (2 * area), np.uint8)
+
+
+@lru_cache(maxsize=64)
+def _cells(height: int, width: int, cells: int) -> tuple[list[slice], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the cells, where their columns begin, and their pixels ``(cells, cells, 1)``."""
     edges = np.arange(cells + 1)[:, None] * (height, width) // cells
     tops, lefts = edges[:-1].T
     tall, wide = (edges[1:] - edges[:-1]).clip(min=1).T
-    # Row upon row: ``reduceat`` along this axis takes five times as long.
-    strips = [pixels[top : top + rows].sum(0, np.uint32) for top, rows in zip(tops, tall, strict=True)]
-    sums = np.add.reduceat(strips, lefts, axis=1, dtype=np.int64)
-    area = np.outer(tall, wide)[..., None]
-    return np.asarray((2 * sums + area) // (2 * area), np.uint8)
+    return list(map(slice, tops, tops + tall)), lefts, np.outer(tall, wide)[..., None]

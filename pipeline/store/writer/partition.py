@@ -14,10 +14,16 @@ from pipeline.store.format import schema as layout
 from pipeline.store.format.completion import DenseStatistics, PartitionRecord, PartitionStatistics
 from pipeline.store.format.schema import StoreSchema
 from pipeline.views.pyramid import Pyramid
-from pipeline.views.types import LabeledView, SoftTargets
+from pipeline.views.types import NOT_MAIN, LabeledView, SoftTargets
 
 WEIGHT_SUM_UNIT = 2**24
 """Sums of weights are of whole 2**-24, so that they do not depend on an order."""
+
+
+VIEWS_TOGETHER = 8
+"""Quantized at a time: at 96 px it is the number of operations that takes time, not their size."""
+
+REGION_SOURCES = ("level", "position", "main_gt", "valuable_weight")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,13 +42,9 @@ def quantize_partition(
 
     A target of the wrong shape, or that is not finite, is a ``ValueError`` with the view's key as a note.
     """
-    parts = []
-    for view, soft in zip(views, targets, strict=True):
-        try:
-            parts.append(_quantize_view(schema, view, soft))
-        except ValueError as error:
-            error.add_note(f"image_id={view.key.image_id}, view={view.key.view}")
-            raise
+    pairs = list(zip(views, targets, strict=True))
+    runs = (pairs[start : start + VIEWS_TOGETHER] for start in range(0, len(pairs), VIEWS_TOGETHER))
+    parts = [_quantize(schema, run) for run in runs]
     return PartitionRows(
         arrays={path: np.concatenate([part.arrays[path] for part in parts]) for path in parts[0].arrays},
         statistics=PartitionStatistics.total(part.statistics for part in parts),
@@ -77,29 +79,48 @@ def store_statistics(
     return statistics
 
 
-def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) -> PartitionRows:
-    points, precision = view.points, schema.precision
-    shapes = {
-        "edge_logits": (len(points), EDGES, schema.bins),
-        "cls_logits": (len(points) if schema.valuable_classes else points.main_count, schema.num_classes),
-    }
-    for name, expected in shapes.items():
-        got = getattr(soft, name).shape
-        if got != expected:
-            raise ValueError(f"expected {name} of shape {expected}, but got {got}")
+def _quantize(schema: StoreSchema, run: Sequence[tuple[LabeledView, SoftTargets]]) -> PartitionRows:
+    try:
+        return _quantize_run(schema, *zip(*run, strict=True))
+    except ValueError as error:
+        for pair in run if len(run) > 1 else ():
+            _quantize(schema, [pair])  # raises, by the name of its view
+        error.add_note("image_id={}, view={}".format(*run[0][0].key))
+        raise
+
+
+def _quantize_run(
+    schema: StoreSchema, views: Sequence[LabeledView], targets: Sequence[SoftTargets]
+) -> PartitionRows:
+    precision = schema.precision
+    for view, soft in zip(views, targets, strict=True):
+        rows = len(view.points) if schema.valuable_classes else view.points.main_count
+        shapes = {
+            "edge_logits": (len(view.points), EDGES, schema.bins),
+            "cls_logits": (rows, schema.num_classes),
+        }
+        for name, expected in shapes.items():
+            got = getattr(soft, name).shape
+            if got != expected:
+                raise ValueError(f"expected {name} of shape {expected}, but got {got}")
+    points = [view.points for view in views]
+    level, position, main_gt, weight = (
+        np.concatenate([getattr(each, name) for each in points]) for name in REGION_SOURCES
+    )
+    main_region = main_gt != NOT_MAIN
     weights = schema.weight_code
-    weight_codes = weights.quantize(points.valuable_weight)
-    columns = (points.level, points.position, points.main_gt, weight_codes)
+    weight_codes = weights.quantize(weight)
+    columns = (level, position, main_gt, weight_codes)
     region = np.stack([column.astype(np.int32) for column in columns], axis=1)
-    steps = edge_steps(precision, weights, weight_codes, points.main_region)
+    steps = edge_steps(precision, weights, weight_codes, main_region)
     stored_weights = weights.dequantize(weight_codes).astype(np.float64)
-    edges = quantize_edges(soft.edge_logits, steps)
-    classes = quantize_classes(soft.cls_logits, precision.cls_step)
+    edges = quantize_edges(np.concatenate([soft.edge_logits for soft in targets]), steps)
+    classes = quantize_classes(np.concatenate([soft.cls_logits for soft in targets]), precision.cls_step)
     statistics = PartitionStatistics(
-        views=1,
-        boxes=len(view.labels),
-        points=len(points),
-        main_points=points.main_count,
+        views=len(views),
+        boxes=sum(len(view.labels) for view in views),
+        points=len(region),
+        main_points=int(np.count_nonzero(main_region)),
         valuable_points=int(np.count_nonzero(weight_codes)),
         valuable_weight_codes=int(np.rint(stored_weights * WEIGHT_SUM_UNIT).sum()),
         edge_codes_clipped=edges.clipped,
@@ -111,14 +132,17 @@ def _quantize_view(schema: StoreSchema, view: LabeledView, soft: SoftTargets) ->
         schema.cls_path: classes.codes,
     }
     if schema.pixels:
-        if soft.pixels is None:
+        seen = [soft.pixels for soft in targets if soft.pixels is not None]
+        if len(seen) < len(targets):
             raise ValueError("expected the pixels that the teacher saw, but got none")
-        arrays[layout.PIXELS_CRC32C] = np.array([[soft.pixels.crc32c]], np.uint32)
-        arrays[layout.THUMBNAIL] = soft.pixels.thumbnail.reshape(1, -1)
+        arrays[layout.PIXELS_CRC32C] = np.array([[pixels.crc32c] for pixels in seen], np.uint32)
+        arrays[layout.THUMBNAIL] = np.stack([pixels.thumbnail.ravel() for pixels in seen])
     if schema.dense is None:
         return PartitionRows(arrays=arrays, statistics=statistics)
-    dense_arrays, dense = _dense_rows(schema, schema.dense, view, soft)
-    return PartitionRows(arrays=arrays | dense_arrays, statistics=statistics, dense=dense)
+    pairs = zip(views, targets, strict=True)
+    rows, dense = zip(*(_dense_rows(schema, schema.dense, *pair) for pair in pairs), strict=True)
+    arrays |= {path: np.concatenate([row[path] for row in rows]) for path in rows[0]}
+    return PartitionRows(arrays=arrays, statistics=statistics, dense=DenseStatistics.total(dense))
 
 
 def _dense_rows(
