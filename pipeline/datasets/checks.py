@@ -24,7 +24,7 @@ MIN_SUSPICIOUS = 8
 """... and fewer than this are no reason to be suspicious."""
 
 MAX_TWICE = 0.1
-"""Share of objects that stand twice in a dataset; COCO's is far lower."""
+"""Share of objects that are twice in a dataset; COCO's is far lower."""
 
 READERS = 8
 """Threads: reading and hashing release the interpreter."""
@@ -124,7 +124,7 @@ def warnings(manifest: Manifest) -> Iterator[str]:
         )
     twice = len(boxes) - len(set(boxes[["image_id", "category_id", *SIDES]].tolist()))
     if twice > MAX_TWICE * len(boxes):
-        yield f"{twice:,} of {len(boxes):,} objects stand twice: the same image, class and box"
+        yield f"{twice:,} of {len(boxes):,} objects are there twice: the same image, class and box"
     files = manifest.images.sha256[manifest.images.sha256 != b""]
     if copies := len(files) - len(np.unique(files)):
         yield f"{copies:,} images are copies of others, under another name"

@@ -57,7 +57,7 @@ class _Annotation(Struct, gc=False):
     ignore: Flag = 0
 
     def row(self) -> tuple[float, ...]:
-        """In the order of :data:`COLUMNS`. An area that is not above 0 is one that nobody has measured."""
+        """In the order of :data:`COLUMNS`. An area that is not above 0 was not measured."""
         area = self.area if self.area and self.area > 0 else self.bbox[2] * self.bbox[3]
         flags = bool(self.iscrowd), bool(self.ignore)
         return self.image_id, self.id, self.category_id, *self.bbox, area, *flags
@@ -146,7 +146,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
     return members
 
 

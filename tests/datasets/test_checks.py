@@ -103,7 +103,7 @@ INSIDE = [(1, 1 + n, 6, 9) for n in range(5)]
         ([(2 + n, 30, 9, 25) for n in range(4)] + INSIDE, "none would if they were y, x, height, width"),
         ([(2 + n, 30, 11, 55) for n in range(4)] + INSIDE, "none would if they were y1, x1, y2, x2"),
         ([(n, n, 20 - n, 5) for n in range(8)], "all boxes lie in the upper left quarter"),
-        ([(1, 2, 50, 30)] * 2, "1 of 2 objects stand twice"),
+        ([(1, 2, 50, 30)] * 2, "1 of 2 objects are there twice"),
     ],
 )
 def test_boxes_that_are_probably_not_meant_are_warned_of(boxes: list[Box], message: str) -> None:

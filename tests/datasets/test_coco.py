@@ -150,7 +150,7 @@ def box(**changes: Any) -> list[dict[str, Any]]:
         (coco(annotations=box(iscrowd="0")), r'\(id 1\).iscrowd: expected 0 or 1, but got "0"'),
         (coco(annotations=box(ignore=2)), r"\(id 1\).ignore: expected 0 or 1, but got 2"),
         (coco(annotations=3), "with a list 'annotations', but got 3"),
-        ('{"images": [], "images": []}', "the key 'images' stands there twice"),
+        ('{"images": [], "images": []}', "the key 'images' is there twice"),
         ("[" * 200_000, "it is not JSON"),
         (coco(images=[{"id": "x" * 10**6}]), r"but got \"x{199} \.\.\."),
     ],

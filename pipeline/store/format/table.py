@@ -38,13 +38,8 @@ class ViewIndex:
     @classmethod
     def from_views(cls, views: Iterable[LabeledView]) -> "ViewIndex":
         """List views, of which a generator will do; a ``CacheError`` if the keys do not ascend strictly."""
-        keys, geometry, counts, boxes, labels = [], [], [], [], []
-        for view in views:
-            keys.append(view.key)
-            geometry.append(geometry_row(view.geometry))
-            counts.append(counts_row(view))
-            boxes.append(view.boxes_xyxy)
-            labels.append(view.labels)
+        rows = [(v.key, geometry_row(v.geometry), counts_row(v), v.boxes_xyxy, v.labels) for v in views]
+        keys, geometry, counts, boxes, labels = zip(*rows, strict=True) if rows else ((),) * 5
         numbers = np.array(keys, dtype=np.int64).reshape(len(keys), 2)
         return cls(
             image_id=numbers[:, 0].copy(),

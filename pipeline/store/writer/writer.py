@@ -160,11 +160,22 @@ def finalise(scratch: Path, output: Path) -> None:
     their next ``write_partition`` repairs that.
     """
     store = scratch / STORE_FOLDER
-    schema = read_schema(scratch)
-    records = _complete_records(scratch, schema)
-    attributes = _final_attributes(store, schema, records)
-    known = {ROOT_METADATA, *attributes["files"], *(name for record in records for name in record.shards)}
-    remove_others(store, known)
+    begun = read_attributes(store)
+    schema = StoreSchema.from_json(begun["schema"])
+    records = _complete_records(scratch, schema.partitions)
+    files = msgspec.convert(begun["files"], dict[str, FileDigest])
+    for name, file in files.items():
+        if problem := file.problem(store / name):
+            raise CacheError(f"{store / name}: {problem}; run the stage again: it writes that file again")
+    shards = {name: shard for record in records for name, shard in record.shards.items()}
+    stored_bytes = sum(file.size for file in (*files.values(), *shards.values()))
+    remove_others(store, {ROOT_METADATA, *files, *shards})
+    attributes = {
+        **_layout_of(begun),
+        "statistics": store_statistics(schema, records, stored_bytes),
+        "files": begun["files"],
+        "partitions": to_json(records),
+    }
     write_attributes(store, attributes)
     move_into_place(store, output)
     # A run that has begun here since has put its lock into the folder: it stays.
@@ -174,24 +185,6 @@ def finalise(scratch: Path, output: Path) -> None:
 def _layout_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes that ``init`` wrote, also from a store whose ``finalise`` was killed half-way."""
     return {name: attributes[name] for name in ("title", "schema", "quantizer", "table_sha256")}
-
-
-def _final_attributes(store: Path, schema: StoreSchema, records: Sequence[PartitionRecord]) -> dict[str, Any]:
-    """What ``init`` wrote, the statistics, and the digests of all files but the root's metadata."""
-    begun = read_attributes(store)
-    files = msgspec.convert(begun["files"], dict[str, FileDigest])
-    for name, file in files.items():
-        problem = file.problem(store / name)
-        if problem:
-            raise CacheError(f"{store / name}: {problem}; run the stage again: it writes that file again")
-    stored_bytes = sum(shard.size for record in records for shard in record.shards.values())
-    stored_bytes += sum(file.size for file in files.values())
-    return {
-        **_layout_of(begun),
-        "statistics": store_statistics(schema, records, stored_bytes),
-        "files": begun["files"],
-        "partitions": to_json(records),
-    }
 
 
 def _begun(scratch: Path, layout: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,11 +202,11 @@ def _begun(scratch: Path, layout: Mapping[str, Any]) -> dict[str, Any]:
     return begun
 
 
-def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecord]:
+def _complete_records(scratch: Path, partitions: int) -> list[PartitionRecord]:
     """Every partition's record, in order, once each of its files has proved to match."""
     store = scratch / STORE_FOLDER
     records, missing, damaged = [], [], []
-    for index in range(schema.partitions):
+    for index in range(partitions):
         record = read_record(scratch, index)
         if record is None:
             missing.append(index)
@@ -225,7 +218,7 @@ def _complete_records(scratch: Path, schema: StoreSchema) -> list[PartitionRecor
     for problem, indices in (("missing", missing), ("damaged", damaged)):
         if indices:
             raise CacheError(
-                f"expected {schema.partitions} partitions, but {len(indices)} are {problem}: "
+                f"expected {partitions} partitions, but {len(indices)} are {problem}: "
                 f"{listed(indices, MAX_LISTED)}; run the stage again: it writes only those"
             )
     return records
