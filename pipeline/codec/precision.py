@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from pipeline.codec.weights import ExactWeights, LinearWeights, LogarithmicWeights, WeightCode
 from pipeline.core.config import MAX_NUMBER, Positive, Section, structure
@@ -47,6 +49,39 @@ class Precision(Section, frozen=True, kw_only=True):
         if format_version <= LAST_FORMAT_OF_LINEAR_WEIGHTS:
             return LinearWeights(LINEAR_WEIGHT_SCALES[self.lossless])
         return ExactWeights() if self.lossless else LogarithmicWeights()
+
+    def edge_steps(
+        self, weights: WeightCode, codes: NDArray[np.integer], main_region: NDArray[np.bool_]
+    ) -> NDArray[np.float32] | None:
+        """The step (P,) of each point's edge logits, ``None`` if lossless: the less it weighs, the coarser.
+
+        ``edge_step`` in the main region, else ``edge_step * 2**(k/2)`` with a ``k`` from the weight's code. A
+        main-region point keeps the finest step, because LD weighs it with the student's own score, which is
+        unknown when the store is written.
+
+        The error that a point brings into the LD loss is proportional to its weight ``w`` and grows with the
+        square of its step, while its bits grow with ``-log2(step)``. Minimising the sum of errors at a given
+        number of bits makes ``w * step**2`` equal everywhere: ``step ~ 1 / sqrt(w)``. In the LD loss a
+        valuable point weighs a quarter of its VLR weight, and a main-region point the student's score, which
+        is about a half where it matters: relative to the main region a valuable point counts half its VLR
+        weight. Rounded to powers of ``sqrt(2)``, a step is one small integer, which both the writer and the
+        reader derive from the *integer* code by integer comparisons, so that no machine's ``log2`` can make
+        them disagree.
+
+        Args:
+            weights: Gives ``k``.
+            codes: (P,) of the weights.
+            main_region: (P,) true where the point is in the main region.
+        """
+        if self.edge_step is None:
+            return None
+        exponents = np.where(main_region, 0, weights.step_exponents(codes, self.max_step_exponent))
+        # ``sqrt`` is exactly rounded everywhere, ``pow`` is not.
+        factors = [
+            2.0 ** (k // 2) * (math.sqrt(2.0) if k % 2 else 1.0) for k in range(self.max_step_exponent + 1)
+        ]
+        steps = np.array([self.edge_step * factor for factor in factors], dtype=np.float32)
+        return steps[exponents]
 
     def formula(self, weights: WeightCode) -> str:
         """How to turn the stored numbers into values, in words, for a reader without this code."""

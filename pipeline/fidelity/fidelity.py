@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pipeline.codec.logits import dequantize_classes, dequantize_edges
 from pipeline.codec.precision import Precision
-from pipeline.codec.steps import edge_steps
 from pipeline.codec.weights import WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig
@@ -175,7 +174,7 @@ def measure_quantization(
     rows = quantize_partition(schema, views, live).arrays
     region, precision = rows[REGION], schema.precision
     main = region[:, 2] != NOT_MAIN
-    steps = edge_steps(precision, schema.weight_code, region[:, 3], main)
+    steps = precision.edge_steps(schema.weight_code, region[:, 3], main)
     approximate = PointLogits(
         edges=torch.from_numpy(dequantize_edges(rows[EDGE_CODES], steps)),
         classes=torch.from_numpy(dequantize_classes(rows[schema.cls_path], precision.cls_step)).unsqueeze(1),

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.dense import decode_boxes
-from pipeline.codec.steps import edge_steps
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, DatasetError, short_repr
 from pipeline.core.files import FileDigest
@@ -177,17 +176,15 @@ class TargetStore:
 
     def read(self, key: ViewKey) -> StoredView:
         """A view with its codes; errors as of :meth:`view`."""
-        row, schema = self._row(key), self.schema
+        row, schema, precision = self._row(key), self.schema, self.schema.precision
         points, main = ((int(first), int(count)) for first, count in self._extent[row, :4].reshape(2, 2))
         view, region = self._labeled(key, row)
         return StoredView(
             view=view,
             edge_codes=self._rows[layout.EDGE_CODES].read(*points),
-            edge_steps=edge_steps(
-                schema.precision, schema.weight_code, region[:, 3], view.points.main_region
-            ),
+            edge_steps=precision.edge_steps(schema.weight_code, region[:, 3], view.points.main_region),
             cls_codes=self._rows[schema.cls_path].read(*(points if schema.valuable_classes else main)),
-            cls_step=schema.precision.cls_step,
+            cls_step=precision.cls_step,
         )
 
     def read_dense(self, key: ViewKey) -> StoredDense:

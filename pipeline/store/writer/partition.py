@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from pipeline.codec.dense import TAIL_UNIT, DensePrecision, encode_boxes
 from pipeline.codec.logits import EDGES, edge_columns, quantize_classes, quantize_edges
-from pipeline.codec.steps import edge_steps
 from pipeline.store.format import schema as layout
 from pipeline.store.format.completion import DenseStatistics, PartitionRecord, PartitionStatistics
 from pipeline.store.format.schema import StoreSchema
@@ -112,7 +111,7 @@ def _quantize_run(
     weight_codes = weights.quantize(weight)
     columns = (level, position, main_gt, weight_codes)
     region = np.stack([column.astype(np.int32) for column in columns], axis=1)
-    steps = edge_steps(precision, weights, weight_codes, main_region)
+    steps = precision.edge_steps(weights, weight_codes, main_region)
     stored_weights = weights.dequantize(weight_codes).astype(np.float64)
     edges = quantize_edges(np.concatenate([soft.edge_logits for soft in targets]), steps)
     classes = quantize_classes(np.concatenate([soft.cls_logits for soft in targets]), precision.cls_step)
