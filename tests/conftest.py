@@ -48,6 +48,12 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where eight small images lie, and each store of them that tests read is written once."""
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture(scope="session")
 def finished_project(once: Once) -> Path:
     """The tiny project in which every stage has run; to be copied before anything is changed."""
     from finished import finish  # noqa: PLC0415

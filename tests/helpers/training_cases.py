@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from msgspec.structs import replace
-from teacher_cases import DETECTOR, small_layout, small_teacher, small_view_set
+from teacher_cases import DETECTOR, QUANTIZED, small_layout, small_teacher, small_view_set
 
 from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
@@ -18,6 +18,7 @@ from pipeline.student.train import stored_targets, student_losses
 from pipeline.teacher.run import write_store
 from pipeline.training.checkpoints import Checkpoints, State
 from pipeline.training.config import TrainConfig
+from pipeline.training.dataset import Loader
 from pipeline.training.loop import Trained, train
 from pipeline.training.processes import SINGLE_PROCESS, Placement
 from pipeline.training.source import TargetSource
@@ -98,6 +99,24 @@ def train_student(
     losses, manifest = student_losses(config), view_set.manifest
     return train(
         config.detector, source, manifest, config.train, losses, machine=machine, label="test", **options
+    )
+
+
+def taught(config: StudentConfig, folder: Path, machine: Placement = HERE, **options: Any) -> Trained:
+    """Train from the quantized store of a folder."""
+    view_set = small_view_set(folder, IMAGES)
+    return trained(config, store_of(folder, QUANTIZED), view_set, machine, **options)
+
+
+def loader_of(config: StudentConfig, folder: Path, machine: Placement = HERE) -> Loader:
+    """What loads its batches from the quantized store of a folder."""
+    view_set = small_view_set(folder, IMAGES)
+    return Loader(
+        manifest=view_set.manifest,
+        source=stored_targets(config, store_of(folder, QUANTIZED), view_set.manifest),
+        pyramid=view_set.pyramid,
+        config=config.train,
+        machine=machine,
     )
 
 

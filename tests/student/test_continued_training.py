@@ -19,7 +19,7 @@ from training_cases import (
     same_weights,
     store_of,
     student,
-    trained,
+    taught,
 )
 
 from pipeline.core.errors import CacheError, PipelineError
@@ -41,10 +41,8 @@ Run = Callable[..., Trained]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("store")
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
-    return lambda config=CONFIG, **options: trained(config, store, view_set, **{"log_every": 3, **options})
+def run(stores: Path) -> Run:
+    return lambda config=CONFIG, **options: taught(config, stores, **{"log_every": 3, **options})
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +307,5 @@ def test_another_parameter_is_another_run_and_another_store_of_the_same_fingerpr
     assert key(CONFIG, store) == key(CONFIG, TargetStore.open(store.path))
     assert key(CONFIG, store) != key(replace(CONFIG, train=replace(CONFIG.train, seed=1)), store)
     other = store_of(tmp_path, QUANTIZED, 1)
-    other.schema = store.schema
-    assert other.fingerprint == store.fingerprint
+    other.schema, other.fingerprint = store.schema, store.fingerprint
     assert key(CONFIG, store) != key(CONFIG, other)

@@ -5,18 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from msgspec.structs import replace
-from teacher_cases import DETECTOR, QUANTIZED, small_view_set
+from teacher_cases import DETECTOR
 from torch import Tensor
-from training_cases import FULL, HERE, IMAGES, TRAIN, relative_difference, store_of, student, trained
+from training_cases import FULL, HERE, TRAIN, loader_of, relative_difference, student, taught
 
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
-from pipeline.student.source import StoreSource
 from pipeline.student.train import student_losses
 from pipeline.training.batches import Batch
 from pipeline.training.criterion import LossNormalizers, MainPoints
-from pipeline.training.dataset import Loader, StepBatches
-from pipeline.training.loop import Trained
+from pipeline.training.dataset import StepBatches
 from pipeline.training.step import Distill, TrainStep
 
 pytestmark = pytest.mark.slow
@@ -24,14 +22,12 @@ pytestmark = pytest.mark.slow
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def run(folder: Path, precision: str) -> Trained:
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
-    return trained(student(FULL, epochs=3, precision=precision), store, view_set, log_every=1)
-
-
 @pytest.mark.parametrize("precision", DTYPES)
-def test_a_student_of_fewer_bits_is_nearly_the_same(precision: str, tmp_path: Path) -> None:
-    exact, rough = run(tmp_path, "float32"), run(tmp_path, precision)
+def test_a_student_of_fewer_bits_is_nearly_the_same(precision: str, stores: Path) -> None:
+    exact, rough = (
+        taught(student(FULL, epochs=3, precision=each), stores, log_every=1)
+        for each in ("float32", precision)
+    )
     assert 0 < relative_difference(rough.model, exact.model) < 1e-2
     assert {value.dtype for value in rough.model.parameters()} == {torch.float32}
     for mine, other in zip(rough.curve, exact.curve, strict=True):
@@ -39,17 +35,8 @@ def test_a_student_of_fewer_bits_is_nearly_the_same(precision: str, tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def batches(tmp_path_factory: pytest.TempPathFactory) -> StepBatches:
-    folder = tmp_path_factory.mktemp("store")
-    view_set = small_view_set(folder, IMAGES)
-    loader = Loader(
-        manifest=view_set.manifest,
-        source=StoreSource(views=store_of(folder, QUANTIZED), read_logits=True),
-        pyramid=view_set.pyramid,
-        config=TRAIN,
-        machine=HERE,
-    )
-    return next(loader.epoch(0))
+def batches(stores: Path) -> StepBatches:
+    return next(loader_of(student(FULL), stores).epoch(0))
 
 
 def stepper(losses_of: Distill, precision: str) -> tuple[GFL, TrainStep]:

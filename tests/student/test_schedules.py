@@ -5,8 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from teacher_cases import QUANTIZED, small_view_set
-from training_cases import FULL, IMAGES, store_of, student, trained
+from training_cases import FULL, student, taught
 
 from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
@@ -30,15 +29,14 @@ def test_a_term_counts_from_an_epoch_on_and_then_falls_in_what_is_left() -> None
 
 
 def test_only_the_scheduled_term_is_trained_with_another_weight_and_only_by_its_schedule(
-    tmp_path: Path,
+    stores: Path,
 ) -> None:
     """The first epoch's rows say which terms are scaled: the weights are equal until its first step."""
-    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
     constant = student(FULL, epochs=2)
     scheduled = msgspec.structs.replace(
         constant, schedules=SchedulesConfig(ld=WeightSchedule(start=1), kd=WeightSchedule(start=1))
     )
-    one, other = (trained(config, store, view_set, log_every=1).curve for config in (constant, scheduled))
+    one, other = (taught(config, stores, log_every=1).curve for config in (constant, scheduled))
     first, per_epoch = (one[0].terms, other[0].terms), len(one) // 2
     assert first[1] == {**first[0], "loss_ld": 0.0, "loss_kd": 0.0}
     assert all(row.terms["loss_ld"] == 0 for row in other[:per_epoch])

@@ -7,7 +7,7 @@ import pytest
 from shared_runs import CASES, GOES_ON, continued_by, train_all, trained_by
 from teacher_cases import QUANTIZED, small_view_set
 from torch import Tensor
-from training_cases import FULL, HERE, IMAGES, store_of, student, trained
+from training_cases import FULL, HERE, IMAGES, store_of, student, taught
 
 from pipeline.core.errors import ConfigError
 from pipeline.training.processes import SINGLE_PROCESS, World
@@ -70,14 +70,12 @@ def test_the_cases_would_notice(folder: Path, alone: States) -> None:
     assert largest_difference(alone["grouped"], alone["norms_in_eval"]) > 10 * ROUNDING
 
 
-def test_a_batch_that_cannot_be_shared_equally_is_refused(folder: Path) -> None:
+def test_a_batch_that_cannot_be_shared_equally_is_refused(stores: Path) -> None:
     machine = replace(HERE, processes=World(rank=0, count=3))
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     with pytest.raises(ConfigError, match="expected a multiple of the 3 training processes, but got 4"):
-        trained(student(FULL, batch_size=4), store, view_set, machine)
+        taught(student(FULL, batch_size=4), stores, machine)
 
 
-def test_a_batch_in_parts_with_its_own_statistics_is_refused(folder: Path) -> None:
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
+def test_a_batch_in_parts_with_its_own_statistics_is_refused(stores: Path) -> None:
     with pytest.raises(ConfigError, match="norm_eval: expected true"):
-        trained(student(FULL), store, view_set, replace(HERE, micro_batch=1))
+        taught(student(FULL), stores, replace(HERE, micro_batch=1))

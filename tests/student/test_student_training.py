@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+import training_cases
 from online_source import OnlineSource
 from teacher_cases import LOSSLESS, QUANTIZED, small_teacher, small_view_set
 from training_cases import (
@@ -20,9 +21,9 @@ from training_cases import (
     same_weights,
     store_of,
     student,
+    taught,
     train_student,
 )
-from training_cases import trained as trained_run
 
 from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import ConfigError
@@ -54,31 +55,24 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, and stores of them that are written once."""
-    return tmp_path_factory.mktemp("stores")
-
-
 def trained(config: StudentConfig, store: TargetStore, view_set: ViewSet) -> GFL:
-    return trained_run(config, store, view_set).model
+    return training_cases.trained(config, store, view_set).model
 
 
 @cache
-def lossless_student(folder: Path) -> GFL:
+def lossless_student(stores: Path) -> GFL:
     """Five epochs, in two threads."""
-    config, view_set = student(FULL, epochs=5), small_view_set(folder, IMAGES)
-    return trained(config, store_of(folder, LOSSLESS), view_set)
+    config, view_set = student(FULL, epochs=5), small_view_set(stores, IMAGES)
+    return trained(config, store_of(stores, LOSSLESS), view_set)
 
 
-def test_the_same_student_twice_has_the_same_weights(folder: Path) -> None:
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
-    assert same_weights(trained(student(FULL), store, view_set), trained(student(FULL), store, view_set))
+def test_the_same_student_twice_has_the_same_weights(stores: Path) -> None:
+    assert same_weights(taught(student(FULL), stores).model, taught(student(FULL), stores).model)
 
 
-def test_a_plain_student_does_not_depend_on_what_the_teacher_said(folder: Path) -> None:
-    view_set = small_view_set(folder, IMAGES)
-    one, other = (store_of(folder, QUANTIZED, seed) for seed in (0, 1))
+def test_a_plain_student_does_not_depend_on_what_the_teacher_said(stores: Path) -> None:
+    view_set = small_view_set(stores, IMAGES)
+    one, other = (store_of(stores, QUANTIZED, seed) for seed in (0, 1))
     assert same_weights(trained(student(PLAIN), one, view_set), trained(student(PLAIN), other, view_set))
     assert not same_weights(trained(student(FULL), one, view_set), trained(student(FULL), other, view_set))
 
@@ -92,62 +86,62 @@ def trained_online(config: StudentConfig, view_set: ViewSet, dense: DensePrecisi
 
 @pytest.mark.usefixtures("two_threads")
 def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_in_the_loop(
-    folder: Path,
+    stores: Path,
 ) -> None:
-    view_set = small_view_set(folder, IMAGES)
+    view_set = small_view_set(stores, IMAGES)
     config = student(FULL, epochs=5)
     online = trained_online(config, view_set)
-    assert relative_difference(lossless_student(folder), online) < ROUNDING
-    quantized = trained(config, store_of(folder, QUANTIZED), view_set)
+    assert relative_difference(lossless_student(stores), online) < ROUNDING
+    quantized = trained(config, store_of(stores, QUANTIZED), view_set)
     assert ROUNDING < relative_difference(quantized, online) < 1e-2
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_terms_at_every_position_are_the_same_from_a_lossless_store_and_from_the_teacher(
-    folder: Path,
+    stores: Path,
 ) -> None:
-    view_set, exact = small_view_set(folder, IMAGES), DensePrecision(floor=0)
+    view_set, exact = small_view_set(stores, IMAGES), DensePrecision(floor=0)
     config = student(BCKD, epochs=5)
-    cached = trained(config, store_of(folder, LOSSLESS, dense=exact), view_set)
+    cached = trained(config, store_of(stores, LOSSLESS, dense=exact), view_set)
     online = trained_online(config, view_set, exact)
     assert relative_difference(cached, online) < ROUNDING
-    assert relative_difference(cached, lossless_student(folder)) > 100 * ROUNDING
-    quantized = trained(config, store_of(folder, QUANTIZED, dense=DensePrecision()), view_set)
+    assert relative_difference(cached, lossless_student(stores)) > 100 * ROUNDING
+    quantized = trained(config, store_of(stores, QUANTIZED, dense=DensePrecision()), view_set)
     assert ROUNDING < relative_difference(quantized, online) < 1e-2
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_classes_of_the_valuable_region_are_the_same_from_a_lossless_store_and_from_the_teacher(
-    folder: Path,
+    stores: Path,
 ) -> None:
-    view_set, config = small_view_set(folder, IMAGES), student(VLR_KD, epochs=5, seed=SMOOTH_SEED)
-    store = store_of(folder, LOSSLESS, valuable_classes=True)
+    view_set, config = small_view_set(stores, IMAGES), student(VLR_KD, epochs=5, seed=SMOOTH_SEED)
+    store = store_of(stores, LOSSLESS, valuable_classes=True)
     cached, online = trained(config, store, view_set), trained_online(config, view_set)
     assert relative_difference(cached, online) < ROUNDING
     # A student without the term does not notice what else the store holds.
     without = trained(student(FULL, epochs=5), store, view_set)
-    assert same_weights(without, lossless_student(folder))
+    assert same_weights(without, lossless_student(stores))
     plain = trained(student(FULL, epochs=5, seed=SMOOTH_SEED), store, view_set)
     assert relative_difference(cached, plain) > 100 * ROUNDING
 
 
-def test_a_student_that_reads_classes_of_the_valuable_region_refuses_a_store_without(folder: Path) -> None:
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
+def test_a_student_that_reads_classes_of_the_valuable_region_refuses_a_store_without(stores: Path) -> None:
+    view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED)
     with pytest.raises(ConfigError, match=r"vlr_kd_weight.* cache_teacher\.valuable_classes: true"):
         stored_targets(student(VLR_KD), store, view_set.manifest)
 
 
-def test_a_student_that_reads_every_position_refuses_a_store_of_kept_points(folder: Path) -> None:
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
+def test_a_student_that_reads_every_position_refuses_a_store_of_kept_points(stores: Path) -> None:
+    view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED)
     with pytest.raises(ConfigError, match=r"bckd_cls_weight.* cache_teacher\.dense: \{floor: 0\.005\}"):
         stored_targets(student(BCKD), store, view_set.manifest)
 
 
-def per_epoch_plan(folder: Path, epochs: int) -> ViewSet:
+def per_epoch_plan(stores: Path, epochs: int) -> ViewSet:
     views = PerEpochViewsConfig(
         epochs=epochs, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=3
     )
-    return replace(small_view_set(folder, IMAGES), views=views)
+    return replace(small_view_set(stores, IMAGES), views=views)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -170,9 +164,8 @@ def test_a_student_of_more_epochs_than_views_is_refused(tmp_path: Path) -> None:
         stored_targets(student(FULL, epochs=3), store, view_set.manifest)
 
 
-def test_decoding_processes_change_nothing(folder: Path) -> None:
+def test_decoding_processes_change_nothing(stores: Path) -> None:
     """They live on from epoch to epoch, and each epoch has its own order all the same."""
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     config = student(FULL, epochs=3)
-    decoded = trained_run(config, store, view_set, replace(HERE, workers=2))
-    assert same_weights(decoded.model, trained(config, store, view_set))
+    decoded = taught(config, stores, replace(HERE, workers=2))
+    assert same_weights(decoded.model, taught(config, stores).model)
