@@ -73,6 +73,10 @@ FAULTS: dict[str, tuple[Callable[[Pixels], Values], str]] = {
     "mirrored BGR": (lambda p: normalized(p[:, ::-1, ::-1]), "mirrored and red and blue swapped"),
     "0 to 255": (lambda p: in_range(p, 0, 255), UNNORMALIZED + r"\[1.0"),
     "0 to 1": (lambda p: in_range(p, 0, 1), UNNORMALIZED + r"\[25[3-7]"),
+    "mean and std of BGR": (
+        lambda p: ((p - MEAN[::-1]) / STD[::-1]).transpose(2, 0, 1),
+        UNNORMALIZED + r"\[57.\d, 57.\d, 58.\d\]",
+    ),
     "-1 to 1": (lambda p: in_range(p, -1, 1), UNNORMALIZED + r"\[12[6-9]"),
     "shifted": (lambda p: moved(p, 1, 3, -2), r"shifted by \((3.0|2.9|3.1), -(2.0|1.9|2.1)\) px"),
     "smaller": (

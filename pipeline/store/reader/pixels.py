@@ -65,18 +65,17 @@ def diagnose(
 
 def _simple(cells: Cells, known: Cells, mean: NDArray[Any], std: NDArray[Any]) -> Iterator[Guess]:
     """Faults that move no pixel but to its mirror image, alone and together."""
-    for mirrored in (False, True):
-        for swapped in (False, True):
-            words = ("mirrored",) * mirrored + ("red and blue swapped",) * swapped
-            changed = cells[:, ::-1] if mirrored else cells
-            changed = changed[..., ::-1] if swapped else changed
-            yield words, _distance(changed * std + mean, known)
-            # As a file's channels are mostly swapped: before they are normalized.
-            yield words, _distance(changed * std[::-1] + mean[::-1], known)
-            slope, offset = _line(changed, known)
+    for placed, words in ((cells, ()), (cells[:, ::-1], ("mirrored",))):
+        swapped = (*words, "red and blue swapped")
+        yield words, _distance(placed * std + mean, known)
+        yield swapped, _distance(placed[..., ::-1] * std + mean, known)
+        # As a file's channels are mostly swapped: before they are normalized.
+        yield swapped, _distance((placed * std + mean)[..., ::-1], known)
+        for values, faults in ((placed, words), (placed[..., ::-1], swapped)):
+            slope, offset = _line(values, known)
             shown = (np.round(numbers, 1).tolist() for numbers in (slope, offset, std, mean))
             line = "not normalized as expected (gray level = {} * value + {}, expected {} and {})"
-            yield (*words, line.format(*shown)), _distance(changed * slope + offset, known)
+            yield (*faults, line.format(*shown)), _distance(values * slope + offset, known)
 
 
 def _line(cells: Cells, known: Cells) -> tuple[NDArray[Any], NDArray[Any]]:
