@@ -46,7 +46,7 @@ def main(processes: World) -> None:
             else:
                 described = {"strides": model.config.strides, "classes": manifest.categories}
                 save_detector(model, folder.teacher_weights, described)
-            write_curve(trained.curve if trained else [], folder.teacher / "loss.csv")
+            write_curve(trained.curve if trained else {}, folder.teacher / "loss.csv")
 
 
 def _make(

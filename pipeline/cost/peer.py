@@ -9,7 +9,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from pipeline.detector.amp import autocast
+from pipeline.detector.device import autocast
 from pipeline.training.config import TrainConfig
 from pipeline.training.schedule import build_optimizer
 

@@ -61,6 +61,8 @@ class ResNetBackbone(ResNet):
         groups, width = (32, 4) if name.startswith("resnext") else (1, 64)
         super().__init__(block, layers, groups=groups, width_per_group=width)
         del self.avgpool, self.fc
+        self.channels = tuple(block.expansion * planes for planes in (128, 256, 512))
+        """Of C3, C4 and C5 (strides 8, 16, 32)."""
         for stage in dcn_stages:
             for residual in getattr(self, f"layer{stage - 1}"):
                 residual.conv2 = DeformableConv(residual.conv2, modulated=dcn_modulated)
@@ -84,6 +86,7 @@ class MobileNetBackbone(nn.Module):
         super().__init__()
         network: MobileNetV3 = mobilenet_v3_small()
         self.features = network.features
+        self.channels = (24, 48, 576)
 
     def forward(self, x: Tensor) -> Features:
         """Images ``Tensor[B, 3, H, W]`` to C3, C4, C5."""

@@ -12,17 +12,6 @@ Backbone = Literal[
     "mobilenet_v3_small", "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x4d"
 ]
 
-BACKBONE_CHANNELS: dict[Backbone, tuple[int, int, int]] = {
-    "mobilenet_v3_small": (24, 48, 576),
-    "resnet10": (128, 256, 512),
-    "resnet18": (128, 256, 512),
-    "resnet34": (128, 256, 512),
-    "resnet50": (512, 1024, 2048),
-    "resnet101": (512, 1024, 2048),
-    "resnext101_32x4d": (512, 1024, 2048),
-}
-"""Channels of C3, C4 and C5 (strides 8, 16, 32) of every backbone."""
-
 NetworkPrecision = Literal["float32", "bfloat16", "float16"]
 """In how many bits a network computes; its weights, and all that reads its outputs, stay float32."""
 

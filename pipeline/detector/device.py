@@ -1,4 +1,4 @@
-"""From the name of a device in the environment to the device."""
+"""Where a network computes, by the name of a device in the environment, and in how many bits."""
 
 import os
 
@@ -6,6 +6,9 @@ import torch
 
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
+from pipeline.detector.config import NetworkPrecision
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def device() -> torch.device:
@@ -51,3 +54,8 @@ def _spread_gpus(chosen: torch.device) -> list[str]:
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+
+
+def autocast(precision: NetworkPrecision, device: torch.device) -> torch.autocast:
+    """A context in which networks compute so; float32 is as PyTorch has it: TF32 in a GPU's convolutions."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "float32")

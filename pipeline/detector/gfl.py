@@ -14,7 +14,7 @@ from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError, short_repr
 from pipeline.core.files import atomic_path, write_json
 from pipeline.detector.backbone import build_backbone
-from pipeline.detector.config import BACKBONE_CHANNELS, GFL_SUPPRESSION, DetectorConfig
+from pipeline.detector.config import GFL_SUPPRESSION, DetectorConfig
 from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
 from pipeline.detector.model import ModelSpec
 from pipeline.detector.neck import FeaturePyramid
@@ -38,7 +38,7 @@ class GFL(nn.Module):
         self.config = config
         self.conventions = conventions
         self.backbone = build_backbone(config.backbone, config.dcn_stages, dcn_modulated=config.dcn_modulated)
-        self.neck = FeaturePyramid(BACKBONE_CHANNELS[config.backbone], config.channels, config.levels)
+        self.neck = FeaturePyramid(self.backbone.channels, config.channels, config.levels)
         self.bbox_head = GFLHead(config)
 
     def forward(self, images: Tensor) -> RawOutputs:

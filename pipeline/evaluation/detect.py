@@ -13,8 +13,8 @@ from pipeline.core.errors import DatasetError
 from pipeline.core.files import atomic_path
 from pipeline.core.prefetch import load_ahead, loading_pool
 from pipeline.core.progress import show_progress
-from pipeline.detector.amp import autocast
 from pipeline.detector.config import NetworkPrecision
+from pipeline.detector.device import autocast
 from pipeline.detector.model import BoxModel
 from pipeline.evaluation.postprocess import Detections, decode_views
 from pipeline.views.geometry import ResizeMode, ViewGeometry, ViewsConfig

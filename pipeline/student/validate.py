@@ -10,7 +10,7 @@ from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
 from pipeline.student.config import ValidationConfig
 from pipeline.training.processes import Placement
-from pipeline.training.validation import SCORES, Validation
+from pipeline.training.validation import SCORES, Scores, Validation
 from pipeline.views.manifest import Manifest
 from pipeline.views.summary import AREA_EDGES
 
@@ -23,7 +23,7 @@ def validation_on(
     assert scale is not None, "a validation has a scale"
     mine = replace(manifest, images=manifest.images[processes.rank :: processes.count])
 
-    def score(model: GFL) -> dict[str, float | None]:
+    def score(model: GFL) -> Scores:
         found = detect(
             model,
             mine,

@@ -17,8 +17,8 @@ from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import TeacherError
 from pipeline.core.prefetch import Prefetcher
 from pipeline.core.timing import timed_call
-from pipeline.detector.amp import autocast
 from pipeline.detector.config import NetworkPrecision
+from pipeline.detector.device import autocast
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
 from pipeline.teacher.dense import PendingDense, dense_outputs

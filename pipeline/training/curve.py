@@ -1,7 +1,6 @@
 """The curve of the loss terms, and the watch over them."""
 
 import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,8 @@ LOG_EVERY_STEPS = 20
 MIN_ROWS = 20
 """... or over fewer, where the curve would have fewer rows than this."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class LossRow:
-    """One row of the loss curve."""
-
-    step: int
-    terms: dict[str, float]
+Rows = dict[int, dict[str, float]]
+"""Of a loss curve: terms by name, by the last step that they are the mean of."""
 
 
 def log_interval(steps: int) -> int:
@@ -39,7 +33,7 @@ class Curve:
     """
 
     def __init__(self, every: int, machine: Placement) -> None:
-        self.rows: list[LossRow] = []
+        self.rows: Rows = {}
         self.step = 0
         self._every, self._machine = every, machine
         self._names: list[str] = []
@@ -62,7 +56,7 @@ class Curve:
         if len(self._pending) == self._every:
             self.flush()
             means = [column.mean().item() for column in torch.stack(self._pending, dim=1)]
-            self.rows.append(LossRow(step=self.step, terms=dict(zip(self._names, means, strict=True))))
+            self.rows[self.step] = dict(zip(self._names, means, strict=True))
             self._pending.clear()
 
     def flush(self) -> None:
@@ -85,20 +79,20 @@ class Curve:
     def state(self) -> dict[str, Any]:
         """Plain values, once flushed."""
         pending = [row.tolist() for row in self._pending]
-        return {"step": self.step, "rows": [asdict(row) for row in self.rows], "pending": pending}
+        return {"step": self.step, "rows": self.rows, "pending": pending}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state` was taken."""
         self.step = state["step"]
-        self.rows = [LossRow(**row) for row in state["rows"]]
+        self.rows = dict(state["rows"])
         self._pending = list(torch.tensor(state["pending"], device=self._machine.device))
 
 
-def write_curve(rows: list[LossRow], path: Path) -> None:
-    """Write the loss curve as CSV: one column a term."""
-    names = list(rows[0].terms) if rows else []
+def write_curve(rows: Rows, path: Path) -> None:
+    """Write the loss curve as CSV: one column a term, and their sum."""
+    names = list(next(iter(rows.values()), {}))
     table = []
-    for row in rows:
-        values = [row.terms[name] for name in names]
-        table.append([row.step, *(f"{value:.6g}" for value in (*values, sum(values)))])
+    for step, terms in rows.items():
+        values = [terms[name] for name in names]
+        table.append([step, *(f"{value:.6g}" for value in (*values, sum(values)))])
     write_csv(path, ["step", *names, "loss"], table)

@@ -4,7 +4,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,7 +21,7 @@ from pipeline.core.progress import describe_bytes, progress_bar
 from pipeline.training.config import TrainConfig
 from pipeline.training.curve import Curve
 from pipeline.training.processes import Placement
-from pipeline.training.validation import ScoreRow
+from pipeline.training.validation import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Watch:
         if self.curve.ends_row and self.machine.processes.is_main:
             (before, then), self.shown = self.shown, (self.curve.step, time.monotonic())
             speed = self.config.batch_size * (self.curve.step - before) / (self.shown[1] - then)
-            terms = self.curve.rows[-1].terms
+            terms = self.curve.rows[self.curve.step]
             terms = {"loss": sum(terms.values()), **terms}
             self.record(self.curve.step, {**terms, "learning_rate": rate, "images_per_second": speed})
             values = {"epoch": epoch, **terms, "rate": rate, "images/s": speed}
@@ -99,12 +99,11 @@ class Watch:
             self.bar.set_postfix({**words, "memory": used_memory(self.machine.device)}, refresh=False)
         self.bar.update()
 
-    def scores(self, rows: Sequence[ScoreRow]) -> None:
-        """Epochs were validated."""
-        for row in rows:
-            words = [f"{name} {value:.1f}" for name, value in row.scores.items() if value is not None]
-            logger.info("%s: epoch %d: %s", self.bar.desc, row.epoch, ", ".join(words) or "nothing to find")
-            self.record(self.curve.step, row.scores)
+    def scores(self, epoch: int, scores: Scores) -> None:
+        """An epoch was validated."""
+        words = [f"{name} {value:.1f}" for name, value in scores.items() if value is not None]
+        logger.info("%s: epoch %d: %s", self.bar.desc, epoch, ", ".join(words) or "nothing to find")
+        self.record(self.curve.step, scores)
 
 
 def used_memory(device: torch.device) -> str:

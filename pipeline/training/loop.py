@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.training.checkpoints import Checkpoints, State, random_states, restore_random
 from pipeline.training.config import TrainConfig
-from pipeline.training.curve import Curve, LossRow, log_interval
+from pipeline.training.curve import Curve, Rows, log_interval
 from pipeline.training.dataset import Loader, decoding_errors, on_device
 from pipeline.training.live import watch
 from pipeline.training.pretrained import load_imagenet
@@ -22,7 +22,7 @@ from pipeline.training.processes import Placement
 from pipeline.training.schedule import rate_factor
 from pipeline.training.source import TargetSource
 from pipeline.training.step import Distill, TrainStep
-from pipeline.training.validation import ScoreRow, Validation, is_best
+from pipeline.training.validation import Scores, Validation, is_best
 from pipeline.views.conventions import Conventions
 from pipeline.views.manifest import Manifest
 
@@ -46,9 +46,9 @@ class Trained:
     """A detector after its training."""
 
     model: GFL
-    curve: list[LossRow]
-    scores: list[ScoreRow]
-    """Scores of the epochs after which it was validated, in the main process."""
+    curve: Rows
+    scores: dict[int, Scores]
+    """By finished epochs, of those after which it was validated, in the main process."""
     seconds: float
     """How long the training took, with earlier runs that were killed."""
 
@@ -93,10 +93,11 @@ def train(
     run.restore(label, total)
     with watch(label, curve, total, config, machine) as watched, decoding_errors():
         while curve.step < total:
-            scored = len(run.scores)
+            epoch = curve.step // len(loader) + 1
             for rate in run.epoch():
-                watched.step(-(-curve.step // len(loader)), rate)
-            watched.scores(run.scores[scored:])
+                watched.step(epoch, rate)
+            if epoch in run.scores:
+                watched.scores(epoch, run.scores[epoch])
     if run.best:
         model.load_state_dict(run.best)
     return Trained(model=model, curve=curve.rows, scores=run.scores, seconds=run.seconds)
@@ -114,7 +115,7 @@ class _Run:
     curve: Curve
     checkpoints: Checkpoints | None
     validation: Validation | None
-    scores: list[ScoreRow] = field(default_factory=list)
+    scores: dict[int, Scores] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     """Weights of the best epoch, if they are to be kept."""
     began: float = field(default_factory=time.monotonic)
@@ -154,7 +155,7 @@ class _Run:
         if self.validation and self.validation.is_due(finished, self.config.epochs):
             scores = self.validation.score(self.model)
             if self.machine.processes.is_main:
-                self.scores.append(ScoreRow(epoch=finished, scores=scores))
+                self.scores[finished] = scores
                 if self.validation.keep == "best" and is_best(self.scores):
                     self.best = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
         self._save()
@@ -184,7 +185,7 @@ class _Run:
             "scaler": self.train_step.scaler.state_dict(),
             "random": random_states(self.machine.device),
             "curve": self.curve.state(),
-            "scores": [asdict(row) for row in self.scores],
+            "scores": self.scores,
             "best": self.best,
         }
 
@@ -199,7 +200,7 @@ class _Run:
             self.train_step.scaler.load_state_dict(state["scaler"])
             restore_random(state["random"], self.machine.device)
             self.curve.restore(state["curve"])
-            self.scores = [ScoreRow(**row) for row in state["scores"]]
+            self.scores = dict(state["scores"])
             self.best = state["best"]
             self.began -= state["seconds"]
         step, path = self.curve.step, self.checkpoints.path

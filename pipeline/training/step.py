@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.core.errors import ConfigError
-from pipeline.detector.amp import autocast
+from pipeline.detector.device import autocast
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
 from pipeline.training.batch_norm import share_batch_norms

@@ -12,20 +12,15 @@ SCORES = ("AP", "AP50", "AP75")
 """What is recorded; the first decides which epoch is the best."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreRow:
-    """Scores after an epoch, percent; ``None`` where there was nothing to be found."""
-
-    epoch: int
-    """Finished epochs."""
-    scores: dict[str, float | None]
+Scores = dict[str, float | None]
+"""Percent, by name; ``None`` where there was nothing to be found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """When a model is scored, by what, and which weights are kept."""
 
-    score: Callable[[GFL], dict[str, float | None]]
+    score: Callable[[GFL], Scores]
     """Called by all processes; what the leading one gets is recorded."""
     every: int
     keep: Literal["last", "best"]
@@ -35,16 +30,16 @@ class Validation:
         return finished % self.every == 0 or finished == epochs
 
 
-def is_best(rows: list[ScoreRow]) -> bool:
-    """Whether the newest row is better than every earlier one."""
-    *earlier, newest = [row.scores[SCORES[0]] or 0.0 for row in rows]
+def is_best(scores: dict[int, Scores]) -> bool:
+    """Whether the newest epoch is better than every earlier one."""
+    *earlier, newest = [of_epoch[SCORES[0]] or 0.0 for of_epoch in scores.values()]
     return all(newest > score for score in earlier)
 
 
-def write_scores(rows: list[ScoreRow], path: Path) -> None:
+def write_scores(scores: dict[int, Scores], path: Path) -> None:
     """Write the scores as CSV: a row for every epoch that was scored."""
     table = []
-    for row in rows:
-        values = (row.scores[name] for name in SCORES)
-        table.append([row.epoch, *("" if value is None else f"{value:.3f}" for value in values)])
+    for epoch, of_epoch in scores.items():
+        values = (of_epoch[name] for name in SCORES)
+        table.append([epoch, *("" if value is None else f"{value:.3f}" for value in values)])
     write_csv(path, ["epoch", *SCORES], table)

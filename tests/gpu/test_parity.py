@@ -25,8 +25,8 @@ from golden_models import recipe_detector, state_entries
 from golden_step import Step, run_step
 from torch import Tensor
 
-from pipeline.detector.amp import autocast
 from pipeline.detector.config import NetworkPrecision
+from pipeline.detector.device import autocast
 
 FORWARD_ERROR = {"exact": 1e-4, "float32": 5e-3, "bfloat16": 5e-2, "float16": 1e-2}
 """Norm of the difference of all logits over their norm. ``exact`` is without TF32, which keeps 10 bits."""

@@ -27,9 +27,9 @@ from golden_losses import LevelTerms, level_terms
 from golden_models import recipe_detector
 from torch import Tensor
 
-from pipeline.detector.amp import autocast
 from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.config import NetworkPrecision
+from pipeline.detector.device import autocast
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs, flatten_levels
 from pipeline.losses.detection import giou_loss

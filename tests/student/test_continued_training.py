@@ -137,7 +137,7 @@ def test_the_best_epoch_is_kept_and_survives_a_kill(
             run(checkpoints=checkpoints, validation=epoch_scores(1, 3, 2, seen=seen))
     resumed = run(checkpoints=checkpoints, validation=epoch_scores(3))
     assert same_weights(resumed.model, seen[1])
-    assert [(row.epoch, row.scores["AP"]) for row in resumed.scores] == [(1, 1), (2, 3), (3, 2), (4, 3)]
+    assert {epoch: row["AP"] for epoch, row in resumed.scores.items()} == {1: 1, 2: 3, 3: 2, 4: 3}
 
 
 def test_the_last_epoch_is_kept_where_the_best_is_not_asked_for(run: Run, straight: Run) -> None:

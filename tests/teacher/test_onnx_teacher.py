@@ -145,7 +145,7 @@ def test_a_student_of_the_teachers_geometry_trains_and_takes_over_its_convention
     store = write(setup, tmp_path)
     taught = trained(student(epochs=40), store, view_set, log_every=16)
     # LD in the main region is weighted by the student's growing score; the others are not.
-    terms = [row.terms["loss_ld_vlr"] + row.terms["loss_kd"] for row in taught.curve]
+    terms = [row["loss_ld_vlr"] + row["loss_kd"] for row in taught.curve.values()]
     assert terms[-1] < 0.8 * terms[0]
     assert taught.model.conventions == setup.spec.conventions
     save_detector(taught.model, tmp_path / "student.safetensors", {})

@@ -58,7 +58,7 @@ def test_dvclive_records_every_row_and_score_and_changes_no_weight(
     folder = tmp_path / "live" / "test"
     with (folder / "plots" / "metrics" / "loss_ld.tsv").open() as file:
         rows = {int(row["step"]): float(row["loss_ld"]) for row in csv.DictReader(file, delimiter="\t")}
-    assert rows == pytest.approx({row.step: row.terms["loss_ld"] for row in with_it.curve})
+    assert rows == pytest.approx({step: terms["loss_ld"] for step, terms in with_it.curve.items()})
     newest = json.loads((folder / "metrics.json").read_text())
     assert (newest["step"], newest["AP"]) == (STEPS, 15.0)
     assert not (folder / "dvc.yaml").exists()
