@@ -15,22 +15,16 @@ from pipeline.fidelity.fidelity import require_bounds
 CONFIG = FidelityConfig(temperature=10, cls_temperature=2)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the images lie, and each store is written once."""
-    return tmp_path_factory.mktemp("stores")
-
-
-def fidelity_of(folder: Path, floor: float, live_seed: int = 0) -> DenseFidelity:
+def fidelity_of(stores: Path, floor: float, live_seed: int = 0) -> DenseFidelity:
     view_set, store = (
-        small_view_set(folder, IMAGES),
-        store_of(folder, QUANTIZED, dense=DensePrecision(floor=floor)),
+        small_view_set(stores, IMAGES),
+        store_of(stores, QUANTIZED, dense=DensePrecision(floor=floor)),
     )
     return measure_dense(store, view_set, small_teacher(view_set.manifest, live_seed), 0, store.keys)
 
 
-def test_a_lossless_part_has_no_error(folder: Path) -> None:
-    fidelity = fidelity_of(folder, 0)
+def test_a_lossless_part_has_no_error(stores: Path) -> None:
+    fidelity = fidelity_of(stores, 0)
     for name in ("cls_loss", "box_loss", "cls_last_layer", "box_last_layer"):
         assert getattr(fidelity, f"bckd_{name}_error") < 1e-4
     # A last bit flips the sign where student and teacher agree to it.
@@ -38,8 +32,8 @@ def test_a_lossless_part_has_no_error(folder: Path) -> None:
     assert fidelity.box_share_below_floor == 0
 
 
-def test_errors_grow_with_the_floor_and_are_refused(folder: Path) -> None:
-    fine, coarse = (fidelity_of(folder, floor) for floor in (0.005, 0.45))
+def test_errors_grow_with_the_floor_and_are_refused(stores: Path) -> None:
+    fine, coarse = (fidelity_of(stores, floor) for floor in (0.005, 0.45))
     require_bounds(fine, CONFIG)
     assert 0 < fine.bckd_cls_last_layer_error < coarse.bckd_cls_last_layer_error
     assert fine.bckd_cls_last_layer_error < fine.bckd_cls_gradient_error
@@ -48,6 +42,6 @@ def test_errors_grow_with_the_floor_and_are_refused(folder: Path) -> None:
         require_bounds(coarse, CONFIG)
 
 
-def test_another_teacher_is_refused(folder: Path) -> None:
+def test_another_teacher_is_refused(stores: Path) -> None:
     with pytest.raises(CacheError, match="bckd_cls_loss_error"):
-        require_bounds(fidelity_of(folder, 0.005, live_seed=1), CONFIG)
+        require_bounds(fidelity_of(stores, 0.005, live_seed=1), CONFIG)

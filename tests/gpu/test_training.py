@@ -11,14 +11,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from teacher_cases import QUANTIZED, small_view_set
+from teacher_cases import QUANTIZED
 from torch import Tensor
-from training_cases import FULL, HERE, IMAGES, PLAIN, relative_difference, store_of, student, trained
+from training_cases import (
+    FULL,
+    HERE,
+    PLAIN,
+    loader_of,
+    relative_difference,
+    store_of,
+    student,
+    taught,
+)
 
 from pipeline.losses.config import DistillationConfig
-from pipeline.student.train import stored_targets, student_losses
+from pipeline.student.train import student_losses
 from pipeline.training.checkpoints import Checkpoints, State
-from pipeline.training.dataset import Loader, StepBatches
+from pipeline.training.dataset import StepBatches
 from pipeline.training.loop import Trained, build_for_training
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.training.step import TrainStep
@@ -39,7 +48,7 @@ def train_here(folder: Path, device: torch.device, precision: str = "float32", w
     """Six steps with distillation."""
     config = student(FULL, **SCHEDULE, norm_eval=True, precision=precision)
     machine = replace(HERE, device=device, workers=workers)
-    return trained(config, store_of(folder, QUANTIZED), small_view_set(folder, IMAGES), machine)
+    return taught(config, folder, machine)
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +101,9 @@ def load(
     folder: Path, device: torch.device, loss: DistillationConfig, workers: int = 0, parts: int = 1
 ) -> StepBatches:
     """One step's batches in the host's memory."""
-    config, store, view_set = (
-        student(loss, **SCHEDULE),
-        store_of(folder, QUANTIZED),
-        small_view_set(folder, IMAGES),
-    )
     micro = SCHEDULE["batch_size"] // parts if parts > 1 else None
-    loader = Loader(
-        manifest=view_set.manifest,
-        source=stored_targets(config, store, view_set.manifest),
-        pyramid=store.conventions.pyramid(config.detector.strides),
-        config=config.train,
-        machine=replace(HERE, device=device, workers=workers, micro_batch=micro),
-    )
-    return next(iter(list(loader.epoch(0))))
+    machine = replace(HERE, device=device, workers=workers, micro_batch=micro)
+    return next(iter(list(loader_of(student(loss, **SCHEDULE), folder, machine).epoch(0))))
 
 
 def tensors(value: object) -> Iterator[Tensor]:
@@ -156,9 +154,8 @@ class CheckpointsThenWait(Checkpoints):
 
 def train_until_killed(folder: Path, unfinished: Path, device: str) -> None:
     machine = replace(HERE, device=torch.device(device))
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     config = student(FULL, **SCHEDULE, norm_eval=True)
-    trained(config, store, view_set, machine, checkpoints=CheckpointsThenWait(folder=unfinished))
+    taught(config, folder, machine, checkpoints=CheckpointsThenWait(folder=unfinished))
 
 
 def test_a_killed_training_goes_on(
@@ -175,12 +172,11 @@ def test_a_killed_training_goes_on(
     assert process.exitcode == -signal.SIGKILL
     config = student(FULL, **SCHEDULE, norm_eval=True)
     machine = replace(HERE, device=device)
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
     checkpoints = Checkpoints(folder=tmp_path)
     kept = checkpoints.load(SINGLE_PROCESS)
     assert kept is not None
     assert kept["curve"]["step"] > 0
-    resumed = trained(config, store, view_set, machine, checkpoints=checkpoints)
+    resumed = taught(config, folder, machine, checkpoints=checkpoints)
     error = relative_difference(resumed.model, whole.model)
     record_property("weights_error", error)
     assert error <= (0 if device.type == "cpu" else WEIGHTS_ERROR["exact"])

@@ -24,12 +24,6 @@ DENSE = DensePrecision(floor=0.005)
 EXACT = DensePrecision(floor=0)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the images lie, and each store is written once; none is changed."""
-    return tmp_path_factory.mktemp("stores")
-
-
 def live(
     view_set: ViewSet, store: TargetStore
 ) -> dict[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -45,9 +39,9 @@ def live(
     return outputs
 
 
-def test_scores_and_distances_are_the_teachers_to_a_step(folder: Path) -> None:
-    view_set = small_view_set(folder, 8)
-    store = store_of(folder, QUANTIZED, dense=DENSE)
+def test_scores_and_distances_are_the_teachers_to_a_step(stores: Path) -> None:
+    view_set = small_view_set(stores, 8)
+    store = store_of(stores, QUANTIZED, dense=DENSE)
     total, entries = 0.0, 0
     for key, (logits, distances) in live(view_set, store).items():
         dense = store.read_dense(key)
@@ -64,17 +58,17 @@ def test_scores_and_distances_are_the_teachers_to_a_step(folder: Path) -> None:
     assert recorded["tail_log_odds"] == pytest.approx(total / entries, abs=1e-3)
 
 
-def test_a_lossless_part_is_the_teachers_own(folder: Path) -> None:
-    view_set = small_view_set(folder, 8)
-    store = store_of(folder, QUANTIZED, dense=EXACT)
+def test_a_lossless_part_is_the_teachers_own(stores: Path) -> None:
+    view_set = small_view_set(stores, 8)
+    store = store_of(stores, QUANTIZED, dense=EXACT)
     for key, (logits, distances) in live(view_set, store).items():
         dense = store.read_dense(key)
         np.testing.assert_allclose(dense.classes, logits, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(dense.distances, distances, rtol=1e-4, atol=1e-4)
 
 
-def test_a_decoder_written_from_the_description_alone_equals_the_reader(folder: Path) -> None:
-    store = store_of(folder, QUANTIZED, dense=DENSE)
+def test_a_decoder_written_from_the_description_alone_equals_the_reader(stores: Path) -> None:
+    store = store_of(stores, QUANTIZED, dense=DENSE)
     attributes = read_attributes(store.path)
     (rule,) = re.findall(r"higher by \(([^:]+):", attributes["quantizer"])
     (floor,) = re.findall(r"log\(([.\d]+) / ", attributes["quantizer"])
@@ -98,17 +92,17 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(folder: 
         row += rows
 
 
-def test_all_else_is_as_in_a_store_without_it(folder: Path) -> None:
+def test_all_else_is_as_in_a_store_without_it(stores: Path) -> None:
     """But for the attributes, which say what is there."""
-    with_dense, without = (content_of(store_of(folder, QUANTIZED, dense=each).path) for each in (DENSE, None))
+    with_dense, without = (content_of(store_of(stores, QUANTIZED, dense=each).path) for each in (DENSE, None))
     shared = {name: content for name, content in with_dense.items() if not name.startswith("dense")}
     assert shared.keys() == without.keys()
     assert {name for name in shared if shared[name] != without[name]} == {"zarr.json"}
     assert b"dense" not in without["zarr.json"]
 
 
-def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(folder: Path) -> None:
-    view_set = small_view_set(folder)
+def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(stores: Path) -> None:
+    view_set = small_view_set(stores)
     teacher = small_teacher(view_set.manifest, dense=DENSE)
     (view,) = view_set.in_rows(slice(1))
     raw = teacher.outputs_of(*teacher.batches([view]))
@@ -121,9 +115,9 @@ def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(folder: Path)
 
 
 def test_the_estimate_is_a_bound_and_a_larger_result_is_said(
-    folder: Path, caplog: pytest.LogCaptureFixture
+    stores: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    view_set, store = small_view_set(folder, 8), store_of(folder, QUANTIZED, dense=DENSE)
+    view_set, store = small_view_set(stores, 8), store_of(stores, QUANTIZED, dense=DENSE)
     layout = small_layout(view_set, QUANTIZED, "w0", dense=DENSE)
     probed = probe_dense(small_teacher(view_set.manifest, dense=DENSE).run, view_set, layout.schema)
     assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table, probed) <= 1

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 import zarr
 from store_cases import content_of
@@ -20,14 +19,8 @@ from pipeline.teacher.expected import estimate_bytes
 CONFIG = FidelityConfig(temperature=10, cls_temperature=2)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the images lie, and each store is written once."""
-    return tmp_path_factory.mktemp("stores")
-
-
-def test_they_are_the_networks_own_at_every_kept_point(folder: Path) -> None:
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, LOSSLESS, valuable_classes=True)
+def test_they_are_the_networks_own_at_every_kept_point(stores: Path) -> None:
+    view_set, store = small_view_set(stores, IMAGES), store_of(stores, LOSSLESS, valuable_classes=True)
     teacher, root = small_teacher(view_set.manifest), zarr.open_group(store.path, mode="r")
     for row, key in enumerate(store.keys):
         view = view_set.view(key)
@@ -47,10 +40,10 @@ def test_they_are_the_networks_own_at_every_kept_point(folder: Path) -> None:
         )
 
 
-def test_all_else_is_as_in_a_store_without_them(folder: Path) -> None:
+def test_all_else_is_as_in_a_store_without_them(stores: Path) -> None:
     """An ordinary store does not so much as name what it lacks."""
     more, less = (
-        content_of(store_of(folder, QUANTIZED, valuable_classes=each).path) for each in (True, False)
+        content_of(store_of(stores, QUANTIZED, valuable_classes=each).path) for each in (True, False)
     )
     assert b"valuable_classes" in more["zarr.json"]
     assert b"valuable_classes" not in less["zarr.json"]
@@ -58,22 +51,22 @@ def test_all_else_is_as_in_a_store_without_them(folder: Path) -> None:
     assert {name: more[name] for name in same} == {name: less[name] for name in same}
 
 
-def test_a_schema_remembers_them(folder: Path) -> None:
-    schema = store_of(folder, QUANTIZED, valuable_classes=True).schema
+def test_a_schema_remembers_them(stores: Path) -> None:
+    schema = store_of(stores, QUANTIZED, valuable_classes=True).schema
     assert schema.valuable_classes
     assert StoreSchema.from_json(schema.to_json()) == schema
     assert schema.fingerprint["valuable_classes"] is True
 
 
-def test_the_estimate_counts_them(folder: Path) -> None:
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED, valuable_classes=True)
+def test_the_estimate_counts_them(stores: Path) -> None:
+    view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED, valuable_classes=True)
     layout = small_layout(view_set, QUANTIZED, valuable_classes=True)
     assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table) <= 1
 
 
-def test_their_error_counts(folder: Path) -> None:
+def test_their_error_counts(stores: Path) -> None:
     """Beside the main region's, which a store without them has alone."""
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED, valuable_classes=True)
+    view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED, valuable_classes=True)
     views = [view_set.view(key) for key in store.keys]
     teacher = small_teacher(view_set.manifest, valuable_classes=True)
     live = PointLogits.joined(views, list(teacher.run(views)))
@@ -85,8 +78,8 @@ def test_their_error_counts(folder: Path) -> None:
     assert 0 < measure_fidelity(store, view_set, teacher, CONFIG, store.keys).kd_loss_error < 0.01
 
 
-def test_a_training_loop_of_ones_own_gets_those_of_the_main_region(folder: Path) -> None:
-    more, less = (store_of(folder, QUANTIZED, valuable_classes=each) for each in (True, False))
+def test_a_training_loop_of_ones_own_gets_those_of_the_main_region(stores: Path) -> None:
+    more, less = (store_of(stores, QUANTIZED, valuable_classes=each) for each in (True, False))
     for batch_hw in ((64, 64), (96, 96)):
         pair = [place_targets([store[key] for key in store.keys[:3]], batch_hw) for store in (more, less)]
         np.testing.assert_array_equal(*(targets.cls_logits().numpy() for targets in pair))

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from msgspec.structs import replace
-from teacher_cases import DETECTOR, QUANTIZED, small_view_set
+from teacher_cases import DETECTOR
 from torch import nn
-from training_cases import FULL, IMAGES, store_of, student, trained
+from training_cases import FULL, student, taught
 
 from pipeline.detector.gfl import GFL
 
@@ -21,7 +21,7 @@ def test_a_network_is_one_graph(backbone: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_training_goes_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_training_goes_the_same_way(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the operations as they are: other backends round otherwise."""
     compiled, compile_module = [], nn.Module.compile
 
@@ -30,9 +30,8 @@ def test_a_compiled_training_goes_the_same_way(tmp_path: Path, monkeypatch: pyte
         compile_module(self, backend="aot_eager")
 
     monkeypatch.setattr(nn.Module, "compile", record)
-    store, view_set = store_of(tmp_path, QUANTIZED), small_view_set(tmp_path, IMAGES)
     plain, other = (
-        trained(student(FULL, compile=choice), store, view_set, log_every=1).curve for choice in (False, True)
+        taught(student(FULL, compile=choice), stores, log_every=1).curve for choice in (False, True)
     )
     assert len(compiled) == 1
     for row, same in zip(plain.values(), other.values(), strict=True):

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from teacher_cases import QUANTIZED, small_view_set
-from training_cases import FULL, IMAGES, same_weights, store_of, student, trained
+from training_cases import FULL, same_weights, student, taught
 
 from pipeline.core import progress
 from pipeline.core.errors import ConfigError
@@ -19,8 +18,7 @@ EPOCHS, STEPS = 2, 8
 
 
 def run(folder: Path, **options: object) -> Trained:
-    view_set, store = small_view_set(folder, IMAGES), store_of(folder, QUANTIZED)
-    return trained(student(FULL, epochs=EPOCHS), store, view_set, log_every=2, **options)
+    return taught(student(FULL, epochs=EPOCHS), folder, log_every=2, **options)
 
 
 def validation() -> Validation:

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from teacher_cases import QUANTIZED, small_view_set
+from teacher_cases import small_view_set
 from torchvision.transforms.v2 import functional
-from training_cases import FULL, HERE, IMAGES, PLAIN, TRAIN, same_weights, store_of, student, trained
+from training_cases import FULL, HERE, IMAGES, PLAIN, TRAIN, loader_of, same_weights, student, taught
 
-from pipeline.student.train import stored_targets
 from pipeline.training.config import PhotometricConfig
-from pipeline.training.dataset import Loader
 from pipeline.training.photometric import augment
 
 ALL = PhotometricConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=1.5)
@@ -50,32 +48,23 @@ def test_a_picture_of_one_row_can_be_blurred() -> None:
     assert augment(noise(1, 40), PhotometricConfig(blur=5.0), "0").shape == (3, 1, 40)
 
 
-def test_what_is_drawn_depends_on_seed_epoch_and_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    view_set, store, keys = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED), []
+def test_what_is_drawn_depends_on_seed_epoch_and_image(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[str] = []
 
     def recorded(pixels: torch.Tensor, _config: PhotometricConfig, key: str) -> torch.Tensor:
         keys.append(key)
         return pixels
 
     monkeypatch.setattr("pipeline.training.dataset.augment", recorded)
-    trained(student(FULL, epochs=2, seed=5, photometric=ALL), store, view_set)
-    images = [record.image_id for record in view_set.manifest.images]
+    taught(student(FULL, epochs=2, seed=5, photometric=ALL), stores)
+    images = [record.image_id for record in small_view_set(stores, IMAGES).manifest.images]
     assert sorted(keys) == sorted(f"5/{epoch}/{image}/colors" for epoch in (0, 1) for image in images)
 
 
-def test_twins_see_the_same_pixels_in_every_epoch_and_process_and_others_in_another(tmp_path: Path) -> None:
-    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
-
+def test_twins_see_the_same_pixels_in_every_epoch_and_process_and_others_in_another(stores: Path) -> None:
     def epochs(loss: object, workers: int, photometric: PhotometricConfig | None = ALL) -> list[torch.Tensor]:
         config = student(loss, epochs=2, photometric=photometric)  # type: ignore[arg-type]
-        source = stored_targets(config, store, view_set.manifest)
-        pyramid = store.conventions.pyramid(config.detector.strides)
-        machine = replace(HERE, workers=workers)
-        loader = Loader(
-            manifest=view_set.manifest, source=source, pyramid=pyramid, config=config.train, machine=machine
-        )
+        loader = loader_of(config, stores, replace(HERE, workers=workers))
         return [batch.pixels for epoch in (0, 1) for step in loader.epoch(epoch) for batch in step]
 
     plain, distilled, elsewhere, bare = (
@@ -90,10 +79,9 @@ def test_twins_see_the_same_pixels_in_every_epoch_and_process_and_others_in_anot
         assert not torch.equal(one, original)
 
 
-def test_a_student_is_another_with_it(tmp_path: Path) -> None:
-    view_set, store = small_view_set(tmp_path, IMAGES), store_of(tmp_path, QUANTIZED)
+def test_a_student_is_another_with_it(stores: Path) -> None:
     with_it, without = (
-        trained(student(FULL, photometric=photometric), store, view_set).model for photometric in (ALL, None)
+        taught(student(FULL, photometric=photometric), stores).model for photometric in (ALL, None)
     )
     assert TRAIN.photometric is None
     assert not same_weights(with_it, without)

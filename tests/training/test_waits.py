@@ -8,27 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from pretended_device import DEVICE, PretendedDevice, pinned
-from teacher_cases import DETECTOR, QUANTIZED, small_view_set
+from teacher_cases import DETECTOR, QUANTIZED
 from torch import Tensor
-from training_cases import FULL, HERE, IMAGES, PLAIN, store_of, student
+from training_cases import FULL, HERE, PLAIN, loader_of, store_of, student
 
 from pipeline.losses.config import DistillationConfig
 from pipeline.student import teacher_batch
-from pipeline.student.source import StoreSource
 from pipeline.student.train import student_losses
 from pipeline.training import step as step_module
 from pipeline.training.curve import Curve
-from pipeline.training.dataset import Loader, StepBatches
+from pipeline.training.dataset import StepBatches
 from pipeline.training.loop import build_for_training
 from pipeline.training.step import TrainStep
 from pipeline.views import images
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    store_of(folder, QUANTIZED)
-    return folder
 
 
 @pytest.fixture
@@ -41,15 +33,10 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedDevice]:
         yield device
 
 
-def load(folder: Path, loss: DistillationConfig, micro_batch: int | None) -> StepBatches:
+def load(stores: Path, loss: DistillationConfig, micro_batch: int | None) -> StepBatches:
     """A step's batches as the loader leaves them for a GPU."""
-    store = store_of(folder, QUANTIZED)
-    loader = Loader(
-        manifest=small_view_set(folder, IMAGES).manifest,
-        source=StoreSource(views=store, read_logits=loss.reads_teacher),
-        pyramid=store.conventions.pyramid(DETECTOR.strides),
-        config=student(loss, batch_size=4).train,
-        machine=dataclasses.replace(HERE, micro_batch=micro_batch),
+    loader = loader_of(
+        student(loss, batch_size=4), stores, dataclasses.replace(HERE, micro_batch=micro_batch)
     )
     return tuple(batch.each(pinned) for batch in next(loader.epoch(0)))
 
@@ -64,13 +51,13 @@ def test_a_step_waits_for_nothing_and_copies_nothing_from_pageable_memory(
     parts: int,
     optimizer: str,
     clipped: float | None,
-    folder: Path,
+    stores: Path,
     device: PretendedDevice,
 ) -> None:
     config = student(loss, batch_size=4, norm_eval=True, max_grad_norm=clipped, optimizer=optimizer)
-    batches = load(folder, loss, 4 // parts if parts > 1 else None)
+    batches = load(stores, loss, 4 // parts if parts > 1 else None)
     machine = dataclasses.replace(HERE, device=DEVICE, micro_batch=2 if parts > 1 else None)
-    model = build_for_training(DETECTOR, store_of(folder, QUANTIZED).conventions, config.train, DEVICE)
+    model = build_for_training(DETECTOR, store_of(stores, QUANTIZED).conventions, config.train, DEVICE)
     step, curve = TrainStep(model, student_losses(config), config.train, machine), Curve(10, machine)
     for _ in range(2):  # the first copies constants, once for all
         device.waits.clear()
@@ -103,9 +90,9 @@ def test_a_wait_is_noticed(device: PretendedDevice) -> None:
 
 
 @pytest.mark.usefixtures("device")
-def test_normalizing_on_the_device_gives_what_the_host_gives(folder: Path) -> None:
-    (batch,) = load(folder, PLAIN, None)
-    conventions = store_of(folder, QUANTIZED).conventions
+def test_normalizing_on_the_device_gives_what_the_host_gives(stores: Path) -> None:
+    (batch,) = load(stores, PLAIN, None)
+    conventions = store_of(stores, QUANTIZED).conventions
     moved, expected = batch.to(DEVICE), batch.images(conventions.preprocessing)
     found: Tensor = moved.images(conventions.preprocessing)
     assert torch.equal(found.held, expected)
