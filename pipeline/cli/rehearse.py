@@ -1,7 +1,6 @@
 """``ldp rehearse``: every stage of a recipe, on a few images and steps, before it runs for days."""
 
 import argparse
-import json
 import logging
 import os
 import shutil
@@ -10,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from pipeline.cli.params import Recipe, check_params
 from pipeline.core.config import PARAMS
 from pipeline.core.environment import Environment, dataset_root
 from pipeline.core.errors import ConfigError, PipelineError
-from pipeline.core.paths import SPLITS, RunPaths, run_paths
+from pipeline.core.paths import SPLITS
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.fidelity.config import FidelityBounds
 from pipeline.training.config import RANDOM_WEIGHTS, TrainConfig
@@ -42,9 +40,7 @@ logger = logging.getLogger(__name__)
     CHANGES,
     argument("--images", type=int, default=4, metavar="N", help="of each split, the first by id; default: 4"),
     argument("--epochs", type=int, default=1, metavar="E", help="of every training; default: 1"),
-    argument(
-        "--keep", type=Path, metavar="FOLDER", help="run in this new folder and keep it, with the report"
-    ),
+    argument("--keep", type=Path, metavar="FOLDER", help="run in this new folder, and keep it"),
 )
 def rehearse_command(arguments: argparse.Namespace) -> None:
     """Lets DVC run all stages of a recipe in a copy of this tree, and prints their metrics.
@@ -74,7 +70,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
             yield Path(name)
         return
     if keep.exists():
-        raise ConfigError(f"ldp rehearse: --keep: expected a new folder, but {keep} is there; name another")
+        raise ConfigError(f"--keep: expected a new folder, but {keep} is there; name another")
     keep.mkdir(parents=True)
     yield keep.absolute()
 
@@ -85,15 +81,8 @@ def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs:
         copy = shutil.copytree if (CODE / name).is_dir() else shutil.copy
         copy(CODE / name, folder / name)
     _dvc(folder, "init", "--no-scm", "--quiet")
-    path, short = folder / PARAMS, partial(shorten, checked, recipe, images=images, epochs=epochs)
-    options.write_params(options.override(recipe, short(train_images=1)[0]), path)
-    if code := _dvc(folder, "repro", "prepare_data"):
-        return code
-    # Only now is it known how many images there are to train on.
-    manifest = RunPaths(folder / run_paths(path).root).manifest("train")
-    count, processes = len(json.loads(manifest.read_text())["images"]), Environment.read().train_processes
-    values, notes = short(train_images=count // processes * processes or count)
-    options.write_params(options.override(recipe, values), path)
+    values, notes = shorten(checked, recipe, images, epochs)
+    options.write_params(options.override(recipe, values), folder / PARAMS)
     lines = [
         f"  {key}: {'the default' if old is None else old} -> {new}"
         for key, (old, new) in differences(recipe, values).items()
@@ -116,14 +105,9 @@ def _dvc(folder: Path, *arguments: str) -> int:
             raise
 
 
-def shorten(
-    checked: Recipe, recipe: Params, *, images: int, epochs: int, train_images: int
-) -> tuple[Params, list[str]]:
-    """What a rehearsal changes: values by dotted key, and sentences about what they mean.
-
-    No batch is larger than the ``train_images``, which may be fewer than the ``images`` of a split.
-    """
-    data, teacher = checked.data, checked.teacher
+def shorten(checked: Recipe, recipe: Params, images: int, epochs: int) -> tuple[Params, list[str]]:
+    """What a rehearsal changes: values by dotted key, and sentences about what they mean."""
+    data, teacher, processes = checked.data, checked.teacher, Environment.read().train_processes
     values: Params = {"root": ".", "file": "params.yaml", **_shorten_data(data, images)}
     notes: list[str] = []
     for section in ("prepare_teacher", "cache_teacher"):
@@ -139,7 +123,7 @@ def shorten(
     if teacher.train and teacher.detector:
         trainings["prepare_teacher"] = teacher.train, teacher.detector
     for section, (train, detector) in trainings.items():
-        changed = _shorten_training(train, train_images, epochs)
+        changed = _shorten_training(train, images // processes * processes or images, epochs)
         if train.pretrained and not has_imagenet(detector.backbone):
             changed["pretrained"] = False
             notes.append(f"No ImageNet weights of {detector.backbone} in torchvision's cache: random ones.")
@@ -159,6 +143,7 @@ def _shorten_data(data: PrepareDataConfig, images: int) -> Params:
     if data.coco:
         root = str(Path(dataset_root(data.coco.root)).absolute())
         values |= {"prepare_data.source": WATCHED, "prepare_data.coco.root": root}
+        values["prepare_data.keep_empty_images"] = True  # else there may be fewer than a batch has
         for split in SPLITS:
             limit = getattr(data.coco, split).limit or images
             values[f"prepare_data.coco.{split}.limit"] = min(limit, images)

@@ -47,7 +47,7 @@ def shortened(path: Path, images: int, epochs: int) -> tuple[Params, Params, lis
     """A recipe, what a rehearsal changes of it, and what it says."""
     recipe: Params = yaml.safe_load(path.read_text())
     checked = read_recipe(path)
-    values, notes = shorten(checked, recipe, images=images, epochs=epochs, train_images=images)
+    values, notes = shorten(checked, recipe, images, epochs)
     return recipe, values, notes
 
 
@@ -55,7 +55,7 @@ def shortened(path: Path, images: int, epochs: int) -> tuple[Params, Params, lis
 def test_every_stage_runs_and_the_workspace_is_as_it_was(
     workspace: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An image without boxes is left out, so that a batch has one image less than was asked for."""
+    """Also where one of the few images has no box, and the recipe leaves such images out."""
     with edited_json(workspace / DATASET / "annotations/instances_train.json") as content:
         first = min(image["id"] for image in content["images"])
         content["annotations"] = [box for box in content["annotations"] if box["image_id"] != first]
@@ -65,12 +65,12 @@ def test_every_stage_runs_and_the_workspace_is_as_it_was(
     assert files_below(workspace) == before
     kept = RunPaths(workspace.parent / "kept/runs" / NAME)
     sizes = [len(json.loads(kept.manifest(split).read_text())["images"]) for split in SPLITS]
-    assert sizes == [3, 4]
-    assert len(TargetStore.open(kept.store).keys) == 6
+    assert sizes == [4, 4]
+    assert len(TargetStore.open(kept.store).keys) == 8
     assert len((kept.student("ld") / "loss.csv").read_text().splitlines()) == 2, "a head, and one step"
     assert kept.report.is_file()
     for line in (
-        f"  {'.'.join(('students.ld', *SCHEDULE, 'batch_size'))}: 4 -> 3",
+        "  prepare_data.keep_empty_images: False -> True",
         f"  prepare_teacher.source: {MISSING} -> {RANDOM_WEIGHTS}",
         f"There is no {MISSING}: the teacher is random, and every AP means nothing.",
     ):
@@ -130,6 +130,7 @@ def test_a_published_recipe_differs_in_what_makes_it_short_alone(
     schedules = {"epochs": 2, "batch_size": 4, "learning_rate": 0.0025, "milestones": [], "warmup_steps": 1}
     expected: Params = {
         **{"root": ".", "file": "params.yaml", "prepare_data.source": "pipeline/datasets/coco.py"},
+        "prepare_data.keep_empty_images": True,
         **{
             "prepare_data.coco.root": str(tmp_path / "datasets/coco"),
             "prepare_teacher.source": RANDOM_WEIGHTS,
