@@ -13,22 +13,22 @@ from matplotlib.axes import Axes
 from pipeline.core.digest import digest
 from pipeline.core.errors import short_repr
 from pipeline.core.progress import counted
-from pipeline.report import drawing, figures, summary
-from pipeline.report.collect import Report, size_by_choice
-from pipeline.report.detections import SHOWN_SCORE, ShownImage, choose_colors, describe, draw_image
+from pipeline.report import collect, detections, drawing, edge_examples, figures, runs, style, summary
+from pipeline.report.collect import Report
+from pipeline.report.detections import ShownImage, choose_colors, draw_image
 from pipeline.report.drawing import Line
-from pipeline.report.edge_examples import EdgeExample, mean_kl, true_class_first
+from pipeline.report.edge_examples import EdgeExample
 from pipeline.report.figures import draw_picture
 from pipeline.report.numbers import FILTERS
-from pipeline.report.runs import Role, Run, difference
+from pipeline.report.runs import Role, Run
 from pipeline.report.shown_views import ShownView
-from pipeline.report.style import PALETTE, TEACHER, TRUTH
+from pipeline.report.style import PALETTE, TEACHER
 from pipeline.views.summary import lines as summary_lines
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-"""Columns, in COCO's order."""
+MODULES = (collect, detections, drawing, edge_examples, figures, runs, style, summary)
+"""What the template calls by name."""
 
 ROLE_COLORS: Mapping[Role, Sequence[str]] = {
     "teacher": (TEACHER,),
@@ -70,8 +70,7 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS, counted=counted, exp=math.exp)
-    environment.globals.update(figures=figures, summary=summary, difference=difference, describe=describe)
-    environment.globals.update(size_by_choice=size_by_choice)
+    environment.globals.update({module.__name__.rpartition(".")[2]: module for module in MODULES})
     lines = detector_lines(report.runs)
     views = choose_region_views(report.views)
     levels = sorted(set().union(*(view.stored.view.points.level.tolist() for view in views)))
@@ -79,7 +78,6 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
     return environment.get_template(TEMPLATE.name).render(
         report=report,
         area_edges=area_edges,
-        metrics=METRICS,
         level_names=names,
         empty_levels=[name for level, name in enumerate(names) if level not in levels],
         lines=lines,
@@ -87,17 +85,11 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         split_facts=lambda manifest: "; ".join(summary_lines(manifest)),
         fingerprint=dict(flatten(report.store.schema.fingerprint)),
         fingerprint_sha256=digest(report.store.schema.fingerprint),
-        truth_color=TRUTH,
-        shown_score=SHOWN_SCORE,
         **_images(report),
         region_views=views,
         region_levels=levels,
         region_picture=_region_picture,
-        count_regions=drawing.count_regions,
-        shades=[drawing.opacity(weight) for weight in (0.05, 0.15, 0.25, 0.35, 0.45, 0.5)],
         crop=_crop,
-        mean_kl=mean_kl,
-        true_class_first=true_class_first,
     )
 
 
