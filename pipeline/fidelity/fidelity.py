@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -56,14 +57,13 @@ class Fidelity:
     """What to do, if a bound is exceeded."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PointLogits:
+class PointLogits(NamedTuple):
     """What the losses read at the points of many views, one after another."""
 
     edges: Tensor
     """``Tensor[P, 4, bins]``."""
     classes: Tensor
-    """``Tensor[M, 1, C]``, or ``[P, 1, C]`` of a store with ``valuable_classes``."""
+    """``Tensor[M, C]``, or ``[P, C]`` of a store with ``valuable_classes``."""
     weights: Tensor
     """``Tensor[P]``: VLR weights."""
     main: Tensor
@@ -71,12 +71,10 @@ class PointLogits:
 
     @classmethod
     def joined(cls, views: Sequence[LabeledView], targets: Sequence[SoftTargets]) -> "PointLogits":
-        return cls(
-            edges=torch.from_numpy(np.concatenate([soft.edge_logits for soft in targets])),
-            classes=torch.from_numpy(np.concatenate([soft.cls_logits for soft in targets])).unsqueeze(1),
-            weights=torch.from_numpy(np.concatenate([view.points.valuable_weight for view in views])),
-            main=torch.from_numpy(np.concatenate([view.points.main_region for view in views])),
-        )
+        logits = [(soft.edge_logits, soft.cls_logits) for soft in targets]
+        regions = [(view.points.valuable_weight, view.points.main_region) for view in views]
+        columns = (*zip(*logits, strict=True), *zip(*regions, strict=True))
+        return cls(*(torch.from_numpy(np.concatenate(column)) for column in columns))
 
 
 def sample_keys(keys: Sequence[ViewKey], count: int, seed: int) -> list[ViewKey]:
@@ -109,7 +107,7 @@ def compare(views: int, exact: PointLogits, approximate: PointLogits, config: Fi
     """Errors of the LD loss over all points, and of the class-KD loss over those with class logits."""
     # The teacher's score stands in for the student's, which weighs the main region.
     scores = torch.zeros(len(exact.edges)).double()
-    best = exact.classes.double().sigmoid().amax(dim=(1, 2))
+    best = exact.classes.double().sigmoid().amax(dim=1)
     scores[exact.main] = best[exact.main] if len(best) == len(scores) else best
     edges = measure_loss_error(
         (exact.edges, scores + exact.weights.double() / VALUABLE_DIVISOR),
@@ -118,12 +116,9 @@ def compare(views: int, exact: PointLogits, approximate: PointLogits, config: Fi
         config.temperature,
     )
     ones = torch.ones(len(exact.classes))
-    classes = measure_loss_error(
-        (exact.classes, ones),
-        (approximate.classes, ones),
-        stand_in_student(exact.classes, config.seed),
-        config.cls_temperature,
-    )
+    true, stored = (logits.classes.unsqueeze(1) for logits in (exact, approximate))
+    student = stand_in_student(true, config.seed)
+    classes = measure_loss_error((true, ones), (stored, ones), student, config.cls_temperature)
     return Fidelity(
         views=views,
         points=len(exact.edges),
@@ -175,12 +170,10 @@ def measure_quantization(
     region, precision = rows[REGION], schema.precision
     main = region[:, 2] != NOT_MAIN
     steps = precision.edge_steps(schema.weight_code, region[:, 3], main)
-    approximate = PointLogits(
-        edges=torch.from_numpy(dequantize_edges(rows[EDGE_CODES], steps)),
-        classes=torch.from_numpy(dequantize_classes(rows[schema.cls_path], precision.cls_step)).unsqueeze(1),
-        weights=torch.from_numpy(schema.weight_code.dequantize(region[:, 3])),
-        main=torch.from_numpy(main),
-    )
+    edges = dequantize_edges(rows[EDGE_CODES], steps)
+    classes = dequantize_classes(rows[schema.cls_path], precision.cls_step)
+    columns = (edges, classes, schema.weight_code.dequantize(region[:, 3]), main)
+    approximate = PointLogits(*map(torch.from_numpy, columns))
     return compare(len(views), PointLogits.joined(views, live), approximate, config)
 
 

@@ -1,6 +1,5 @@
 """A store with class logits in the valuable region as well: from the network to the reader."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +71,8 @@ def test_their_error_counts(stores: Path) -> None:
     live = PointLogits.joined(views, list(teacher.run(views)))
     same = compare(len(views), live, live, CONFIG)
     assert same.kd_loss_error == 0
-    wrong = torch.where(live.main[:, None, None], live.classes, live.classes.flip(-1))
-    other = compare(len(views), live, replace(live, classes=wrong), CONFIG)
+    wrong = torch.where(live.main[:, None], live.classes, live.classes.flip(-1))
+    other = compare(len(views), live, live._replace(classes=wrong), CONFIG)
     assert other.kd_loss_error > 0.01
     assert 0 < measure_fidelity(store, view_set, teacher, CONFIG, store.keys).kd_loss_error < 0.01
 
