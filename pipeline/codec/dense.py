@@ -7,7 +7,7 @@ from the point before it.
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from msgspec import Meta
@@ -92,10 +92,6 @@ class DensePrecision(Section, frozen=True, kw_only=True):
             "view's rows are all positions of its own grid, level after level, row-major; views follow one "
             "another in a partition, which begins with a shard."
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in stores and fingerprints."""
-        return {"floor": self.floor}
 
 
 def _logit(score: float) -> float:

@@ -42,6 +42,11 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     is read into the one that shares most keys with the value.
     """
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; those of what is in fingerprints may say it in the words that they always had."""
+        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return document
+
 
 def load_section(cls: type[T], section: str, path: Path = PARAMS) -> T:
     """Read a section of a parameter file, such as ``cache_teacher`` or ``student.loss``, into ``cls``.

@@ -1,8 +1,7 @@
 """What defines a detector's weights: its architecture."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from pipeline.core.config import Count, Section
@@ -56,10 +55,6 @@ class DetectorConfig(Section, frozen=True, kw_only=True):
     def bins(self) -> int:
         """Entries of an edge distribution."""
         return self.reg_max + 1
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for a description beside the weights and for fingerprints, whose words stay."""
-        return {**msgspec.structs.asdict(self), "dcn_stages": list(self.dcn_stages)}
 
 
 class Suppression(Section, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -160,11 +160,6 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
     def tensors(self) -> tuple[str, ...]:
         """Every tensor that is read, once."""
         return tuple(dict.fromkeys((*self.cls.tensors.names, *self.edges.tensors.names)))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, from which ``structure`` builds it again."""
-        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
-        return document
 
 
 def read_onnx_description(path: Path) -> OnnxDescription:

@@ -5,11 +5,10 @@ gives every view one fixed size, as detectors with a fixed input want it.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
@@ -148,10 +147,8 @@ class Views:
         """The view that an epoch trains on; a ``ConfigError`` if none was drawn for so late an epoch."""
         raise NotImplementedError
 
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in fingerprints."""
-        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
-        return document
+    to_json: Callable[[], dict[str, Any]]
+    """As a ``Section`` has it."""
 
 
 class ViewsConfig(Section, Views, frozen=True, kw_only=True):
