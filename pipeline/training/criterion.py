@@ -6,7 +6,7 @@ not NaN, for a batch without positives.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,8 +62,7 @@ def gather_main(raw: RawOutputs, targets: BatchLabels) -> MainPoints:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossNormalizers:
+class LossNormalizers(NamedTuple):
     """What the losses of a batch are divided by: all of it known before any loss, none of it with gradient.
 
     Where processes share a batch and average their gradients, each divides by the *mean* of the processes'
@@ -83,7 +82,7 @@ class LossNormalizers:
     """``Tensor[levels]``: points of the valuable region."""
 
     @classmethod
-    def from_batch(cls, targets: BatchLabels, main: MainPoints) -> Self:
+    def from_batch(cls, targets: BatchLabels, main: MainPoints) -> "LossNormalizers":
         """Normalizers of one process's batch."""
         images, levels = targets.valid.shape[0], len(targets.sizes)
         ones = torch.ones_like(main.score)
@@ -98,27 +97,13 @@ class LossNormalizers:
     @classmethod
     def summed(cls, parts: "Sequence[LossNormalizers]") -> "LossNormalizers":
         """What the losses of the parts of one batch are divided by."""
-        return parts[0] if len(parts) == 1 else cls._of_row(torch.stack([p._as_row() for p in parts]).sum(0))
+        return cls(*(torch.stack(values).sum(dim=0) for values in zip(*parts, strict=True)))
 
     def averaged(self, processes: World) -> "LossNormalizers":
-        """What every process divides by."""
-        return self if processes.count == 1 else self._of_row(processes.mean(self._as_row()))
-
-    def _as_row(self) -> Tensor:
-        """``Tensor[3 + 2 * levels]``: one message instead of five."""
-        numbers = torch.stack([self.images, self.positives, self.weight_sum])
-        return torch.cat([numbers, self.main_per_level, self.valuable_per_level])
-
-    @classmethod
-    def _of_row(cls, row: Tensor) -> "LossNormalizers":
-        main, valuable = row[3:].chunk(2)
-        return cls(
-            images=row[0],
-            positives=row[1],
-            weight_sum=row[2],
-            main_per_level=main,
-            valuable_per_level=valuable,
-        )
+        """What every process divides by, in one message instead of five."""
+        row = processes.mean(torch.cat([value.flatten() for value in self]))
+        means = torch.split(row, [value.numel() for value in self])
+        return LossNormalizers(*(mean.view_as(value) for mean, value in zip(means, self, strict=True)))
 
 
 def _sums(values: Tensor, length: int, weights: Tensor) -> Tensor:

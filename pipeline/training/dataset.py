@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
@@ -22,11 +23,14 @@ from pipeline.training.batches import Batch, batch_labels
 from pipeline.training.config import TrainConfig
 from pipeline.training.photometric import augment
 from pipeline.training.processes import Placement
-from pipeline.training.source import TargetSource, Views
+from pipeline.training.source import TargetSource
 from pipeline.views.images import apply_view, read_image, stack_images
 from pipeline.views.manifest import Manifest
 from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import LabeledView, ViewKey
+
+if TYPE_CHECKING:
+    from pipeline.training.source import Views
 
 StepBatches = Sequence[Batch]
 """What one process computes in one step: its share of the batch, in parts that fit its memory."""
@@ -102,7 +106,7 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
         return pixels
 
 
-def epoch_batches(views: Views, config: TrainConfig, epoch: int) -> Keys:
+def epoch_batches(views: "Views", config: TrainConfig, epoch: int) -> Keys:
     """One view of every image in a random order, cut into whole batches; what is left over is dropped."""
     generator, ids = Generator().manual_seed((config.seed << 32) + epoch), views.image_ids
     order = (ids[place] for place in torch.randperm(len(ids), generator=generator).tolist())
@@ -112,7 +116,7 @@ def epoch_batches(views: Views, config: TrainConfig, epoch: int) -> Keys:
     return _cut(keys, config.batch_size)
 
 
-def _grouped(views: Views, keys: list[ViewKey], batch_size: int, generator: Generator) -> Keys:
+def _grouped(views: "Views", keys: list[ViewKey], batch_size: int, generator: Generator) -> Keys:
     """Batches of one orientation each, so that little is padded (mmdetection ``GroupSampler``).
 
     Differs on purpose: where neither orientation's rest fills a batch, both together may, and that one batch
@@ -136,7 +140,7 @@ def _cut(keys: list[ViewKey], batch_size: int) -> Keys:
 class EpochSampler(Sampler[StepViews]):
     """The steps of the epoch that is set, as this process's views."""
 
-    def __init__(self, views: Views, config: TrainConfig, machine: Placement) -> None:
+    def __init__(self, views: "Views", config: TrainConfig, machine: Placement) -> None:
         self.epoch = self.first = 0
         """What to begin with: the epoch, and its first step."""
         self._views, self._config = views, config

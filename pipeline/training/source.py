@@ -2,47 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from pipeline.training.batches import TeacherBatch
-from pipeline.views.conventions import Conventions
-from pipeline.views.geometry import ViewGeometry
 from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import LabeledView, ViewKey
 
+if TYPE_CHECKING:  # a teacher's training has no use for the code of stores
+    from pipeline.regions.view_set import ViewSet
+    from pipeline.store.reader.reader import TargetStore
 
-class Views(Protocol):
-    """Views of the training images and their points: a ``ViewSet``, or a store."""
-
-    @property
-    def conventions(self) -> Conventions:
-        """Conventions of the views' pixels, and of the points that have targets."""
-        ...
-
-    @property
-    def image_ids(self) -> Sequence[int]:
-        """Images that are trained on, ascending."""
-        ...
-
-    def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
-        """Number of the view of an image that an epoch trains on."""
-        ...
-
-    def geometry(self, key: ViewKey) -> ViewGeometry:
-        """Geometry of one view: cheap, for every process needs that of every view of a batch."""
-        ...
-
-    def view(self, key: ViewKey) -> LabeledView:
-        """One view with its points."""
-        ...
+    Views = ViewSet | TargetStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSource:
-    """Targets of views without a teacher's outputs."""
+    """Targets of views, computed from the annotations or stored, and no teacher's outputs."""
 
-    views: Views
+    views: "Views"
 
     def load(self, keys: Sequence[ViewKey], grid: Grid) -> tuple[list[LabeledView], TeacherBatch | None]:  # noqa: ARG002
         """Some views, and the teacher's outputs at their points in a batch's ``grid``, if there are any."""

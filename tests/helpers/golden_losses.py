@@ -56,7 +56,7 @@ def level_terms(
     normalizer of that many images, whatever the batch.
     """
     normalizers = LossNormalizers.from_batch(targets, gather_main(raw, targets))
-    normalizers = replace(normalizers, images=torch.tensor(float(REFERENCE_IMAGES)))
+    normalizers = normalizers._replace(images=torch.tensor(float(REFERENCE_IMAGES)))
     rows = []
     for level in range(len(STRIDES)):
         labels, teacher = at_level(targets, soft, level)

@@ -1,6 +1,5 @@
 """The distillation terms' normalization: the reference's at its batch, and the same gradient at any other."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -113,10 +112,7 @@ def normalizers_of(network: nn.Linear, shard: Shard) -> LossNormalizers:
 
 def mean_of(parts: Sequence[LossNormalizers]) -> LossNormalizers:
     """What an all-reduce with the mean gives every process."""
-    names = [field.name for field in fields(LossNormalizers)]
-    return LossNormalizers(
-        **{name: torch.stack([getattr(part, name) for part in parts]).mean(dim=0) for name in names}
-    )
+    return LossNormalizers(*(torch.stack(values).mean(dim=0) for values in zip(*parts, strict=True)))
 
 
 def gradients(network: nn.Linear, shard: Shard, normalizers: LossNormalizers) -> dict[str, Tensor]:
@@ -192,7 +188,7 @@ def test_localization_terms_alone_are_means_over_the_images(images: int, shards:
     normalizers = normalizers_of(network, shard)
     assert normalizers.images == 2
     at_reference = terms_of(network, shard, normalizers)
-    found = terms_of(network, shard, dataclasses.replace(normalizers, images=torch.tensor(float(images))))
+    found = terms_of(network, shard, normalizers._replace(images=torch.tensor(float(images))))
     for name, term in at_reference.items():
         share = 2 / images if name in ("loss_ld", "loss_ld_vlr") else 1
         assert found[name].item() == pytest.approx(term.item() * share)
@@ -212,4 +208,4 @@ def test_an_image_without_positives_counts_one(shards: list[Shard]) -> None:
 
 def test_normalizers_have_no_gradient(shards: list[Shard]) -> None:
     normalizers = normalizers_of(make_network(), joined(shards))
-    assert not any(getattr(normalizers, field.name).requires_grad for field in fields(LossNormalizers))
+    assert not any(value.requires_grad for value in normalizers)
