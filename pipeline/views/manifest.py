@@ -67,13 +67,13 @@ class Manifest:
         return {category.category_id: label for label, category in enumerate(self.categories)}
 
     @cached_property
-    def drop_reason(self) -> NDArray[np.int64]:
+    def drop_reason(self) -> NDArray[np.int8]:
         """``(A,)``: place in :data:`DROP_REASONS` of each annotation; -1 if it is trained on."""
         rows, (height, width) = self.images.annotations, self.images.annotated_hw().T
         small = (rows["width"] < MIN_BOX_PX) | (rows["height"] < MIN_BOX_PX)
         outside = np.minimum(rows["x"] + rows["width"], width) <= np.maximum(rows["x"], 0)
         outside |= np.minimum(rows["y"] + rows["height"], height) <= np.maximum(rows["y"], 0)
-        return np.select([rows["iscrowd"], rows["ignore"], small, outside], range(4), -1)
+        return np.select([rows["iscrowd"], rows["ignore"], small, outside], range(4), -1).astype(np.int8)
 
     @property
     def trained_on(self) -> NDArray[np.void]:
