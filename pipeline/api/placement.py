@@ -50,6 +50,9 @@ def place_targets(views: Sequence[DecodedView], batch_hw: Size) -> TargetBatch:
                 f"image_id={view.key.image_id}: expected a batch of at least the view's "
                 f"{view.geometry.resized_hw} px, but got {tuple(batch_hw)}"
             )
+    kinds = {(view.pyramid, view.stored.cls_step) for view in views}
+    if len(kinds) > 1:
+        raise ValueError(f"expected views of one store, but got some of other levels or steps: {kinds}")
     pyramid = views[0].pyramid
     kept = [_within(view, pyramid.grid(batch_hw)) for view in views]
     labels = batch_labels([view.view for view in kept], batch_hw, pyramid)
