@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_cases import content_of, flip_bit
+from store_cases import content_of, flip_middle
 from teacher_cases import LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
 
 from pipeline.cli.store_repair import (
@@ -68,7 +68,7 @@ def view_set(written: Path) -> ViewSet:
 
 def harm(store: Path, *names: str) -> Damage:
     for name in names:
-        flip_bit(store / name, (store / name).stat().st_size // 2)
+        flip_middle(store / name)
     return find_damage(store)
 
 

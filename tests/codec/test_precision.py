@@ -1,6 +1,8 @@
 import json
 
+import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipeline.codec.precision import Precision
 from pipeline.codec.weights import ExactWeights, LinearWeights, LogarithmicWeights
@@ -52,3 +54,43 @@ def test_formula_names_the_numbers_a_plain_reader_needs() -> None:
         assert number in QUANTIZED.formula(LogarithmicWeights())
     assert "float32" in LOSSLESS.formula(ExactWeights())
     assert "weight_code / 16777216" in LOSSLESS.formula(LinearWeights(2**24))
+
+
+CODE = LogarithmicWeights()
+"""An octave has 128 codes; weight 1 has code 1."""
+
+CAPS = [(1.0, 0), (1.4, 0), (1.5, 1), (2.0, 2), (3.0, 3), (8.0, 6), (64.0, 12)]
+
+
+@pytest.mark.parametrize(("cap", "largest"), CAPS)
+def test_the_step_never_exceeds_the_cap(cap: float, largest: int) -> None:
+    precision = replace(QUANTIZED, max_step_factor=cap)
+    assert precision.max_step_exponent == largest
+    assert 2 ** (largest / 2) <= cap < 2 ** ((largest + 1) / 2)
+    steps = precision.edge_steps(CODE, np.arange(1, 9000), np.zeros(8999, bool))
+    assert steps is not None
+    assert steps.max() == pytest.approx(0.1 * 2 ** (largest / 2))
+
+
+def test_step_grows_by_a_power_of_sqrt_two_up_to_the_cap() -> None:
+    """Half the weight counts, so that even a weight of 1 takes one step more than the main region."""
+    codes = np.array([1, 64, 65, 129, 257, 385, 513, 9000])
+    steps = QUANTIZED.edge_steps(CODE, codes, np.zeros(8, bool))
+    assert steps is not None
+    expected = 0.1 * np.sqrt(2.0) ** np.array([1, 1, 2, 2, 3, 4, 4, 4])
+    np.testing.assert_allclose(steps, expected, rtol=1e-6)
+    assert steps.dtype == np.float32
+
+
+def test_main_region_points_keep_the_finest_step() -> None:
+    steps = QUANTIZED.edge_steps(CODE, np.array([0, 1000, 1000]), np.array([True, True, False]))
+    assert steps is not None
+    assert steps.tolist() == [np.float32(0.1), np.float32(0.1), np.float32(0.4)]
+
+
+def test_no_points_and_lossless() -> None:
+    nothing = np.empty(0, np.int32)
+    steps = QUANTIZED.edge_steps(CODE, nothing, nothing.astype(bool))
+    assert steps is not None
+    assert steps.shape == (0,)
+    assert LOSSLESS.edge_steps(ExactWeights(), nothing, nothing.astype(bool)) is None

@@ -175,21 +175,3 @@ def test_the_command_needs_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixt
     assert document["student"] == "ld, mobilenet_v3_small, bfloat16"
     assert list(document["ratios"]) == MODES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ("--views 0", "--views: expected 1 or more, but got 0"),
-        ("--student plain", "students.plain: expected a student that reads the teacher"),
-        ("-S student.train.sed=1", "sed"),
-        ("-S name", "-S: expected KEY=VALUE, but got 'name'"),
-        ("-S name.first=1", "-S name.first: expected a section 'name', but it is 'smoke'"),
-        ("-S student.train.seed=[", "-S student.train.seed: expected YAML"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(arguments: str, expected: str, tmp_path: Path) -> None:
-    with working_in(tmp_path):
-        ended = call(f"ldp bench {SMOKE} {arguments}")
-    assert ended.code == 1
-    assert expected in ended.error

@@ -1,15 +1,12 @@
 """Wrong commands, on a machine that is not as it should be: one clear line, and nothing computed is lost."""
 
 import os
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from blank import blank_pictures
-from finished import FOLDER, Ended, call, files_below
+from finished import FOLDER, Ended, call, file_size_limit, files_below
 from wrong_input import (
     CACHE,
     DATA,
@@ -46,6 +43,16 @@ COMMANDS = """
     ldp store show 99 | 99
     ldp store show 1 --view 7 | expected one of the views 0, 1
     ldp store show 1 --image nowhere.png | nowhere.png: expected an image, but there is none
+    ldp rehearse -S students.ld.train.sed=1 | sed
+    ldp rehearse -S students.ld.train.seed=high | students.ld
+    ldp rehearse -S name | -S: expected KEY=VALUE, but got 'name'
+    ldp rehearse --images 0 | --images: expected 1 or more, but got 0
+    ldp rehearse --keep runs | --keep: expected a new folder, but runs is there
+    ldp rehearse nowhere.yaml | recipe: expected a name (shapes), a folder or a file, but got 'nowhere.yaml'
+    ldp bench --views 0 | --views: expected 1 or more, but got 0
+    ldp bench --student plain | students.plain: expected a student that reads the teacher
+    ldp bench -S name.first=1 | -S name.first: expected a section 'name', but it is 'shapes'
+    ldp bench -S student.train.seed=[ | -S student.train.seed: expected YAML
     ldp store files --partitions 9 | expected 0 to 3, but got 9
     """
 """A command, and parts of the error."""
@@ -130,7 +137,7 @@ def test_a_disk_without_room_is_named_and_the_old_outputs_stay(own_project: Path
         "ldp teacher export own.safetensors new.pth": "new.pth",
         DATA: "manifest.json",
     }.items():
-        with no_file_above(1000), blank_pictures():
+        with file_size_limit(1000), blank_pictures():
             ended = call(stage)
         assert ended.code == 1
         assert f"{output} could not be written: File too large; make room there" in ended.error
@@ -138,17 +145,6 @@ def test_a_disk_without_room_is_named_and_the_old_outputs_stay(own_project: Path
         changed = [name for name in before if after.get(name) != before[name]]
         assert not [name for name in changed if not name.endswith(("timing.json", "detections.json"))]
         assert not [name for name in after if name.endswith(".partial")]
-
-
-@contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    """As `ulimit -f`; Python ignores the signal that goes with it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -91,21 +91,6 @@ def test_a_stage_that_fails_ends_the_rehearsal(workspace: Path, capfd: pytest.Ca
     assert f"error: {damaged}" in captured.err
 
 
-def test_wrong_arguments_are_one_clear_line(workspace: Path) -> None:
-    (workspace.parent / "there").mkdir()
-    for arguments, expected in {
-        "-S students.ld.train.sed=1": "sed",
-        "-S students.ld.train.seed=high": "students.ld",
-        "-S name": "-S: expected KEY=VALUE, but got 'name'",
-        "--images 0": "--images: expected 1 or more, but got 0",
-        "--keep ../there": "--keep: expected a new folder, but ../there is there",
-        "nowhere.yaml": f"recipe: expected a name ({NAME}), a folder or a file, but got 'nowhere.yaml'",
-    }.items():
-        ended = call(f"ldp rehearse {arguments}")
-        assert ended.code == 1
-        assert expected in ended.error
-
-
 def test_values_from_the_command_line_are_yaml() -> None:
     params: dict[str, Any] = {"a": {"b": 1, "c": [1]}, "d": None}
     changed = override(params, parse_assignments(["a.b=0.5", "a.c=[2, 3]", "d={name: x=y}", "e.f=null"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from finished import FOLDER, call
 from project import edit_params
-from store_cases import content_of, flip_bit
+from store_cases import content_of, flip_middle
 
 from pipeline.store.format.schema import table_specs
 from pipeline.store.format.table import ViewIndex
@@ -60,10 +60,6 @@ def ldp(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) ->
         return Finished(code=ended.code, stdout=capsys.readouterr().out, error=error)
 
     return run
-
-
-def flip(path: Path) -> None:
-    flip_bit(path, path.stat().st_size // 2)
 
 
 @pytest.mark.usefixtures("folder")
@@ -124,7 +120,7 @@ def test_verify_of_a_whole_store_exits_with_0(ldp: Ldp) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_verify_has_a_line_for_every_problem_and_names_the_partitions_last(ldp: Ldp) -> None:
-    flip(STORE / "points/edge_codes/c/2/0")
+    flip_middle(STORE / "points/edge_codes/c/2/0")
     (STORE / "points/region/c/0/0").unlink()
     (STORE / "stray").touch()
     finished = ldp("verify", STORE)
@@ -140,7 +136,7 @@ def test_verify_has_a_line_for_every_problem_and_names_the_partitions_last(ldp: 
 
 @pytest.mark.usefixtures("folder")
 def test_verify_as_json_has_all_problems(ldp: Ldp) -> None:
-    flip(STORE / "points/edge_codes/c/2/0")
+    flip_middle(STORE / "points/edge_codes/c/2/0")
     finished = ldp("verify", "--json")
     document = json.loads(finished.stdout)
     assert (finished.code, document["whole"], document["damaged_partitions"]) == (1, False, [2])
@@ -160,7 +156,7 @@ def test_nothing_to_repair_needs_neither_parameters_nor_teacher(folder: Path, ld
 def test_repair_brings_every_file_back_and_verifies_again(folder: Path, ldp: Ldp) -> None:
     before = content_of(folder / STORE)
     for name in set(before) - {"zarr.json"}:
-        flip(STORE / name)
+        flip_middle(STORE / name)
     (STORE / "stray").touch()
     finished = ldp("repair")
     assert finished.code == 0, finished.error
@@ -183,14 +179,14 @@ def test_repair_takes_the_partitions_of_the_store_not_of_the_parameters(folder: 
     keys = ("cache_teacher", "views_per_partition")
     edit_params(folder, lambda params: set_value(params, keys, 7))
     for name in ("points/edge_codes/c/1/0", "views/extent/c/0/0"):
-        flip(STORE / name)
+        flip_middle(STORE / name)
     assert ldp("repair").code == 0
     assert content_of(folder / STORE) == before
 
 
 @pytest.mark.usefixtures("folder")
 def test_repair_of_a_damaged_root_says_what_to_do(ldp: Ldp) -> None:
-    flip(STORE / "zarr.json")
+    flip_middle(STORE / "zarr.json")
     finished = ldp("repair")
     assert finished.code == 1
     assert "nothing can be repaired without the store's own records" in finished.error

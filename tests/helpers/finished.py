@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import re
+import resource
 import shlex
 import shutil
 import sys
@@ -102,6 +103,17 @@ def without_times(files: Files) -> Files:
     """All files but those that say how long something took, and the page that shows it."""
     timed = re.compile(r"timing\.json$|\.html$|metrics/training/")
     return {name: content for name, content in files.items() if not timed.search(name)}
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process may become larger: a full disk, as far as one process can have it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager

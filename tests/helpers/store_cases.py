@@ -180,6 +180,10 @@ def content_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+def flip_middle(path: Path) -> None:
+    flip_bit(path, path.stat().st_size // 2)
+
+
 def flip_bit(path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
     content[offset] ^= 1

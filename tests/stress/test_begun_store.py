@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_cases import StoreCase, content_of, random_store_case, write_one, write_remaining
+from store_cases import StoreCase, content_of, flip_middle, random_store_case, write_one, write_remaining
 
 from pipeline.core.errors import CacheError
 from pipeline.core.files import LOCK_FILE
@@ -39,14 +39,8 @@ def begun(store_case: StoreCase, tmp_path: Path) -> Path:
     return scratch
 
 
-def harm(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(bytes(content))
-
-
 @pytest.mark.parametrize("name", PLANNED_FILES)
-@pytest.mark.parametrize("change", [harm, Path.unlink], ids=["harmed", "removed"])
+@pytest.mark.parametrize("change", [flip_middle, Path.unlink], ids=["harmed", "removed"])
 def test_a_planned_file_that_came_to_harm_is_written_again(
     begun: Path,
     store_case: StoreCase,
@@ -68,7 +62,7 @@ def test_harm_that_comes_after_init_is_not_sealed(
 ) -> None:
     for index in (1, 3):
         write_one(begun, store_case, index)
-    harm(begun / STORE / name)
+    flip_middle(begun / STORE / name)
     output = begun.parent / "targets.zarr"
     with pytest.raises(CacheError, match=f"{name}: the content differs.*; run the stage again"):
         finalise(begun, output)
@@ -87,7 +81,7 @@ def test_files_that_nobody_planned_do_not_get_into_the_store(
 
 
 def test_a_begun_store_that_cannot_be_continued_says_what_to_do(begun: Path, store_case: StoreCase) -> None:
-    harm(begun / STORE / "zarr.json")
+    flip_middle(begun / STORE / "zarr.json")
     with pytest.raises(CacheError, match=f"{begun} cannot be continued: remove it, and run again"):
         init(begun, store_case.schema, store_case.table)
     shutil.rmtree(begun)

@@ -5,16 +5,16 @@ somebody else fills it while the stage writes, or out of inodes, which stops the
 time. ``LDP_STRESS=2`` tries every case; without root, a limit on the size of a file stands for the disk's.
 """
 
-import resource
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from finished import file_size_limit
 from forked import Fate, Run, start
 from store_cases import content_of, random_store_case, write_one, write_remaining
 from workspace import (
@@ -190,17 +190,6 @@ def test_a_limit_on_the_size_of_a_file_is_like_a_full_disk(
     assert phase_of(run, workspace, None) in phases
     finished = len(examine(workspace).finished)
     goes_on(workspace, STAGE.start(workspace, workspace.parent / "room.log"), finished, quiet)
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file of this process may become larger: a full disk, as far as one process can have it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing_behind(tmp_path: Path) -> None:

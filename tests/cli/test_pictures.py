@@ -1,4 +1,4 @@
-"""The picture of a stored view: what it shows is what the store holds; every kind of view can be drawn."""
+"""Pictures show what the store and the students hold; every kind of view can be drawn."""
 
 import io
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from finished import call
+from matplotlib.figure import Figure
 from PIL import Image
 from store_view_cases import CROWDED, EMPTY, FEW, WIDE, write_store_to_show
 
@@ -60,3 +62,19 @@ def test_the_same_view_is_drawn_to_the_same_bytes(store: TargetStore) -> None:
 def test_five_levels_can_be_drawn(tmp_path: Path) -> None:
     store = write_store_to_show(tmp_path, (8, 16, 32, 64, 128))
     assert draw_view(show_view(store, ViewKey(CROWDED, 0), None, [])).startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("own_project")
+def test_the_picture_shows_an_object_and_names_teacher_and_students(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **kw: (drawn.append(self), save(self, *a, **kw)))
+    assert call("ldp picture --output edges.png").code == 0
+    (figure,) = drawn
+    titles = [axes.get_title(loc="left") for axes in figure.axes[1:]]
+    assert [title.partition(":")[0] for title in titles] == ["left", "top", "right", "bottom"]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["teacher, from the store", "plain", "ld"]
+    assert [len(axes.lines) for axes in figure.axes[1:]] == [3] * 4, "two students and the truth"
+    with Image.open("edges.png") as image:
+        assert image.width > 1000

@@ -1,4 +1,4 @@
-"""A store in facts: from its attributes alone, and also if the rest of it is damaged."""
+"""A store in facts, also if the rest of it is damaged; its damage in plain text, long lists cut."""
 
 import json
 from collections.abc import Callable
@@ -9,9 +9,12 @@ import pytest
 import yaml
 from store_cases import LOSSLESS, content_of, flip_bit, make_store_case, write_store
 
-from pipeline.cli.store import METADATA, describe_store
+from pipeline.cli.store import METADATA, describe_problems, describe_store, render_problems
+from pipeline.core.errors import listed
+from pipeline.core.progress import counted
 from pipeline.store.format.schema import FORMAT_VERSION
 from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.verify import Problem
 
 
 @pytest.fixture
@@ -67,3 +70,26 @@ def test_facts_are_one_document_of_plain_values(tmp_path: Path, precision: Any) 
     assert facts["fingerprint"] == store_case.schema.fingerprint
     assert facts["precision"] == store_case.schema.precision.to_json()
     assert facts["quantizer"] == store_case.schema.formula
+
+
+def test_problems_have_a_line_each_with_file_partition_and_reason() -> None:
+    problems = [
+        Problem(file="points/region/c/12/0", partition=12, message="the file is missing"),
+        Problem(file="stray", partition=None, message="the file is not part of the store"),
+    ]
+    first, second = render_problems(problems).splitlines()
+    assert first.split("  ") == ["points/region/c/12/0", "partition 12", "the file is missing"]
+    assert first.index("the file") == second.index("the file")
+    assert describe_problems(problems) == "2 damaged files, in partition 12"
+    assert describe_problems(problems[1:]) == "1 damaged file, no partition among them"
+    assert render_problems([]) == ""
+
+
+@pytest.mark.parametrize(("number", "text"), [(1, "1 view"), (0, "0 views"), (4000, "4,000 views")])
+def test_nouns_are_counted(number: int, text: str) -> None:
+    assert counted(number, "view") == text
+
+
+def test_long_lists_end_with_how_many_are_left() -> None:
+    assert listed([Path("a"), 2]) == "a, 2"
+    assert listed(range(12)).endswith("8, 9 and 2 more")
