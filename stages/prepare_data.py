@@ -17,6 +17,7 @@ from pipeline.datasets.checks import (
     require_objects,
     require_same_classes,
     shared_images,
+    untaught_classes,
     warnings,
 )
 from pipeline.datasets.coco import read_coco
@@ -42,6 +43,8 @@ def main() -> None:
     require_objects(train)
     if shared := shared_images(train, val):
         logger.warning("val: WARNING: %d of %d images are training images, too", shared, len(val.images))
+    if untaught := untaught_classes(train, val):
+        logger.warning("val: WARNING: classes without an object to train on: %s", ", ".join(untaught))
     all_images, train = len(train.images), keep_trainable(train, keep_empty=config.keep_empty_images)
     left_out = (
         f"{all_images - len(train.images):,} of {all_images:,} images are not trained on: a side is below "

@@ -1,5 +1,6 @@
 """Train one student from the store; the teacher is not needed."""
 
+import logging
 from importlib import import_module
 
 from pipeline.core.config import load_section
@@ -7,6 +8,7 @@ from pipeline.core.files import write_json
 from pipeline.core.paths import require_student, run_paths
 from pipeline.core.stage import stage_arguments
 from pipeline.detector.gfl import save_detector
+from pipeline.losses.config import DistillationConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.train import run_identity, stored_targets, student_losses
@@ -19,12 +21,22 @@ from pipeline.training.processes import World
 from pipeline.training.validation import write_scores
 from pipeline.views.manifest import read_split
 
+logger = logging.getLogger(__name__)
+
 
 def main(processes: World) -> None:
     """Run the stage in one of the processes that share its batches."""
     arguments = stage_arguments(__doc__, "a key of the section students")
     name = require_student(arguments.name, arguments.params)
     config = load_section(StudentConfig, f"students.{name}", arguments.params)
+    shared = load_section(DistillationConfig, "student.loss", arguments.params).ld_temperature
+    if config.loss.reads_teacher and config.loss.ld_temperature < shared:
+        logger.warning(
+            "WARNING: students.%s.loss.ld_temperature: %g is below the %g at which verify_cache compares",
+            name,
+            config.loss.ld_temperature,
+            shared,
+        )
     folder = run_paths(arguments.params)
     images = read_split(folder, "train")
     import_module("pipeline.cli.params").check_images(arguments.params, len(images.images))  # by name

@@ -29,6 +29,9 @@ SECTIONS = (
     "evaluate",
 )
 
+UNWATCHED = "pipeline/datasets/coco.py"
+"""As ``prepare_data.source``: DVC does not look at the dataset, as in a rehearsal, which runs once."""
+
 Mismatch = tuple[str, str, object]
 """A key, what was expected of it, and what it is."""
 
@@ -56,7 +59,8 @@ def check_params(path: Path) -> Recipe:
     coco, shapes = recipe.data.coco, recipe.data.shapes
     images = shapes.train_images if shapes else coco.train.limit if coco else None
     lengths = _wrong_lengths(recipe, images) if images is not None else ()
-    _refuse(path, _misplaced(path), _wrong_students(recipe), _wrong_views(recipe), lengths)
+    parts = _misplaced(path), _unwatched(recipe.data), _wrong_students(recipe), _wrong_views(recipe)
+    _refuse(path, *parts, lengths)
     return recipe
 
 
@@ -119,6 +123,18 @@ def _misplaced(path: Path) -> Iterator[Mismatch]:
             yield key, repr(os.path.relpath(end, start)), value
 
 
+def _unwatched(data: PrepareDataConfig) -> Iterator[Mismatch]:
+    """What DVC watches is the dataset or its annotations, a part of them, or has them as a part."""
+    coco, source = data.coco, data.source.removesuffix(".dvc")
+    if coco and source != UNWATCHED:
+        parts = (coco.root, *(f"{coco.root}/{split.annotations}" for split in (coco.train, coco.val)))
+        for path in (os.path.normpath, os.path.realpath):
+            pairs = [(Path(path(source)), Path(path(part))) for part in parts]
+            if any(one.is_relative_to(other) or other.is_relative_to(one) for one, other in pairs):
+                return
+        yield "prepare_data.source", f"what DVC is to watch: {coco.root} or a part of it", data.source
+
+
 def _wrong_students(recipe: Recipe) -> Iterator[Mismatch]:
     """Students predict what their teacher predicts, read what is stored, and are validated on one split."""
     split = (read_sections(recipe.path)["student"].get("validation") or {}).get("split")
@@ -162,6 +178,8 @@ def _trainings(recipe: Recipe) -> Iterator[tuple[str, TrainConfig, Views]]:
 def _wrong_views(recipe: Recipe) -> Iterator[Mismatch]:
     """A training has views for each epoch, of more than one cell in a batch; an ONNX teacher takes them."""
     for where, train, views in _trainings(recipe):
+        if train.frozen_stages >= 0 and not train.pretrained:
+            yield f"{where}.frozen_stages", "-1 for a backbone of random weights", train.frozen_stages
         if isinstance(views, PerEpochViewsConfig) and train.epochs > views.epochs:
             yield f"{where}.epochs", f"at most the {views.epochs} of views", train.epochs
         # BatchNorm in training has no variance of one value: that of a batch of one cell.

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.cli import options
 from pipeline.cli.options import CHANGES, RECIPE, Params, argument, command
-from pipeline.cli.params import Recipe, check_params
+from pipeline.cli.params import UNWATCHED, Recipe, check_params
 from pipeline.core.config import PARAMS
 from pipeline.core.environment import Environment, dataset_root
 from pipeline.core.errors import ConfigError, PipelineError
@@ -29,8 +29,6 @@ COPIED = ("pipeline", "stages", "dvc.yaml", ".dvcignore")
 
 NO_BOUND = 1e9
 """More than any of the errors that ``verify_cache`` measures."""
-WATCHED = "pipeline/datasets/coco.py"
-"""What DVC watches instead of a dataset's annotations: a rehearsal runs once."""
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +123,7 @@ def shorten(checked: Recipe, recipe: Params, images: int, epochs: int) -> tuple[
     for section, (train, detector) in trainings.items():
         changed = _shorten_training(train, images // processes * processes or images, epochs)
         if train.pretrained and not has_imagenet(detector.backbone):
-            changed["pretrained"] = False
+            changed |= {"pretrained": False, "frozen_stages": -1}
             notes.append(f"No ImageNet weights of {detector.backbone} in torchvision's cache: random ones.")
         values |= {f"{section}.train.{name}": value for name, value in changed.items()}
     for name, student in checked.students.items():
@@ -142,7 +140,7 @@ def _shorten_data(data: PrepareDataConfig, images: int) -> Params:
     values: Params = {}
     if data.coco:
         root = str(Path(dataset_root(data.coco.root)).absolute())
-        values |= {"prepare_data.source": WATCHED, "prepare_data.coco.root": root}
+        values |= {"prepare_data.source": UNWATCHED, "prepare_data.coco.root": root}
         values["prepare_data.keep_empty_images"] = True  # else there may be fewer than a batch has
         for split in SPLITS:
             limit = getattr(data.coco, split).limit or images

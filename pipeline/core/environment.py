@@ -47,6 +47,12 @@ class Environment(Section, frozen=True, kw_only=True):
     """Go on from a checkpoint, or with a store that was begun, although code has changed since."""
 
     @classmethod
+    def unknown(cls) -> list[str]:
+        """Variables that are called as ours are, but that nothing reads."""
+        names = {f"LDP_{field.upper()}" for field in cls.__struct_fields__}
+        return sorted(name for name in os.environ if name.startswith("LDP_") and name not in names)
+
+    @classmethod
     def read(cls) -> "Environment":
         """What this process's environment says; a ``ConfigError`` names the variable that is wrong."""
         names = {f"LDP_{field.upper()}": field for field in cls.__struct_fields__}

@@ -20,6 +20,8 @@ def run_stage(main: Callable[[], None]) -> None:
     try:
         keep_freed_memory()
         logging.basicConfig(level=Environment.read().log, format="%(message)s", stream=sys.stderr)
+        for name in Environment.unknown():
+            logging.getLogger(__name__).warning("%s: WARNING: nothing reads it; see stages/README.md", name)
         with explained_memory():
             main()
     except (PipelineError, OSError) as error:

@@ -135,6 +135,12 @@ def warnings(manifest: Manifest) -> Iterator[str]:
         yield f"several classes have the same name: {shown} (case and spaces aside)"
 
 
+def untaught_classes(train: Manifest, val: Manifest) -> list[str]:
+    """Names of the classes of which validation has objects and training has none."""
+    ids = set(val.trained_on["category_id"].tolist()) - set(train.trained_on["category_id"].tolist())
+    return [category.name for category in val.categories if category.category_id in ids]
+
+
 def shared_images(train: Manifest, val: Manifest) -> int:
     """Validation images whose very file is a training image's."""
     return int(np.isin(val.images.sha256, train.images.sha256).sum())

@@ -1,14 +1,21 @@
 """Weights and temperatures of the distillation losses."""
 
-from pipeline.core.config import NonNegative, Positive, Section
+from typing import Annotated
+
+from msgspec import Meta
+
+from pipeline.core.config import NonNegative, Section
+
+Temperature = Annotated[float, Meta(gt=0, le=1000)]
+"""Beyond it all distributions are uniform, and their divergence is rounding alone."""
 
 
 class DistillationConfig(Section, frozen=True, kw_only=True):
     """A term of weight 0 is not computed, and all 0 is a plain student."""
 
-    ld_temperature: Positive
+    ld_temperature: Temperature
     """Temperature of both localization terms (10 in the paper)."""
-    kd_temperature: Positive
+    kd_temperature: Temperature
     """Temperature of the class distillation (2)."""
     ld_weight: NonNegative = 0.0
     """Localization distillation on the main region (0.25 in the paper's recipes)."""

@@ -45,7 +45,7 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     warmup_steps: Whole
     decay: Literal["step", "cosine"]
     milestones: tuple[Count, ...] = ()
-    """Epochs after which the rate falls tenfold (``step`` only)."""
+    """Epochs after which the rate falls tenfold, ascending (``step`` only)."""
     max_grad_norm: Positive | None = None
     seed: Whole = 0
     """Seed of the initial weights, the order of the images and the choice of views."""
@@ -65,9 +65,13 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """Changes of colors, drawn from the seed, the epoch and the image alone: no teacher sees them."""
 
     def __post_init__(self) -> None:
-        if any(milestone >= self.epochs for milestone in self.milestones):
+        if self.milestones and self.decay != "step":
             raise ConfigError(
-                f"milestones: expected epochs before {self.epochs}, but got {list(self.milestones)}"
+                f"milestones: expected none with decay {self.decay!r}, but got {list(self.milestones)}"
+            )
+        if (*self.milestones, self.epochs) != tuple(sorted({*self.milestones, self.epochs})):
+            raise ConfigError(
+                f"milestones: expected ascending epochs before {self.epochs}, but got {list(self.milestones)}"
             )
 
 

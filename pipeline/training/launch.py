@@ -43,7 +43,7 @@ GRACE_SECONDS = 5.0
 """What the other processes have to say what they failed of, once one has ended: it may be the cause."""
 STOPPED_SECONDS = 30.0
 
-MEETING = "LDP_TRAINING_MEETING"
+MEETING = "_LDP_TRAINING_MEETING"
 """Folder in which the processes of a stage find one another; set by the one that starts them."""
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
@@ -56,13 +56,33 @@ def run_training(main: Callable[[World], None], module: str) -> None:
 
     def run() -> None:
         if "RANK" in os.environ:
-            _run_member(main, World(rank=int(os.environ["RANK"]), count=int(os.environ["WORLD_SIZE"])))
+            _run_member(main, _given_world())
         elif (count := Environment.read().train_processes) > 1:
             _run_members(module, count)
         else:
             main(SINGLE_PROCESS)
 
     run_stage(run)
+
+
+def _given_world() -> World:
+    """What torchrun has set for this process, or the stage that has started it.
+
+    Raises:
+        ConfigError: It is not whole, as where only a scheduler of jobs has set a part of it.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    values = [os.environ.get(name, "") for name in names]
+    if all(value.isdecimal() for value in values):
+        rank, count, _ = map(int, values)
+        meets = MEETING in os.environ or {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+        if rank < count and (count == 1 or meets):
+            return World(rank=rank, count=count)
+    got = ", ".join(f"{name}={value!r}" for name, value in zip(names, values, strict=True))
+    raise ConfigError(
+        f"expected {', '.join(names)}, MASTER_ADDR and MASTER_PORT as torchrun sets them, but got {got}; "
+        "unset RANK to train in one process"
+    )
 
 
 def machine(processes: World) -> Placement:

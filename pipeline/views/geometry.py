@@ -224,9 +224,10 @@ class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
 
 def check_scale(scale: Scale, key: str) -> None:
     """Refuse a scale ``(long, short)`` px that no view has, by a ``ConfigError`` that names its ``key``."""
-    if not 0 < scale[1] <= scale[0] <= LONGEST_PX:
+    if not PAD_MULTIPLE <= scale[1] <= scale[0] <= LONGEST_PX:
         raise ConfigError(
-            f"{key}: expected (long, short) with {LONGEST_PX} >= long >= short > 0, but got {list(scale)}"
+            f"{key}: expected (long, short) with {LONGEST_PX} >= long >= short >= {PAD_MULTIPLE}, "
+            f"but got {list(scale)}"
         )
 
 

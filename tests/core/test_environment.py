@@ -56,6 +56,12 @@ def test_a_wrong_variable_is_named(
     assert repr(value.upper() if name == "LDP_LOG" else value) in str(caught.value)
 
 
+def test_a_variable_that_nothing_reads_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LDP_WORKER", "2")
+    monkeypatch.setenv("LDP_WORKERS", "2")
+    assert Environment.unknown() == ["LDP_WORKER"]
+
+
 def test_no_other_code_reads_a_variable_of_ours() -> None:
     read = re.compile(r"(environ(\.get\(|\[)|getenv\()\s*[\"']LDP_")
     files = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]

@@ -224,10 +224,18 @@ def test_the_summary_counts_what_was_read(caplog: pytest.LogCaptureFixture) -> N
 
 
 @pytest.mark.usefixtures("own_project")
+def test_classes_that_are_validated_and_never_taught_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with edited_json(TRAIN) as content:
+        content["annotations"] = [row for row in content["annotations"] if row["category_id"] != 3]
+    assert call(DATA).code == 0
+    assert "val: WARNING: classes without an object to train on: rectangle" in caplog.text
+
+
+@pytest.mark.usefixtures("own_project")
 def test_a_split_of_which_most_is_not_trained_on_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with edited_json(TRAIN) as content:
         for row in content["annotations"][1:]:
             row["iscrowd"] = 1
     assert call(DATA).code == 0
     assert "train: WARNING: most objects are not trained on" in caplog.text
-    assert "val: WARNING" not in caplog.text
+    assert "val: WARNING: most" not in caplog.text

@@ -12,8 +12,8 @@ VALUES = {
     "prepare_data": """
     prepare_data.color = 3 | params.yaml: prepare_data: unknown key 'color'; expected source
     prepare_data.coco.train.limit = 0 | train.limit: expected an integer >= 1, but got 0
-    prepare_data.coco.root = nowhere | nowhere: expected the folder of a dataset, but there is none; link
-    prepare_data.coco.root = params.yaml | params.yaml: expected the folder of a dataset
+    prepare_data.coco.root = datasets/tiny/no | tiny/no: expected the folder of a dataset, but there is none
+    prepare_data.coco.root = datasets/tiny/val/000001000001.bmp | 001.bmp: expected the folder of a dataset
     prepare_data.coco.train.annotations = train | Is a directory
     prepare_teacher.train.warmup_steps = 2 | expected fewer than the 2 steps of the training, but got 2
     prepare_data.coco = null | expected exactly one of shapes and coco
@@ -33,6 +33,8 @@ VALUES = {
     cache_teacher.precision.cls_step = null | two numbers (quantized) or both null
     cache_teacher.views.flips = [false, false] | cache_teacher.views.flips: expected each once, but got
     cache_teacher.views.scales = [[64, 64], [64, 64]] | cache_teacher.views.scales: expected each once
+    prepare_data.source = datasets/other | source: expected what DVC is to watch: datasets/tiny or
+    cache_teacher.views.scales = [[64, 31]] | with 16384 >= long >= short >= 32, but got [64, 31]
     cache_teacher.views.flips = [] | cache_teacher.views.flips: expected a list of length >= 1
     cache_teacher.views.scales = [[1000000, 1000000]] | scales: expected (long, short) with 16384 >= long
     cache_teacher.views.scales = [[64, 64, 3]] | scales[0]: expected a list of length 2, but got [64, 64, 3]
@@ -47,6 +49,9 @@ VALUES = {
     students.ld.loss.ld_temperature = 0 | ld_temperature: expected a number > 0.0
     students.ld.train.seed = 1152921504606846976 | students.ld.train.seed: expected an integer <= 2147483647
     students.ld.train.batch_size = 9 | batch_size: expected at most the 8 training images, but got 9
+    students.ld.train.milestones = [1] | milestones: expected none with decay 'cosine', but got [1]
+    students.ld.train.frozen_stages = 1 | frozen_stages: expected -1 for a backbone of random weights
+    students.ld.loss.ld_temperature = 1e9 | ld_temperature: expected a number <= 1000
     students.ld.train.warmup_steps = -1 | warmup_steps: expected an integer >= 0, but got -1
     students.ld.detector.backbone = vit | backbone: expected one of 'mobilenet_v3_small',
     students.ld.detector.norm_groups = 0 | norm_groups: expected an integer >= 1, but got 0

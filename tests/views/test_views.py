@@ -40,7 +40,7 @@ def test_images_are_fitted_into_the_scale(
 
 
 def test_every_scale_comes_with_every_flip() -> None:
-    config = ViewsConfig(scales=((100, 60), (50, 30)), flips=(False, True))
+    config = ViewsConfig(scales=((100, 60), (50, 40)), flips=(False, True))
     views = [config.geometry((50, 100), 1, number) for number in config.numbers]
     assert [(view.resized_hw, view.flip) for view in views] == [
         ((50, 100), False),
