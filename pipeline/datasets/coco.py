@@ -72,17 +72,12 @@ class _Coco(Struct):
 
 
 _WANTED = {
-    "id": "an integer of 64 bits",
-    "image_id": "an integer of 64 bits",
-    "category_id": "an integer of 64 bits",
-    "file_name": "a text",
-    "name": "a text",
-    "height": f"an integer from 1 to {MAX_PX:.0e} (px)",
-    "width": f"an integer from 1 to {MAX_PX:.0e} (px)",
+    **dict.fromkeys(("id", "image_id", "category_id"), "an integer of 64 bits"),
+    **dict.fromkeys(("file_name", "name"), "a text"),
+    **dict.fromkeys(("height", "width"), f"an integer from 1 to {MAX_PX:.0e} (px)"),
     "bbox": f"4 finite numbers of at most {MAX_PX:.0e} (x, y, width, height in px)",
     "area": "a finite number",
-    "iscrowd": "0 or 1",
-    "ignore": "0 or 1",
+    **dict.fromkeys(("iscrowd", "ignore"), "0 or 1"),
 }
 """Of a field, in the words of a message."""
 

@@ -29,8 +29,7 @@ class SeenPixels(NamedTuple):
 
 def checksum(pixels: Pixels) -> int:
     """crc32c of the pixels, row by row, the channels of a pixel side by side."""
-    value: int = google_crc32c.value(np.ascontiguousarray(pixels))
-    return value
+    return int(google_crc32c.value(np.ascontiguousarray(pixels)))
 
 
 def thumbnail(pixels: Pixels, cells: int = THUMBNAIL_CELLS) -> Pixels:

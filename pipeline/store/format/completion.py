@@ -11,8 +11,6 @@ import msgspec
 
 from pipeline.core.files import FileDigest, write_atomically
 
-RECORDS_FOLDER = "partitions"
-
 logger = logging.getLogger(__name__)
 
 
@@ -71,7 +69,7 @@ class PartitionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 def record_path(scratch: Path, partition: int) -> Path:
-    return scratch / RECORDS_FOLDER / f"p{partition:05d}.json"
+    return scratch / "partitions" / f"p{partition:05d}.json"
 
 
 def to_json(records: Any) -> Any:

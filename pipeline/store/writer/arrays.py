@@ -65,8 +65,7 @@ def shard_signature(content: bytes, spec: ArraySpec) -> str:
 
 
 def _checksummed(content: bytes) -> bytes:
-    checksum: int = google_crc32c.value(content)
-    return content + checksum.to_bytes(layout.CRC_BYTES, "little")
+    return content + int(google_crc32c.value(content)).to_bytes(layout.CRC_BYTES, "little")
 
 
 def _level(spec: ArraySpec) -> int:

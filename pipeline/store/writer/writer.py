@@ -31,14 +31,7 @@ from pipeline.core.files import (
     write_atomically,
 )
 from pipeline.store.format.attributes import ROOT_METADATA, read_attributes, write_attributes
-from pipeline.store.format.completion import (
-    RECORDS_FOLDER,
-    PartitionRecord,
-    read_record,
-    record_path,
-    to_json,
-    write_record,
-)
+from pipeline.store.format.completion import PartitionRecord, read_record, record_path, to_json, write_record
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
 from pipeline.store.format.table import ViewIndex, counts_row
@@ -83,7 +76,7 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
         remove(partial)
         return
     # Records without a store are of an earlier one: they must not vouch for this one's shards.
-    remove(scratch / RECORDS_FOLDER)
+    remove(record_path(scratch, 0).parent)
     write_attributes(partial, attributes)
     with os_errors_as_output_error(partial):
         fsync_tree(partial)
