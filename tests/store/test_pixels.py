@@ -153,6 +153,10 @@ def test_a_teacher_that_saw_nothing_is_refused(store_case: StoreCase, tmp_path: 
         write_store(tmp_path, replace(views, schema=replace(views.schema, pixels=True)))
 
 
-def test_another_shape_is_refused(store: TargetStore) -> None:
+def test_another_shape_and_numbers_that_are_none_are_refused(store: TargetStore) -> None:
+    half = normalized(view_of(picture(0)))
+    half[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"finite pixels \(image_id=10, view=0\), but 1 of 22500 values"):
+        store.check_pixels((10, 0), half)
     with pytest.raises(ValueError, match=r"expected \(3, H, W\), but got \(75, 100, 3\)"):
         store.check_pixels((10, 0), view_of(picture(0)))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.dense import decode_boxes
+from pipeline.codec.logits import require_finite
 from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, DatasetError, short_repr
 from pipeline.core.files import FileDigest
@@ -227,7 +228,7 @@ class TargetStore:
         Raises:
             DatasetError: It names what looks wrong.
             CacheError: The view is not stored, its partition is damaged, or the store has no thumbnails.
-            ValueError: The values are of another shape.
+            ValueError: The values are of another shape, or not finite.
         """
         row, name = self._row(ViewKey(*key)), f"image_id={key[0]}, view={key[1]}"
         if not self.schema.pixels:
@@ -235,6 +236,7 @@ class TargetStore:
         image, size_hw = np.asarray(values), self._geometry_of(row).resized_hw
         if image.ndim != 3 or len(image) != 3:
             raise ValueError(f"{name}: expected (3, H, W), but got {image.shape}")
+        require_finite(f"pixels ({name})", image)
         preprocessing = self.conventions.preprocessing
         mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
         if image.dtype == np.uint8:
