@@ -48,7 +48,7 @@ def main() -> None:
     require_disk(layout, SCRATCH)
     if not scratch_folder(layout, SCRATCH).exists():  # a store that was begun has passed
         # By name, as in ``stage_arguments``: what may refuse a precision changes no byte of a store.
-        import_module("pipeline.cost.precision").probe_precision(setup, params)
+        import_module("pipeline.cost.precision").probe_precision(setup, layout.schema, params)
     show = partial(
         show_progress,
         unit=" views",

@@ -65,14 +65,10 @@ def _make(
         )
     if config.train is None or config.views is None:
         return random_teacher(config.detector), None
-    view_set = ViewSet(
-        manifest=manifest,
-        strides=config.detector.strides,
-        views=config.views,
-        # Training reads only the main region, which does not depend on the choice.
-        regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
-        conventions=GFL_CONVENTIONS,
-    ).remembering()
+    # Training reads only the main region, which does not depend on the choice.
+    regions = RegionsConfig(vlr="paper", vlr_gamma=1.0)
+    view_set = ViewSet(manifest, config.detector.strides, config.views, regions, GFL_CONVENTIONS)
+    view_set = view_set.remembering()
     teacher = train(
         config.detector,
         TargetSource(views=view_set),

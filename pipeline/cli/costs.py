@@ -82,13 +82,7 @@ def plan_command(arguments: argparse.Namespace) -> None:
         device = machine(SINGLE_PROCESS).device
         for_probe(params, path, GPU_BATCH if device.type != "cpu" else 1)
         cache = load_section(CacheConfig, "cache_teacher", path)
-        view_set = ViewSet(
-            manifest=manifest,
-            strides=teacher.strides,
-            views=cache.views,
-            regions=cache.regions,
-            conventions=GFL_CONVENTIONS,
-        )
+        view_set = ViewSet(manifest, teacher.strides, cache.views, cache.regions, GFL_CONVENTIONS)
         statistics = gather_statistics(view_set, cache, teacher, images, len(views.numbers))
         probe = _probe(load_students(StudentConfig, path), cache, teacher, path.parent / "probe")
     card = make_card(statistics, probe, epochs, shutil.disk_usage(Path.cwd()).free)

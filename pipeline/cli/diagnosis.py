@@ -144,13 +144,8 @@ def _agreement(model: OnnxModel, manifest: Manifest, seen: Sequence[Seen]) -> Ag
 
 
 def _true_score(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], seen: Sequence[Seen]) -> float:
-    view_set = ViewSet(
-        manifest=manifest,
-        strides=model.spec.strides,
-        views=ViewsConfig(scales=(scale,), flips=(False,)),
-        regions=RegionsConfig(vlr="paper", vlr_gamma=1.0),
-        conventions=model.spec.conventions,
-    )
+    views, regions = ViewsConfig(scales=(scale,), flips=(False,)), RegionsConfig(vlr="paper", vlr_gamma=1.0)
+    view_set = ViewSet(manifest, model.spec.strides, views, regions, model.spec.conventions)
     scores = []
     for output, view in zip(seen, view_set, strict=True):
         raw, main = model.read(output.tensors, view.geometry.padded_hw), view.points.main_region

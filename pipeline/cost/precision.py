@@ -33,14 +33,14 @@ MIN_IOU = 0.5
 """NanoDet has 0.67 on COCO, and 0.24-0.46 if it is wrongly described; 0.67 with swapped colors."""
 
 
-def probe_precision(inputs: StoreInputs, params: Path) -> None:
+def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> None:
     """Run the teacher on the views of ``verify_cache``; warn if it was given and does not find the objects.
 
     Raises:
         ConfigError: The steps are too coarse; names the figure, its bound, and the coarsest steps tried that
             keep all bounds, with the bytes of both.
     """
-    config, strides = load_fidelity(params), inputs.view_set.strides
+    config = load_fidelity(params)
     source = load_section(PrepareTeacherConfig, "prepare_teacher", params)
     given = source.train is None and source.source != RANDOM_WEIGHTS
     if inputs.config.precision.lossless and not given:
@@ -57,23 +57,13 @@ def probe_precision(inputs: StoreInputs, params: Path) -> None:
         )
     if inputs.config.precision.lossless:
         return
-    layout = StoreSchema(
-        bins=inputs.spec.bins,
-        num_classes=inputs.spec.num_classes,
-        strides=strides,
-        precision=inputs.config.precision,
-        views_per_partition=len(views),
-        fingerprint={},
-        provenance={},
-        pixels=live[0].pixels is not None,
-        valuable_classes=inputs.config.valuable_classes,
-    )
-    base = fit_schema(layout, ViewIndex.from_views(views))
+    base = replace(schema, views_per_partition=len(views), dense=None)
+    base = fit_schema(base, ViewIndex.from_views(views))
 
     def words(precision: Precision) -> str:
-        schema = replace(base, precision=precision)
-        arrays = quantize_partition(schema, views, live).arrays
-        specs = [spec for spec in sharded_specs(schema) if len(arrays[spec.path])]
+        other = replace(base, precision=precision)
+        arrays = quantize_partition(other, views, live).arrays
+        specs = [spec for spec in sharded_specs(other) if len(arrays[spec.path])]
         size = sum(len(encode_shard(spec, arrays[spec.path])) for spec in specs) / len(views)
         steps = {name: getattr(precision, name) or "null" for name in ("edge_step", "cls_step")}
         shown = ", ".join(f"{name}: {step}" for name, step in steps.items())

@@ -160,13 +160,7 @@ def probe_machine(
         dense=cache.dense,
         valuable_classes=cache.valuable_classes,
     )
-    view_set = ViewSet(
-        manifest=manifest,
-        strides=teacher.strides,
-        views=cache.views,
-        regions=cache.regions,
-        conventions=GFL_CONVENTIONS,
-    )
+    view_set = ViewSet(manifest, teacher.strides, cache.views, cache.regions, GFL_CONVENTIONS)
     size = max(cache.views.scales)
     logger.info("measuring the cache stage: %s, %d views of up to %s", teacher.backbone, len(view_set), size)
     passes = CachePasses(view_set, cache, extractor, folder)

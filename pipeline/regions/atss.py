@@ -5,7 +5,6 @@ left out: they are off by default there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,16 +19,6 @@ INSIDE_MARGIN_PX = 0.01
 """A positive's point lies inside its box by more than this on all four sides (reference literal)."""
 
 NEGATIVE = -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """What ATSS decides for ``N`` positions and ``G`` boxes."""
-
-    gt_index: Tensor
-    """``LongTensor[N]``: index of the box a position is positive for; -1 negative."""
-    thresholds: Tensor
-    """``Tensor[G]``: the adaptive IoU threshold of every box."""
 
 
 def nearest_candidates(grid: Grid, boxes_xyxy: Tensor) -> Tensor:
@@ -54,14 +43,18 @@ def _center_distances(grid: Grid, level: int, centers: Tensor) -> Tensor:
 
 def assign_atss(
     anchors_xyxy: Tensor, candidates: Tensor, boxes_xyxy: Tensor, counts: Sequence[int]
-) -> Assignment:
+) -> tuple[Tensor, Tensor]:
     """Assign anchors ``Tensor[N, 4]`` to boxes ``Tensor[G, 4]``: only the nearest can be positive.
 
     ``counts`` are the boxes of each view: a mean's last bits depend on how many others are taken with it.
+
+    Returns:
+        ``LongTensor[N]``, index of the box a position is positive for, -1 where negative; and
+        ``Tensor[G]``, the adaptive IoU threshold of every box.
     """
     if not len(boxes_xyxy):
         gt_index = torch.full((len(anchors_xyxy),), NEGATIVE, device=anchors_xyxy.device)
-        return Assignment(gt_index=gt_index, thresholds=anchors_xyxy.new_zeros(0))
+        return gt_index, anchors_xyxy.new_zeros(0)
     anchors = anchors_xyxy[candidates]
     iou = box_iou(anchors, boxes_xyxy)
     means = [each.contiguous().mean(dim=0) for each in torch.split(iou, list(counts), dim=1)]
@@ -73,7 +66,7 @@ def assign_atss(
     largest, none = overlaps == best[positions], len(boxes_xyxy)
     gt_index = torch.full_like(best, none, dtype=torch.int64)
     gt_index.scatter_reduce_(0, positions[largest], boxes[largest], "amin")
-    return Assignment(gt_index=gt_index.masked_fill_(gt_index == none, NEGATIVE), thresholds=thresholds)
+    return gt_index.masked_fill_(gt_index == none, NEGATIVE), thresholds
 
 
 def inside_boxes(points: Tensor, boxes_xyxy: Tensor) -> Tensor:

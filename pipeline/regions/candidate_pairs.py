@@ -4,7 +4,7 @@ Everything that the regions need of a pair is zero where anchor and box do not m
 pairs of a view few do.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,7 @@ ANCHOR_RADIUS_CELLS = ANCHOR_SCALE // 2
 """An anchor reaches this many cells to each side of its point."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CandidatePairs:
+class CandidatePairs(NamedTuple):
     """``M`` pairs of an anchor and a box; every pair that overlaps is among them, and few others."""
 
     position: Tensor

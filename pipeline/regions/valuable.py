@@ -5,7 +5,6 @@ repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -101,13 +100,14 @@ def _find_together(grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsCon
     boxes = torch.cat(list(boxes_xyxy))
     view = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     anchors = torch.from_numpy(grid.anchors).repeat(len(counts), 1)
-    assignment = assign_atss(anchors, nearest_candidates(grid, boxes) + positions * view, boxes, counts)
+    candidates = nearest_candidates(grid, boxes) + positions * view
+    assigned, thresholds = assign_atss(anchors, candidates, boxes, counts)
     pairs = candidate_pairs(grid, boxes)
-    pairs = replace(pairs, position=pairs.position + positions * view[pairs.box])
-    weights = valuable_weights(anchors, pairs, boxes, assignment.thresholds, regions)
-    kept = ((assignment.gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
+    pairs = pairs._replace(position=pairs.position + positions * view[pairs.box])
+    weights = valuable_weights(anchors, pairs, boxes, thresholds, regions)
+    kept = ((assigned >= 0) | (weights > 0)).nonzero().squeeze(1)
     number, flat = np.divmod(kept.numpy(), positions)
-    gt_index, first = assignment.gt_index[kept].numpy(), np.cumsum(counts) - counts
+    gt_index, first = assigned[kept].numpy(), np.cumsum(counts) - counts
     main_gt = np.where(gt_index >= 0, gt_index - first[number], NEGATIVE)
     columns = (*grid.unflatten(flat), main_gt, weights[kept].numpy())
     ends = np.searchsorted(number, np.arange(1, len(counts)))

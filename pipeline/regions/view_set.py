@@ -40,7 +40,7 @@ def label_views(
     }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ViewSet:
     """All views of a split, as a function: nothing is computed until it is asked for."""
 

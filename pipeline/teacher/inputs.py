@@ -73,13 +73,7 @@ def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> Store
         raise TeacherError(f"{files.weights}: expected a weights file, but there is none")
     spec = files.spec
     spec.require_scales(config.views.scales, "cache_teacher.views.scales")
-    view_set = ViewSet(
-        manifest=manifest,
-        strides=spec.strides,
-        views=config.views,
-        regions=config.regions,
-        conventions=spec.conventions,
-    )
+    view_set = ViewSet(manifest, spec.strides, config.views, config.regions, spec.conventions)
     return StoreInputs(
         config=config, view_set=view_set, files=files, weights_sha256=sha256_of_file(files.weights)
     )

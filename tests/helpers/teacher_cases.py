@@ -45,13 +45,9 @@ def small_manifest(folder: Path, images: int = 5) -> Manifest:
 
 
 def small_view_set(folder: Path, images: int = 5) -> ViewSet:
-    return ViewSet(
-        manifest=small_manifest(folder, images),
-        strides=DETECTOR.strides,
-        conventions=GFL_CONVENTIONS,
-        views=ViewsConfig(scales=((64, 64),), flips=(False, True)),
-        regions=RegionsConfig(),
-    )
+    views = ViewsConfig(scales=((64, 64),), flips=(False, True))
+    manifest = small_manifest(folder, images)
+    return ViewSet(manifest, DETECTOR.strides, views, RegionsConfig(), GFL_CONVENTIONS)
 
 
 def small_teacher(

@@ -129,13 +129,7 @@ def plan(manifest: Path, processes: int) -> str:
     from pipeline.teacher.view_index import build_index  # noqa: PLC0415
 
     regions = RegionsConfig()
-    views = ViewSet(
-        manifest=read_manifest(manifest),
-        strides=STRIDES,
-        views=VIEWS,
-        regions=regions,
-        conventions=GFL_CONVENTIONS,
-    )
+    views = ViewSet(read_manifest(manifest), STRIDES, VIEWS, regions, GFL_CONVENTIONS)
     table = build_index(views, processes)
     points, main, _ = table.counts.mean(axis=0)
     return f"{len(table):,} views, {points:,.0f} kept points and {main:.0f} in the main region of each"

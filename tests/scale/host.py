@@ -41,13 +41,9 @@ def main() -> None:
     preprocessing = GFL_CONVENTIONS.preprocessing
     with TemporaryDirectory() as folder:
         edge = min(LONG_EDGE_PX, arguments.size[0])
-        views = ViewSet(
-            manifest=draw_dataset(Path(folder), arguments.images, TEACHER.num_classes, edge),
-            strides=TEACHER.strides,
-            views=ViewsConfig(scales=(tuple(arguments.size),), flips=(False, True)),
-            regions=RegionsConfig(),
-            conventions=GFL_CONVENTIONS,
-        )
+        manifest = draw_dataset(Path(folder), arguments.images, TEACHER.num_classes, edge)
+        config = ViewsConfig(scales=(tuple(arguments.size),), flips=(False, True))
+        views = ViewSet(manifest, TEACHER.strides, config, RegionsConfig(), GFL_CONVENTIONS)
         keys = views.keys()
         files = [views.manifest.image_file(views.manifest.image(key.image_id)) for key in keys]
         geometries = [views.geometry(key) for key in keys]
