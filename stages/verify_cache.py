@@ -3,6 +3,8 @@
 import logging
 from dataclasses import asdict, replace
 
+from msgspec import structs
+
 from pipeline.core.config import load_section
 from pipeline.core.errors import CacheError
 from pipeline.core.files import write_json
@@ -42,7 +44,8 @@ def main() -> None:
     made_here = {**setup.fingerprint, "format_version": store.schema.format_version}
     check_compatible(store.fingerprint, made_here, exactly=True)
     # What a lower precision costs is a part of what is measured.
-    teacher = replace(setup.load_teacher(device()), precision="float32", dense=None)
+    exact = structs.replace(cached, forward_precision="float32", dense=None)
+    teacher = replace(setup, config=exact).load_teacher(device())
     keys = sample_keys(store.keys, config.views, config.seed)
     fidelity = measure_fidelity(store, setup.view_set, teacher, config, keys)
     logger.info(

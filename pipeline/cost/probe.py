@@ -151,19 +151,11 @@ def probe_machine(
     images = max(*trained, ceil(config.views / len(cache.views.numbers)))
     long_edge = min(LONG_EDGE_PX, max(long for long, _ in cache.views.scales))
     manifest = draw_dataset(folder / "drawn", images, teacher.num_classes, long_edge)
-    extractor = LogitExtractor(
-        model=random_teacher(teacher),
-        manifest=manifest,
-        batch_size=cache.batch_size,
-        device=machine.device,
-        precision=cache.forward_precision,
-        dense=cache.dense,
-        valuable_classes=cache.valuable_classes,
-    )
+    extractor = LogitExtractor(random_teacher(teacher), manifest, cache, machine.device)
     view_set = ViewSet(manifest, teacher.strides, cache.views, cache.regions, GFL_CONVENTIONS)
     size = max(cache.views.scales)
     logger.info("measuring the cache stage: %s, %d views of up to %s", teacher.backbone, len(view_set), size)
-    passes = CachePasses(view_set, cache, extractor, folder)
+    passes = CachePasses(view_set, extractor, folder)
     times, steps = passes.time(config), {}
     store = TargetStore.open(passes.store)
     for name, student in students.items():
@@ -177,11 +169,10 @@ def probe_machine(
 class CachePasses:
     """Writes the same small store again and again."""
 
-    def __init__(self, view_set: ViewSet, config: CacheConfig, teacher: LogitExtractor, folder: Path) -> None:
+    def __init__(self, view_set: ViewSet, teacher: LogitExtractor, folder: Path) -> None:
         self._view_set, self._teacher, self._folder = view_set, teacher, folder
-        self._config = structs.replace(
-            config, views_per_partition=max(MIN_PARTITION, ceil(len(view_set) / PARTITIONS))
-        )
+        count = max(MIN_PARTITION, ceil(len(view_set) / PARTITIONS))
+        self._config = structs.replace(teacher.config, views_per_partition=count)
         self._layout = partial(
             layout_store,
             config=self._config,
@@ -249,7 +240,8 @@ class CachePasses:
 
     def _bare_pass(self, layout: StoreLayout, batch_size: int) -> Callable[[], None]:
         """All of the stage's views, decoded already, through the network, in as many threads."""
-        teacher, parts = replace(self._teacher, batch_size=batch_size), range(layout.schema.partitions)
+        config, parts = structs.replace(self._config, batch_size=batch_size), range(layout.schema.partitions)
+        teacher = replace(self._teacher, config=config)
         views = [self._view_set.in_rows(layout.schema.partition_views(index)) for index in parts]
         batches = [batch for part in views for batch in teacher.batches(part)]
         decoded = [teacher.images(read_batch(batch, teacher.preprocessing), batch) for batch in batches]
@@ -384,7 +376,7 @@ def ask(teacher: LogitExtractor, batch: Batch) -> CodedTeacherBatch:
     """Run a teacher on a batch as it is padded, and select its points."""
     preprocessing = teacher.model.spec.conventions.preprocessing
     raw, targets = teacher.outputs(batch.images(preprocessing)), batch.targets
-    rows = slice(None) if teacher.valuable_classes else targets.main
+    rows = slice(None) if teacher.config.valuable_classes else targets.main
     return CodedTeacherBatch(
         edges=raw.edge_logits[targets.image, targets.index].float(),
         classes=raw.cls_logits[targets.image[rows], targets.index[rows]].float(),
@@ -394,6 +386,6 @@ def ask(teacher: LogitExtractor, batch: Batch) -> CodedTeacherBatch:
             distances=expected_distances(raw.edge_logits.float()),
             unit=1.0,
         )
-        if teacher.dense
+        if teacher.config.dense
         else None,
     )

@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import TeacherError
 from pipeline.core.prefetch import Prefetcher
 from pipeline.core.timing import timed_call
-from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.device import autocast
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
+from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.dense import PendingDense, dense_outputs
 from pipeline.teacher.times import Seconds
 from pipeline.views.conventions import Preprocessing
@@ -131,7 +130,7 @@ class PendingTargets:
         return targets
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LogitExtractor:
     """A frozen detector that turns views into soft targets.
 
@@ -141,14 +140,9 @@ class LogitExtractor:
 
     model: BoxModel
     manifest: Manifest
-    batch_size: int
+    config: CacheConfig
+    """Its precision is that of the forward pass; outputs are float32."""
     device: torch.device
-    precision: NetworkPrecision
-    """The forward pass has this one; outputs are float32."""
-    dense: DensePrecision | None = None
-    """How the outputs at *all* positions are kept, if they are."""
-    valuable_classes: bool = False
-    """Class logits are those at all points."""
 
     def __post_init__(self) -> None:
         self.model.to_inference(self.device)
@@ -160,7 +154,9 @@ class LogitExtractor:
 
     def run(self, views: Sequence[LabeledView]) -> Iterator[SoftTargets]:
         """Soft targets of views, in their order; the next batches are decoded while one is computed."""
-        pixels = self.batch_size * max((math.prod(view.geometry.padded_hw) for view in views), default=1)
+        pixels = self.config.batch_size * max(
+            (math.prod(view.geometry.padded_hw) for view in views), default=1
+        )
         with self.threads(ThreadCounts.of(self.device, torch.get_num_threads(), pixels)) as threads:
             yield from self.compute(threads, views)[0]
 
@@ -193,7 +189,7 @@ class LogitExtractor:
         groups: dict[tuple[int, int], list[int]] = {}
         for place, view in enumerate(views):
             groups.setdefault(view.geometry.padded_hw, []).append(place)
-        size = self.batch_size
+        size = self.config.batch_size
         cut = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
         return [self._batch(places, [views[place] for place in places]) for places in cut]
 
@@ -211,7 +207,7 @@ class LogitExtractor:
     @torch.inference_mode()
     def outputs(self, images: Tensor) -> RawOutputs:
         """The network's outputs for images as :meth:`images` gives them."""
-        with autocast(self.precision, self.model.device):
+        with autocast(self.config.forward_precision, self.model.device):
             return self.model(images)
 
     def outputs_of(self, batch: ViewBatch) -> RawOutputs:
@@ -229,8 +225,8 @@ class LogitExtractor:
             seen=decoded.seen,
             # Selected on the device: what is copied to the host is a twentieth of the maps.
             edge_logits=self._select(raw.edge_logits, points),
-            cls_logits=self._select(raw.cls_logits, points if self.valuable_classes else main),
-            dense=dense_outputs(raw, self.dense) if self.dense else None,
+            cls_logits=self._select(raw.cls_logits, points if self.config.valuable_classes else main),
+            dense=dense_outputs(raw, self.config.dense) if self.config.dense else None,
             ready=torch.cuda.current_stream(self.model.device).record_event() if on_gpu else None,
         )
 

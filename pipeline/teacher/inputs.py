@@ -45,15 +45,7 @@ class StoreInputs:
         Raises:
             TeacherError: The weights are missing or do not fit their description.
         """
-        return LogitExtractor(
-            model=self.files.load(),
-            manifest=self.view_set.manifest,
-            batch_size=self.config.batch_size,
-            device=device,
-            precision=self.config.forward_precision,
-            dense=self.config.dense,
-            valuable_classes=self.config.valuable_classes,
-        )
+        return LogitExtractor(self.files.load(), self.view_set.manifest, self.config, device)
 
 
 def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> StoreInputs:

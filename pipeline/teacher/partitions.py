@@ -59,7 +59,7 @@ class PartitionWriter:
         self._schema = writer.read_schema(scratch)
         self._view_set = view_set
         self._teacher = teacher
-        pixels = teacher.batch_size * view_set.views.largest_pixels
+        pixels = teacher.config.batch_size * view_set.views.largest_pixels
         self._counts = ThreadCounts.of(teacher.device, cores, pixels)
         self._threads = teacher.threads(self._counts)
         self._room = BoundedSemaphore(PARTITIONS_IN_FLIGHT)

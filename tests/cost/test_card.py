@@ -4,27 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
-from teacher_cases import DETECTOR, QUANTIZED, small_view_set
+from teacher_cases import DETECTOR, QUANTIZED, small_config, small_view_set
 
 from pipeline.core.timing import break_even
 from pipeline.cost.card import ViewStatistics, gather_statistics, make_card, render_card
 from pipeline.cost.probe import STORED, CacheTimes, Probe, StepTimes
 from pipeline.cost.timer import Repeats
-from pipeline.teacher.config import CacheConfig
 
 HOUR = 3600
 
 
 def statistics_of(folder: Path, images: int) -> ViewStatistics:
     view_set = small_view_set(folder)
-    config = CacheConfig(
-        views=view_set.views,
-        regions=view_set.regions,
-        precision=QUANTIZED,
-        views_per_partition=4,
-        batch_size=3,
-        forward_precision="float32",
-    )
+    config = small_config(QUANTIZED)
     return gather_statistics(view_set, config, DETECTOR, images, 2)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from finished import call, working_in
 from PIL import Image
-from teacher_cases import DETECTOR, LOSSLESS, small_view_set
+from teacher_cases import DETECTOR, LOSSLESS, small_config, small_view_set
 from training_cases import FULL, HERE, student
 
 from pipeline.cli.costs import render_probe, students_to_pay
@@ -37,16 +37,8 @@ MODES = [PLAIN, ONLINE, STORED, PEER]
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> CacheConfig:
-    view_set = small_view_set(tmp_path_factory.mktemp("dataset"))
-    return CacheConfig(
-        views=view_set.views,
-        regions=view_set.regions,
-        precision=LOSSLESS,
-        views_per_partition=4,
-        batch_size=3,
-        forward_precision="float32",
-    )
+def cache() -> CacheConfig:
+    return small_config(LOSSLESS)
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +73,8 @@ def test_the_teacher_in_the_loop_gives_what_a_lossless_store_holds(
 ) -> None:
     """All views of the dataset are equally large, so that neither sees another padding."""
     view_set = small_view_set(tmp_path)
-    teacher = LogitExtractor(
-        model=random_teacher(DETECTOR),
-        manifest=view_set.manifest,
-        batch_size=3,
-        device=HERE.device,
-        precision="float32",
-    )
-    passes = CachePasses(view_set, cache, teacher, tmp_path / "cached")
+    teacher = LogitExtractor(random_teacher(DETECTOR), view_set.manifest, cache, HERE.device)
+    passes = CachePasses(view_set, teacher, tmp_path / "cached")
     passes.time(ProbeConfig(views=1, rounds=1, budget=0))
     steps = StudentSteps(student(FULL), view_set, TargetStore.open(passes.store), teacher, HERE)
     plain, online, stored = (next(steps.batches(mode))[0] for mode in (PLAIN, ONLINE, STORED))

@@ -59,7 +59,9 @@ def test_store_is_as_faithful_as_the_recipes_ask(
         request.getfixturevalue("exact_float32")
     live = small_teacher(view_set.manifest)
     forward = "bfloat16" if mode == "bfloat16" else "float32"
-    teacher = replace(small_teacher(view_set.manifest), device=device, precision=forward)
+    teacher = small_teacher(view_set.manifest)
+    config = structs.replace(teacher.config, forward_precision=forward)
+    teacher = replace(teacher, device=device, config=config)
     path = tmp_path / "targets.zarr"
     write_store(
         small_layout(view_set, precision),

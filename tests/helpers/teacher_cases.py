@@ -1,6 +1,7 @@
 """A few rendered images, their views, and a small random teacher."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from shapes_dataset import write_dataset
@@ -32,6 +33,7 @@ DETECTOR = DetectorConfig(
     reg_max=16,
     num_classes=4,
 )
+VIEWS = ViewsConfig(scales=((64, 64),), flips=(False, True))
 LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
 QUANTIZED = Precision(edge_step=0.04, max_step_factor=8.0, cls_step=0.04)
 
@@ -45,9 +47,8 @@ def small_manifest(folder: Path, images: int = 5) -> Manifest:
 
 
 def small_view_set(folder: Path, images: int = 5) -> ViewSet:
-    views = ViewsConfig(scales=((64, 64),), flips=(False, True))
     manifest = small_manifest(folder, images)
-    return ViewSet(manifest, DETECTOR.strides, views, RegionsConfig(), GFL_CONVENTIONS)
+    return ViewSet(manifest, DETECTOR.strides, VIEWS, RegionsConfig(), GFL_CONVENTIONS)
 
 
 def small_teacher(
@@ -63,14 +64,13 @@ def small_teacher(
     with torch.no_grad():
         model.bbox_head.gfl_reg.weight.mul_(60)
         model.bbox_head.gfl_cls.weight.mul_(60)
-    return LogitExtractor(
-        model=model,
-        manifest=manifest,
-        batch_size=3,
-        device=torch.device("cpu"),
-        precision="float32",
-        dense=dense,
-        valuable_classes=valuable_classes,
+    config = small_config(QUANTIZED, dense=dense, valuable_classes=valuable_classes)
+    return LogitExtractor(model, manifest, config, torch.device("cpu"))
+
+
+def small_config(precision: Precision, views_per_partition: int = 4, **options: Any) -> CacheConfig:
+    return CacheConfig(
+        views=VIEWS, precision=precision, views_per_partition=views_per_partition, batch_size=3, **options
     )
 
 
@@ -83,16 +83,7 @@ def small_layout(
     *,
     valuable_classes: bool = False,
 ) -> StoreLayout:
-    config = CacheConfig(
-        views=view_set.views,
-        regions=view_set.regions,
-        precision=precision,
-        views_per_partition=views_per_partition,
-        batch_size=3,
-        forward_precision="float32",
-        dense=dense,
-        valuable_classes=valuable_classes,
-    )
+    config = small_config(precision, views_per_partition, dense=dense, valuable_classes=valuable_classes)
     spec = gfl_spec(DETECTOR, view_set.conventions)
     return layout_store(
         view_set,

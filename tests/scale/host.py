@@ -65,17 +65,11 @@ def main() -> None:
             [name, f"{1e3 * min(cpu_seconds(part) for _ in range(arguments.rounds)) / len(keys):.2f}"]
             for name, part in parts.items()
         ]
-        config = CacheConfig(
+        cache = CacheConfig(
             views=views.views, precision=Precision(edge_step=0.04, cls_step=0.05), batch_size=4
         )
-        teacher = LogitExtractor(
-            model=random_teacher(TEACHER),
-            manifest=views.manifest,
-            batch_size=config.batch_size,
-            device=torch.device("cpu"),
-            precision="float32",
-        )
-        stage = CachePasses(views, config, teacher, Path(folder)).host_seconds() / len(keys)
+        teacher = LogitExtractor(random_teacher(TEACHER), views.manifest, cache, torch.device("cpu"))
+        stage = CachePasses(views, teacher, Path(folder)).host_seconds() / len(keys)
         rows.append(["the cache stage, were the network instant", f"{1e3 * stage:.2f}"])
     sys.stdout.write(markdown_table([f"a view of {arguments.size[0]}x{arguments.size[1]}", "CPU ms"], rows))
 

@@ -79,7 +79,7 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(stores: Path) 
 
 def trained_online(config: StudentConfig, view_set: ViewSet, dense: DensePrecision | None = None) -> GFL:
     teacher = small_teacher(view_set.manifest, dense=dense, valuable_classes=config.loss.vlr_kd_weight > 0)
-    teacher = replace(teacher, batch_size=1)
+    teacher = replace(teacher, config=msgspec.structs.replace(teacher.config, batch_size=1))
     source = OnlineSource(views=view_set, teacher=teacher)
     return train_student(config, source, view_set).model
 

@@ -3,19 +3,18 @@
 from pathlib import Path
 
 import pytest
-from teacher_cases import DETECTOR, QUANTIZED, small_view_set
+from teacher_cases import DETECTOR, QUANTIZED, small_config, small_view_set
 
 from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.gfl import gfl_spec
 from pipeline.store.format.fingerprint import ABSENT, diff
-from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.fingerprint import store_fingerprint
 
 
 def fingerprint(folder: Path, precision: NetworkPrecision) -> dict[str, object]:
     view_set = small_view_set(folder)
     spec = gfl_spec(DETECTOR, view_set.conventions)
-    config = CacheConfig(views=view_set.views, precision=QUANTIZED, batch_size=3, forward_precision=precision)
+    config = small_config(QUANTIZED, forward_precision=precision)
     return store_fingerprint(view_set, spec, DETECTOR.to_json(), "w", config)
 
 

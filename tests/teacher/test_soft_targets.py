@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from batch_cases import PYRAMID
+from msgspec import structs
 from pretended_device import DEVICE, PretendedDevice, pinned
 from teacher_cases import small_teacher, small_view_set
 
@@ -48,9 +49,10 @@ def test_a_lower_precision_says_nearly_the_same_and_is_handed_over_in_float32(
     """Logits here have a spread of 1 to 2; 8 and 11 bits of mantissa differ in the third and fourth digit."""
     view_set = small_view_set(tmp_path)
     exact = small_teacher(view_set.manifest)
+    config = structs.replace(exact.config, forward_precision=precision)
     differences = []
     for lower, soft in zip(
-        replace(exact, precision=precision).run(list(view_set)), exact.run(list(view_set)), strict=True
+        replace(exact, config=config).run(list(view_set)), exact.run(list(view_set)), strict=True
     ):
         assert lower.edge_logits.dtype == lower.cls_logits.dtype == np.float32
         differences.append(np.abs(lower.edge_logits - soft.edge_logits).max(initial=0))

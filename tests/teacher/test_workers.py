@@ -15,7 +15,7 @@ import torch
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 from forked import ensure_loaded
-from teacher_cases import QUANTIZED, small_teacher, small_view_set
+from teacher_cases import QUANTIZED, small_config, small_teacher, small_view_set
 
 from pipeline.core.cluster import existing_cluster, local_cluster
 from pipeline.core.digest import digest
@@ -23,7 +23,6 @@ from pipeline.core.errors import CacheError, TeacherError
 from pipeline.core.progress import Progress, unshown
 from pipeline.detector.gfl import save_detector
 from pipeline.store.writer import writer
-from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import Engine, write_here
 from pipeline.teacher.run import StoreLayout, fill_store, layout_store
@@ -93,14 +92,7 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
         with torch.no_grad():
             model.bbox_head.gfl_reg.weight.fill_(3e38)
     save_detector(model, folder / "teacher.safetensors", {})
-    config = CacheConfig(
-        views=views.views,
-        regions=views.regions,
-        precision=QUANTIZED,
-        views_per_partition=2,
-        batch_size=3,
-        forward_precision="float32",
-    )
+    config = small_config(QUANTIZED, views_per_partition=2)
     setup = load_inputs(config, views.manifest, folder / "teacher.safetensors")
     layout = layout_store(
         setup.view_set,
