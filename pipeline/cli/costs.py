@@ -57,12 +57,8 @@ GPU_BATCH = 2
     RECIPE,
     CHANGES,
     JSON,
-    argument(
-        "--annotations", type=Path, metavar="FILE", help="take the statistics from this COCO file instead"
-    ),
-    argument(
-        "--images", type=int, metavar="N", help="its images stand for so many; COCO's train2017 has 118287"
-    ),
+    argument("--annotations", type=Path, metavar="FILE", help="take statistics from this COCO file instead"),
+    argument("--images", type=int, metavar="N", help="its images stand for N; train2017 has 118287"),
 )
 def plan_command(arguments: argparse.Namespace) -> None:
     """Finds the points of a sample of the recipe's views from the annotations, and measures on this machine.
@@ -168,14 +164,7 @@ def _read(recipe: Path, annotations: Path | None) -> tuple[int, Manifest]:
     argument("--student", metavar="NAME", help="default: the first one with the most distillation losses"),
     argument("--views", type=int, default=64, help="views that are cached, at least; default: 64"),
     argument("--rounds", type=int, default=5, help="how often each is measured; default: 5"),
-    argument(
-        "--batches",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="of the teacher, to time its forward pass, an evaluation and the host's share with",
-    ),
+    argument("--batches", type=int, nargs="+", default=[], metavar="N", help="of the teacher, to be timed"),
     argument("--steps", type=int, default=10, help="of a run with the data loader, 0 for none; default: 10"),
 )
 def bench_command(arguments: argparse.Namespace) -> None:

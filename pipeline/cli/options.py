@@ -41,7 +41,7 @@ RECIPE = argument(
     nargs="?",
     default=str(PARAMS),
     metavar="RECIPE",
-    help="its name, folder or file; default: params.yaml",
+    help="name, folder or file (params.yaml)",
 )
 JSON = argument("--json", type=Path, metavar="FILE", help="also write the figures here")
 CHANGES = argument(

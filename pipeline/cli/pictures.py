@@ -68,42 +68,29 @@ logger = logging.getLogger(__name__)
     argument("image_id", type=int, metavar="IMAGE_ID"),
     STORE,
     argument("--view", type=int, metavar="N", help="number of the view; default: its first"),
-    argument(
-        "--output", type=Path, metavar="FILE.png", help="default: IMAGE_ID_vN.png in the current folder"
-    ),
-    argument(
-        "--image",
-        type=Path,
-        metavar="FILE",
-        help="the image; default: as the run's manifest says, and gray if there is none",
-    ),
+    argument("--output", type=Path, metavar="FILE.png", help="default: IMAGE_ID_vN.png, here"),
 )
 def show_command(arguments: argparse.Namespace) -> None:
     """Draws one stored view as a PNG.
 
     It shows the boxes; the points of the main and of the valuable region, level by level; and for a few
     objects the teacher's four edge distributions at the main-region point where it is surest of the object's
-    class, with the box that they decode to.
+    class, with the box that they decode to. Where the run's images are not here, all is drawn on gray.
     """
     store = TargetStore.open(find_store(arguments.store)[0])
     key = _choose_view(store, arguments.image_id, arguments.view)
-    manifest = _own_manifest(store)
-    geometry = store.geometry(key)
-    path, pixels = arguments.image, None
-    if path is None and manifest:
-        path = manifest.image_path(manifest.image(key.image_id))
-    try:
-        if path:
-            image = read_image(path, geometry.original_hw)
-            pixels = apply_view(image, geometry, store.conventions.preprocessing)
-    except DatasetError as error:
-        if arguments.image:
-            raise
-        logger.info("%s", error)
-    names = [category.name for category in manifest.categories] if manifest else []
+    manifest, pixels, names, origin = _own_manifest(store), None, [], "none, drawn on gray"
+    if manifest:
+        names = [category.name for category in manifest.categories]
+        try:
+            image = read_image(*manifest.image_file(manifest.image(key.image_id)))
+            pixels = apply_view(image, store.geometry(key), store.conventions.preprocessing)
+            origin = str(manifest.image_path(manifest.image(key.image_id)))
+        except DatasetError as error:
+            logger.info("%s", error)
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
     write_atomically(output, draw_view(show_view(store, key, pixels, names)))
-    logger.info("pixels: %s; wrote %s", "none, drawn on gray" if pixels is None else path, output)
+    logger.info("pixels: %s; wrote %s", origin, output)
 
 
 def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey:

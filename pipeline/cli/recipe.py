@@ -58,13 +58,7 @@ def check_command(arguments: argparse.Namespace) -> None:
 
 @command(
     argument("name", metavar="NAME"),
-    argument(
-        "--from",
-        dest="source",
-        required=True,
-        metavar="RECIPE|FOLDER",
-        help="a recipe, or a dataset's folder",
-    ),
+    argument("--from", dest="source", required=True, metavar="RECIPE|FOLDER", help="FOLDER: of a dataset"),
 )
 def new_command(arguments: argparse.Namespace) -> None:
     """Makes recipes/NAME from another recipe, or for a folder in COCO's layout."""

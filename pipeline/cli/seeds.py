@@ -41,12 +41,7 @@ Summary = dict[str, float | None]
 
 
 @command(
-    argument(
-        "students",
-        nargs="*",
-        metavar="NAME[@STORE]",
-        help="names in params.yaml, each with the store to read, if not the recipe's; default: all",
-    ),
+    argument("students", nargs="*", metavar="NAME[@STORE]", help="default: all, of the recipe's store"),
     argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2"),
     JSON,
 )

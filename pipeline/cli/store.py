@@ -28,12 +28,7 @@ METADATA = "metadata"
 """Stands for all ``zarr.json`` but the root's own, which records the sizes of the others."""
 
 
-STORE = argument(
-    "store",
-    nargs="?",
-    metavar="STORE",
-    help="its folder, or its recipe by name, folder or file; default: params.yaml",
-)
+STORE = argument("store", nargs="?", metavar="STORE", help="its folder or its recipe; default: params.yaml")
 PRINT_JSON = argument("--json", action="store_true", help="print one JSON document instead")
 
 
@@ -68,10 +63,7 @@ def info_command(arguments: argparse.Namespace) -> None:
     sys.stdout.write(to_json(facts) if arguments.json else dump_yaml(facts))
 
 
-@command(
-    STORE,
-    argument("--partitions", type=int, nargs="+", metavar="N", help="numbers from 0; default: all"),
-)
+@command(STORE, argument("--partitions", type=int, nargs="+", metavar="N", help="from 0; default: all"))
 def files_command(arguments: argparse.Namespace) -> None:
     """Prints the paths of a store's tables and of the shards of some partitions.
 

@@ -40,16 +40,9 @@ USUAL_BINS = (8, 16, 17)
 
 DATASET = (
     RECIPE,
-    argument(
-        "--dataset",
-        type=Path,
-        metavar="FOLDER",
-        help="with annotations/instances_SPLIT.json and the images in SPLIT/; default: the recipe's",
-    ),
+    argument("--dataset", type=Path, metavar="FOLDER", help="in COCO's layout; default: the recipe's"),
     argument("--split", choices=SPLITS, default="val", help="default: val"),
-    argument(
-        "--scale", type=int, nargs=2, metavar=("LONG", "SHORT"), help="default: the teacher's fixed input"
-    ),
+    argument("--scale", type=int, nargs=2, metavar=("LONG", "SHORT"), help="default: the teacher's input"),
 )
 
 

@@ -42,7 +42,6 @@ COMMANDS = """
     ldp seeds plain ld@nowhere --seeds 0 | expected a store at & nowhere
     ldp store show 99 | 99
     ldp store show 1 --view 7 | expected one of the views 0, 1
-    ldp store show 1 --image nowhere.png | nowhere.png: expected an image, but there is none
     ldp rehearse -S students.ld.train.sed=1 | sed
     ldp rehearse -S students.ld.train.seed=high | students.ld
     ldp rehearse -S name | -S: expected KEY=VALUE, but got 'name'
