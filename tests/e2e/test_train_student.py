@@ -1,34 +1,30 @@
 """The training stage as a user runs it: in one process or several, killed, interrupted, in error."""
 
 import io
-import json
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from finished import FOLDER
 from forked import Run, start, start_process
 from msgspec import to_builtins
 from msgspec.structs import replace
+from project import edit_params
 from safetensors.torch import load_file
-from teacher_cases import QUANTIZED, small_layout, small_teacher, small_view_set
-from training_cases import FULL, IMAGES, student
+from training_cases import FULL, student
 
-from pipeline.core.paths import RunPaths
 from pipeline.student.config import ValidationConfig
-from pipeline.teacher.run import write_store
-from pipeline.views.manifest import write_manifest
-from recipes import tiny_params
+from recipes import DATASET, ROOT, Params
 
-ROOT = Path(__file__).parents[2]
 EPOCHS = 12
 LISTEN = "0A"
 """State of a socket in /proc/net/tcp."""
-STEPS_PER_EPOCH = IMAGES // 4
+STEPS_PER_EPOCH = 2
 WAIT_SECONDS = 90
 
 pytestmark = [
@@ -38,41 +34,27 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which only the students are still to be trained."""
-    folder = tmp_path_factory.mktemp("workspace")
-    run, view_set = RunPaths(folder / "runs/small"), small_view_set(folder, IMAGES)
-    for split in ("train", "val"):
-        write_manifest(view_set.manifest, run.manifest(split))
-    write_store(
-        small_layout(view_set, QUANTIZED),
-        view_set,
-        small_teacher(view_set.manifest),
-        scratch_root=folder / "scratch",
-        output=run.store,
-    )
+def prepared(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project, in which a student of more epochs is still to be trained."""
+    folder = tmp_path_factory.mktemp("workspace") / "project"
+    shutil.copytree(finished_project, folder, symlinks=True)
+    for trained in ("scratch", FOLDER.student("ld")):
+        shutil.rmtree(folder / trained)
     validation = ValidationConfig(split="val", every=5, keep="last", scale=(64, 64))
     config = student(FULL, epochs=EPOCHS, batch_size=4, norm_eval=True)
-    students = {"ld": to_builtins(replace(config, validation=validation))}
-    params = tiny_params("small") | {"students": students}
-    params["student"]["validation"] = {"split": "val", "scale": [64, 64]}
-    (folder / "params.yaml").write_text(json.dumps(params))
+
+    def edit(params: Params) -> None:
+        params["students"] = {"ld": to_builtins(replace(config, validation=validation))}
+        params["student"]["validation"] = {"split": "val", "scale": [64, 64]}
+
+    edit_params(folder, edit)
     return folder
 
 
 @pytest.fixture
 def folder(prepared: Path, tmp_path: Path) -> Path:
-    """The workspace, and nothing trained in it."""
-    for path in prepared.iterdir():
-        if path.name != "runs":
-            (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "params.yaml").unlink()
-    (tmp_path / "params.yaml").write_text((prepared / "params.yaml").read_text())
-    (tmp_path / "scratch").unlink(missing_ok=True)
-    (tmp_path / "runs/small").mkdir(parents=True)
-    for name in ("data", "cache"):
-        (tmp_path / "runs/small" / name).symlink_to(prepared / "runs/small" / name)
-    return tmp_path
+    """A copy of one's own."""
+    return Path(shutil.copytree(prepared, tmp_path / "project", symlinks=True))
 
 
 def begin(folder: Path, processes: int, workers: int = 0) -> Run:
@@ -82,14 +64,17 @@ def begin(folder: Path, processes: int, workers: int = 0) -> Run:
     return start("train_student ld", folder, log, LDP_CHECKPOINT_SECONDS="0", **settings)
 
 
-def finish(run: Run) -> tuple[int, str]:
-    return run.wait(), run.text()
+def finish(run: Run) -> str:
+    """What a run that ends well has logged."""
+    assert run.wait() == 0, run.text()
+    return run.text()
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
+def wait_until_gone(run: Run) -> None:
+    """Until also those that it started have ended."""
     end = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
+    while run.members():
+        assert time.monotonic() < end, "processes outlive the run"
         time.sleep(0.02)
 
 
@@ -111,11 +96,10 @@ def kill_first(run: Run) -> None:
 @pytest.fixture(scope="module")
 def straight(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs of one undisturbed process."""
-    work = folder.__wrapped__(prepared, tmp_path_factory.mktemp("straight"))  # type: ignore[attr-defined]
-    code, output = finish(begin(work, 1))
-    assert code == 0, output
+    work = shutil.copytree(prepared, tmp_path_factory.mktemp("straight") / "project", symlinks=True)
+    finish(begin(work, 1))
     assert not list(work.glob("scratch/training/*"))
-    return work / "runs/small/students/ld"
+    return work / FOLDER.student("ld")
 
 
 def assert_nearly_the_same(folder: Path, straight: Path) -> None:
@@ -161,11 +145,10 @@ def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(
     """Decoding processes do not outlive it, nor hold its lock."""
     killed = begin(folder, 1, workers)
     step = kill_within_an_epoch(killed, folder)
-    code, output = finish(begin(folder, 1, workers))
-    assert code == 0, output
-    wait_for(lambda: not killed.members(), "the decoding processes to die")
+    output = finish(begin(folder, 1, workers))
+    wait_until_gone(killed)
     assert f"ld: going on after step {step} of {EPOCHS * STEPS_PER_EPOCH}" in output
-    mine = folder / "runs/small/students/ld"
+    mine = folder / FOLDER.student("ld")
     for name in ("model/student.safetensors", "loss.csv", "ap.csv"):
         assert (mine / name).read_bytes() == (straight / name).read_bytes(), name
     assert not list(folder.glob("scratch/training/*"))
@@ -176,45 +159,30 @@ def test_two_processes_train_the_same_student_also_after_a_kill(folder: Path, st
     killed = begin(folder, 2)
     wait_for_checkpoint(killed, folder)
     kill_first(killed)
-    wait_for(lambda: not killed.members(), "the other processes to die")
-    code, output = finish(begin(folder, 2))
-    assert code == 0, output
+    wait_until_gone(killed)
+    output = finish(begin(folder, 2))
     assert output.count("ld: going on after step") == 1
-    assert_nearly_the_same(folder / "runs/small/students/ld", straight)
+    assert_nearly_the_same(folder / FOLDER.student("ld"), straight)
 
 
 def test_real_processes_train_the_same_student(folder: Path, straight: Path) -> None:
     """Started as a shell starts them, the other tests' are forked."""
     command = [sys.executable, "-m", "stages.train_student", "ld"]
     settings = {"PYTHONPATH": str(ROOT), "LDP_TRAIN_PROCESSES": "2"}
-    run = start_process(command, folder, folder / "log", **settings)
-    assert run.wait() == 0, run.text()
-    assert_nearly_the_same(folder / "runs/small/students/ld", straight)
+    finish(start_process(command, folder, folder / "log", **settings))
+    assert_nearly_the_same(folder / FOLDER.student("ld"), straight)
 
 
 @pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (2, 2)])
 def test_an_error_in_one_process_is_one_line_and_ends_all(processes: int, workers: int, folder: Path) -> None:
-    broken = folder / "shapes"
-    source = broken.resolve()
-    broken.unlink()
-    (broken / "train").mkdir(parents=True)
-    data = folder / "runs/small/data"
-    original = data.resolve()
-    data.unlink()
-    for split in ("train", "val"):
-        text = (original / split / "manifest.json").read_text().replace(str(source), str(broken))
-        (data / split).mkdir(parents=True)
-        (data / split / "manifest.json").write_text(text)
-    images = sorted((source / "train").iterdir())
-    for image in images[1:]:
-        (broken / "train" / image.name).symlink_to(image)
+    image = DATASET / "train/000000000003.bmp"
+    (folder / image).unlink()
     run = begin(folder, processes, workers)
-    code, output = finish(run)
-    assert code == 1
-    errors = [line for line in output.splitlines() if "rror" in line or "fail" in line]
-    assert errors == [f"error: {broken / 'train' / images[0].name}: expected an image, but there is none"]
-    assert not run.members()
-    assert not list(folder.glob("runs/small/students/ld/model"))
+    assert run.wait() == 1
+    errors = [line for line in run.text().splitlines() if "rror" in line or "fail" in line]
+    assert errors == [f"error: {image}: expected an image, but there is none"]
+    wait_until_gone(run)
+    assert not (folder / FOLDER.student_weights("ld")).exists()
 
 
 def listening_addresses(pid: int) -> list[str]:
@@ -247,27 +215,24 @@ def test_a_process_that_dies_or_stops_ends_the_others_with_one_line(
     wait_for_checkpoint(run, folder)
     os.kill(run.members()[1 + rank], sent)
     assert run.wait(seconds=60) == 1
-    output = run.text()
     what = "was killed" if sent == signal.SIGKILL else "has been stopped"
-    errors = [line for line in output.splitlines() if "rror" in line or "Traceback" in line]
+    errors = [line for line in run.text().splitlines() if "rror" in line or "Traceback" in line]
     assert len(errors) == 1
     assert errors[0].startswith(f"error: training process {rank} {what}")
-    assert not run.members()
+    wait_until_gone(run)
 
 
 def test_torchrun_by_hand_trains_the_same_student(folder: Path, straight: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     command += ["stages.train_student", "ld"]
-    run = start_process(command, folder, folder / "log", PYTHONPATH=str(ROOT))
-    assert run.wait() == 0, run.text()
-    assert_nearly_the_same(folder / "runs/small/students/ld", straight)
+    finish(start_process(command, folder, folder / "log", PYTHONPATH=str(ROOT)))
+    assert_nearly_the_same(folder / FOLDER.student("ld"), straight)
 
 
 def test_an_interrupt_stops_all_processes(folder: Path) -> None:
     run = begin(folder, 2)
     wait_for_checkpoint(run, folder)
     run.signal(signal.SIGINT)
-    code, output = finish(run)
-    assert code == 130, output
-    assert "Traceback" not in output, output
-    assert not run.members()
+    assert run.wait() == 130, run.text()
+    assert "Traceback" not in run.text()
+    wait_until_gone(run)
