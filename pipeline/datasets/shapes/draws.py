@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Point = tuple[float, float]
-Color = tuple[float, float, float]
+Color = tuple[float, ...]
+"""Red, green and blue, in [0, 1]."""
 Range = tuple[float, float]
 Box = tuple[float, float, float, float]
 

@@ -72,8 +72,7 @@ class Scene:
         """Color of the pixel nearest to a point."""
         row = min(max(math.floor(point[1]), 0), self.height - 1)
         column = min(max(math.floor(point[0]), 0), self.width - 1)
-        red, green, blue = (float(value) for value in self.canvas[row, column])
-        return red, green, blue
+        return tuple(self.canvas[row, column].tolist())
 
     def paint(self, layer: Layer) -> bool:
         """Paint a layer unless it would hide too much of an object; tell whether it was painted."""

@@ -59,20 +59,18 @@ def contrasting(rng: RandomState, under: Color, contrast: float) -> Color:
     signed = contrast if up else -contrast
     factors = [uniform(rng, -0.4, 1.4) for _ in under]
     factors[lead] = uniform(rng, 1.0, 1.6)
-    red, green, blue = (
-        min(max(value + signed * factor, 0.0), 1.0) for value, factor in zip(under, factors, strict=True)
-    )
-    return red, green, blue
+    raised = (value + signed * factor for value, factor in zip(under, factors, strict=True))
+    return tuple(min(max(value, 0.0), 1.0) for value in raised)
 
 
 def tinted(rng: RandomState, category: int, under: Color) -> tuple[Color, float]:
     """Draw a surface's color, between what lies under it and the tint of its class, and their contrast."""
     share = uniform(rng, *TINT_SHARE)
-    red, green, blue = (
+    color = tuple(
         min(max(share * tint * uniform(rng, 0.8, 1.2) + (1.0 - share) * value, 0.0), 1.0)
         for tint, value in zip(TINTS[category], under, strict=True)
     )
-    return (red, green, blue), 0.5 * share
+    return color, 0.5 * share
 
 
 def textured(rng: RandomState, scale: float, window: Window, base: Color, contrast: float) -> Floats:
