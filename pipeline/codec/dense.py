@@ -53,7 +53,7 @@ class DensePrecision(Section, frozen=True, kw_only=True):
 
     @property
     def log_odds(self) -> NDArray[np.float64]:
-        """Of the codes 1, 2, ..., ascending from the floor."""
+        """Log-odds that the codes 1, 2, ... stand for, ascending from the floor."""
         values = [_logit(self.floor)]
         while values[-1] < HIGHEST_LOG_ODDS:
             values.append(values[-1] + next(s for p, s in STEPS if p == 1 or values[-1] < _logit(p)))

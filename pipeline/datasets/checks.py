@@ -15,7 +15,7 @@ from pipeline.views.manifest import Manifest
 from pipeline.views.summary import leaving_image, reasons
 
 MAX_NAMED = 3
-"""Of many files that are missing."""
+"""A message names so many of the files that are missing."""
 
 MIN_BOXES = 4
 """Fewer boxes prove nothing..."""

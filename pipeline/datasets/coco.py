@@ -79,7 +79,7 @@ _WANTED = {
     "area": "a finite number",
     **dict.fromkeys(("iscrowd", "ignore"), "0 or 1"),
 }
-"""Of a field, in the words of a message."""
+"""What a field is to hold, in the words of a message."""
 
 
 def read_coco(annotations: Path, root: str, folder: str) -> Manifest:

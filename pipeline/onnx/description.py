@@ -25,7 +25,7 @@ class InputConfig(Section, frozen=True, kw_only=True):
     """What the file takes."""
 
     name: str = ""
-    """Of a graph's input; a module has none."""
+    """Name of a graph's input; a module has none."""
     size: tuple[int, int] | None
     """``(height, width)`` px of a fixed input, no higher than wide; null if the file takes any."""
 

@@ -45,7 +45,7 @@ class TorchModel(OnnxModel):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """As of any description, and the factory's name and source."""
+        """What any description decides, and the factory's name and source."""
         factory = {"module": self.description.module, "source": self.source_sha256}
         return {**super().architecture, **factory}
 

@@ -31,7 +31,7 @@ of 179 million would have it."""
 Image.MAX_IMAGE_PIXELS = None
 
 SHOWN_BYTES = 24
-"""Of a file that is no image."""
+"""A message shows so many of a file that is no image."""
 
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 """What Pillow raises, depending on the format and on the place where it is broken."""

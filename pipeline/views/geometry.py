@@ -21,7 +21,7 @@ PAD_MULTIPLE = 32
 """Each view is padded by itself to a multiple of this, px."""
 
 LONGEST_PX = 2**14
-"""Of a view: its teacher would take 64 GB."""
+"""Longest edge of a view: its teacher would take 64 GB."""
 
 Boxes = NDArray[np.float32]
 

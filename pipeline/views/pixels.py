@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 THUMBNAIL_CELLS = 8
-"""Of a side: 192 bytes a view, beside 4 of the checksum."""
+"""Cells of a side: 192 bytes a view, beside 4 of the checksum."""
 
 Pixels = NDArray[np.uint8]
 """``(H, W, 3)`` RGB of a view: resized and flipped, not padded, not normalized."""

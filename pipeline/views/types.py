@@ -110,7 +110,7 @@ class SoftTargets:
     dense: DenseOutputs | None = None
     """At all positions, where a store holds them."""
     pixels: SeenPixels | None = None
-    """Of what it saw, where a store is to remember them."""
+    """What the teacher saw, where a store is to remember it."""
 
     def __post_init__(self) -> None:
         edges, classes = self.edge_logits, self.cls_logits

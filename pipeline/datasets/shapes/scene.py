@@ -25,7 +25,7 @@ from pipeline.datasets.shapes.outlines import bar, edge_alpha, move_outline, out
 from pipeline.datasets.shapes.surfaces import contrasting, stripes, value_noise
 
 MIN_VISIBLE_SHARE = 0.45
-"""Of the pixels of an object that lie inside the image."""
+"""Share of an object's pixels inside the image that later layers leave visible."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ TINTS = ((0.85, 0.25, 0.2), (0.2, 0.7, 0.3), (0.2, 0.35, 0.9), (0.95, 0.8, 0.2))
 """What the surfaces of a class lean to: what an object is shows better than where it ends, as in photos."""
 
 TINT_SHARE = (0.3, 0.9)
-"""Of the tint in a surface, the rest being what lies under it: faint to clear."""
+"""Share of the tint in a surface, the rest being what is under it: faint to clear."""
 
 
 def value_noise(rng: RandomState, x: Floats, y: Floats, period: float) -> Floats:

@@ -27,7 +27,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class DenseStatistics(Counts):
-    """Of the dense arrays."""
+    """Counts of the dense arrays."""
 
     rows: int
     tail_entries: int
@@ -38,7 +38,7 @@ class DenseStatistics(Counts):
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionStatistics(Counts):
-    """Of the views, boxes and kept points."""
+    """Counts of the views, boxes and kept points."""
 
     views: int
     boxes: int

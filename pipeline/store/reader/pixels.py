@@ -20,10 +20,10 @@ FAULT_PRICE = 0.03
 """In the same unit: one fault more must explain so much more."""
 
 SCALES = np.geomspace(0.5, 2, 13)
-"""Of a loader's image over the teacher's, where the search for a scale and a shift begins."""
+"""Sizes of a loader's image over the teacher's, from which the search for a scale and a shift begins."""
 
 SHIFTS = np.linspace(-0.5, 0.5, 11)
-"""Likewise, in sides of the view."""
+"""Shifts from which it begins, in sides of the view."""
 
 MIN_CELLS = 0.4
 """Share of the cells that must lie in the loader's image."""

@@ -82,7 +82,7 @@ class TargetStore:
         tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
         partition = np.arange(self.schema.views) // self.schema.views_per_partition
         self._number = np.flatnonzero(~np.isin(partition, list(absent)))
-        """Of each view that is there, among those of the whole store."""
+        """Number of each view that is there, among those of the whole store."""
         paths = (layout.IMAGE_ID, layout.VIEW, layout.GEOMETRY, layout.EXTENT)
         self._image_id, self._view, self._geometry, self._extent = (tables[p][self._number] for p in paths)
         self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
