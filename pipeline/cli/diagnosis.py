@@ -25,7 +25,7 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.views.classes import class_columns
 from pipeline.views.conventions import GFL_PREPROCESSING, Preprocessing
 from pipeline.views.geometry import ViewGeometry, ViewsConfig
-from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.views.images import apply_view, network_input, read_image
 from pipeline.views.manifest import Manifest
 
 MIN_GAIN = 4.0
@@ -128,7 +128,7 @@ def _see(
     for record in manifest.images:
         geometry = view_at(record, scale, preprocessing.fit)
         pixels = apply_view(read_image(*manifest.image_file(record)), geometry, preprocessing)
-        images = batch_images([pixels], [geometry.padded_hw], preprocessing)
+        images = network_input(pixels, geometry.padded_hw, preprocessing)
         yield Seen(record.image_id, geometry, model.tensors(images))
 
 

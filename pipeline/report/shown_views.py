@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
-from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.views.images import apply_view, network_input, read_image
 from pipeline.views.manifest import Manifest
 from pipeline.views.types import ViewKey
 
@@ -127,7 +127,7 @@ def sample_views(
         geometry = store.geometry(key)
         file = manifest.image_path(manifest.image(key.image_id))
         pixels = apply_view(read_image(file, geometry.original_hw), geometry, preprocessing)
-        images = batch_images([pixels], [geometry.padded_hw], preprocessing).to(device)
+        images = network_input(pixels, geometry.padded_hw, preprocessing).to(device)
         logits = {name: model(images).edge_logits[0].float().cpu() for name, model in students.items()}
         views.append(show_view(store, key, pixels, names, logits))
     return views

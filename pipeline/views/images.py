@@ -154,13 +154,9 @@ def _mean_std(mean: tuple[float, ...], std: tuple[float, ...], device: torch.dev
     return torch.tensor(mean, device=device), torch.tensor(std, device=device)
 
 
-def batch_images(
-    images: list[Tensor], padded_hw: list[tuple[int, int]], preprocessing: Preprocessing
-) -> Tensor:
-    """Normalize RGB ``ByteTensor[3, H, W]`` each, in a batch of the largest of their padded sizes, px."""
-    height = max(size[0] for size in padded_hw)
-    width = max(size[1] for size in padded_hw)
-    return normalize_images(*stack_images(images, (height, width)), preprocessing)
+def network_input(view: Tensor, padded_hw: Size, preprocessing: Preprocessing) -> Tensor:
+    """What a network is given of one view, ``ByteTensor[3, H, W]``: ``Tensor[1, 3, *padded_hw]``."""
+    return normalize_images(*stack_images([view], padded_hw), preprocessing)
 
 
 @contextmanager

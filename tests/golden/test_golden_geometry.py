@@ -7,7 +7,7 @@ from golden_data import FOLDER, load, size_of
 
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.geometry import ViewGeometry, pad_size, resize_keep_ratio, scale_factors, transform_boxes
-from pipeline.views.images import apply_view, batch_images, resize_image
+from pipeline.views.images import apply_view, network_input, resize_image
 
 DATA = load(FOLDER / "geometry.npz")
 ROWS = range(len(DATA["orig_wh"]))
@@ -76,7 +76,7 @@ def test_network_input(case: int) -> None:
     assert geometry.resized_hw == size_of(DATA[f"pix{case}_img_hw"])
     assert geometry.padded_hw == size_of(DATA[f"pix{case}_pad_hw"])
     view = apply_view(rgb_of(case), geometry, GFL_PREPROCESSING)
-    found = batch_images([view], [geometry.padded_hw], GFL_PREPROCESSING)[0]
+    found = network_input(view, geometry.padded_hw, GFL_PREPROCESSING)[0]
     expected = DATA[f"pix{case}_final_chw"]
     torch.testing.assert_close(found, expected, rtol=0, atol=PIXEL_TOLERANCE)
     # Padding is exactly 0.

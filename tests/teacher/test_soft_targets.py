@@ -21,7 +21,7 @@ from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch,
 from pipeline.views import images
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.geometry import PerEpochViewsConfig
-from pipeline.views.images import apply_view, batch_images, read_image
+from pipeline.views.images import apply_view, network_input, read_image
 from pipeline.views.types import KeptPoints, SoftTargets
 
 
@@ -33,7 +33,7 @@ def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
         image = read_image(*view_set.manifest.image_file(record))
         with torch.inference_mode():
             pixels = apply_view(image, view.geometry, GFL_PREPROCESSING)
-            raw = teacher.model(batch_images([pixels], [view.geometry.padded_hw], GFL_PREPROCESSING))
+            raw = teacher.model(network_input(pixels, view.geometry.padded_hw, GFL_PREPROCESSING))
         starts = np.cumsum([0, *(height * width for height, width in raw.sizes)])[:-1]
         index = starts[view.points.level] + view.points.position
         np.testing.assert_allclose(soft.edge_logits, raw.edge_logits[0, index], rtol=1e-4, atol=1e-5)

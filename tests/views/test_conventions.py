@@ -11,7 +11,7 @@ from pipeline.core.config import structure
 from pipeline.core.errors import CacheError, ConfigError
 from pipeline.views.conventions import GFL_CONVENTIONS, GFL_PREPROCESSING, Conventions, Preprocessing
 from pipeline.views.geometry import ResizeMode, ViewsConfig, transform_boxes
-from pipeline.views.images import apply_view, batch_images, resize_image
+from pipeline.views.images import apply_view, network_input, resize_image
 
 IN_OLD_FINGERPRINTS = {
     "decoder": "pillow",
@@ -90,14 +90,14 @@ def test_corner_sampling_is_opencvs_perspective_warp(size_hw: tuple[int, int]) -
 
 def test_a_batch_in_bgr_is_one_in_rgb_with_its_channels_swapped() -> None:
     pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-    rgb = batch_images([pixels], [(32, 32)], GFL_PREPROCESSING)
+    rgb = network_input(pixels, (32, 32), GFL_PREPROCESSING)
     swapped = replace(
         GFL_PREPROCESSING,
         color="BGR",
         mean=GFL_PREPROCESSING.mean[::-1],
         std=GFL_PREPROCESSING.std[::-1],
     )
-    torch.testing.assert_close(batch_images([pixels], [(32, 32)], swapped), rgb.flip(1), rtol=0, atol=0)
+    torch.testing.assert_close(network_input(pixels, (32, 32), swapped), rgb.flip(1), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -17,7 +17,7 @@ from pipeline.core.errors import DatasetError
 from pipeline.views import decode
 from pipeline.views.conventions import GFL_PREPROCESSING, Sampling
 from pipeline.views.decode import inspect_image
-from pipeline.views.images import batch_images, read_image, resize_image
+from pipeline.views.images import normalize_images, read_image, resize_image, stack_images
 from pipeline.views.manifest import spelled_path
 
 
@@ -107,7 +107,7 @@ def test_halving_averages_two_by_two_pixels() -> None:
 
 def test_a_batch_is_normalized_inside_and_zero_outside() -> None:
     images = [torch.full((3, 20, 40), 100, dtype=torch.uint8), torch.zeros(3, 32, 32, dtype=torch.uint8)]
-    batch = batch_images(images, [(32, 64), (32, 32)], GFL_PREPROCESSING)
+    batch = normalize_images(*stack_images(images, (32, 64)), GFL_PREPROCESSING)
     assert batch.shape == (2, 3, 32, 64)
     assert batch[0, 1, 5, 5].item() == pytest.approx((100 - 116.28) / 57.12)
     assert batch[0, :, 20:].abs().max() == 0
