@@ -12,7 +12,7 @@ from pipeline.core.errors import CacheError
 from pipeline.store.format import schema as layout
 from pipeline.store.format.schema import DENSE_CHUNK_ROWS, StoreSchema
 from pipeline.views.geometry import ResizeMode, ViewGeometry
-from pipeline.views.types import LabeledView, ViewKey
+from pipeline.views.types import LabeledView
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,16 +73,13 @@ class ViewIndex:
         ascends = (images[1:] > images[:-1]) | ((images[1:] == images[:-1]) & (views[1:] > views[:-1]))
         if not ascends.all():
             row = int(np.argmin(ascends))
+            before, after = zip(images[row : row + 2].tolist(), views[row : row + 2].tolist(), strict=True)
             raise CacheError(
-                "expected views in strictly ascending (image_id, view), "
-                f"but got {self.key(row + 1)} after {self.key(row)}"
+                f"expected views in strictly ascending (image_id, view), but got {after} after {before}"
             )
 
     def __len__(self) -> int:
         return len(self.image_id)
-
-    def key(self, row: int) -> ViewKey:
-        return ViewKey(int(self.image_id[row]), int(self.view[row]))
 
     def digest(self) -> str:
         """sha256 (hex) of all values."""
