@@ -1,25 +1,20 @@
 """The comparison over seeds: gains are paired, and their standard error is that of the difference."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
-from finished import call, working_in
-from project import write_params
-from teacher_cases import DETECTOR, QUANTIZED, small_view_set
-from training_cases import store_of
+from finished import call
+from project import edit_params
 
 from pipeline.cli.seeds import compare, deciding_folders, render_table, run_key
 from pipeline.core.config import load_section
-from pipeline.core.paths import SPLITS, RunPaths, run_paths
+from pipeline.core.paths import SPLITS, run_paths
 from pipeline.evaluation.coco_ap import SUMMARY
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.views.manifest import write_manifest
-from recipes import NAME, set_value, tiny_params
+from recipes import ROOT, set_value
 
 
 def rows(*values: float) -> list[dict[str, float | None]]:
@@ -51,28 +46,14 @@ def test_the_table_has_a_row_for_every_run_and_every_gain() -> None:
     assert table[-1][:3] == ["gain of ld", "mean ± s.e.", "+1.50 ± 0.50"]
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Path]:
-    """Two splits, a store, and a recipe that fits them."""
-    view_set = small_view_set(tmp_path)
-    store_of(tmp_path, QUANTIZED, view_set=view_set).path.rename(tmp_path / "store")
-    params = tiny_params()
-    set_value(params, ("student", "detector"), DETECTOR.to_json())
-    write_params(tmp_path, params)
-    run = RunPaths(tmp_path / "runs" / NAME)
-    for split in SPLITS:
-        write_manifest(view_set.manifest, run.manifest(split))
-    shutil.move(tmp_path / "store", run.store)
-    with working_in(tmp_path):
-        yield tmp_path
-
-
 def keys() -> str:
     config = load_section(StudentConfig, "students.ld")
     return run_key(config, load_section(EvaluateConfig, "evaluate"), TargetStore.open(run_paths().store))
 
 
-def test_a_kept_run_is_found_by_all_that_decides_it(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_run_is_found_by_all_that_decides_it(
+    own_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The store's content, either split, the parameters of student and evaluation, and the code."""
     seen = {keys()}
     assert {keys()} == seen
@@ -87,13 +68,10 @@ def test_a_kept_run_is_found_by_all_that_decides_it(workspace: Path, monkeypatch
         manifest.write_text(manifest.read_text() + "\n")
         assert changes()
     for path, value in ((("student", "loss", "ld_temperature"), 5.0), (("evaluate", "area_edges"), [9, 36])):
-        params = yaml.safe_load(Path("params.yaml").read_text())
-        set_value(params, path, value)
-        write_params(workspace, params)
+        edit_params(own_project, lambda params, path=path, value=value: set_value(params, path, value))
         assert changes()
     shutil.rmtree(run_paths().store)
-    other = store_of(workspace / "other", QUANTIZED, teacher_seed=1)
-    shutil.move(other.path, run_paths().store)
+    shutil.copytree(ROOT / "tests/store/format_3.zarr", run_paths().store)
     assert changes()
     monkeypatch.setattr("pipeline.cli.seeds.deciding_folders", lambda: set())
     assert changes()
@@ -106,15 +84,15 @@ def test_code_that_decides_a_result_is_that_of_the_losses_but_not_of_commands() 
 
 
 def test_students_and_stores_are_known_before_anything_is_trained(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
+    own_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.cli.seeds._train_and_evaluate", lambda *_: pytest.fail("trained"))
     assert "expected one of plain, ld, but got 'another'" in call("ldp seeds ld another").error
     assert "nowhere, but there is nothing" in call("ldp seeds ld ld@nowhere").error
-    assert not (workspace / "scratch").exists()
+    assert not (own_project / "scratch/seeds").exists()
 
 
-def test_a_damaged_kept_run_is_made_again(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_kept_run_is_made_again(own_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
     def train(*arguments: object) -> dict[str, float]:
@@ -126,7 +104,7 @@ def test_a_damaged_kept_run_is_made_again(workspace: Path, monkeypatch: pytest.M
     assert call(command).code == 0
     assert call(command).code == 0
     assert made == ["plain", "ld"]
-    for kept in (workspace / "scratch/seeds").iterdir():
+    for kept in (own_project / "scratch/seeds").iterdir():
         kept.write_bytes(kept.read_bytes()[:20])
     assert call(command).code == 0
     assert made == ["plain", "ld"] * 2
