@@ -122,8 +122,8 @@ def freeze_stages(backbone: ResNetBackbone | MobileNetBackbone, stages: int) -> 
             module.requires_grad_(requires_grad=False)
 
 
-def set_norms_to_eval(module: nn.Module) -> None:
-    """Use running statistics in every BatchNorm (``norm_eval`` of the published recipes)."""
+def set_norms_to_eval(module: nn.Module, *, frozen_only: bool) -> None:
+    """Use running statistics in every BatchNorm (``norm_eval``), or in frozen ones, as mmdetection."""
     for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
+        if isinstance(child, nn.BatchNorm2d) and not (frozen_only and child.weight.requires_grad):
             child.eval()

@@ -129,8 +129,7 @@ class _Run:
     def epoch(self) -> Iterator[float]:
         """Take the steps that are left of an epoch: one at each turn, its learning rate."""
         self.model.train()
-        if self.config.norm_eval:
-            set_norms_to_eval(self.model)
+        set_norms_to_eval(self.model, frozen_only=not self.config.norm_eval)
         steps = len(self.loader)
         epoch, first = divmod(self.curve.step, steps)
         for batches in on_device(self.loader.epoch(epoch, first), self.machine.device):

@@ -89,8 +89,11 @@ def test_impossible_architectures_are_refused(change: dict[str, object], message
 def test_frozen_stages_get_no_gradient_and_norms_stay_in_eval_mode() -> None:
     model = GFL(replace(DETECTOR, backbone="resnet10")).train()
     freeze_stages(model.backbone, 1)
-    set_norms_to_eval(model)
+    set_norms_to_eval(model, frozen_only=True)
     frozen = {key.split(".")[1] for key, value in model.named_parameters() if not value.requires_grad}
     assert frozen == {"conv1", "bn1", "layer1"}
+    assert not model.backbone.layer1[0].bn1.training
+    assert model.backbone.layer4[0].bn1.training
+    set_norms_to_eval(model, frozen_only=False)
     assert not model.backbone.layer4[0].bn1.training
     freeze_stages(model.backbone, -1)

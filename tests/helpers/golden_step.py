@@ -102,7 +102,7 @@ def run_step(device: torch.device, precision: NetworkPrecision = "float32") -> S
     teacher = recipe_detector(description["teacher"].split()[0], description["teacher_salt"], CLASSES)
     freeze_stages(student.backbone, 1)
     student.train()
-    set_norms_to_eval(student)
+    set_norms_to_eval(student, frozen_only=False)
     before = {key: value.clone() for key, value in student.state_dict().items()}
     # On the CPU as the reference ran; a GPU trains in channels last.
     layout = torch.preserve_format if device.type == "cpu" else torch.channels_last
