@@ -180,7 +180,7 @@ NO_VALUE: list[Change] = [
         for name, runs in {
             "views/geometry": EVERYTHING,  # a large store is accepted as it is, see below
             "datasets/coco": {"prepare_data"},
-            "codec/edges": STORE | TRAIN | REPORT,
+            "codec/logits": STORE | TRAIN | REPORT,
             "store/reader/reader": {"verify_cache"} | TRAIN | REPORT,
             "losses/distillation": {"prepare_teacher", "verify_cache"} | TRAIN | REPORT,
             "training/loop": {"prepare_teacher"} | TRAIN | REPORT,

@@ -129,7 +129,7 @@ def test_area_edges_decide_who_is_small() -> None:
     assert evaluation.summary["APs"] is None
     assert (evaluation.summary["APm"], evaluation.summary["APl"]) == (pytest.approx(100), pytest.approx(100))
     with pytest.raises(ConfigError, match="area_edges: expected small < large"):
-        EvaluateConfig(scale=(9, 9), area_edges=(40.0, 10.0))
+        EvaluateConfig(scale=(64, 64), area_edges=(40.0, 10.0))
 
 
 def test_curves_have_a_row_for_every_recall_and_threshold(tmp_path: Path) -> None:
