@@ -193,9 +193,17 @@ class CachePasses:
             "stage": partial(self._write, self._teacher),
             "bare": self._bare_pass(layout, self._config.batch_size),
         }
+        evaluate = partial(
+            detect,
+            self._teacher.model,
+            self._view_set.manifest,
+            max(self._config.views.scales),
+            device=device,
+            precision=self._config.forward_precision,
+        )
         for size in config.batch_sizes:
             candidates[f"bare {size}"] = self._bare_pass(layout, size)
-            candidates[f"evaluation {size}"] = partial(self._evaluate, size)
+            candidates[f"evaluation {size}"] = partial(evaluate, batch_size=size)
         seconds = take_turns(candidates, config.rounds, device, config.budget)
         images = len(self._view_set.manifest.images)
         store = TargetStore.open(self.store)
@@ -228,16 +236,6 @@ class CachePasses:
         self._write(instant)
         return time.process_time() - start
 
-    def _evaluate(self, batch_size: int) -> None:
-        detect(
-            self._teacher.model,
-            self._view_set.manifest,
-            max(self._config.views.scales),
-            batch_size=batch_size,
-            device=self._teacher.device,
-            precision=self._config.forward_precision,
-        )
-
     def _bare_pass(self, layout: StoreLayout, batch_size: int) -> Callable[[], None]:
         """All of the stage's views, decoded already, through the network, in as many threads."""
         config, parts = structs.replace(self._config, batch_size=batch_size), range(layout.schema.partitions)
@@ -268,8 +266,7 @@ class CachePasses:
             output=self.store,
         )
         if teacher is self._teacher:
-            busy = self._busy.busy + times.busy
-            self._busy = replace(times, views=self._busy.views + times.views, busy=busy)
+            self._busy += times
 
 
 class InstantModel:
@@ -309,7 +306,7 @@ class StudentSteps:
             ONLINE: TargetSource(views=view_set),
             STORED: StoreSource(views=store, read_logits=True, read_dense=config.loss.reads_dense),
         }
-        self._manifest, self._conventions, self._store = view_set.manifest, view_set.conventions, store
+        self._view_set, self._store = view_set, store
 
     def time(self, config: ProbeConfig) -> dict[str, StepTimes]:
         """Measure the steps of all modes in turns, then each with its data loader."""
@@ -362,9 +359,9 @@ class StudentSteps:
     def batches(self, mode: str, machine: Placement | None = None) -> Iterator[StepBatches]:
         """Steps of the same epoch, again and again."""
         loader = Loader(
-            manifest=self._manifest,
+            manifest=self._view_set.manifest,
             source=self._sources[mode],
-            pyramid=self._conventions.pyramid(self._config.detector.strides),
+            pyramid=self._view_set.conventions.pyramid(self._config.detector.strides),
             config=self._config.train,
             machine=machine or self._machine,
         )

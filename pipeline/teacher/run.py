@@ -151,12 +151,17 @@ def fill_store(
     with lock_scratch(scratch):
         check_same_code(scratch)
         writer.init(scratch, layout.schema, layout.table)
-        remaining = _remaining(scratch, layout.schema)
+        finished = writer.finished_partitions(scratch)
+        if finished:
+            logger.info(
+                "resuming: %d of %d partitions were finished", len(finished), layout.schema.partitions
+            )
+        remaining = [index for index in range(layout.schema.partitions) if index not in finished]
         if remaining:
             runs = map(layout.schema.partition_views, remaining)
             views = sum(run.stop - run.start for run in runs)
-            with closing(engine(scratch, remaining)) as finished:
-                for partition in progress(finished, views, "cache"):
+            with closing(engine(scratch, remaining)) as written:
+                for partition in progress(written, views, "cache"):
                     times += partition
             logger.info("%s", times.summary_line(time.perf_counter() - start))
         writer.finalise(scratch, output)
@@ -181,10 +186,3 @@ def check_same_code(scratch: Path) -> None:
             )
         logger.warning("%s: begun by other code (%s); going on, for LDP_RESUME is set", scratch, what)
     write_atomically(path, canonical_json(now))
-
-
-def _remaining(scratch: Path, schema: StoreSchema) -> list[int]:
-    finished = writer.finished_partitions(scratch)
-    if finished:
-        logger.info("resuming: %d of %d partitions were finished", len(finished), schema.partitions)
-    return [index for index in range(schema.partitions) if index not in finished]
