@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from pipeline.codec.precision import Precision
+from pipeline.core.orphans import keep_freed_memory
 from pipeline.core.tables import markdown_table
 from pipeline.cost.probe import CachePasses
 from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every stage does
     preprocessing = GFL_CONVENTIONS.preprocessing
     with TemporaryDirectory() as folder:
         edge = min(LONG_EDGE_PX, arguments.size[0])
