@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from pipeline.cli.options import argument, command
+from pipeline.cli.options import argument, command, output_file
 from pipeline.core.config import dump_yaml, structure
 from pipeline.core.errors import CacheError, ConfigError, TeacherError, short_repr
 from pipeline.core.files import write_atomically
@@ -56,7 +56,7 @@ State = Mapping[str, Tensor]
 
 @command(
     argument("file", type=Path, help="for example gfl_r101_fpn_mstrain_2x_coco_*.pth"),
-    argument("--output", type=Path, help="default: the same name with .safetensors"),
+    argument("--output", type=output_file(".safetensors"), help="default: the same name with .safetensors"),
 )
 def import_command(arguments: argparse.Namespace) -> None:
     """Reads a checkpoint without running code from it, and recognizes the architecture.
@@ -88,7 +88,7 @@ def import_command(arguments: argparse.Namespace) -> None:
 
 @command(
     argument("weights", type=Path, help="a .safetensors file, such as a student's"),
-    argument("file", type=Path, help="the .pth file to write"),
+    argument("file", type=output_file(".pth"), help="the .pth file to write"),
 )
 def export_command(arguments: argparse.Namespace) -> None:
     """Writes the state dict under mmdetection's names: there, a student is a plain GFL."""

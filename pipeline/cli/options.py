@@ -43,7 +43,20 @@ RECIPE = argument(
     metavar="RECIPE",
     help="name, folder or file (params.yaml)",
 )
-JSON = argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+
+
+def output_file(suffix: str) -> Callable[[str], Path]:
+    """The type of an argument that names a file to write: one of another kind may be a slip, and is kept."""
+
+    def path(text: str) -> Path:
+        if Path(text).suffix != suffix:
+            raise argparse.ArgumentTypeError(f"expected a file *{suffix}, but got {text!r}")
+        return Path(text)
+
+    return path
+
+
+JSON = argument("--json", type=output_file(".json"), metavar="FILE", help="also write the figures here")
 CHANGES = argument(
     "-S",
     dest="assignments",

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline.cli.options import RECIPE, argument, command
+from pipeline.cli.options import RECIPE, argument, command, output_file
 from pipeline.cli.store import STORE, find_store
 from pipeline.core.errors import CacheError, DatasetError, listed
 from pipeline.core.files import atomic_path, write_atomically
@@ -68,7 +68,7 @@ logger = logging.getLogger(__name__)
     argument("image_id", type=int, metavar="IMAGE_ID"),
     STORE,
     argument("--view", type=int, metavar="N", help="number of the view; default: its first"),
-    argument("--output", type=Path, metavar="FILE.png", help="default: IMAGE_ID_vN.png, here"),
+    argument("--output", type=output_file(".png"), metavar="FILE.png", help="default: IMAGE_ID_vN.png, here"),
 )
 def show_command(arguments: argparse.Namespace) -> None:
     """Draws one stored view as a PNG.
@@ -220,7 +220,9 @@ def _draw_objects(part: SubFigure, examples: Sequence[EdgeExample]) -> None:
         axes.set_xlabel("distance from the point, strides")
 
 
-@command(RECIPE, argument("--output", type=Path, default=Path("edges.png"), metavar="FILE.png"))
+@command(
+    RECIPE, argument("--output", type=output_file(".png"), default=Path("edges.png"), metavar="FILE.png")
+)
 def picture_command(arguments: argparse.Namespace) -> None:
     """Draws the edge distributions of the teacher and of the plain and the distilled student at one object.
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pipeline.cli.options import JSON, argument, command
 from pipeline.core.code import made_by
-from pipeline.core.config import load_section, read_yaml
+from pipeline.core.config import MAX_COUNT, load_section, read_yaml
 from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
@@ -53,18 +53,19 @@ def seeds_command(arguments: argparse.Namespace) -> None:
     repeated.
     """
     students = {name: _load(name) for name in arguments.students or student_names()}
-    if (lowest := min(arguments.seeds)) < 0:
-        raise ConfigError(f"--seeds: expected 0 or more, but got {lowest}")
+    seeds: list[int] = arguments.seeds
+    if len(set(seeds)) < len(seeds) or not 0 <= min(seeds) <= max(seeds) <= MAX_COUNT:
+        raise ConfigError(f"--seeds: expected different numbers from 0 to {MAX_COUNT}, but got {seeds}")
     if len(students) < 2:
         raise ConfigError(f"expected two students or more, but got {', '.join(students)}")
     summaries = {
-        name: [_summary(name, config, store, seed) for seed in arguments.seeds]
+        name: [_summary(name, config, store, seed) for seed in seeds]
         for name, (config, store) in students.items()
     }
     figures = compare(summaries)
-    logger.info("%s", render_table(summaries, arguments.seeds, figures))
+    logger.info("%s", render_table(summaries, seeds, figures))
     if arguments.json:
-        write_json(arguments.json, {"seeds": arguments.seeds, "summaries": summaries, "gains": figures})
+        write_json(arguments.json, {"seeds": seeds, "summaries": summaries, "gains": figures})
 
 
 def _load(student: str) -> tuple[StudentConfig, TargetStore]:

@@ -22,7 +22,13 @@ def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: f
 
     Returns:
         ``Tensor[...]``, not negative.
+
+    Raises:
+        ValueError: The shapes differ, or ``T`` is not above 0.
     """
+    if student_logits.shape != teacher_logits.shape or not temperature > 0:
+        shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+        raise ValueError(f"expected logits of one shape and T > 0, but got {shapes} and T = {temperature}")
     log_student = functional.log_softmax(student_logits / temperature, dim=-1)
     log_teacher = functional.log_softmax(teacher_logits.detach() / temperature, dim=-1)
     divergence = functional.kl_div(log_student, log_teacher, reduction="none", log_target=True)

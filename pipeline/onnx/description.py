@@ -130,6 +130,15 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
             )
         self._require_tensors("cls", self.cls.tensors, len(self.classes), "classes")
         self._require_tensors("edges", self.edges.tensors, 4 * self.edges.bins, "4 * bins")
+        cls, edges = self.cls.tensors, self.edges.tensors
+        columns = sorted(filter(None, (cls.columns, edges.columns)))
+        if cls.names == edges.names and len(columns) == 2 and columns[1][0] < columns[0][1]:
+            raise ConfigError(
+                "edges.tensors.columns: expected others than the classes' of the same tensor, but got "
+                f"{list(columns[0])} and {list(columns[1])}"
+            )
+        if not self.name.isprintable() or not self.name:
+            raise ConfigError(f"name: expected a line of text, but got {self.name!r}")
         ids = [row.category_id for row in self.classes]
         if len(set(ids)) < len(ids):
             raise ConfigError("classes: expected every category_id once")

@@ -89,6 +89,12 @@ def test_distillation_of_the_teacher_itself_loses_nothing(store: TargetStore) ->
     assert kd_divergence(edges.flip(-1), edges.detach(), 10.0).min() > 0
 
 
+@pytest.mark.parametrize("key", [1, (1.5, 0), ("1", 0), (1, 0, 0)])
+def test_a_key_that_is_none_is_refused(store: TargetStore, key: object) -> None:
+    with pytest.raises(TypeError, match=r"expected the integers \(image_id, view\), but got"):
+        store[key]  # type: ignore[index]
+
+
 def test_what_cannot_be_placed_is_refused(store: TargetStore) -> None:
     with pytest.raises(ValueError, match=r"image_id=2: expected a batch of at least the view's \(120, 160\)"):
         place_targets([store[CROWDED, 0]], (120, 152))

@@ -37,7 +37,9 @@ ENVIRONMENT = """
 """A stage, a variable that is wrong, and parts of the error."""
 
 COMMANDS = """
-    ldp seeds plain ld --seeds -1 | --seeds: expected 0 or more, but got -1
+    ldp seeds plain ld --seeds -1 | --seeds: expected different numbers from 0 to 2147483647, but got [-1]
+    ldp seeds plain ld --seeds 1 1 | --seeds: expected different numbers
+    ldp seeds plain ld --seeds 99999999999 | --seeds: expected different numbers
     ldp seeds ld | expected two students or more, but got ld
     ldp seeds plain ld@nowhere --seeds 0 | expected a store at & nowhere
     ldp store show 99 | 99
@@ -57,6 +59,8 @@ COMMANDS = """
 """A command, and parts of the error."""
 
 USAGE = (
+    *("ldp store show 1 --output params.yaml", "ldp picture --output params.yaml"),
+    *("ldp seeds --json params.yaml", f"ldp teacher export {WEIGHTS} params.yaml"),
     *("ldp", "ldp distil", "ldp store", "ldp store show first", "ldp seeds --seeds few"),
     *("train_student", "evaluate ld --fast"),
 )

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from pipeline.losses.distillation import kd_divergence
@@ -26,3 +27,9 @@ def test_a_constant_per_distribution_changes_nothing() -> None:
 def test_shapes() -> None:
     assert kd_divergence(torch.zeros(5, 4, 17), torch.zeros(5, 4, 17), 10.0).shape == (5, 4)
     assert kd_divergence(torch.zeros(0, 80), torch.zeros(0, 80), 2.0).shape == (0,)
+
+
+@pytest.mark.parametrize(("shape", "temperature"), [((1, 4, 17), 2.0), ((5, 4, 17), 0.0), ((5, 4, 17), -1.0)])
+def test_other_shapes_and_temperatures_are_refused(shape: tuple[int, ...], temperature: float) -> None:
+    with pytest.raises(ValueError, match="expected logits of one shape and T > 0"):
+        kd_divergence(torch.zeros(5, 4, 17), torch.zeros(shape), temperature)

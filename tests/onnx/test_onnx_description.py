@@ -72,6 +72,8 @@ def test_an_environment_variable_may_stand_in_the_files_path(
             [2, 35],
             r"edges\.tensors\.columns: expected 32 columns \(4 \* bins\)",
         ),
+        ("edges.tensors.columns", [1, 33], r"edges\.tensors\.columns: expected others than the classes'"),
+        ("name", "a\nb", r"teacher\.name: expected a line of text, but got 'a\\nb'"),
         ("edges.tensors.columns", [3, 2], r"teacher\.edges\.tensors\.columns: expected \[first, end\]"),
         ("edges.order", ["l", "t", "r", "r"], r"teacher\.edges\.order: expected each of l, t, r, b once"),
         ("edges.bins", 1, r"teacher\.edges\.bins: expected an integer >= 2"),

@@ -1,6 +1,7 @@
 """Reading a finished store: by key, one view at a time, from any process; without importing zarr."""
 
 import functools
+import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,9 +144,13 @@ class TargetStore:
         return tuple(map(Category, ids, self.fingerprint.get("class_names", [""] * len(ids))))
 
     def __getitem__(self, key: tuple[int, int]) -> DecodedView:
-        """A view by ``(image_id, view)``, decoded; errors as of :meth:`view`."""
+        """A view by ``(image_id, view)``, decoded; errors as of :meth:`view`, and for any other key."""
+        try:
+            image_id, view = map(operator.index, key)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"expected the integers (image_id, view), but got {short_repr(key)}") from error
         return DecodedView(
-            stored=self.read(ViewKey(*key)),
+            stored=self.read(ViewKey(image_id, view)),
             pyramid=self.schema.pyramid,
             preprocessing=self.conventions.preprocessing,
         )
