@@ -44,6 +44,9 @@ MIN_RECALL = 0.2
 MIN_CLASS_SHARE = 0.5
 """Of the objects that are found, at least this share is found as what they are."""
 
+Seen = tuple[int, ViewGeometry, dict[str, Tensor]]
+"""Id of an image, its view, and a model's outputs for it."""
+
 CANDIDATES = 100
 """Positions of a level that are decoded: wrong class outputs would make all of them detections."""
 
@@ -66,14 +69,6 @@ class Verdict:
     tried: int
     true_score: float
     """Mean probability of the true class at the main region's points."""
-
-
-class Seen(NamedTuple):
-    """A model's outputs for one image."""
-
-    image_id: int
-    geometry: ViewGeometry
-    tensors: dict[str, Tensor]
 
 
 def diagnose(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], device: torch.device) -> Verdict:
@@ -101,7 +96,7 @@ def diagnose(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], devic
     seen = outputs[description.preprocessing]
     edges = description.edges.tensors
     axis = 1 if edges.channels == "first" else -1
-    channels = min(seen[0].tensors[name].shape[axis] for name in edges.names)
+    channels = min(seen[0][-1][name].shape[axis] for name in edges.names)
     columns = class_columns(description.known_classes, manifest.categories, description.name)
     tried = [
         *alternatives(description, channels),
@@ -129,7 +124,7 @@ def _see(
         geometry = view_at(record, scale, preprocessing.fit)
         pixels = apply_view(read_image(*manifest.image_file(record)), geometry, preprocessing)
         images = network_input(pixels, geometry.padded_hw, preprocessing)
-        yield Seen(record.image_id, geometry, model.tensors(images))
+        yield record.image_id, geometry, model.tensors(images)
 
 
 def _agreement(model: OnnxModel, manifest: Manifest, seen: Sequence[Seen]) -> Agreement:
@@ -147,8 +142,8 @@ def _true_score(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], se
     views, regions = ViewsConfig(scales=(scale,), flips=(False,)), RegionsConfig(vlr="paper", vlr_gamma=1.0)
     view_set = ViewSet(manifest, model.spec.strides, views, regions, model.spec.conventions)
     scores = []
-    for output, view in zip(seen, view_set, strict=True):
-        raw, main = model.read(output.tensors, view.geometry.padded_hw), view.points.main_region
+    for (_, _, tensors), view in zip(seen, view_set, strict=True):
+        raw, main = model.read(tensors, view.geometry.padded_hw), view.points.main_region
         grid = model.spec.pyramid.grid(view.geometry.padded_hw)
         rows = grid.flatten(view.points.level[main], view.points.position[main])
         labels = view.labels[view.points.main_gt[main]]
@@ -190,17 +185,10 @@ OTHER_FIT = "images are fitted into the input in another way"
 
 SHOWN_CLASSES = 3
 
+Alternative = tuple[str, str, OnnxDescription]
+"""What would be wrong if it were the better one, what to write instead, and a description with that."""
 Change = tuple[str, dict[str, Any]]
 """A fault, and what stands by dotted key in a description without it."""
-
-
-class Alternative(NamedTuple):
-    """A description that differs in one point, and what would be wrong if it were the better one."""
-
-    fault: str
-    remedy: str
-    """Keys and values to write instead."""
-    description: OnnxDescription
 
 
 def alternatives(description: OnnxDescription, channels: int) -> Iterator[Alternative]:
@@ -212,7 +200,7 @@ def alternatives(description: OnnxDescription, channels: int) -> Iterator[Altern
             for number, (key, value) in enumerate(values.items())
         )
         changed = structure(OnnxDescription, override(description.to_json(), values), description.name)
-        yield Alternative(fault, remedy, changed)
+        yield fault, remedy, changed
     rows = description.classes
     yield from _reordered(description, "class channels are shifted by one", [*rows[1:], rows[0]])
     yield from _reordered(description, "class channels are shifted by one", [rows[-1], *rows[:-1]])
@@ -249,7 +237,7 @@ def _reordered(
         first = ", ".join(row.name for row in rows[:SHOWN_CLASSES])
         more = ", ..." if len(rows) > SHOWN_CLASSES else ""
         remedy = f"classes in the order {first}{more}"
-        yield Alternative(fault, remedy, replace(description, classes=tuple(rows)))
+        yield fault, remedy, replace(description, classes=tuple(rows))
 
 
 def _as_yaml(value: object) -> str:

@@ -128,11 +128,7 @@ def _train_and_evaluate(
 
 
 def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, Summary]]:
-    """Gains over the first student, paired by seed.
-
-    Returns:
-        For every other student and every metric: ``mean`` gain and its ``standard_error`` (0 for one seed).
-    """
+    """Gains over the first student, of each other: by metric, ``mean`` and ``standard_error`` over seeds."""
     first, *others = summaries
     return {
         name: {metric: _gain(summaries[first], summaries[name], metric) for metric in SUMMARY}

@@ -173,10 +173,8 @@ def run_tasks(
 ) -> Iterator[T]:
     """Results of ``function`` for each of ``arguments``, in any order; it may run twice, and is small.
 
-    Each worker is handed ``per_worker`` tasks at a time, so that all end together.
-
-    Raises:
-        CacheError: A task's workers died again and again, none is left, or the scheduler went away.
+    Each worker is handed ``per_worker`` tasks at a time, so that all end together. A ``CacheError`` if a
+    task's workers died again and again, none is left, or the scheduler went away.
     """
     remaining = iter(arguments)
     running = as_completed(loop=client.loop)

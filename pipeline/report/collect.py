@@ -142,11 +142,7 @@ def collect(
 ) -> Report:
     """Read all results of a run and measure what no earlier stage did.
 
-    Raises:
-        ReportError: A result is missing.
-        CacheError: The store is missing, unfinished, damaged, or of another dataset.
-        DatasetError: A manifest or an image is missing.
-        TeacherError: A student's weights or the teacher's description is missing.
+    A ``PipelineError`` names a result that is missing or damaged, and a store of another dataset.
     """
     store = TargetStore.open(folder.store)
     check_compatible(store.fingerprint, train.identity_in(store.fingerprint))

@@ -122,10 +122,9 @@ def choose_examples(examples: Sequence[EdgeExample]) -> list[EdgeExample]:
 
 
 def mean_kl(views: Sequence[ShownView], student: str) -> list[float | None]:
-    """How near a student's edge distributions are to the teacher's at temperature 1: mean KL, nats.
+    """Mean KL of a student's edge distributions from the teacher's at temperature 1, nats.
 
-    Returns:
-        In the main region, and in the valuable region alone; ``None`` without such a point.
+    In the main region, and in the valuable region alone; ``None`` without such a point.
     """
     divergence = np.concatenate([kl(view.teacher, view.students[student]).mean(axis=1) for view in views])
     main = np.concatenate([view.stored.view.points.main_region for view in views])

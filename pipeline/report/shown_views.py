@@ -65,14 +65,10 @@ def show_view(
     class_names: Sequence[str],
     students: Mapping[str, Tensor] | None = None,
 ) -> ShownView:
-    """Read a view; errors as of ``TargetStore.view``.
+    """Read a view of a store; errors as of ``TargetStore.view``.
 
-    Args:
-        store: The store.
-        key: A view of it.
-        pixels: ``ByteTensor[3, H, W]`` of the view, not padded; ``None`` draws it on gray.
-        class_names: By label; too few are completed by numbers.
-        students: Edge logits ``Tensor[N, 4, bins]`` at all positions, by name of the student.
+    ``pixels`` are ``ByteTensor[3, H, W]`` of the view, not padded, or ``None`` for gray; ``class_names`` that
+    lack are numbers; ``students`` have edge logits ``Tensor[N, 4, bins]`` at all positions, by their names.
     """
     stored, schema = store.read(key), store.schema
     geometry, points = stored.view.geometry, stored.view.points
