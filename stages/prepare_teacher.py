@@ -15,13 +15,13 @@ from pipeline.detector.given import load_given
 from pipeline.onnx.models import import_onnx
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
+from pipeline.training.batches import TargetSource
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
 from pipeline.training.curve import write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import Trained, train
 from pipeline.training.processes import Placement, World
-from pipeline.training.source import TargetSource
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.manifest import Manifest, read_split
 

@@ -11,8 +11,7 @@ from pipeline.detector.gfl import save_detector
 from pipeline.losses.config import DistillationConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import run_identity, stored_targets, student_losses
-from pipeline.student.validate import validation_on
+from pipeline.student.train import run_identity, stored_targets, student_losses, validation_on
 from pipeline.training.checkpoints import hold_checkpoints, run_key
 from pipeline.training.curve import write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training

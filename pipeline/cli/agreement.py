@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation.coco_ap import evaluate
-from pipeline.evaluation.detect import to_results
-from pipeline.evaluation.postprocess import Detections
+from pipeline.evaluation.detect import Detections, to_results
 from pipeline.views.box_ops import box_iou
 from pipeline.views.manifest import Manifest
 from pipeline.views.summary import AREA_EDGES

@@ -16,8 +16,7 @@ from pipeline.cli.options import override
 from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError
 from pipeline.detector.head import EDGES
-from pipeline.evaluation.detect import view_at
-from pipeline.evaluation.postprocess import decode_views
+from pipeline.evaluation.detect import decode_views, view_at
 from pipeline.onnx.description import EDGE_ORDER, ClassConfig, OnnxDescription
 from pipeline.onnx.model import OnnxModel
 from pipeline.regions.config import RegionsConfig

@@ -11,7 +11,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from pipeline.detector.device import autocast
 from pipeline.training.config import TrainConfig
-from pipeline.training.schedule import build_optimizer
+from pipeline.training.step import build_optimizer
 
 NAME = "torchvision fcos_resnet50_fpn"
 STAGES = 5

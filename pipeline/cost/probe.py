@@ -40,11 +40,10 @@ from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch
 from pipeline.teacher.run import StoreLayout, layout_store, write_store
 from pipeline.teacher.times import StoreTimes
-from pipeline.training.batches import Batch, DenseTeacher
+from pipeline.training.batches import Batch, DenseTeacher, TargetSource
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Placement
-from pipeline.training.source import TargetSource
 from pipeline.training.step import TrainStep
 from pipeline.views.box_ops import expected_distances
 from pipeline.views.conventions import GFL_CONVENTIONS

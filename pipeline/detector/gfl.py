@@ -1,17 +1,17 @@
 """The detector as a whole, and its files: one safetensors file and a description beside it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipeline.core.config import structure
-from pipeline.core.errors import TeacherError, short_repr
+from pipeline.core.errors import TeacherError
 from pipeline.core.files import atomic_path, write_json
 from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import GFL_SUPPRESSION, DetectorConfig
@@ -101,17 +101,14 @@ def save_detector(model: GFL, path: Path, description: dict[str, Any]) -> None:
 def read_description(path: Path) -> dict[str, Any]:
     """The description beside a weights file."""
     described = path.with_suffix(".json")
-    if not described.is_file():
+    try:
+        return msgspec.json.decode(described.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError as error:
         raise TeacherError(
             f"{described}: expected the description that belongs to {path.name}, but there is none"
-        )
-    try:
-        description = json.loads(described.read_text())
-    except ValueError as error:
-        raise TeacherError(f"{described}: expected JSON, but it cannot be read ({error})") from error
-    if not isinstance(description, dict):
-        raise TeacherError(f"{described}: expected a description, but got {short_repr(description)}")
-    return description
+        ) from error
+    except (OSError, msgspec.MsgspecError, UnicodeError) as error:
+        raise TeacherError(f"{described}: expected a description, but it cannot be read ({error})") from error
 
 
 def load_detector(path: Path) -> GFL:

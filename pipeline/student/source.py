@@ -9,8 +9,7 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.teacher_batch import dense_teacher, stored_teacher_batch
-from pipeline.training.batches import TeacherBatch
-from pipeline.training.source import TargetSource
+from pipeline.training.batches import TargetSource, TeacherBatch
 from pipeline.views.manifest import Manifest
 from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Grid

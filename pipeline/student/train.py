@@ -1,20 +1,30 @@
 """Training a student from a store of its teacher's outputs."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from msgspec import to_builtins
 
+from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
+from pipeline.detector.config import NetworkPrecision
+from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
+from pipeline.evaluation.coco_ap import evaluate
+from pipeline.evaluation.detect import detect
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.config import StudentConfig, WeightSchedule
+from pipeline.student.config import StudentConfig, ValidationConfig, WeightSchedule
 from pipeline.student.distillation import distillation_terms
 from pipeline.student.source import StoreSource, require_fit
 from pipeline.training.batches import Batch
 from pipeline.training.criterion import LossNormalizers, MainPoints, Terms
+from pipeline.training.processes import Placement
 from pipeline.training.step import Distill
+from pipeline.training.validation import SCORES, Scores, Validation
 from pipeline.views.manifest import Manifest
+from pipeline.views.summary import AREA_EDGES
 
 SCHEDULES = {
     "loss_ld": "ld",
@@ -77,3 +87,30 @@ def run_identity(config: StudentConfig, store: TargetStore, manifests: Sequence[
         "store": store.content_sha256,
         "images": [manifest.identity() for manifest in manifests],
     }
+
+
+def validation_on(
+    config: ValidationConfig, manifest: Manifest, machine: Placement, precision: NetworkPrecision
+) -> Validation:
+    """Validation on the images of a manifest, which the processes share."""
+    processes, scale = machine.processes, config.scale
+    assert scale is not None, "a validation has a scale"
+    mine = replace(manifest, images=manifest.images[processes.rank :: processes.count])
+
+    def score(model: GFL) -> Scores:
+        found = detect(
+            model,
+            mine,
+            scale,
+            batch_size=Environment.read().eval_batch,
+            device=machine.device,
+            precision=precision,
+        )
+        parts = processes.gather(json.dumps(found).encode())
+        if not processes.is_main:
+            return dict.fromkeys(SCORES)
+        results = [result for part in parts for result in json.loads(part)]
+        summary = evaluate(manifest, results, AREA_EDGES).summary  # no score depends on them
+        return {name: summary[name] for name in SCORES}
+
+    return Validation(score=score, every=config.every, keep=config.keep)

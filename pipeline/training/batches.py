@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -12,8 +12,15 @@ from torch import Tensor
 
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import normalize_images
-from pipeline.views.pyramid import Pyramid, Size
-from pipeline.views.types import LabeledView
+from pipeline.views.pixels import Pixels
+from pipeline.views.pyramid import Grid, Pyramid, Size
+from pipeline.views.types import LabeledView, ViewKey
+
+if TYPE_CHECKING:  # a teacher's training has no use for the code of stores
+    from pipeline.regions.view_set import ViewSet
+    from pipeline.store.reader.reader import TargetStore
+
+    Views = ViewSet | TargetStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +122,21 @@ class Batch(TensorData):
     def images(self, preprocessing: Preprocessing) -> Tensor:
         """``Tensor[B, 3, H, W]``: the pixels normalized, zeros beside each image."""
         return normalize_images(self.pixels, self.sizes_hw, preprocessing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSource:
+    """Targets of views, computed from the annotations or stored, and no teacher's outputs."""
+
+    views: "Views"
+
+    def load(self, keys: Sequence[ViewKey], grid: Grid) -> tuple[list[LabeledView], TeacherBatch | None]:  # noqa: ARG002
+        """Some views, and the teacher's outputs at their points in a batch's ``grid``, if there are any."""
+        return [self.views.view(key) for key in keys], None
+
+    def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:  # noqa: ARG002
+        """How the pixels of a view differ from those that its teacher saw; None if they do not."""
+        return None
 
 
 def batch_labels(views: Sequence[LabeledView], batch_hw: Size, pyramid: Pyramid) -> BatchLabels:

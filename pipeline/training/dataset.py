@@ -19,18 +19,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.core.errors import ConfigError, DatasetError, PipelineError
 from pipeline.core.orphans import deferred_interrupts, die_with_parent, is_stopped
 from pipeline.core.progress import describe_bytes
-from pipeline.training.batches import Batch, batch_labels
+from pipeline.training.batches import Batch, TargetSource, batch_labels
 from pipeline.training.config import TrainConfig
 from pipeline.training.photometric import augment
 from pipeline.training.processes import Placement
-from pipeline.training.source import TargetSource
 from pipeline.views.images import apply_view, read_image, stack_images
 from pipeline.views.manifest import Manifest
 from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import LabeledView, ViewKey
 
 if TYPE_CHECKING:
-    from pipeline.training.source import Views
+    from pipeline.training.batches import Views
 
 StepBatches = Sequence[Batch]
 """What one process computes in one step: its share of the batch, in parts that fit its memory."""

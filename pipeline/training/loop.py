@@ -1,6 +1,7 @@
 """The training loop: the same for a teacher, a plain student and a distilled one."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
+from pipeline.training.batches import TargetSource
 from pipeline.training.checkpoints import Checkpoints, State, random_states, restore_random
 from pipeline.training.config import TrainConfig
 from pipeline.training.curve import Curve, Rows, log_interval
@@ -19,14 +21,29 @@ from pipeline.training.dataset import Loader, decoding_errors, on_device
 from pipeline.training.live import watch
 from pipeline.training.pretrained import load_imagenet
 from pipeline.training.processes import Placement
-from pipeline.training.schedule import rate_factor
-from pipeline.training.source import TargetSource
 from pipeline.training.step import Distill, TrainStep
 from pipeline.training.validation import Scores, Validation, is_best
 from pipeline.views.conventions import Conventions
 from pipeline.views.manifest import Manifest
 
+STEP_GAMMA = 0.1
+"""Factor at each milestone of the ``step`` decay (mmdetection's schedules)."""
+
+WARMUP_START = 0.001
+"""Factor of the first warm-up step (``warmup_ratio`` of the reference)."""
+
 logger = logging.getLogger(__name__)
+
+
+def rate_factor(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
+    """Learning rate of a step as a fraction of the base rate: linear warm-up, then the decay."""
+    warmup = 1.0
+    if step < config.warmup_steps:
+        warmup = WARMUP_START + (1 - WARMUP_START) * step / config.warmup_steps
+    if config.decay == "cosine":
+        return warmup * (1 + math.cos(math.pi * step / (config.epochs * steps_per_epoch))) / 2
+    passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
+    return warmup * STEP_GAMMA**passed
 
 
 def build_for_training(
@@ -78,7 +95,7 @@ def train(
         label: shown beside the progress.
         log_every: steps that a row of the loss curve is the mean of; see ``log_interval`` if not given.
         checkpoints: to go on from and to leave behind; none if not given.
-        validation: see ``student.validate``; none if not given.
+        validation: see ``student.train``; none if not given.
 
     Raises:
         PipelineError: the loss is not finite; the message names step and terms.

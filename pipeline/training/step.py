@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,16 +12,32 @@ from pipeline.core.errors import ConfigError
 from pipeline.detector.device import autocast
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
-from pipeline.training.batch_norm import share_batch_norms
 from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
 from pipeline.training.criterion import LossNormalizers, MainPoints, Terms, detection_terms, gather_main
 from pipeline.training.dataset import StepBatches
-from pipeline.training.processes import Placement
-from pipeline.training.schedule import build_optimizer
+from pipeline.training.processes import Placement, share_batch_norms
 
 Distill = Callable[[RawOutputs, Batch, MainPoints, LossNormalizers], Terms]
 """The terms of a batch beside those of detection, divided by the normalizers given."""
+
+
+SGD_MOMENTUM = 0.9
+"""The momentum of every published recipe."""
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that get gradients.
+
+    On a GPU its update is one kernel; on the CPU that would change last bits.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if device.type == "cuda":
+        options["fused"] = True
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=SGD_MOMENTUM, **options)
+    return torch.optim.AdamW(parameters, **options)
 
 
 class TrainStep:

@@ -32,8 +32,8 @@ from recipes import ROOT
 SPOILED = """
     cache_teacher | - | teacher/model/teacher.safetensors | expected a weights file
     evaluate teacher | - | teacher/model/teacher.json | expected the description that belongs to
-    verify_cache | { | teacher/model/teacher.json | teacher.json: expected JSON, but it cannot be read
-    evaluate ld | [] | students/ld/model/student.json | student.json: expected a description, but got []
+    verify_cache | { | teacher/model/teacher.json | teacher.json: expected a description, but
+    evaluate ld | [] | students/ld/model/student.json | expected a description, but it cannot be read
     evaluate ld | :5000 | students/ld/model/student.safetensors | student.safetensors: expected a safetensors
     report | :0 | students/ld/model/student.safetensors | expected a safetensors file
     train_student ld | - | cache/targets.zarr | expected a store at

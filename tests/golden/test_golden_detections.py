@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.detector.config import GFL_SUPPRESSION
 from pipeline.detector.model import ModelSpec
-from pipeline.evaluation.postprocess import Detections, best_positions, decode_views
+from pipeline.evaluation.detect import Detections, best_positions, decode_views
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewGeometry
 

@@ -34,7 +34,7 @@ from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs, flatten_levels
 from pipeline.losses.detection import giou_loss
 from pipeline.training.config import TrainConfig
-from pipeline.training.schedule import build_optimizer
+from pipeline.training.step import build_optimizer
 from pipeline.views.box_ops import box_iou
 
 CLASSES = 80

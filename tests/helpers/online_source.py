@@ -8,8 +8,7 @@ import numpy as np
 from pipeline.store.reader.stored import StoredDense
 from pipeline.student.teacher_batch import CodedTeacherBatch, dense_teacher
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.training.batches import TeacherBatch, concat_to_tensor
-from pipeline.training.source import TargetSource
+from pipeline.training.batches import TargetSource, TeacherBatch, concat_to_tensor
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import LabeledView, ViewKey
 

@@ -16,12 +16,12 @@ from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.train import stored_targets, student_losses
 from pipeline.teacher.run import write_store
+from pipeline.training.batches import TargetSource
 from pipeline.training.checkpoints import Checkpoints, State
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import Loader
 from pipeline.training.loop import Trained, train
 from pipeline.training.processes import SINGLE_PROCESS, Placement
-from pipeline.training.source import TargetSource
 
 PLAIN = DistillationConfig(ld_weight=0, vlr_weight=0, ld_temperature=10, kd_weight=0, kd_temperature=2)
 FULL = DistillationConfig(ld_weight=0.25, vlr_weight=0.25, ld_temperature=10, kd_weight=0.5, kd_temperature=2)

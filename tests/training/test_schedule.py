@@ -7,7 +7,8 @@ from torch import nn
 from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
 from pipeline.training.config import TrainConfig
-from pipeline.training.schedule import build_optimizer, rate_factor
+from pipeline.training.loop import rate_factor
+from pipeline.training.step import build_optimizer
 
 
 def schedule(**changes) -> TrainConfig:
