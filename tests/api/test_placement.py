@@ -12,7 +12,6 @@ from torch import Tensor
 from pipeline import kd_divergence, open_store, place_targets
 from pipeline.codec.precision import Precision
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.teacher_batch import CodedTeacherBatch
 
 STRIDES = (8, 16)
 
@@ -71,15 +70,6 @@ def test_a_batch_without_the_views_padding_has_no_points_in_it(store: TargetStor
     )
     np.testing.assert_allclose(targets.edge_logits(), view.edge_logits[fits], rtol=1e-5, atol=1e-3)
     assert len(targets.main) == len(view.cls_logits)
-
-
-def test_codes_are_integers_until_they_are_used(store: TargetStore) -> None:
-    teacher = place_targets([store[FEW, 0]], (96, 96)).to(torch.device("cpu")).teacher
-    assert isinstance(teacher, CodedTeacherBatch)
-    if teacher.edge_steps is not None:
-        assert (teacher.edges.dtype, teacher.classes.dtype) == (torch.int16, torch.int16)
-    else:
-        assert store.schema.precision == Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
 
 
 def test_distillation_of_the_teacher_itself_loses_nothing(store: TargetStore) -> None:

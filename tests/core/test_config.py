@@ -112,12 +112,3 @@ def test_a_missing_section_or_student_is_named(tmp_path: Path) -> None:
         load_section(Outer, "evaluate", path)
     with pytest.raises(ConfigError, match=r"expected a section 'students\.ld', but 'ld' is not there"):
         load_section(Outer, "students.ld", path)
-
-
-def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml: expected a parameter file, but there is none"):
-        load_section(Outer, "x", tmp_path / "none.yaml")
-    broken = tmp_path / "broken.yaml"
-    broken.write_text("a: [1\n")
-    with pytest.raises(ConfigError, match=r"broken\.yaml: expected YAML"):
-        load_section(Outer, "a", broken)

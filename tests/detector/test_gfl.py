@@ -1,6 +1,5 @@
 """The detector as a whole: its files load strictly, and its configuration refuses nonsense."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from teacher_cases import DETECTOR
 
 from pipeline.core.config import structure
-from pipeline.core.errors import ConfigError, PipelineError, TeacherError
+from pipeline.core.errors import ConfigError, TeacherError
 from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_detector, save_detector
@@ -46,21 +45,6 @@ def test_weights_that_do_not_fit_are_refused_by_their_first_key(tmp_path: Path, 
     save_file(state, path)
     with pytest.raises(TeacherError, match=message):
         load_detector(path)
-
-
-def test_a_missing_description_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "d.safetensors"
-    save_detector(GFL(DETECTOR), path, {})
-    path.with_suffix(".json").unlink()
-    with pytest.raises(PipelineError, match=r"d\.json: expected the description"):
-        load_detector(path)
-
-
-def test_the_description_is_plain_json(tmp_path: Path) -> None:
-    save_detector(GFL(DETECTOR), tmp_path / "d.safetensors", {"note": "x"})
-    description = json.loads((tmp_path / "d.json").read_text())
-    assert description["note"] == "x"
-    assert description["architecture"]["reg_max"] == 16
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "resnet10", "resnet18"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from batch_cases import PYRAMID, labeled_view, three_views
+from batch_cases import PYRAMID, three_views
 
 from pipeline.store.reader.stored import StoredView
 from pipeline.student.teacher_batch import stored_teacher_batch
@@ -26,30 +26,6 @@ def test_a_batch_is_its_views_one_after_another() -> None:
     alone = [batch_labels([view], view.geometry.padded_hw, PYRAMID) for view in views]
     for name in ("level", "points_xy", "strides", "boxes_xyxy", "labels", "valuable_weight"):
         assert torch.equal(getattr(together, name), torch.cat([getattr(t, name) for t in alone])), name
-
-
-def test_the_main_region_is_a_list_of_the_points_that_have_a_box() -> None:
-    views = three_views()
-    together = batch_labels(views, (96, 96), PYRAMID)
-    mask = np.concatenate([view.points.main_region for view in views])
-    assert together.main.tolist() == np.flatnonzero(mask).tolist()
-    grid = PYRAMID.grid((96, 96))
-    index = together.index[together.main]
-    assert together.points_xy.tolist() == grid.points[index].tolist()
-    assert together.strides.tolist() == [PYRAMID.strides[level] for level in together.level[together.main]]
-
-
-def test_valid_cells_are_those_of_each_views_own_padding() -> None:
-    together = batch_labels(three_views(), (96, 96), PYRAMID)
-    assert together.valid.sum(dim=1).tolist() == [12 * 8 + 6 * 4 + 3 * 2, 12 * 8 + 6 * 4 + 3 * 2, 64 + 16 + 4]
-
-
-def test_main_points_carry_the_box_and_label_of_their_object() -> None:
-    view = labeled_view(2, (96, 64), [[4, 4, 30, 60], [20, 40, 60, 90]], [0, 3])
-    targets = batch_labels([view], (96, 64), PYRAMID)
-    assert set(targets.labels.tolist()) == {0, 3}
-    for box, label in zip(targets.boxes_xyxy.tolist(), targets.labels.tolist(), strict=True):
-        assert box == view.boxes_xyxy[[0, 3].index(label)].tolist()
 
 
 def test_a_batch_without_points_has_empty_targets() -> None:

@@ -1,7 +1,7 @@
 """Detection losses of a batch: sums over images, gradients only where they belong."""
 
 import torch
-from batch_cases import PYRAMID, labeled_view, random_outputs, three_views
+from batch_cases import PYRAMID, labeled_view, random_outputs
 
 from pipeline.detector.head import RawOutputs
 from pipeline.training.batches import batch_labels
@@ -36,26 +36,6 @@ def test_a_batch_is_the_sum_of_its_images() -> None:
         torch.testing.assert_close(term, sum(terms[name] for terms, _ in alone))
     for whole, *of_images in zip(normalizers, *(own for _, own in alone), strict=True):
         torch.testing.assert_close(whole, sum(of_images))
-
-
-def test_cells_outside_an_images_padding_cost_nothing() -> None:
-    raw = random_outputs(3, (96, 96))
-    targets = batch_labels(three_views(), (96, 96), PYRAMID)
-    terms, _ = terms_of(raw, three_views(), (96, 96))
-    terms["loss_cls"].backward()
-    assert torch.equal(raw.cls_logits.grad.abs().sum(dim=2) > 0, targets.valid)
-
-
-def test_box_losses_reach_only_main_region_points() -> None:
-    raw = random_outputs(3, (96, 96))
-    targets = batch_labels(three_views(), (96, 96), PYRAMID)
-    terms, _ = terms_of(raw, three_views(), (96, 96))
-    (terms["loss_bbox"] + terms["loss_dfl"]).backward()
-    touched = raw.edge_logits.grad.abs().sum(dim=(2, 3)) > 0
-    main = torch.zeros_like(touched)
-    main[targets.image[targets.main], targets.index[targets.main]] = True
-    assert torch.equal(touched, main)
-    assert raw.cls_logits.grad is None  # the score that weighs a box gets no gradient
 
 
 def test_a_batch_without_boxes_has_finite_losses_and_gradients() -> None:
