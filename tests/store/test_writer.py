@@ -24,7 +24,7 @@ from pipeline.core.errors import CacheError
 from pipeline.core.files import FileDigest
 from pipeline.store.format.attributes import read_attributes, write_attributes
 from pipeline.store.format.completion import record_path
-from pipeline.store.writer import writer
+from pipeline.store.writer import partition, writer
 from pipeline.store.writer.writer import STORE_FOLDER, finalise, finished_partitions, init
 from pipeline.views.types import SoftTargets, ViewKey
 
@@ -35,6 +35,16 @@ def test_order_of_partitions_and_repetition_do_not_change_a_byte(tmp_path: Path)
     write_all(tmp_path / "scratch", store_case, [3, 1, 1, 0, 2, 3])
     finalise(tmp_path / "scratch", tmp_path / "shuffled.zarr")
     assert content_of(tmp_path / "shuffled.zarr") == expected
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_how_many_views_are_quantized_together_changes_no_byte(
+    tmp_path: Path, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_case = make_store_case()
+    expected = content_of(write_store(tmp_path / "as they are", store_case))
+    monkeypatch.setattr(partition, "VIEWS_TOGETHER", together)
+    assert content_of(write_store(tmp_path / "together", store_case)) == expected
 
 
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
