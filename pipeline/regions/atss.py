@@ -26,19 +26,14 @@ def nearest_candidates(grid: Grid, boxes_xyxy: Tensor) -> Tensor:
     centers = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     candidates = []
     for level, (start, length) in enumerate(zip(grid.starts.tolist(), grid.lengths, strict=True)):
-        distances = _center_distances(grid, level, centers)
+        y, x = (torch.from_numpy(axis).to(centers.device) for axis in grid.axes(level))
+        across = (x - centers[:, :1]).square_()
+        down = (y - centers[:, 1:]).square_()
+        # The root stays, though it changes no order: it makes ties, and what a tie decides must not change.
+        distances = (across[:, None, :] + down[:, :, None]).sqrt_().flatten(1)
         nearest = distances.topk(min(TOP_K, length), dim=1, largest=False).indices
         candidates.append(nearest.t() + start)
     return torch.cat(candidates)
-
-
-def _center_distances(grid: Grid, level: int, centers: Tensor) -> Tensor:
-    """Distances ``Tensor[G, height * width]`` from centers ``Tensor[G, 2]`` to the points of a level, px."""
-    y, x = (torch.from_numpy(axis).to(centers.device) for axis in grid.axes(level))
-    across = (x - centers[:, :1]).square_()
-    down = (y - centers[:, 1:]).square_()
-    # The root stays, though it changes no order: it makes ties, and what a tie decides must not change.
-    return (across[:, None, :] + down[:, :, None]).sqrt_().flatten(1)
 
 
 def assign_atss(

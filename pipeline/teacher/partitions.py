@@ -31,10 +31,8 @@ def write_here(
     partitions: Sequence[int],
 ) -> Generator[StoreTimes, None, None]:
     """The engine of one process; an ``Engine`` once all but ``scratch`` and ``partitions`` is given."""
-    with (
-        PartitionWriter(scratch, view_set, load_teacher(), cores=cores, name="here") as partition_writer,
-        ThreadPoolExecutor(PARTITIONS_IN_FLIGHT, thread_name_prefix="partition") as pool,
-    ):
+    partition_writer = PartitionWriter(scratch, view_set, load_teacher(), cores=cores, name="here")
+    with ThreadPoolExecutor(PARTITIONS_IN_FLIGHT, thread_name_prefix="partition") as pool:
         written = [pool.submit(partition_writer.write, index) for index in partitions]
         try:
             for times in as_completed(written):
@@ -64,12 +62,6 @@ class PartitionWriter:
         self._threads = teacher.threads(self._counts)
         self._room = BoundedSemaphore(PARTITIONS_IN_FLIGHT)
         self._name = name
-
-    def __enter__(self) -> "PartitionWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give up partitions that are not computed yet."""

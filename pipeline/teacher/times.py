@@ -20,15 +20,6 @@ class Seconds:
         return Seconds(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
 
-def busiest(load: Seconds) -> str:
-    """The step whose threads were busy longest, each: those of the other steps waited for them."""
-    shares = asdict(load)
-    # Finding regions, quantizing and writing are done by the same threads, which are full with all three.
-    writers = {name: shares.pop(name) for name in ("regions", "quantize", "write")}
-    shares[max(writers, key=writers.__getitem__)] = sum(writers.values())
-    return max(shares, key=shares.__getitem__)
-
-
 @dataclass(frozen=True, kw_only=True)
 class StoreTimes:
     """Sums over finished partitions, each of which may come from another machine."""
@@ -54,7 +45,12 @@ class StoreTimes:
 
     @property
     def bottleneck(self) -> str:
-        return busiest(self.load)
+        """The step whose threads were busy longest, each: those of the other steps waited for them."""
+        shares = asdict(self.load)
+        # Finding regions, quantizing and writing are done by the same threads, which are full with all three.
+        writers = {name: shares.pop(name) for name in ("regions", "quantize", "write")}
+        shares[max(writers, key=writers.__getitem__)] = sum(writers.values())
+        return max(shares, key=shares.__getitem__)
 
     def summary_line(self, elapsed: float) -> str:
         """Rate, seconds of each step and bottleneck, after ``elapsed`` seconds."""

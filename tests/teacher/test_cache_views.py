@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -114,9 +115,8 @@ def test_a_partition_that_somebody_finished_meanwhile_is_left_alone(tmp_path: Pa
     view_set = small_view_set(tmp_path)
     layout = small_layout(view_set, QUANTIZED)
     writer.init(tmp_path / "scratch", layout.schema, layout.table)
-    with PartitionWriter(
-        tmp_path / "scratch", view_set, small_teacher(view_set.manifest), cores=1, name="w"
-    ) as partitions:
+    teacher = small_teacher(view_set.manifest)
+    with closing(PartitionWriter(tmp_path / "scratch", view_set, teacher, cores=1, name="w")) as partitions:
         first = partitions.write(0)
         (record,) = (tmp_path / "scratch/partitions").iterdir()
         written = record.stat().st_mtime_ns
@@ -270,7 +270,8 @@ def test_a_worker_that_wakes_up_late_leaves_no_scratch_folder(tmp_path: Path) ->
     layout = small_layout(view_set, QUANTIZED)
     scratch = tmp_path / "scratch"
     writer.init(scratch, layout.schema, layout.table)
-    with PartitionWriter(scratch, view_set, small_teacher(view_set.manifest), cores=1, name="late") as late:
+    teacher = small_teacher(view_set.manifest)
+    with closing(PartitionWriter(scratch, view_set, teacher, cores=1, name="late")) as late:
         rows = writer.write_partition
         shutil.rmtree(scratch)
         with pytest.raises(CacheError):

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,10 @@ def test_a_process_never_holds_more_partitions_than_it_may(
     monkeypatch.setattr(ViewSet, "in_rows", begin)
     monkeypatch.setattr(writer, "write_partition", end)
     with (
-        PartitionWriter(
-            tmp_path / "scratch", view_set, small_teacher(view_set.manifest), cores=2, name="w"
+        closing(
+            PartitionWriter(
+                tmp_path / "scratch", view_set, small_teacher(view_set.manifest), cores=2, name="w"
+            )
         ) as one,
         ThreadPoolExecutor(6) as pool,
     ):
