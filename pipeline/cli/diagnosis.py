@@ -49,6 +49,18 @@ Seen = tuple[int, ViewGeometry, dict[str, Tensor]]
 CANDIDATES = 100
 """Positions of a level that are decoded: wrong class outputs would make all of them detections."""
 
+YOLO_FILL = 114
+"""Gray level around a letterbox, where the description has none."""
+
+OTHER_FIT = "images are fitted into the input in another way"
+
+SHOWN_CLASSES = 3
+
+Alternative = tuple[str, str, OnnxDescription]
+"""What would be wrong if it were the better one, what to write instead, and a description with that."""
+Change = tuple[str, dict[str, Any]]
+"""A fault, and what stands by dotted key in a description without it."""
+
 
 class Suspect(NamedTuple):
     """An alternative that agrees better with the annotations."""
@@ -175,19 +187,6 @@ def is_better(suspect: Suspect, described: Agreement) -> bool:
     as_sure = described.score_error >= MAX_CALIBRATION * other.score_error
     fits = suspect.fault == OTHER_FIT and other.ap > described.ap
     return surer or (as_sure and other.gain_over(described) > (MIN_FIT_GAIN if fits else MIN_GAIN))
-
-
-YOLO_FILL = 114
-"""Gray level around a letterbox, where the description has none."""
-
-OTHER_FIT = "images are fitted into the input in another way"
-
-SHOWN_CLASSES = 3
-
-Alternative = tuple[str, str, OnnxDescription]
-"""What would be wrong if it were the better one, what to write instead, and a description with that."""
-Change = tuple[str, dict[str, Any]]
-"""A fault, and what stands by dotted key in a description without it."""
 
 
 def alternatives(description: OnnxDescription, channels: int) -> Iterator[Alternative]:

@@ -51,11 +51,8 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load_section(cls: type[T], section: str, path: Path = PARAMS) -> T:
     """Read a section of a parameter file, such as ``cache_teacher`` or ``student.loss``, into ``cls``.
 
-    ``students.NAME`` is what a student has of its own over what all share, which is ``student``.
-
-    Raises:
-        ConfigError: The file is missing or not YAML; a key is missing, unknown, of the wrong type, or out of
-            range.
+    ``students.NAME`` is what a student has of its own over what all share, which is ``student``. A
+    ``ConfigError`` names a key that is missing, unknown, of the wrong type, or out of range.
     """
     content = read_sections(path)
     value: Any = content
