@@ -26,10 +26,16 @@ from pipeline.core.progress import counted
 from pipeline.detector.device import device
 from pipeline.report import drawing
 from pipeline.report.collect import views_of_pair
-from pipeline.report.edge_examples import EdgeExample, choose_examples, edge_examples
 from pipeline.report.page import detector_lines
 from pipeline.report.runs import choose_pair, read_run
-from pipeline.report.shown_views import ShownView, show_view, spread
+from pipeline.report.shown_views import (
+    EdgeExample,
+    ShownView,
+    choose_examples,
+    edge_examples,
+    show_view,
+    spread,
+)
 from pipeline.report.style import EDGE_NAMES, MUTED, STYLE, TEACHER, TRUTH, VALUABLE
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig

@@ -13,9 +13,8 @@ from pipeline.core.paths import TEACHER, RunPaths
 from pipeline.core.timing import break_even
 from pipeline.detector.gfl import load_detector
 from pipeline.report.detections import ShownImage, show_images
-from pipeline.report.edge_examples import EdgeExample, choose_examples, edge_examples
 from pipeline.report.runs import Pair, Run, baseline_of, choose_pair, difference, read_json, read_run
-from pipeline.report.shown_views import ShownView, sample_views
+from pipeline.report.shown_views import EdgeExample, ShownView, choose_examples, edge_examples, sample_views
 from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.format.schema import GEOMETRY, StoreSchema, table_specs
 from pipeline.store.format.table import position_counts

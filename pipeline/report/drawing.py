@@ -18,8 +18,7 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.report.edge_examples import EdgeExample
-from pipeline.report.shown_views import ShownView
+from pipeline.report.shown_views import EdgeExample, ShownView
 from pipeline.report.style import EDGE_NAMES, MUTED, PALETTE, TEACHER, TRUTH, VALUABLE
 from pipeline.views.types import NOT_MAIN
 

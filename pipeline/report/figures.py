@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.drawing import Line, draw_edge
-from pipeline.report.edge_examples import EdgeExample
 from pipeline.report.runs import Run
+from pipeline.report.shown_views import EdgeExample
 from pipeline.report.style import EDGE_NAMES, STYLE
 
 T = TypeVar("T")

@@ -13,21 +13,20 @@ from matplotlib.axes import Axes
 from pipeline.core.digest import digest
 from pipeline.core.errors import short_repr
 from pipeline.core.progress import counted
-from pipeline.report import collect, detections, drawing, edge_examples, figures, runs, style, summary
+from pipeline.report import collect, detections, drawing, figures, runs, shown_views, style, summary
 from pipeline.report.collect import Report
 from pipeline.report.detections import ShownImage, choose_colors, draw_image
 from pipeline.report.drawing import Line
-from pipeline.report.edge_examples import EdgeExample
 from pipeline.report.figures import draw_picture
 from pipeline.report.numbers import FILTERS
 from pipeline.report.runs import Role, Run
-from pipeline.report.shown_views import ShownView
+from pipeline.report.shown_views import EdgeExample, ShownView
 from pipeline.report.style import PALETTE, TEACHER
 from pipeline.views.summary import lines as summary_lines
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
-MODULES = (collect, detections, drawing, edge_examples, figures, runs, style, summary)
+MODULES = (collect, detections, drawing, figures, runs, shown_views, style, summary)
 """What the template calls by name."""
 
 ROLE_COLORS: Mapping[Role, Sequence[str]] = {

@@ -22,9 +22,8 @@ from pipeline.report.drawing import (
     draw_regions,
     opacity,
 )
-from pipeline.report.edge_examples import edge_examples
 from pipeline.report.figures import draw_picture
-from pipeline.report.shown_views import ShownView, show_view
+from pipeline.report.shown_views import ShownView, edge_examples, show_view
 from pipeline.report.style import PALETTE
 from pipeline.views.types import ViewKey
 

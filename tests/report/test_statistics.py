@@ -13,8 +13,7 @@ from report_cases import LD_LOSS, student
 
 from pipeline.core.paths import SPLITS
 from pipeline.report.collect import Report, collect, size_by_choice
-from pipeline.report.edge_examples import true_class_first
-from pipeline.report.shown_views import show_view, softmax, spread_keys
+from pipeline.report.shown_views import show_view, softmax, spread_keys, true_class_first
 from pipeline.views.manifest import read_manifest
 from pipeline.views.types import ViewKey
 

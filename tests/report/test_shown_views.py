@@ -5,8 +5,15 @@ import pytest
 import torch
 from store_view_cases import FEW, write_store_to_show
 
-from pipeline.report.edge_examples import EXAMPLES, EdgeExample, choose_examples, edge_examples, kl
-from pipeline.report.shown_views import ShownView, show_view
+from pipeline.report.shown_views import (
+    EXAMPLES,
+    EdgeExample,
+    ShownView,
+    choose_examples,
+    edge_examples,
+    kl,
+    show_view,
+)
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredView
 from pipeline.views.geometry import ViewGeometry
