@@ -101,6 +101,14 @@ def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
         describe_bytes(expected / max(1, layout.schema.views)),
         describe_bytes(free),
     )
+    _, main, objects = layout.table.counts.sum(axis=0).tolist()
+    if main < objects:
+        logger.warning(
+            "WARNING: %d points for the %d objects of all views: objects smaller than a cell get none; take "
+            "larger scales",
+            main,
+            objects,
+        )
     needed = expected - written
     if needed > free:
         raise CacheError(

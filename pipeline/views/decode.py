@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -14,6 +15,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from pipeline.core.errors import DatasetError
 from pipeline.views.pyramid import Size
 
+# Many a camera's EXIF is; as OpenCV does, such a picture is taken as it is.
+warnings.filterwarnings("ignore", "Corrupt EXIF data")
 Image.init()
 FORMATS: list[str] = [
     name

@@ -231,6 +231,14 @@ def test_classes_that_are_validated_and_never_taught_are_warned_of(caplog: pytes
     assert "val: WARNING: classes without an object to train on: rectangle" in caplog.text
 
 
+def test_objects_too_small_for_any_point_are_warned_of(
+    own_project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    boxes(lambda box: [*box[:2], 2, 2])(own_project)
+    assert call(DATA).code == call(CACHE).code == 0
+    assert "for the 30 objects of all views: objects smaller than a cell get none" in caplog.text
+
+
 @pytest.mark.usefixtures("own_project")
 def test_a_split_of_which_most_is_not_trained_on_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with edited_json(TRAIN) as content:
