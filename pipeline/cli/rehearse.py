@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,14 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
     for it. The workspace is not touched.
     """
     options.require_least(arguments, images=1, epochs=1)
+    keep: Path | None = arguments.keep
+    if keep and keep.exists():
+        raise ConfigError(f"--keep: expected a new folder, but {keep} is there; name another")
     with options.copied_recipe(arguments) as (recipe, copy):
         place = {"root": str(Path.cwd()), "file": str(copy)}
         checked = check_params(options.write_params(options.override(recipe, place), copy))
-        with _folder(arguments.keep) as folder:
-            code = rehearse(recipe, checked, folder, arguments.images, arguments.epochs)
+        with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="ldp-rehearse-") as folder:
+            code = rehearse(recipe, checked, Path(folder).absolute(), arguments.images, arguments.epochs)
     if code:
         raise PipelineError(
             f"{arguments.recipe}: a stage failed, whose name and error stand above; if it was killed for "
@@ -60,21 +63,9 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
         )
 
 
-@contextmanager
-def _folder(keep: Path | None) -> Iterator[Path]:
-    """An empty folder, which is kept if it has a name."""
-    if keep is None:
-        with tempfile.TemporaryDirectory(prefix="ldp-rehearse-") as name:
-            yield Path(name)
-        return
-    if keep.exists():
-        raise ConfigError(f"--keep: expected a new folder, but {keep} is there; name another")
-    keep.mkdir(parents=True)
-    yield keep.absolute()
-
-
 def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs: int) -> int:
     """Run all stages of a recipe, or those up to the first that fails; returns DVC's exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         copy = shutil.copytree if (CODE / name).is_dir() else shutil.copy
         copy(CODE / name, folder / name)
