@@ -14,10 +14,9 @@ from msgspec.structs import replace
 from pipeline.cli.options import JSON, argument, command
 from pipeline.core.code import made_by
 from pipeline.core.config import MAX_COUNT, load_section, read_yaml
-from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
-from pipeline.core.files import sha256_of_file, write_json
+from pipeline.core.files import digest, sha256_of_file, write_json
 from pipeline.core.paths import SCRATCH, SPLITS, require_student, run_paths, student_names
 from pipeline.core.tables import markdown_table
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate

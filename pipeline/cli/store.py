@@ -14,8 +14,8 @@ import numpy as np
 
 from pipeline.cli.options import argument, command
 from pipeline.core.config import PARAMS, dump_yaml
-from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, ConfigError, listed
+from pipeline.core.files import digest
 from pipeline.core.paths import find_recipe, run_paths
 from pipeline.core.progress import counted, describe_bytes
 from pipeline.core.tables import align

@@ -22,10 +22,9 @@ import torch
 from pipeline.cli.options import command
 from pipeline.cli.store import STORE, describe_problems, find_store
 from pipeline.core.config import PARAMS, load_section
-from pipeline.core.digest import digest
 from pipeline.core.environment import core_count
 from pipeline.core.errors import CacheError, listed
-from pipeline.core.files import lock_scratch, remove, write_atomically
+from pipeline.core.files import digest, lock_scratch, remove, write_atomically
 from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import counted, show_progress
 from pipeline.detector.device import device

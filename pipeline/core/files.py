@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,16 @@ from pipeline.core.errors import CacheError, OutputError
 
 LOCK_FILE = "lock"
 PARTIAL_SUFFIX = ".partial"
+
+
+def canonical_json(document: Any) -> bytes:
+    """The one byte string of a JSON document: sorted keys, no spaces, no NaN."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """sha256 (hex) of the canonical JSON."""
+    return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:

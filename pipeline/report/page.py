@@ -10,8 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from pipeline.core.digest import digest
 from pipeline.core.errors import short_repr
+from pipeline.core.files import digest
 from pipeline.core.progress import counted
 from pipeline.report import collect, detections, drawing, figures, runs, shown_views, style, summary
 from pipeline.report.collect import Report

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from pipeline.core.code import made_by
-from pipeline.core.digest import canonical_json, digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError
-from pipeline.core.files import lock_scratch, write_atomically
+from pipeline.core.files import canonical_json, digest, lock_scratch, write_atomically
 from pipeline.core.progress import Progress, describe_bytes, unshown
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.fingerprint import diff

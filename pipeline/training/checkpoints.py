@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from pipeline.core.code import changed_code, loaded_code
-from pipeline.core.digest import digest
 from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError, listed
-from pipeline.core.files import fsync_tree, lock_scratch, remove, write_atomically
+from pipeline.core.files import digest, fsync_tree, lock_scratch, remove, write_atomically
 from pipeline.training.processes import World
 
 NAME_DIGITS = 16

@@ -9,8 +9,7 @@ import pytest
 from store_cases import make_store_case, write_all
 
 from pipeline.cli.scratch import IDLE_SECONDS, Leftover, clean, list_leftovers, render
-from pipeline.core.digest import digest
-from pipeline.core.files import is_held, lock_scratch
+from pipeline.core.files import digest, is_held, lock_scratch
 
 NAME = digest(make_store_case().schema.fingerprint)[:16]
 OLD = 1e9

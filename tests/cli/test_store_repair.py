@@ -24,9 +24,8 @@ from pipeline.cli.store_repair import (
     require_repaired,
 )
 from pipeline.codec.dense import DensePrecision
-from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
-from pipeline.core.files import lock_scratch
+from pipeline.core.files import digest, lock_scratch
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify

@@ -1,7 +1,7 @@
 import pytest
 
-from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
+from pipeline.core.files import digest
 from pipeline.store.format.fingerprint import check_compatible, diff
 
 STORED = {"teacher": {"weights": "abc", "stride": 8}, "views": [1, 2]}

@@ -15,9 +15,8 @@ from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_layout, small_tea
 
 from pipeline.codec.precision import Precision
 from pipeline.codec.weights import LogarithmicWeights
-from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
-from pipeline.core.files import write_atomically
+from pipeline.core.files import digest, write_atomically
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.fidelity import check_regions, measure_fidelity, require_bounds, sample_keys
 from pipeline.regions.config import RegionsConfig

@@ -18,8 +18,8 @@ from forked import ensure_loaded
 from teacher_cases import QUANTIZED, small_config, small_teacher, small_view_set
 
 from pipeline.core.cluster import existing_cluster, local_cluster
-from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, TeacherError
+from pipeline.core.files import digest
 from pipeline.core.progress import Progress, unshown
 from pipeline.detector.gfl import save_detector
 from pipeline.store.writer import writer

@@ -7,9 +7,8 @@ from typing import Any
 
 import msgspec
 
-from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError
-from pipeline.core.files import write_atomically
+from pipeline.core.files import digest, write_atomically
 from pipeline.store.format.schema import require_version
 
 ROOT_METADATA = "zarr.json"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.core.digest import canonical_json
 from pipeline.core.errors import CacheError
+from pipeline.core.files import canonical_json
 
 ABSENT = "(absent)"
 

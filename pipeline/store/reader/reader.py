@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.codec.dense import decode_boxes
 from pipeline.codec.logits import require_finite
-from pipeline.core.digest import digest
 from pipeline.core.errors import CacheError, DatasetError, short_repr
-from pipeline.core.files import FileDigest
+from pipeline.core.files import FileDigest, digest
 from pipeline.store.format import schema as layout
 from pipeline.store.format.attributes import REPAIR_HINT, read_attributes
 from pipeline.store.format.completion import PartitionRecord
