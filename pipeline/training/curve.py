@@ -84,7 +84,7 @@ class Curve:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state` was taken."""
         self.step = state["step"]
-        self.rows = dict(state["rows"])
+        self.rows = {**state["rows"]}
         self._pending = list(torch.tensor(state["pending"], device=self._machine.device))
 
 

@@ -135,44 +135,44 @@ def _run_members(module: str, count: int) -> None:
             for rank in range(count)
         ]
         try:
-            _wait(members)
+            stopped = _wait(members)
         finally:
             for member in members:
                 member.kill()
                 member.wait()
         codes = [member.returncode for member in members]
-        failures = [_failure(Path(meeting), rank, code) for rank, code in enumerate(codes) if code]
+        failures = [_failure(Path(meeting), rank, code, stopped) for rank, code in enumerate(codes) if code]
     if failures:
         if min(codes) < 0:
             sys.stderr.write("\n")  # a killed process does not end the line of its progress
         raise PipelineError(min(failures)[1])
 
 
-def _wait(members: "list[subprocess.Popen[bytes]]") -> None:
-    """Until all have ended, one is stopped, or one has failed and the others had time to say why."""
-    stopped = [0.0] * len(members)
-    while any(member.poll() is None for member in members):
-        if any(member.returncode for member in members):
-            end = time.monotonic() + GRACE_SECONDS
-            while time.monotonic() < end and any(member.poll() is None for member in members):
-                time.sleep(POLL_SECONDS)
-            return
-        # Counted in looks, not by the clock: where all are stopped, as by Ctrl-Z, so is this one.
-        stopped = [
-            s + POLL_SECONDS if is_stopped(m.pid) else 0.0 for s, m in zip(stopped, members, strict=True)
-        ]
-        if max(stopped) > STOPPED_SECONDS:
-            rank = stopped.index(max(stopped))
-            sys.stderr.write("\n")  # a stopped process does not end the line of its progress
-            raise PipelineError(
-                f"training process {rank} has been stopped for {STOPPED_SECONDS:.0f} s and the others wait "
-                "for it; run again to go on from the last checkpoint"
-            )
+def _wait(members: "list[subprocess.Popen[bytes]]") -> list[int]:
+    """Until all have ended, some are stopped, or one has failed and the others had time to say why.
+
+    Returns:
+        Ranks of the stopped ones.
+    """
+    stopped = failed = 0.0
+    while failed < GRACE_SECONDS and any(member.poll() is None for member in members):
         time.sleep(POLL_SECONDS)
+        failed += POLL_SECONDS * any(member.returncode for member in members)
+        # Counted in looks, not by the clock: where all are stopped, as by Ctrl-Z, so is this one.
+        ranks = [rank for rank, member in enumerate(members) if is_stopped(member.pid)]
+        stopped = stopped + POLL_SECONDS if ranks else 0.0
+        if stopped > STOPPED_SECONDS:
+            return ranks
+    return []
 
 
-def _failure(meeting: Path, rank: int, code: int) -> tuple[int, str]:
+def _failure(meeting: Path, rank: int, code: int, stopped: list[int]) -> tuple[int, str]:
     """Distance from the cause, and in words, of what a process failed of."""
+    if rank in stopped:
+        return -1, (
+            f"training process {rank} has been stopped for {STOPPED_SECONDS:.0f} s and the others wait "
+            "for it; run again to go on from the last checkpoint"
+        )
     told = meeting / f"{rank}.json"
     if told.is_file():
         distance, message = json.loads(told.read_text())

@@ -216,7 +216,7 @@ class _Run:
             self.train_step.scaler.load_state_dict(state["scaler"])
             restore_random(state["random"], self.machine.device)
             self.curve.restore(state["curve"])
-            self.scores = dict(state["scores"])
+            self.scores = {**state["scores"]}
             self.best = state["best"]
             self.began -= state["seconds"]
         step, path = self.curve.step, self.checkpoints.path

@@ -122,7 +122,7 @@ def _in_parallel(model: GFL, config: TrainConfig, machine: Placement) -> nn.Modu
         share_batch_norms(model, machine.processes)
     devices = [machine.device] if machine.device.type == "cuda" else None
     parallel = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
-    # Buffers are equal everywhere: they do not change, or are those of a SharedBatchNorm. As an argument it
+    # Buffers are equal everywhere: they do not change, or are those of a shared BatchNorm. As an argument it
     # would have another name from torch 2.15 on.
     parallel.broadcast_buffers = False
     return parallel
