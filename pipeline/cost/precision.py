@@ -49,11 +49,10 @@ def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> N
     views = [inputs.view_set.view(key) for key in keys]
     live = list(inputs.load_teacher(device()).run(views))
     if given and (doubt := doubt_teacher(inputs.spec, views, live)):
+        # A safetensors file has a description of this project's own, and few ways to be described wrongly.
+        advice = "check` tries whether its description is wrong" if source.is_onnx else "evaluate` has its AP"
         logger.warning(
-            "WARNING: %s: on %d views %s; `ldp teacher check` tries whether its description is wrong",
-            source.source,
-            len(views),
-            doubt,
+            "WARNING: %s: on %d views %s; `ldp teacher %s", source.source, len(views), doubt, advice
         )
     if inputs.config.precision.lossless:
         return

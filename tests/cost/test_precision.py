@@ -94,4 +94,4 @@ def test_a_weak_teacher_is_warned_of_if_it_was_given_and_left_alone_if_it_was_tr
         if given:
             edit_params(own_project, lambda values: given_teacher(values, str(FOLDER.teacher_weights)))
         assert call("cache_teacher").code == 0
-        assert ("`ldp teacher check`" in caplog.text) == given
+        assert ("`ldp teacher evaluate` has its AP" in caplog.text) == given
