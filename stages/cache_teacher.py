@@ -33,10 +33,8 @@ def main() -> None:
     layout = layout_store(
         setup.view_set,
         config,
-        num_classes=setup.spec.num_classes,
-        bins=setup.spec.bins,
-        fingerprint=setup.fingerprint,
-        provenance={"method": "Localization Distillation, CVPR 2022", "teacher": setup.spec.name},
+        setup.spec,
+        setup.fingerprint,
         processes=core_count(),
         progress=show_progress,
     )

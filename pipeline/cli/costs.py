@@ -35,6 +35,7 @@ from pipeline.cost.timer import machine_facts
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import gfl_spec
 from pipeline.regions.view_set import ViewSet
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
@@ -78,8 +79,9 @@ def plan_command(arguments: argparse.Namespace) -> None:
         device = machine(SINGLE_PROCESS).device
         for_probe(params, path, GPU_BATCH if device.type != "cpu" else 1)
         cache = load_section(CacheConfig, "cache_teacher", path)
-        view_set = ViewSet(manifest, teacher.strides, cache.views, cache.regions, GFL_CONVENTIONS)
-        statistics = gather_statistics(view_set, cache, teacher, images, len(views.numbers))
+        spec = gfl_spec(teacher, GFL_CONVENTIONS)
+        view_set = ViewSet(manifest, spec.strides, cache.views, cache.regions, GFL_CONVENTIONS)
+        statistics = gather_statistics(view_set, cache, spec, images, len(views.numbers))
         probe = _probe(load_students(StudentConfig, path), cache, teacher, path.parent / "probe")
     card = make_card(statistics, probe, epochs, shutil.disk_usage(Path.cwd()).free)
     source, facts = str(arguments.annotations or manifest.root), machine_facts(device)

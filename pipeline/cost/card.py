@@ -11,7 +11,7 @@ from pipeline.core.progress import describe_bytes, show_progress
 from pipeline.core.tables import align, markdown_table
 from pipeline.core.timing import break_even, timed_call
 from pipeline.cost.probe import STORED, Probe
-from pipeline.detector.config import DetectorConfig
+from pipeline.detector.model import ModelSpec
 from pipeline.regions.view_set import ViewSet
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
@@ -51,7 +51,7 @@ class ViewStatistics:
 def gather_statistics(
     view_set: ViewSet,
     config: CacheConfig,
-    detector: DetectorConfig,
+    spec: ModelSpec,
     images: int,
     views_per_image: int,
 ) -> ViewStatistics:
@@ -71,10 +71,8 @@ def gather_statistics(
         layout_store,
         replace(view_set, manifest=manifest),
         config,
-        num_classes=detector.num_classes,
-        bins=detector.bins,
+        spec,
         fingerprint={},
-        provenance={},
         progress=show_progress,
     )
     sampled = len(layout.table)

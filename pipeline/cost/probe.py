@@ -175,10 +175,8 @@ class CachePasses:
         self._layout = partial(
             layout_store,
             config=self._config,
-            num_classes=teacher.model.spec.num_classes,
-            bins=teacher.model.spec.bins,
+            spec=teacher.model.spec,
             fingerprint={"views": view_set.views.to_json()},
-            provenance={"made": "to measure"},
         )
         self._busy = StoreTimes()
         self.store: Final = folder / "targets.zarr"

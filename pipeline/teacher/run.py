@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError
 from pipeline.core.files import canonical_json, digest, lock_scratch, write_atomically
 from pipeline.core.progress import Progress, describe_bytes, unshown
+from pipeline.detector.model import ModelSpec
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import StoreSchema
@@ -52,24 +54,21 @@ class StoreLayout:
 def layout_store(
     view_set: ViewSet,
     config: CacheConfig,
-    *,
-    num_classes: int,
-    bins: int,
-    fingerprint: dict[str, Any],
-    provenance: dict[str, Any],
+    spec: ModelSpec,
+    fingerprint: Mapping[str, Any],
     processes: int = 1,
     progress: Progress[ViewIndex] = unshown,
 ) -> StoreLayout:
     """Find the regions of every view, in ``processes`` if there are many; keeps counts and boxes alone."""
     table = build_index(view_set, processes, progress)
     schema = StoreSchema(
-        bins=bins,
-        num_classes=num_classes,
+        bins=spec.bins,
+        num_classes=spec.num_classes,
         strides=view_set.strides,
         precision=config.precision,
         views_per_partition=config.views_per_partition,
         fingerprint=fingerprint,
-        provenance=provenance,
+        provenance={"method": "Localization Distillation, CVPR 2022", "teacher": spec.name},
         dense=config.dense,
         pixels=True,
         valuable_classes=config.valuable_classes,

@@ -10,14 +10,15 @@ from pipeline.core.timing import break_even
 from pipeline.cost.card import ViewStatistics, gather_statistics, make_card, render_card
 from pipeline.cost.probe import STORED, CacheTimes, Probe, StepTimes
 from pipeline.cost.timer import Repeats
+from pipeline.detector.gfl import gfl_spec
 
 HOUR = 3600
 
 
 def statistics_of(folder: Path, images: int) -> ViewStatistics:
     view_set = small_view_set(folder)
-    config = small_config(QUANTIZED)
-    return gather_statistics(view_set, config, DETECTOR, images, 2)
+    spec = gfl_spec(DETECTOR, view_set.conventions)
+    return gather_statistics(view_set, small_config(QUANTIZED), spec, images, 2)
 
 
 def always(seconds: float) -> Repeats:

@@ -280,14 +280,7 @@ def config(precision: Precision, side: int = SIDE) -> CacheConfig:
 
 def write(setup: StoreInputs, folder: Path) -> TargetStore:
     """Write the store of a teacher."""
-    layout = layout_store(
-        setup.view_set,
-        setup.config,
-        num_classes=setup.spec.num_classes,
-        bins=setup.spec.bins,
-        fingerprint=setup.fingerprint,
-        provenance={},
-    )
+    layout = layout_store(setup.view_set, setup.config, setup.spec, setup.fingerprint)
     output = folder / "targets.zarr"
     write_store(
         layout,

@@ -85,11 +85,5 @@ def small_layout(
 ) -> StoreLayout:
     config = small_config(precision, views_per_partition, dense=dense, valuable_classes=valuable_classes)
     spec = gfl_spec(DETECTOR, view_set.conventions)
-    return layout_store(
-        view_set,
-        config,
-        num_classes=DETECTOR.num_classes,
-        bins=DETECTOR.bins,
-        fingerprint=store_fingerprint(view_set, spec, DETECTOR.to_json(), weights, config),
-        provenance={},
-    )
+    fingerprint = store_fingerprint(view_set, spec, DETECTOR.to_json(), weights, config)
+    return layout_store(view_set, config, spec, fingerprint)

@@ -94,14 +94,7 @@ def prepare(folder: Path, *, silent: bool = False) -> Workspace:
     save_detector(model, folder / "teacher.safetensors", {})
     config = small_config(QUANTIZED, views_per_partition=2)
     setup = load_inputs(config, views.manifest, folder / "teacher.safetensors")
-    layout = layout_store(
-        setup.view_set,
-        config,
-        num_classes=setup.spec.num_classes,
-        bins=setup.spec.bins,
-        fingerprint=setup.fingerprint,
-        provenance={},
-    )
+    layout = layout_store(setup.view_set, config, setup.spec, setup.fingerprint)
     return Workspace(folder=folder, setup=setup, layout=layout)
 
 
