@@ -72,7 +72,7 @@ def copied_recipe(arguments: argparse.Namespace) -> Iterator[tuple[Params, Path]
     """The recipe with the values of ``-S``, and a copy of it as a file; errors name the recipe's own file."""
     recipe = find_recipe(arguments.recipe)
     params = override(read_sections(recipe), parse_assignments(arguments.assignments))
-    with tempfile.TemporaryDirectory(prefix="ldp-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ldp-recipe-") as folder:
         copy = write_params(params, Path(folder, "params.yaml"))
         try:
             yield params, copy

@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from store_cases import make_store_case, write_all
 
+from pipeline.cli.options import copied_recipe
 from pipeline.cli.scratch import IDLE_SECONDS, Leftover, clean, list_leftovers, render
 from pipeline.core.files import digest, is_held, lock_scratch
+from recipes import ROOT
 
 NAME = digest(make_store_case().schema.fingerprint)[:16]
 OLD = 1e9
@@ -62,6 +65,13 @@ def test_a_line_says_how_large_how_old_and_whether_it_can_go(root: Path) -> None
     assert "days old; can go" in old
     assert seeds.endswith("0.0 hours old; stays: else they would be trained again")
     assert render([]) == ""
+
+
+def test_what_a_killed_measurement_leaves_is_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(root / "tmp"))
+    known = names(leftovers(root))
+    with copied_recipe(Namespace(recipe=str(ROOT / "recipes/smoke"), assignments=[])) as (_, copy):
+        assert names(leftovers(root)) - known == {copy.parent.name}
 
 
 def test_no_scratch_folder_is_nothing_left(tmp_path: Path) -> None:
