@@ -98,6 +98,7 @@ def doubt_teacher(spec: ModelSpec, views: Sequence[LabeledView], live: Sequence[
     if not len(of):
         return None
     known = float(np.mean([correct[of == label].mean() for label in np.unique(of)]))
-    if iou.mean() >= MIN_IOU and known >= (1 + 1 / spec.num_classes) / 2:
+    # A third of the way from chance: NanoDet has 0.6 of COCO's 80 classes, and at most 0.05 in a wrong order.
+    if iou.mean() >= MIN_IOU and known >= (1 + 2 / spec.num_classes) / 3:
         return None
     return f"its boxes overlap the objects by {iou.mean():.2f} (mean IoU), {known:.0%} are of the right class"
