@@ -39,12 +39,6 @@ def test_a_second_run_at_once_is_refused_until_the_first_dies(tmp_path: Path) ->
         pass
 
 
-def test_a_lock_can_be_taken_again_once_released(tmp_path: Path) -> None:
-    for _ in range(2):
-        with lock_scratch(tmp_path / "scratch"):
-            assert (tmp_path / "scratch" / LOCK_FILE).exists()
-
-
 def test_a_lock_on_a_folder_that_was_removed_meanwhile_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,24 +12,6 @@ from pipeline.core.prefetch import Prefetcher
 Numbers = Prefetcher[int, int, int]
 
 
-class Gauge:
-    """How many are inside, at most and now."""
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.most = 0
-        self._lock = threading.Lock()
-
-    def enter(self) -> None:
-        with self._lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-
-    def leave(self) -> None:
-        with self._lock:
-            self.now -= 1
-
-
 def double(number: int) -> int:
     return 2 * number
 
@@ -78,21 +60,6 @@ def test_one_computer_is_one_thread() -> None:
             [3 * number for number in range(n)] for n in (9, 5)
         ]
     assert len(threads) == 1
-
-
-def test_items_that_are_loaded_but_not_taken_are_bounded() -> None:
-    gauge = Gauge()
-
-    def load(number: int) -> int:
-        gauge.enter()
-        return 2 * number
-
-    with Prefetcher(load, add, loaders=2, computers=1) as overlap:
-        for computed in overlap.run(range(30)):
-            time.sleep(0.001)  # whoever takes results is the slowest
-            assert computed.result % 3 == 0
-            gauge.leave()
-    assert gauge.most <= overlap.ahead + 1  # and the one that is being looked at
 
 
 def test_the_next_run_is_loaded_while_the_last_items_of_the_one_before_are_computed() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from pipeline.detector.head import RawOutputs
 from pipeline.regions.config import RegionsConfig
@@ -18,7 +19,7 @@ REGIONS = RegionsConfig()
 
 
 def labeled_view(
-    image_id: int, size_hw: tuple[int, int], boxes: list[list[float]], labels: list[int]
+    image_id: int, size_hw: tuple[int, int], boxes: ArrayLike, labels: ArrayLike, pyramid: Pyramid = PYRAMID
 ) -> LabeledView:
     """A view without resizing or flip."""
     geometry = ViewGeometry(original_hw=size_hw, resized_hw=size_hw, padded_hw=pad_size(size_hw), flip=False)
@@ -26,7 +27,7 @@ def labeled_view(
         boxes_xyxy=np.asarray(boxes, np.float32).reshape(-1, 4), labels=np.asarray(labels, np.int64)
     )
     key = ViewKey(image_id, 0)
-    return label_views([(key, geometry, truth)], PYRAMID, REGIONS)[key]
+    return label_views([(key, geometry, truth)], pyramid, REGIONS)[key]
 
 
 def three_views() -> list[LabeledView]:

@@ -71,31 +71,16 @@ def export_gfl(model: GFL, path: Path, *, fixed_batch: bool = False) -> None:
 
 def gfl_description(model: GFL, file: str) -> dict[str, Any]:
     """What ``export_gfl`` wrote, as it stands in YAML."""
-    cls, edges = tensor_names(model)
-    pixels = GFL_PREPROCESSING
-    return {
-        "name": "exported GFL",
-        "file": file,
-        "sha256": None,
-        "input": {"name": "images", "size": None},
-        "preprocessing": {
-            "fit": "keep_ratio",
-            "fill": None,
-            "sampling": "half_pixel",
-            "color": "RGB",
-            "mean": list(pixels.mean),
-            "std": list(pixels.std),
-        },
-        "points": {"strides": list(model.config.strides), "order": "row_major", "cell_offset": 0.0},
-        "cls": {"tensors": {"names": cls, "channels": "first", "columns": None}, "activation": "none"},
-        "edges": {
-            "tensors": {"names": edges, "channels": "first", "columns": None},
-            "bins": model.config.bins,
-            "order": ["l", "t", "r", "b"],
-        },
-        "suppression": dict(SUPPRESSION),
-        "classes": [{"category_id": i, "name": name} for i, name in SHAPES.items()],
-    }
+    document = clairvoyant_description(file)
+    document["input"]["size"] = None
+    pixels = {"mean": list(GFL_PREPROCESSING.mean), "std": list(GFL_PREPROCESSING.std)}
+    document["preprocessing"] |= {"fit": "keep_ratio", **pixels}
+    document["points"] |= {"strides": list(model.config.strides), "cell_offset": 0.0}
+    for part, names in zip(("cls", "edges"), tensor_names(model), strict=True):
+        document[part]["tensors"] = {"names": names, "channels": "first", "columns": None}
+    document["edges"]["bins"] = model.config.bins
+    classes = [{"category_id": i, "name": name} for i, name in SHAPES.items()]
+    return document | {"name": "exported GFL", "classes": classes}
 
 
 def write_description(document: dict[str, Any], path: Path) -> Path:

@@ -3,22 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+from batch_cases import labeled_view
 
 from pipeline.codec.precision import Precision
-from pipeline.regions.config import RegionsConfig
-from pipeline.regions.view_set import label_views
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.partition import quantize_partition
 from pipeline.store.writer.writer import finalise, init, write_partition
-from pipeline.views.geometry import ViewGeometry, pad_size
-from pipeline.views.manifest import GroundTruth
 from pipeline.views.pyramid import Pyramid
-from pipeline.views.types import LabeledView, SoftTargets, ViewKey
+from pipeline.views.types import LabeledView, SoftTargets
 
 BINS, CLASSES = 17, 3
-REGIONS = RegionsConfig()
 LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
 EMPTY, FEW, CROWDED, WIDE = range(4)
 
@@ -27,13 +23,9 @@ def labeled(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[in
     rng = np.random.default_rng(number)
     corners = rng.uniform(0, 0.6, (boxes, 2)) * size_hw[::-1]
     sides = rng.uniform(0.15, 0.4, (boxes, 2)) * size_hw[::-1]
-    geometry = ViewGeometry(original_hw=size_hw, resized_hw=size_hw, padded_hw=pad_size(size_hw), flip=False)
-    truth = GroundTruth(
-        boxes_xyxy=np.concatenate([corners, corners + sides], axis=1).astype(np.float32),
-        labels=rng.integers(0, CLASSES, boxes),
-    )
-    key = ViewKey(number, 0)
-    return label_views([(key, geometry, truth)], Pyramid(strides, 0.0), REGIONS)[key]
+    labels = rng.integers(0, CLASSES, boxes)
+    boxes_xyxy = np.concatenate([corners, corners + sides], axis=1)
+    return labeled_view(number, size_hw, boxes_xyxy, labels, Pyramid(strides, 0.0))
 
 
 def targets(view: LabeledView) -> SoftTargets:
