@@ -11,15 +11,7 @@ from pipeline.core.errors import DatasetError
 from pipeline.core.files import write_json
 from pipeline.core.paths import SPLITS, RunPaths, Split, run_paths
 from pipeline.core.stage import run_stage, stage_arguments
-from pipeline.datasets.checks import (
-    look_at_files,
-    require_boxes_in_pixels,
-    require_objects,
-    require_same_classes,
-    shared_images,
-    untaught_classes,
-    warnings,
-)
+from pipeline.datasets import checks
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig, ShapesConfig, SplitConfig
 from pipeline.datasets.shapes.dataset import write_split
@@ -38,12 +30,12 @@ def main() -> None:
     else:
         assert config.shapes is not None
         train, val = (_render_split(config.shapes, folder, split) for split in SPLITS)
-    require_same_classes(train, val)
+    checks.require_same_classes(train, val)
     figures = {split: _report(split, read) for split, read in zip(SPLITS, (train, val), strict=True)}
-    require_objects(train)
-    if shared := shared_images(train, val):
+    checks.require_objects(train)
+    if shared := checks.shared_images(train, val):
         logger.warning("val: WARNING: %d of %d images are training images, too", shared, len(val.images))
-    if untaught := untaught_classes(train, val):
+    if untaught := checks.untaught_classes(train, val):
         logger.warning("val: WARNING: classes without an object to train on: %s", ", ".join(untaught))
     all_images, train = len(train.images), keep_trainable(train, keep_empty=config.keep_empty_images)
     left_out = (
@@ -66,7 +58,7 @@ def _report(split: str, manifest: Manifest) -> dict[str, int]:
     """Say what was read; returns its figures for ``dvc metrics show``."""
     for line in lines(manifest):
         logger.info("%s: %s", split, line)
-    for sentence in warnings(manifest):
+    for sentence in checks.warnings(manifest):
         logger.warning("%s: WARNING: %s", split, sentence)
     return metrics(manifest)
 
@@ -83,9 +75,9 @@ def _read(root: str, split: SplitConfig) -> Manifest:
         raise DatasetError(f"{here}: expected the folder of a dataset, but there is none; link it there")
     manifest = read_coco(Path(here) / split.annotations, here, split.images)
     manifest = replace(manifest, images=manifest.images[: split.limit], annotations=split.annotations)
-    require_boxes_in_pixels(manifest)
+    checks.require_boxes_in_pixels(manifest)
     # Recorded as the parameters name it: the manifest is the same on every machine.
-    return replace(look_at_files(manifest), root=root)
+    return replace(checks.look_at_files(manifest), root=root)
 
 
 if __name__ == "__main__":
