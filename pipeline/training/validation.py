@@ -11,7 +11,6 @@ from pipeline.detector.gfl import GFL
 SCORES = ("AP", "AP50", "AP75")
 """What is recorded; the first decides which epoch is the best."""
 
-
 Scores = dict[str, float | None]
 """Percent, by name; ``None`` where there was nothing to be found."""
 
