@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from finished import FOLDER
-from forked import Run, start, start_process
+from forked import Fate, Run, start, start_process
 from msgspec import to_builtins
 from msgspec.structs import replace
 from project import edit_params
@@ -57,11 +57,11 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "project", symlinks=True))
 
 
-def begin(folder: Path, processes: int, workers: int = 0) -> Run:
+def begin(folder: Path, processes: int, workers: int = 0, fate: Fate | None = None) -> Run:
     log = folder.with_name(f"{folder.name}_{time.monotonic_ns()}.log")
     settings = {"LDP_WORKERS": str(workers), "LDP_TRAIN_PROCESSES": str(processes)}
     # A checkpoint after each step, for a row of so short a curve is a step.
-    return start("train_student ld", folder, log, LDP_CHECKPOINT_SECONDS="0", **settings)
+    return start("train_student ld", folder, log, fate, LDP_CHECKPOINT_SECONDS="0", **settings)
 
 
 def finish(run: Run) -> str:
@@ -124,27 +124,17 @@ def saved_step(checkpoint: Path) -> int:
     return int(torch.load(content, weights_only=True)["state"]["curve"]["step"])
 
 
-def kill_within_an_epoch(run: Run, folder: Path) -> int:
-    """Kill the stage whose newest checkpoint is of no epoch's end; returns its step."""
-    while True:
-        wait_for_checkpoint(run, folder)
-        os.kill(run.pid, signal.SIGSTOP)
-        run.wait_until_stopped()
-        step = saved_step(checkpoints(folder)[0])
-        if step % STEPS_PER_EPOCH:
-            kill_first(run)
-            return step
-        os.kill(run.pid, signal.SIGCONT)
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(
     workers: int, folder: Path, straight: Path
 ) -> None:
     """Decoding processes do not outlive it, nor hold its lock."""
-    killed = begin(folder, 1, workers)
-    step = kill_within_an_epoch(killed, folder)
+    fate = Fate(stops=("pipeline.training.checkpoints.Checkpoints.save", 5))
+    killed = begin(folder, 1, workers, fate)
+    killed.wait_until_stopped()
+    step = saved_step(checkpoints(folder)[0])
+    assert step % STEPS_PER_EPOCH
+    kill_first(killed)
     output = finish(begin(folder, 1, workers))
     wait_until_gone(killed)
     assert f"ld: going on after step {step} of {EPOCHS * STEPS_PER_EPOCH}" in output
