@@ -70,6 +70,9 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
     metrics = read_json(folder.summary(name))
     with _text_of(folder.summary(name)):
         per_class = metrics.pop("per_class")
+    timing = read_json(trained / "timing.json")
+    with _text_of(trained / "timing.json"):
+        float(timing["seconds"])
     return Run(
         name=name,
         role="teacher" if student is None else "distilled" if student.loss.reads_teacher else "plain",
@@ -80,7 +83,7 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
         per_class=per_class,
         precision_recall=read_precision_recall(folder.evaluation(name) / "precision_recall.csv"),
         losses=read_losses(trained / "loss.csv"),
-        timing=read_json(trained / "timing.json"),
+        timing=timing,
     )
 
 

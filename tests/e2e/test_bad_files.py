@@ -46,6 +46,7 @@ SPOILED = """
     evaluate ld | :500 | data/val/manifest.json | damaged; run the stage prepare_data again
     report | - | evaluation/ld/summary.json | expected a result of an earlier stage; `dvc repro` makes it
     report | :9 | evaluation/ld/summary.json | expected a result of an earlier stage, but it is damaged
+    report | {"seconds": "fast"} | students/ld/timing.json | timing.json: expected a result of an earlier
     report | [ | evaluation/ld/detections.json | detections.json: expected COCO results
     """
 """A stage, what has become of an output (removed, cut to so many bytes, written over), and the error."""
