@@ -64,28 +64,38 @@ def kill_in_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.optim.SGD, "step", killed)
 
 
-@pytest.mark.parametrize(("step", "precision"), [(3, "float32"), (15, "float32"), (9, "float16")])
+@pytest.mark.parametrize(
+    ("step", "precision", "saves"),
+    [
+        (3, "float32", 4),
+        (15, "float32", 4),
+        (9, "float16", 4),
+        *((step, "float32", 1) for step in (1, 4, 14)),
+    ],
+)
 def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(
     step: int,
     precision: str,
+    saves: int,
     run: Run,
     straight: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Four steps an epoch, and rows of three steps, which the epochs' ends cut."""
+    """Rows of three steps, which the ends of epochs of four cut, or of one, with a checkpoint after each."""
     config = replace(CONFIG, train=replace(CONFIG.train, precision=precision))
-    expected = straight(config)
-    checkpoints = Checkpoints(folder=tmp_path)
+    log_every, seconds = (3, 300) if saves == 4 else (1, 0)
+    expected = straight(config, log_every=log_every)
+    checkpoints = Checkpoints(folder=tmp_path, seconds=seconds)
     with monkeypatch.context() as patch:
         kill_in_step(step, patch)
         with pytest.raises(KilledError):
-            run(config, checkpoints=checkpoints)
+            run(config, log_every=log_every, checkpoints=checkpoints)
     torch.manual_seed(123)  # the next process begins with other random numbers
     caplog.set_level("INFO")
-    resumed = run(config, checkpoints=checkpoints)
-    assert f"after step {step // 4 * 4} of 16" in caplog.text or step < 4
+    resumed = run(config, log_every=log_every, checkpoints=checkpoints)
+    assert f"after step {step // saves * saves} of 16" in caplog.text or step < saves
     assert same_weights(resumed.model, expected.model)
     assert resumed.curve == expected.curve
 
@@ -182,29 +192,6 @@ def test_weights_that_broke_in_an_epochs_last_step_are_not_kept(
     with pytest.raises(PipelineError, match=r"^step 7: expected finite weights"):
         run(checkpoints=checkpoints)
     assert checkpoints.load(SINGLE_PROCESS)["curve"]["step"] == 4
-
-
-@pytest.mark.parametrize("step", [1, 4, 14])
-def test_a_run_that_saves_within_epochs_goes_on_to_the_same_weights(
-    step: int,
-    run: Run,
-    straight: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Rows of one step, and a checkpoint after each: the killed step is taken next."""
-    expected = straight(CONFIG, log_every=1)
-    checkpoints = Checkpoints(folder=tmp_path, seconds=0)
-    with monkeypatch.context() as patch:
-        kill_in_step(step, patch)
-        with pytest.raises(KilledError):
-            run(log_every=1, checkpoints=checkpoints)
-    caplog.set_level("INFO")
-    resumed = run(log_every=1, checkpoints=checkpoints)
-    assert f"going on after step {step} of 16" in caplog.text
-    assert same_weights(resumed.model, expected.model)
-    assert resumed.curve == expected.curve
 
 
 def one_epoch(run: Run, folder: Path) -> None:

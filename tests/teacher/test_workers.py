@@ -15,6 +15,7 @@ import torch
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 from forked import ensure_loaded
+from store_cases import content_of
 from teacher_cases import QUANTIZED, small_config, small_teacher, small_view_set
 
 from pipeline.core.cluster import existing_cluster, local_cluster
@@ -79,8 +80,7 @@ class Workspace:
             output=output,
             progress=progress,
         )
-        files = (path for path in output.rglob("*") if path.is_file())
-        return {str(path.relative_to(output)): path.read_bytes() for path in files}, times
+        return content_of(output), times
 
 
 def prepare(folder: Path, *, silent: bool = False) -> Workspace:
