@@ -50,7 +50,7 @@ from pipeline.views.conventions import GFL_CONVENTIONS
 
 PLAIN, ONLINE, STORED, PEER = "plain", "LD, teacher in the loop", "LD, from the store", "peer"
 PARTITIONS, MIN_PARTITION = 4, 8
-"""Of the store, and views of one: writing a partition overlaps with the teacher's work on the next."""
+"""A store's, and views of one, at least: writing a partition overlaps with the teacher's work on the next."""
 PREFETCHED = 2
 """Steps that each process of a data loader reads ahead (torch's default)."""
 NO_RATE = 0.0
@@ -170,7 +170,7 @@ class CachePasses:
 
     def __init__(self, view_set: ViewSet, teacher: LogitExtractor, folder: Path) -> None:
         self._view_set, self._teacher, self._folder = view_set, teacher, folder
-        count = max(MIN_PARTITION, ceil(len(view_set) / PARTITIONS))
+        count = min(teacher.config.views_per_partition, max(MIN_PARTITION, ceil(len(view_set) / PARTITIONS)))
         self._config = structs.replace(teacher.config, views_per_partition=count)
         self._layout = partial(
             layout_store,
