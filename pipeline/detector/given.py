@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from pipeline.core.config import structure
-from pipeline.core.errors import TeacherError
+from pipeline.core.errors import TeacherError, short_repr
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, load_weights, read_description
 from pipeline.views.classes import Category, class_columns
@@ -71,12 +71,17 @@ def _require_architecture(config: DetectorConfig, document: Any, described: Path
 
 
 def described_classes(document: dict[str, Any], described: Path) -> Known:
-    """Classes that a description names, if it does; a ``TeacherError`` if nobody could read them."""
+    """Classes that a description names, if it does; a ``TeacherError`` for two lists, or other values."""
     try:
         names = msgspec.convert(document.get(CLASS_NAMES, []), list[str])
-        return msgspec.convert(document.get("classes", [(None, name) for name in names]), Known)
+        known = msgspec.convert(document.get("classes", [(None, name) for name in names]), Known)
     except msgspec.ValidationError as error:
         raise TeacherError(f"{described}: classes: expected ids and names, but {error}") from error
+    if names and names != [name for _, name in known]:
+        raise TeacherError(
+            f"{described}: {CLASS_NAMES}: expected the names in classes, or none, but got {short_repr(names)}"
+        )
+    return known
 
 
 def _select_classes(model: GFL, columns: list[int]) -> GFL:

@@ -66,6 +66,11 @@ def test_the_datasets_classes_are_found_among_the_teachers(
         ({"class_names": ["ant", "bee", "dog", "dog"]}, DETECTOR, r"expected one class 'cat' \(id 6\)"),
         ({"classes": [[0, "ant"], [3, "bee"], [7, "cat"], [9, "dog"]]}, DETECTOR, r"'cat' \(id 6\)"),
         ({"class_names": ["ant"]}, DETECTOR, "expected 4 classes, but it names 1"),
+        (
+            {"classes": DATASET, "class_names": ["ant"]},
+            DETECTOR,
+            "class_names: expected the names in classes",
+        ),
         ({"classes": "ant"}, DETECTOR, "classes: expected ids and names"),
         (
             {"architecture": replace(DETECTOR, num_classes=5).to_json()},
