@@ -46,6 +46,6 @@ def stage_arguments(description: str | None, name_help: str | None = None) -> ar
     try:
         has_stages(arguments.params.parent)
     except ConfigError as error:  # perhaps meant so: whoever added a stage of their own goes on
-        logging.getLogger(__name__).warning("%s", error)
+        logging.getLogger(__name__).warning("WARNING: %s", error)
     require_writable(run_paths(arguments.params).root)
     return arguments

@@ -13,7 +13,7 @@ from pipeline.store.format import schema as layout
 from pipeline.store.format.completion import DenseStatistics, PartitionRecord, PartitionStatistics
 from pipeline.store.format.schema import StoreSchema
 from pipeline.views.pyramid import Pyramid
-from pipeline.views.types import NOT_MAIN, LabeledView, SoftTargets
+from pipeline.views.types import NOT_MAIN, KeptPoints, LabeledView, SoftTargets
 
 WEIGHT_SUM_UNIT = 2**24
 """Sums of weights are of whole 2**-24, so that they do not depend on an order."""
@@ -93,15 +93,7 @@ def _quantize_run(
 ) -> PartitionRows:
     precision = schema.precision
     for view, soft in zip(views, targets, strict=True):
-        rows = len(view.points) if schema.valuable_classes else view.points.main_count
-        shapes = {
-            "edge_logits": (len(view.points), EDGES, schema.bins),
-            "cls_logits": (rows, schema.num_classes),
-        }
-        for name, expected in shapes.items():
-            got = getattr(soft, name).shape
-            if got != expected:
-                raise ValueError(f"expected {name} of shape {expected}, but got {got}")
+        _require_shapes(schema, view.points, soft)
     points = [view.points for view in views]
     level, position, main_gt, weight = (
         np.concatenate([getattr(each, name) for each in points]) for name in REGION_SOURCES
@@ -142,6 +134,15 @@ def _quantize_run(
     rows, dense = zip(*(_dense_rows(schema, schema.dense, *pair) for pair in pairs), strict=True)
     arrays |= {path: np.concatenate([row[path] for row in rows]) for path in rows[0]}
     return PartitionRows(arrays=arrays, statistics=statistics, dense=DenseStatistics.total(dense))
+
+
+def _require_shapes(schema: StoreSchema, points: KeptPoints, soft: SoftTargets) -> None:
+    rows = len(points) if schema.valuable_classes else points.main_count
+    shapes = {"edge_logits": (len(points), EDGES, schema.bins), "cls_logits": (rows, schema.num_classes)}
+    for name, expected in shapes.items():
+        got = getattr(soft, name).shape
+        if got != expected:
+            raise ValueError(f"expected {name} of shape {expected}, but got {got}")
 
 
 def _dense_rows(
