@@ -4,34 +4,27 @@ import argparse
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+from msgspec import structs
+
 from pipeline.cli import options
-from pipeline.cli.options import CHANGES, JSON, RECIPE, Params, argument, command
+from pipeline.cli.options import CHANGES, JSON, RECIPE, argument, command
 from pipeline.core.config import load_section
 from pipeline.core.environment import dataset_root
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, DatasetError
 from pipeline.core.files import write_json
 from pipeline.core.paths import load_students, require_student, run_paths, student_names
 from pipeline.core.tables import markdown_table
-from pipeline.core.timing import break_even
-from pipeline.cost import peer
-from pipeline.cost.card import gather_statistics, make_card, render_card
-from pipeline.cost.probe import (
-    ONLINE,
-    PEER,
-    PLAIN,
-    STORED,
-    CacheTimes,
-    Probe,
-    ProbeConfig,
-    StepTimes,
-    probe_machine,
-)
-from pipeline.cost.timer import machine_facts
+from pipeline.core.timing import timed_call
+from pipeline.cost.card import FORMULA, Card
+from pipeline.cost.probe import MODES, PEER, PLAIN, STORED, Probe
+from pipeline.cost.timer import Repeats, machine_facts, take_turns
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.detector.config import DetectorConfig
@@ -39,12 +32,18 @@ from pipeline.detector.gfl import gfl_spec
 from pipeline.regions.view_set import ViewSet
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
+from pipeline.teacher.expected import estimate_bytes
+from pipeline.teacher.run import StoreLayout, layout_store
 from pipeline.training.config import PrepareTeacherConfig
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.conventions import GFL_CONVENTIONS
+from pipeline.views.geometry import PerEpochViewsConfig
 from pipeline.views.manifest import Manifest, keep_trainable, read_split
 
+BARE, STAGE = "bare teacher forward", "cache stage"
+SAMPLED_IMAGES = 500
+"""Of all images, evenly spaced: the mean number of kept points is then known to some 4 %."""
 ROUNDS = 5
 MIN_VIEWS, MAX_VIEWS, PROBED_PIXELS = 4, 64, 4_000_000
 """Views of the probe: as many as have these pixels."""
@@ -69,26 +68,30 @@ def plan_command(arguments: argparse.Namespace) -> None:
     below the figures.
     """
     options.require_least(arguments, images=1)
-    with options.copied_recipe(arguments) as (params, path):
-        teacher, views = load_teacher(path), load_section(CacheConfig, "cache_teacher", path).views
+    with options.copied_recipe(arguments) as (_, path):
+        teacher, cache = load_teacher(path), load_section(CacheConfig, "cache_teacher", path)
+        students = load_students(StudentConfig, path)
         total, manifest = _read(path, arguments.annotations)
         # Images without boxes are left out of training, as many of all as of the sample.
         images = round((arguments.images or total) * len(manifest.images) / max(1, total))
-        students = load_students(StudentConfig, path)
-        epochs = {name: student.train.epochs for name, student in students.items()}
-        device = machine(SINGLE_PROCESS).device
-        for_probe(params, path, GPU_BATCH if device.type != "cpu" else 1)
-        cache = load_section(CacheConfig, "cache_teacher", path)
-        spec = gfl_spec(teacher, GFL_CONVENTIONS)
-        view_set = ViewSet(manifest, spec.strides, cache.views, cache.regions, GFL_CONVENTIONS)
-        statistics = gather_statistics(view_set, cache, spec, images, len(views.numbers))
-        probe = _probe(load_students(StudentConfig, path), cache, teacher, path.parent / "probe")
-    card = make_card(statistics, probe, epochs, shutil.disk_usage(Path.cwd()).free)
-    source, facts = str(arguments.annotations or manifest.root), machine_facts(device)
-    sys.stdout.write(render_card(arguments.recipe, source, facts, card))
+        if not images:
+            raise DatasetError(f"{manifest.root}: expected images with boxes, but there are none")
+        card = plan(manifest, images, teacher, cache, students, path.parent / "probe")
+    source, facts = str(arguments.annotations or manifest.root), machine_facts(machine(SINGLE_PROCESS).device)
+    made = ", ".join(f"{name} {value}" for name, value in facts.items())
+    sys.stdout.write(
+        f"{arguments.recipe}: points of a sample from {source}; the rest of random weights and drawn images; "
+        f"{made}\n\n{card.render(shutil.disk_usage(Path.cwd()).free)}"
+    )
     if arguments.json:
+        figures = {
+            "store_bytes": round(card.views * card.bytes_per_view),
+            "hours": {name: card.student_hours(name) for name in students},
+            "break_even_students": card.break_even(),
+            "formula": FORMULA,
+        }
         origin = {"recipe": arguments.recipe, "source": source, "machine": facts}
-        write_json(arguments.json, {**origin, **card})
+        write_json(arguments.json, {**origin, **asdict(card), **figures})
 
 
 def load_teacher(recipe: Path) -> DetectorConfig:
@@ -102,42 +105,73 @@ def load_teacher(recipe: Path) -> DetectorConfig:
     return detector
 
 
-def for_probe(params: Params, path: Path, batch_size: int | None = None) -> None:
-    """Write a recipe as it is measured: from random weights, and with an image's views of two epochs at most.
+def plan(
+    manifest: Manifest,
+    images: int,
+    teacher: DetectorConfig,
+    cache: CacheConfig,
+    students: Mapping[str, StudentConfig],
+    folder: Path,
+) -> Card:
+    """Lay out the views of a sample, which stand for those of ``images``, and measure what they take.
 
-    The students' steps are of ``batch_size`` images, or of the recipe's.
+    ``folder`` is for drawn images and stores, and must not be there.
     """
-    values: Params = {}
-    for name in params["students"]:
-        values[f"students.{name}.train.pretrained"] = False
-        if batch_size is not None:
-            values[f"students.{name}.train.batch_size"] = batch_size
-    if "epochs" in params["cache_teacher"]["views"]:
-        values["cache_teacher.views.epochs"] = min(2, params["cache_teacher"]["views"]["epochs"])
-    options.write_params(options.override(params, values), path)
-
-
-def _probe(
-    students: dict[str, StudentConfig], cache: CacheConfig, teacher: DetectorConfig, folder: Path
-) -> Probe:
-    """Measure each architecture of a student once, with the most losses that a student of it has."""
-    by_losses = sorted(students, key=lambda name: students[name].loss.terms)
-    measured = {students[name].detector: name for name in by_losses}
+    here, few = machine(SINGLE_PROCESS), _few_views(cache)
+    rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), SAMPLED_IMAGES)).astype(int)
+    sample = replace(manifest, images=manifest.images.take(rows))
+    view_set = ViewSet(sample, teacher.strides, few.views, few.regions, GFL_CONVENTIONS)
+    layout, assign = timed_call(layout_store, view_set, few, gfl_spec(teacher, GFL_CONVENTIONS), {})
+    batch = GPU_BATCH if here.device.type != "cpu" else 1
     views = max(MIN_VIEWS, min(MAX_VIEWS, PROBED_PIXELS // cache.views.largest_pixels))
-    probe = probe_machine(
-        teacher,
-        {name: students[name] for name in measured.values()},
-        cache,
-        ProbeConfig(views=views, rounds=ROUNDS, budget=BUDGET_SECONDS, modes=(STORED,)),
-        machine=machine(SINGLE_PROCESS),
-        folder=folder,
+    probe = Probe(teacher, few, views=views, batch_size=batch, machine=here, folder=folder)
+    measure = partial(take_turns, rounds=ROUNDS, device=here.device, budget=BUDGET_SECONDS)
+    work = {STAGE: probe.write_store, BARE: probe.bare_pass()}
+    bare = measure(work, pieces=len(probe.view_set))[BARE].median
+    store, busy = probe.open_store(), probe.times.busy
+    _, read = timed_call(lambda: [store.read(key) for key in store.keys])
+    # Each architecture once, with the most losses that a student of it has.
+    costliest = {one.detector: one for one in sorted(students.values(), key=lambda one: one.loss.terms)}
+    steps = {
+        detector: measure(probe.steps(_from_scratch(one, batch), [STORED]), pieces=batch)[STORED].median
+        for detector, one in costliest.items()
+    }
+    points, boxes, pixels = _view_means(layout)
+    drawn_points, _, drawn_pixels = _view_means(probe.layout)
+    by_points, by_pixels = points / max(1.0, drawn_points), pixels / drawn_pixels
+    return Card(
+        images=images,
+        views=images * len(cache.views.numbers),
+        points_per_view=points,
+        boxes_per_view=boxes,
+        bytes_per_view=estimate_bytes(layout.schema, layout.table) / len(layout.table),
+        assign=assign / len(layout.table),
+        teacher=bare * by_pixels,
+        write=(busy.quantize + busy.write) / probe.times.views * by_points,
+        read=read / len(store.keys) * by_points,
+        students={
+            name: (one.train.epochs, steps[one.detector] * by_pixels) for name, one in students.items()
+        },
     )
-    kinds = {name: measured[student.detector] for name, student in students.items()}
-    return replace(
-        probe,
-        steps={name: probe.steps[kind] for name, kind in kinds.items()},
-        batch_sizes={name: probe.batch_sizes[kind] for name, kind in kinds.items()},
-    )
+
+
+def _view_means(layout: StoreLayout) -> tuple[float, float, float]:
+    """Points, boxes and padded pixels of a view."""
+    points, _, boxes = layout.table.counts.mean(axis=0).tolist()
+    return points, boxes, float(layout.table.geometry[:, 4:6].astype(float).prod(axis=1).mean())
+
+
+def _few_views(cache: CacheConfig) -> CacheConfig:
+    """With an image's views of two epochs at most."""
+    views = cache.views
+    if isinstance(views, PerEpochViewsConfig):
+        return structs.replace(cache, views=structs.replace(views, epochs=min(2, views.epochs)))
+    return cache
+
+
+def _from_scratch(student: StudentConfig, size: int) -> StudentConfig:
+    """From random weights, with steps of so many images."""
+    return structs.replace(student, train=structs.replace(student.train, pretrained=False, batch_size=size))
 
 
 def _read(recipe: Path, annotations: Path | None) -> tuple[int, Manifest]:
@@ -178,122 +212,65 @@ def bench_command(arguments: argparse.Namespace) -> None:
     """
     options.require_least(arguments, views=1, rounds=1, steps=0)
     here = machine(SINGLE_PROCESS)
-    with options.copied_recipe(arguments) as (recipe, path):
-        views = len(load_section(CacheConfig, "cache_teacher", path).views.numbers)
-        name = _choose_student(path, arguments.student)
-        for_probe(recipe, path)
-        student, teacher = load_section(StudentConfig, f"students.{name}", path), load_teacher(path)
-        cache = load_section(CacheConfig, "cache_teacher", path)
-        probe = probe_machine(
-            teacher,
-            {name: student},
-            cache,
-            ProbeConfig(
-                views=arguments.views,
-                rounds=arguments.rounds,
-                loaded_steps=arguments.steps,
-                batch_sizes=tuple(arguments.batches),
-            ),
-            machine=here,
-            folder=path.parent / "probe",
-        )
+    with options.copied_recipe(arguments) as (_, path):
+        name, student = _choose_student(path, arguments.student)
+        teacher = load_teacher(path)
+        cache = _few_views(load_section(CacheConfig, "cache_teacher", path))
+        batch, size = student.train.batch_size, "x".join(map(str, max(cache.views.scales)))
+        folder = path.parent / "probe"
+        probe = Probe(teacher, cache, views=arguments.views, batch_size=batch, machine=here, folder=folder)
+        views, sizes = len(probe.view_set), arguments.batches
+        passes = {STAGE: probe.write_store, BARE: probe.bare_pass()}
+        passes |= {f"{BARE}, in batches of {n}": probe.bare_pass(n) for n in sizes}
+        cached = take_turns(passes, arguments.rounds, here.device, views)
+        evaluations = {f"evaluation, in batches of {n}": probe.evaluation(n) for n in sizes}
+        images = len(probe.view_set.manifest.images)
+        evaluated = take_turns(evaluations, arguments.rounds, here.device, images)
+        steps = take_turns(probe.steps(student, MODES), arguments.rounds, here.device)
+        if arguments.steps:
+            loaded = probe.loaded_step(student, arguments.steps)
+            steps[f"{STORED}, with loading"] = Repeats(loaded, loaded, loaded)
     facts = {
         "command": f"`{shlex.join(['ldp', *sys.argv[1:]])}`",
         "date": date.today().isoformat(),
         "teacher": f"{teacher.backbone}, {cache.forward_precision}",
         "student": f"{name}, {student.detector.backbone}, {student.train.precision}",
-        "views": " x ".join(map(str, max(cache.views.scales))),
+        "views": size,
         **machine_facts(here.device),
         "decoding processes": str(here.workers),
     }
-    text = render_probe(probe, name, student.train.epochs, views, facts)
-    sys.stdout.write(text)
+    tables = [
+        compare(f"step of {batch} images", steps, {"/ plain": PLAIN, "/ torchvision": PEER}),
+        compare(f"a view of {views}, in batches of {cache.batch_size}", cached, {"/ bare forward": BARE}),
+        *([compare(f"an image of {images}", evaluated, {})] if sizes else []),
+    ]
+    described = "; ".join(f"{fact}: {value}" for fact, value in facts.items())
+    sys.stdout.write("\n".join([f"{described}\n", *tables]))
     if arguments.json:
-        write_json(arguments.json, {**facts, **asdict(probe), "ratios": ratios(probe.steps[name])})
+        measured = {"steps": steps, "cache": cached, "evaluation": evaluated}
+        seconds = {what: {key: value._asdict() for key, value in by.items()} for what, by in measured.items()}
+        write_json(arguments.json, {**facts, **seconds})
 
 
-def _choose_student(path: Path, name: str | None) -> str:
-    """The student that is named, or the one that has most to compute."""
+def _choose_student(path: Path, name: str | None) -> tuple[str, StudentConfig]:
+    """The student that is named, or the one that has most to compute, from random weights."""
     names = [require_student(name, path)] if name else student_names(path)
     students = {name: load_section(StudentConfig, f"students.{name}", path) for name in names}
     chosen = max(students, key=lambda name: students[name].loss.terms)
     if not students[chosen].loss.reads_teacher:
         raise ConfigError(f"ldp bench: students.{chosen}: expected a student that reads the teacher")
-    return chosen
+    return chosen, _from_scratch(students[chosen], students[chosen].train.batch_size)
 
 
-def render_probe(
-    probe: Probe, student: str, epochs: int, views_per_image: int, facts: Mapping[str, str]
-) -> str:
-    """Steps, the cache stage, and from how many students on it has paid for itself."""
-    steps, batch = probe.steps[student], probe.batch_sizes[student]
-    count = students_to_pay(probe, student, epochs, views_per_image)
-    pays = "with no number of students" if count is None else f"from {count} on"
-    described = "; ".join(f"{name}: {value}" for name, value in facts.items())
-    cache = probe.cache
-    busy = ", ".join(f"{name} {share:.1%}" for name, share in cache.busy.items())
-    return (
-        f"{described}\n\n{_steps(steps, batch)}\n{_cache(cache)}\n{_batches(cache)}"
-        f"busy in the cache stage: {busy}; bottleneck: {cache.bottleneck}\n"
-        f"a view's targets: {cache.assign * 1e3:.2f} ms to assign, {cache.read * 1e3:.2f} ms to read\n"
-        f"{views_per_image} views an image, {epochs} epochs: the store has paid for itself {pays}\n"
-    )
-
-
-def students_to_pay(probe: Probe, student: str, epochs: int, views_per_image: int) -> int | None:
-    """Students of this kind from which on the store costs less; the number of images cancels out."""
-    steps, cache = probe.steps[student], probe.cache
-    online, stored = (
-        steps[mode].step.median / probe.batch_sizes[student] + targets
-        for mode, targets in ((ONLINE, cache.assign), (STORED, cache.read))
-    )
-    return break_even(views_per_image * cache.stage.median, epochs * (online - stored))
-
-
-def ratios(steps: Mapping[str, StepTimes]) -> dict[str, dict[str, float]]:
-    """Median step of each mode over that of a plain one, and over the peer's."""
-    return {
-        mode: {beside: times.step.median / steps[beside].step.median for beside in (PLAIN, PEER)}
-        for mode, times in steps.items()
-    }
-
-
-def _steps(steps: Mapping[str, StepTimes], batch: int) -> str:
-    rows = [
-        [
-            peer.NAME if mode == PEER else mode,
-            f"{times.step.median * 1e3:,.1f}",
-            f"{times.step.lowest * 1e3:,.1f} - {times.step.highest * 1e3:,.1f}",
-            *(f"{ratio:.3f}" for ratio in ratios(steps)[mode].values()),
-            "-" if times.loaded is None else f"{times.loaded * 1e3:,.1f}",
-            "-" if times.peak_bytes is None else f"{times.peak_bytes / 1e6:,.0f}",
-        ]
-        for mode, times in steps.items()
-    ]
-    head = [f"step of {batch} images", "ms", "lowest - highest", "/ plain", "/ torchvision"]
-    return markdown_table([*head, "with loading, ms", "peak MB"], rows)
-
-
-def _cache(cache: CacheTimes) -> str:
-    rows = [
+def compare(what: str, repeats: Mapping[str, Repeats], beside: Mapping[str, str]) -> str:
+    """A table of medians, and their ratios to those of the candidates that the columns are ``beside``."""
+    rows: list[Sequence[str]] = [
         [
             name,
-            f"{1 / repeats.median:,.2f}",
-            f"{1 / repeats.highest:,.2f} - {1 / repeats.lowest:,.2f}",
-            f"{cache.bare.median / repeats.median:.3f}",
+            f"{each.median * 1e3:,.1f}",
+            f"{each.lowest * 1e3:,.1f} - {each.highest * 1e3:,.1f}",
+            *(f"{each.median / repeats[other].median:.3f}" for other in beside.values()),
         ]
-        for name, repeats in (("bare teacher forward", cache.bare), ("cache stage", cache.stage))
+        for name, each in repeats.items()
     ]
-    head = [f"{cache.views} views in batches of {cache.batch_size}", "views/s", "lowest - highest"]
-    return markdown_table([*head, "/ bare forward"], rows)
-
-
-def _batches(cache: CacheTimes) -> str:
-    if cache.host is None:
-        return ""
-    rows = [
-        [str(size), f"{1 / cache.forward[size].median:,.2f}", f"{1 / repeats.median:,.2f}"]
-        for size, repeats in cache.evaluation.items()
-    ]
-    table = markdown_table(["teacher, batch", "forward views/s", "evaluation images/s"], rows)
-    return f"{table}\na view takes {cache.host * 1e3:.2f} CPU ms of this process beside the teacher\n"
+    return markdown_table([what, "ms", "lowest - highest", *beside], rows)

@@ -13,7 +13,6 @@ from pipeline.detector.device import autocast
 from pipeline.training.config import TrainConfig
 from pipeline.training.step import build_optimizer
 
-NAME = "torchvision fcos_resnet50_fpn"
 STAGES = 5
 """Of its backbone, the stem included."""
 
@@ -26,10 +25,8 @@ def peer_step(
 ) -> Callable[[], None]:
     """A function that takes one step: forward, its own matching and losses, backward, update.
 
-    It is built as torchvision builds it, with random weights; a recipe's choice of frozen stages, BatchNorm,
-    optimizer and precision holds for it, too.
-    ``images`` are ``Tensor[B, 3, H, W]``, padded, and neither resized nor padded again; ``config`` is the
-    student's beside it.
+    Weights are random; frozen stages, BatchNorm, optimizer and precision are a student's ``config``'s.
+    ``images`` are ``Tensor[B, 3, H, W]``, padded, and neither resized nor padded again.
     """
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50",

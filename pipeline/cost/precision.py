@@ -40,13 +40,14 @@ def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> N
         ConfigError: The steps are too coarse; names the figure, its bound, and the coarsest steps tried that
             keep all bounds, with the bytes of both.
     """
-    config = load_fidelity(params)
+    config, precision = load_fidelity(params), inputs.config.precision
     source = load_section(PrepareTeacherConfig, "prepare_teacher", params)
     given = source.train is None and source.source != RANDOM_WEIGHTS
-    if inputs.config.precision.lossless and not given:
+    if precision.lossless and not given:
         return
-    keys = sample_keys(inputs.view_set.keys(), config.views, config.seed)
-    views = [inputs.view_set.view(key) for key in keys]
+    views = [
+        inputs.view_set.view(key) for key in sample_keys(inputs.view_set.keys(), config.views, config.seed)
+    ]
     live = list(inputs.load_teacher(device()).run(views))
     if given and (doubt := doubt_teacher(inputs.spec, views, live)):
         # A safetensors file has a description of this project's own, and few ways to be described wrongly.
@@ -54,30 +55,28 @@ def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> N
         logger.warning(
             "WARNING: %s: on %d views %s; `ldp teacher %s", source.source, len(views), doubt, advice
         )
-    if inputs.config.precision.lossless:
+    if precision.lossless:
         return
     base = replace(schema, views_per_partition=len(views), dense=None)
     base = fit_schema(base, ViewIndex.from_views(views))
-
-    def words(precision: Precision) -> str:
-        other = replace(base, precision=precision)
-        arrays = quantize_partition(other, views, live).arrays
-        specs = [spec for spec in sharded_specs(other) if len(arrays[spec.path])]
-        size = sum(len(encode_shard(spec, arrays[spec.path])) for spec in specs) / len(views)
-        steps = {name: getattr(precision, name) or "null" for name in ("edge_step", "cls_step")}
-        shown = ", ".join(f"{name}: {step}" for name, step in steps.items())
-        return f"{{{shown}}} ({describe_bytes(size)} a view)"
-
     fidelity = measure_quantization(base, views, live, config)
-    tried = words(base.precision)
+    tried = _describe(base, views, live)
     logger.info("%d views with %s: gradient off by %.2g", len(views), tried, fidelity.gradient_error)
-    problem = exceeded_bound(fidelity, config)
-    if problem:
-        finer = find_precision(base, views, live, config) or LOSSLESS
+    if problem := exceeded_bound(fidelity, config):
+        finer = replace(base, precision=find_precision(base, views, live, config) or LOSSLESS)
         raise ConfigError(
             f"{params}: cache_teacher.precision: {problem} on {len(views)} views with {tried}; "
-            f"choose {words(finer)}, which keeps the bounds of verify_cache"
+            f"choose {_describe(finer, views, live)}, which keeps the bounds of verify_cache"
         )
+
+
+def _describe(schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets]) -> str:
+    """A schema's steps, as in a parameter file, and the bytes that a view takes with them."""
+    arrays = quantize_partition(schema, views, live).arrays
+    specs = [spec for spec in sharded_specs(schema) if len(arrays[spec.path])]
+    size = sum(len(encode_shard(spec, arrays[spec.path])) for spec in specs) / len(views)
+    edge, cls = (step or "null" for step in (schema.precision.edge_step, schema.precision.cls_step))
+    return f"{{edge_step: {edge}, cls_step: {cls}}} ({describe_bytes(size)} a view)"
 
 
 def doubt_teacher(spec: ModelSpec, views: Sequence[LabeledView], live: Sequence[SoftTargets]) -> str | None:

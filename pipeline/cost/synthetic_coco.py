@@ -26,10 +26,7 @@ JPEG_QUALITY = 90
 
 
 def draw_dataset(folder: Path, images: int, categories: int, long_edge: int = LONG_EDGE_PX) -> Manifest:
-    """Draw ``images`` JPEG files into ``folder/images``; the same numbers draw the same dataset.
-
-    Sides of boxes, which are of so many ``categories``, scale with the ``long_edge`` of the images, px.
-    """
+    """Draw ``images`` JPEG files, always the same, into ``folder/images``; boxes scale with the long edge."""
     (folder / "images").mkdir(parents=True)
     scale = long_edge / LONG_EDGE_PX
     records = [_draw_image(folder / "images", number, categories, scale) for number in range(images)]

@@ -2,11 +2,11 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from math import inf
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,19 +16,12 @@ Work = Callable[[], object]
 PACKAGES = ("torch", "torchvision", "zarr")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Repeats:
+class Repeats(NamedTuple):
     """Seconds of one candidate over all rounds."""
 
     median: float
     lowest: float
     highest: float
-
-    @classmethod
-    def from_rounds(cls, seconds: Iterable[float], count: int = 1) -> "Repeats":
-        """Seconds of each of ``count`` equal pieces of work."""
-        each = [value / count for value in seconds]
-        return cls(median=median(each), lowest=min(each), highest=max(each))
 
 
 def seconds_of(work: Work, device: torch.device) -> float:
@@ -41,34 +34,23 @@ def seconds_of(work: Work, device: torch.device) -> float:
 
 
 def take_turns(
-    candidates: Mapping[str, Work], rounds: int, device: torch.device, budget: float = inf
-) -> dict[str, list[float]]:
-    """Seconds of every candidate, by name, in every round, each round in a new random order.
+    candidates: Mapping[str, Work], rounds: int, device: torch.device, pieces: int = 1, budget: float = inf
+) -> dict[str, Repeats]:
+    """Seconds of one of each candidate's equal ``pieces``, by name, over rounds in random orders.
 
-    One more round goes before, whose seconds are dropped, unless it takes longer than a ``budget`` of
-    seconds: then it is the only one, and counts.
+    One more round goes before, which does not count, unless it takes longer than ``budget`` seconds: then it
+    is the only one.
     """
     rng, names = np.random.default_rng(0), list(candidates)
-    first = {name: [seconds_of(candidates[name], device)] for name in names}
-    if sum(seconds for (seconds,) in first.values()) > budget:
-        return first
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for place in rng.permutation(len(names)).tolist():
-            seconds[names[place]].append(seconds_of(candidates[names[place]], device))
-    return seconds
-
-
-def peak_bytes(work: Work, device: torch.device) -> int | None:
-    """The most of a GPU's memory that ``work`` holds at a time, beyond what was held before it."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    work()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before
+    seconds = {name: [seconds_of(candidates[name], device)] for name in names}
+    if sum(first for (first,) in seconds.values()) <= budget:
+        seconds = {name: [] for name in names}
+        for _ in range(rounds):
+            for place in rng.permutation(len(names)).tolist():
+                seconds[names[place]].append(seconds_of(candidates[names[place]], device))
+    return {
+        name: Repeats(*(of(each) / pieces for of in (median, min, max))) for name, each in seconds.items()
+    }
 
 
 def machine_facts(device: torch.device) -> dict[str, str]:

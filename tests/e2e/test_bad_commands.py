@@ -48,6 +48,7 @@ COMMANDS = """
     ldp rehearse --keep runs | --keep: expected a new folder, but runs is there
     ldp rehearse nowhere.yaml | recipe: expected a name (shapes), a folder or a file, but got 'nowhere.yaml'
     ldp bench --views 0 | --views: expected 1 or more, but got 0
+    ldp plan --images 0 | --images: expected 1 or more, but got 0
     ldp bench --student plain | students.plain: expected a student that reads the teacher
     ldp bench -S name.first=1 | -S name.first: expected a section 'name', but it is 'shapes'
     ldp bench -S student.train.seed=[ | -S student.train.seed: expected YAML

@@ -2,18 +2,20 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 from finished import Ended, call
 from teacher_cases import small_manifest
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+from pipeline.core.config import load_section
+from pipeline.datasets.coco import read_coco
+from pipeline.regions.view_set import ViewSet
+from pipeline.teacher.config import CacheConfig
+from pipeline.views.conventions import GFL_CONVENTIONS
+from recipes import ROOT
 
-
-def view_set(*arguments: object) -> Ended:
-    return call(shlex.join(["ldp", "plan", *map(str, arguments)]))
+SMOKE = ROOT / "recipes/smoke/params.yaml"
 
 
 @pytest.mark.slow
@@ -21,15 +23,22 @@ def test_a_sample_stands_for_a_dataset(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LDP_DEVICE", "cpu")
-    root = Path(small_manifest(tmp_path).root)
-    sample, card = str(root / "annotations/instances_train.json"), tmp_path / "card.json"
-    ended = view_set(RECIPES / "smoke/params.yaml", "--annotations", sample, "--images", 1000, "--json", card)
+    sample = Path(small_manifest(tmp_path).root, "annotations/instances_train.json")
+    card = tmp_path / "card.json"
+    ended = call(f"ldp plan {SMOKE} --annotations {sample} --images 1000 --json {card}")
     assert ended == Ended(code=0, error="")
     content = json.loads(card.read_text())
-    views = content["statistics"]
-    assert (views["images"], views["views"]) == (1000, 2000)
-    assert content["store_bytes"] == pytest.approx(2000 * views["store_bytes_per_view"])
-    assert {student["name"] for student in content["students"]} == {"plain", "ld"}
+    assert (content["images"], content["views"]) == (1000, 2000)
+    cache = load_section(CacheConfig, "cache_teacher", SMOKE)
+    manifest = read_coco(sample, str(sample), "")
+    views = list(ViewSet(manifest, (8, 16, 32), cache.views, cache.regions, GFL_CONVENTIONS))
+    for key, counts in (
+        ("points", [len(v.points) for v in views]),
+        ("boxes", [len(v.labels) for v in views]),
+    ):
+        assert content[f"{key}_per_view"] == pytest.approx(sum(counts) / len(views))
+    assert content["store_bytes"] == pytest.approx(2000 * content["bytes_per_view"], abs=1)
+    assert set(content["hours"]) == {"plain", "ld"}
     assert "break-even" in capsys.readouterr().out
 
 
@@ -37,9 +46,4 @@ def test_without_annotations_the_next_step_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LDP_DATASETS", raising=False)
     expected = r"instances_train2017.json: expected an annotation file.*--annotations FILE --images N"
-    assert re.search(expected, view_set(RECIPES / "coco_r101_1x/params.yaml").error)
-
-
-def test_an_impossible_number_of_images_is_refused() -> None:
-    ended = view_set(RECIPES / "smoke/params.yaml", "--images", 0)
-    assert "--images: expected 1 or more, but got 0" in ended.error
+    assert re.search(expected, call(f"ldp plan {ROOT / 'recipes/coco_r101_1x/params.yaml'}").error)

@@ -30,8 +30,8 @@ BENCHES["compiled"] = [*BENCHES["bfloat16"], "--steps", "0", "-S", "student.trai
 STAGES = ["prepare_data", "prepare_teacher", f"evaluate {TEACHER}", "cache_teacher", "verify_cache"]
 LIMIT_S = {"tests": 180, **dict.fromkeys(BENCHES, 150)}
 STAGE_LIMIT_S = 90
-SHOWN_CHARACTERS = 2_000
-"""Of the output of a part that failed."""
+SHOWN_CHARACTERS = 4_000
+"""Of the end of a part's output: what a benchmark prints, or why a part failed."""
 
 
 def main() -> None:
@@ -68,11 +68,11 @@ def main() -> None:
         elif (folder / f"{part}.json").is_file():
             results[part]["measured"] = json.loads((folder / f"{part}.json").read_text())
         (folder / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
-        (folder / "gpu.md").write_text(page(results, folder))
+        (folder / "gpu.md").write_text(page(results))
 
 
 def run(module: Sequence[str], limit: float, folder: Path, device: str) -> dict[str, Any]:
-    """One part, in ``folder``: its seconds, how it ended, and the end of what it wrote if it failed."""
+    """One part, in ``folder``: its seconds, how it ended, and the end of what it wrote."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {"PYTHONPATH": paths, "LDP_DEVICE": device, "LDP_TEST_DEVICE": device}
     start = time.perf_counter()
@@ -90,8 +90,7 @@ def run(module: Sequence[str], limit: float, folder: Path, device: str) -> dict[
     except subprocess.TimeoutExpired as error:
         outcome, output = f"longer than {limit} s", error.stdout or b""
     result = {"seconds": round(time.perf_counter() - start, 1), "outcome": outcome}
-    shown = output.decode(errors="replace")[-SHOWN_CHARACTERS:]
-    return result if outcome == "passed" else {**result, "output": shown}
+    return {**result, "output": output.decode(errors="replace")[-SHOWN_CHARACTERS:]}
 
 
 def tests_of(report: Path) -> list[dict[str, Any]]:
@@ -110,22 +109,21 @@ def tests_of(report: Path) -> list[dict[str, Any]]:
     ]
 
 
-def page(results: dict[str, Any], folder: Path) -> str:
+def page(results: dict[str, Any]) -> str:
     """All of it as Markdown."""
     rows = [[part, str(result["seconds"]), result["outcome"]] for part, result in results.items()]
     texts = [markdown_table(["part", "seconds", "outcome"], rows)]
-    texts += [
-        f"## {part}\n\n{(folder / f'{part}.md').read_text()}"
-        for part, result in results.items()
-        if "measured" in result
-    ]
     tests = [
         [test["name"], test["outcome"], "; ".join(f"{k} {v}" for k, v in test["recorded"].items())]
         for test in results.get("tests", {}).get("tests", [])
     ]
     if tests:
         texts.append("## tests\n\n" + markdown_table(["test", "outcome", "recorded"], tests))
-    texts += [f"## {p}\n\n```\n{r['output']}\n```\n" for p, r in results.items() if "output" in r]
+    texts += [
+        f"## {part}\n\n```\n{result['output']}\n```\n"
+        for part, result in results.items()
+        if part in BENCHES or result["outcome"] != "passed"
+    ]
     return "\n".join(texts)
 
 

@@ -39,8 +39,8 @@ def main() -> None:
         term().sum().backward()  # type: ignore[no-untyped-call]
 
     work = {name: lambda term=term: learn(term) for name, term in terms.items()}
-    for name, seconds in take_turns(work, sizes.rounds, torch.device("cpu")).items():
-        print(f"{name:20}{1e3 * min(seconds):8.1f} ms")
+    for name, repeats in take_turns(work, sizes.rounds, torch.device("cpu")).items():
+        print(f"{name:20}{1e3 * repeats.lowest:8.1f} ms")
 
 
 if __name__ == "__main__":

@@ -4,22 +4,22 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
 from pipeline.codec.precision import Precision
-from pipeline.core.orphans import keep_freed_memory
 from pipeline.core.tables import markdown_table
-from pipeline.cost.probe import CachePasses
-from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
+from pipeline.cost.probe import Probe
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import random_teacher
-from pipeline.regions.config import RegionsConfig
-from pipeline.regions.view_set import ViewSet
+from pipeline.detector.head import RawOutputs
+from pipeline.detector.model import BoxModel
 from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.extractor import LogitExtractor
+from pipeline.training.launch import machine
+from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.images import apply_view, normalize_images, read_image, stack_images
@@ -39,13 +39,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()  # as every stage does
     preprocessing = GFL_CONVENTIONS.preprocessing
     with TemporaryDirectory() as folder:
-        edge = min(LONG_EDGE_PX, arguments.size[0])
-        manifest = draw_dataset(Path(folder), arguments.images, TEACHER.num_classes, edge)
         config = ViewsConfig(scales=(tuple(arguments.size),), flips=(False, True))
-        views = ViewSet(manifest, TEACHER.strides, config, RegionsConfig(), GFL_CONVENTIONS)
+        cache = CacheConfig(views=config, precision=Precision(edge_step=0.04, cls_step=0.05), batch_size=4)
+        probe = Probe(
+            TEACHER,
+            cache,
+            views=2 * arguments.images,
+            batch_size=1,
+            machine=machine(SINGLE_PROCESS),
+            folder=Path(folder),
+        )
+        views = probe.view_set
         keys = views.keys()
         files = [views.manifest.image_file(views.manifest.image(key.image_id)) for key in keys]
         geometries = [views.geometry(key) for key in keys]
@@ -67,11 +73,9 @@ def main() -> None:
             [name, f"{1e3 * min(cpu_seconds(part) for _ in range(arguments.rounds)) / len(keys):.2f}"]
             for name, part in parts.items()
         ]
-        cache = CacheConfig(
-            views=views.views, precision=Precision(edge_step=0.04, cls_step=0.05), batch_size=4
-        )
-        teacher = LogitExtractor(random_teacher(TEACHER), views.manifest, cache, torch.device("cpu"))
-        stage = CachePasses(views, teacher, Path(folder)).host_seconds() / len(keys)
+        probe.teacher = replace(probe.teacher, model=InstantModel(probe.teacher.model))
+        probe.write_store()  # computes the outputs of every size, once
+        stage = cpu_seconds(probe.write_store) / len(keys)
         rows.append(["the cache stage, were the network instant", f"{1e3 * stage:.2f}"])
     sys.stdout.write(markdown_table([f"a view of {arguments.size[0]}x{arguments.size[1]}", "CPU ms"], rows))
 
@@ -81,6 +85,22 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
+
+
+class InstantModel:
+    """Gives images of a size the outputs of the first ones that had it."""
+
+    def __init__(self, model: BoxModel) -> None:
+        self._model, self._outputs = model, dict[torch.Size, RawOutputs]()
+        self.spec, self.device = model.spec, model.device
+
+    def to_inference(self, device: torch.device) -> None:
+        """It has moved."""
+
+    def __call__(self, images: Tensor) -> RawOutputs:
+        if images.shape not in self._outputs:
+            self._outputs[images.shape] = self._model(images)
+        return self._outputs[images.shape]
 
 
 if __name__ == "__main__":
