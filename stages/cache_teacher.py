@@ -35,7 +35,7 @@ def main() -> None:
         config,
         setup.spec,
         setup.fingerprint,
-        processes=core_count(),
+        workers=core_count(),
         progress=show_progress,
     )
     if config.dense:

@@ -28,10 +28,10 @@ from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
 
 PINNED = {
     "manifest": "b1e8003e823c93dea738804158c6a07d36c8012b8f796c0b4a003e294dd96f43",
-    "quantized store": "8ef30acf421baf9361bd4d5abaad83742aef10c13049b0f8732ea3f54126fa94",
+    "quantized store": "8a3f6f33a673d776239017a2b9559300fb5d92e61d22b2a1af4f5e13a9e9b720",
     "quantized store, as read": "f031578cf3add6336be55c9366d5a69610af2666f66b6d67f1e6c4de2eb4890b",
-    "store with pixels": "a52c8e585efd26cfcc49e80c11a71338094dab8d2767002ce98bea88f82797e6",
-    "lossless store": "eef65f68621b46f48cfc064a11c0fd62a71b92bc50a81c3c7c92ade74be37703",
+    "store with pixels": "38a018ef7a42e2c36b55c42e56f05d16066ad2f14338f0ea11edf1e62f79a307",
+    "lossless store": "f804dc218100197b99a396f0ae55d5e5748f1c5521905bacfd3dbb706ef78a47",
     "lossless store, as read": "12756769fcd33f7f30759b4d0b023244e442365f90240dfb96e6a9354e43ea68",
 }
 

@@ -88,6 +88,7 @@ class Probe:
             config=cache,
             spec=self.teacher.model.spec,
             fingerprint={"views": cache.views.to_json()},
+            workers=torch.get_num_threads(),
         )
         self.layout = self._lay_out(self.view_set)
         self.times = StoreTimes()

@@ -96,8 +96,9 @@ class ViewSet:
     def _labeled(self, keys: Sequence[ViewKey]) -> list[LabeledView]:
         known = {} if self.remembered is None else self.remembered
         missing = [key for key in keys if key not in known]
-        truths = (self.manifest.training_boxes(key.image_id) for key in missing)
-        views = list(zip(missing, map(self.geometry, missing), truths, strict=True))
+        ids = dict.fromkeys(key.image_id for key in missing)
+        truths = {image_id: self.manifest.training_boxes(image_id) for image_id in ids}
+        views = [(key, self.geometry(key), truths[key.image_id]) for key in missing]
         known |= label_views(views, self.pyramid, self.regions)
         return [known[key] for key in keys]
 

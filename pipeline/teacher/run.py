@@ -56,11 +56,11 @@ def layout_store(
     config: CacheConfig,
     spec: ModelSpec,
     fingerprint: Mapping[str, Any],
-    processes: int = 1,
+    workers: int = 1,
     progress: Progress[ViewIndex] = unshown,
 ) -> StoreLayout:
-    """Find the regions of every view, in ``processes`` if there are many; keeps counts and boxes alone."""
-    table = build_index(view_set, processes, progress)
+    """Find the regions of every view, by ``workers`` at a time; keeps counts and boxes alone."""
+    table = build_index(view_set, workers, progress)
     schema = StoreSchema(
         bins=spec.bins,
         num_classes=spec.num_classes,

@@ -8,6 +8,7 @@ import bckd_terms
 import numpy as np
 import pytest
 from coco_size import evaluate_generated, plan, prepare, write_annotations
+from compression import LEVELS, compare_levels
 from generated_store import begin, finish, generate_store, write
 from large_store import VIEWS_PER_PARTITION, check, open_only, read_at_random
 from pixels import measure
@@ -15,6 +16,7 @@ from readers import OURS, compare, require_equal
 from teacher_cases import QUANTIZED, small_view_set
 from training_cases import IMAGES, store_of
 
+from pipeline.store.format.schema import sharded_specs
 from pipeline.store.reader.reader import TargetStore
 
 SMALL_SIDE, LARGE_SIDE = 32, 96
@@ -69,6 +71,7 @@ def test_a_generated_store_is_as_large_as_asked_for_and_compresses_as_real_ones_
     assert statistics["points_per_view"] == pytest.approx(900, rel=0.2)
     assert statistics["main_points"] / statistics["points"] == pytest.approx(65 / 900, rel=0.1)
     assert 25 < statistics["bytes_per_point"] < 60
+    assert len(list(compare_levels(store.path))) == len(sharded_specs(store.schema)) * len(LEVELS)
 
 
 def test_every_reader_reads_what_zarr_reads_and_has_a_row(tmp_path: Path) -> None:

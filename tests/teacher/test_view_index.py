@@ -23,15 +23,15 @@ def every_plan(folder: Path) -> list[ViewSet]:
     return [all_views, replace(all_views, views=drawn), nothing]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_runs_and_processes_make_the_table_of_all_views(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+@pytest.mark.parametrize(("workers", "processes"), [(1, False), (2, False), (2, True)])
+def test_runs_threads_and_processes_make_the_table_of_all_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, processes: bool
 ) -> None:
     ensure_loaded()
     monkeypatch.setattr(view_index, "VIEWS_PER_RUN", 4)
-    monkeypatch.setattr(view_index, "PARALLEL_FROM_VIEWS", 1)
-    for all_views in every_plan(tmp_path)[: 3 if processes == 1 else 1]:
-        table = build_index(all_views, processes)
+    monkeypatch.setattr(view_index, "PROCESSES_FROM_VIEWS", 1 if processes else 1000)
+    for all_views in every_plan(tmp_path)[: 1 if processes else 3]:
+        table = build_index(all_views, workers)
         assert table.digest() == ViewIndex.from_views(all_views).digest()
 
 
