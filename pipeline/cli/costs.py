@@ -68,7 +68,7 @@ def plan_command(arguments: argparse.Namespace) -> None:
     below the figures.
     """
     options.require_least(arguments, images=1)
-    with options.copied_recipe(arguments) as (_, path):
+    with options.copied_recipe(arguments) as path:
         teacher, cache = load_teacher(path), load_section(CacheConfig, "cache_teacher", path)
         students = load_students(StudentConfig, path)
         total, manifest = _read(path, arguments.annotations)
@@ -212,7 +212,7 @@ def bench_command(arguments: argparse.Namespace) -> None:
     """
     options.require_least(arguments, views=1, rounds=1, steps=0)
     here = machine(SINGLE_PROCESS)
-    with options.copied_recipe(arguments) as (_, path):
+    with options.copied_recipe(arguments) as path:
         name, student = _choose_student(path, arguments.student)
         teacher = load_teacher(path)
         cache = _few_views(load_section(CacheConfig, "cache_teacher", path))

@@ -38,18 +38,15 @@ action of the first."""
 
 
 def main() -> None:
-    """Run ``ldp``."""
+    """Run ``ldp``, with a stage's log and errors."""
     run_stage(_run)
 
 
 def _run() -> None:
-    """Parse the command line and run a command."""
+    description = "Tools around the pipeline; the pipeline itself runs with `dvc repro`."
+    parser = argparse.ArgumentParser(prog="ldp", description=description)
     try:
         try:
-            parser = argparse.ArgumentParser(
-                prog="ldp",
-                description="Tools around the pipeline; the pipeline itself runs with `dvc repro`.",
-            )
             _declare(parser, [], sys.argv[1:])
             arguments = parser.parse_args()
             arguments.run(arguments)
@@ -70,8 +67,7 @@ def _declare(parser: argparse.ArgumentParser, words: list[str], rest: Sequence[s
         parser.set_defaults(run=command.run)
         for names, options in command.arguments:
             parser.add_argument(*names, **options)
-    names = [name for name in COMMANDS if name.split()[:-1] == words]
-    if names:
+    if names := [name for name in COMMANDS if name.split()[:-1] == words]:
         what = "action" if words else "command"
         group = parser.add_subparsers(title=f"{what}s", required=not module, metavar=what.upper())
         for name in names:

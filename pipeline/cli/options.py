@@ -2,7 +2,7 @@
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -36,15 +36,6 @@ def argument(*names: str, **options: Any) -> Argument:
     return names, options
 
 
-RECIPE = argument(
-    "recipe",
-    nargs="?",
-    default=str(PARAMS),
-    metavar="RECIPE",
-    help="name, folder or file (params.yaml)",
-)
-
-
 def output_file(suffix: str) -> Callable[[str], Path]:
     """The type of an argument that names a file to write: one of another kind may be a slip, and is kept."""
 
@@ -56,6 +47,9 @@ def output_file(suffix: str) -> Callable[[str], Path]:
     return path
 
 
+RECIPE = argument(
+    "recipe", nargs="?", default=str(PARAMS), metavar="RECIPE", help="name, folder or file (params.yaml)"
+)
 JSON = argument("--json", type=output_file(".json"), metavar="FILE", help="also write the figures here")
 CHANGES = argument(
     "-S",
@@ -68,14 +62,19 @@ CHANGES = argument(
 
 
 @contextmanager
-def copied_recipe(arguments: argparse.Namespace) -> Iterator[tuple[Params, Path]]:
-    """The recipe with the values of ``-S``, and a copy of it as a file; errors name the recipe's own file."""
-    recipe = find_recipe(arguments.recipe)
-    params = override(read_sections(recipe), parse_assignments(arguments.assignments))
+def copied_recipe(arguments: argparse.Namespace) -> Iterator[Path]:
+    """A copy of the recipe's file with the values of ``-S``; errors name the recipe's own file."""
+    recipe, values = find_recipe(arguments.recipe), Params()
+    for assignment in arguments.assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"-S: expected KEY=VALUE, but got {assignment!r}")
+        values[key] = parse_yaml(text, f"-S {key}")
     with tempfile.TemporaryDirectory(prefix="ldp-recipe-") as folder:
-        copy = write_params(params, Path(folder, "params.yaml"))
+        copy = Path(folder, PARAMS)
+        copy.write_text(dump_yaml(override(read_sections(recipe), values)))
         try:
-            yield params, copy
+            yield copy
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(copy), str(recipe))) from error
 
@@ -88,22 +87,8 @@ def require_least(arguments: argparse.Namespace, **least: int) -> None:
             raise ConfigError(f"--{name}: expected {bound} or more, but got {value}")
 
 
-def parse_assignments(assignments: Iterable[str]) -> Params:
-    """Values by dotted key, from ``KEY=VALUE`` with YAML values; a ``ConfigError`` names the assignment."""
-    values: Params = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"-S: expected KEY=VALUE, but got {assignment!r}")
-        values[key] = parse_yaml(text, f"-S {key}")
-    return values
-
-
 def override(params: Params, values: Mapping[str, Any]) -> Params:
-    """A copy of ``params`` with a value for each dotted key; a ``ConfigError`` if a part of it is no section.
-
-    Classes of the sections check the values later.
-    """
+    """A copy of ``params`` with values at dotted keys; a ``ConfigError`` if a part of a key is no section."""
     changed = deepcopy(params)
     for key, value in values.items():
         section: Any = changed
@@ -114,9 +99,3 @@ def override(params: Params, values: Mapping[str, Any]) -> Params:
                 raise ConfigError(f"-S {key}: expected a section {part!r}, but it is {short_repr(section)}")
         section[last] = value
     return changed
-
-
-def write_params(params: Params, path: Path) -> Path:
-    """Write a parameter file; returns its path."""
-    path.write_text(dump_yaml(params))
-    return path

@@ -11,29 +11,26 @@ from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import RUNS, load_students, run_name
 from pipeline.datasets.config import PrepareDataConfig
+from pipeline.detector.config import DetectorConfig
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.fidelity.config import load_fidelity
+from pipeline.fidelity.config import FidelityConfig, load_fidelity
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
 from pipeline.training.config import PrepareTeacherConfig, TrainConfig
 from pipeline.views.geometry import PAD_MULTIPLE, PerEpochViewsConfig, Views
 
+KEYS = ("name", "root", "file")
 SECTIONS = (
-    "prepare_data",
-    "prepare_teacher",
-    "cache_teacher",
-    "verify_cache",
-    "student",
-    "students",
-    "evaluate",
+    *("prepare_data", "prepare_teacher", "cache_teacher", "verify_cache"),
+    *("student", "students", "evaluate"),
 )
 
 UNWATCHED = "pipeline/datasets/coco.py"
 """As ``prepare_data.source``: DVC does not look at the dataset, as in a rehearsal, which runs once."""
 
-Mismatch = tuple[str, str, object]
-"""A key, what was expected of it, and what it is."""
+Check = tuple[object, str, str, object]
+"""Whether something is wrong; then the key, what was expected of it, and what it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +43,7 @@ class Recipe:
     onnx: OnnxDescription | None
     """The teacher, if it is an ONNX file and its description is here."""
     cache: CacheConfig
+    fidelity: FidelityConfig
     students: dict[str, StudentConfig]
     evaluate: EvaluateConfig
 
@@ -58,25 +56,25 @@ def check_params(path: Path) -> Recipe:
     recipe = read_recipe(path)
     coco, shapes = recipe.data.coco, recipe.data.shapes
     images = shapes.train_images if shapes else coco.train.limit if coco else None
-    lengths = _wrong_lengths(recipe, images) if images is not None else ()
-    parts = _misplaced(path), _unwatched(recipe.data), _wrong_students(recipe), _wrong_views(recipe)
-    _refuse(path, *parts, lengths)
+    _refuse(path, _place(path), _watched(recipe.data), _students(recipe), _views(recipe))
+    if images is not None:
+        _refuse(path, _lengths(recipe, images))
     return recipe
 
 
 def check_machine(recipe: Recipe) -> None:
     """Refuse a recipe whose images or teacher are not here; a ``ConfigError`` names them and what to do."""
-    coco = recipe.data.coco
-    if coco:
+    if coco := recipe.data.coco:
         root = Path(dataset_root(coco.root))
-        for split in (coco.train, coco.val):
-            for part in (root, root / split.annotations, root / split.images):
-                if not part.exists():
-                    raise ConfigError(
-                        f"{recipe.path}: prepare_data.coco: expected {part}, but there is none; link the "
-                        f"dataset's folder there (ln -s FOLDER {root}), name another, or give dvc "
-                        "--allow-missing where all that is made from it has been pulled"
-                    )
+        parts = (
+            root / part for split in (coco.train, coco.val) for part in (split.annotations, split.images)
+        )
+        if missing := [part for part in (root, *parts) if not part.exists()]:
+            raise ConfigError(
+                f"{recipe.path}: prepare_data.coco: expected {missing[0]}, but there is none; link the "
+                f"dataset's folder there (ln -s FOLDER {root}), name another, or give dvc "
+                "--allow-missing where all that is made from it has been pulled"
+            )
     source = Path(recipe.teacher.source)
     if recipe.teacher.train is None and not source.exists() and not source.is_relative_to(RUNS):
         raise ConfigError(
@@ -87,59 +85,76 @@ def check_machine(recipe: Recipe) -> None:
         raise ConfigError(f"{source}: file: expected {recipe.onnx.file}, but there is none")
 
 
+def check_images(path: Path, images: int) -> None:
+    """Refuse trainings of a checked file that so many images are too few for: before the first one runs."""
+    _refuse(path, _lengths(read_recipe(path), images))
+
+
 def read_recipe(path: Path) -> Recipe:
     """Every section of a parameter file, each by itself."""
     content = read_sections(path)
     run_name(content, path)
-    known = ("name", "root", "file", *SECTIONS)
-    unknown = [key for key in content if key not in known]
-    if unknown:
+    known = (*KEYS, *SECTIONS)
+    if unknown := [key for key in content if key not in known]:
         raise ConfigError(f"{path}: unknown section {unknown[0]!r}; expected {', '.join(known)}")
     teacher = load_section(PrepareTeacherConfig, "prepare_teacher", path)
     described = teacher.is_onnx and Path(teacher.source).exists()
-    load_fidelity(path)
     return Recipe(
         path=path,
         data=load_section(PrepareDataConfig, "prepare_data", path),
         teacher=teacher,
         onnx=read_onnx_description(teacher.file) if described else None,
         cache=load_section(CacheConfig, "cache_teacher", path),
+        fidelity=load_fidelity(path),
         students=load_students(StudentConfig, path),
         evaluate=load_section(EvaluateConfig, "evaluate", path),
     )
 
 
-def _refuse(path: Path, *mismatches: Iterable[Mismatch]) -> None:
-    for key, expected, got in chain(*mismatches):
-        raise ConfigError(f"{path}: {key}: expected {expected}, but got {got!r}")
+def trainings(recipe: Recipe) -> Iterator[tuple[str, TrainConfig, DetectorConfig, Views]]:
+    """Each training that the stages run: its section, what is trained, and what it sees."""
+    teacher = recipe.teacher
+    if teacher.train and teacher.detector and teacher.views:
+        yield "prepare_teacher.train", teacher.train, teacher.detector, teacher.views
+    for name, student in recipe.students.items():
+        yield f"students.{name}.train", student.train, student.detector, recipe.cache.views
 
 
-def _misplaced(path: Path) -> Iterator[Mismatch]:
+def _refuse(path: Path, *checks: Iterable[Check]) -> None:
+    for wrong, key, expected, got in chain(*checks):
+        if wrong:
+            raise ConfigError(f"{path}: {key}: expected {expected}, but got {got!r}")
+
+
+def _place(path: Path) -> Iterator[Check]:
     """``file`` and ``root``, of which DVC makes its commands, say where the file is."""
     content = read_sections(path)
     for key, start, end in (("file", Path(), path), ("root", path.parent, Path())):
         value = content.get(key)
-        if not isinstance(value, str) or (start / value).resolve() != end.resolve():
-            yield key, repr(os.path.relpath(end, start)), value
+        wrong = not isinstance(value, str) or (start / value).resolve() != end.resolve()
+        yield wrong, key, repr(os.path.relpath(end, start)), value
 
 
-def _unwatched(data: PrepareDataConfig) -> Iterator[Mismatch]:
+def _watched(data: PrepareDataConfig) -> Iterator[Check]:
     """What DVC watches is the dataset or its annotations, a part of them, or has them as a part."""
+    if not data.coco or data.source == UNWATCHED:
+        return
     coco, source = data.coco, data.source.removesuffix(".dvc")
-    if coco and source != UNWATCHED:
-        parts = (coco.root, *(f"{coco.root}/{split.annotations}" for split in (coco.train, coco.val)))
-        for path in (os.path.normpath, os.path.realpath):
-            pairs = [(Path(path(source)), Path(path(part))) for part in parts]
-            if any(one.is_relative_to(other) or other.is_relative_to(one) for one, other in pairs):
-                return
-        yield "prepare_data.source", f"what DVC is to watch: {coco.root} or a part of it", data.source
+    parts = (coco.root, *(f"{coco.root}/{split.annotations}" for split in (coco.train, coco.val)))
+    pairs = [
+        (Path(as_path(source)), Path(as_path(part)))
+        for as_path in (os.path.normpath, os.path.realpath)
+        for part in parts
+    ]
+    watched = any(one.is_relative_to(other) or other.is_relative_to(one) for one, other in pairs)
+    expected = f"what DVC is to watch: {coco.root} or a part of it"
+    yield not watched, "prepare_data.source", expected, data.source
 
 
-def _wrong_students(recipe: Recipe) -> Iterator[Mismatch]:
+def _students(recipe: Recipe) -> Iterator[Check]:
     """Students predict what their teacher predicts, read what is stored, and are validated on one split."""
-    split = (read_sections(recipe.path)["student"].get("validation") or {}).get("split")
-    if split is None:
-        yield "student.validation.split", "'train' or 'val' for all students", None
+    shared = (read_sections(recipe.path)["student"].get("validation") or {}).get("split")
+    yield shared is None, "student.validation.split", "'train' or 'val' for all students", None
     detector, onnx = recipe.teacher.detector, recipe.onnx
     taught: dict[str, int] = {}
     if detector:
@@ -149,63 +164,48 @@ def _wrong_students(recipe: Recipe) -> Iterator[Mismatch]:
     elif onnx:
         taught = {"levels": len(onnx.points.strides), "reg_max": onnx.edges.bins - 1}
     for name, student in recipe.students.items():
-        where, loss = f"students.{name}", student.loss
-        if loss.reads_dense and recipe.cache.dense is None:
-            needs = f"{{floor: 0.005}} for the terms bckd_cls and bckd_box of {where}"
-            yield "cache_teacher.dense", needs, None
-        if loss.vlr_kd_weight and not recipe.cache.valuable_classes:
-            yield "cache_teacher.valuable_classes", f"true for the term vlr_kd of {where}", False
+        where, loss, cache = f"students.{name}", student.loss, recipe.cache
+        dense = f"{{floor: 0.005}} for the terms bckd_cls and bckd_box of {where}"
+        yield loss.reads_dense and cache.dense is None, "cache_teacher.dense", dense, None
+        classes = f"true for the term vlr_kd of {where}"
+        lacking = loss.vlr_kd_weight and not cache.valuable_classes
+        yield lacking, "cache_teacher.valuable_classes", classes, False
         for key in ("kd_weight", "vlr_kd_weight"):
-            if student.detector.num_classes == 1 and (weight := getattr(loss, key)):
-                needs = "0 for one class, of which a softmax is always 1; bckd_cls_weight is of sigmoids"
-                yield f"{where}.loss.{key}", needs, weight
-        for key, expected in taught.items():
-            if (got := getattr(student.detector, key)) != expected:
-                yield f"{where}.detector.{key}", f"{expected}, as its teacher has", got
-        if student.validation.split != split:
-            needs = f"student.validation.split {split!r}"
-            yield f"{where}.validation.split", needs, student.validation.split
+            weight = getattr(loss, key)
+            needs = "0 for one class, of which a softmax is always 1; bckd_cls_weight is of sigmoids"
+            yield student.detector.num_classes == 1 and weight, f"{where}.loss.{key}", needs, weight
+        for key, value in taught.items():
+            got = getattr(student.detector, key)
+            yield got != value, f"{where}.detector.{key}", f"{value}, as its teacher has", got
+        split, needs = student.validation.split, f"student.validation.split {shared!r}"
+        yield split != shared, f"{where}.validation.split", needs, split
 
 
-def _trainings(recipe: Recipe) -> Iterator[tuple[str, TrainConfig, Views]]:
-    """Each training that the stages run: where it stands, and what it sees."""
-    if recipe.teacher.train and recipe.teacher.views:
-        yield "prepare_teacher.train", recipe.teacher.train, recipe.teacher.views
-    for name, student in recipe.students.items():
-        yield f"students.{name}.train", student.train, recipe.cache.views
-
-
-def _wrong_views(recipe: Recipe) -> Iterator[Mismatch]:
+def _views(recipe: Recipe) -> Iterator[Check]:
     """A training has views for each epoch, of more than one cell in a batch; an ONNX teacher takes them."""
-    for where, train, views in _trainings(recipe):
-        if train.frozen_stages >= 0 and not train.pretrained:
-            yield f"{where}.frozen_stages", "-1 for a backbone of random weights", train.frozen_stages
-        if isinstance(views, PerEpochViewsConfig) and train.epochs > views.epochs:
-            yield f"{where}.epochs", f"at most the {views.epochs} of views", train.epochs
+    for where, train, _, views in trainings(recipe):
+        frozen = train.frozen_stages >= 0 and not train.pretrained
+        yield frozen, f"{where}.frozen_stages", "-1 for a backbone of random weights", train.frozen_stages
+        if isinstance(views, PerEpochViewsConfig):
+            needs = f"at most the {views.epochs} of views"
+            yield train.epochs > views.epochs, f"{where}.epochs", needs, train.epochs
         # BatchNorm in training has no variance of one value: that of a batch of one cell.
-        if train.batch_size == 1 and not train.norm_eval and min(map(min, views.scales)) <= PAD_MULTIPLE:
-            expected = f"2 or more where a view has {PAD_MULTIPLE} px, one cell of the backbone's last stage"
-            yield f"{where}.batch_size", expected, 1
+        alone = train.batch_size == 1 and not train.norm_eval
+        needs = f"2 or more where a view has {PAD_MULTIPLE} px, one cell of the backbone's last stage"
+        yield alone and min(map(min, views.scales)) <= PAD_MULTIPLE, f"{where}.batch_size", needs, 1
     if recipe.onnx and recipe.onnx.input.size:
         size = recipe.onnx.input.size[::-1]
         for key, scales in (
             ("cache_teacher.views.scales", recipe.cache.views.scales),
             ("evaluate.scale", (recipe.evaluate.scale,)),
         ):
-            if set(scales) != {size}:
-                yield key, f"{list(size)}, the teacher's input", list(map(list, scales))
+            yield set(scales) != {size}, key, f"{list(size)}, the teacher's input", list(map(list, scales))
 
 
-def check_images(path: Path, images: int) -> None:
-    """Refuse trainings of a checked file that so many images are too few for: before the first one runs."""
-    _refuse(path, _wrong_lengths(read_recipe(path), images))
-
-
-def _wrong_lengths(recipe: Recipe, images: int) -> Iterator[Mismatch]:
+def _lengths(recipe: Recipe, images: int) -> Iterator[Check]:
     """A training has images for a batch, and steps beyond its warm-up."""
-    for where, train, _ in _trainings(recipe):
-        if train.batch_size > images:
-            yield f"{where}.batch_size", f"at most the {images} training images", train.batch_size
-        steps = train.epochs * (images // train.batch_size)
-        if train.warmup_steps >= steps:
-            yield f"{where}.warmup_steps", f"fewer than the {steps} steps of the training", train.warmup_steps
+    for where, train, _, _ in trainings(recipe):
+        size, steps = train.batch_size, train.epochs * (images // train.batch_size)
+        yield size > images, f"{where}.batch_size", f"at most the {images} training images", size
+        needs = f"fewer than the {steps} steps of the training"
+        yield train.warmup_steps >= steps, f"{where}.warmup_steps", needs, train.warmup_steps

@@ -7,28 +7,29 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pipeline.cli import options
-from pipeline.cli.options import CHANGES, RECIPE, Params, argument, command
-from pipeline.cli.params import UNWATCHED, Recipe, check_params
-from pipeline.core.config import PARAMS
+from pipeline.cli.options import CHANGES, RECIPE, argument, command
+from pipeline.cli.params import UNWATCHED, Recipe, check_params, trainings
+from pipeline.core.config import PARAMS, Section, dump_yaml, read_sections
 from pipeline.core.environment import Environment, dataset_root
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.paths import SPLITS
-from pipeline.datasets.config import PrepareDataConfig
-from pipeline.fidelity.config import FidelityBounds
 from pipeline.training.config import RANDOM_WEIGHTS, TrainConfig
 from pipeline.training.pretrained import has_imagenet
+from pipeline.views.geometry import PerEpochViewsConfig
 
 CODE = Path(__file__).parents[2]
 COPIED = ("pipeline", "stages", "dvc.yaml", ".dvcignore")
 
 NO_BOUND = 1e9
 """More than any of the errors that ``verify_cache`` measures."""
+
+Changes = dict[str, tuple[Any, Any]]
+"""The recipe's value and that of the rehearsal, by dotted key."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,122 +52,93 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
     keep: Path | None = arguments.keep
     if keep and keep.exists():
         raise ConfigError(f"--keep: expected a new folder, but {keep} is there; name another")
-    with options.copied_recipe(arguments) as (recipe, copy):
+    with options.copied_recipe(arguments) as copy:
+        params = read_sections(copy)
         place = {"root": str(Path.cwd()), "file": str(copy)}
-        checked = check_params(options.write_params(options.override(recipe, place), copy))
-        with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="ldp-rehearse-") as folder:
-            code = rehearse(recipe, checked, Path(folder).absolute(), arguments.images, arguments.epochs)
-    if code:
+        copy.write_text(dump_yaml(options.override(params, place)))
+        changes, notes = shorten(check_params(copy), arguments.images, arguments.epochs)
+    values = {"root": ".", "file": "params.yaml"} | {key: new for key, (_, new) in changes.items()}
+    with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="ldp-rehearse-") as name:
+        folder = Path(name).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in COPIED:
+            (shutil.copytree if (CODE / part).is_dir() else shutil.copy)(CODE / part, folder / part)
+        (folder / PARAMS).write_text(dump_yaml(options.override(params, values)))
+        lines = [f"  {key}: {old} -> {new}" for key, (old, new) in changes.items()]
+        logger.info("%s", "\n".join(["what is not as in the recipe:", *lines, *notes]))
+        _dvc(folder, "init", "--no-scm", "--quiet")
+        failed = _dvc(folder, "repro") or _dvc(folder, "metrics", "show")
+    if failed:
         raise PipelineError(
             f"{arguments.recipe}: a stage failed, whose name and error stand above; if it was killed for "
             "memory, LDP_MICRO_BATCH=1 trains with less of it"
         )
 
 
-def rehearse(recipe: Params, checked: Recipe, folder: Path, images: int, epochs: int) -> int:
-    """Run all stages of a recipe, or those up to the first that fails; returns DVC's exit code."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in COPIED:
-        copy = shutil.copytree if (CODE / name).is_dir() else shutil.copy
-        copy(CODE / name, folder / name)
-    _dvc(folder, "init", "--no-scm", "--quiet")
-    values, notes = shorten(checked, recipe, images, epochs)
-    options.write_params(options.override(recipe, values), folder / PARAMS)
-    lines = [
-        f"  {key}: {'the default' if old is None else old} -> {new}"
-        for key, (old, new) in differences(recipe, values).items()
-    ]
-    logger.info("%s", "\n".join(["what is not as in the recipe:", *lines, *notes]))
-    return _dvc(folder, "repro") or _dvc(folder, "metrics", "show")
-
-
 def _dvc(folder: Path, *arguments: str) -> int:
-    """Run DVC to its end."""
+    """Run DVC to its end; returns its exit code."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     settings = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
     command = [sys.executable, "-m", "dvc", *arguments]
     with subprocess.Popen(command, cwd=folder, env=settings) as process:
         try:
             return process.wait()
-        except KeyboardInterrupt:
-            # The terminal interrupts DVC, too: its folder must not go before it has ended.
+        finally:  # interrupted, with DVC: its folder must not go before it has ended
             process.wait()
-            raise
 
 
-def shorten(checked: Recipe, recipe: Params, images: int, epochs: int) -> tuple[Params, list[str]]:
-    """What a rehearsal changes: values by dotted key, and sentences about what they mean."""
-    data, teacher, processes = checked.data, checked.teacher, Environment.read().train_processes
-    values: Params = {"root": ".", "file": "params.yaml", **_shorten_data(data, images)}
+def shorten(recipe: Recipe, images: int, epochs: int) -> tuple[Changes, list[str]]:
+    """What a rehearsal changes, and sentences about what that means."""
+    changes: Changes = {}
     notes: list[str] = []
-    for section in ("prepare_teacher", "cache_teacher"):
-        if planned := lookup(recipe, f"{section}.views.epochs"):
-            values[f"{section}.views.epochs"] = min(planned, epochs)
-    if not teacher.train:
-        # Of an ONNX file nothing else is known that could stand in for it: its stage will miss it.
-        given = Path(teacher.source).exists() or teacher.detector is None
-        values["prepare_teacher.source"] = str(Path(teacher.source).absolute()) if given else RANDOM_WEIGHTS
-        if not given:
-            notes.append(f"There is no {teacher.source}: the teacher is random, and every AP means nothing.")
-    trainings = {f"students.{name}": (one.train, one.detector) for name, one in checked.students.items()}
-    if teacher.train and teacher.detector:
-        trainings["prepare_teacher"] = teacher.train, teacher.detector
-    for section, (train, detector) in trainings.items():
-        changed = _shorten_training(train, images // processes * processes or images, epochs)
-        if train.pretrained and not has_imagenet(detector.backbone):
-            changed |= {"pretrained": False, "frozen_stages": -1}
-            notes.append(f"No ImageNet weights of {detector.backbone} in torchvision's cache: random ones.")
-        values |= {f"{section}.train.{name}": value for name, value in changed.items()}
-    for name, student in checked.students.items():
-        if student.validation.enabled and student.validation.every != epochs:
-            values[f"students.{name}.validation.every"] = epochs
-    if teacher.train or values.get("prepare_teacher.source") == RANDOM_WEIGHTS:
-        bounds = [name for name in FidelityBounds.__struct_fields__ if name.startswith("max_")]
-        values |= {f"verify_cache.{name}": NO_BOUND for name in bounds}
-        notes.append("The teacher has learned next to nothing: verify_cache measures, and refuses nothing.")
-    return values, list(dict.fromkeys(notes))
 
+    def change(section: str, config: Section, **values: object) -> None:
+        pairs = {f"{section}.{name}": (getattr(config, name), new) for name, new in values.items()}
+        changes.update((key, (old, new)) for key, (old, new) in pairs.items() if old != new)
 
-def _shorten_data(data: PrepareDataConfig, images: int) -> Params:
-    values: Params = {}
+    data, teacher = recipe.data, recipe.teacher
     if data.coco:
-        root = str(Path(dataset_root(data.coco.root)).absolute())
-        values |= {"prepare_data.source": UNWATCHED, "prepare_data.coco.root": root}
-        values["prepare_data.keep_empty_images"] = True  # else there may be fewer than a batch has
-        for split in SPLITS:
-            limit = getattr(data.coco, split).limit or images
-            values[f"prepare_data.coco.{split}.limit"] = min(limit, images)
+        # Of few images none may have an object, and fewer than a batch has would be left.
+        change("prepare_data", data, source=UNWATCHED, keep_empty_images=True)
+        change("prepare_data.coco", data.coco, root=str(Path(dataset_root(data.coco.root)).absolute()))
+        for split, files in zip(SPLITS, (data.coco.train, data.coco.val), strict=True):
+            change(f"prepare_data.coco.{split}", files, limit=min(files.limit or images, images))
     if data.shapes:
-        for key in ("train_images", "val_images"):
-            values[f"prepare_data.shapes.{key}"] = min(getattr(data.shapes, key), images)
-    return values
+        few = {key: min(getattr(data.shapes, key), images) for key in ("train_images", "val_images")}
+        change("prepare_data.shapes", data.shapes, **few)
+    for section, views in (("prepare_teacher", teacher.views), ("cache_teacher", recipe.cache.views)):
+        if isinstance(views, PerEpochViewsConfig):
+            change(f"{section}.views", views, epochs=min(views.epochs, epochs))
+    processes = Environment.read().train_processes
+    for where, train, detector, _ in trainings(recipe):
+        change(where, train, **_short_schedule(train, images // processes * processes or images, epochs))
+        if train.pretrained and not has_imagenet(detector.backbone):
+            change(where, train, pretrained=False, frozen_stages=-1)
+            notes.append(f"No ImageNet weights of {detector.backbone} in torchvision's cache: random ones.")
+    for name, student in recipe.students.items():
+        if student.validation.enabled:
+            change(f"students.{name}.validation", student.validation, every=epochs)
+    # Of an ONNX file nothing else is known that could stand in for it: its stage will miss it.
+    given = not teacher.train and (Path(teacher.source).exists() or teacher.is_onnx)
+    if given:
+        change("prepare_teacher", teacher, source=str(Path(teacher.source).absolute()))
+    else:
+        bounds = [name for name in recipe.fidelity.__struct_fields__ if name.startswith("max_")]
+        change("verify_cache", recipe.fidelity, **dict.fromkeys(bounds, NO_BOUND))
+        notes.append("The teacher has learned next to nothing: verify_cache measures, and refuses nothing.")
+    if not (given or teacher.train):
+        change("prepare_teacher", teacher, source=RANDOM_WEIGHTS)
+        notes.append(f"There is no {teacher.source}: the teacher is random, and every AP means nothing.")
+    return changes, list(dict.fromkeys(notes))
 
 
-def _shorten_training(train: TrainConfig, images: int, epochs: int) -> Params:
+def _short_schedule(train: TrainConfig, images: int, epochs: int) -> dict[str, object]:
     """Fewer epochs, with a warm-up and milestones in them; smaller batches, with a rate in proportion."""
     short, size = min(train.epochs, epochs), min(train.batch_size, images)
-    rate = train.learning_rate * size / train.batch_size
-    changed: Params = {"epochs": short, "batch_size": size, "learning_rate": rate}
-    if train.warmup_steps >= (steps := max(1, short * (images // size))):
-        changed["warmup_steps"] = steps - 1
-    milestones = [epoch for epoch in train.milestones if epoch < short]
-    if len(milestones) < len(train.milestones):
-        changed["milestones"] = milestones
-    return changed
-
-
-def differences(recipe: Params, values: Params) -> dict[str, tuple[Any, Any]]:
-    """The recipe's value and that of the rehearsal, by dotted key, where they differ."""
-    pairs = {key: (lookup(recipe, key), value) for key, value in values.items()}
-    return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
-
-
-def lookup(params: Params, key: str) -> Any:
-    """The value at a dotted key, for a student that of all students where it has none; ``None`` if absent."""
-    value: Any = params
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    students, _, rest = key.partition(".")
-    if value is None and students == "students" and "." in rest:
-        return lookup(params, f"student.{rest.partition('.')[2]}")
-    return value
+    return {
+        "epochs": short,
+        "batch_size": size,
+        "learning_rate": train.learning_rate * (size / train.batch_size),
+        "warmup_steps": min(train.warmup_steps, max(1, short * (images // size)) - 1),
+        "milestones": tuple(epoch for epoch in train.milestones if epoch < short),
+    }

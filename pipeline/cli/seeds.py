@@ -2,10 +2,8 @@
 
 import argparse
 import logging
-import statistics
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
 
 import msgspec
 from msgspec import to_builtins
@@ -36,7 +34,8 @@ FINISHED = SCRATCH / "seeds"
 
 logger = logging.getLogger(__name__)
 
-Summary = dict[str, float | None]
+Summary = dict[str, float]
+"""By metric; those of sizes that no object has are left out."""
 
 
 @command(
@@ -61,10 +60,10 @@ def seeds_command(arguments: argparse.Namespace) -> None:
         name: [_summary(name, config, store, seed) for seed in seeds]
         for name, (config, store) in students.items()
     }
-    figures = compare(summaries)
-    logger.info("%s", render_table(summaries, seeds, figures))
+    logger.info("%s", render_table(summaries, seeds))
     if arguments.json:
-        write_json(arguments.json, {"seeds": seeds, "summaries": summaries, "gains": figures})
+        figures = {"seeds": seeds, "summaries": summaries, "gains": compare(summaries)}
+        write_json(arguments.json, figures)
 
 
 def _load(student: str) -> tuple[StudentConfig, TargetStore]:
@@ -74,17 +73,17 @@ def _load(student: str) -> tuple[StudentConfig, TargetStore]:
     return config, TargetStore.open(Path(path) if path else run_paths().store)
 
 
-def _summary(student: str, config: StudentConfig, store: TargetStore, seed: int) -> Summary:
+def _summary(name: str, config: StudentConfig, store: TargetStore, seed: int) -> Summary:
     """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
     config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
     finished = FINISHED / f"{run_key(config, evaluation, store)[:24]}.json"
-    with suppress(FileNotFoundError, msgspec.MsgspecError, KeyError):  # not run yet, or the file is damaged
-        kept = msgspec.json.decode(finished.read_bytes(), type=dict[str, Any])
-        return {metric: kept[metric] for metric in SUMMARY}
-    summary = _train_and_evaluate(config, evaluation, store, student)
-    write_json(finished, {"student": student, "seed": seed, **summary})
-    return summary
+    try:
+        return msgspec.json.decode(finished.read_bytes(), type=Summary)
+    except (FileNotFoundError, msgspec.MsgspecError):  # not run yet, or the file is damaged
+        summary = _train_and_evaluate(config, evaluation, store, f"{name} seed {seed}")
+        write_json(finished, summary)
+        return summary
 
 
 def run_key(config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore) -> str:
@@ -108,9 +107,9 @@ def deciding_folders() -> set[str]:
 
 
 def _train_and_evaluate(
-    config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, name: str
+    config: StudentConfig, evaluation: EvaluateConfig, store: TargetStore, label: str
 ) -> Summary:
-    label, here = f"{name} seed {config.train.seed}", machine(SINGLE_PROCESS)
+    here = machine(SINGLE_PROCESS)
     images, val = (read_split(run_paths(), split) for split in SPLITS)
     source, losses = stored_targets(config, store, images), student_losses(config)
     trained = train(config.detector, source, images, config.train, losses, machine=here, label=label)
@@ -123,42 +122,37 @@ def _train_and_evaluate(
         precision=evaluation.precision,
         label=f"evaluate {label}",
     )
-    return evaluate(val, results, evaluation.area_edges).summary
+    summary = evaluate(val, results, evaluation.area_edges).summary
+    return {metric: value for metric, value in summary.items() if value is not None}
 
 
-def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, Summary]]:
-    """Gains over the first student, of each other: by metric, ``mean`` and ``standard_error`` over seeds."""
-    first, *others = summaries
+def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Each student's gain over the first by metric: mean and standard error of the differences by seed."""
+    (_, before), *others = summaries.items()
     return {
-        name: {metric: _gain(summaries[first], summaries[name], metric) for metric in SUMMARY}
-        for name in others
+        name: {
+            metric: _gain([new[metric] - old[metric] for old, new in zip(before, after, strict=True)])
+            for metric in before[0]
+        }
+        for name, after in others
     }
 
 
-def _gain(before: list[Summary], after: list[Summary], metric: str) -> Summary:
-    """Mean and its standard error; ``None`` where no object of that size was there to be found."""
-    pairs = [(old[metric], new[metric]) for old, new in zip(before, after, strict=True)]
-    gains = [new - old for old, new in pairs if old is not None and new is not None]
-    if not gains:
-        return {"mean": None, "standard_error": None}
-    spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
-    return {"mean": statistics.fmean(gains), "standard_error": spread / len(gains) ** 0.5}
+def _gain(differences: list[float]) -> dict[str, float]:
+    error = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
+    return {"mean": fmean(differences), "standard_error": error}
 
 
-def render_table(
-    summaries: dict[str, list[Summary]], seeds: list[int], gains: dict[str, dict[str, Summary]]
-) -> str:
+def render_table(summaries: dict[str, list[Summary]], seeds: list[int]) -> str:
     """The comparison as a Markdown table."""
     rows = [
-        [name, str(seed), *(_cell(row[metric]) for metric in SUMMARY)]
-        for name, of_seeds in summaries.items()
-        for seed, row in zip(seeds, of_seeds, strict=True)
+        [name, str(seed), *(f"{row[metric]:.2f}" if metric in row else "-" for metric in SUMMARY)]
+        for name, by_seed in summaries.items()
+        for seed, row in zip(seeds, by_seed, strict=True)
     ]
-    for name, gain in gains.items():
-        cells = (f"{_cell(g['mean'], '+.2f')} ± {_cell(g['standard_error'])}" for g in gain.values())
-        rows.append([f"gain of {name}", "mean ± s.e.", *cells])
+    for name, gains in compare(summaries).items():
+        cells = {
+            metric: f"{gain['mean']:+.2f} ± {gain['standard_error']:.2f}" for metric, gain in gains.items()
+        }
+        rows.append([f"gain of {name}", "mean ± s.e.", *(cells.get(metric, "-") for metric in SUMMARY)])
     return markdown_table(["student", "seed", *SUMMARY], rows)
-
-
-def _cell(value: float | None, form: str = ".2f") -> str:
-    return "-" if value is None else format(value, form)

@@ -70,7 +70,7 @@ def test_a_line_says_how_large_how_old_and_whether_it_can_go(root: Path) -> None
 def test_what_a_killed_measurement_leaves_is_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(root / "tmp"))
     known = names(leftovers(root))
-    with copied_recipe(Namespace(recipe=str(ROOT / "recipes/smoke"), assignments=[])) as (_, copy):
+    with copied_recipe(Namespace(recipe=str(ROOT / "recipes/smoke"), assignments=[])) as copy:
         assert names(leftovers(root)) - known == {copy.parent.name}
 
 

@@ -17,33 +17,28 @@ from pipeline.student.config import StudentConfig
 from recipes import ROOT, set_value
 
 
-def rows(*values: float) -> list[dict[str, float | None]]:
+def rows(*values: float) -> list[dict[str, float]]:
     return [dict.fromkeys(SUMMARY, value) for value in values]
 
 
-def test_gains_are_paired_by_seed() -> None:
+def test_gains_are_paired_by_seed_and_a_row_each() -> None:
     """Differences 1, 2, 3: mean 2, standard deviation 1, standard error 1 / sqrt(3)."""
-    gains = compare({"plain": rows(10, 20, 30), "ld": rows(11, 22, 33)})
-    assert gains["ld"]["AP"]["mean"] == pytest.approx(2)
-    assert gains["ld"]["AP"]["standard_error"] == pytest.approx(3**-0.5)
+    summaries = {"plain": rows(10, 20, 30), "ld": rows(11, 22, 33)}
+    gain = compare(summaries)["ld"]["AP"]
+    assert gain == pytest.approx({"mean": 2, "standard_error": 3**-0.5})
+    lines = render_table(summaries, [0, 1, 5]).splitlines()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert table[0] == ["student", "seed", "AP", "AP50", "AP75", "APs", "APm", "APl"]
+    assert table[4][:3] == ["plain", "5", "30.00"]
+    assert table[-1][:3] == ["gain of ld", "mean ± s.e.", "+2.00 ± 0.58"]
 
 
 def test_one_seed_has_no_spread_and_missing_sizes_count_nothing() -> None:
-    gains = compare({"plain": rows(10), "ld": [{**rows(12)[0], "APl": None}]})
-    assert gains["ld"]["AP"] == {"mean": 2.0, "standard_error": 0.0}
-    assert gains["ld"]["APl"] == {"mean": None, "standard_error": None}
-    last = render_table({"plain": rows(10), "ld": rows(12)}, [0], gains).splitlines()[-1]
+    summaries = {name: [{"AP": value}] for name, value in (("plain", 10.0), ("ld", 12.0))}
+    assert compare(summaries) == {"ld": {"AP": {"mean": 2.0, "standard_error": 0.0}}}
+    last = render_table(summaries, [0]).splitlines()[-1]
     cells = [cell.strip() for cell in last.split("|")[1:-1]]
-    assert (cells[2], cells[-1]) == ("+2.00 ± 0.00", "- ± -")
-
-
-def test_the_table_has_a_row_for_every_run_and_every_gain() -> None:
-    summaries = {"plain": rows(10, 20), "ld": rows(11, 22)}
-    lines = render_table(summaries, [0, 1], compare(summaries)).splitlines()
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert table[0] == ["student", "seed", "AP", "AP50", "AP75", "APs", "APm", "APl"]
-    assert table[3][:3] == ["plain", "1", "20.00"]
-    assert table[-1][:3] == ["gain of ld", "mean ± s.e.", "+1.50 ± 0.50"]
+    assert (cells[2], cells[-1]) == ("+2.00 ± 0.00", "-")
 
 
 def keys() -> str:
@@ -103,8 +98,8 @@ def test_a_damaged_kept_run_is_made_again(own_project: Path, monkeypatch: pytest
     command = "ldp seeds plain ld --seeds 0"
     assert call(command).code == 0
     assert call(command).code == 0
-    assert made == ["plain", "ld"]
+    assert made == ["plain seed 0", "ld seed 0"]
     for kept in (own_project / "scratch/seeds").iterdir():
         kept.write_bytes(kept.read_bytes()[:20])
     assert call(command).code == 0
-    assert made == ["plain", "ld"] * 2
+    assert made == ["plain seed 0", "ld seed 0"] * 2
