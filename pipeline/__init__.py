@@ -8,57 +8,38 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchvision.ops import distance_box_iou_loss as diou_loss
+    from torchvision.ops import distance_box_iou_loss
 
-    from pipeline.api.placement import TargetBatch, place_targets
-    from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
-    from pipeline.losses.detection import (
-        ciou_loss,
-        distribution_focal_loss,
-        giou_loss,
-        quality_focal_loss,
-    )
-    from pipeline.losses.distillation import kd_divergence
-    from pipeline.store.reader.reader import TargetStore
-    from pipeline.store.reader.stored import DecodedView
-    from pipeline.views.types import ViewKey
+    from pipeline.api.placement import TargetBatch as TargetBatch
+    from pipeline.api.placement import place_targets as place_targets
+    from pipeline.losses.bckd import bckd_box_loss as bckd_box_loss
+    from pipeline.losses.bckd import bckd_cls_loss as bckd_cls_loss
+    from pipeline.losses.detection import ciou_loss as ciou_loss
+    from pipeline.losses.detection import distribution_focal_loss as distribution_focal_loss
+    from pipeline.losses.detection import giou_loss as giou_loss
+    from pipeline.losses.detection import quality_focal_loss as quality_focal_loss
+    from pipeline.losses.distillation import kd_divergence as kd_divergence
+    from pipeline.store.reader.reader import TargetStore as TargetStore
+    from pipeline.store.reader.stored import DecodedView as DecodedView
+    from pipeline.views.types import ViewKey as ViewKey
 
-    open_store = TargetStore.open
+    diou_loss, open_store = distance_box_iou_loss, TargetStore.open
 
-_LOSSES = "pipeline.losses.detection"
-_WHERE = {
-    "DecodedView": "pipeline.store.reader.stored:DecodedView",
-    "TargetBatch": "pipeline.api.placement:TargetBatch",
-    "TargetStore": "pipeline.store.reader.reader:TargetStore",
-    "ViewKey": "pipeline.views.types:ViewKey",
-    "bckd_box_loss": "pipeline.losses.bckd:bckd_box_loss",
-    "bckd_cls_loss": "pipeline.losses.bckd:bckd_cls_loss",
-    "ciou_loss": f"{_LOSSES}:ciou_loss",
-    "diou_loss": "torchvision.ops:distance_box_iou_loss",
-    "distribution_focal_loss": f"{_LOSSES}:distribution_focal_loss",
-    "giou_loss": f"{_LOSSES}:giou_loss",
-    "kd_divergence": "pipeline.losses.distillation:kd_divergence",
-    "open_store": "pipeline.store.reader.reader:TargetStore.open",
-    "place_targets": "pipeline.api.placement:place_targets",
-    "quality_focal_loss": f"{_LOSSES}:quality_focal_loss",
+_MODULES = {
+    "api.placement": ("TargetBatch", "place_targets"),
+    "losses.bckd": ("bckd_box_loss", "bckd_cls_loss"),
+    "losses.detection": ("ciou_loss", "distribution_focal_loss", "giou_loss", "quality_focal_loss"),
+    "losses.distillation": ("kd_divergence",),
+    "store.reader.reader": ("TargetStore",),
+    "store.reader.stored": ("DecodedView",),
+    "views.types": ("ViewKey",),
 }
-
-__all__ = [
-    "DecodedView",
-    "TargetBatch",
-    "TargetStore",
-    "ViewKey",
-    "bckd_box_loss",
-    "bckd_cls_loss",
-    "ciou_loss",
-    "diou_loss",
-    "distribution_focal_loss",
-    "giou_loss",
-    "kd_divergence",
-    "open_store",
-    "place_targets",
-    "quality_focal_loss",
-]
+_WHERE = {
+    "diou_loss": "torchvision.ops:distance_box_iou_loss",
+    "open_store": "pipeline.store.reader.reader:TargetStore.open",
+    **{name: f"pipeline.{module}:{name}" for module, names in _MODULES.items() for name in names},
+}
+__all__ = list(_WHERE)
 
 
 def __getattr__(name: str) -> Any:

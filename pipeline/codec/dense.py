@@ -30,7 +30,6 @@ TAIL_UNIT = 2**10
 TAIL_LIMIT = 100.0
 """Log-odds below -100 count as that in the tail: a score of 4e-44."""
 
-
 Distances = NDArray[np.uint16] | NDArray[np.float32]
 
 

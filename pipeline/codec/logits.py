@@ -1,11 +1,9 @@
 """Class logits as 16-bit integers, and edge logits as such codes of their cosine transform over the bins.
 
 Those of the neighboring bins of an edge are alike, so that the discrete cosine transform (DCT-II) of its
-``bins`` logits has a few large coefficients and many near zero: a quarter fewer bytes than the logits
-themselves at the same error, and no more with the best transform there is for the data (their own
-principal components). The transform is orthonormal, so that a rounding error is as large in the logits as
-in the coefficients. Its constant coefficient is a number that is added to all bins of an edge, to which a
-softmax is blind: it is not stored.
+``bins`` logits has a few large coefficients and many near zero: a quarter fewer bytes at the same error, as
+with the data's own principal components. The transform is orthonormal: a rounding error is as large in the
+logits as in the coefficients. Its constant coefficient, to which a softmax is blind, is not stored.
 """
 
 from functools import cache
@@ -18,7 +16,7 @@ EDGES = 4
 
 CODE_OF_ZERO = 128
 """Code of a coefficient of 0. With it nearly all codes lie in 0..255, and their high bytes, which are
-compressed apart, are zeros; two's complement would spend a bit on the sign there once more."""
+compressed apart, are zeros."""
 
 MAX_CODE = 2**15 - 1
 
@@ -48,14 +46,11 @@ def edge_columns(bins: int, *, lossless: bool) -> int:
 
 
 def quantize_edges(edge_logits: NDArray[np.float32], steps: NDArray[np.float32] | None) -> Quantized:
-    """``code = rint((logits @ basis.T) / step) + 128``, limited to 16 bits, see ``cosine_basis``.
+    """``code = rint((logits @ basis.T) / step) + 128``, (P, 4 * (bins - 1)), see ``cosine_basis``.
 
     Args:
         edge_logits: (P, 4, bins), in the order l, t, r, b; a ``ValueError`` if one is not finite.
-        steps: (P,) in logits, or ``None`` to keep the float32 logits as they are.
-
-    Returns:
-        Codes (P, 4 * (bins - 1)); if lossless, (P, 4 * bins).
+        steps: (P,) in logits, or ``None`` to keep the float32 logits as they are, (P, 4 * bins).
     """
     require_finite("edge logits", edge_logits)
     points, _, bins = edge_logits.shape
@@ -64,20 +59,17 @@ def quantize_edges(edge_logits: NDArray[np.float32], steps: NDArray[np.float32] 
     # In float64, where another machine's order of summation does not tip a code.
     coefficients = edge_logits.astype(np.float64) @ cosine_basis(bins).T
     codes = np.rint(coefficients / steps[:, None, None]) + CODE_OF_ZERO
-    return saturate(codes.reshape(points, EDGES * (bins - 1)))
+    return _saturate(codes.reshape(points, EDGES * (bins - 1)))
 
 
 def dequantize_edges(
     codes: NDArray[np.int16] | NDArray[np.float32], steps: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
-    """``logits = ((code - 128) * step) @ basis``, up to a constant per edge; float32 logits as they are.
+    """``logits = ((code - 128) * step) @ basis``, (P, 4, bins), up to a constant per edge.
 
     Args:
-        codes: (P, 4 * (bins - 1)), or (P, 4 * bins) if lossless.
+        codes: (P, 4 * (bins - 1)), or (P, 4 * bins) float32 logits if lossless.
         steps: (P,) in logits, or ``None`` if the codes are lossless.
-
-    Returns:
-        (P, 4, bins) float32.
     """
     values = codes.reshape(len(codes), EDGES, codes.shape[1] // EDGES).astype(np.float32)
     if steps is None:
@@ -87,18 +79,14 @@ def dequantize_edges(
 
 
 def quantize_classes(cls_logits: NDArray[np.float32], step: float | None) -> Quantized:
-    """``code = rint(logit / step)``, (M, C), limited to +-32767.
+    """``code = rint(logit / step)``, (M, C), or float32 as it is; a ``ValueError`` if one is not finite.
 
     Absolute, unlike the edge codes: a sigmoid loss needs the logit itself, a softmax loss its differences.
-
-    Args:
-        cls_logits: (M, C); a ``ValueError`` if one is not finite.
-        step: In logits, or ``None`` to keep the float32 logits as they are.
     """
     require_finite("class logits", cls_logits)
     if step is None:
         return Quantized(cls_logits.astype(np.float32), 0)
-    return saturate(np.rint(cls_logits / np.float32(step)))
+    return _saturate(np.rint(cls_logits / np.float32(step)))
 
 
 def dequantize_classes(
@@ -109,7 +97,7 @@ def dequantize_classes(
     return logits if step is None else logits * np.float32(step)
 
 
-def saturate(codes: NDArray[np.floating]) -> Quantized:
+def _saturate(codes: NDArray[np.floating]) -> Quantized:
     """Whole numbers of any size, limited to +-32767."""
     clipped = int(np.count_nonzero(np.abs(codes) > MAX_CODE))
     return Quantized(np.clip(codes, -MAX_CODE, MAX_CODE).astype(np.int16), clipped)

@@ -55,18 +55,14 @@ class Precision(Section, frozen=True, kw_only=True):
     ) -> NDArray[np.float32] | None:
         """The step (P,) of each point's edge logits, ``None`` if lossless: the less it weighs, the coarser.
 
-        ``edge_step`` in the main region, else ``edge_step * 2**(k/2)`` with a ``k`` from the weight's code. A
-        main-region point keeps the finest step, because LD weighs it with the student's own score, which is
-        unknown when the store is written.
-
-        The error that a point brings into the LD loss is proportional to its weight ``w`` and grows with the
-        square of its step, while its bits grow with ``-log2(step)``. Minimising the sum of errors at a given
-        number of bits makes ``w * step**2`` equal everywhere: ``step ~ 1 / sqrt(w)``. In the LD loss a
-        valuable point weighs a quarter of its VLR weight, and a main-region point the student's score, which
-        is about a half where it matters: relative to the main region a valuable point counts half its VLR
-        weight. Rounded to powers of ``sqrt(2)``, a step is one small integer, which both the writer and the
-        reader derive from the *integer* code by integer comparisons, so that no machine's ``log2`` can make
-        them disagree.
+        ``edge_step`` in the main region, which LD weighs with the student's score, unknown when the store is
+        written; else ``edge_step * 2**(k/2)`` with a ``k`` from the weight's code. The error that a point
+        brings into the loss is proportional to its weight ``w`` and grows with the square of its step, its
+        bits with ``-log2(step)``: the sum of errors at a given number of bits is least where ``w * step**2``
+        is equal everywhere, ``step ~ 1 / sqrt(w)``. In the LD loss a valuable point weighs a quarter of its
+        VLR weight and a main-region point the student's score, about a half where it matters, so that a VLR
+        weight counts half. Writer and reader derive the step from the *integer* code by integer comparisons,
+        so that no machine's ``log2`` can make them disagree.
 
         Args:
             weights: Gives ``k``.
@@ -75,13 +71,11 @@ class Precision(Section, frozen=True, kw_only=True):
         """
         if self.edge_step is None:
             return None
-        exponents = np.where(main_region, 0, weights.step_exponents(codes, self.max_step_exponent))
+        largest = self.max_step_exponent
+        exponents = np.where(main_region, 0, weights.step_exponents(codes, largest))
         # ``sqrt`` is exactly rounded everywhere, ``pow`` is not.
-        factors = [
-            2.0 ** (k // 2) * (math.sqrt(2.0) if k % 2 else 1.0) for k in range(self.max_step_exponent + 1)
-        ]
-        steps = np.array([self.edge_step * factor for factor in factors], dtype=np.float32)
-        return steps[exponents]
+        factors = [2.0 ** (k // 2) * (math.sqrt(2.0) if k % 2 else 1.0) for k in range(largest + 1)]
+        return np.array([self.edge_step * factor for factor in factors], dtype=np.float32)[exponents]
 
     def formula(self, weights: WeightCode) -> str:
         """How to turn the stored numbers into values, in words, for a reader without this code."""
@@ -97,17 +91,13 @@ class Precision(Section, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, float | None]:
         """In the words of stores and fingerprints."""
-        return {
-            "edge_step": self.edge_step,
-            "edge_step_cap": self.max_step_factor,
-            "cls_step": self.cls_step,
-        }
+        steps = {"edge_step": self.edge_step, "edge_step_cap": self.max_step_factor}
+        return {**steps, "cls_step": self.cls_step}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Precision":
         """Inverse of ``to_json``; a ``ConfigError`` if a key is missing, unknown, or out of range."""
-        section = dict(document)
-        if "edge_step_cap" not in section:
+        if "edge_step_cap" not in document:
             raise ConfigError("precision: missing key 'edge_step_cap'")
-        section["max_step_factor"] = section.pop("edge_step_cap")
+        section = {"max_step_factor" if k == "edge_step_cap" else k: v for k, v in document.items()}
         return structure(cls, section, "precision")

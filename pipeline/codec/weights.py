@@ -5,7 +5,8 @@ An IoU spans decades: an anchor of stride 64 and an object of 5 px meet in 1e-4.
 
 Every way to code them has the same parts: ``formula``, the decoder in words for a reader without this code;
 ``quantize`` and ``dequantize``; ``max_error``, how far the stored values may lie from exact weights; and
-``step_exponents``, by integers alone, with ``exponent_formula``, the same in words. All work on ``(P,)``.
+``step_exponents``, ``k = round(1 - log2(weight))`` of quantized weights, but at most ``largest``, by integers
+alone, with ``exponent_formula``, the same in words. All work on ``(P,)``.
 """
 
 from dataclasses import dataclass
@@ -40,9 +41,8 @@ class LogarithmicWeights:
         machine's logarithm would tip it.
         """
         exact = _require_weights(weights)
-        positive = exact > 0
-        octaves = -np.log2(np.where(positive, exact, 1.0))
-        return np.where(positive, np.rint(octaves * CODES_PER_OCTAVE) + 1, 0).astype(np.int32)
+        octaves = -np.log2(np.where(exact > 0, exact, 1.0))
+        return np.where(exact > 0, np.rint(octaves * CODES_PER_OCTAVE) + 1, 0).astype(np.int32)
 
     def dequantize(self, codes: Codes) -> NDArray[np.float32]:
         octave, part = np.divmod(np.maximum(codes, 1).astype(np.int64) - 1, CODES_PER_OCTAVE)
@@ -50,25 +50,22 @@ class LogarithmicWeights:
         return np.where(codes > 0, weights, 0).astype(np.float32)
 
     def max_error(self, weights: Weights) -> NDArray[np.float64]:
-        """Half a code."""
         half_code: float = 2 ** (0.5 / CODES_PER_OCTAVE) - 1
         return weights.astype(np.float64) * (half_code + FLOAT_SLACK)
 
     def step_exponents(self, codes: Codes, largest: int) -> NDArray[np.int64]:
-        """``k = round(1 - log2(weight))``, at most ``largest``: a shift, for the code is the logarithm."""
         exponents = (codes.astype(np.int64) - 1 + 3 * CODES_PER_OCTAVE // 2) // CODES_PER_OCTAVE
         return np.minimum(exponents, largest)
 
 
 @dataclass(frozen=True)
 class ExactWeights:
-    """The code is the float32 itself: of lossless stores from format 3 on."""
+    """The code is the bits of the float32, which ascend with it: of lossless stores from format 3 on."""
 
     formula = "valuable_weight = the float32 whose 32 bits, read as an integer, are weight_code."
     exponent_formula = ""
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
-        """The bits of the weights; those of positive numbers ascend with them, and 0 is 0."""
         return (_require_weights(weights) + 0.0).astype(np.float32).view(np.int32)
 
     def dequantize(self, codes: Codes) -> NDArray[np.float32]:
@@ -78,7 +75,6 @@ class ExactWeights:
         return weights.astype(np.float64) * FLOAT_SLACK
 
     def step_exponents(self, codes: Codes, largest: int) -> NDArray[np.int64]:
-        """Not called: logits of a lossless store have no steps."""
         raise AssertionError(f"expected no steps, but got {len(codes)} points (limit {largest})")
 
 
@@ -94,10 +90,8 @@ class LinearWeights:
         return f"valuable_weight = weight_code / {self.scale}."
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
-        """``code = rint(weight * scale)``, at least 1 where the weight is positive."""
         exact = _require_weights(weights)
-        codes = np.rint(exact * self.scale)
-        return np.where(exact > 0, np.maximum(codes, 1), 0).astype(np.int32)
+        return np.where(exact > 0, np.maximum(np.rint(exact * self.scale), 1), 0).astype(np.int32)
 
     def dequantize(self, codes: Codes) -> NDArray[np.float32]:
         return (codes / self.scale).astype(np.float32)
@@ -109,9 +103,8 @@ class LinearWeights:
 
     def step_exponents(self, codes: Codes, largest: int) -> NDArray[np.int64]:
         """``1 - log2(code / scale) >= j - 1/2`` means ``code**2 <= 8 * scale**2 / 4**j``."""
-        squares = codes.astype(np.int64) ** 2
         limits = np.array([8 * self.scale**2 // 4**j for j in range(largest, 0, -1)], np.int64)
-        return (largest - np.searchsorted(limits, squares, side="left")).astype(np.int64)
+        return largest - np.searchsorted(limits, codes.astype(np.int64) ** 2, side="left").astype(np.int64)
 
 
 WeightCode = LogarithmicWeights | ExactWeights | LinearWeights

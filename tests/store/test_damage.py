@@ -35,7 +35,7 @@ def test_a_damaged_table_is_found_even_if_it_changes_after_open_checked_it(path:
     store = TargetStore.open(path)
     attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
     flip_bit(path / "views/extent/c/0/0", 30)
-    with pytest.raises(CacheError, match=r"views/extent of .* its checksum differs"):
+    with pytest.raises(CacheError, match=r"views/extent of .* the checksum of the table differs"):
         TargetStore(store.path, attributes)
 
 

@@ -32,9 +32,8 @@ def read_attributes(store: Path) -> dict[str, Any]:
     """The attributes of a store, finished or not; a ``CacheError`` if none of this version is there whole."""
     path = store / ROOT_METADATA
     if not path.is_file():
-        got = "there is nothing"
-        if store.exists():
-            got = f"it has no {ROOT_METADATA}" if store.is_dir() else "it is a file, no folder"
+        got = f"it has no {ROOT_METADATA}" if store.is_dir() else "it is a file, no folder"
+        got = got if store.exists() else "there is nothing"
         raise CacheError(f"expected a store at {store}, but {got}; {REFETCH_HINT}")
     content = path.read_bytes()
     try:

@@ -14,27 +14,21 @@ from pipeline.views.pixels import THUMBNAIL_CELLS
 from pipeline.views.pyramid import Pyramid
 
 FORMAT_VERSION = 3
-"""New stores are written in this one."""
-
 READABLE_VERSIONS = (2, FORMAT_VERSION)
 """Format 2 coded weights linearly, see ``codec.weights``; format 1 was never released."""
 
 CHUNK_ROWS = 512
-"""Rows of an inner chunk, what is read and decompressed at once: 1,024 pack 1 % better and read 20 % slower
-(an image has about 900 points), 256 pack 2 % worse and read no faster."""
-
+"""Rows that are read and decompressed at once: 1,024 pack 1 % better and read 20 % slower (an image has about
+900 points), 256 pack 2 % worse and read no faster."""
 MAIN_CHUNK_SHARE = 4
-"""A chunk of the ``main`` array has this share of the rows: a view has a tenth of its points there, and reads
-decompress whole chunks. It takes no more bytes."""
+"""A chunk of the ``main`` array has this share of the rows, if they divide: a view has a tenth of its points
+there. It takes no more bytes."""
+DENSE_CHUNK_ROWS = 2048
+"""Of the dense arrays; a view of 416 px has 3,598 rows, one of 1333x800 18,529."""
 
 GEOMETRY_COLUMNS = (
-    "original_height",
-    "original_width",
-    "resized_height",
-    "resized_width",
-    "padded_height",
-    "padded_width",
-    "flip",
+    *("original_height", "original_width", "resized_height", "resized_width"),
+    *("padded_height", "padded_width", "flip"),
 )
 EXTENT_COLUMNS = ("point_offset", "points", "main_offset", "main", "box_offset", "boxes")
 REGION_COLUMNS = ("level", "position", "main_gt", "weight_code")
@@ -49,22 +43,17 @@ POINT_CLS_CODES = "points/cls_codes"
 PIXELS_CRC32C, THUMBNAIL = "pixels/crc32c", "pixels/thumbnail"
 DENSE = DENSE_CLASSES, DENSE_BOXES = "dense/cls_codes", "dense/box_codes"
 
-DENSE_CHUNK_ROWS = 2048
-"""Rows of an inner chunk of the dense arrays; a view of 416 px has 3,598, one of 1333x800 18,529."""
-
 CRC_BYTES = 4
 """A crc32c, which ends every chunk, table and index of a shard."""
-
 INDEX_ENTRY_BYTES = 16
 """Offset and size of a chunk, two little-endian uint64."""
-
 NO_CHUNK = 2**64 - 1
 """Offset and size of a chunk that was never written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """One zarr array, at ``path`` inside the store."""
+    """One zarr array, at ``path`` inside the store: a table, or one that partitions fill shard by shard."""
 
     path: str
     dtype: str
@@ -77,6 +66,16 @@ class ArraySpec:
     columns: tuple[str, ...] = ()
     """Names of the columns, where they have names."""
 
+    @property
+    def shard_rows(self) -> int:
+        assert self.shards is not None, f"{self.path} is not sharded"
+        return self.shards[0]
+
+    @property
+    def index_bytes(self) -> int:
+        """The end of a shard's file: an entry for each of its chunks, and their checksum."""
+        return INDEX_ENTRY_BYTES * (self.shard_rows // self.chunks[0]) + CRC_BYTES
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSchema:
@@ -88,17 +87,16 @@ class StoreSchema:
         views: Number of views, V.
         boxes: Number of ground-truth boxes of all views, G.
         views_per_partition: Views in the unit of work, of commit and of repair.
-        points_per_shard: Rows that a partition owns in the ``points`` arrays; whole chunks.
-        main_per_shard: Rows that a partition owns in the ``main`` array; whole chunks.
-        dense_per_shard: Rows that a partition owns in the ``dense`` arrays; whole chunks.
+        points_per_shard: Rows that a partition owns in the ``points`` arrays; whole chunks, as the next two.
+        main_per_shard: Likewise in the ``main`` array.
+        dense_per_shard: Likewise in the ``dense`` arrays.
         chunk_rows: Rows of an inner chunk of the ``points`` arrays.
         fingerprint: JSON; what the store was made from, see ``fingerprint.check_compatible``.
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
         format_version: One of ``READABLE_VERSIONS``.
-        pixels: Checksum and thumbnail of the pixels that the teacher saw are stored: not before
-            26 November 2026, and then its JSON does not name it.
-        valuable_classes: Class logits are of all kept points, not of the main region's alone; named if so.
-        dense: ``None`` where there are no dense arrays; then its JSON does not name them.
+        pixels: Checksum and thumbnail of the pixels that the teacher saw are stored.
+        valuable_classes: Class logits are of all kept points, not of the main region's alone.
+        dense: ``None`` where there are no dense arrays.
     """
 
     bins: int
@@ -119,17 +117,6 @@ class StoreSchema:
     dense: DensePrecision | None = None
     dense_per_shard: int = 0
 
-    def __post_init__(self) -> None:
-        assert self.views_per_partition > 0
-        for rows in (self.points_per_shard, self.main_per_shard):
-            assert rows % self.chunk_rows == 0, f"expected whole chunks, but got {rows} rows"
-
-    @property
-    def main_chunk_rows(self) -> int:
-        """Rows of an inner chunk of the ``main`` array; they divide ``chunk_rows``."""
-        whole = self.chunk_rows % MAIN_CHUNK_SHARE == 0
-        return self.chunk_rows // MAIN_CHUNK_SHARE if whole else self.chunk_rows
-
     @property
     def cls_path(self) -> str:
         """The array of class codes."""
@@ -141,6 +128,7 @@ class StoreSchema:
 
     @property
     def formula(self) -> str:
+        """How to turn the stored numbers into values, in words."""
         formula = self.precision.formula(self.weight_code)
         return f"{formula} {self.dense.formula}" if self.dense else formula
 
@@ -162,7 +150,7 @@ class StoreSchema:
         return slice(first, min(first + self.views_per_partition, self.views))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the version comes first."""
+        """Plain values; the version comes first, and fields that came later stand only where they are set."""
         document = {"format_version": self.format_version} | vars(self)
         document |= {"strides": list(self.strides), "precision": self.precision.to_json()}
         rows = document.pop("dense_per_shard")
@@ -178,62 +166,68 @@ class StoreSchema:
         values["strides"] = tuple(values["strides"])
         values["precision"] = Precision.from_json(values["precision"])
         if dense := values.get("dense"):
-            values["dense"] = DensePrecision(floor=dense["floor"])
-            values["dense_per_shard"] = dense["rows_per_shard"]
+            values |= {
+                "dense": DensePrecision(floor=dense["floor"]),
+                "dense_per_shard": dense["rows_per_shard"],
+            }
         return cls(**values)
 
 
 def require_version(document: Mapping[str, Any]) -> None:
     """Raise a ``CacheError`` for a store of another layout: which side is older, and what to do."""
     version = document.get("format_version")
-    if version in READABLE_VERSIONS:
-        return
-    expected = " or ".join(map(str, READABLE_VERSIONS))
-    newer = isinstance(version, int) and version > FORMAT_VERSION
-    remedy = "update this code" if newer else "make the store again: `dvc repro -f cache_teacher`"
-    raise CacheError(f"expected a store of format_version {expected}, but got {version!r}; {remedy}")
+    if version not in READABLE_VERSIONS:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        remedy = "update this code" if newer else "make the store again: `dvc repro -f cache_teacher`"
+        expected = " or ".join(map(str, READABLE_VERSIONS))
+        raise CacheError(f"expected a store of format_version {expected}, but got {version!r}; {remedy}")
 
 
 def table_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     """The arrays that do not depend on the teacher, written whole."""
-    views, boxes = schema.views, schema.boxes
+
+    def table(path: str, dtype: str, rows: int, columns: tuple[str, ...] = ()) -> ArraySpec:
+        shape = (rows, len(columns)) if columns else (rows,)
+        # One chunk: 14 MB for the largest table of COCO train2017 with two views an image.
+        chunks = (max(1, rows), *shape[1:])
+        return ArraySpec(path=path, dtype=dtype, shape=shape, chunks=chunks, columns=columns)
+
     return (
-        _table(IMAGE_ID, "int64", views),
-        _table(VIEW, "int32", views),
-        _table(GEOMETRY, "int32", views, GEOMETRY_COLUMNS),
-        _table(EXTENT, "int64", views, EXTENT_COLUMNS),
-        _table(BOXES, "float32", boxes, BOX_COLUMNS),
-        _table(LABELS, "int32", boxes),
+        table(IMAGE_ID, "int64", schema.views),
+        table(VIEW, "int32", schema.views),
+        table(GEOMETRY, "int32", schema.views, GEOMETRY_COLUMNS),
+        table(EXTENT, "int64", schema.views, EXTENT_COLUMNS),
+        table(BOXES, "float32", schema.boxes, BOX_COLUMNS),
+        table(LABELS, "int32", schema.boxes),
     )
 
 
 def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     """The arrays that partitions fill: partition i owns shard i, and so one file, of each."""
     lossless, classes = schema.precision.lossless, schema.num_classes
-    dtype = "float32" if lossless else "int16"
+    codes = "float32" if lossless else "int16"
+    share = 1 if schema.chunk_rows % MAIN_CHUNK_SHARE else MAIN_CHUNK_SHARE
+    # Rows of a shard and of a chunk.
     points = schema.points_per_shard, schema.chunk_rows
-    main = schema.main_per_shard, schema.main_chunk_rows
+    main = points if schema.valuable_classes else (schema.main_per_shard, schema.chunk_rows // share)
+    positions = schema.dense_per_shard, DENSE_CHUNK_ROWS
+    views = schema.views_per_partition, schema.views_per_partition
 
     def sharded(
         path: str, dtype: str, rows: tuple[int, int], width: int, columns: tuple[str, ...] = ()
     ) -> ArraySpec:
-        """An array of ``rows`` in a shard and in a chunk."""
-        shape, (shard, chunk) = (schema.partitions * rows[0], width), rows
-        return ArraySpec(
-            path=path, dtype=dtype, shape=shape, chunks=(chunk, width), shards=(shard, width), columns=columns
-        )
+        shape, shards, chunks = ((count, width) for count in (schema.partitions * rows[0], *rows))
+        return ArraySpec(path=path, dtype=dtype, shape=shape, chunks=chunks, shards=shards, columns=columns)
 
     arrays = [
         sharded(REGION, "int32", points, len(REGION_COLUMNS), REGION_COLUMNS),
-        sharded(EDGE_CODES, dtype, points, edge_columns(schema.bins, lossless=lossless)),
-        sharded(schema.cls_path, dtype, points if schema.valuable_classes else main, classes),
+        sharded(EDGE_CODES, codes, points, edge_columns(schema.bins, lossless=lossless)),
+        sharded(schema.cls_path, codes, main, classes),
     ]
     if dense := schema.dense:
-        rows = schema.dense_per_shard, DENSE_CHUNK_ROWS
-        arrays.append(sharded(DENSE_CLASSES, dense.class_dtype, rows, classes))
-        arrays.append(sharded(DENSE_BOXES, dense.box_dtype, rows, len(EDGE_NAMES), EDGE_NAMES))
-    if schema.pixels:  # a row for each view; a partition is one chunk
-        views = schema.views_per_partition, schema.views_per_partition
+        arrays.append(sharded(DENSE_CLASSES, dense.class_dtype, positions, classes))
+        arrays.append(sharded(DENSE_BOXES, dense.box_dtype, positions, len(EDGE_NAMES), EDGE_NAMES))
+    if schema.pixels:
         arrays.append(sharded(PIXELS_CRC32C, "uint32", views, 1))
         arrays.append(sharded(THUMBNAIL, "uint8", views, 3 * THUMBNAIL_CELLS**2))
     return tuple(arrays)
@@ -242,10 +236,3 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
 def chunk_key(index: int, dimensions: int) -> str:
     """Path, inside the array's folder, of the ``index``-th run of rows: zarr's default chunk keys."""
     return f"c/{index}" + "/0" * (dimensions - 1)
-
-
-def _table(path: str, dtype: str, rows: int, columns: tuple[str, ...] = ()) -> ArraySpec:
-    width = (len(columns),) if columns else ()
-    # One chunk: 14 MB for the largest table of COCO train2017 with two views an image.
-    chunks = (max(1, rows), *width)
-    return ArraySpec(path=path, dtype=dtype, shape=(rows, *width), chunks=chunks, columns=columns)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -69,58 +70,53 @@ class ViewIndex:
         return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
 
     def __post_init__(self) -> None:
-        images, views = self.image_id, self.view
-        ascends = (images[1:] > images[:-1]) | ((images[1:] == images[:-1]) & (views[1:] > views[:-1]))
-        if not ascends.all():
-            row = int(np.argmin(ascends))
-            before, after = zip(images[row : row + 2].tolist(), views[row : row + 2].tolist(), strict=True)
-            raise CacheError(
-                f"expected views in strictly ascending (image_id, view), but got {after} after {before}"
-            )
+        for before, after in pairwise(zip(self.image_id.tolist(), self.view.tolist(), strict=True)):
+            if before >= after:
+                raise CacheError(
+                    f"expected views in strictly ascending (image_id, view), but got {after} after {before}"
+                )
 
     def __len__(self) -> int:
         return len(self.image_id)
 
     def digest(self) -> str:
         """sha256 (hex) of all values."""
-        hashed = hashlib.sha256()
-        for field in fields(self):
-            hashed.update(getattr(self, field.name).tobytes())
-        return hashed.hexdigest()
+        return hashlib.sha256(b"".join(getattr(self, f.name).tobytes() for f in fields(self))).hexdigest()
 
     def arrays(self, schema: StoreSchema) -> Mapping[str, NDArray[Any]]:
         """The values of ``schema.table_specs``, by path."""
+        points, main, boxes = self.counts.T
+        per_partition = schema.views_per_partition
+        first_point = _first_rows(points, per_partition, schema.points_per_shard)
+        first_main = _first_rows(main, per_partition, schema.main_per_shard)
+        extents = (first_point, points, first_main, main, np.cumsum(boxes) - boxes, boxes)
         return {
             layout.IMAGE_ID: self.image_id,
             layout.VIEW: self.view,
             layout.GEOMETRY: self.geometry,
-            layout.EXTENT: self._extents(schema),
+            layout.EXTENT: np.stack(extents, axis=1),
             layout.BOXES: self.boxes_xyxy,
             layout.LABELS: self.labels,
         }
 
-    def _extents(self, schema: StoreSchema) -> NDArray[np.int64]:
-        """(V, 6) first row and number of rows of each view in points, main and boxes."""
-        points, main, boxes = self.counts.T
-        firsts = (
-            _first_rows(points, schema.views_per_partition, schema.points_per_shard),
-            _first_rows(main, schema.views_per_partition, schema.main_per_shard),
-            np.cumsum(boxes) - boxes,
-        )
-        return np.stack([firsts[0], points, firsts[1], main, firsts[2], boxes], axis=1)
-
 
 def fit_schema(schema: StoreSchema, table: ViewIndex) -> StoreSchema:
     """``schema`` with the sizes that these views need: all are known before the teacher starts."""
-    count, chunk_rows = schema.views_per_partition, schema.chunk_rows
+    starts = np.arange(0, len(table), schema.views_per_partition)
+
+    def shard_rows(counts: NDArray[np.int64], chunk_rows: int) -> int:
+        """Rows of the fullest partition, rounded up to whole chunks, at least one."""
+        fullest = int(np.add.reduceat(counts, starts).max()) if len(counts) else 0
+        return max(1, -(-fullest // chunk_rows)) * chunk_rows
+
     positions = position_counts(table.geometry, schema.strides)
     return replace(
         schema,
         views=len(table),
         boxes=len(table.labels),
-        points_per_shard=_shard_rows(table.counts[:, 0], count, chunk_rows),
-        main_per_shard=_shard_rows(table.counts[:, 1], count, chunk_rows),
-        dense_per_shard=_shard_rows(positions, count, DENSE_CHUNK_ROWS) if schema.dense else 0,
+        points_per_shard=shard_rows(table.counts[:, 0], schema.chunk_rows),
+        main_per_shard=shard_rows(table.counts[:, 1], schema.chunk_rows),
+        dense_per_shard=shard_rows(positions, DENSE_CHUNK_ROWS) if schema.dense else 0,
     )
 
 
@@ -133,10 +129,8 @@ def position_counts(geometry: NDArray[np.int32], strides: Sequence[int]) -> NDAr
 
 def dense_extents(schema: StoreSchema, geometry: NDArray[np.int32]) -> NDArray[np.int64]:
     """(V, 2) first row and number of rows of each view in the dense arrays."""
-    assert schema.dense is not None, "the store has no dense arrays"
     counts = position_counts(geometry, schema.strides)
-    firsts = _first_rows(counts, schema.views_per_partition, schema.dense_per_shard)
-    return np.stack([firsts, counts], axis=1)
+    return np.stack([_first_rows(counts, schema.views_per_partition, schema.dense_per_shard), counts], axis=1)
 
 
 def _first_rows(
@@ -154,22 +148,10 @@ def geometry_row(geometry: ViewGeometry) -> tuple[int, ...]:
 
 def geometry_from_row(row: Sequence[int], fit: ResizeMode) -> ViewGeometry:
     """Inverse of ``geometry_row``; the fit is the same for all views of a store."""
-    return ViewGeometry(
-        original_hw=(row[0], row[1]),
-        resized_hw=(row[2], row[3]),
-        padded_hw=(row[4], row[5]),
-        flip=bool(row[6]),
-        fit=fit,
-    )
+    sizes = {"original_hw": (row[0], row[1]), "resized_hw": (row[2], row[3]), "padded_hw": (row[4], row[5])}
+    return ViewGeometry(**sizes, flip=bool(row[6]), fit=fit)
 
 
 def counts_row(view: LabeledView) -> tuple[int, int, int]:
     """Points, main-region points and boxes of a view."""
     return len(view.points), view.points.main_count, len(view.labels)
-
-
-def _shard_rows(counts: NDArray[np.int64], views_per_partition: int, chunk_rows: int) -> int:
-    """Rows of the fullest partition, rounded up to whole chunks, at least one."""
-    starts = np.arange(0, len(counts), views_per_partition)
-    fullest = int(np.add.reduceat(counts, starts).max()) if len(counts) else 0
-    return max(1, -(-fullest // chunk_rows)) * chunk_rows

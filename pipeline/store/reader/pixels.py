@@ -12,25 +12,17 @@ from pipeline.views.pyramid import Size
 
 TOLERANCE = 1.0
 """Gray levels by which means of cells may differ: another decoder or another resize differs by less."""
-
 EXPLAINED = 0.2
 """What a fault leaves unexplained, over how much the thumbnail's cells differ among themselves."""
-
 FAULT_PRICE = 0.03
 """In the same unit: one fault more must explain so much more."""
-
-SCALES = np.geomspace(0.5, 2, 13)
-"""Sizes of a loader's image over the teacher's, from which the search for a scale and a shift begins."""
-
-SHIFTS = np.linspace(-0.5, 0.5, 11)
-"""Shifts from which it begins, in sides of the view."""
-
+SCALES, SHIFTS = np.geomspace(0.5, 2, 13), np.linspace(-0.5, 0.5, 11)
+"""Sizes over the teacher's, and shifts in sides of the view, from which the search for both begins."""
 MIN_CELLS = 0.4
 """Share of the cells that must lie in the loader's image."""
 
 Cells = NDArray[np.float64]
 """``(CELLS, CELLS, 3)``."""
-
 Guess = tuple[tuple[str, ...], float]
 """Faults, and what they leave of the difference, in gray levels."""
 
@@ -49,7 +41,9 @@ def diagnose(
     """
     if min(size_hw) < CELLS:
         return None
-    known, sums = seen.astype(np.float64), _sums(values)
+    known = seen.astype(np.float64)
+    # (H + 1, W + 1, 3): over all above and left.
+    sums = np.pad(values.astype(np.float64), ((1, 0), (1, 0), (0, 0))).cumsum(0).cumsum(1)
     cells = _cells(sums, size_hw, np.array([1.0, 1, 0, 0]))
     difference = _distance(cells * std + mean, known)
     if difference <= TOLERANCE:
@@ -65,16 +59,15 @@ def diagnose(
 
 def _simple(cells: Cells, known: Cells, mean: NDArray[Any], std: NDArray[Any]) -> Iterator[Guess]:
     """Faults that move no pixel but to its mirror image, alone and together."""
+    line = "not normalized as expected (gray level = {} * value + {}, expected {} and {})"
     for placed, words in ((cells, ()), (cells[:, ::-1], ("mirrored",))):
         swapped = (*words, "red and blue swapped")
-        yield words, _distance(placed * std + mean, known)
-        yield swapped, _distance(placed[..., ::-1] * std + mean, known)
         # As a file's channels are mostly swapped: before they are normalized.
         yield swapped, _distance((placed * std + mean)[..., ::-1], known)
         for values, faults in ((placed, words), (placed[..., ::-1], swapped)):
+            yield faults, _distance(values * std + mean, known)
             slope, offset = _line(values, known)
             shown = (np.round(numbers, 1).tolist() for numbers in (slope, offset, std, mean))
-            line = "not normalized as expected (gray level = {} * value + {}, expected {} and {})"
             yield (*faults, line.format(*shown)), _distance(values * slope + offset, known)
 
 
@@ -99,20 +92,14 @@ def _moved(
         best = min((np.array([s, s, x, y]) for s in scales for x in SHIFTS for y in SHIFTS), key=rest_at)
         rest, step = rest_at(best), 0.05
         while step > 2e-4:
-            near = [best + step * way for way in (*ways, *-ways)]
-            rests = [rest_at(place) for place in near]
-            if min(rests) < rest:
-                best, rest = near[int(np.argmin(rests))], min(rests)
+            nearest = min((best + step * way for way in (*ways, *-ways)), key=rest_at)
+            if rest_at(nearest) < rest:
+                best, rest = nearest, rest_at(nearest)
             else:
                 step /= 2
         scale_x, scale_y, x, y = best.tolist()
         shifted = f"shifted by ({x * size_hw[1]:.1f}, {y * size_hw[0]:.1f}) px"
         yield (shifted,) if len(scales) == 1 else (f"scaled by ({scale_x:.2f}, {scale_y:.2f})", shifted), rest
-
-
-def _sums(values: NDArray[Any]) -> NDArray[np.float64]:
-    """``(H + 1, W + 1, 3)``: sums over all above and left."""
-    return np.pad(values.astype(np.float64), ((1, 0), (1, 0), (0, 0))).cumsum(0).cumsum(1)
 
 
 def _cells(sums: NDArray[np.float64], size_hw: Size, place: NDArray[np.float64]) -> Cells:

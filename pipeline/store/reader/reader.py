@@ -3,10 +3,9 @@
 import functools
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,11 +29,11 @@ from pipeline.views.pixels import THUMBNAIL_CELLS, Pixels, checksum
 from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """A file of a finished store, as recorded when it was written; ``name`` is its path inside."""
+class FileRecord(NamedTuple):
+    """A file of a finished store, as recorded when it was written."""
 
     name: str
+    """Its path inside the store."""
     partition: int | None
     """``None`` for a table or for metadata."""
     digest: FileDigest
@@ -42,13 +41,13 @@ class FileRecord:
 
 def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
     """Every file of a finished store but the root's metadata; a ``CacheError`` if one is beside the store."""
-    groups = [(None, msgspec.convert(attributes["files"], dict[str, FileDigest]))]
+    tables = (None, msgspec.convert(attributes["files"], dict[str, FileDigest]))
     records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
-    for partition, files in [*groups, *((record.partition, record.shards) for record in records)]:
-        for name, digest_of_file in files.items():
+    for partition, files in (tables, *((record.partition, record.shards) for record in records)):
+        for name, recorded in files.items():
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise CacheError(f"expected files inside the store, but it records {short_repr(name)}")
-            yield FileRecord(name=name, partition=partition, digest=digest_of_file)
+            yield FileRecord(name, partition, recorded)
 
 
 def read_finished(store: Path) -> dict[str, Any]:
@@ -68,31 +67,32 @@ class TargetStore:
 
     def __init__(self, path: Path, attributes: Mapping[str, Any], absent: Collection[int] = ()) -> None:
         self.path = path
-        self.absent = absent
-        self.schema = StoreSchema.from_json(attributes["schema"])
-        self.strides = self.schema.strides
+        self.schema = schema = StoreSchema.from_json(attributes["schema"])
+        self.strides = schema.strides
         """Pixels of a cell on each level."""
-        self.bins = self.schema.bins
+        self.bins = schema.bins
         """Bins of an edge's distribution: distances of 0, 1, ... strides."""
-        self.fingerprint = self.schema.fingerprint
-        self.conventions = self.schema.conventions
+        self.fingerprint = schema.fingerprint
+        self.conventions = schema.conventions
         self.statistics: Mapping[str, Any] = attributes["statistics"]
         self.content_sha256 = digest(attributes)
         """Covers everything that it holds: its attributes have a digest of every other file."""
-        tables = {spec.path: read_table(path, spec) for spec in table_specs(self.schema)}
-        partition = np.arange(self.schema.views) // self.schema.views_per_partition
-        self._number = np.flatnonzero(~np.isin(partition, list(absent)))
+        self._partial = bool(absent)
+        tables = {spec.path: read_table(path, spec) for spec in table_specs(schema)}
+        self._number = np.flatnonzero(
+            ~np.isin(np.arange(schema.views) // schema.views_per_partition, list(absent))
+        )
         """Number of each view that is there, among those of the whole store."""
         paths = (layout.IMAGE_ID, layout.VIEW, layout.GEOMETRY, layout.EXTENT)
         self._image_id, self._view, self._geometry, self._extent = (tables[p][self._number] for p in paths)
         self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
         records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
         marks = {name: mark for record in records for name, mark in record.marks.items()}
-        self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(self.schema)}
-        if self.schema.dense:
-            self._dense_extent = dense_extents(self.schema, tables[layout.GEOMETRY])[self._number]
-            precision, dense = self.schema.dense, self.statistics["dense"]
-            self._scores = None if precision.lossless else precision.scores(dense["tail_log_odds"])
+        self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(schema)}
+        if dense := schema.dense:
+            self._dense_extent = dense_extents(schema, tables[layout.GEOMETRY])[self._number]
+            tail = self.statistics["dense"]["tail_log_odds"]
+            self._scores = None if dense.lossless else dense.scores(tail)
 
     @classmethod
     def open(cls, path: Path | str, *, partial: bool = False) -> "TargetStore":
@@ -107,20 +107,20 @@ class TargetStore:
         path = Path(path).absolute()
         attributes = read_finished(path)
         absent = set()
-        for file in recorded_files(attributes):
+        for name, partition, recorded in recorded_files(attributes):
             # Shards are checked chunk by chunk as they are read.
-            check = file.digest.problem if file.partition is None else file.digest.size_problem
-            problem = check(path / file.name)
-            if problem and partial and file.partition is not None:
-                absent.add(file.partition)
+            check = recorded.problem if partition is None else recorded.size_problem
+            problem = check(path / name)
+            if problem and partial and partition is not None:
+                absent.add(partition)
             elif problem:
-                raise CacheError(f"the store at {path} is damaged: {file.name}: {problem}; {REPAIR_HINT}")
+                raise CacheError(f"the store at {path} is damaged: {name}: {problem}; {REPAIR_HINT}")
         if absent and len(absent) == len(attributes["partitions"]):
             raise CacheError(f"{path}: expected one partition or more, but none of {len(absent)} is there")
-        return cls(path, attributes, frozenset(absent))
+        return cls(path, attributes, absent)
 
     def __reduce__(self) -> tuple[Callable[..., "TargetStore"], tuple[Path]]:
-        return functools.partial(TargetStore.open, partial=bool(self.absent)), (self.path,)
+        return functools.partial(TargetStore.open, partial=self._partial), (self.path,)
 
     def __len__(self) -> int:
         return len(self._image_id)
@@ -128,8 +128,7 @@ class TargetStore:
     @property
     def keys(self) -> tuple[ViewKey, ...]:
         """The keys of all views, ascending; made anew at each call."""
-        pairs = zip(self._image_id.tolist(), self._view.tolist(), strict=True)
-        return tuple(ViewKey(image_id, view) for image_id, view in pairs)
+        return tuple(map(ViewKey, self._image_id.tolist(), self._view.tolist()))
 
     @cached_property
     def image_ids(self) -> tuple[int, ...]:
@@ -148,28 +147,23 @@ class TargetStore:
             image_id, view = map(operator.index, key)
         except (TypeError, ValueError) as error:
             raise TypeError(f"expected the integers (image_id, view), but got {short_repr(key)}") from error
-        return DecodedView(
-            stored=self.read(ViewKey(image_id, view)),
-            pyramid=self.schema.pyramid,
-            preprocessing=self.conventions.preprocessing,
-        )
+        stored = self.read(ViewKey(image_id, view))
+        return DecodedView(stored, self.schema.pyramid, self.conventions.preprocessing)
 
     def views(self, image_id: int) -> tuple[int, ...]:
         """The numbers of the stored views of an image, ascending; empty if there is none."""
-        rows = self._rows_of(image_id)
-        return tuple(self._view[rows.start : rows.stop].tolist())
+        return tuple(self._view[self._rows_of(image_id)].tolist())
 
     @property
     def planned_epochs(self) -> int | None:
         """Epochs whose views it holds one by one; None if every epoch draws from all its views."""
-        epochs: int | None = self.fingerprint.get("views", {}).get("epochs")
-        return epochs
+        views: Mapping[str, int] = self.fingerprint.get("views", {})
+        return views.get("epochs")
 
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         """The view of an image that an epoch trains on."""
-        if self.planned_epochs is None:
-            return choose_view(seed, epoch, image_id, self.views(image_id))
-        return epoch
+        drawn = self.planned_epochs is None
+        return choose_view(seed, epoch, image_id, self.views(image_id)) if drawn else epoch
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """The geometry of a view, from memory; a ``CacheError`` if it is not stored."""
@@ -182,7 +176,7 @@ class TargetStore:
     def read(self, key: ViewKey) -> StoredView:
         """A view with its codes; errors as of :meth:`view`."""
         row, schema, precision = self._row(key), self.schema, self.schema.precision
-        points, main = ((int(first), int(count)) for first, count in self._extent[row, :4].reshape(2, 2))
+        points, main = self._extent[row, :4].reshape(2, 2).tolist()
         view, region = self._labeled(key, row)
         return StoredView(
             view=view,
@@ -204,10 +198,9 @@ class TargetStore:
         )
 
     def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:
-        """How pixels differ from those that the teacher saw; None if they are equal to the bit.
+        """How pixels differ from those that the teacher saw; None if not at all, or if it does not know them.
 
-        None as well for a store that does not know them, as those from before 26 November 2026. Errors as of
-        :meth:`view`.
+        Errors as of :meth:`view`.
         """
         if not self.schema.pixels:
             return None
@@ -220,17 +213,16 @@ class TargetStore:
     def check_pixels(self, key: tuple[int, int], values: Any) -> None:
         """Refuse an image that is not what the teacher saw, as far as a thumbnail shows it.
 
-        A decoder or a resize of another library passes; so does what a thumbnail does not show, such as the
-        mirror image of a symmetric picture: check a few images, each view of one.
+        Another library's decoder or resize passes; so does what a thumbnail does not show, such as the mirror
+        image of a symmetric picture: check a few images, each view of one.
 
         Args:
             key: ``(image_id, view)``.
-            values: ``(3, H, W)``, an array or a tensor of the CPU, channels as ``preprocessing.color`` says:
-                normalized as ``preprocessing`` says, or gray levels as uint8. The view is in the upper left
-                corner; what is beside it is padding.
+            values: ``(3, H, W)``, an array or a tensor of the CPU, channels and normalization as
+                ``preprocessing`` says, or gray levels as uint8; the view in the upper left corner.
 
         Raises:
-            DatasetError: It names what looks wrong.
+            DatasetError: Names what looks wrong.
             CacheError: The view is not stored, its partition is damaged, or the store has no thumbnails.
             ValueError: The values are of another shape, or not finite.
         """
@@ -257,19 +249,18 @@ class TargetStore:
         cells: Pixels = self._rows[layout.THUMBNAIL].read(int(self._number[row]), 1)
         return cells.reshape(THUMBNAIL_CELLS, THUMBNAIL_CELLS, 3)
 
-    def _rows_of(self, image_id: int) -> range:
-        first, end = self._image_id.searchsorted((image_id, image_id + 1)).tolist()
-        return range(first, end)
+    def _rows_of(self, image_id: int) -> slice:
+        return slice(*self._image_id.searchsorted((image_id, image_id + 1)).tolist())
 
     def _row(self, key: ViewKey) -> int:
-        rows = self._rows_of(key.image_id)
-        views: list[int] = self._view[rows.start : rows.stop].tolist()
+        views = self.views(key.image_id)
         if key.view not in views:
             raise CacheError(
-                f"expected a view of image_id={key.image_id} in {views}, but got view={key.view} "
+                f"expected a view of image_id={key.image_id} in {list(views)}, but got view={key.view} "
                 f"(store {self.path})"
             )
-        return rows.start + views.index(key.view)
+        first: int = self._rows_of(key.image_id).start
+        return first + views.index(key.view)
 
     def _geometry_of(self, row: int) -> ViewGeometry:
         return geometry_from_row(self._geometry[row].tolist(), self.conventions.preprocessing.fit)

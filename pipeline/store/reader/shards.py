@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import CacheError
 from pipeline.store.format.attributes import REPAIR_HINT
-from pipeline.store.format.schema import CRC_BYTES, INDEX_ENTRY_BYTES, NO_CHUNK, ArraySpec, chunk_key
+from pipeline.store.format.schema import CRC_BYTES, NO_CHUNK, ArraySpec, chunk_key
 
 CRC_RESIDUE = 0x48674BC7
 """The crc32c of any bytes followed by their own crc32c (little-endian)."""
@@ -36,9 +36,7 @@ def read_table(store: Path, spec: ArraySpec) -> NDArray[Any]:
     values = np.empty(spec.shape, spec.dtype)
     if len(values):
         content = (store / spec.path / chunk_key(0, len(spec.shape))).read_bytes()
-        if not _checksum_holds(content):
-            raise _damaged(f"{spec.path} of {store}", "its checksum differs")
-        blosc.decompress(content, values)
+        blosc.decompress(_checked(content, f"{spec.path} of {store}", "the table"), values)
     return values
 
 
@@ -48,87 +46,73 @@ class ShardedRows:
     Args:
         store: Folder of the store.
         spec: A sharded array of it, with a single column of chunks.
-        marks: What ``shard_signature`` gives for its shards, by path; others are not compared.
+        marks: What ``shard_signature`` gives for shards, by path; others are not compared.
     """
 
     def __init__(self, store: Path, spec: ArraySpec, marks: Mapping[str, str] = MappingProxyType({})) -> None:
-        assert spec.shards is not None, f"{spec.path} is not sharded"
-        self._store = store
-        self._path = spec.path
-        self._dtype = np.dtype(spec.dtype)
-        self._columns = spec.shape[1]
-        self._chunk_rows = spec.chunks[0]
-        self._chunk_bytes = self._chunk_rows * self._columns * self._dtype.itemsize
-        self._shard_rows = spec.shards[0]
-        self._marks = {name: mark for name, mark in marks.items() if name.startswith(f"{spec.path}/")}
+        self._store, self._spec, self._marks = store, spec, marks
+        self._chunk_rows, self._columns = spec.chunks
+        self._chunk_bytes = self._chunk_rows * self._columns * np.dtype(spec.dtype).itemsize
         self._indices: dict[int, tuple[Identity, NDArray[np.uint64]]] = {}
 
     def read(self, start: int, count: int) -> NDArray[Any]:
         """Rows ``start..start + count`` of one partition, (count, columns); a ``CacheError`` if damaged."""
         if not count:
-            return np.empty((0, self._columns), self._dtype)
-        partition, first = divmod(start, self._shard_rows)
+            return np.empty((0, self._columns), self._spec.dtype)
+        partition, first = divmod(start, self._spec.shard_rows)
         chunks = range(first // self._chunk_rows, -(-(first + count) // self._chunk_rows))
-        rows = np.empty((len(chunks), self._chunk_rows, self._columns), self._dtype)
+        rows = np.empty((len(chunks), self._chunk_rows, self._columns), self._spec.dtype)
+        where = f"partition {partition} of {self._spec.path} of {self._store}"
         try:
-            descriptor = os.open(f"{self._store}/{self._path}/{chunk_key(partition, 2)}", os.O_RDONLY)
+            descriptor = os.open(f"{self._store}/{self._spec.path}/{chunk_key(partition, 2)}", os.O_RDONLY)
         except FileNotFoundError:
-            raise self._damaged(partition, "the shard is missing") from None
+            raise _damaged(where, "the shard is missing") from None
         try:
-            index = self._index(descriptor, partition)
+            index = self._index(descriptor, partition, where)
             for slot, chunk in enumerate(chunks):
-                blosc.decompress(self._frame(descriptor, partition, chunk, index), rows[slot])
+                blosc.decompress(self._frame(descriptor, chunk, index, where), rows[slot])
         finally:
             os.close(descriptor)
         skipped = first - chunks.start * self._chunk_rows
         return rows.reshape(-1, self._columns)[skipped : skipped + count]
 
-    def _index(self, descriptor: int, partition: int) -> NDArray[np.uint64]:
+    def _index(self, descriptor: int, partition: int, where: str) -> NDArray[np.uint64]:
         """(chunks, 2) offset and size of each chunk of a shard, parsed once for each file that was there."""
-        status = os.fstat(descriptor)
+        status, size = os.fstat(descriptor), self._spec.index_bytes
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._indices.get(partition)
         if known and known[0] == identity:
             return known[1]
-        size = INDEX_ENTRY_BYTES * (self._shard_rows // self._chunk_rows) + CRC_BYTES
         if status.st_size < size:
-            raise self._damaged(partition, "the shard is too short for its index")
-        content = self._checked(os.pread(descriptor, size, status.st_size - size), partition, "the index")
+            raise _damaged(where, "the shard is too short for its index")
+        content = _checked(os.pread(descriptor, size, status.st_size - size), where, "the index")
         index = np.frombuffer(content[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
         # Another whole shard may lie in its place: checksums alone would hold there.
-        if expected := self._marks.get(f"{self._path}/{chunk_key(partition, 2)}"):
+        if expected := self._marks.get(f"{self._spec.path}/{chunk_key(partition, 2)}"):
             offset, size = index[0].tolist()
             first = b"" if offset == NO_CHUNK else os.pread(descriptor, CRC_BYTES, offset + size - CRC_BYTES)
             if (first + content[-CRC_BYTES:]).hex() != expected:
-                raise self._damaged(
-                    partition, "the checksums of its first chunk and index are not those recorded"
-                )
+                raise _damaged(where, "the checksums of its first chunk and index are not those recorded")
         self._indices[partition] = (identity, index)
         return index
 
-    def _frame(self, descriptor: int, partition: int, chunk: int, index: NDArray[np.uint64]) -> bytes:
+    def _frame(self, descriptor: int, chunk: int, index: NDArray[np.uint64], where: str) -> bytes:
         """A chunk as stored; Blosc knows where it ends and leaves the checksum alone."""
         offset, size = index[chunk].tolist()
         if offset == NO_CHUNK:
-            raise self._damaged(partition, f"chunk {chunk} is missing")
-        content = self._checked(os.pread(descriptor, size, offset), partition, f"chunk {chunk}")
+            raise _damaged(where, f"chunk {chunk} is missing")
+        content = _checked(os.pread(descriptor, size, offset), where, f"chunk {chunk}")
         # Bytes 4 to 7 of a Blosc frame: what it holds. Shorter, it would leave memory as it happened to be.
         if int.from_bytes(content[4:8], "little") != self._chunk_bytes:
-            raise self._damaged(partition, f"chunk {chunk} is of another size")
+            raise _damaged(where, f"chunk {chunk} is of another size")
         return content
 
-    def _checked(self, content: bytes, partition: int, what: str) -> bytes:
-        if not _checksum_holds(content):
-            raise self._damaged(partition, f"the checksum of {what} differs")
-        return content
 
-    def _damaged(self, partition: int, problem: str) -> CacheError:
-        return _damaged(f"partition {partition} of {self._path} of {self._store}", problem)
-
-
-def _checksum_holds(content: bytes) -> bool:
-    """Whether the last four bytes are the crc32c of those before; nothing at all is no content."""
-    return len(content) > CRC_BYTES and google_crc32c.value(content) == CRC_RESIDUE
+def _checked(content: bytes, where: str, what: str) -> bytes:
+    """Bytes that end with the crc32c of those before; nothing at all is no content."""
+    if len(content) <= CRC_BYTES or google_crc32c.value(content) != CRC_RESIDUE:
+        raise _damaged(where, f"the checksum of {what} differs")
+    return content
 
 
 def _damaged(where: str, problem: str) -> CacheError:

@@ -58,12 +58,12 @@ class StoredView:
     cls_step: float | None
 
     def soft_targets(self) -> SoftTargets:
-        """What the teacher's own outputs would be."""
-        classes = dequantize_classes(self.cls_codes, self.cls_step)
-        return SoftTargets(edge_logits=self.edge_logits(), cls_logits=classes)
+        """What the teacher's own outputs would be; edge logits up to a constant per edge, unless lossless."""
+        edges = dequantize_edges(self.edge_codes, self.edge_steps)
+        return SoftTargets(edge_logits=edges, cls_logits=dequantize_classes(self.cls_codes, self.cls_step))
 
     def edge_logits(self) -> NDArray[np.float32]:
-        """(P, 4, bins), up to a constant per edge unless lossless."""
+        """(P, 4, bins)."""
         return dequantize_edges(self.edge_codes, self.edge_steps)
 
     def cls_logits(self) -> NDArray[np.float32]:
@@ -74,53 +74,43 @@ class StoredView:
 class DecodedView:
     """A view with ``P`` kept points, ``M`` of them in the main region, and ``G`` boxes.
 
-    Coordinates are px of the view, the resized and flipped image without its padding: pixel ``i`` reaches
-    from ``i`` to ``i + 1``.
+    Coordinates are px of the resized and flipped image: pixel ``i`` reaches from ``i`` to ``i + 1``.
     """
 
     def __init__(self, stored: StoredView, pyramid: Pyramid, preprocessing: Preprocessing) -> None:
         view, points = stored.view, stored.view.points
         self.stored = stored
         """The same with integer codes."""
-        self.pyramid = pyramid
-        """Strides of the levels, and where in its cell a point lies."""
-        self.preprocessing = preprocessing
-        """Pixels: ``mean``, ``std``, ``color`` (order of the channels), ``fit``, ``sampling``, ``fill``."""
-        self.key = view.key
-        """``(image_id, view)``."""
-        self.geometry = view.geometry
+        self.pyramid, self.preprocessing = pyramid, preprocessing
+        """Strides of the levels; ``mean``, ``std``, ``color`` (order of the channels), ``fit``, ``fill``."""
+        self.key, self.geometry = view.key, view.geometry
         """``original_hw``, ``resized_hw`` and ``padded_hw``, each ``(height, width)`` px, and ``flip``."""
-        self.level = points.level
-        """``(P,)``: each point's level, from the finest."""
-        self.position = points.position
-        """``(P,)``: row-major cell in the level's grid, which covers ``geometry.padded_hw``."""
+        self.level, self.position = points.level, points.position
+        """``(P,)``: level, from the finest; row-major cell in its grid over ``geometry.padded_hw``."""
         self.main = points.main_gt
         """``(P,)``: row of the object in ``boxes`` whose positive the point is (ATSS), or -1."""
         self.valuable_weight = points.valuable_weight
         """``(P,)`` in [0, 1]: weight in the valuable localization region, 0 outside it."""
-        self.boxes = view.boxes_xyxy
-        """``(G, 4)`` ground truth ``(x1, y1, x2, y2)`` px."""
-        self.labels = view.labels
-        """``(G,)``: rows of the store's ``classes``."""
+        self.boxes, self.labels = view.boxes_xyxy, view.labels
+        """Ground truth: ``(G, 4)`` px ``(x1, y1, x2, y2)``; ``(G,)`` rows of the store's ``classes``."""
         self._grid = pyramid.grid(view.geometry.padded_hw)
-        self.flat = self._grid.flatten(points.level, points.position)
-        """``(P,)``: number of the cell among those of all levels of the view's grid, level after level."""
+        self._cells = self._grid.flatten(points.level, points.position)
 
     @property
     def points_xy(self) -> NDArray[np.float32]:
         """``(P, 2)`` px."""
-        return self._grid.points[self.flat]
+        return self._grid.points[self._cells]
 
     @property
     def stride(self) -> NDArray[np.float32]:
         """``(P,)`` px: a distance of 1 bin."""
-        return self._grid.point_strides[self.flat]
+        return self._grid.point_strides[self._cells]
 
     @cached_property
     def edge_logits(self) -> NDArray[np.float32]:
         """``(P, 4, bins)``: edges left, top, right, bottom; bin ``i`` is ``i`` strides away.
 
-        Unless the store is lossless, an edge's logits are known up to a constant, which a softmax ignores.
+        Up to a constant per edge, which a softmax ignores, unless the store is lossless.
         """
         return self.stored.edge_logits()
 

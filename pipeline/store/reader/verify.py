@@ -10,10 +10,9 @@ from pipeline.store.reader.reader import read_finished, recorded_files
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A damaged, missing or unexpected file."""
+    """A damaged, missing or unexpected file, by its path inside the store."""
 
     file: str
-    """Path inside the store; begins with the path of its array."""
     partition: int | None
     """``None`` for a table or for metadata."""
     message: str
@@ -26,11 +25,11 @@ def verify(path: Path, label: str | None = None) -> list[Problem]:
     in order of the files; a ``label`` shows how far it is.
     """
     files = list(recorded_files(read_finished(path)))
-    known = {ROOT_METADATA, *(file.name for file in files)}
     paths = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
+    strays = {file.relative_to(path).as_posix() for file in paths} - {file.name for file in files}
     problems = [
         Problem(file=name, partition=None, message="the file is not part of the store")
-        for name in sorted({file.relative_to(path).as_posix() for file in paths} - known)
+        for name in strays - {ROOT_METADATA}
     ]
     for file in show_progress(files, len(files), label, unit=" files") if label else files:
         try:

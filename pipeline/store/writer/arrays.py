@@ -30,64 +30,14 @@ def create_arrays(root: Path, schema: StoreSchema, tables: Mapping[str, NDArray[
     store = LocalStore(root)
     zarr.create_group(store, zarr_format=3)
     for spec in table_specs(schema):
-        values = tables[spec.path]
-        assert values.shape == spec.shape, f"{spec.path}: expected {spec.shape}, but got {values.shape}"
-        create_array(store, spec)[...] = values
+        create_array(store, spec)[...] = tables[spec.path]
     for spec in sharded_specs(schema):
         create_array(store, spec)
 
 
-def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
-    """The bytes of one shard that starts with ``rows`` (n > 0, columns); chunks behind them are left out.
-
-    They are zarr's own (``sharding_indexed``), without its event loop, which takes more time than the
-    compression: chunk after chunk, each a Blosc frame and its crc32c, then the index and its crc32c. In
-    memory, so that the caller can hash the bytes and put them in place with one rename.
-    """
-    assert spec.shards is not None, f"{spec.path} is not sharded"
-    codec = Blosc(COMPRESSOR, _level(spec), Blosc.SHUFFLE, typesize=shuffle_bytes(spec))
-    chunks = -(-len(rows) // spec.chunks[0])
-    padded = np.zeros((chunks, *spec.chunks), np.dtype(spec.dtype).newbyteorder("<"))
-    padded.reshape(-1, *spec.chunks[1:])[: len(rows)] = rows
-    frames = [_checksummed(codec.encode(chunk)) for chunk in padded]
-    index = np.full((spec.shards[0] // spec.chunks[0], 2), layout.NO_CHUNK, "<u8")
-    index[:chunks, 1] = [len(frame) for frame in frames]
-    index[:chunks, 0] = np.cumsum(index[:chunks, 1]) - index[:chunks, 1]
-    return b"".join([*frames, _checksummed(index.tobytes())])
-
-
-def shard_signature(content: bytes, spec: ArraySpec) -> str:
-    """What tells a whole shard from any other: the checksums of its first chunk and of its index, as hex."""
-    assert spec.shards is not None, f"{spec.path} is not sharded"
-    index = content[-layout.INDEX_ENTRY_BYTES * (spec.shards[0] // spec.chunks[0]) - layout.CRC_BYTES :]
-    offset, size = np.frombuffer(index[: layout.INDEX_ENTRY_BYTES], dtype="<u8").tolist()
-    return (content[offset + size - layout.CRC_BYTES : offset + size] + index[-layout.CRC_BYTES :]).hex()
-
-
-def _checksummed(content: bytes) -> bytes:
-    return content + int(google_crc32c.value(content)).to_bytes(layout.CRC_BYTES, "little")
-
-
-def _level(spec: ArraySpec) -> int:
-    return DENSE_COMPRESSION_LEVEL if spec.path in layout.DENSE else COMPRESSION_LEVEL
-
-
-def shuffle_bytes(spec: ArraySpec) -> int:
-    """What Blosc's shuffle takes for one element: of regions a whole row, of all else a number.
-
-    The columns of a region are as different as a level, a weight and a box: with every byte of a column side
-    by side they take a fifth less. Of the dense arrays a class or an edge is alike from point to point: they
-    take a sixth less. Other codes gain 1 % at most, and then decompress half as fast.
-    """
-    itemsize = np.dtype(spec.dtype).itemsize
-    row = itemsize * spec.shape[-1]
-    whole = spec.path in (layout.REGION, *layout.DENSE) and row <= MAX_SHUFFLED_BYTES
-    return row if whole else itemsize
-
-
 def create_array(store: Store, spec: ArraySpec) -> "zarr.Array[Any]":
     """An empty array; what zarr itself would write into it are the bytes of :func:`encode_shard`."""
-    blosc = BloscCodec(cname=COMPRESSOR, clevel=_level(spec), shuffle="shuffle", typesize=shuffle_bytes(spec))
+    level, typesize = blosc_options(spec)
     return zarr.create_array(
         store,
         name=spec.path,
@@ -96,9 +46,54 @@ def create_array(store: Store, spec: ArraySpec) -> "zarr.Array[Any]":
         chunks=spec.chunks,
         shards=spec.shards,
         # The checksum is outermost, over the bytes on the disk: Blosc does not notice a flipped bit.
-        compressors=[blosc, Crc32cCodec()],
+        compressors=[
+            BloscCodec(cname=COMPRESSOR, clevel=level, shuffle="shuffle", typesize=typesize),
+            Crc32cCodec(),
+        ],
         fill_value=0,
         attributes={"columns": list(spec.columns)} if spec.columns else {},
         # zarr leaves out chunks of zeros otherwise, and a lost chunk would look the same.
         config={"write_empty_chunks": True},
     )
+
+
+def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
+    """The bytes of one shard that starts with ``rows`` (n > 0, columns); chunks behind them are left out.
+
+    They are zarr's own (``sharding_indexed``), without its event loop, which takes more time than the
+    compression: chunk after chunk, each a Blosc frame and its crc32c, then the index and its crc32c.
+    """
+    level, typesize = blosc_options(spec)
+    codec = Blosc(COMPRESSOR, level, Blosc.SHUFFLE, typesize=typesize)
+    chunks = -(-len(rows) // spec.chunks[0])
+    padded = np.zeros((chunks, *spec.chunks), np.dtype(spec.dtype).newbyteorder("<"))
+    padded.reshape(-1, *spec.chunks[1:])[: len(rows)] = rows
+    frames = [_checksummed(codec.encode(chunk)) for chunk in padded]
+    index = np.full((spec.shard_rows // spec.chunks[0], 2), layout.NO_CHUNK, "<u8")
+    index[:chunks, 1] = [len(frame) for frame in frames]
+    index[:chunks, 0] = np.cumsum(index[:chunks, 1]) - index[:chunks, 1]
+    return b"".join([*frames, _checksummed(index.tobytes())])
+
+
+def shard_signature(content: bytes, spec: ArraySpec) -> str:
+    """What tells a whole shard from any other: the checksums of its first chunk and of its index, as hex."""
+    first_size = int.from_bytes(content[-spec.index_bytes :][8:16], "little")
+    return (content[first_size - layout.CRC_BYTES : first_size] + content[-layout.CRC_BYTES :]).hex()
+
+
+def _checksummed(content: bytes) -> bytes:
+    return content + int(google_crc32c.value(content)).to_bytes(layout.CRC_BYTES, "little")
+
+
+def blosc_options(spec: ArraySpec) -> tuple[int, int]:
+    """The level of compression, and the bytes that Blosc's shuffle takes for one element.
+
+    Of regions an element is a whole row, whose columns are as different as a level, a weight and a box: with
+    every byte of a column side by side they take a fifth less. Of the dense arrays a class or an edge is
+    alike from point to point: a sixth less. Other codes gain 1 % at most, and then decompress half as fast.
+    """
+    itemsize = np.dtype(spec.dtype).itemsize
+    row = itemsize * spec.shape[-1]
+    whole = spec.path in (layout.REGION, *layout.DENSE) and row <= MAX_SHUFFLED_BYTES
+    level = DENSE_COMPRESSION_LEVEL if spec.path in layout.DENSE else COMPRESSION_LEVEL
+    return level, row if whole else itemsize

@@ -11,7 +11,7 @@ The three phases are the pattern of bio2zarr (``bio2zarr/vcz.py``).
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from pipeline.core.files import (
     write_atomically,
 )
 from pipeline.store.format.attributes import ROOT_METADATA, read_attributes, write_attributes
-from pipeline.store.format.completion import PartitionRecord, read_record, record_path, to_json, write_record
+from pipeline.store.format.completion import PartitionRecord, read_record, record_path, write_record
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
 from pipeline.store.format.table import ViewIndex, counts_row
@@ -42,6 +42,8 @@ from pipeline.views.types import LabeledView
 logger = logging.getLogger(__name__)
 
 STORE_FOLDER = "store.zarr"
+LAYOUT = ("title", "schema", "quantizer", "table_sha256")
+"""The attributes that ``init`` writes, beside the digests of the files."""
 MAX_LISTED = 20
 
 
@@ -51,36 +53,35 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     ``scratch`` is made if needed; hold it with ``files.lock_scratch`` during the whole run. It is a
     ``CacheError`` if it holds the beginning of another store.
     """
-    store = scratch / STORE_FOLDER
+    store, partial = scratch / STORE_FOLDER, scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
     layout = {
         "title": "Teacher outputs for localization distillation",
         "schema": schema.to_json(),
         "quantizer": schema.formula,
         "table_sha256": table.digest(),
     }
-    begun = _begun(scratch, layout) if store.exists() else None
-    partial = scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
+    begun = _read_begun(scratch, layout) if store.exists() else None
     remove(partial)
     with os_errors_as_output_error(partial):
         create_arrays(partial, schema, table.arrays(schema))
         names = {path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()}
         files = {name: FileDigest.of_file(partial / name) for name in sorted(names - {ROOT_METADATA})}
     attributes = {**layout, "files": msgspec.to_builtins(files)}
-    if begun:
-        for name, file in files.items():
-            if file.problem(store / name):
-                logger.warning("%s is damaged: written again", store / name)
-                write_atomically(store / name, (partial / name).read_bytes())
-        if begun.get("files") != attributes["files"]:
-            write_attributes(store, attributes)
-        remove(partial)
+    if begun is None:
+        # Records without a store are of an earlier one: they must not vouch for this one's shards.
+        remove(record_path(scratch, 0).parent)
+        write_attributes(partial, attributes)
+        with os_errors_as_output_error(partial):
+            fsync_tree(partial)
+        move_into_place(partial, store)
         return
-    # Records without a store are of an earlier one: they must not vouch for this one's shards.
-    remove(record_path(scratch, 0).parent)
-    write_attributes(partial, attributes)
-    with os_errors_as_output_error(partial):
-        fsync_tree(partial)
-    move_into_place(partial, store)
+    for name, file in files.items():
+        if file.problem(store / name):
+            logger.warning("%s is damaged: written again", store / name)
+            write_atomically(store / name, (partial / name).read_bytes())
+    if begun.get("files") != attributes["files"]:
+        write_attributes(store, attributes)
+    remove(partial)
 
 
 def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> None:
@@ -108,13 +109,10 @@ def write_partition(scratch: Path, index: int, rows: PartitionRows) -> Partition
 
     ``rows`` are ``quantize_partition``'s, of views that :func:`require_views` has compared with the layout.
     """
-    store = scratch / STORE_FOLDER
-    schema = read_schema(scratch)
+    store, shards, marks = scratch / STORE_FOLDER, dict[str, FileDigest](), dict[str, str]()
     # The old record, if any, must not outlive the shards that it describes.
     record_path(scratch, index).unlink(missing_ok=True)
-    shards: dict[str, FileDigest] = {}
-    marks: dict[str, str] = {}
-    for spec in sharded_specs(schema):
+    for spec in sorted(sharded_specs(read_schema(scratch)), key=lambda spec: spec.path):
         values, name = rows.arrays[spec.path], f"{spec.path}/{chunk_key(index, 2)}"
         if len(values):
             content = encode_shard(spec, values)
@@ -139,11 +137,10 @@ def finished_partitions(scratch: Path) -> set[int]:
 
 def is_finished(scratch: Path, index: int) -> bool:
     """Whether a partition needs no more work: its record is there, and its files have the recorded size."""
-    record = read_record(scratch, index)
-    if record is None:
-        return False
-    store = scratch / STORE_FOLDER
-    return not any(shard.size_problem(store / name) for name, shard in record.shards.items())
+    record, store = read_record(scratch, index), scratch / STORE_FOLDER
+    return record is not None and not any(
+        shard.size_problem(store / name) for name, shard in record.shards.items()
+    )
 
 
 def finalise(scratch: Path, output: Path) -> None:
@@ -164,10 +161,10 @@ def finalise(scratch: Path, output: Path) -> None:
     stored_bytes = sum(file.size for file in (*files.values(), *shards.values()))
     remove_others(store, {ROOT_METADATA, *files, *shards})
     attributes = {
-        **_layout_of(begun),
+        **{name: begun[name] for name in LAYOUT},
         "statistics": store_statistics(schema, records, stored_bytes),
         "files": begun["files"],
-        "partitions": to_json(records),
+        "partitions": msgspec.to_builtins(records),
     }
     write_attributes(store, attributes)
     move_into_place(store, output)
@@ -175,19 +172,14 @@ def finalise(scratch: Path, output: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _layout_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes that ``init`` wrote, also from a store whose ``finalise`` was killed half-way."""
-    return {name: attributes[name] for name in ("title", "schema", "quantizer", "table_sha256")}
-
-
-def _begun(scratch: Path, layout: Mapping[str, Any]) -> dict[str, Any]:
+def _read_begun(scratch: Path, layout: dict[str, Any]) -> dict[str, Any]:
     """The attributes of the store that was begun, once they have proved to be of the same layout."""
     try:
         begun = read_attributes(scratch / STORE_FOLDER)
     except CacheError as error:
         raise CacheError(f"{scratch} cannot be continued: remove it, and run again ({error})") from error
-    changed = diff(_layout_of(begun), layout)
-    if changed:
+    # Others are there as well, if `finalise` was killed half-way.
+    if changed := diff({name: begun[name] for name in LAYOUT}, layout):
         raise CacheError(
             f"{scratch} holds the beginning of another store: {changed[0]} differs ({changed[1]}, "
             f"{changed[2]}); remove that folder, or choose another"
