@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,11 @@ from pipeline.core.files import write_json
 from pipeline.core.paths import load_students, require_student, run_paths, student_names
 from pipeline.core.tables import markdown_table
 from pipeline.core.timing import timed_call
-from pipeline.cost.card import FORMULA, Card
+from pipeline.cost.card import Card
 from pipeline.cost.probe import MODES, PEER, PLAIN, STORED, Probe
 from pipeline.cost.timer import Repeats, machine_facts, take_turns
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
-from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import gfl_spec
-from pipeline.regions.view_set import ViewSet
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.expected import estimate_bytes
@@ -37,7 +34,6 @@ from pipeline.teacher.run import StoreLayout, layout_store
 from pipeline.training.config import PrepareTeacherConfig
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
-from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import PerEpochViewsConfig
 from pipeline.views.manifest import Manifest, keep_trainable, read_split
 
@@ -49,14 +45,13 @@ MIN_VIEWS, MAX_VIEWS, PROBED_PIXELS = 4, 64, 4_000_000
 """Views of the probe: as many as have these pixels."""
 BUDGET_SECONDS = 10.0
 """A round of measurements that takes longer is the only one."""
-GPU_BATCH = 2
-"""Images of a probed step on a GPU (the published runs' number per GPU); on the CPU it is one."""
+BATCH = 2
+"""Images of a probed step: the published runs' number per GPU."""
 
 
 @command(
     RECIPE,
     CHANGES,
-    JSON,
     argument("--annotations", type=Path, metavar="FILE", help="take statistics from this COCO file instead"),
     argument("--images", type=int, metavar="N", help="its images stand for N; train2017 has 118287"),
 )
@@ -69,63 +64,33 @@ def plan_command(arguments: argparse.Namespace) -> None:
     """
     options.require_least(arguments, images=1)
     with options.copied_recipe(arguments) as path:
-        teacher, cache = load_teacher(path), load_section(CacheConfig, "cache_teacher", path)
-        students = load_students(StudentConfig, path)
         total, manifest = _read(path, arguments.annotations)
         # Images without boxes are left out of training, as many of all as of the sample.
         images = round((arguments.images or total) * len(manifest.images) / max(1, total))
         if not images:
             raise DatasetError(f"{manifest.root}: expected images with boxes, but there are none")
-        card = plan(manifest, images, teacher, cache, students, path.parent / "probe")
-    source, facts = str(arguments.annotations or manifest.root), machine_facts(machine(SINGLE_PROCESS).device)
-    made = ", ".join(f"{name} {value}" for name, value in facts.items())
-    sys.stdout.write(
-        f"{arguments.recipe}: points of a sample from {source}; the rest of random weights and drawn images; "
-        f"{made}\n\n{card.render(shutil.disk_usage(Path.cwd()).free)}"
-    )
-    if arguments.json:
-        figures = {
-            "store_bytes": round(card.views * card.bytes_per_view),
-            "hours": {name: card.student_hours(name) for name in students},
-            "break_even_students": card.break_even(),
-            "formula": FORMULA,
-        }
-        origin = {"recipe": arguments.recipe, "source": source, "machine": facts}
-        write_json(arguments.json, {**origin, **asdict(card), **figures})
+        card = plan(path, manifest, images)
+    facts = {
+        "points": f"of a sample from {arguments.annotations or manifest.root}",
+        "the rest": "of random weights and drawn images",
+        **machine_facts(machine(SINGLE_PROCESS).device),
+    }
+    free = shutil.disk_usage(Path.cwd()).free
+    sys.stdout.write(f"{arguments.recipe}: {_listed(facts)}\n\n{card.render(free)}")
 
 
-def load_teacher(recipe: Path) -> DetectorConfig:
-    """The architecture of a recipe's teacher; a ``ConfigError`` if it is an ONNX file."""
-    detector = load_section(PrepareTeacherConfig, "prepare_teacher", recipe).detector
-    if detector is None:
-        raise ConfigError(
-            f"{recipe}: prepare_teacher.detector: expected the architecture that is to be measured, but got "
-            "null; what an ONNX teacher costs, `ldp teacher evaluate` shows"
-        )
-    return detector
+def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
+    """Lay out the views of a sample, which stand for those of so many images, and measure what they take.
 
-
-def plan(
-    manifest: Manifest,
-    images: int,
-    teacher: DetectorConfig,
-    cache: CacheConfig,
-    students: Mapping[str, StudentConfig],
-    folder: Path,
-) -> Card:
-    """Lay out the views of a sample, which stand for those of ``images``, and measure what they take.
-
-    ``folder`` is for drawn images and stores, and must not be there.
+    Drawn images and stores are left beside the ``recipe``, which is a copy.
     """
-    here, few = machine(SINGLE_PROCESS), _few_views(cache)
-    rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), SAMPLED_IMAGES)).astype(int)
-    sample = replace(manifest, images=manifest.images.take(rows))
-    view_set = ViewSet(sample, teacher.strides, few.views, few.regions, GFL_CONVENTIONS)
-    layout, assign = timed_call(layout_store, view_set, few, gfl_spec(teacher, GFL_CONVENTIONS), {})
-    batch = GPU_BATCH if here.device.type != "cpu" else 1
+    cache, students = load_section(CacheConfig, "cache_teacher", recipe), load_students(StudentConfig, recipe)
     views = max(MIN_VIEWS, min(MAX_VIEWS, PROBED_PIXELS // cache.views.largest_pixels))
-    probe = Probe(teacher, few, views=views, batch_size=batch, machine=here, folder=folder)
-    measure = partial(take_turns, rounds=ROUNDS, device=here.device, budget=BUDGET_SECONDS)
+    probe, device = _probe(recipe, views, BATCH), machine(SINGLE_PROCESS).device
+    rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), SAMPLED_IMAGES)).astype(int)
+    sample = replace(probe.view_set, manifest=replace(manifest, images=manifest.images.take(rows)))
+    layout, assign = timed_call(layout_store, sample, cache, probe.teacher.model.spec, fingerprint={})
+    measure = partial(take_turns, rounds=ROUNDS, device=device, budget=BUDGET_SECONDS)
     work = {STAGE: probe.write_store, BARE: probe.bare_pass()}
     bare = measure(work, pieces=len(probe.view_set))[BARE].median
     store, busy = probe.open_store(), probe.times.busy
@@ -133,7 +98,7 @@ def plan(
     # Each architecture once, with the most losses that a student of it has.
     costliest = {one.detector: one for one in sorted(students.values(), key=lambda one: one.loss.terms)}
     steps = {
-        detector: measure(probe.steps(_from_scratch(one, batch), [STORED]), pieces=batch)[STORED].median
+        detector: measure(probe.steps(_from_scratch(one, BATCH), [STORED]), pieces=BATCH)[STORED].median
         for detector, one in costliest.items()
     }
     points, boxes, pixels = _view_means(layout)
@@ -161,12 +126,20 @@ def _view_means(layout: StoreLayout) -> tuple[float, float, float]:
     return points, boxes, float(layout.table.geometry[:, 4:6].astype(float).prod(axis=1).mean())
 
 
-def _few_views(cache: CacheConfig) -> CacheConfig:
-    """With an image's views of two epochs at most."""
-    views = cache.views
-    if isinstance(views, PerEpochViewsConfig):
-        return structs.replace(cache, views=structs.replace(views, epochs=min(2, views.epochs)))
-    return cache
+def _probe(recipe: Path, views: int, batch_size: int) -> Probe:
+    """A recipe's probe beside it, of an image's views of two epochs at most."""
+    teacher = load_section(PrepareTeacherConfig, "prepare_teacher", recipe).detector
+    if teacher is None:
+        raise ConfigError(
+            f"{recipe}: prepare_teacher.detector: expected the architecture that is to be measured, but got "
+            "null; what an ONNX teacher costs, `ldp teacher evaluate` shows"
+        )
+    cache = load_section(CacheConfig, "cache_teacher", recipe)
+    if isinstance(cache.views, PerEpochViewsConfig):
+        few = structs.replace(cache.views, epochs=min(2, cache.views.epochs))
+        cache = structs.replace(cache, views=few)
+    here, folder = machine(SINGLE_PROCESS), recipe.parent / "probe"
+    return Probe(teacher, cache, views=views, batch_size=batch_size, machine=here, folder=folder)
 
 
 def _from_scratch(student: StudentConfig, size: int) -> StudentConfig:
@@ -211,43 +184,34 @@ def bench_command(arguments: argparse.Namespace) -> None:
     alone. Weights are random and images drawn, so no dataset is needed. LDP_DEVICE names the device.
     """
     options.require_least(arguments, views=1, rounds=1, steps=0)
-    here = machine(SINGLE_PROCESS)
     with options.copied_recipe(arguments) as path:
         name, student = _choose_student(path, arguments.student)
-        teacher = load_teacher(path)
-        cache = _few_views(load_section(CacheConfig, "cache_teacher", path))
-        batch, size = student.train.batch_size, "x".join(map(str, max(cache.views.scales)))
-        folder = path.parent / "probe"
-        probe = Probe(teacher, cache, views=arguments.views, batch_size=batch, machine=here, folder=folder)
-        views, sizes = len(probe.view_set), arguments.batches
+        batch = student.train.batch_size
+        probe = _probe(path, arguments.views, batch)
+        teacher, device, views = probe.teacher, probe.machine.device, len(probe.view_set)
         passes = {STAGE: probe.write_store, BARE: probe.bare_pass()}
-        passes |= {f"{BARE}, in batches of {n}": probe.bare_pass(n) for n in sizes}
-        cached = take_turns(passes, arguments.rounds, here.device, views)
-        evaluations = {f"evaluation, in batches of {n}": probe.evaluation(n) for n in sizes}
-        images = len(probe.view_set.manifest.images)
-        evaluated = take_turns(evaluations, arguments.rounds, here.device, images)
-        steps = take_turns(probe.steps(student, MODES), arguments.rounds, here.device)
+        passes |= {f"{BARE}, in batches of {size}": probe.bare_pass(size) for size in arguments.batches}
+        cached = take_turns(passes, arguments.rounds, device, views)
+        steps = take_turns(probe.steps(student, MODES), arguments.rounds, device)
         if arguments.steps:
             loaded = probe.loaded_step(student, arguments.steps)
             steps[f"{STORED}, with loading"] = Repeats(loaded, loaded, loaded)
     facts = {
         "command": f"`{shlex.join(['ldp', *sys.argv[1:]])}`",
         "date": date.today().isoformat(),
-        "teacher": f"{teacher.backbone}, {cache.forward_precision}",
+        "teacher": f"{teacher.model.spec.name}, {teacher.config.forward_precision}",
         "student": f"{name}, {student.detector.backbone}, {student.train.precision}",
-        "views": size,
-        **machine_facts(here.device),
-        "decoding processes": str(here.workers),
+        "views": "x".join(map(str, max(teacher.config.views.scales))),
+        **machine_facts(device),
+        "decoding processes": str(probe.machine.workers),
     }
-    tables = [
-        compare(f"step of {batch} images", steps, {"/ plain": PLAIN, "/ torchvision": PEER}),
-        compare(f"a view of {views}, in batches of {cache.batch_size}", cached, {"/ bare forward": BARE}),
-        *([compare(f"an image of {images}", evaluated, {})] if sizes else []),
-    ]
-    described = "; ".join(f"{fact}: {value}" for fact, value in facts.items())
-    sys.stdout.write("\n".join([f"{described}\n", *tables]))
+    by_step = compare(f"step of {batch} images", steps, {"/ plain": PLAIN, "/ torchvision": PEER})
+    by_view = compare(
+        f"a view of {views}, in batches of {teacher.config.batch_size}", cached, {"/ bare forward": BARE}
+    )
+    sys.stdout.write(f"{_listed(facts)}\n\n{by_step}\n{by_view}")
     if arguments.json:
-        measured = {"steps": steps, "cache": cached, "evaluation": evaluated}
+        measured = {"steps": steps, "cache": cached}
         seconds = {what: {key: value._asdict() for key, value in by.items()} for what, by in measured.items()}
         write_json(arguments.json, {**facts, **seconds})
 
@@ -274,3 +238,7 @@ def compare(what: str, repeats: Mapping[str, Repeats], beside: Mapping[str, str]
         for name, each in repeats.items()
     ]
     return markdown_table([what, "ms", "lowest - highest", *beside], rows)
+
+
+def _listed(facts: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {value}" for name, value in facts.items())

@@ -20,9 +20,8 @@ from pipeline.teacher.config import CacheConfig
 from pipeline.training.config import PrepareTeacherConfig, TrainConfig
 from pipeline.views.geometry import PAD_MULTIPLE, PerEpochViewsConfig, Views
 
-KEYS = ("name", "root", "file")
-SECTIONS = (
-    *("prepare_data", "prepare_teacher", "cache_teacher", "verify_cache"),
+KEYS = (
+    *("name", "root", "file", "prepare_data", "prepare_teacher", "cache_teacher", "verify_cache"),
     *("student", "students", "evaluate"),
 )
 
@@ -56,9 +55,7 @@ def check_params(path: Path) -> Recipe:
     recipe = read_recipe(path)
     coco, shapes = recipe.data.coco, recipe.data.shapes
     images = shapes.train_images if shapes else coco.train.limit if coco else None
-    _refuse(path, _place(path), _watched(recipe.data), _students(recipe), _views(recipe))
-    if images is not None:
-        _refuse(path, _lengths(recipe, images))
+    _refuse(path, _place(path), _watched(recipe.data), _students(recipe), _trainings(recipe, images))
     return recipe
 
 
@@ -87,16 +84,15 @@ def check_machine(recipe: Recipe) -> None:
 
 def check_images(path: Path, images: int) -> None:
     """Refuse trainings of a checked file that so many images are too few for: before the first one runs."""
-    _refuse(path, _lengths(read_recipe(path), images))
+    _refuse(path, _trainings(read_recipe(path), images))
 
 
 def read_recipe(path: Path) -> Recipe:
     """Every section of a parameter file, each by itself."""
     content = read_sections(path)
     run_name(content, path)
-    known = (*KEYS, *SECTIONS)
-    if unknown := [key for key in content if key not in known]:
-        raise ConfigError(f"{path}: unknown section {unknown[0]!r}; expected {', '.join(known)}")
+    if unknown := [key for key in content if key not in KEYS]:
+        raise ConfigError(f"{path}: unknown section {unknown[0]!r}; expected {', '.join(KEYS)}")
     teacher = load_section(PrepareTeacherConfig, "prepare_teacher", path)
     described = teacher.is_onnx and Path(teacher.source).exists()
     return Recipe(
@@ -141,12 +137,11 @@ def _watched(data: PrepareDataConfig) -> Iterator[Check]:
         return
     coco, source = data.coco, data.source.removesuffix(".dvc")
     parts = (coco.root, *(f"{coco.root}/{split.annotations}" for split in (coco.train, coco.val)))
-    pairs = [
-        (Path(as_path(source)), Path(as_path(part)))
+    watched = any(
+        one.is_relative_to(other) or other.is_relative_to(one)
         for as_path in (os.path.normpath, os.path.realpath)
-        for part in parts
-    ]
-    watched = any(one.is_relative_to(other) or other.is_relative_to(one) for one, other in pairs)
+        for one, other in ((Path(as_path(source)), Path(as_path(part))) for part in parts)
+    )
     expected = f"what DVC is to watch: {coco.root} or a part of it"
     yield not watched, "prepare_data.source", expected, data.source
 
@@ -181,31 +176,32 @@ def _students(recipe: Recipe) -> Iterator[Check]:
         yield split != shared, f"{where}.validation.split", needs, split
 
 
-def _views(recipe: Recipe) -> Iterator[Check]:
-    """A training has views for each epoch, of more than one cell in a batch; an ONNX teacher takes them."""
+def _trainings(recipe: Recipe, images: int | None) -> Iterator[Check]:
+    """A training has views for each epoch, images for each batch, and steps beyond its warm-up.
+
+    A batch has more than one cell, and an ONNX teacher takes the views.
+    """
     for where, train, _, views in trainings(recipe):
+        size = train.batch_size
         frozen = train.frozen_stages >= 0 and not train.pretrained
         yield frozen, f"{where}.frozen_stages", "-1 for a backbone of random weights", train.frozen_stages
         if isinstance(views, PerEpochViewsConfig):
             needs = f"at most the {views.epochs} of views"
             yield train.epochs > views.epochs, f"{where}.epochs", needs, train.epochs
         # BatchNorm in training has no variance of one value: that of a batch of one cell.
-        alone = train.batch_size == 1 and not train.norm_eval
+        one_cell = size == 1 and not train.norm_eval and min(map(min, views.scales)) <= PAD_MULTIPLE
         needs = f"2 or more where a view has {PAD_MULTIPLE} px, one cell of the backbone's last stage"
-        yield alone and min(map(min, views.scales)) <= PAD_MULTIPLE, f"{where}.batch_size", needs, 1
+        yield one_cell, f"{where}.batch_size", needs, size
+        if images is not None:
+            yield size > images, f"{where}.batch_size", f"at most the {images} training images", size
+            steps = train.epochs * (images // size)
+            needs = f"fewer than the {steps} steps of the training"
+            yield train.warmup_steps >= steps, f"{where}.warmup_steps", needs, train.warmup_steps
     if recipe.onnx and recipe.onnx.input.size:
-        size = recipe.onnx.input.size[::-1]
+        size_wh, test = recipe.onnx.input.size[::-1], recipe.evaluate.scale
         for key, scales in (
             ("cache_teacher.views.scales", recipe.cache.views.scales),
-            ("evaluate.scale", (recipe.evaluate.scale,)),
+            ("evaluate.scale", (test,)),
         ):
-            yield set(scales) != {size}, key, f"{list(size)}, the teacher's input", list(map(list, scales))
-
-
-def _lengths(recipe: Recipe, images: int) -> Iterator[Check]:
-    """A training has images for a batch, and steps beyond its warm-up."""
-    for where, train, _, _ in trainings(recipe):
-        size, steps = train.batch_size, train.epochs * (images // train.batch_size)
-        yield size > images, f"{where}.batch_size", f"at most the {images} training images", size
-        needs = f"fewer than the {steps} steps of the training"
-        yield train.warmup_steps >= steps, f"{where}.warmup_steps", needs, train.warmup_steps
+            needs = f"{list(size_wh)}, the teacher's input"
+            yield set(scales) != {size_wh}, key, needs, list(map(list, scales))

@@ -22,7 +22,6 @@ from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
 from pipeline.cost.timer import Work, seconds_of
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import random_teacher
-from pipeline.evaluation.detect import detect
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
@@ -128,19 +127,6 @@ class Probe:
                     pass
 
         return run
-
-    def evaluation(self, batch_size: int) -> Work:
-        """Decoding, the teacher's forward pass and NMS of all images."""
-        config = self.teacher.config
-        return partial(
-            detect,
-            self.teacher.model,
-            self.view_set.manifest,
-            max(config.views.scales),
-            batch_size=batch_size,
-            device=self.machine.device,
-            precision=config.forward_precision,
-        )
 
     def steps(self, student: StudentConfig, modes: Sequence[str]) -> dict[str, Work]:
         """A step by mode, on a batch that is on the device: forward, losses, backward, update.
