@@ -7,37 +7,25 @@ from pipeline.codec.dense import BOX_UNITS, DensePrecision, decode_boxes, encode
 from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
 
-every_floor = pytest.mark.parametrize("floor", [1e-5, 0.001, 0.005, 0.01, 0.05, 0.4])
 
-
-@every_floor
-def test_levels_begin_at_the_floor_and_fit_a_byte(floor: float) -> None:
-    levels = DensePrecision(floor=floor).log_odds
+@pytest.mark.parametrize("floor", [1e-5, 0.001, 0.005, 0.01, 0.05, 0.4])
+def test_levels_begin_at_the_floor_widen_below_and_are_the_nearest_of_a_value(floor: float) -> None:
+    precision = DensePrecision(floor=floor)
+    levels = precision.log_odds
     assert levels[0] == pytest.approx(np.log(floor / (1 - floor)))
     assert len(levels) <= 255
     assert 12 <= levels[-1] < 12.8
-
-
-@every_floor
-def test_steps_widen_as_a_score_becomes_unlikely(floor: float) -> None:
-    levels = DensePrecision(floor=floor).log_odds
     scores = 1 / (1 + np.exp(-levels[:-1]))
     clear = np.min([np.abs(scores - edge) for edge in (0.01, 0.02, 0.1)], axis=0) > 1e-9
     expected = np.select([scores < 0.01, scores < 0.02, scores < 0.1], [0.8, 0.4, 0.2], 0.1)
     assert np.diff(levels)[clear] == pytest.approx(expected[clear])
-
-
-@every_floor
-def test_a_code_is_the_nearest_level_and_zero_below_the_floor(floor: float) -> None:
-    precision = DensePrecision(floor=floor)
     values = np.linspace(-15, 12, 5000).astype(np.float32)
     codes = np.searchsorted(precision.edges, values, side="right")
-    below = values < precision.edges[0]
-    assert np.array_equal(codes == 0, below)
-    distance = np.abs(precision.log_odds[:, None] - values[~below])
-    assert (
-        np.abs(distance[codes[~below] - 1, np.arange(distance.shape[1])] - distance.min(axis=0)).max() < 1e-5
-    )
+    kept = values >= precision.edges[0]
+    assert np.array_equal(codes > 0, kept)
+    distance = np.abs(levels[:, None] - values[kept])
+    nearest = distance[codes[kept] - 1, np.arange(distance.shape[1])]
+    assert np.abs(nearest - distance.min(axis=0)).max() < 1e-5
 
 
 def test_scores_are_those_of_the_levels_and_the_first_of_the_tail() -> None:
@@ -54,11 +42,7 @@ def test_a_floor_that_no_code_serves_is_refused(floor: float) -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 50])
-def test_boxes_come_back_whatever_the_differences(rows: int) -> None:
+def test_boxes_come_back_whatever_the_differences_and_alike_ones_take_a_byte(rows: int) -> None:
     units = np.random.default_rng(rows).integers(0, 2**16, (rows, 4)).astype(np.uint16)
     assert np.array_equal(decode_boxes(encode_boxes(units)), units)
-
-
-def test_boxes_alike_have_codes_of_one_byte() -> None:
-    units = np.full((9, 4), 16 * BOX_UNITS, np.uint16)
-    assert (encode_boxes(units)[1:] < 256).all()
+    assert (encode_boxes(np.full((9, 4), 16 * BOX_UNITS, np.uint16))[1:] < 256).all()

@@ -1,7 +1,7 @@
 """Small plans of views that several test modules share."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from pipeline.codec.precision import Precision
 from pipeline.core.files import lock_scratch
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, fit_schema
+from pipeline.store.reader.stored import StoredView
 from pipeline.store.writer.partition import quantize_partition
 from pipeline.store.writer.writer import (
     finalise,
@@ -178,6 +179,16 @@ def content_of(folder: Path) -> dict[str, bytes]:
     """Every file below ``folder``: two stores are the same to the byte if these are equal."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def assert_same_view(left: StoredView, right: StoredView) -> None:
+    """Every value of a view."""
+    assert (left.view.key, left.view.geometry) == (right.view.key, right.view.geometry)
+    assert left.cls_step == right.cls_step
+    pairs = ((left, right), (left.view, right.view), (left.view.points, right.view.points))
+    for one, other in pairs:
+        for name in (field.name for field in fields(one) if isinstance(getattr(one, field.name), np.ndarray)):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name), strict=True)
 
 
 def flip_middle(path: Path) -> None:

@@ -29,49 +29,51 @@ from pipeline.store.writer.writer import STORE_FOLDER, finalise, finished_partit
 from pipeline.views.types import SoftTargets, ViewKey
 
 
-def test_order_of_partitions_and_repetition_do_not_change_a_byte(tmp_path: Path) -> None:
-    store_case = make_store_case()
-    expected = content_of(write_store(tmp_path / "straight", store_case))
-    write_all(tmp_path / "scratch", store_case, [3, 1, 1, 0, 2, 3])
-    finalise(tmp_path / "scratch", tmp_path / "shuffled.zarr")
-    assert content_of(tmp_path / "shuffled.zarr") == expected
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a store that was written in one go."""
+    return content_of(write_store(tmp_path_factory.mktemp("expected"), make_store_case()))
+
+
+def finish(folder: Path) -> dict[str, bytes]:
+    finalise(folder, folder.parent / "finished.zarr")
+    return content_of(folder.parent / "finished.zarr")
+
+
+def test_order_of_partitions_and_repetition_do_not_change_a_byte(
+    tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    write_all(tmp_path / "scratch", make_store_case(), [3, 1, 1, 0, 2, 3])
+    assert finish(tmp_path / "scratch") == expected
 
 
 @pytest.mark.parametrize("together", [1, 3])
 def test_how_many_views_are_quantized_together_changes_no_byte(
-    tmp_path: Path, together: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, together: int, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store_case = make_store_case()
-    expected = content_of(write_store(tmp_path / "as they are", store_case))
     monkeypatch.setattr(partition, "VIEWS_TOGETHER", together)
-    assert content_of(write_store(tmp_path / "together", store_case)) == expected
+    assert content_of(write_store(tmp_path, make_store_case())) == expected
 
 
-def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
+def test_another_process_writes_the_same_bytes(tmp_path: Path, expected: dict[str, bytes]) -> None:
     store_case = make_store_case()
-    expected = content_of(write_store(tmp_path / "here", store_case))
     init(tmp_path / "scratch", store_case.schema, store_case.table)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.starmap(write_one, [(tmp_path / "scratch", store_case, index) for index in range(4)])
-    finalise(tmp_path / "scratch", tmp_path / "there.zarr")
-    assert content_of(tmp_path / "there.zarr") == expected
+    assert finish(tmp_path / "scratch") == expected
 
 
-def test_finished_partitions_are_those_with_a_record_and_whole_files(tmp_path: Path) -> None:
-    write_all(tmp_path, make_store_case(), [0, 2, 3])
+def test_finished_partitions_are_those_with_a_record_and_whole_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_all(tmp_path, make_store_case(), range(4))
+    record_path(tmp_path, 1).write_text("{")
     assert finished_partitions(tmp_path) == {0, 2, 3}, "partition 2 has no points, and so no files"
+    assert "p00001.json" in caplog.text
     shard = tmp_path / STORE_FOLDER / "points/region/c/3/0"
     shard.write_bytes(shard.read_bytes()[:-1])
-    assert finished_partitions(tmp_path) == {0, 2}
     (tmp_path / STORE_FOLDER / "points/edge_codes/c/0/0").unlink()
     assert finished_partitions(tmp_path) == {2}
-
-
-def test_an_unreadable_record_counts_as_unfinished(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_all(tmp_path, make_store_case(), [0, 1])
-    record_path(tmp_path, 1).write_text("{")
-    assert finished_partitions(tmp_path) == {0}
-    assert "p00001.json" in caplog.text
 
 
 def test_killed_while_a_partition_is_rewritten_leaves_no_record(
@@ -98,10 +100,11 @@ def test_records_of_an_earlier_store_do_not_vouch_for_this_one(tmp_path: Path) -
     assert not record_path(tmp_path, 0).exists()
 
 
-def test_a_store_begun_with_other_metadata_is_finished_with_that_of_now(tmp_path: Path) -> None:
+def test_a_store_begun_with_other_metadata_is_finished_with_that_of_now(
+    tmp_path: Path, expected: dict[str, bytes]
+) -> None:
     """As of another release of zarr: the file is as its writer recorded it, and not as it is written now."""
     store_case = make_store_case()
-    expected = content_of(write_store(tmp_path / "straight", store_case))
     scratch, name = tmp_path / "scratch", "points/region/zarr.json"
     write_all(scratch, store_case, [0])
     begun = scratch / STORE_FOLDER
@@ -111,35 +114,35 @@ def test_a_store_begun_with_other_metadata_is_finished_with_that_of_now(tmp_path
     write_attributes(begun, attributes)
     write_all(scratch, store_case, [1, 2, 3])
     assert finished_partitions(scratch) == {0, 1, 2, 3}
-    finalise(scratch, tmp_path / "resumed.zarr")
-    assert content_of(tmp_path / "resumed.zarr") == expected
+    assert finish(scratch) == expected
 
 
-def test_init_refuses_a_scratch_of_another_schema(tmp_path: Path) -> None:
+OTHERS = {
+    "quantizer differs": make_store_case(LOSSLESS),
+    r"schema\.fingerprint": replace(
+        make_store_case(), schema=replace(make_store_case().schema, fingerprint={"teacher": "other"})
+    ),
+    r"schema\.fingerprint.* \(absent\)": replace(
+        make_store_case(), schema=replace(make_store_case().schema, fingerprint={})
+    ),
+    "table_sha256": store_case_of([*make_store_case().views[:-1], make_view(ViewKey(9999, 1), 3, 1)]),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_init_refuses_the_beginning_of_another_store(tmp_path: Path, what: str) -> None:
     write_all(tmp_path, make_store_case(), [])
-    other = make_store_case(LOSSLESS)
-    with pytest.raises(CacheError, match=r"another store: quantizer differs"):
-        init(tmp_path, other.schema, other.table)
+    with pytest.raises(CacheError, match=f"another store: {what}"):
+        init(tmp_path, OTHERS[what].schema, OTHERS[what].table)
 
 
-@pytest.mark.parametrize("fingerprint", [{"teacher": "other"}, {}])
-def test_init_refuses_a_scratch_of_another_fingerprint(tmp_path: Path, fingerprint: dict[str, str]) -> None:
-    store_case = make_store_case()
-    write_all(tmp_path, store_case, [])
-    with pytest.raises(CacheError, match=r"schema\.fingerprint"):
-        init(tmp_path, replace(store_case.schema, fingerprint=fingerprint), store_case.table)
-
-
-def test_init_refuses_a_scratch_of_other_views(tmp_path: Path) -> None:
-    write_all(tmp_path, store_case_of([make_view(ViewKey(1, 0), 5, 2)]), [])
-    other = store_case_of([make_view(ViewKey(2, 0), 5, 2)])
-    with pytest.raises(CacheError, match="table_sha256"):
-        init(tmp_path, other.schema, other.table)
-
-
-def test_write_partition_without_init_fails(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="there is nothing"):
-        write_one(tmp_path, make_store_case(), 0)
+def test_without_init_nothing_is_written_nor_finished(tmp_path: Path) -> None:
+    for act in (
+        lambda: write_one(tmp_path, make_store_case(), 0),
+        lambda: finalise(tmp_path, tmp_path / "o"),
+    ):
+        with pytest.raises(CacheError, match="there is nothing"):
+            act()
 
 
 @pytest.mark.parametrize("index", [-1, 4])
@@ -185,37 +188,27 @@ def test_targets_that_are_not_finite_of_another_shape_or_too_few_are_refused(
     assert finished_partitions(tmp_path) == set()
 
 
-def test_finalise_without_init_fails(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="there is nothing"):
-        finalise(tmp_path / "scratch", tmp_path / "out.zarr")
-
-
 def test_finalise_missing_partition_fails(tmp_path: Path) -> None:
     write_all(tmp_path / "scratch", make_store_case(), [0, 2])
     with pytest.raises(CacheError, match=r"expected 4 partitions, but 2 are missing: 1, 3;"):
-        finalise(tmp_path / "scratch", tmp_path / "out.zarr")
-    assert not (tmp_path / "out.zarr").exists()
+        finish(tmp_path / "scratch")
+    assert not (tmp_path / "finished.zarr").exists()
 
 
-def test_finalise_finds_a_damaged_shard_and_only_that_is_written_again(tmp_path: Path) -> None:
-    store_case = make_store_case()
-    scratch = tmp_path / "scratch"
+def test_finalise_finds_a_damaged_shard_which_alone_is_written_again_and_replaces_an_old_output(
+    tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    store_case, scratch = make_store_case(), tmp_path / "scratch"
     write_all(scratch, store_case, range(4))
     flip_bit(scratch / STORE_FOLDER / "points/edge_codes/c/1/0", 40)
     with pytest.raises(CacheError, match=r"1 are damaged: 1;"):
-        finalise(scratch, tmp_path / "out.zarr")
+        finish(scratch)
     assert finished_partitions(scratch) == {0, 2, 3}
     write_one(scratch, store_case, 1)
-    finalise(scratch, tmp_path / "out.zarr")
-    assert (tmp_path / "out.zarr").is_dir()
-
-
-def test_finalise_replaces_the_output_and_removes_the_scratch(tmp_path: Path) -> None:
-    (tmp_path / "targets.zarr").mkdir()
-    (tmp_path / "targets.zarr" / "old").touch()
-    output = write_store(tmp_path, make_store_case())
-    assert not (output / "old").exists()
-    assert not (tmp_path / "scratch").exists()
+    (tmp_path / "finished.zarr").mkdir()
+    (tmp_path / "finished.zarr/old").touch()
+    assert finish(scratch) == expected
+    assert not scratch.exists()
 
 
 def test_statistics_are_those_of_the_views(tmp_path: Path) -> None:
