@@ -11,15 +11,12 @@ import torch
 from pipeline.codec.precision import Precision
 from pipeline.core.config import load_section
 from pipeline.core.errors import ConfigError
-from pipeline.core.progress import describe_bytes
 from pipeline.detector.device import device
 from pipeline.detector.model import ModelSpec
 from pipeline.fidelity.config import load_fidelity
 from pipeline.fidelity.fidelity import exceeded_bound, find_precision, measure_quantization, sample_keys
-from pipeline.store.format.schema import StoreSchema, sharded_specs
+from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, fit_schema
-from pipeline.store.writer.arrays import encode_shard
-from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.inputs import StoreInputs
 from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
 from pipeline.views.box_ops import box_iou, decode_boxes, expected_distances
@@ -38,7 +35,7 @@ def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> N
 
     Raises:
         ConfigError: The steps are too coarse; names the figure, its bound, and the coarsest steps tried that
-            keep all bounds, with the bytes of both.
+            keep all bounds.
     """
     config, precision = load_fidelity(params), inputs.config.precision
     source = load_section(PrepareTeacherConfig, "prepare_teacher", params)
@@ -57,26 +54,25 @@ def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> N
         )
     if precision.lossless:
         return
-    base = replace(schema, views_per_partition=len(views), dense=None)
-    base = fit_schema(base, ViewIndex.from_views(views))
+    base = fit_schema(
+        replace(schema, views_per_partition=len(views), dense=None), ViewIndex.from_views(views)
+    )
     fidelity = measure_quantization(base, views, live, config)
-    tried = _describe(base, views, live)
-    logger.info("%d views with %s: gradient off by %.2g", len(views), tried, fidelity.gradient_error)
+    logger.info(
+        "%d views with %s: gradient off by %.2g", len(views), _steps(precision), fidelity.gradient_error
+    )
     if problem := exceeded_bound(fidelity, config):
-        finer = replace(base, precision=find_precision(base, views, live, config) or LOSSLESS)
+        finer = find_precision(base, views, live, config) or LOSSLESS
         raise ConfigError(
-            f"{params}: cache_teacher.precision: {problem} on {len(views)} views with {tried}; "
-            f"choose {_describe(finer, views, live)}, which keeps the bounds of verify_cache"
+            f"{params}: cache_teacher.precision: {problem} on {len(views)} views with {_steps(precision)}; "
+            f"choose {_steps(finer)}, which keeps the bounds of verify_cache"
         )
 
 
-def _describe(schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets]) -> str:
-    """A schema's steps, as in a parameter file, and the bytes that a view takes with them."""
-    arrays = quantize_partition(schema, views, live).arrays
-    specs = [spec for spec in sharded_specs(schema) if len(arrays[spec.path])]
-    size = sum(len(encode_shard(spec, arrays[spec.path])) for spec in specs) / len(views)
-    edge, cls = (step or "null" for step in (schema.precision.edge_step, schema.precision.cls_step))
-    return f"{{edge_step: {edge}, cls_step: {cls}}} ({describe_bytes(size)} a view)"
+def _steps(precision: Precision) -> str:
+    """As a parameter file has them."""
+    edge_step, cls_step = (step or "null" for step in (precision.edge_step, precision.cls_step))
+    return f"{{edge_step: {edge_step}, cls_step: {cls_step}}}"
 
 
 def doubt_teacher(spec: ModelSpec, views: Sequence[LabeledView], live: Sequence[SoftTargets]) -> str | None:
