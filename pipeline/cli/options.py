@@ -63,7 +63,7 @@ CHANGES = argument(
 
 @contextmanager
 def copied_recipe(arguments: argparse.Namespace) -> Iterator[Path]:
-    """A copy of the recipe's file with the values of ``-S``; errors name the recipe's own file."""
+    """A valid copy of the recipe's file with the values of ``-S``; errors name the recipe's own file."""
     recipe, values = find_recipe(arguments.recipe), Params()
     for assignment in arguments.assignments:
         key, equals, text = assignment.partition("=")
@@ -72,6 +72,7 @@ def copied_recipe(arguments: argparse.Namespace) -> Iterator[Path]:
         values[key] = parse_yaml(text, f"-S {key}")
     with tempfile.TemporaryDirectory(prefix="ldp-recipe-") as folder:
         copy = Path(folder, PARAMS)
+        values |= {"root": str(Path.cwd()), "file": str(copy)}
         copy.write_text(dump_yaml(override(read_sections(recipe), values)))
         try:
             yield copy

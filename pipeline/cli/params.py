@@ -133,17 +133,14 @@ def _place(path: Path) -> Iterator[Check]:
 
 def _watched(data: PrepareDataConfig) -> Iterator[Check]:
     """What DVC watches is the dataset or its annotations, a part of them, or has them as a part."""
-    if not data.coco or data.source == UNWATCHED:
-        return
-    coco, source = data.coco, data.source.removesuffix(".dvc")
-    parts = (coco.root, *(f"{coco.root}/{split.annotations}" for split in (coco.train, coco.val)))
-    watched = any(
-        one.is_relative_to(other) or other.is_relative_to(one)
-        for as_path in (os.path.normpath, os.path.realpath)
-        for one, other in ((Path(as_path(source)), Path(as_path(part))) for part in parts)
-    )
-    expected = f"what DVC is to watch: {coco.root} or a part of it"
-    yield not watched, "prepare_data.source", expected, data.source
+    if (coco := data.coco) and data.source != UNWATCHED:
+        source = Path(data.source.removesuffix(".dvc")).resolve()
+        parts = (
+            Path(coco.root, part).resolve() for part in ("", coco.train.annotations, coco.val.annotations)
+        )
+        watched = any(source.is_relative_to(part) or part.is_relative_to(source) for part in parts)
+        needs = f"what DVC is to watch: {coco.root} or a part of it"
+        yield not watched, "prepare_data.source", needs, data.source
 
 
 def _students(recipe: Recipe) -> Iterator[Check]:
@@ -160,11 +157,10 @@ def _students(recipe: Recipe) -> Iterator[Check]:
         taught = {"levels": len(onnx.points.strides), "reg_max": onnx.edges.bins - 1}
     for name, student in recipe.students.items():
         where, loss, cache = f"students.{name}", student.loss, recipe.cache
-        dense = f"{{floor: 0.005}} for the terms bckd_cls and bckd_box of {where}"
-        yield loss.reads_dense and cache.dense is None, "cache_teacher.dense", dense, None
-        classes = f"true for the term vlr_kd of {where}"
-        lacking = loss.vlr_kd_weight and not cache.valuable_classes
-        yield lacking, "cache_teacher.valuable_classes", classes, False
+        needs = f"{{floor: 0.005}} for the terms bckd_cls and bckd_box of {where}"
+        yield loss.reads_dense and cache.dense is None, "cache_teacher.dense", needs, None
+        lacking, needs = not cache.valuable_classes, f"true for the term vlr_kd of {where}"
+        yield loss.vlr_kd_weight and lacking, "cache_teacher.valuable_classes", needs, False
         for key in ("kd_weight", "vlr_kd_weight"):
             weight = getattr(loss, key)
             needs = "0 for one class, of which a softmax is always 1; bckd_cls_weight is of sigmoids"
@@ -172,15 +168,12 @@ def _students(recipe: Recipe) -> Iterator[Check]:
         for key, value in taught.items():
             got = getattr(student.detector, key)
             yield got != value, f"{where}.detector.{key}", f"{value}, as its teacher has", got
-        split, needs = student.validation.split, f"student.validation.split {shared!r}"
-        yield split != shared, f"{where}.validation.split", needs, split
+        split = student.validation.split
+        yield split != shared, f"{where}.validation.split", f"student.validation.split {shared!r}", split
 
 
 def _trainings(recipe: Recipe, images: int | None) -> Iterator[Check]:
-    """A training has views for each epoch, images for each batch, and steps beyond its warm-up.
-
-    A batch has more than one cell, and an ONNX teacher takes the views.
-    """
+    """A training has views, images and steps enough; an ONNX teacher takes the views."""
     for where, train, _, views in trainings(recipe):
         size = train.batch_size
         frozen = train.frozen_stages >= 0 and not train.pretrained
@@ -198,10 +191,10 @@ def _trainings(recipe: Recipe, images: int | None) -> Iterator[Check]:
             needs = f"fewer than the {steps} steps of the training"
             yield train.warmup_steps >= steps, f"{where}.warmup_steps", needs, train.warmup_steps
     if recipe.onnx and recipe.onnx.input.size:
-        size_wh, test = recipe.onnx.input.size[::-1], recipe.evaluate.scale
+        size_wh, cached = recipe.onnx.input.size[::-1], recipe.cache.views.scales
         for key, scales in (
-            ("cache_teacher.views.scales", recipe.cache.views.scales),
-            ("evaluate.scale", (test,)),
+            ("cache_teacher.views.scales", cached),
+            ("evaluate.scale", (recipe.evaluate.scale,)),
         ):
             needs = f"{list(size_wh)}, the teacher's input"
             yield set(scales) != {size_wh}, key, needs, list(map(list, scales))

@@ -54,8 +54,6 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--keep: expected a new folder, but {keep} is there; name another")
     with options.copied_recipe(arguments) as copy:
         params = read_sections(copy)
-        place = {"root": str(Path.cwd()), "file": str(copy)}
-        copy.write_text(dump_yaml(options.override(params, place)))
         changes, notes = shorten(check_params(copy), arguments.images, arguments.epochs)
     values = {"root": ".", "file": "params.yaml"} | {key: new for key, (_, new) in changes.items()}
     with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="ldp-rehearse-") as name:

@@ -15,12 +15,17 @@ from pathlib import Path
 
 import torch
 from msgspec import structs
+from torch import Tensor
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from pipeline.core.orphans import keep_freed_memory
-from pipeline.cost.peer import peer_step
 from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
 from pipeline.cost.timer import Work, seconds_of
 from pipeline.detector.config import DetectorConfig
+from pipeline.detector.device import autocast
 from pipeline.detector.gfl import random_teacher
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
@@ -33,20 +38,19 @@ from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch
 from pipeline.teacher.run import layout_store, write_store
 from pipeline.teacher.times import StoreTimes
 from pipeline.training.batches import Batch, DenseTeacher, TargetSource
+from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
 from pipeline.training.processes import Placement
-from pipeline.training.step import TrainStep
+from pipeline.training.step import TrainStep, build_optimizer
 from pipeline.views.box_ops import expected_distances
 from pipeline.views.conventions import GFL_CONVENTIONS
 
-PLAIN, ONLINE, STORED, PEER = (
-    "plain",
-    "LD, teacher in the loop",
-    "LD, from the store",
-    "torchvision fcos_resnet50_fpn",
-)
+PLAIN, ONLINE, STORED = "plain", "LD, teacher in the loop", "LD, from the store"
+PEER = "torchvision fcos_resnet50_fpn"
 MODES = (PLAIN, ONLINE, STORED, PEER)
+PEER_STAGES = 5
+"""Of the peer's backbone, the stem included."""
 PARTITIONS, MIN_PARTITION = 4, 8
 """A store's, and views of one, at least: writing a partition overlaps with the teacher's work on the next."""
 PREFETCHED = 2
@@ -207,3 +211,44 @@ def ask(teacher: LogitExtractor, batch: Batch) -> CodedTeacherBatch:
         if teacher.config.dense
         else None,
     )
+
+
+def peer_step(
+    images: Tensor,
+    boxes: list[tuple[Tensor, Tensor]],
+    num_classes: int,
+    config: TrainConfig,
+    device: torch.device,
+) -> Work:
+    """A step of torchvision's FCOS: forward, its own matching and losses, backward, update.
+
+    Weights are random; frozen stages, BatchNorm, optimizer and precision are a student's ``config``'s.
+    ``images`` are ``Tensor[B, 3, H, W]``, padded, and neither resized nor padded again; ``boxes`` are
+    ``Tensor[N, 4]`` xyxy px and ``LongTensor[N]`` labels of each.
+    """
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50",
+        weights=None,
+        norm_layer=FrozenBatchNorm2d if config.norm_eval else torch.nn.BatchNorm2d,
+        trainable_layers=PEER_STAGES - max(0, config.frozen_stages + 1),
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
+    model = FCOS(backbone, num_classes + 1, _skip_resize=True)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    optimizer = build_optimizer(model, config, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+    for group in optimizer.param_groups:
+        group["lr"] = NO_RATE
+    targets = [{"boxes": xyxy.to(device), "labels": labels.to(device)} for xyxy, labels in boxes]
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(config.precision, device):
+            losses: dict[str, Tensor] = model(list(images), targets)
+        scaler.scale(torch.stack([*losses.values()]).sum()).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
+
+    return step

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.random import Generator
 from PIL import Image
 
 from pipeline.views.classes import Category
@@ -48,19 +47,13 @@ def _draw_image(folder: Path, number: int, categories: int, scale: float) -> Ima
     Image.fromarray(pixels).save(folder / name, quality=JPEG_QUALITY)
     # One and more, with an exponential tail.
     count = 1 + int(rng.exponential(BOXES_PER_IMAGE - 0.5))
-    return ImageRecord(
-        image_id=number,
-        file_name=name,
-        height=height,
-        width=width,
-        annotations=tuple(_draw_box(rng, height, width, categories, scale) for _ in range(count)),
+    side = scale * rng.lognormal(LOG_SIDE, LOG_SIDE_DEVIATION, count)
+    aspect = rng.lognormal(0, LOG_ASPECT_DEVIATION, count)
+    w, h = np.clip(side * aspect, MIN_SIDE_PX, width), np.clip(side / aspect, MIN_SIDE_PX, height)
+    boxes = np.stack([rng.uniform(0, width - w), rng.uniform(0, height - h), w, h], axis=1).tolist()
+    classes = rng.integers(1, categories + 1, count).tolist()
+    annotations = tuple(
+        Annotation(0, category, x, y, w, h, area=w * h, iscrowd=False)
+        for category, (x, y, w, h) in zip(classes, boxes, strict=True)
     )
-
-
-def _draw_box(rng: Generator, height: int, width: int, categories: int, scale: float) -> Annotation:
-    side, aspect = scale * rng.lognormal(LOG_SIDE, LOG_SIDE_DEVIATION), rng.lognormal(0, LOG_ASPECT_DEVIATION)
-    w = float(np.clip(side * aspect, MIN_SIDE_PX, width))
-    h = float(np.clip(side / aspect, MIN_SIDE_PX, height))
-    category_id = int(rng.integers(1, categories + 1))
-    x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    return Annotation(0, category_id, x, y, w, h, area=w * h, iscrowd=False)
+    return ImageRecord(image_id=number, file_name=name, height=height, width=width, annotations=annotations)

@@ -1,6 +1,7 @@
 """One timer for all that is measured: candidates take turns, so that a busy machine is as busy for each."""
 
 import platform
+import random
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -8,7 +9,6 @@ from math import inf
 from statistics import median
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 Work = Callable[[], object]
@@ -26,10 +26,11 @@ class Repeats(NamedTuple):
 
 def seconds_of(work: Work, device: torch.device) -> float:
     """Seconds until a device has done what ``work`` gave it."""
-    _synchronize(device)
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    synchronize(device)
     start = time.perf_counter()
     work()
-    _synchronize(device)
+    synchronize(device)
     return time.perf_counter() - start
 
 
@@ -41,13 +42,13 @@ def take_turns(
     One more round goes before, which does not count, unless it takes longer than ``budget`` seconds: then it
     is the only one.
     """
-    rng, names = np.random.default_rng(0), list(candidates)
-    seconds = {name: [seconds_of(candidates[name], device)] for name in names}
+    rng = random.Random(0)
+    seconds = {name: [seconds_of(work, device)] for name, work in candidates.items()}
     if sum(first for (first,) in seconds.values()) <= budget:
-        seconds = {name: [] for name in names}
+        seconds = {name: [] for name in candidates}
         for _ in range(rounds):
-            for place in rng.permutation(len(names)).tolist():
-                seconds[names[place]].append(seconds_of(candidates[names[place]], device))
+            for name in rng.sample(list(candidates), len(candidates)):
+                seconds[name].append(seconds_of(candidates[name], device))
     return {
         name: Repeats(*(of(each) / pieces for of in (median, min, max))) for name, each in seconds.items()
     }
@@ -55,17 +56,10 @@ def take_turns(
 
 def machine_facts(device: torch.device) -> dict[str, str]:
     """What a measurement was made with."""
-    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {
-        "device": str(device),
-        **gpu,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "machine": platform.machine(),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
     }
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

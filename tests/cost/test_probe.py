@@ -12,8 +12,7 @@ from teacher_cases import DETECTOR, LOSSLESS, small_config
 from training_cases import FULL, HERE, student
 
 from pipeline.cli.costs import BARE, STAGE, compare
-from pipeline.cost.peer import peer_step
-from pipeline.cost.probe import MODES, ONLINE, PLAIN, STORED, Probe, ask
+from pipeline.cost.probe import MODES, ONLINE, PLAIN, STORED, Probe, ask, peer_step
 from pipeline.cost.synthetic_coco import SIZES, draw_dataset
 from pipeline.cost.timer import Repeats
 from recipes import ROOT
@@ -59,7 +58,7 @@ def test_the_peer_trains_as_much_of_its_backbone_as_the_student(
         trained.extend([sum(weight.requires_grad for weight in body), len(body)])
         return torch.optim.SGD(model.parameters(), 0.0)
 
-    monkeypatch.setattr("pipeline.cost.peer.build_optimizer", optimizer)
+    monkeypatch.setattr("pipeline.cost.probe.build_optimizer", optimizer)
     boxes = [(torch.tensor([[4.0, 4.0, 40.0, 40.0]]), torch.tensor([1]))]
     config = student(FULL, frozen_stages=frozen, norm_eval=frozen > 0).train
     peer_step(torch.rand(1, 3, 64, 64), boxes, 4, config, HERE.device)()

@@ -89,7 +89,9 @@ def test_values_from_the_command_line_are_yaml(tmp_path: Path) -> None:
     recipe.write_text("a: {b: 1, c: [1]}\nd: null\n")
     changes = ["a.b=0.5", "a.c=[2, 3]", "d={name: x=y}", "e.f=null"]
     with copied_recipe(Namespace(recipe=str(recipe), assignments=changes)) as copy:
-        assert read_sections(copy) == {"a": {"b": 0.5, "c": [2, 3]}, "d": {"name": "x=y"}, "e": {"f": None}}
+        place = {"root": str(Path.cwd()), "file": str(copy)}
+        values = {"a": {"b": 0.5, "c": [2, 3]}, "d": {"name": "x=y"}, "e": {"f": None}}
+        assert read_sections(copy) == values | place
     assert recipe.read_text() == "a: {b: 1, c: [1]}\nd: null\n"
 
 
