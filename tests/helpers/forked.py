@@ -7,7 +7,6 @@ Python's start and the imports, ten seconds of CPU, are spared. A stage's traini
 import multiprocessing
 import os
 import pkgutil
-import resource
 import signal
 import subprocess
 import sys
@@ -123,12 +122,10 @@ class Fate:
     """What befalls a run at a moment that does not depend on how busy the machine is.
 
     Attributes:
-        max_file_bytes: Limit on the size of a file.
         stops: A function, as ``package.module.name``, and after how many calls of it all stops (SIGSTOP).
         interrupted: At which call of a function by its first thread Ctrl-C is pressed; 0 for never.
     """
 
-    max_file_bytes: int | None = None
     stops: tuple[str, int] | None = None
     interrupted: int = 0
 
@@ -147,8 +144,6 @@ def start(stage: str, folder: Path, log: Path, fate: Fate | None = None, **varia
 def _become(stage: str, folder: Path, log: Path, fate: Fate, variables: dict[str, str]) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # what a process has that no server has forked
-    if fate.max_file_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (fate.max_file_bytes, fate.max_file_bytes))
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for standard in (1, 2):
         os.dup2(descriptor, standard)

@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,184 +40,114 @@ MAX_MOMENTS = 8
 
 Tree = dict[str, bytes | None]
 """What is on a disk: content by path, ``None`` for a folder; a folder comes before what is in it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """A file or a folder, under whatever name.
-
-    Attributes:
-        number: Never used again, unlike an inode's.
-        content: Of a file; ``None`` for a folder.
-    """
-
-    number: int
-    content: bytes | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """The disk right after one operation.
-
-    Attributes:
-        operation: What was done, for people.
-        names: Every node that is visible, by its path; the recorded folder itself is ``.``.
-        data: Content of the files as last fsynced, by number.
-        entries: Entries of the folders as last fsynced, by number: the numbers of the nodes by name.
-        nodes: Every node that there has been, by number.
-    """
-
-    operation: str
-    names: Mapping[str, Node]
-    data: Mapping[int, bytes]
-    entries: Mapping[int, Mapping[str, int]]
-    nodes: Mapping[int, Node]
+Entries = Mapping[str, int]
+"""A folder's: the numbers of its files and folders, by name. Numbers are never used again, unlike inodes."""
 
 
 @dataclass(kw_only=True)
-class Recorder:
-    """Notes the state of a folder after each operation.
+class Disk:
+    """What is visible and what is durable, after one operation.
 
     Attributes:
-        folder: What is recorded.
-        moments: What was noted.
-        lock: Held during an operation: zarr writes from several threads.
+        operation: What was done, for people.
+        contents: Of every file that there has been, by number; ``None`` for a folder.
+        visible: Entries of the folders, by number; the recorded folder itself is 0.
+        data: Content of the files as last fsynced, by number.
+        entries: Entries of the folders as last fsynced, by number.
     """
 
-    folder: Path
-    moments: list[Moment] = field(default_factory=list)
-    lock: Any = field(default_factory=threading.RLock)
-    _fresh: Iterator[int] = field(default_factory=count)
-    _numbers: dict[int, int] = field(default_factory=dict)
-    _nodes: dict[int, Node] = field(default_factory=dict)
-    _data: dict[int, bytes] = field(default_factory=dict)
-    _entries: dict[int, Mapping[str, int]] = field(default_factory=dict)
+    operation: str = ""
+    contents: Mapping[int, bytes | None] = field(default_factory=dict)
+    visible: Mapping[int, Entries] = field(default_factory=dict)
+    data: Mapping[int, bytes] = field(default_factory=dict)
+    entries: Mapping[int, Entries] = field(default_factory=dict)
 
-    def note(self, operation: str) -> None:
-        """Note the present state."""
-        names = self._look()
-        self.moments.append(
-            Moment(
-                operation=operation,
-                names=names,
-                data=dict(self._data),
-                entries=dict(self._entries),
-                nodes=dict(self._nodes),
-            )
-        )
 
-    def synced(self, path: Path) -> None:
-        """A file or folder has been fsynced."""
-        names = self._look()
-        node = names[path.relative_to(self.folder).as_posix()]
-        if node.content is None:
-            inside = {child: names[child.relative_to(self.folder).as_posix()] for child in path.iterdir()}
-            self._entries[node.number] = {child.name: found.number for child, found in inside.items()}
-        else:
-            self._data[node.number] = node.content
+class Recorder:
+    """Notes the state of a folder after each operation; zarr writes from several threads."""
 
-    def _look(self) -> dict[str, Node]:
-        """All that is visible; an inode that was not there a moment ago is a new node."""
-        names, numbers = {}, {}
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.lock = folder, threading.RLock()
+        self.moments = [Disk()]
+        self._numbers: dict[int, int] = {}
+
+    def note(self, operation: str, synced: Path | None = None) -> None:
+        """Note the present state, in which a file or folder may have been fsynced."""
+        last, numbers = self.moments[-1], dict[int, int]()
+        contents, visible = dict(last.contents), dict[int, dict[str, int]]()
         for path in (self.folder, *sorted(self.folder.rglob("*"))):
             inode = path.stat().st_ino
-            if inode not in numbers:
-                numbers[inode] = self._numbers[inode] if inode in self._numbers else next(self._fresh)
-            content = None if path.is_dir() else path.read_bytes()
-            node = Node(number=numbers[inode], content=content)
-            names[path.relative_to(self.folder).as_posix()] = self._nodes[node.number] = node
+            # An inode that was not there a moment ago is a new file.
+            number = numbers.setdefault(inode, self._numbers.get(inode, len(contents)))
+            contents[number] = None if path.is_dir() else path.read_bytes()
+            if path != self.folder:
+                visible.setdefault(numbers[path.parent.stat().st_ino], {})[path.name] = number
         self._numbers = numbers
-        return names
+        data, entries = last.data, last.entries
+        if synced:
+            number = numbers[synced.stat().st_ino]
+            if (content := contents[number]) is None:
+                entries = {**entries, number: visible.get(number, {})}
+            else:
+                data = {**data, number: content}
+        state = {"contents": contents, "visible": visible, "data": data, "entries": entries}
+        self.moments.append(Disk(operation=operation, **state))
 
 
 @contextmanager
 def recording(folder: Path) -> Iterator[Recorder]:
     """Record everything that this process does to the names below ``folder``, and every fsync."""
-    recorder = Recorder(folder=folder)
+    recorder = Recorder(folder)
     for path in (folder, *folder.rglob("*")):
-        recorder.synced(path)
-    recorder.note("begin")
-    noted: dict[str, Any] = {name: _noted(recorder, name, getattr(os, name)) for name in PATCHED}
-    noted["fsync"] = _noted_sync(recorder, os.fsync)
-    with patch.multiple(os, **noted):
+        recorder.note("begin", path)
+    del recorder.moments[:-1]
+
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*arguments: Any, **options: Any) -> Any:
+            with recorder.lock:
+                result = function(*arguments, **options)
+                recorder.note(f"{name} {' '.join(Path(str(argument)).name for argument in arguments)}")
+                return result
+
+        return act
+
+    def fsync(descriptor: int, function: Callable[[int], None] = os.fsync) -> None:
+        with recorder.lock:
+            function(descriptor)
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            if path.is_relative_to(folder):
+                recorder.note(f"fsync {path.name}", path)
+
+    with patch.multiple(os, fsync=fsync, **{name: noted(name, getattr(os, name)) for name in PATCHED}):
         yield recorder
     recorder.note("end")
 
 
-def _noted(recorder: Recorder, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    def noted(*arguments: Any, **options: Any) -> Any:
-        with recorder.lock:
-            result = function(*arguments, **options)
-            recorder.note(f"{name} {' '.join(Path(str(argument)).name for argument in arguments)}")
-            return result
+def after_power_loss(disk: Disk, model: str, random: Random) -> Tree:
+    """What may be left of a disk, see the module's docstring."""
 
-    return noted
+    def entries_of(number: int) -> Entries:
+        visible, synced = disk.visible.get(number, {}), disk.entries.get(number, {})
+        if model in (ORDERED, TORN):
+            return visible
+        if model == STRICT:
+            return synced
+        chosen = {name: random.choice((synced, visible)).get(name) for name in sorted({*synced, *visible})}
+        return {name: number for name, number in chosen.items() if number is not None}
 
-
-def _noted_sync(recorder: Recorder, function: Callable[[int], None]) -> Callable[[int], None]:
-    def noted(descriptor: int) -> None:
-        with recorder.lock:
-            function(descriptor)
-            path = Path(f"/proc/self/fd/{descriptor}").readlink()
-            if path.is_relative_to(recorder.folder):
-                recorder.synced(path)
-                recorder.note(f"fsync {path.name}")
-
-    return noted
-
-
-def after_power_loss(moment: Moment, model: str, random: Random) -> Tree:
-    """What may be left of a moment, see the module's docstring.
-
-    Raises:
-        ValueError: Of an unknown model.
-    """
-    match model:
-        case "ordered":
-            return {path: _kept(moment, node, 0) for path, node in moment.names.items()}
-        case "torn":
-            return {path: _kept(moment, node, 0.5) for path, node in moment.names.items()}
-        case "strict":
-            return _walk(moment, lambda synced, _: synced)
-        case "scattered":
-            return _walk(moment, lambda synced, visible: _scatter(synced, visible, random))
-        case _:
-            raise ValueError(f"expected one of {MODELS}, but got {model!r}")
-
-
-def _kept(moment: Moment, node: Node, share: float) -> bytes | None:
-    """Content of a file: as fsynced, or else a share of it."""
-    if node.content is None:
-        return None
-    return moment.data.get(node.number, node.content[: int(share * len(node.content))])
-
-
-Entries = Mapping[str, int]
-
-
-def _walk(moment: Moment, choose: Callable[[Entries, Entries], Entries]) -> Tree:
-    """The tree, if each folder has the entries that are chosen of the fsynced and the visible ones."""
-    visible: dict[int, dict[str, int]] = {}
-    for path, node in moment.names.items():
-        if path != ".":
-            parent = moment.names[Path(path).parent.as_posix()]
-            visible.setdefault(parent.number, {})[Path(path).name] = node.number
     tree: Tree = {}
 
     def descend(path: Path, number: int) -> None:
-        tree[path.as_posix()] = _kept(moment, moment.nodes[number], 0)
-        if moment.nodes[number].content is None:
-            entries = choose(moment.entries.get(number, {}), visible.get(number, {}))
-            for name in sorted(entries):
-                descend(path / name, entries[name])
+        content = disk.contents[number]
+        if content is not None:
+            content = disk.data.get(number, content[: len(content) // 2 if model == TORN else 0])
+        tree[path.as_posix()] = content
+        if content is None:
+            for name, inner in sorted(entries_of(number).items()):
+                descend(path / name, inner)
 
-    descend(Path(), moment.names["."].number)
+    descend(Path(), 0)
     return tree
-
-
-def _scatter(synced: Entries, visible: Entries, random: Random) -> Entries:
-    chosen = {name: random.choice((synced, visible)).get(name) for name in sorted({*synced, *visible})}
-    return {name: number for name, number in chosen.items() if number is not None}
 
 
 def lay_out(tree: Tree, folder: Path) -> None:
@@ -234,7 +163,7 @@ def lay_out(tree: Tree, folder: Path) -> None:
 class Recorded:
     """A run under observation."""
 
-    moments: Sequence[Moment]
+    moments: Sequence[Disk]
     store_case: StoreCase
     store: Content
     old: Content | None = None
@@ -242,28 +171,28 @@ class Recorded:
 
 def record_first_run(folder: Path) -> Recorded:
     """Write a store where there is nothing."""
-    store_case = small_store_case(6)
     folder.mkdir()
-    with recording(folder) as recorder:
-        write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, store_case)
-    return Recorded(moments=recorder.moments, store_case=store_case, store=content_of(folder / OUTPUT))
+    return record(folder, None)
 
 
 def record_second_run(folder: Path) -> Recorded:
     """Continue an earlier run; one of its tables is damaged, and an old store is in the way."""
-    store_case = small_store_case(6)
-    write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, small_store_case(5))
-    old = content_of(folder / OUTPUT)
-    init(folder / SCRATCH_FOLDER, store_case.schema, store_case.table)
+    store_case, scratch = small_store_case(6), folder / SCRATCH_FOLDER
+    write_remaining(scratch, folder / OUTPUT, small_store_case(5))
+    init(scratch, store_case.schema, store_case.table)
     for index in (0, 2):
-        write_one(folder / SCRATCH_FOLDER, store_case, index)
-    table = folder / SCRATCH_FOLDER / STORE / "views/extent/c/0/0"
+        write_one(scratch, store_case, index)
+    table = scratch / STORE / "views/extent/c/0/0"
     table.write_bytes(table.read_bytes()[:-1])
+    return record(folder, content_of(folder / OUTPUT))
+
+
+def record(folder: Path, old: Content | None) -> Recorded:
+    store_case = small_store_case(6)
     with recording(folder) as recorder:
         write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, store_case)
-    return Recorded(
-        moments=recorder.moments, store_case=store_case, store=content_of(folder / OUTPUT), old=old
-    )
+    store = content_of(folder / OUTPUT)
+    return Recorded(moments=recorder.moments, store_case=store_case, store=store, old=old)
 
 
 def small_store_case(images: int) -> StoreCase:
@@ -292,17 +221,15 @@ def is_new(output: Path, recorded: Recorded) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("record", [record_first_run, record_second_run])
+@pytest.mark.parametrize("recorded_run", [record_first_run, record_second_run])
 def test_a_run_after_a_power_cut_ends_with_the_same_bytes(
-    record: Callable[[Path], Recorded], tmp_path: Path, factor: int
+    recorded_run: Callable[[Path], Recorded], tmp_path: Path, factor: int
 ) -> None:
     """Equal states are tried once; every one needs one run."""
-    recorded, random, seen = record(tmp_path / "recorded"), Random(0), set[int]()
+    recorded, random, seen = recorded_run(tmp_path / "recorded"), Random(0), set[int]()
     outcomes: Counter[str] = Counter()
-    moments = [
-        *recorded.moments[:: max(1, len(recorded.moments) // (MAX_MOMENTS * factor))],
-        recorded.moments[-1],
-    ]
+    last = recorded.moments[-1]
+    moments = [*recorded.moments[:: max(1, len(recorded.moments) // (MAX_MOMENTS * factor))], last]
     for moment, model in ((moment, model) for moment in moments for model in MODELS):
         tree = after_power_loss(moment, model, random)
         if (state := hash(tuple(sorted(tree.items())))) in seen:
@@ -342,8 +269,7 @@ def test_the_model_loses_what_is_not_fsynced(tmp_path: Path) -> None:
         (tmp_path / "folder/lazy.partial").write_bytes(b"abcd")
         (tmp_path / "folder/lazy.partial").rename(tmp_path / "folder/lazy")
         write_atomically(tmp_path / "new/careful", b"abcd")
-    last = recorder.moments[-1]
-    left = {model: after_power_loss(last, model, Random(0)) for model in MODELS}
+    left = {model: after_power_loss(recorder.moments[-1], model, Random(0)) for model in MODELS}
     assert left["ordered"]["folder/lazy"] == b""
     assert left["torn"]["folder/lazy"] == b"ab"
     assert "folder/lazy" not in left["strict"]

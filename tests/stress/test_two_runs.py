@@ -51,23 +51,18 @@ def run_twice(workspace: Path, tool: Tool, quiet: Quiet, delay: float = 0.0) -> 
 
 
 @pytest.mark.slow
-def test_of_two_runs_at_the_same_moment_one_works_and_the_store_is_whole(
-    workspace: Path, quiet: Quiet
+def test_of_two_runs_one_works_and_the_store_is_whole(
+    workspace: Path, quiet: Quiet, factor: int, tmp_path: Path
 ) -> None:
-    """The second one is refused, unless it comes so late that it makes the store again."""
-    assert set(run_twice(workspace, STAGE, quiet)) <= {REFUSED, WORKED}
-
-
-@pytest.mark.slow
-def test_runs_at_any_moments_and_of_dvc(workspace: Path, quiet: Quiet, factor: int, tmp_path: Path) -> None:
-    if factor == 1:
-        pytest.skip("an experiment of minutes: LDP_STRESS=2 and more")
-    # The first run comes to the lock once it has planned, and so does the second.
-    life = sum(seconds for phase, seconds in quiet.seconds.items() if phase != PLAN)
-    random = Random(0)
-    print([run_twice(workspace, STAGE, quiet, random.uniform(0, 1.2 * life)) for _ in range(3 * factor)])
-    prepare(tmp_path / "dvc/workspace", DVC)
-    assert sorted(run_twice(tmp_path / "dvc/workspace", DVC, quiet)) == [REFUSED, WORKED]
+    """At the same moment; ``LDP_STRESS=2`` and more: at any moments, and two of DVC."""
+    run_twice(workspace, STAGE, quiet)
+    if factor > 1:
+        # The first run comes to the lock once it has planned, and so does the second.
+        life = sum(seconds for phase, seconds in quiet.seconds.items() if phase != PLAN)
+        random = Random(0)
+        print([run_twice(workspace, STAGE, quiet, random.uniform(0, 1.2 * life)) for _ in range(3 * factor)])
+        prepare(tmp_path / "dvc/workspace", DVC)
+        assert sorted(run_twice(tmp_path / "dvc/workspace", DVC, quiet)) == [REFUSED, WORKED]
 
 
 @pytest.mark.slow

@@ -11,10 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from finished import call, working_in
 from forked import Fate, Run, start, start_process
@@ -45,15 +44,8 @@ def resumed(run: Run) -> int | None:
     return int(found[1]) if found else 0 if "\ncache:" in text else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tool:
-    """One way to run the stage.
-
-    Attributes:
-        name: ``stage``, or ``dvc``.
-        start: Takes the workspace and the log.
-        stage: The stage's own process within a run, or ``None`` while there is none.
-    """
+class Tool(NamedTuple):
+    """One way to run the stage: its start, in a workspace and with a log, and its own process in a run."""
 
     name: str
     start: Callable[[Path, Path], Run]
@@ -69,11 +61,10 @@ def start_dvc(folder: Path, log: Path) -> Run:
 
 
 def stage_within(run: Run) -> int | None:
-    """The process of the stage inside a run of DVC."""
+    """The process of the stage inside a run of DVC, if there is one yet."""
     arguments = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in run.members()}
-    return next(
-        (pid for pid, words in arguments.items() if words[1:3] == [b"-m", b"stages.cache_teacher"]), None
-    )
+    stages = [pid for pid, words in arguments.items() if words[1:3] == [b"-m", b"stages.cache_teacher"]]
+    return stages[0] if stages else None
 
 
 def start_workers(folder: Path, log: Path) -> Run:
@@ -91,9 +82,16 @@ def start_and_stop(workspace: Path, partitions: int) -> Run:
     return run
 
 
-STAGE = Tool(name="stage", start=partial(start, "cache_teacher"), stage=lambda run: run.pid)
-WORKERS = Tool(name="workers", start=start_workers, stage=lambda run: run.pid)
-DVC = Tool(name="dvc", start=start_dvc, stage=stage_within)
+def complete(workspace: Path) -> Run:
+    """A run that nothing stands in the way of."""
+    run = STAGE.start(workspace, workspace.parent / "complete.log")
+    assert run.wait() == 0, run.text()[-1000:]
+    return run
+
+
+STAGE = Tool("stage", partial(start, "cache_teacher"), lambda run: run.pid)
+WORKERS = Tool("workers", start_workers, lambda run: run.pid)
+DVC = Tool("dvc", start_dvc, stage_within)
 
 
 def prepare(workspace: Path, tool: Tool) -> None:
@@ -117,23 +115,13 @@ def prepare(workspace: Path, tool: Tool) -> None:
         subprocess.run(commit, cwd=workspace, check=True, capture_output=True)
 
 
-Identity = tuple[int, int]
-"""Inode and time of modification in ns: a file that was written again has others."""
+class DiskState(NamedTuple):
+    """What a run left."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class DiskState:
-    """What a run left.
-
-    Attributes:
-        finished: Identity of the completion record of each partition whose record and shards are whole.
-        damaged: Partitions with a record that is not readable, or whose shards are not as it says.
-        output: Inode of the output's folder, or ``None`` if it is not there.
-    """
-
-    finished: Mapping[int, Identity]
-    damaged: frozenset[int]
+    finished: Mapping[int, tuple[int, int]]
+    """Inode and time of modification of the record of each partition whose record and shards are whole."""
     output: int | None
+    """Inode of the output's folder, or ``None`` if it is not there."""
 
 
 def scratch_folders(workspace: Path) -> list[Path]:
@@ -151,16 +139,11 @@ def records(workspace: Path) -> list[Path]:
 
 def examine(workspace: Path) -> DiskState:
     """The state of a workspace with one scratch folder, or none."""
-    folders, finished, damaged = scratch_folders(workspace), {}, set()
-    assert len(folders) < 2, f"expected one scratch folder, but got {folders}"
-    for path in records(workspace):
-        index = int(path.stem[1:])
-        if is_whole(folders[0] / "store.zarr", path):
-            status = path.stat()
-            finished[index] = (status.st_ino, status.st_mtime_ns)
-        else:
-            damaged.add(index)
-    return DiskState(finished=finished, damaged=frozenset(damaged), output=output_of(workspace))
+    assert len(scratch_folders(workspace)) < 2, scratch_folders(workspace)
+    whole = [path for path in records(workspace) if is_whole(path.parents[1] / "store.zarr", path)]
+    written = {int(path.stem[1:]): path.stat() for path in whole}
+    finished = {index: (status.st_ino, status.st_mtime_ns) for index, status in written.items()}
+    return DiskState(finished, output_of(workspace))
 
 
 def output_of(workspace: Path) -> int | None:
@@ -172,15 +155,15 @@ def output_of(workspace: Path) -> int | None:
 def is_whole(store: Path, record: Path) -> bool:
     """Whether a record is readable, and every shard is as it says."""
     try:
-        document = json.loads(record.read_bytes())
+        shards = json.loads(record.read_bytes())["shards"]
     except ValueError:
         return False
-    return all(_matches(store / name, shard) for name, shard in document["shards"].items())
-
-
-def _matches(path: Path, shard: Mapping[str, Any]) -> bool:
-    content = path.read_bytes() if path.is_file() else b""
-    return len(content) == shard["size"] and hashlib.sha256(content).hexdigest() == shard["sha256"]
+    files = [(store / name, shard) for name, shard in shards.items()]
+    contents = [(path.read_bytes() if path.is_file() else b"", shard) for path, shard in files]
+    return all(
+        len(content) == shard["size"] and hashlib.sha256(content).hexdigest() == shard["sha256"]
+        for content, shard in contents
+    )
 
 
 def phase_of(run: Run, workspace: Path, old_output: int | None) -> str:
@@ -194,8 +177,7 @@ def phase_of(run: Run, workspace: Path, old_output: int | None) -> str:
     return FINALISE if len(records(workspace)) == PARTITIONS else WRITE
 
 
-@dataclass(frozen=True, kw_only=True)
-class Quiet:
+class Quiet(NamedTuple):
     """A run that nobody disturbs: its store, and the seconds of each phase."""
 
     store: Content
@@ -212,8 +194,8 @@ def watch(tool: Tool, workspace: Path, log: Path) -> Quiet:
     assert run.poll() == 0, run.text()[-2000:]
     begun["end"] = time.monotonic()
     # A phase may be too short to be seen.
-    ends = [
-        min(begun[later] for later in (*PHASES[index + 1 :], "end") if later in begun) for index in range(5)
-    ]
-    seconds = {phase: end - begun.get(phase, end) for phase, end in zip(PHASES, ends, strict=True)}
-    return Quiet(store=content_of(workspace / OUTPUT), seconds=seconds)
+    later = [[begun[name] for name in (*PHASES[index + 1 :], "end") if name in begun] for index in range(5)]
+    seconds = {
+        phase: min(ends) - begun.get(phase, min(ends)) for phase, ends in zip(PHASES, later, strict=True)
+    }
+    return Quiet(content_of(workspace / OUTPUT), seconds)
