@@ -10,8 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import active_children, resource_tracker
-from threading import Timer
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
@@ -32,20 +31,16 @@ T = TypeVar("T")
 LOCALHOST = "127.0.0.1"
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
-
+START_SECONDS = 300
+"""How long worker processes of this machine may take to start."""
 NO_WORKER_SECONDS = 60
 """How long a running scheduler may be without any worker; a worker that starts anew takes some 20."""
-
-SLOW_SECONDS, START_SECONDS = 60, 300
-"""How long worker processes of this machine may take to start before that is said, and given up."""
-
-NO_WORKERS = "all workers are gone, and none has come back; run again: what is finished stays"
-
-POLL_SECONDS = 0.05
-WATCH_SECONDS = 5
+POLL_SECONDS = 0.1
 
 RETRIES = 2
 """A task that raises is repeated as often; one whose worker dies, up to three times anyhow."""
+
+NO_WORKERS = "all workers are gone, and none has come back; run again: what is finished stays"
 
 SETTINGS = {
     # A killed worker is started again, which may take longer than the 15 s after which Dask gives it up.
@@ -68,53 +63,35 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
     """Start a worker process with each of the ``environments`` added to its own, and stop them at the end.
 
     A process runs as many tasks at a time as it has ``threads``, is started again if it dies, and dies with
-    this one, however that dies.
+    this one, however that dies. A ``CacheError`` if they do not start.
     """
     _quieten()
     # A client runs code as this user: only what has this run's key can connect.
     security = Security.temporary()
-    host = {
-        "host": LOCALHOST,
-        "protocol": "tls",
-        "security": security,
-        "dashboard": False,
-        "dashboard_address": f"{LOCALHOST}:0",
-    }
+    host = {"host": LOCALHOST, "protocol": "tls", "security": security, "dashboard": False}
+    host["dashboard_address"] = f"{LOCALHOST}:0"
     worker = {**host, "nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     worker["death_timeout"] = START_SECONDS
-    specs = {
+    workers = {
         number: {"cls": Nanny, "options": {**worker, "env": dict(environment)}}
         for number, environment in enumerate(environments)
     }
-    logger.info("starting %d worker processes", len(specs))
+    logger.info("starting %d worker processes", len(workers))
     scheduler = {"cls": Scheduler, "options": host}
-    with (
-        dask.config.set(SETTINGS),
-        _event_loop() as loop,
-        _start(scheduler=scheduler, workers=specs, loop=loop, security=security) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-def _start(**options: Any) -> SpecCluster:
-    said = "the worker processes have not started after %d s: are they stopped, or their disk asleep?"
-    slow = Timer(SLOW_SECONDS, logger.warning, (said, SLOW_SECONDS))
-    slow.start()
-    try:
-        return SpecCluster(**options)
-    except BaseException as error:  # among Dask's is an AssertionError, where a process is stopped meanwhile
-        # Dask would try, in vain, to close what has not begun, and Python wait for it.
-        atexit.unregister(close_clusters)
-        for process in active_children():
-            process.kill()
-        if isinstance(error, Exception):
-            raise CacheError(
-                f"expected worker processes to start within {START_SECONDS} s, but they do not: {error}"
-            ) from error
-        raise
-    finally:
-        slow.cancel()
+    with dask.config.set(SETTINGS), _event_loop() as loop:
+        try:
+            cluster = SpecCluster(scheduler=scheduler, workers=workers, loop=loop, security=security)
+        except BaseException as error:
+            # Dask would try, in vain, to close what has not begun, and Python wait for it.
+            atexit.unregister(close_clusters)
+            for process in active_children():
+                process.kill()
+            if not isinstance(error, Exception):
+                raise
+            wanted = f"expected worker processes to start within {START_SECONDS} s"
+            raise CacheError(f"{wanted}, but they do not: {error}") from error
+        with cluster, Client(cluster, set_as_default=False) as client:
+            yield client
 
 
 @contextmanager
@@ -179,12 +156,15 @@ def run_tasks(
     remaining = iter(arguments)
     running = as_completed(loop=client.loop)
     known: set[str] = set()
+    seen = time.monotonic()
     try:
         while True:
             workers = set(client.nthreads())
             for address in sorted(known - workers):
                 logger.warning("worker %s is gone; what it was at is done again", address)
-            known = workers
+            known, seen = workers, time.monotonic() if workers else seen
+            if time.monotonic() - seen > NO_WORKER_SECONDS:
+                raise CacheError(NO_WORKERS)
             # With no worker left, one task waits for the next.
             room = max(1, per_worker * len(known)) - running.count()
             for argument in islice(remaining, max(0, room)):
@@ -192,8 +172,10 @@ def run_tasks(
                 running.add(client.submit(function, argument, key=key, pure=False, retries=RETRIES))
             if running.is_empty():
                 return
-            _wait(client, running)
-            yield next(running).result()
+            if running.has_ready():
+                yield next(running).result()
+            else:
+                time.sleep(POLL_SECONDS)
     except KilledWorker as error:
         raise CacheError(
             f"{error.task}: {error.allowed_failures + 1} workers died of it, for want of memory perhaps"
@@ -202,24 +184,6 @@ def run_tasks(
         raise CacheError(NO_WORKERS) from error
     except (CancelledError, CommClosedError) as error:
         raise CacheError("the Dask scheduler went away; run again: what is finished stays") from error
-
-
-def _wait(client: Client, running: "as_completed") -> None:
-    """Wait for the next result, but no longer than ``NO_WORKER_SECONDS`` for a worker."""
-    alone_since: float | None = None
-    watched = time.monotonic()
-    while not running.has_ready():
-        time.sleep(POLL_SECONDS)
-        if time.monotonic() < watched + WATCH_SECONDS:
-            continue
-        watched = time.monotonic()
-        if client.nthreads():
-            alone_since = None
-        elif alone_since is None:
-            alone_since = watched
-            logger.warning("no worker is left; waiting %d s for one", NO_WORKER_SECONDS)
-        elif watched - alone_since > NO_WORKER_SECONDS - 2 * WATCH_SECONDS:
-            raise CacheError(NO_WORKERS)
 
 
 def _quieten() -> None:

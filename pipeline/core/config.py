@@ -6,12 +6,10 @@ as DVC reads it: YAML 1.2, in which ``1e-05`` is a number and ``010`` is ten.
 
 import re
 from collections.abc import Mapping
-from copy import deepcopy
-from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -69,8 +67,7 @@ def merge(shared: Any, own: Any) -> Any:
     """``own`` over ``shared``, key by key all the way down; a value that is no mapping replaces the other."""
     if not isinstance(shared, Mapping) or not isinstance(own, Mapping):
         return own
-    added = {key: merge(shared[key], value) if key in shared else value for key, value in own.items()}
-    return {**shared, **added}
+    return {**shared, **{key: merge(shared.get(key), value) for key, value in own.items()}}
 
 
 def read_sections(path: Path = PARAMS) -> dict[str, Any]:
@@ -87,32 +84,24 @@ def read_yaml(path: Path, what: str) -> Any:
         text = path.read_text()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: expected {what}, but there is none") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: expected {what}, but it cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: expected YAML, but it is no text: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: expected {what}, but it cannot be read ({reason})") from error
     return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:
     """Plain values of a YAML text; a ``ConfigError`` names ``where`` it stands if it is none."""
     # Loaded here: a reader of stores never needs it.
+    from ruamel.yaml import YAML  # noqa: PLC0415
     from ruamel.yaml.error import YAMLError  # noqa: PLC0415
 
     try:
-        return deepcopy(_load_yaml(text))
+        return YAML(typ="safe").load(text)
     # A list in a list in a list ... ends in a RecursionError.
     except (YAMLError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise ConfigError(f"{where}: expected YAML, but it cannot be read: {words}") from error
-
-
-@lru_cache(maxsize=4)
-def _load_yaml(text: str) -> Any:
-    """Each section of a file is read from its text, whose parsing takes longer than all else."""
-    from ruamel.yaml import YAML  # noqa: PLC0415
-
-    return YAML(typ="safe").load(text)
 
 
 def dump_yaml(content: Any) -> str:
@@ -141,8 +130,7 @@ def structure(cls: type[T], value: object, where: str, *, strict: bool = True) -
 def _decode(kind: type[T], value: object) -> T:
     """Read a value of a type that msgspec does not know: one of several forms of a section."""
     try:
-        form: T = msgspec.convert(value, _form(kind, value))
-        return form
+        return cast(T, msgspec.convert(value, _form(kind, value)))
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error  # to which msgspec adds where the value stands
 
@@ -150,12 +138,10 @@ def _decode(kind: type[T], value: object) -> T:
 def _form(kind: Any, value: object) -> Any:
     """The subclass of ``kind`` that shares most keys with a value: a mistake is then said in its terms."""
     keys = set(value) if isinstance(value, Mapping) else set()
-    forms = [form for form in kind.__subclasses__() if issubclass(form, Section)]
-    return max(forms, key=lambda form: len(keys & set(form.__struct_fields__)))
+    return max(kind.__subclasses__(), key=lambda form: len(keys & set(form.__struct_fields__)))
 
 
 _PATHS = re.compile(r" - at `\$(?P<path>[^`]*)`")
-_KEY = re.compile(r"[a-z_][\w.\[\]]*: ")
 _KINDS = {
     "int": "an integer",
     "float": "a number",
@@ -163,7 +149,6 @@ _KINDS = {
     "bool": "true or false",
     "array": "a list",
     "object": "a mapping",
-    "null": "null",
 }
 
 
@@ -174,8 +159,8 @@ def _describe(message: str, kind: Any, value: Any, where: str) -> str:
     for step in re.findall(r"[^.\[\]]+", path):
         value = value[int(step) if isinstance(value, list | tuple) else step]
         kind = _entry(kind, step, value)
-    where += path
-    if _KEY.match(problem):
+    where = f"{where}{path}".lstrip(".")
+    if re.match(r"[a-z_][\w.\[\]]*: ", problem):  # what a section refuses by itself
         return f"{where}.{problem}"
     if unknown := re.match("Object contains unknown field `(.*)`", problem):
         return f"{where}: unknown key {unknown[1]!r}; expected {', '.join(kind.__struct_fields__)}"
@@ -184,19 +169,19 @@ def _describe(message: str, kind: Any, value: Any, where: str) -> str:
     if get_origin(kind) is Literal:
         problem = f"expected one of {', '.join(map(repr, get_args(kind)))}"
     elif problem.startswith("Expected "):
-        wanted = problem.removeprefix("Expected ").partition(", got ")[0]
-        problem = "expected " + re.sub(r"`(.*?)`", _name_kinds, wanted)
+        wanted = (
+            problem.removeprefix("Expected ").partition(", got ")[0].replace("`", "").replace(" | ", " or ")
+        )
+        problem = "expected " + re.sub(r"\w+", lambda word: _KINDS.get(word[0], word[0]), wanted)
     return f"{where}: {problem}, but got {short_repr(value)}"
-
-
-def _name_kinds(match: re.Match[str]) -> str:
-    """``int | null`` as "an integer or null"."""
-    return " or ".join(_KINDS.get(kind, kind) for kind in match[1].split(" | "))
 
 
 def _entry(kind: Any, step: str, value: object) -> Any:
     """The type of an entry of a section or a list; of several forms, that of the value."""
-    entry = get_type_hints(kind)[step] if hasattr(kind, "__struct_fields__") else get_args(kind)[0]
+    if hasattr(kind, "__struct_fields__"):
+        entry = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == step)
+    else:
+        entry = get_args(kind)[0]
     if get_origin(entry) in (Union, UnionType):
         entry = next(form for form in get_args(entry) if form is not NoneType)
     is_plain = get_origin(entry) or hasattr(entry, "__struct_fields__") or entry.__module__ == "builtins"

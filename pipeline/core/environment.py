@@ -1,14 +1,12 @@
 """The machine's own settings: they change no byte of any output, so no parameter file has them."""
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from pipeline.core.config import Count, NonNegative, Section, structure
-from pipeline.core.errors import ConfigError
 
 MAX_PROCESSES = 1024
 """More are a slip of the finger, which a machine does not survive."""
@@ -17,7 +15,7 @@ DATASETS = "datasets"
 """Folder of links to datasets, which git does not track."""
 
 
-class Environment(Section, frozen=True, kw_only=True):
+class Environment(Section, frozen=True, kw_only=True, rename=lambda field: f"LDP_{field.upper()}"):
     """Every variable that is read: ``device`` is ``LDP_DEVICE``, and so on."""
 
     device: str | None = None
@@ -49,21 +47,16 @@ class Environment(Section, frozen=True, kw_only=True):
     @classmethod
     def unknown(cls) -> list[str]:
         """Variables that are called as ours are, but that nothing reads."""
-        names = {f"LDP_{field.upper()}" for field in cls.__struct_fields__}
-        return sorted(name for name in os.environ if name.startswith("LDP_") and name not in names)
+        known = cls.__struct_encode_fields__
+        return sorted(name for name in os.environ if name.startswith("LDP_") and name not in known)
 
     @classmethod
     def read(cls) -> "Environment":
         """What this process's environment says; a ``ConfigError`` names the variable that is wrong."""
-        names = {f"LDP_{field.upper()}": field for field in cls.__struct_fields__}
-        values = {names[name]: value for name, value in os.environ.items() if name in names}
-        if "log" in values:
-            values["log"] = values["log"].upper()
-        try:
-            return structure(cls, values, "LDP", strict=False)
-        except ConfigError as error:
-            message = re.sub(r"^LDP\.(\w+)", lambda match: f"LDP_{match[1].upper()}", str(error))
-            raise ConfigError(message) from error
+        values = {name: os.environ[name] for name in cls.__struct_encode_fields__ if name in os.environ}
+        if "LDP_LOG" in values:
+            values["LDP_LOG"] = values["LDP_LOG"].upper()
+        return structure(cls, values, "", strict=False)
 
 
 def core_count() -> int:

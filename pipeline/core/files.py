@@ -59,20 +59,19 @@ class FileDigest:
 
     def problem(self, path: Path) -> str | None:
         """What is wrong with the file at ``path``, read whole, or ``None``."""
-        wrong_size = self.size_problem(path)
-        if wrong_size:
-            return wrong_size
-        same = FileDigest.of_file(path).sha256 == self.sha256
-        return None if same else f"the content differs from its sha256 {self.sha256[:12]}"
+        problem = self.size_problem(path)
+        if problem is None and sha256_of_file(path) != self.sha256:
+            problem = f"the content differs from its sha256 {self.sha256[:12]}"
+        return problem
 
 
 @contextmanager
 def atomic_path(path: Path, inside: Path | None = None) -> Iterator[Path]:
     """A path to write to, beside ``path``, whose place it takes when the block has ended well.
 
-    A kill or a power cut leaves the old file, the new one, or none. The old one is not written into: where
-    DVC has put it, it is a link to the one copy in DVC's cache. The temporary name is unique, so that two
-    writers of one file never share it. Missing folders are made, but never ``inside``.
+    A kill or a power cut leaves the old file, the new one, or none. The old one, which may be a link into
+    DVC's cache, is not written into. Two writers of one file never mix. Missing folders are made, but never
+    ``inside``.
 
     Raises:
         CacheError: ``inside`` is gone.
@@ -87,8 +86,7 @@ def atomic_path(path: Path, inside: Path | None = None) -> Iterator[Path]:
             partial.replace(path)
             _fsync(path.parent)
     finally:
-        # On a full disk the rest of it would be in the way of everything else.
-        if partial.is_file():
+        if partial.is_file():  # on a full disk it would be in the way of everything else
             partial.unlink()
 
 
@@ -120,16 +118,9 @@ def os_errors_as_output_error(path: Path) -> Iterator[None]:
     """Raise an ``OutputError`` in place of an ``OSError``: Python's message of a full disk names no file."""
     try:
         yield
-    except (FileExistsError, NotADirectoryError) as error:
-        in_the_way = next((p for p in path.parents if p.exists() and not p.is_dir()), path)
-        raise OutputError(
-            f"{path} could not be written: expected a folder at {in_the_way}, but a file is in its way; "
-            "move it away, and run again"
-        ) from error
     except OSError as error:
-        reason = error.strerror or str(error)
-        if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
-            reason = error.args[0][0][2]  # the first of a copied folder's failures: (source, target, reason)
+        in_the_way = next((part for part in path.parents if part.is_file()), None)
+        reason = f"{in_the_way} is no folder" if in_the_way else error.strerror or str(error)
         raise OutputError(
             f"{path} could not be written: {reason}; make room there, or remove the cause, and run "
             "again: what is finished is kept"
@@ -144,10 +135,7 @@ def fsync_tree(folder: Path) -> None:
 
 
 def remove_others(folder: Path, known: Container[str]) -> None:
-    """Delete all files below ``folder`` but the known ones, such as what killed writers left.
-
-    With them the folder would not be the same to the byte.
-    """
+    """Delete all files below ``folder`` but the known ones: what killed writers left."""
     files = (path for path in folder.rglob("*") if not path.is_dir())
     others = [path for path in files if path.relative_to(folder).as_posix() not in known]
     for path in others:
@@ -175,14 +163,13 @@ def move_into_place(folder: Path, target: Path) -> None:
             raise
         partial = target.with_name(target.name + PARTIAL_SUFFIX)
         remove(partial)
-        with os_errors_as_output_error(target):
-            try:
+        try:
+            with os_errors_as_output_error(target):
                 shutil.copytree(folder, partial)
                 fsync_tree(partial)
-            except OSError:
-                remove(partial)
-                raise
-        partial.rename(target)
+                partial.rename(target)
+        finally:
+            remove(partial)
     _fsync(target.parent)
 
 
@@ -206,14 +193,13 @@ def lock_scratch(scratch: Path) -> Iterator[None]:
 
 def is_held(scratch: Path) -> bool:
     """Whether a run holds ``scratch`` at this moment: tries a shared lock and lets go of it at once."""
-    path = scratch / LOCK_FILE
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        try:
+    try:
+        with (scratch / LOCK_FILE).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
     return False
 
 

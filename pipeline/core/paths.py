@@ -116,20 +116,13 @@ def has_stages(folder: Path) -> bool:
 
 
 def in_its_recipe(message: str) -> str:
-    """Let the commands of DVC that a message advises name the recipe that it, or the command line, is about.
-
-    ``dvc pull`` without a file fails while any recipe has never run.
-    """
+    """Let DVC's commands in a message name the stages of the recipe that it, or the command line, names."""
     named = re.search(rf"\b(?:{RUNS}|{RECIPES})/([\w-]+)/", f"{message} {' '.join(sys.argv)}")
-    stages = RECIPES / named[1] / STAGES if named else Path()
-
-    def qualify(command: re.Match[str]) -> str:
-        action, stage = command.groups()
-        if stages.is_file():
-            return f"`dvc {action} {stages}:{stage}`" if stage else f"`dvc {action} {stages}`"
-        return f"`dvc {action} {STAGES}`" if action == "pull" else command[0]
-
-    return re.sub(r"`dvc ((?:repro|pull|commit)(?: -[\w-]+)*) ?(\w*)`", qualify, message)
+    stages = RECIPES / named[1] / STAGES if named else Path(STAGES)
+    if not stages.is_file():
+        stages = Path(STAGES)
+    message = re.sub(r"`dvc (repro|pull|commit)((?: -[\w-]+)*)`", rf"`dvc \1\2 {stages}`", message)
+    return re.sub(r"`dvc (repro|commit)((?: -[\w-]+)*) (\w+)`", rf"`dvc \1\2 {stages}:\3`", message)
 
 
 def run_paths(params: Path = PARAMS) -> RunPaths:
@@ -139,28 +132,24 @@ def run_paths(params: Path = PARAMS) -> RunPaths:
 
 def run_name(content: Any, where: Path) -> str:
     """The ``name`` in a parameter file; a ``ConfigError`` if it cannot be that of a folder and a stage."""
-    name = content.get("name") if isinstance(content, dict) else None
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(
-            f"{where}: name: expected letters, digits, _ and - (outputs lie in {RUNS}/NAME), "
-            f"but got {short_repr(name)}"
-        )
-    return name
+    return _require_name(content.get("name") if isinstance(content, dict) else None, f"{where}: name")
 
 
 def student_names(path: Path = PARAMS) -> list[str]:
     """Keys of the section ``students``; a ``ConfigError`` if there is none, or one is no folder's name."""
     students: Any = read_sections(path).get("students")
-    problem = None
-    if not isinstance(students, dict) or not students:
-        problem = f"one student or more by name, but got {short_repr(students)}"
-    elif TEACHER in students:
-        problem = f"other names than {TEACHER!r}, whose results it would replace"
-    elif wrong := [name for name in students if not isinstance(name, str) or not NAME.fullmatch(name)]:
-        problem = f"names of letters, digits, _ and -, but got {short_repr(wrong[0])}"
-    if problem:
-        raise ConfigError(f"{path}: students: expected {problem}")
-    return list(students)
+    if not isinstance(students, dict) or not students or TEACHER in students:
+        raise ConfigError(
+            f"{path}: students: expected one or more by name, none of them {TEACHER!r}, "
+            f"but got {short_repr(students)}"
+        )
+    return [_require_name(name, f"{path}: students") for name in students]
+
+
+def _require_name(name: object, where: str) -> str:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(f"{where}: expected a name of letters, digits, _ and -, but got {short_repr(name)}")
+    return name
 
 
 def load_students(cls: type[T], path: Path = PARAMS) -> dict[str, T]:

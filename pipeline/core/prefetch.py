@@ -1,25 +1,25 @@
 """Loading ahead of a device, in order and bounded."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from multiprocessing import get_context
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.orphans import begin_helper
 from pipeline.core.timing import timed_call
 
+T = TypeVar("T")
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Computed(Generic[Result]):
+class Computed(NamedTuple, Generic[Result]):
     """A result and how long its two steps took; waiting is not counted."""
 
     result: Result
@@ -35,30 +35,40 @@ def loading_pool(loaders: int, initializer: Callable[[], None] | None = None, *,
     return ProcessPoolExecutor(loaders, get_context("forkserver"), begin_helper, (initializer,))
 
 
-def result_of(loaded: "Future[Loaded]") -> Loaded:
-    """What a pool has loaded; a ``PipelineError`` if its process was killed."""
+def load_ahead(
+    pool: Executor, load: Callable[[Item], Loaded], items: Iterable[Item], ahead: int
+) -> Iterator[Loaded]:
+    """Load items in their order, ``ahead`` of them while one is being looked at."""
+    return _in_order((pool.submit(load, item) for item in items), ahead)
+
+
+def _in_order(submitted: "Generator[Future[T], None, None]", ahead: int) -> Iterator[T]:
+    """Results of tasks, ``ahead`` of which are submitted beside the next one; the rest is canceled."""
+    waiting: deque[Future[T]] = deque()
     try:
-        return loaded.result()
+        for future in submitted:
+            waiting.append(future)
+            if len(waiting) > ahead:
+                yield _result_of(waiting.popleft())
+        while waiting:
+            yield _result_of(waiting.popleft())
+    finally:
+        submitted.close()
+        for future in waiting:
+            future.cancel()
+
+
+def _result_of(future: "Future[T]") -> T:
+    """What a task returns; a ``PipelineError`` if its process was killed."""
+    try:
+        return future.result()
     except BrokenProcessPool as error:
         raise PipelineError(
             "a decoding process was killed, as when the memory is used up; run again: what is finished stays"
         ) from error
 
 
-def load_ahead(
-    pool: Executor, load: Callable[[Item], Loaded], items: Iterable[Item], ahead: int
-) -> Iterator[Loaded]:
-    """Load items in their order, ``ahead`` of them while one is being looked at."""
-    waiting: deque[Future[Loaded]] = deque()
-    for item in items:
-        waiting.append(pool.submit(load, item))
-        if len(waiting) > ahead:
-            yield result_of(waiting.popleft())
-    while waiting:
-        yield result_of(waiting.popleft())
-
-
-class Prefetcher(Generic[Item, Loaded, Result]):
+class Prefetcher(AbstractContextManager["Prefetcher[Item, Loaded, Result]"], Generic[Item, Loaded, Result]):
     """The threads around one device: some load items, others compute on them in the order of submission.
 
     Any number of threads may be in :meth:`run`. Their runs take the device one after another, each whole;
@@ -83,13 +93,9 @@ class Prefetcher(Generic[Item, Loaded, Result]):
         self._load = load
         self._compute = compute
         self._loaders = loading_pool(loaders, initializer, processes=in_processes)
-        self._computers = ThreadPoolExecutor(computers, thread_name_prefix="compute", initializer=initializer)
-        self.ahead = loaders + computers
-        """Items of one run that are loaded or computed at a time: enough for every thread to have one."""
+        self._computers = ThreadPoolExecutor(computers, "compute", initializer)
+        self._threads = loaders + computers
         self._turn = Lock()
-
-    def __enter__(self) -> "Prefetcher[Item, Loaded, Result]":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -102,23 +108,18 @@ class Prefetcher(Generic[Item, Loaded, Result]):
     def run(self, items: Iterable[Item]) -> Iterator[Computed[Result]]:
         """Results in the order of ``items``; an error comes where its item's result would have come.
 
-        A caller that takes no more results keeps other runs waiting.
+        As many items are under way as there are threads. A caller that takes no more results keeps other
+        runs waiting.
         """
-        waiting: deque[Future[Computed[Result]]] = deque()
-        try:
-            with self._turn:
-                for item in items:
-                    if len(waiting) == self.ahead:
-                        yield waiting.popleft().result()
-                    loaded = self._loaders.submit(timed_call, self._load, item)
-                    waiting.append(self._computers.submit(self._compute_loaded, loaded, item))
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        return _in_order(self._submit(items), self._threads - 1)
+
+    def _submit(self, items: Iterable[Item]) -> "Generator[Future[Computed[Result]], None, None]":
+        with self._turn:
+            for item in items:
+                loaded = self._loaders.submit(timed_call, self._load, item)
+                yield self._computers.submit(self._compute_loaded, loaded, item)
 
     def _compute_loaded(self, loaded: "Future[tuple[Loaded, float]]", item: Item) -> Computed[Result]:
-        content, load_seconds = result_of(loaded)
+        content, load_seconds = _result_of(loaded)
         result, compute_seconds = timed_call(self._compute, content, item)
-        return Computed(result=result, load_seconds=load_seconds, compute_seconds=compute_seconds)
+        return Computed(result, load_seconds, compute_seconds)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -53,7 +53,11 @@ class Fidelity:
     kd_loss_error: float
     """Relative error of the class-KD loss; likewise of its gradient."""
     kd_gradient_error: float
-    remedy: str | None = None
+
+    remedy: ClassVar[str] = (
+        "choose finer steps in cache_teacher.precision; if it was written from other pixels, by other code "
+        f"or by another teacher than is here, {WRITE_AGAIN}"
+    )
     """What to do, if a bound is exceeded."""
 
 
@@ -97,10 +101,7 @@ def measure_fidelity(
         check_regions(view, read.view, store.schema.weight_code, store.path)
     live = list(teacher.run(views))
     approximate = PointLogits.joined([view.view for view in stored], [view.soft_targets() for view in stored])
-    fidelity = compare(len(keys), PointLogits.joined(views, live), approximate, config)
-    if exceeded_bound(fidelity, config) is None:
-        return fidelity
-    return replace(fidelity, remedy=_find_remedy(replace(store.schema, dense=None), views, live, config))
+    return compare(len(keys), PointLogits.joined(views, live), approximate, config)
 
 
 def compare(views: int, exact: PointLogits, approximate: PointLogits, config: FidelityConfig) -> Fidelity:
@@ -125,24 +126,6 @@ def compare(views: int, exact: PointLogits, approximate: PointLogits, config: Fi
         **asdict(edges),
         kd_loss_error=classes.loss_error,
         kd_gradient_error=classes.gradient_error,
-    )
-
-
-def _find_remedy(
-    schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
-) -> str:
-    """What to do about a bound that is exceeded: whether the precision causes it, the live outputs decide."""
-    if exceeded_bound(measure_quantization(schema, views, live, config), config) is None:
-        return (
-            "its precision keeps the bounds, so that it was written from other pixels, by other code or by "
-            f"another teacher than is here; {WRITE_AGAIN}"
-        )
-    finer = find_precision(schema, views, live, config)
-    if finer is None:
-        return "no finer step keeps the bounds; set cache_teacher.precision.edge_step and cls_step to null"
-    return (
-        f"choose cache_teacher.precision edge_step: {finer.edge_step:g}, cls_step: {finer.cls_step:g}, "
-        "which keeps the bounds on these views"
     )
 
 
@@ -182,8 +165,8 @@ def check_regions(live: LabeledView, stored: LabeledView, weights: WeightCode, s
     points = ("level", "position", "main_gt", "valuable_weight")
     for path in ("boxes_xyxy", "labels", *(f"points.{name}" for name in points)):
         now, then = map(attrgetter(path), (live, stored))
-        problem = f"{len(then)} rows in the store, but {len(now)} now" if len(now) != len(then) else None
-        if problem is None:
+        problem = f"{len(then)} rows in the store, but {len(now)} now"
+        if len(now) == len(then):
             far = weights.max_error(now) if path == "points.valuable_weight" else 0
             wrong = np.argwhere(~(np.abs(now.astype(np.float64) - then) <= far))
             if len(wrong) == 0:
@@ -208,6 +191,5 @@ def exceeded_bound(fidelity: Fidelity | DenseFidelity, config: FidelityConfig) -
 
 def require_bounds(fidelity: Fidelity | DenseFidelity, config: FidelityConfig) -> None:
     """Refuse a store beyond a bound; the ``CacheError`` names the figure, the bound, and what to do."""
-    problem = exceeded_bound(fidelity, config)
-    if problem:
+    if problem := exceeded_bound(fidelity, config):
         raise CacheError(f"fidelity: {problem}; {fidelity.remedy}")

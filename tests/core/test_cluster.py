@@ -52,6 +52,10 @@ def square(number: int) -> int:
     return number**2
 
 
+def sleep(_: int) -> None:
+    time.sleep(2)
+
+
 def fail_twice(folder: str, number: int) -> int:
     """Raise at the first two attempts."""
     attempts = len(list(Path(folder).iterdir()))
@@ -117,14 +121,14 @@ import logging
 from pipeline.core import cluster
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s")
-    cluster.SLOW_SECONDS, cluster.START_SECONDS = 1, 3
+    cluster.START_SECONDS = 3
     with cluster.local_cluster([{}], threads=1):
         pass
 """
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_stopped_while_it_starts_is_noticed_and_given_up(tmp_path: Path) -> None:
+def test_a_worker_that_is_stopped_while_it_starts_is_given_up(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOPS_WORKERS)
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     (tmp_path / "starter.py").write_text(STARTER)
@@ -136,8 +140,7 @@ def test_a_worker_that_is_stopped_while_it_starts_is_noticed_and_given_up(tmp_pa
         timeout=HANGS_AFTER_SECONDS,
         check=False,
     )
-    first, *_, last = ended.stderr.splitlines()
-    assert first == "the worker processes have not started after 1 s: are they stopped, or their disk asleep?"
+    last = ended.stderr.splitlines()[-1]
     assert "CacheError: expected worker processes to start within 3 s, but they do not" in last
 
 
@@ -214,21 +217,9 @@ def test_only_who_has_the_runs_own_key_gets_in(client: Client) -> None:
             Client(address, timeout=2, **stranger)
 
 
-def test_a_cluster_without_any_worker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_without_any_worker_is_noticed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute, in small."""
-    monkeypatch.setattr(cluster, "WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(cluster, "NO_WORKER_SECONDS", 0.5)
-    asked: list[int] = []
-
-    class Forsaken:
-        def nthreads(self) -> dict[str, int]:
-            asked.append(1)
-            return {"tcp://a": 1} if len(asked) == 1 else {}
-
-    class Endless:
-        def has_ready(self) -> bool:
-            return False
-
+    monkeypatch.setattr(cluster, "NO_WORKER_SECONDS", 0.3)
+    monkeypatch.setattr(client, "nthreads", dict)
     with pytest.raises(CacheError, match="all workers are gone, and none has come back; run again"):
-        cluster._wait(Forsaken(), Endless())  # type: ignore[arg-type]
-    assert len(asked) >= 3
+        list(run_tasks(client, sleep, [7], label="sleep", per_worker=2))

@@ -12,7 +12,7 @@ from pipeline.core.paths import in_its_recipe
     [
         ("runs/mine/x: `dvc repro -f report`", "params.yaml", "`dvc repro -f recipes/mine/dvc.yaml:report`"),
         ("fetch it with `dvc pull`", "recipes/mine/params.yaml", "`dvc pull recipes/mine/dvc.yaml`"),
-        ("runs/shapes/x: `dvc repro -f report`", "params.yaml", "`dvc repro -f report`"),
+        ("runs/shapes/x: `dvc repro -f report`", "params.yaml", "`dvc repro -f dvc.yaml:report`"),
         ("fetch it with `dvc pull`", "params.yaml", "`dvc pull dvc.yaml`"),
     ],
 )

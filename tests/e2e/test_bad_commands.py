@@ -96,18 +96,9 @@ ROWS = [
         wrong(stage, *says, edit=a_file_instead(place))
         for place, stage, *says in (
             ("runs", DATA, "runs/shapes/data"),
-            (
-                FOLDER.root / "metrics",
-                "evaluate ld",
-                "metrics/ld.json could not be written:",
-                "move it away, and",
-            ),
-            ("scratch", CACHE, "scratch could not be written: expected a folder at scratch, but a file"),
-            (
-                FOLDER.student("ld"),
-                "train_student ld",
-                "a folder at runs/shapes/students/ld, but a file is in",
-            ),
+            (FOLDER.root / "metrics", "evaluate ld", "metrics/ld.json could not be written:", "is no folder"),
+            ("scratch", CACHE, "scratch could not be written: File exists"),
+            (FOLDER.student("ld"), "train_student ld", "runs/shapes/students/ld is no folder"),
             (FOLDER.report.parent, "report", "report/index.html could not be written"),
         )
     ),

@@ -17,14 +17,14 @@ VALUES = {
     prepare_data.coco.train.annotations = train | Is a directory
     prepare_teacher.train.warmup_steps = 2 | expected fewer than the 2 steps of the training, but got 2
     prepare_data.coco = null | expected exactly one of shapes and coco
-    name = ../other | name: expected letters, digits, _ and - (outputs lie in runs/NAME), but got '../other'
+    name = ../other | name: expected a name of letters, digits, _ and -, but got '../other'
     """,
     "prepare_teacher": """
     prepare_teacher.train.seed = 99999999999999999999999999999 | expected an integer <= 2147483647
     prepare_teacher.train.learning_rate = .nan | learning_rate: expected a number > 0.0, but got nan
     prepare_teacher.train.epochs = 0 | epochs: expected an integer >= 1, but got 0
     prepare_teacher.train.optimizer = lbfgs | expected one of 'sgd', 'adamw', but got 'lbfgs'
-    name = 7 | name: expected letters, digits, _ and - (outputs lie in runs/NAME), but got 7
+    name = 7 | name: expected a name of letters, digits, _ and -, but got 7
     """,
     "cache_teacher": """
     cache_teacher.batch_size = true | batch_size: expected an integer, but got True
@@ -38,7 +38,7 @@ VALUES = {
     cache_teacher.views.flips = [] | cache_teacher.views.flips: expected a list of length >= 1
     cache_teacher.views.scales = [[1000000, 1000000]] | scales: expected (long, short) with 16384 >= long
     cache_teacher.views.scales = [[64, 64, 3]] | scales[0]: expected a list of length 2, but got [64, 64, 3]
-    name = a.b | name: expected letters
+    name = a.b | name: expected a name of letters
     """,
     "verify_cache": """
     verify_cache.views = 1.5 | verify_cache.views: expected an integer
@@ -60,9 +60,9 @@ VALUES = {
     "evaluate ld": "evaluate.area_edges = [32, 12] | area_edges: expected small < large",
     "evaluate teacher": "evaluate.scale = [64, 0] | evaluate.scale: expected (long, short)",
     "report": """
-    name = "" | name: expected letters, digits, _ and - (outputs lie in runs/NAME), but got ''
-    students = {} | students: expected one student or more by name, but got {}
-    students.teacher = {} | students: expected other names than 'teacher'
+    name = "" | name: expected a name of letters, digits, _ and -, but got ''
+    students = {} | students: expected one or more by name, none of them 'teacher', but got {}
+    students.teacher = {} | students: expected one or more by name, none of them 'teacher'
     """,
 }
 """By the stage that is run: a key, its value as YAML, and the error."""
@@ -91,7 +91,7 @@ FILES = [
             ("", "params.yaml: expected a mapping of sections, but got None"),
             ("- a\n", "params.yaml: expected a mapping of sections, but got ['a']"),
             ("a: [1\n", "params.yaml: expected YAML"),
-            (b"a: \xff\xfe", "expected YAML"),
+            (b"a: \xff\xfe", "expected a parameter file, but it cannot be read ('utf-8'"),
             ("[" * 2000, "expected YAML"),
         )
     ),
@@ -108,7 +108,7 @@ FILES = [
     ),
     wrong(
         "train_student ../ld",
-        "students: expected names of letters, digits, _ and -, but got '../ld'",
+        "students: expected a name of letters, digits, _ and -, but got '../ld'",
         edit=params("students", "../ld", to={}),
     ),
     *(
