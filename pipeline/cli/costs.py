@@ -22,7 +22,7 @@ from pipeline.core.files import write_json
 from pipeline.core.paths import load_students, require_student, run_paths, student_names
 from pipeline.core.tables import markdown_table
 from pipeline.core.timing import timed_call
-from pipeline.cost.card import Card
+from pipeline.cost.card import ASSIGN, TEACHER, WRITE, Card
 from pipeline.cost.probe import MODES, PEER, PLAIN, STORED, Probe
 from pipeline.cost.timer import Repeats, machine_facts, take_turns
 from pipeline.datasets.coco import read_coco
@@ -108,9 +108,11 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
         points_per_view=points,
         boxes_per_view=boxes,
         bytes_per_view=estimate_bytes(layout.schema, layout.table) / len(layout.table),
-        assign=assign / len(layout.table),
-        teacher=bare * by_pixels,
-        write=(busy.quantize + busy.write) / probe.times.views * by_points,
+        cache={
+            ASSIGN: assign / len(layout.table),
+            TEACHER: bare * by_pixels,
+            WRITE: (busy.quantize + busy.write) / probe.times.views * by_points,
+        },
         read=read / len(store.keys) * by_points,
         students={
             name: (one.train.epochs, steps[one.detector] * by_pixels) for name, one in students.items()

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -129,18 +130,12 @@ def _train_and_evaluate(
 def compare(summaries: dict[str, list[Summary]]) -> dict[str, dict[str, dict[str, float]]]:
     """Each student's gain over the first by metric: mean and standard error of the differences by seed."""
     (_, before), *others = summaries.items()
-    return {
-        name: {
-            metric: _gain([new[metric] - old[metric] for old, new in zip(before, after, strict=True)])
-            for metric in before[0]
-        }
-        for name, after in others
-    }
-
-
-def _gain(differences: list[float]) -> dict[str, float]:
-    error = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
-    return {"mean": fmean(differences), "standard_error": error}
+    gains: dict[str, dict[str, dict[str, float]]] = {name: {} for name, _ in others}
+    for (name, after), metric in product(others, before[0]):
+        each = [new[metric] - old[metric] for old, new in zip(before, after, strict=True)]
+        error = stdev(each) / len(each) ** 0.5 if len(each) > 1 else 0.0
+        gains[name][metric] = {"mean": fmean(each), "standard_error": error}
+    return gains
 
 
 def render_table(summaries: dict[str, list[Summary]], seeds: list[int]) -> str:

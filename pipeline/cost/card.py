@@ -17,6 +17,7 @@ Forward pass and step are measured on drawn images and scaled by the mean padded
 writing by its points. Decoding is left out: a student decodes either way, in other processes. One device;
 GPUs divide the hours."""
 
+ASSIGN, TEACHER, WRITE = "assign points", "teacher", "quantize and write"
 SECONDS_PER_HOUR = 3600
 
 
@@ -29,11 +30,10 @@ class Card:
     points_per_view: float
     boxes_per_view: float
     bytes_per_view: float
-    assign: float
-    """Seconds of a view, as the next."""
-    teacher: float
-    write: float
+    cache: Mapping[str, float]
+    """Seconds of a view by step: :data:`ASSIGN`, :data:`TEACHER` and :data:`WRITE`."""
     read: float
+    """Seconds of a view."""
     students: Mapping[str, tuple[int, float]]
     """Epochs, and the seconds of a step by its images, by name."""
 
@@ -41,11 +41,11 @@ class Card:
         """From the store, and with the teacher in the loop."""
         epochs, step = self.students[name]
         shown = epochs * self.images / SECONDS_PER_HOUR
-        return shown * (self.read + step), shown * (self.assign + self.teacher + step)
+        return shown * (self.read + step), shown * (self.cache[ASSIGN] + self.cache[TEACHER] + step)
 
     def break_even(self) -> int | None:
         """Students of the mean cost from which on the store pays; ``None`` if reading costs more."""
-        hours = self.views * (self.assign + self.teacher + self.write) / SECONDS_PER_HOUR
+        hours = self.views * sum(self.cache.values()) / SECONDS_PER_HOUR
         saved = fmean(online - stored for stored, online in map(self.student_hours, self.students))
         return break_even(hours, saved)
 
@@ -60,11 +60,7 @@ class Card:
             ("store, at most about", describe_bytes(self.views * self.bytes_per_view), store),
             *(
                 (name, _hours(self.views * seconds / SECONDS_PER_HOUR), f"{_time(seconds)} a view")
-                for name, seconds in (
-                    ("assign points", self.assign),
-                    ("teacher", self.teacher),
-                    ("quantize and write", self.write),
-                )
+                for name, seconds in self.cache.items()
             ),
             ("break-even", "never" if count is None else str(count), "student" if count == 1 else "students"),
         ]

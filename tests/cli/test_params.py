@@ -22,16 +22,12 @@ MISFITS = """
     student.validation = {} | student.validation.split: expected 'train' or 'val' for all students
     student.validation = null | student.validation.split: expected 'train' or 'val' for all students
     student.train.warmup_steps = 12 | ld.train.warmup_steps: expected fewer than the 12
-    prepare_teacher.train.batch_size = 49 | expected at most the 48 training images
-    prepare_teacher.train.warmup_steps = 99 | prepare_teacher.train.warmup_steps:
     cache_teacher.views = {epochs: 1, long_edge: 64, short_edges: [64, 64]} | the 1 of views
     students.ld.loss.vlr_kd_weight = 1.0 | cache_teacher.valuable_classes: expected true for the term vlr_kd
     students.ld.detector.num_classes = 1 | ld.loss.kd_weight: expected 0 for one class
     file = recipes/other/params.yaml | file: expected 'params.yaml', but got 'recipes/other
     root = ../.. | root: expected '.', but got '../..'
-    verify_cache.temperature = 3.0 | verify_cache: unknown key 'temperature'
     colour = 1 | unknown section 'colour'
-    students.ld.loss.ld_weight = 1e-05x | students.ld.loss.ld_weight: expected a number
     """
 """A key of the smoke recipe, another value as YAML, and the error."""
 

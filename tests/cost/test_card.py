@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.core.timing import break_even
-from pipeline.cost.card import Card
+from pipeline.cost.card import ASSIGN, TEACHER, WRITE, Card
 
 HOUR = 3600
 
@@ -16,9 +16,7 @@ def test_hours_by_hand() -> None:
         points_per_view=900.0,
         boxes_per_view=7.0,
         bytes_per_view=5000.0,
-        assign=0.1,
-        teacher=3.0,
-        write=0.5,
+        cache={ASSIGN: 0.1, TEACHER: 3.0, WRITE: 0.5},
         read=0.5,
         students={"ld": (10, 2.0)},
     )
