@@ -191,18 +191,6 @@ def lock_scratch(scratch: Path) -> Iterator[None]:
         yield
 
 
-def is_held(scratch: Path) -> bool:
-    """Whether a run holds ``scratch`` at this moment: tries a shared lock and lets go of it at once."""
-    try:
-        with (scratch / LOCK_FILE).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
-
-
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -13,11 +13,7 @@ from finished import FOLDER, call
 from project import edit_params
 from store_cases import content_of, flip_middle
 
-from pipeline.store.format.schema import table_specs
-from pipeline.store.format.table import ViewIndex
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.reader.shards import read_table
-from pipeline.store.writer.writer import init
 from recipes import DATASET, ROOT, set_value
 
 STORE = FOLDER.store
@@ -38,12 +34,9 @@ Ldp = Callable[..., Finished]
 
 
 @pytest.fixture
-def folder(own_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(own_project: Path) -> Path:
     """The finished project without unfinished work, and the current folder."""
     shutil.rmtree("scratch")
-    # Other commands of this machine may have left folders in its own.
-    (own_project / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(own_project / "temporary"))
     return own_project
 
 
@@ -94,7 +87,7 @@ def test_info_and_verify_load_neither_torch_nor_matplotlib(folder: Path) -> None
         "try: main()\n"
         "finally: assert not {'torch', 'matplotlib', 'dask'} & set(sys.modules), 'too much is imported'"
     )
-    for action in ("info", "verify", "scratch"):
+    for action in ("info", "verify"):
         command = [sys.executable, "-c", code, "store", action]
         environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
         finished = subprocess.run(
@@ -211,31 +204,3 @@ def test_show_without_images_draws_on_gray_and_says_so(ldp: Ldp) -> None:
     assert "expected an image, but there is none" in finished.error
     assert "pixels: none, drawn on gray; wrote new/a.png" in finished.error
     assert Path("new/a.png").read_bytes().startswith(PNG)
-
-
-@pytest.fixture
-def begun(folder: Path) -> Path:
-    """A store that was begun, and a finished seed run beside it."""
-    (folder / "scratch/seeds").mkdir(parents=True)
-    (folder / "scratch/seeds/run.json").write_text("{}")
-    schema = TargetStore.open(STORE).schema
-    arrays = {spec.path: read_table(STORE, spec) for spec in table_specs(schema)}
-    begun = folder / "scratch/0123456789abcdef"
-    init(begun, schema, ViewIndex.from_arrays(arrays))
-    return begun
-
-
-def test_scratch_lists_and_only_clean_removes(begun: Path, ldp: Ldp) -> None:
-    listed = ldp("scratch").stdout
-    assert "scratch/0123456789abcdef" in listed
-    assert "an unfinished store: 0 of 4 partitions, 16 views" in listed
-    assert begun.is_dir()
-    cleaned = ldp("scratch", "--clean").stdout
-    assert cleaned.splitlines()[-1].startswith("removed 1 folder, freed ")
-    assert not begun.exists()
-    assert (begun.parent / "seeds/run.json").is_file()
-
-
-@pytest.mark.usefixtures("folder")
-def test_scratch_says_that_nothing_is_left(ldp: Ldp) -> None:
-    assert ldp("scratch").stdout == "scratch: nothing is left\n"
