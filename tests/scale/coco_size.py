@@ -12,13 +12,12 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
-from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Any, TextIO
+from typing import Any
 
 from measured import Measured, measure, render
 
@@ -31,8 +30,8 @@ from pipeline.views.manifest import Manifest, keep_trainable, read_manifest, wri
 BOXES_PER_IMAGE = 7.27
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427), (612, 612), (375, 500), (500, 375), (334, 500))
 """``(height, width)``: the most frequent ones of train2017."""
-LOG_SIDE, LOG_SIDE_DEVIATION = 3.73, 1.18
-"""Of the square root of a box's area in px: 41 % lie below 32, and 76 % below 96."""
+LOG_SIDE = 3.73, 1.18
+"""Mean and deviation, of the square root of a box's area in px: 41 % lie below 32, and 76 % below 96."""
 LOG_ASPECT_DEVIATION = 0.5
 POINTS_PER_OUTLINE = 24
 CATEGORIES = 80
@@ -44,74 +43,49 @@ FOUND_SHARE = 0.7
 
 
 def write_annotations(path: Path, images: int, seed: int) -> int:
-    """Write a COCO annotation file; returns the number of boxes."""
+    """Write a COCO annotation file row by row, for all would take 3 GB; returns the number of boxes."""
     rng = Random(seed)
     sizes = [rng.choice(SIZES) for _ in range(images)]
+    categories = [{"id": number + 1, "name": f"c{number}"} for number in range(CATEGORIES)]
+    described = [
+        {"id": image, "file_name": f"{image:012}.jpg", "height": height, "width": width}
+        for image, (height, width) in enumerate(sizes)
+    ]
     with path.open("w") as file:
-        file.write('{"images": ')
-        _write_rows(file, _draw_images(sizes))
-        file.write(', "annotations": ')
-        boxes = _write_rows(file, _draw_annotations(rng, sizes))
-        file.write(', "categories": ')
-        _write_rows(file, ({"id": number + 1, "name": f"c{number}"} for number in range(CATEGORIES)))
-        file.write("}")
+        file.write(
+            f'{{"images": {json.dumps(described)}, "categories": {json.dumps(categories)}, "annotations": ['
+        )
+        boxes = 0  # pycocotools takes an id of 0 for "unmatched"
+        for boxes, row in enumerate(_draw_annotations(rng, sizes), start=1):
+            file.write(f"{', ' if boxes > 1 else ''}{json.dumps({'id': boxes, **row})}")
+        file.write("]}")
     return boxes
 
 
-def _write_rows(file: TextIO, rows: Iterable[dict[str, Any]]) -> int:
-    """Write a list row by row, for the whole of it would take 3 GB; returns its length."""
-    number = -1
-    for number, row in enumerate(rows):
-        file.write(("[" if number == 0 else ", ") + json.dumps(row))
-    file.write("[]" if number < 0 else "]")
-    return number + 1
-
-
-def _draw_images(sizes: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
-    for image, (height, width) in enumerate(sizes):
-        yield {"id": image, "file_name": f"{image:012}.jpg", "height": height, "width": width}
-
-
 def _draw_annotations(rng: Random, sizes: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+    """Boxes with an exponential tail: every tenth image has 15 and more; likewise points of outlines."""
     outlines = Random(0)
-    numbers = count(1)  # pycocotools takes 0 for "unmatched"
     for image, size in enumerate(sizes):
-        for _ in range(_draw_count(rng)):
+        for _ in range(1 + int(rng.expovariate(1 / (BOXES_PER_IMAGE - 0.5)))):
             row = _draw_box(rng, image, *size)
-            yield {"segmentation": [_draw_outline(outlines, row["bbox"])], "id": next(numbers), **row}
-
-
-def _draw_outline(rng: Random, box: Sequence[float]) -> list[float]:
-    """Points in a box: their number has an exponential tail, as outlines have it."""
-    x, y, w, h = box
-    points = 3 + int(rng.expovariate(1 / (POINTS_PER_OUTLINE - 3)))
-    return [round(start + side * rng.random(), 2) for _ in range(points) for start, side in ((x, w), (y, h))]
-
-
-def _draw_count(rng: Random) -> int:
-    """One and more, with an exponential tail: every tenth image has 15 and more."""
-    return 1 + int(rng.expovariate(1 / (BOXES_PER_IMAGE - 0.5)))
+            (x, y, w, h), points = row["bbox"], 3 + int(outlines.expovariate(1 / (POINTS_PER_OUTLINE - 3)))
+            outline = [
+                round(start + side * outlines.random(), 2) for start, side in [(x, w), (y, h)] * points
+            ]
+            yield {"segmentation": [outline], **row}
 
 
 def _draw_box(rng: Random, image: int, height: int, width: int) -> dict[str, Any]:
-    side, aspect = (
-        rng.lognormvariate(LOG_SIDE, LOG_SIDE_DEVIATION),
-        rng.lognormvariate(0, LOG_ASPECT_DEVIATION),
-    )
+    side, aspect = rng.lognormvariate(*LOG_SIDE), rng.lognormvariate(0, LOG_ASPECT_DEVIATION)
     w, h = max(2.0, min(width, side * aspect)), max(2.0, min(height, side / aspect))
-    x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    return {
-        "image_id": image,
-        "category_id": rng.randint(1, CATEGORIES),
-        "bbox": [round(value, 2) for value in (x, y, w, h)],
-        "area": round(w * h, 2),
-        "iscrowd": 0,
-    }
+    box = [round(value, 2) for value in (rng.uniform(0, width - w), rng.uniform(0, height - h), w, h)]
+    category = rng.randint(1, CATEGORIES)
+    return {"image_id": image, "category_id": category, "bbox": box, "area": round(w * h, 2), "iscrowd": 0}
 
 
 def import_torch() -> str:
     """What every process of the plan phase takes before it plans anything."""
-    return import_module("torch").__version__
+    return str(import_module("torch").__version__)
 
 
 def prepare(annotations: Path, manifest: Path) -> str:
@@ -150,21 +124,22 @@ def generated_detections(truth: Manifest, seed: int) -> list[dict[str, Any]]:
     results = []
     for record in truth.images:
         near = [a for a in record.annotations if rng.random() < FOUND_SHARE][:DETECTIONS_PER_IMAGE]
-        for annotation in near:
-            x, y, w, h = annotation.box_xywh
-            moved = zip((x, y, w, h), (w, h, w, h), strict=True)
-            box = [value + rng.gauss(0, 0.05) * side for value, side in moved]
-            results.append(_detection(record.image_id, annotation.category_id, box, rng.uniform(0.3, 1)))
+        rows = [
+            (
+                a.category_id,
+                [v + rng.gauss(0, 0.05) * a.box_xywh[2 + i % 2] for i, v in enumerate(a.box_xywh)],
+                1.0,
+            )
+            for a in near
+        ]
         for _ in range(DETECTIONS_PER_IMAGE - len(near)):
             drawn = _draw_box(rng, record.image_id, record.height, record.width)
-            results.append(
-                _detection(record.image_id, drawn["category_id"], drawn["bbox"], rng.uniform(0.05, 0.6))
-            )
+            rows.append((drawn["category_id"], drawn["bbox"], 0.6))
+        results += [
+            {"image_id": record.image_id, "category_id": label, "bbox": box, "score": rng.uniform(0.05, best)}
+            for label, box, best in rows
+        ]
     return results
-
-
-def _detection(image_id: int, category_id: int, box: list[float], score: float) -> dict[str, Any]:
-    return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
 
 
 def run(folder: Path, images: int, processes: int, evaluated: int) -> list[Measured]:

@@ -39,14 +39,7 @@ def generate_store(folder: Path, views: int, points: int) -> Path:
 
 
 def begin(folder: Path, views: int, points: int, views_per_partition: int) -> str:
-    """The table of all views, and the empty store.
-
-    Args:
-        folder: Where the writer's scratch goes.
-        views: Number of views, two an image.
-        points: Mean number of kept points of a view; each has 0.5 to 1.5 times as many.
-        views_per_partition: As the writer takes it.
-    """
+    """The table of all views, two an image, of 0.5 to 1.5 times ``points`` kept points; the empty store."""
     templates = [labeled_view(number, points) for number in range(TEMPLATES)]
     table = ViewIndex.from_views(_keyed(templates, row) for row in range(views))
     layout = StoreSchema(
@@ -69,8 +62,7 @@ def write(folder: Path, points: int) -> str:
     templates = [labeled_view(number, points) for number in range(TEMPLATES)]
     targets = [soft_targets(view) for view in templates]
     for index in range(schema.partitions):
-        rows = schema.partition_views(index)
-        numbers = range(rows.start, rows.stop)
+        numbers = range(schema.views)[schema.partition_views(index)]
         views = [_keyed(templates, row) for row in numbers]
         rows = quantize_partition(schema, views, [targets[row % TEMPLATES] for row in numbers])
         write_partition(folder / "scratch", index, rows)
@@ -113,10 +105,8 @@ def soft_targets(labeled: LabeledView) -> SoftTargets:
     """Edge logits with one peak and ragged tails, class logits far below zero but for the box's class."""
     rng = np.random.default_rng([labeled.key.image_id, 1])
     edges, mains = (len(labeled.points), EDGES, 1), labeled.points.main_count
-    peak = rng.uniform(0.5, BINS - 4, edges)
-    sharpness = rng.gamma(2.0, 0.2, edges)
-    bins = np.arange(BINS, dtype=np.float32)
-    edge_logits = -sharpness * np.abs(bins - peak) ** 1.2
+    distance = np.abs(np.arange(BINS, dtype=np.float32) - rng.uniform(0.5, BINS - 4, edges))
+    edge_logits = -rng.gamma(2.0, 0.2, edges) * distance**1.2
     edge_logits += rng.normal(0, 0.2, edge_logits.shape)
     cls_logits = rng.normal(-6.2, 1.3, (mains, CLASSES))
     own = labeled.labels[labeled.points.main_gt[labeled.points.main_region]]

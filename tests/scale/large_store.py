@@ -10,7 +10,6 @@ What grows with the number of views (tables, records, files, memory) is real; th
 """
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,13 +25,7 @@ from pipeline.store.reader.verify import verify
 VIEWS_PER_PARTITION = 512
 """As in the COCO recipes."""
 VIEWS_READ = 10_000
-DVC_COMMANDS = (
-    ("add", "targets.zarr"),
-    ("commit", "--force", "targets.zarr.dvc"),
-    ("status",),
-    ("push",),
-    ("status", "--cloud"),
-)
+DVC_COMMANDS = ("add targets.zarr", "commit --force targets.zarr.dvc", "status", "push", "status --cloud")
 
 
 def check(store: Path) -> str:
@@ -53,9 +46,9 @@ def read_at_random(store: Path, views: int) -> str:
     return f"{views:,} views, {points:,} points"
 
 
-def share(workspace: Path, *command: str) -> str:
-    """One command of git or DVC."""
-    program = [sys.executable, "-m", *command] if command[0] == "dvc" else command
+def dvc(workspace: Path, command: str) -> str:
+    """One command of DVC."""
+    program = [sys.executable, "-m", "dvc", *command.split()]
     subprocess.run(program, cwd=workspace, check=True, capture_output=True)
     return ""
 
@@ -65,12 +58,8 @@ def run(folder: Path, views: int, points: int) -> list[Measured]:
     workspace = folder / "workspace"
     store = workspace / "targets.zarr"
     workspace.mkdir()
-    for command in (
-        ("git", "init"),
-        ("dvc", "init"),
-        ("dvc", "remote", "add", "-d", "there", str(folder / "remote")),
-    ):
-        share(workspace, *command)
+    for command in ("init --no-scm", f"remote add -d there {folder / 'remote'}"):
+        dvc(workspace, command)
     return [
         measure("plan", begin, folder, views, points, VIEWS_PER_PARTITION),
         measure("write", write, folder, points),
@@ -78,10 +67,7 @@ def run(folder: Path, views: int, points: int) -> list[Measured]:
         measure("verify", check, store),
         measure("open", open_only, store),
         measure("open and read at random", read_at_random, store, VIEWS_READ),
-        *(
-            measure(f"`dvc {' '.join(command)}`", share, workspace, "dvc", *command)
-            for command in DVC_COMMANDS
-        ),
+        *(measure(f"`dvc {command}`", dvc, workspace, command) for command in DVC_COMMANDS),
     ]
 
 
@@ -90,20 +76,13 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", default=[100_000], metavar="N")
     parser.add_argument("--points", type=int, default=300, help="mean kept points of a view; COCO has 2,200")
     arguments = parser.parse_args()
-    columns = {views: _run_in_a_folder(views, arguments.points) for views in arguments.views}
-    for views, rows in columns.items():
-        sys.stdout.write(f"{views:,} views\n\n{render(rows)}\n")
+    columns = {}
+    for views in arguments.views:
+        with tempfile.TemporaryDirectory(prefix="ldp-scale-") as folder:
+            columns[views] = run(Path(folder), views, arguments.points)
+        sys.stdout.write(f"{views:,} views\n\n{render(columns[views])}\n")
     if len(columns) > 1:
         sys.stdout.write(render_growth(columns))
-
-
-def _run_in_a_folder(views: int, points: int) -> list[Measured]:
-    """All pieces of work, and nothing left of them."""
-    folder = Path(tempfile.mkdtemp(prefix="ldp-scale-"))
-    try:
-        return run(folder, views, points)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

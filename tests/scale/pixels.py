@@ -8,7 +8,9 @@ CPU milliseconds a view, the fastest of some repeats, of the first images and of
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from timeit import repeat
 
 import numpy as np
 from PIL import Image
@@ -25,31 +27,22 @@ REPEATS = 5
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(REPEATS):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return 1000 * min(times)
-
-
-def decode(file: Path, config: ViewsConfig) -> Pixels:
-    """As the training does: read, resized, mirrored."""
-    with Image.open(file) as image:
-        size_hw = (image.height, image.width)
-    geometry = config.geometry(size_hw, 0, 0)
-    view = apply_view(read_image(file, size_hw), geometry, GFL_PREPROCESSING)
-    return np.asarray(view.permute(1, 2, 0).numpy())
+    return 1000 * min(repeat(work, number=1, repeat=REPEATS, timer=time.process_time))
 
 
 def measure(files: list[Path], store: Path, scale: tuple[int, int]) -> str:
     config = ViewsConfig(scales=(scale,), flips=(True,))
-    steps: list[Callable[[Path], float]] = [
-        lambda file: milliseconds(lambda: decode(file, config)),
-        lambda file: (lambda pixels: milliseconds(lambda: checksum(pixels)))(decode(file, config)),
-        lambda file: (lambda pixels: milliseconds(lambda: thumbnail(pixels)))(decode(file, config)),
-    ]
-    decoding, crc, cells = (float(np.mean([step(file) for file in files])) for step in steps)
+
+    def decode(file: Path) -> Pixels:
+        """As the training does: read, resized, mirrored."""
+        with Image.open(file) as image:
+            size_hw = (image.height, image.width)
+        view = apply_view(read_image(file, size_hw), config.geometry(size_hw, 0, 0), GFL_PREPROCESSING)
+        return np.asarray(view.permute(1, 2, 0).numpy())
+
+    decoding = float(np.mean([milliseconds(partial(decode, file)) for file in files]))
+    views = [decode(file) for file in files]
+    crc, cells = (np.mean([milliseconds(partial(of, v)) for v in views]) for of in (checksum, thumbnail))
     (spec,) = (spec for spec in sharded_specs(open_store(store).schema) if spec.path == PIXELS_CRC32C)
     rows = ShardedRows(store, spec)
     read = milliseconds(lambda: [rows.read(0, 1) for _ in range(100)]) / 100
