@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
-from pipeline.core.config import load_section
 from pipeline.core.environment import Environment, core_count
 from pipeline.core.files import os_errors_as_output_error, write_json
-from pipeline.core.paths import SCRATCH, RunPaths, run_paths
+from pipeline.core.paths import SCRATCH, RunPaths
 from pipeline.core.progress import show_progress
-from pipeline.core.stage import run_stage, stage_arguments
+from pipeline.core.stage import run_stage, stage_inputs
 from pipeline.core.timing import timed_call
 from pipeline.detector.device import cache_workers, device, worker_environments
 from pipeline.teacher.config import CacheConfig
@@ -25,19 +24,12 @@ from pipeline.views.manifest import read_split
 
 def main() -> None:
     """Run the stage."""
-    params = stage_arguments(__doc__).params
-    config, folder = load_section(CacheConfig, "cache_teacher", params), run_paths(params)
+    config, folder, params = stage_inputs(CacheConfig, "cache_teacher", __doc__)
     setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
     setup = replace(setup, view_set=setup.view_set.remembering())
     engine = choose_engine(setup, folder)
-    layout = layout_store(
-        setup.view_set,
-        config,
-        setup.spec,
-        setup.fingerprint,
-        workers=core_count(),
-        progress=show_progress,
-    )
+    views, made_from = setup.view_set, setup.fingerprint
+    layout = layout_store(views, config, setup.spec, made_from, workers=core_count(), progress=show_progress)
     if config.dense:
         run = setup.load_teacher(device()).run
         layout = replace(layout, dense_row_bytes=probe_dense(run, setup.view_set, layout.schema))
@@ -45,7 +37,7 @@ def main() -> None:
         SCRATCH.mkdir(exist_ok=True)
     require_disk(layout, SCRATCH)
     if not scratch_folder(layout, SCRATCH).exists():  # a store that was begun has passed
-        # By name, as in ``stage_arguments``: what may refuse a precision changes no byte of a store.
+        # By name, as in core.stage: what may refuse a precision changes no byte of a store.
         import_module("pipeline.cost.precision").probe_precision(setup, layout.schema, params)
     show = partial(
         show_progress,

@@ -5,12 +5,11 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.core.config import load_section
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
 from pipeline.core.files import write_json
-from pipeline.core.paths import SPLITS, RunPaths, Split, run_paths
-from pipeline.core.stage import run_stage, stage_arguments
+from pipeline.core.paths import SPLITS, RunPaths, Split
+from pipeline.core.stage import run_stage, stage_inputs
 from pipeline.datasets import checks
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig, ShapesConfig, SplitConfig
@@ -23,28 +22,27 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     """Run the stage."""
-    params = stage_arguments(__doc__).params
-    config, folder = load_section(PrepareDataConfig, "prepare_data", params), run_paths(params)
+    config, folder, params = stage_inputs(PrepareDataConfig, "prepare_data", __doc__)
     if config.coco:
         train, val = (_read(config.coco.root, split) for split in (config.coco.train, config.coco.val))
     else:
         assert config.shapes is not None
         train, val = (_render_split(config.shapes, folder, split) for split in SPLITS)
     checks.require_same_classes(train, val)
-    figures = {split: _report(split, read) for split, read in zip(SPLITS, (train, val), strict=True)}
+    figures = {"train": _report("train", train), "val": _report("val", val)}
     checks.require_objects(train)
     if shared := checks.shared_images(train, val):
         logger.warning("val: WARNING: %d of %d images are training images, too", shared, len(val.images))
     if untaught := checks.untaught_classes(train, val):
         logger.warning("val: WARNING: classes without an object to train on: %s", ", ".join(untaught))
-    all_images, train = len(train.images), keep_trainable(train, keep_empty=config.keep_empty_images)
-    left_out = (
-        f"{all_images - len(train.images):,} of {all_images:,} images are not trained on: a side is below "
-        f"{MIN_SIDE_PX} px, or they have no object and keep_empty_images is false"
-    )
-    if not train.images:
-        raise DatasetError(f"{train.root}: expected images to train on, but {left_out}")
-    if len(train.images) < all_images:
+    read, train = len(train.images), keep_trainable(train, keep_empty=config.keep_empty_images)
+    if len(train.images) < read:
+        left_out = (
+            f"{read - len(train.images):,} of {read:,} images are not trained on: a side is below "
+            f"{MIN_SIDE_PX} px, or they have no object and keep_empty_images is false"
+        )
+        if not train.images:
+            raise DatasetError(f"{train.root}: expected images to train on, but {left_out}")
         logger.warning("train: WARNING: %s", left_out)
     import_module("pipeline.cli.params").check_images(params, len(train.images))  # by name
     # Nothing is written before everything has proved good.

@@ -4,11 +4,9 @@ from importlib import import_module
 
 from msgspec import to_builtins
 
-from pipeline.core.config import load_section
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
-from pipeline.core.paths import run_paths
-from pipeline.core.stage import stage_arguments
+from pipeline.core.stage import stage_inputs
 from pipeline.core.timing import timed_call
 from pipeline.detector.gfl import GFL, random_teacher, save_detector
 from pipeline.detector.given import load_given
@@ -28,8 +26,7 @@ from pipeline.views.manifest import Manifest, read_split
 
 def main(processes: World) -> None:
     """Run the stage in one of the processes that share the teacher's batches."""
-    params = stage_arguments(__doc__).params
-    config, folder = load_section(PrepareTeacherConfig, "prepare_teacher", params), run_paths(params)
+    config, folder, params = stage_inputs(PrepareTeacherConfig, "prepare_teacher", __doc__)
     manifest = read_split(folder, "train")
     import_module("pipeline.cli.params").check_images(params, len(manifest.images))  # by name
     made_from = {"prepare_teacher": to_builtins(config), "images": manifest.identity()}
@@ -68,10 +65,10 @@ def _make(
     # Training reads only the main region, which does not depend on the choice.
     regions = RegionsConfig(vlr="paper", vlr_gamma=1.0)
     view_set = ViewSet(manifest, config.detector.strides, config.views, regions, GFL_CONVENTIONS)
-    view_set = view_set.remembering()
+    source = TargetSource(views=view_set.remembering())
     teacher = train(
         config.detector,
-        TargetSource(views=view_set),
+        source,
         manifest,
         config.train,
         machine=here,

@@ -2,18 +2,18 @@
 
 import logging
 from dataclasses import asdict, replace
+from functools import reduce
+from operator import or_
 
 from msgspec import structs
 
-from pipeline.core.config import load_section
 from pipeline.core.errors import CacheError
 from pipeline.core.files import write_json
-from pipeline.core.paths import run_paths
-from pipeline.core.stage import run_stage, stage_arguments
+from pipeline.core.stage import run_stage, stage_inputs
 from pipeline.detector.device import device
 from pipeline.fidelity.config import load_fidelity
-from pipeline.fidelity.dense import measure_dense
-from pipeline.fidelity.fidelity import measure_fidelity, require_bounds, sample_keys
+from pipeline.fidelity.dense import DenseFidelity, measure_dense
+from pipeline.fidelity.fidelity import Fidelity, measure_fidelity, require_bounds, sample_keys
 from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
@@ -26,20 +26,16 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     """Run the stage."""
-    params = stage_arguments(__doc__).params
+    cached, folder, params = stage_inputs(CacheConfig, "cache_teacher", __doc__)
     config = load_fidelity(params)
-    cached = load_section(CacheConfig, "cache_teacher", params)
-    folder = run_paths(params)
-    problems = verify(folder.store)
-    if problems:
+    if problems := verify(folder.store):
         first = problems[0]
         raise CacheError(
             f"{folder.store}: {len(problems)} damaged files, the first is {first.file}: {first.message}; "
             "`ldp store repair` makes them again"
         )
     store = TargetStore.open(folder.store)
-    manifest = read_split(folder, "train")
-    setup = load_inputs(cached, manifest, folder.teacher_weights)
+    setup = load_inputs(cached, read_split(folder, "train"), folder.teacher_weights)
     # An older format says the same, coded otherwise.
     made_here = {**setup.fingerprint, "format_version": store.schema.format_version}
     check_compatible(store.fingerprint, made_here, exactly=True)
@@ -48,19 +44,16 @@ def main() -> None:
     teacher = replace(setup, config=exact).load_teacher(device())
     keys = sample_keys(store.keys, config.views, config.seed)
     fidelity = measure_fidelity(store, setup.view_set, teacher, config, keys)
-    logger.info(
-        "fidelity over %d views: KL %.2g, LD loss off by %.2g, gradient by %.2g",
-        fidelity.views,
-        fidelity.kl_mean,
-        fidelity.loss_error,
-        fidelity.gradient_error,
-    )
-    dense = measure_dense(store, setup.view_set, teacher, config.seed, keys) if store.schema.dense else None
+    figures = (fidelity.views, fidelity.kl_mean, fidelity.loss_error, fidelity.gradient_error)
+    logger.info("fidelity over %d views: KL %.2g, LD loss off by %.2g, gradient by %.2g", *figures)
+    measured: list[Fidelity | DenseFidelity] = [fidelity]
+    if store.schema.dense:
+        measured.append(measure_dense(store, setup.view_set, teacher, config.seed, keys))
     # The figures stay, whatever they are.
-    write_json(folder.fidelity, {**asdict(fidelity), **(asdict(dense) if dense else {})})
+    write_json(folder.fidelity, reduce(or_, map(asdict, measured)))
     write_json(folder.fidelity_metric, {"fidelity_error": fidelity.loss_error})
-    for figures in (fidelity, dense) if dense else (fidelity,):
-        require_bounds(figures, config)
+    for each in measured:
+        require_bounds(each, config)
 
 
 if __name__ == "__main__":

@@ -24,21 +24,13 @@ def made_by(folders: Iterable[str]) -> dict[str, Any]:
 
 def loaded_code() -> dict[str, str | None]:
     """Digests of the loaded modules of this project outside ``core``, and versions of the libraries."""
-    loaded = {
-        Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
-    }
-    ours = [
-        path for path in loaded if path.is_relative_to(PACKAGE) or path.parent == PACKAGE.parent / "stages"
-    ]
+    files = {file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    ours = [path for path in map(Path, files) if {PACKAGE, PACKAGE.parent / "stages"} & {*path.parents}]
     return _digests(path for path in ours if PACKAGE / "core" not in path.parents) | _versions()
 
 
 def changed_code(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> list[str]:
-    """Modules and libraries that differ.
-
-    What only one of both has loaded does not count: a module that came or went is imported by another, which
-    has changed then.
-    """
+    """Modules and libraries of both that differ: what imports one that came or went has changed, too."""
     return sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
 
 
@@ -48,13 +40,15 @@ def code_digest(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
-            node.body = [statement for statement in body if not _is_docstring(statement)]  # type: ignore[attr-defined]
+            node.body = [each for each in body if not _is_docstring(each)]  # type: ignore[attr-defined]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
-    value = getattr(statement, "value", None) if isinstance(statement, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+    match statement:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+    return False
 
 
 def _digests(paths: Iterable[Path]) -> dict[str, str | None]:

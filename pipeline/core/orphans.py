@@ -11,17 +11,13 @@ from pathlib import Path
 from threading import Thread, current_thread, main_thread
 
 PR_SET_PDEATHSIG = 1
-"""Of ``prctl`` (Linux): a signal for this process when its parent dies, however it dies."""
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of ``mallopt`` (glibc)."""
-NEVER = 2**31 - 1
+"""Option of Linux's ``prctl``: a signal for this process when its parent dies, however it dies."""
+M_TRIM_THRESHOLD, M_MMAP_MAX, NEVER = -1, -4, 2**31 - 1
+"""Options of glibc's ``mallopt``, and a size that nothing has."""
 
 
 def keep_freed_memory() -> None:
-    """Let this process use freed megabytes again, where glibc would give them back to the kernel at once.
-
-    It would have to ask for them anew, page by page: a fifth of a forward pass at 1333x800 on the CPU.
-    """
+    """Use freed megabytes again: asking for them anew is a fifth of a forward pass at 1333x800 on the CPU."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:
         mallopt(M_MMAP_MAX, 0)

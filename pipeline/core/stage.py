@@ -6,13 +6,18 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
-from pipeline.core.config import PARAMS
+from pipeline.core.config import PARAMS, load_section
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError, PipelineError, explained_memory
 from pipeline.core.files import require_writable
 from pipeline.core.orphans import keep_freed_memory
-from pipeline.core.paths import has_stages, in_its_recipe, run_paths
+from pipeline.core.paths import RunPaths, has_stages, in_its_recipe, run_paths
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 def run_stage(main: Callable[[], None]) -> None:
@@ -21,12 +26,12 @@ def run_stage(main: Callable[[], None]) -> None:
         keep_freed_memory()
         logging.basicConfig(level=Environment.read().log, format="%(message)s", stream=sys.stderr)
         for name in Environment.unknown():
-            logging.getLogger(__name__).warning("%s: WARNING: nothing reads it; see stages/README.md", name)
+            logger.warning("%s: WARNING: nothing reads it; see stages/README.md", name)
         with explained_memory():
             main()
     except (PipelineError, OSError) as error:
         # A full disk or a missing permission names its file; LDP_LOG=DEBUG shows where it happened.
-        logging.getLogger(__name__).debug("where it happened:", exc_info=True)
+        logger.debug("where it happened:", exc_info=True)
         sys.exit(f"error: {in_its_recipe(str(error))}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -46,6 +51,12 @@ def stage_arguments(description: str | None, name_help: str | None = None) -> ar
     try:
         has_stages(arguments.params.parent)
     except ConfigError as error:  # perhaps meant so: whoever added a stage of their own goes on
-        logging.getLogger(__name__).warning("WARNING: %s", error)
+        logger.warning("WARNING: %s", error)
     require_writable(run_paths(arguments.params).root)
     return arguments
+
+
+def stage_inputs(cls: type[T], section: str, description: str | None) -> tuple[T, RunPaths, Path]:
+    """A stage's section of the checked recipe, the recipe's folder, and its ``params`` file."""
+    params = stage_arguments(description).params
+    return load_section(cls, section, params), run_paths(params), params

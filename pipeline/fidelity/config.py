@@ -9,7 +9,7 @@ from pipeline.losses.config import DistillationConfig
 
 
 class FidelityBounds(Section, frozen=True, kw_only=True):
-    """Section ``verify_cache``: how many views are checked, and what is still accepted."""
+    """Section ``verify_cache``: how many views are checked, and the relative errors still accepted."""
 
     views: Count = 64
     seed: Whole = 0
@@ -17,13 +17,13 @@ class FidelityBounds(Section, frozen=True, kw_only=True):
     max_kl: NonNegative = 0.0001
     """Mean KL of stored to live edge distributions at ``temperature``, nats."""
     max_loss_error: NonNegative = 0.005
-    """Relative error of the LD loss, and of the class-KD loss."""
+    """Of the LD loss, and of the class-KD loss."""
     max_gradient_error: NonNegative = 0.02
-    """Relative error of the gradient of either by the student's logits."""
+    """Of the gradient of either by the student's logits."""
     max_dense_loss_error: NonNegative = 0.05
-    """Relative error of BCKD's class term and of its box term, where a store has dense arrays."""
+    """Of BCKD's class term and of its box term, where a store has dense arrays."""
     max_dense_gradient_error: NonNegative = 0.15
-    """Relative error of the gradient of either by a last layer."""
+    """Of the gradient of either by a last layer."""
     max_share_below_floor: NonNegative = 0.05
     """Share of BCKD's box loss at positions whose scores are all below the floor."""
 
@@ -32,9 +32,7 @@ class FidelityConfig(FidelityBounds, frozen=True, kw_only=True):
     """The section, and the temperatures that the students share, stated once in ``student.loss``."""
 
     temperature: Positive
-    """Temperature of the edge distributions."""
     cls_temperature: Positive
-    """Temperature of the class distillation."""
 
     @property
     def bounds(self) -> dict[str, float]:

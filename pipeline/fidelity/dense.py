@@ -1,9 +1,8 @@
 """The teacher at every position as stored, against the live one, as BCKD's terms see it.
 
-Both terms have a kink where student and teacher agree. There an error of the target, however small, turns a
-gradient of finite size over, so that no quantized store comes near the exact gradient *by the student's
-logits*. Bounded are the loss, and the gradient of a last layer, in which the positions are summed up: here a
-linear layer on the teacher's own logits and a constant, for not every teacher shows its features.
+Both terms have a kink where student and teacher agree: there the smallest error of the target turns a
+gradient *by the student's logits* over. Bounded are the loss, and the gradient of a last layer, which sums
+positions up: here a linear one on the teacher's logits and a constant, for not every teacher shows features.
 """
 
 from collections.abc import Sequence
@@ -29,9 +28,9 @@ class DenseFidelity:
 
     bckd_cls_loss_error: float
     bckd_cls_last_layer_error: float
-    """Relative error of the gradient by the weights of a last layer."""
+    """Of the gradient by the weights of a last layer."""
     bckd_cls_gradient_error: float
-    """Relative error of the gradient by the student's logits; it has no bound."""
+    """Of the gradient by the student's logits; it has no bound."""
     bckd_box_loss_error: float
     bckd_box_last_layer_error: float
     bckd_box_gradient_error: float

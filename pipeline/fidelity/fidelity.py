@@ -16,7 +16,7 @@ from pipeline.codec.weights import WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.dense import DenseFidelity
-from pipeline.fidelity.loss_error import measure_loss_error, stand_in_student
+from pipeline.fidelity.loss_error import LossErrors, measure_loss_error, stand_in_student
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import EDGE_CODES, REGION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
@@ -36,22 +36,14 @@ VALUABLE_DIVISOR = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fidelity:
-    """What was measured over the sampled views."""
+class Fidelity(LossErrors):
+    """What was measured over the sampled views: errors of LD, and of class KD."""
 
     views: int
     points: int
     equal_regions: bool = True
     """Points and assignments of every sampled view equal the live ones, weights as far as they are coded."""
-    kl_mean: float
-    """KL of the edge distributions at the LD temperature, nats."""
-    kl_max: float
-    loss_error: float
-    """Relative error of the LD loss; likewise of its gradient."""
-    gradient_error: float
-    gradient_cosine: float
     kd_loss_error: float
-    """Relative error of the class-KD loss; likewise of its gradient."""
     kd_gradient_error: float
 
     remedy: ClassVar[str] = (
