@@ -206,9 +206,8 @@ def bench_command(arguments: argparse.Namespace) -> None:
         "decoding processes": str(probe.machine.workers),
     }
     by_step = compare(f"step of {batch} images", steps, {"/ plain": PLAIN, "/ torchvision": PEER})
-    by_view = compare(
-        f"a view of {views}, in batches of {teacher.config.batch_size}", cached, {"/ bare forward": BARE}
-    )
+    what = f"a view of {views}, in batches of {teacher.config.batch_size}"
+    by_view = compare(what, cached, {"/ bare forward": BARE})
     sys.stdout.write(f"{_listed(facts)}\n\n{by_step}\n{by_view}")
     if arguments.json:
         measured = {"steps": steps, "cache": cached}

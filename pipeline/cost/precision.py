@@ -33,35 +33,26 @@ MIN_IOU = 0.5
 def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> None:
     """Run the teacher on the views of ``verify_cache``; warn if it was given and does not find the objects.
 
-    Raises:
-        ConfigError: The steps are too coarse; names the figure, its bound, and the coarsest steps tried that
-            keep all bounds.
+    A ``ConfigError`` names the bound that too coarse steps break, and the coarsest tried that break none.
     """
     config, precision = load_fidelity(params), inputs.config.precision
     source = load_section(PrepareTeacherConfig, "prepare_teacher", params)
     given = source.train is None and source.source != RANDOM_WEIGHTS
     if precision.lossless and not given:
         return
-    views = [
-        inputs.view_set.view(key) for key in sample_keys(inputs.view_set.keys(), config.views, config.seed)
-    ]
+    keys = sample_keys(inputs.view_set.keys(), config.views, config.seed)
+    views = [inputs.view_set.view(key) for key in keys]
     live = list(inputs.load_teacher(device()).run(views))
     if given and (doubt := doubt_teacher(inputs.spec, views, live)):
         # A safetensors file has a description of this project's own, and few ways to be described wrongly.
         advice = "check` tries whether its description is wrong" if source.is_onnx else "evaluate` has its AP"
-        logger.warning(
-            "WARNING: %s: on %d views %s; `ldp teacher %s", source.source, len(views), doubt, advice
-        )
+        warning = "WARNING: %s: on %d views %s; `ldp teacher %s"
+        logger.warning(warning, source.source, len(views), doubt, advice)
     if precision.lossless:
         return
-    base = fit_schema(
-        replace(schema, views_per_partition=len(views), dense=None), ViewIndex.from_views(views)
-    )
-    fidelity = measure_quantization(base, views, live, config)
-    logger.info(
-        "%d views with %s: gradient off by %.2g", len(views), _steps(precision), fidelity.gradient_error
-    )
-    if problem := exceeded_bound(fidelity, config):
+    base = replace(schema, views_per_partition=len(views), dense=None)
+    base = fit_schema(base, ViewIndex.from_views(views))
+    if problem := exceeded_bound(measure_quantization(base, views, live, config), config):
         finer = find_precision(base, views, live, config) or LOSSLESS
         raise ConfigError(
             f"{params}: cache_teacher.precision: {problem} on {len(views)} views with {_steps(precision)}; "

@@ -30,6 +30,7 @@ BENCHES["compiled"] = [*BENCHES["bfloat16"], "--steps", "0", "-S", "student.trai
 STAGES = ["prepare_data", "prepare_teacher", f"evaluate {TEACHER}", "cache_teacher", "verify_cache"]
 LIMIT_S = {"tests": 180, **dict.fromkeys(BENCHES, 150)}
 STAGE_LIMIT_S = 90
+FAILED = ("failure", "error", "skipped")
 SHOWN_CHARACTERS = 4_000
 """Of the end of a part's output: what a benchmark prints, or why a part failed."""
 
@@ -39,27 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="for all results and the default recipe's runs")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument(
-        "--recipe", type=Path, help="to measure and to run; default: coco_r101_1x, and shapes"
-    )
+    parser.add_argument("--recipe", type=Path, help="to measure and run; default: coco_r101_1x, and shapes")
     parser.add_argument("--only", nargs="+", metavar="PART", help="parts to run")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    given = arguments.recipe and arguments.recipe.resolve()
-    bench, default = given or ROOT / "recipes/coco_r101_1x", given or ROOT
-    # Of a recipe of its own: no run of the tree is written over.
-    params = re.sub(r"^(root|file): .*$", r"\1: .", (default / "params.yaml").read_text(), flags=re.MULTILINE)
-    (folder / "params.yaml").write_text(params.replace("file: .", "file: params.yaml"))
-    commands = {"tests": [*PYTEST, f"--junitxml={folder / 'tests.xml'}", str(ROOT / "tests/gpu")]}
-    for name, changes in BENCHES.items():
-        options = ["--batches", "4", "8", "16", "--json", str(folder / f"{name}.json"), *changes]
-        commands[name] = ["pipeline.cli.main", "bench", str(bench / "params.yaml"), *options]
-    students = student_names(default / "params.yaml")
-    trained = [f"{stage} {name}" for name in students for stage in ("train_student", "evaluate")]
-    for stage in (*STAGES, *trained, "report"):
-        name, *rest = stage.split()
-        commands[stage] = [f"stages.{name}", *rest]
+    commands = commands_in(folder, arguments.recipe)
     results: dict[str, Any] = {}
     for part in arguments.only or commands:
         results[part] = run(commands[part], LIMIT_S.get(part, STAGE_LIMIT_S), folder, arguments.device)
@@ -69,6 +55,21 @@ def main() -> None:
             results[part]["measured"] = json.loads((folder / f"{part}.json").read_text())
         (folder / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
         (folder / "gpu.md").write_text(page(results))
+
+
+def commands_in(folder: Path, recipe: Path | None) -> dict[str, list[str]]:
+    """Modules with their arguments by part; the stages run a recipe of the folder's own."""
+    bench, default = recipe or ROOT / "recipes/coco_r101_1x", recipe or ROOT
+    params = re.sub(r"^root: .*$", "root: .", (default / "params.yaml").read_text(), flags=re.MULTILINE)
+    params = re.sub(r"^file: .*$", "file: params.yaml", params, flags=re.MULTILINE)
+    (folder / "params.yaml").write_text(params)
+    commands = {"tests": [*PYTEST, f"--junitxml={folder / 'tests.xml'}", str(ROOT / "tests/gpu")]}
+    for name, changes in BENCHES.items():
+        options = ["--batches", "4", "8", "16", "--json", str(folder / f"{name}.json"), *changes]
+        commands[name] = ["pipeline.cli.main", "bench", str(bench.resolve() / "params.yaml"), *options]
+    students = student_names(folder / "params.yaml")
+    trained = [f"{stage} {name}" for name in students for stage in ("train_student", "evaluate")]
+    return commands | {stage: f"stages.{stage}".split() for stage in (*STAGES, *trained, "report")}
 
 
 def run(module: Sequence[str], limit: float, folder: Path, device: str) -> dict[str, Any]:
@@ -89,8 +90,8 @@ def run(module: Sequence[str], limit: float, folder: Path, device: str) -> dict[
         outcome, output = "passed" if ended.returncode == 0 else f"exit {ended.returncode}", ended.stdout
     except subprocess.TimeoutExpired as error:
         outcome, output = f"longer than {limit} s", error.stdout or b""
-    result = {"seconds": round(time.perf_counter() - start, 1), "outcome": outcome}
-    return {**result, "output": output.decode(errors="replace")[-SHOWN_CHARACTERS:]}
+    seconds, shown = time.perf_counter() - start, output.decode(errors="replace")[-SHOWN_CHARACTERS:]
+    return {"seconds": round(seconds, 1), "outcome": outcome, "output": shown}
 
 
 def tests_of(report: Path) -> list[dict[str, Any]]:
@@ -100,9 +101,7 @@ def tests_of(report: Path) -> list[dict[str, Any]]:
     return [
         {
             "name": f"{case.get('classname', '').rpartition('.')[2]}: {case.get('name')}",
-            "outcome": next(
-                (child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed"
-            ),
+            "outcome": next((child.tag for child in case if child.tag in FAILED), "passed"),
             "recorded": {each.get("name"): each.get("value") for each in case.iter("property")},
         }
         for case in ElementTree.parse(report).iter("testcase")
