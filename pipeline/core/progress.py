@@ -15,8 +15,19 @@ Progress = Callable[[Iterable[T], int, str], Iterable[T]]
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 15.0
 """How often a terminal, and a file, is told of progress."""
 
-LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f} %), {elapsed} passed, {remaining} left{postfix}\n"
-"""Of such a file, in which no carriage return moves back."""
+LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f} %), {elapsed} passed, {remaining} left{postfix}"
+"""Of such a file."""
+
+
+class _Lines:
+    """Standard error for a bar: where no terminal moves back at a carriage return, each state is a line."""
+
+    def write(self, text: str) -> None:
+        if state := text.strip():
+            sys.stderr.write(f"{state}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def progress_bar(total: int, label: str, unit: str, *, initial: int = 0, hidden: bool = False) -> "tqdm[Any]":
@@ -32,6 +43,7 @@ def progress_bar(total: int, label: str, unit: str, *, initial: int = 0, hidden:
         mininterval=seconds,
         maxinterval=seconds,
         smoothing=0.05,
+        file=None if terminal else _Lines(),
         bar_format=None if terminal else LINE,
     )
 
