@@ -9,8 +9,7 @@ from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.detector.device import device
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.report.collect import collect
-from pipeline.report.page import render
-from pipeline.report.summary import headline
+from pipeline.report.page import headline, render
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import read_split
 

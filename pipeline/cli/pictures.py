@@ -25,7 +25,7 @@ from pipeline.core.paths import RunPaths, find_recipe, load_students, run_paths
 from pipeline.core.progress import counted
 from pipeline.detector.device import device
 from pipeline.report import drawing
-from pipeline.report.collect import views_of_pair
+from pipeline.report.drawing import EDGE_NAMES, MUTED, STYLE, TEACHER, TRUTH, VALUABLE
 from pipeline.report.page import detector_lines
 from pipeline.report.runs import choose_pair, read_run
 from pipeline.report.shown_views import (
@@ -33,10 +33,9 @@ from pipeline.report.shown_views import (
     ShownView,
     choose_examples,
     edge_examples,
-    show_view,
+    sample_views,
     spread,
 )
-from pipeline.report.style import EDGE_NAMES, MUTED, STYLE, TEACHER, TRUTH, VALUABLE
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.views.images import apply_view, read_image
@@ -85,9 +84,8 @@ def show_command(arguments: argparse.Namespace) -> None:
     """
     store = TargetStore.open(find_store(arguments.store)[0])
     key = _choose_view(store, arguments.image_id, arguments.view)
-    manifest, pixels, names, origin = _own_manifest(store), None, [], "none, drawn on gray"
+    manifest, pixels, origin = _own_manifest(store), None, "none, drawn on gray"
     if manifest:
-        names = [category.name for category in manifest.categories]
         try:
             image = read_image(*manifest.image_file(manifest.image(key.image_id)))
             pixels = apply_view(image, store.geometry(key), store.conventions.preprocessing)
@@ -95,7 +93,7 @@ def show_command(arguments: argparse.Namespace) -> None:
         except DatasetError as error:
             logger.info("%s", error)
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
-    write_atomically(output, draw_view(show_view(store, key, pixels, names)))
+    write_atomically(output, draw_view(ShownView(store, key, pixels)))
     logger.info("pixels: %s; wrote %s", origin, output)
 
 
@@ -117,7 +115,7 @@ def _own_manifest(store: TargetStore) -> Manifest | None:
     folder = RunPaths(store.path.parent.parent)
     path = folder.manifest("train")
     if not path.is_file():
-        logger.info("%s is not there: no image and no class name is known from it", path)
+        logger.info("%s is not there: no image is known from it", path)
         return None
     manifest = read_split(folder, "train")
     if store.fingerprint.get("images") != manifest.images_sha256:
@@ -129,8 +127,8 @@ def _own_manifest(store: TargetStore) -> Manifest | None:
 def draw_view(view: ShownView) -> bytes:
     """The picture as a PNG file: the boxes and each level's points side by side, below them some objects."""
     examples = choose_objects(view)
-    levels = range(len(view.level_strides) if len(view.stored.view.points) else 0)
-    count, (height, width) = 1 + len(levels), view.size_hw
+    levels = range(len(view.pyramid.strides) if len(view.level) else 0)
+    count, (height, width) = 1 + len(levels), view.geometry.resized_hw
     columns = count if count <= MAX_COLUMNS else -(-count // 2)
     rows = -(-count // columns)
     inches = min(SHEET_WIDTH / columns / width, MAX_PANEL_HEIGHT / height)
@@ -162,16 +160,15 @@ def choose_objects(view: ShownView) -> list[EdgeExample]:
 
 
 def _title(view: ShownView) -> str:
-    labeled = view.stored.view
-    (height, width), points = view.size_hw, labeled.points
+    (height, width), points = view.geometry.resized_hw, view.stored.view.points
     kept = (
         f"{counted(len(points), 'kept point')}: {points.main_count:,} in the main region, "
         f"{np.count_nonzero(points.valuable_weight):,} in the valuable region"
         if len(points)
         else "no point is kept"
     )
-    boxes = "1 box" if len(labeled.labels) == 1 else f"{len(labeled.labels)} boxes"
-    return f"{view.title}, view {labeled.key.view}: {width} x {height} px, {boxes}; {kept}"
+    boxes = "1 box" if len(view.boxes) == 1 else f"{len(view.boxes)} boxes"
+    return f"{view.title}, view {view.key.view}: {width} x {height} px, {boxes}; {kept}"
 
 
 def _legend() -> list[Artist]:
@@ -189,20 +186,17 @@ def _legend() -> list[Artist]:
 
 
 def _draw_whole(axes: Axes, view: ShownView, examples: Sequence[EdgeExample], scale: float) -> None:
-    labeled = view.stored.view
-    drawing.draw_pixels(axes, view.pixels)
-    for box, corners in enumerate(labeled.boxes_xyxy.tolist()):
-        drawing.draw_box(axes, corners, drawing.class_color(box))
+    drawing.draw_view(axes, view)
     for example in examples:
         drawing.draw_teacher(axes, example)
     # The shown objects come first: their labels always have room.
     letters = {example.box: letter for letter, example in zip(ascii_uppercase, examples, strict=False)}
-    others = [box for box in range(len(labeled.labels)) if box not in letters]
-    labelled = [*letters, *(others if len(labeled.labels) <= drawing.MAX_BOXES else [])]
-    names = [view.class_names[int(labeled.labels[box])] for box in labelled]
+    others = [box for box in range(len(view.labels)) if box not in letters]
+    labelled = [*letters, *(others if len(view.labels) <= drawing.MAX_BOXES else [])]
+    names = [view.class_names[int(view.labels[box])] for box in labelled]
     texts = [f"{letters.get(box, '')} {name}".strip() for box, name in zip(labelled, names, strict=True)]
     drawing.draw_labels(
-        axes, labeled.boxes_xyxy[labelled], [drawing.class_color(box) for box in labelled], texts, scale
+        axes, view.boxes[labelled], [drawing.class_color(box) for box in labelled], texts, scale
     )
     axes.set_title("ground truth, and what the teacher predicts" if examples else "the view")
     axes.set_anchor("NW")
@@ -212,7 +206,7 @@ def _draw_level(axes: Axes, view: ShownView, level: int, scale: float) -> None:
     drawing.draw_regions(axes, view, level, scale)
     main, valuable = drawing.count_regions(view, level)
     kept = f"{main:,} main, {valuable:,} valuable" if main or valuable else "nothing kept"
-    axes.set_title(f"P{level + 3}, stride {view.level_strides[level]}: {kept}")
+    axes.set_title(f"P{level + 3}, stride {view.pyramid.strides[level]}: {kept}")
     axes.set_anchor("NW")
 
 
@@ -232,18 +226,17 @@ def _draw_objects(part: SubFigure, examples: Sequence[EdgeExample]) -> None:
 def picture_command(arguments: argparse.Namespace) -> None:
     """Draws the edge distributions of the teacher and of the plain and the distilled student at one object.
 
-    Of the objects on a finished run's page, it is the one whose edges differ most in sharpness.
+    It is the object of the sampled views whose edges differ most in sharpness.
     """
     params = find_recipe(arguments.recipe)
     folder = run_paths(params)
     students = load_students(StudentConfig, params)
     runs = [read_run(folder, name, student) for name, student in students.items()]
     pair, train = choose_pair(runs), read_split(folder, "train")
-    views = views_of_pair(folder, TargetStore.open(folder.store), train, pair, device())
-    examples = choose_examples([example for view in views for example in edge_examples(view)])
+    examples = choose_examples(sample_views(folder, TargetStore.open(folder.store), train, pair, device()))
     if not examples:
         raise CacheError(f"{folder.store}: expected a view with a large enough object, but there is none")
-    example = max(examples, key=lambda example: float(example.entropy.max() - example.entropy.min()))
+    example = max(examples, key=lambda example: example.contrast)
     lines = [line for line in detector_lines(runs) if line.name in example.students]
     with mpl.rc_context(SHEET):
         figure = Figure(figsize=PICTURE_INCHES, layout="constrained")

@@ -1,6 +1,5 @@
 """All that the page shows, read and measured once."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,44 +9,43 @@ import torch
 
 from pipeline.codec.logits import EDGES
 from pipeline.core.paths import TEACHER, RunPaths
-from pipeline.core.timing import break_even
-from pipeline.detector.gfl import load_detector
 from pipeline.report.detections import ShownImage, show_images
-from pipeline.report.runs import Pair, Run, baseline_of, choose_pair, difference, read_json, read_run
-from pipeline.report.shown_views import EdgeExample, ShownView, choose_examples, edge_examples, sample_views
+from pipeline.report.runs import Run, baseline_of, choose_pair, difference, read_json, read_run
+from pipeline.report.shown_views import ShownView, sample_views
 from pipeline.store.format.fingerprint import check_compatible
-from pipeline.store.format.schema import GEOMETRY, StoreSchema, table_specs
+from pipeline.store.format.schema import GEOMETRY, table_specs
 from pipeline.store.format.table import position_counts
-from pipeline.store.reader.reader import TargetStore, read_finished, recorded_files
+from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.shards import read_table
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import Manifest
 
-MAX_SHOWN = 3
-"""Students whose detections are drawn."""
-FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """Everything behind the page."""
+    """Everything behind the page.
+
+    Attributes:
+        teacher: The teacher as a detector.
+        students: All students, in the order of ``params.yaml``.
+        train: The split that the store is of.
+        val: The split that detectors are evaluated on.
+        store: What students read.
+        cache_timing: ``seconds`` and ``views`` of the stage that wrote it.
+        fidelity: What ``verify_cache`` measured.
+        images: Validation images with the detections of the teacher and of the pair.
+        views: Sampled stored views with what the pair predicts there.
+    """
 
     teacher: Run
     students: Sequence[Run]
-    """In the order of ``params.yaml``."""
-    pair: Pair
-    """The plain and the distilled student that are looked at closely."""
     train: Manifest
     val: Manifest
     store: TargetStore
     cache_timing: Mapping[str, Any]
-    """``seconds`` and ``views`` of the stage that wrote it."""
     fidelity: Mapping[str, Any]
-    """What ``verify_cache`` measured."""
     images: Sequence[ShownImage]
-    """Validation images with the detections of the teacher and of some students."""
     views: Sequence[ShownView]
-    """Sampled stored views with what the pair predicts there."""
 
     @property
     def runs(self) -> list[Run]:
@@ -55,18 +53,23 @@ class Report:
         return [self.teacher, *self.students]
 
     @property
-    def examples(self) -> list[EdgeExample]:
-        """Objects whose edge distributions are shown."""
-        return choose_examples([example for view in self.views for example in edge_examples(view)])
+    def pair(self) -> list[Run]:
+        """The students that are looked at closely: see :func:`choose_pair`."""
+        return choose_pair(self.students)
+
+    @property
+    def distilled(self) -> Run | None:
+        """The distilled one of the pair."""
+        return self.pair[-1] if self.pair[-1].role == "distilled" else None
 
     def baseline(self, run: Run) -> Run | None:
-        """See :func:`pipeline.report.runs.baseline_of`."""
+        """See :func:`baseline_of`."""
         return baseline_of(run, self.students)
 
-    def gain(self, run: Run) -> float | None:
-        """AP over that of the run's baseline, in points."""
+    def gain(self, run: Run, metric: str = "AP") -> float | None:
+        """A metric over that of the run's baseline, in points."""
         baseline = self.baseline(run)
-        return difference(run.ap, baseline.ap) if baseline else None
+        return difference(run.metrics.get(metric), baseline.metrics.get(metric)) if baseline else None
 
     @property
     def cache_seconds(self) -> float | None:
@@ -79,26 +82,12 @@ class Report:
         return float(timing["seconds"]) * timing["views"] / computed if computed else None
 
     @property
-    def teacher_seconds(self) -> dict[str, float]:
-        """What the teacher in the loop would take for each distilled student, at the store's rate."""
-        per_view = (self.cache_seconds or 0.0) / max(1, self.cache_timing["views"])
-        distilled = [run for run in self.students if run.role == "distilled" and per_view]
-        return {run.name: run.timing["epochs"] * run.timing["images"] * per_view for run in distilled}
-
-    @property
-    def students_to_pay(self) -> int | None:
-        """Students like the first distilled one from which on the store costs less than that."""
-        online = next(iter(self.teacher_seconds.values()), None)
-        return None if online is None else break_even(self.cache_seconds or 0.0, online)
-
-    @property
-    def bytes_by_part(self) -> dict[str, int]:
-        """Bytes on the disk by sharded array, the largest first; tables and metadata together."""
-        parts: Counter[str] = Counter()
-        for file in recorded_files(read_finished(self.store.path)):
-            sharded = file.partition is not None
-            parts[file.name.partition("/c/")[0] if sharded else "tables, metadata"] += file.digest.size
-        return dict(parts.most_common())
+    def teacher_seconds(self) -> float | None:
+        """What the teacher in the training loop of the distilled student would take, at the store's rate."""
+        if self.distilled is None or self.cache_seconds is None:
+            return None
+        trained = self.distilled.timing["epochs"] * self.distilled.timing["images"]
+        return float(trained * self.cache_seconds / self.cache_timing["views"])
 
     @cached_property
     def positions(self) -> int:
@@ -108,28 +97,21 @@ class Report:
         return int(position_counts(read_table(self.store.path, geometry), schema.strides).sum())
 
     @property
-    def temperature(self) -> float:
-        """That of LD: of the shown distilled student, or as all students have it."""
-        shown = self.pair.distilled or self.students[0]
-        assert shown.student is not None, "the teacher is no student"
-        return shown.student.loss.ld_temperature
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all views by what is kept of them, from the whole output to what the store takes.
 
-
-def size_by_choice(schema: StoreSchema, totals: Mapping[str, Any], positions: int) -> dict[str, int]:
-    """Bytes of all views by what is kept of them, from the whole output to what the store takes.
-
-    LD reads edges at kept points and classes at the main ones; neither is compressed.
-    """
-    edges = EDGES * schema.bins
-    dense = positions * (edges + schema.num_classes)
-    kept = totals["points"] * edges + totals["main_points"] * schema.num_classes
-    return {
-        "all positions, float32": dense * FLOAT32_BYTES,
-        "all positions, float16": dense * FLOAT16_BYTES,
-        "points LD reads, float32": kept * FLOAT32_BYTES,
-        "points LD reads, float16": kept * FLOAT16_BYTES,
-        "this store": int(totals["bytes"]),
-    }
+        LD reads edges at kept points and classes at the main ones; neither is compressed.
+        """
+        totals, schema = self.store.statistics, self.store.schema
+        edges = EDGES * schema.bins
+        dense = self.positions * (edges + schema.num_classes)
+        kept = totals["points"] * edges + totals["main_points"] * schema.num_classes
+        return {
+            "all positions, float32": 4 * dense,
+            "all positions, float16": 2 * dense,
+            "points LD reads, float16": 2 * kept,
+            "this store": totals["bytes"],
+        }
 
 
 def collect(
@@ -148,30 +130,15 @@ def collect(
     teacher = read_run(folder, TEACHER, None)
     runs = [read_run(folder, name, student) for name, student in students.items()]
     pair = choose_pair(runs)
-    shown = [run.name for run in (teacher, *shown_students(runs, pair))]
+    detected = {run.name: folder.evaluation(run.name) / "detections.json" for run in (teacher, *pair)}
     return Report(
         teacher=teacher,
         students=runs,
-        pair=pair,
         train=train,
         val=val,
         store=store,
         cache_timing=read_json(folder.cache_timing),
         fidelity=read_json(folder.fidelity),
-        images=show_images(val, {name: folder.evaluation(name) / "detections.json" for name in shown}),
-        views=views_of_pair(folder, store, train, pair, device),
+        images=show_images(val, detected),
+        views=sample_views(folder, store, train, pair, device),
     )
-
-
-def views_of_pair(
-    folder: RunPaths, store: TargetStore, train: Manifest, pair: Pair, device: torch.device
-) -> list[ShownView]:
-    """A sample of the store's views, with what the pair predicts there."""
-    models = {run.name: load_detector(folder.student_weights(run.name)) for run in pair.runs}
-    return sample_views(store, train, models, device)
-
-
-def shown_students(students: Sequence[Run], pair: Pair) -> list[Run]:
-    """At most ``MAX_SHOWN`` students, the pair among them, in their order."""
-    preferred = [*pair.runs, *(run for run in students if run not in pair.runs)][:MAX_SHOWN]
-    return [run for run in students if run in preferred]

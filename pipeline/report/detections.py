@@ -1,19 +1,22 @@
 """Validation images side by side: ground truth, teacher and students."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from torch import Tensor
+from torchvision.ops import box_convert, box_iou
 
-from pipeline.evaluation.detect import Result, read_results
-from pipeline.report.drawing import class_color, draw_box, draw_labels, draw_pixels
+from pipeline.evaluation.detect import Result
+from pipeline.report.drawing import PALETTE, Line, class_color, draw_box, draw_labels, draw_pixels
+from pipeline.report.figures import draw_picture
+from pipeline.report.runs import result_of
 from pipeline.report.shown_views import spread
-from pipeline.report.style import PALETTE
-from pipeline.views.box_ops import box_iou
 from pipeline.views.image_table import Annotation, ImageRecord
 from pipeline.views.images import read_image
 from pipeline.views.manifest import Manifest
@@ -29,25 +32,28 @@ SHOWN_SCORE = 0.3
 FALLBACK_DETECTIONS = 3
 """The best few are drawn where none is above it."""
 
-MATCH_IOU = 0.5
-"""A detection finds an object of its class from this IoU on."""
+FOUND_IOU = 0.5
+"""An object is found by a detection of its class from this IoU on."""
+
+GALLERY_PX, GAP_PX = 1082.0, 16.0
+"""Width of a row of images and space between its pictures, as shown."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ShownImage:
-    """One validation image, and what is drawn of the detections of every detector."""
+class ShownImage(NamedTuple):
+    """One validation image, and by name of the detector the detections that are drawn, best first."""
 
     pixels: Tensor
     """``ByteTensor[3, H, W]``."""
     objects: Sequence[Annotation]
-    """What is there to be found."""
     detections: Mapping[str, Sequence[Result]]
-    """By name of the detector, best first."""
 
 
-def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[ShownImage]:
-    """Images of a split, with the detections of files by name; a ``DatasetError`` if one is missing."""
-    results = {name: read_results(path) for name, path in detections.items()}
+def show_images(manifest: Manifest, files: Mapping[str, Path]) -> list[ShownImage]:
+    """Images of a split, with the detections of files by name; a ``ReportError`` if one is bad."""
+    results: dict[str, list[Result]] = {}
+    for name, path in files.items():
+        with result_of(path) as text:
+            results[name] = json.loads(text)
     return [
         ShownImage(
             pixels=read_image(*manifest.image_file(record)),
@@ -61,12 +67,11 @@ def show_images(manifest: Manifest, detections: Mapping[str, Path]) -> list[Show
     ]
 
 
-def choose_images(manifest: Manifest, count: int = SHOWN_IMAGES) -> list[ImageRecord]:
+def choose_images(manifest: Manifest) -> list[ImageRecord]:
     """Evenly spread images of several objects; if there is none, evenly spread images."""
     low, high = OBJECTS
     several = [record for record in manifest.images if low <= len(objects_of(record)) <= high]
-    chosen = several or [record for record in manifest.images if objects_of(record)] or list(manifest.images)
-    return spread(chosen, count)
+    return spread(several or list(manifest.images), SHOWN_IMAGES)
 
 
 def objects_of(record: ImageRecord) -> list[Annotation]:
@@ -81,64 +86,54 @@ def shown_detections(results: Sequence[Result]) -> list[Result]:
     return confident or ordered[:FALLBACK_DETECTIONS]
 
 
-def choose_colors(images: Sequence[ShownImage]) -> dict[int, str]:
-    """Colors by category, the same in all images; they repeat if there are too many classes."""
-    detected = (row["category_id"] for image in images for rows in image.detections.values() for row in rows)
-    categories = {a.category_id for image in images for a in image.objects}.union(detected)
-    return {category: class_color(number) for number, category in enumerate(sorted(categories))}
+def class_lines(manifest: Manifest) -> dict[int, Line]:
+    """Name and color of every class by its category's id; colors repeat if there are too many classes."""
+    return {c.category_id: Line(c.name, class_color(number)) for number, c in enumerate(manifest.categories)}
 
 
-def draw_image(
-    axes: Axes,
-    image: ShownImage,
-    detector: str | None,
-    names: Mapping[int, str],
-    colors: Mapping[int, str],
-    scale: float,
-) -> None:
-    """The ground truth, or detections over dashed true boxes; classes are named where colors repeat."""
-    draw_pixels(axes, image.pixels)
+def image_picture(image: ShownImage, detector: str | None, manifest: Manifest, label: str) -> Markup:
+    """The ground truth, or the detections of a detector over dashed true boxes.
+
+    A detection's label names its class where colors repeat.
+    """
+    classes = class_lines(manifest)
     if detector is None:
-        drawn = [(a.category_id, a.box_xywh, names[a.category_id]) for a in image.objects]
+        drawn = [(a.category_id, a.box_xywh, classes[a.category_id].name) for a in image.objects]
     else:
-        for annotation in image.objects:
-            draw_box(axes, _xyxy(annotation.box_xywh), "white", 1.2, "--")
-        drawn = []
-        for result in image.detections[detector]:
-            name = "" if len(colors) <= len(PALETTE) else f"{names[result['category_id']]} "
-            drawn.append((result["category_id"], result["bbox"], f"{name}{result['score']:.2f}"))
-    boxes = np.array([_xyxy(box) for _, box, _ in drawn]).reshape(-1, 4)
-    chosen = [colors[category] for category, _, _ in drawn]
-    for box, color in zip(boxes.tolist(), chosen, strict=True):
-        draw_box(axes, box, color)
-    draw_labels(axes, boxes, chosen, [text for _, _, text in drawn], scale)
+        text = "{1:.2f}" if len(classes) <= len(PALETTE) else "{0} {1:.2f}"
+        rows = [(row["category_id"], row["bbox"], row["score"]) for row in image.detections[detector]]
+        drawn = [(key, box, text.format(classes[key].name, score)) for key, box, score in rows]
+    boxes, chosen = (
+        _to_xyxy([box for _, box, _ in drawn]).numpy(),
+        [classes[key].color for key, _, _ in drawn],
+    )
+
+    def plot(axes: Axes, scale: float) -> None:
+        draw_pixels(axes, image.pixels)
+        if detector is not None:
+            for box in _to_xyxy([annotation.box_xywh for annotation in image.objects]).tolist():
+                draw_box(axes, box, "white", 1.2, "--")
+        for box, color in zip(boxes.tolist(), chosen, strict=True):
+            draw_box(axes, box, color)
+        draw_labels(axes, boxes, chosen, [text for _, _, text in drawn], scale)
+
+    height, width = image.pixels.shape[1:]
+    shown = (GALLERY_PX + GAP_PX) / (len(image.detections) + 1) - GAP_PX
+    return draw_picture((height, width), shown, label, plot)
 
 
-def _xyxy(box_xywh: Sequence[float]) -> tuple[float, float, float, float]:
-    x, y, width, height = box_xywh
-    return x, y, x + width, y + height
+def _to_xyxy(boxes_xywh: Sequence[Sequence[float]]) -> Tensor:
+    return box_convert(torch.tensor(boxes_xywh).reshape(-1, 4), "xywh", "xyxy")
 
 
 def describe(image: ShownImage, name: str) -> str:
-    """How many objects the drawn detections find, and how tightly."""
+    """How many objects the drawn detections find."""
     results, objects = image.detections[name], image.objects
     if not results:
         return "no detection"
-    overlaps, best = match(objects, results), float(results[0]["score"])
-    weak = f"best score {best:.2f}, " if best <= SHOWN_SCORE else ""
-    tightly = f", mean IoU {np.mean(overlaps):.2f}" if overlaps else ""
-    return f"{weak}{len(overlaps)} of {len(objects)} found{tightly}"
-
-
-def match(objects: Sequence[Annotation], results: Sequence[Result]) -> list[float]:
-    """IoU of every found object: detections, best first, each take the object they overlap most."""
-    true = torch.tensor([_xyxy(annotation.box_xywh) for annotation in objects]).reshape(-1, 4)
-    boxes = torch.tensor([_xyxy(result["bbox"]) for result in results]).reshape(-1, 4)
-    overlaps = box_iou(boxes[:, None], true[None]).numpy()
-    matched: list[float] = []
-    for result, row in zip(results, overlaps, strict=True):
-        row[[annotation.category_id != result["category_id"] for annotation in objects]] = 0
-        if len(objects) and row.max() >= MATCH_IOU:
-            matched.append(float(row.max()))
-            overlaps[:, row.argmax()] = 0
-    return matched
+    boxes, true = ([r["bbox"] for r in results], [a.box_xywh for a in objects])
+    overlaps = box_iou(_to_xyxy(boxes), _to_xyxy(true)).numpy()
+    same = np.equal.outer([r["category_id"] for r in results], [a.category_id for a in objects])
+    found = np.count_nonzero((same & (overlaps >= FOUND_IOU)).any(axis=0))
+    best = float(results[0]["score"])
+    return f"{found} of {len(objects)} found{f', best score {best:.2f}' * (best <= SHOWN_SCORE)}"

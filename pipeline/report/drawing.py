@@ -6,7 +6,7 @@ points (1/72 inch, or 1 px of the page) that such a pixel takes.
 
 from collections.abc import Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -19,8 +19,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.report.shown_views import EdgeExample, ShownView
-from pipeline.report.style import EDGE_NAMES, MUTED, PALETTE, TEACHER, TRUTH, VALUABLE
 from pipeline.views.types import NOT_MAIN
+
+INK, MUTED, HAIRLINE, TRUTH = "#22262e", "#6b7280", "#d8dce3", "#1f7a4d"
+TEACHER, VALUABLE = "#27364f", "#d79a1e"
+
+STYLE: Final[Any] = {
+    "svg.fonttype": "none",
+    "font.size": 12.0,
+    "font.sans-serif": ["Inter", "Segoe UI", "Helvetica Neue", "Liberation Sans", "Arial", "DejaVu Sans"],
+    "text.color": INK,
+    "axes.edgecolor": HAIRLINE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 12.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8.0,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#eceef2",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 11.0,
+    "ytick.labelsize": 11.0,
+    "xtick.major.size": 0.0,
+    "ytick.major.size": 0.0,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+"""Matplotlib's settings, for charts and pictures."""
+
+PALETTE = (
+    *("#d1495b", "#0072b2", "#2a9d5c", "#c77700", "#7b4fb5"),
+    *("#00889a", "#b5367f", "#6b6f1a", "#8c4a2f", "#4a5fc1"),
+)
+"""Colors of classes and objects: dark enough for white text on them."""
+
+EDGE_NAMES = ("left", "top", "right", "bottom")
 
 LABEL_FONT, LABEL_HEIGHT, LABEL_PADDING, CHARACTER_WIDTH = 9.0, 13.0, 4.0, 5.6
 """Labels of boxes, points."""
@@ -28,25 +64,11 @@ LABEL_FONT, LABEL_HEIGHT, LABEL_PADDING, CHARACTER_WIDTH = 9.0, 13.0, 4.0, 5.6
 PALE = 0.62
 """Opacity of the white over a picture below points."""
 
-FULL_WEIGHT = 0.5
-"""Weight from which on a cell is fully colored: the region ends at ATSS's threshold, mostly below it."""
-
-MIN_OPACITY, OPACITY_SPREAD = 0.15, 0.75
-
-CELL = 0.94
-"""Side of a drawn cell, strides: a hair apart from the next one."""
+FULL_WEIGHT, MIN_OPACITY, OPACITY_SPREAD = 0.5, 0.15, 0.75
+"""From the first weight on, a cell is fully colored: the region ends at ATSS's threshold, mostly below it."""
 
 MAX_BOXES = 12
 """With more boxes than this, outlines are thin."""
-
-MARGIN = 0.35
-"""Around an object, of its longer side, on each side."""
-
-SHOWN_PROBABILITY = 0.01
-"""A bin of less probability in every distribution may be left out at the right."""
-
-HEADROOM = 1.15
-"""Top of an axis over its largest value: room for a note."""
 
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=3.4, foreground="white", alpha=0.7)]
 """Keeps lines visible on any picture."""
@@ -71,8 +93,7 @@ def draw_pixels(axes: Axes, pixels: Tensor, pale: float = 0.0) -> None:
     axes.add_patch(Rectangle((0, 0), width, height, facecolor="white", alpha=pale, linewidth=0))
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
 
 
 def draw_box(axes: Axes, xyxy: Sequence[float], color: str, width: float = 1.8, dash: str = "-") -> None:
@@ -101,21 +122,27 @@ def draw_labels(
             axes.text(place.x0 + w / 2, place.y0 + h / 2, text, color="white", fontsize=LABEL_FONT, **look)
 
 
+def draw_view(axes: Axes, view: ShownView) -> None:
+    """Its pixels and boxes, a color an object."""
+    draw_pixels(axes, view.pixels)
+    for number, box in enumerate(view.boxes.tolist()):
+        draw_box(axes, box, class_color(number))
+
+
 def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
     """Cells of the valuable region by weight, and points of the main region in their object's color."""
     draw_pixels(axes, view.pixels, PALE)
-    points, stride = view.stored.view.points, view.level_strides[level]
-    chosen = points.level == level
-    xy, weights, main_gt = view.points_xy[chosen], points.valuable_weight[chosen], points.main_gt[chosen]
-    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * CELL / 2 * stride
+    chosen, stride = view.level == level, view.pyramid.strides[level]
+    xy, weights, main_gt = view.points_xy[chosen], view.valuable_weight[chosen], view.main[chosen]
+    # A cell is a hair apart from the next one.
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.47 * stride
     valuable, main = weights > 0, main_gt != NOT_MAIN
     colors = [mpl.colors.to_rgba(VALUABLE, opacity(weight)) for weight in weights[valuable].tolist()]
     axes.add_collection(
         PolyCollection(list(xy[valuable][:, None] + corners), facecolors=colors, linewidths=0, zorder=2)
     )
-    boxes = view.stored.view.boxes_xyxy.tolist()
-    for number, box in enumerate(boxes):
-        draw_box(axes, box, class_color(number), 1.2 if len(boxes) <= MAX_BOXES else 0.5)
+    for number, box in enumerate(view.boxes.tolist()):
+        draw_box(axes, box, class_color(number), 1.2 if len(view.boxes) <= MAX_BOXES else 0.5)
     dot = float(np.clip(0.35 * stride * scale, 2.5, 11.0))
     of_object = [class_color(box) for box in main_gt[main].tolist()]
     x, y = xy[main].T
@@ -129,12 +156,9 @@ def opacity(weight: float) -> float:
 
 def count_regions(view: ShownView, level: int) -> tuple[int, int]:
     """Points of a level in the main and in the valuable region."""
-    points = view.stored.view.points
-    main, valuable = (
-        int(np.count_nonzero(region[points.level == level]))
-        for region in (points.main_region, points.valuable_weight)
-    )
-    return main, valuable
+    chosen = view.level == level
+    main, valuable = view.main[chosen] != NOT_MAIN, view.valuable_weight[chosen]
+    return int(main.sum()), int(np.count_nonzero(valuable))
 
 
 def draw_teacher(axes: Axes, example: EdgeExample) -> None:
@@ -149,13 +173,11 @@ def draw_crop(axes: Axes, example: EdgeExample) -> None:
     draw_pixels(axes, example.view.pixels)
     draw_box(axes, example.box_xyxy.tolist(), TRUTH)
     draw_teacher(axes, example)
-    x1, y1, x2, y2 = example.box_xyxy.tolist()
-    half = max(x2 - x1, y2 - y1) * (0.5 + MARGIN)
+    corners = example.box_xyxy.reshape(2, 2)
+    half = 0.85 * np.ptp(corners, axis=0).max()
     # Moved rather than cut where it would leave the picture.
-    x, y = (
-        min(max((low + high) / 2, half), max(half, side - half))
-        for low, high, side in ((x1, x2, example.view.size_hw[1]), (y1, y2, example.view.size_hw[0]))
-    )
+    sides = np.array(example.view.geometry.resized_hw[::-1])
+    x, y = corners.mean(axis=0).clip(half, np.maximum(half, sides - half)).tolist()
     axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
 
@@ -172,19 +194,17 @@ def draw_edge(axes: Axes, example: EdgeExample, edge: int, lines: Sequence[Line]
     axes.bar(
         range(every.shape[-1]), example.teacher[edge], width=0.86, color=TEACHER, alpha=0.28, linewidth=0
     )
-    for line in lines:
-        axes.plot(
-            example.students[line.name][edge], color=line.color, marker="o", markersize=2.6, linewidth=1.3
-        )
+    for name, color in lines:
+        axes.plot(example.students[name][edge], color=color, marker="o", markersize=2.6, linewidth=1.3)
     axes.axvline(float(example.target[edge]), color=TRUTH, linewidth=1.4, linestyle=(0, (4, 2)))
     mean, truth = example.distances[edge] * example.stride, example.target[edge] * example.stride
     axes.set_title(f"{EDGE_NAMES[edge]}: {mean:.1f}, truth {truth:.1f} px")
     note = f"H {example.entropy[edge]:.2f}"
     axes.text(0.985, 0.98, note, transform=axes.transAxes, ha="right", va="top", color=MUTED, size="small")
-    # The axes end after the last bin that any detector finds likely, and after the truth.
-    likely = np.flatnonzero((every > SHOWN_PROBABILITY).any(axis=(0, 1)))
+    # The axes end after the last bin that any detector finds likely, and after the truth; above is the note.
+    likely = np.flatnonzero((every > 0.01).any(axis=(0, 1)))
     last = min(max(int(likely.max(initial=0)), ceil(example.target.max())) + 2, every.shape[-1] - 1)
-    axes.set(xlim=(-0.7, last + 0.7), ylim=(0, HEADROOM * every.max()))
+    axes.set(xlim=(-0.7, last + 0.7), ylim=(0, 1.15 * every.max()))
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
     axes.grid(visible=False, axis="x")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +17,6 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, read_description
 from pipeline.student.config import StudentConfig
 
-Role = Literal["teacher", "plain", "distilled"]
-"""A plain student is one whose distillation weights are all zero."""
-
 
 class ReportError(PipelineError):
     """A result that the report shows is missing, or is not what the stage before it writes."""
@@ -35,27 +31,36 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One trained and evaluated detector."""
+    """One trained and evaluated detector.
+
+    Attributes:
+        name: As in ``students`` of ``params.yaml``, or ``TEACHER``.
+        backbone: What kind of detector it is, in a word: the name of a teacher that is an ONNX file.
+        parameters: Learned numbers of the detector; not known of an ONNX file.
+        student: Its section of ``params.yaml``; ``None`` for the teacher.
+        metrics: Percent by name (``AP``, ``AP50``, ...); ``None`` where there is no such object.
+        per_class: AP in percent by name of the category.
+        precision_recall: Precision over recall by IoU threshold (``"0.50"``, ...).
+        losses: Every loss term over the training step.
+        timing: ``seconds`` and what else its training stage recorded.
+    """
 
     name: str
-    """As in ``students`` of ``params.yaml``, or ``TEACHER``."""
-    role: Role
     backbone: str
-    """What kind of detector it is, in a word: the name of a teacher that is an ONNX file."""
     parameters: int | None
-    """Learned numbers of the detector; not known of an ONNX file."""
     student: StudentConfig | None
-    """Its section of ``params.yaml``; ``None`` for the teacher."""
     metrics: Mapping[str, float | None]
-    """Percent by name (``AP``, ``AP50``, ...); ``None`` where there is no such object."""
     per_class: Mapping[str, float | None]
-    """AP in percent by name of the category."""
     precision_recall: Mapping[str, Curve]
-    """Precision over recall by IoU threshold (``"0.50"``, ...)."""
     losses: Mapping[str, Curve]
-    """Every loss term over the training step."""
     timing: Mapping[str, Any]
-    """``seconds`` and what else its training stage recorded."""
+
+    @property
+    def role(self) -> Literal["teacher", "plain", "distilled"]:
+        """A plain student is one whose distillation weights are all zero."""
+        if self.student is None:
+            return "teacher"
+        return "distilled" if self.student.loss.reads_teacher else "plain"
 
     @property
     def ap(self) -> float | None:
@@ -65,19 +70,18 @@ class Run:
 
 def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
     """Results of a student, or of the teacher, which is no student; a ``PipelineError`` names a bad file."""
-    detector = student.detector if student else read_teacher(folder)
+    detector = student.detector if student else _read_teacher(folder)
     trained = folder.student(name) if student else folder.teacher
-    metrics = read_json(folder.summary(name))
-    with _text_of(folder.summary(name)):
+    with result_of(folder.summary(name)) as text:
+        metrics = json.loads(text)
         per_class = metrics.pop("per_class")
-    timing = read_json(trained / "timing.json")
-    with _text_of(trained / "timing.json"):
+    with result_of(trained / "timing.json") as text:
+        timing = json.loads(text)
         float(timing["seconds"])
     return Run(
         name=name,
-        role="teacher" if student is None else "distilled" if student.loss.reads_teacher else "plain",
-        backbone=detector if isinstance(detector, str) else detector.backbone,
-        parameters=None if isinstance(detector, str) else count_parameters(detector),
+        backbone=detector.backbone if isinstance(detector, DetectorConfig) else detector,
+        parameters=_count_parameters(detector) if isinstance(detector, DetectorConfig) else None,
         student=student,
         metrics=metrics,
         per_class=per_class,
@@ -87,26 +91,31 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
     )
 
 
-def read_teacher(folder: RunPaths) -> DetectorConfig | str:
+def _read_teacher(folder: RunPaths) -> DetectorConfig | str:
     """The teacher's architecture, or the name of an ONNX file."""
     described = folder.teacher_weights.with_suffix(".json")
     description = read_description(folder.teacher_weights)
-    with _text_of(described):
+    with result_of(described):
         if "onnx" in description:
             return str(description["onnx"]["name"])
     return structure(DetectorConfig, description.get("architecture"), str(described))
 
 
+def _count_parameters(detector: DetectorConfig) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GFL(detector).parameters())
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A mapping that another stage wrote, NaN as None; a ``ReportError`` if it is missing or damaged."""
-    with _text_of(path) as text:
-        return dict(json.loads(text, parse_constant=lambda _: None))
+    """A mapping that another stage wrote."""
+    with result_of(path) as text:
+        return dict(json.loads(text))
 
 
 def read_precision_recall(path: Path) -> dict[str, Curve]:
     """Curves by IoU threshold, from rows of ``recall, precision, iou``."""
     curves: dict[str, Curve] = {}
-    with _text_of(path) as text:
+    with result_of(path) as text:
         for row in csv.DictReader(text.splitlines()):
             curve = curves.setdefault(row["iou"], Curve([], []))
             curve.x.append(float(row["recall"]))
@@ -116,7 +125,7 @@ def read_precision_recall(path: Path) -> dict[str, Curve]:
 
 def read_losses(path: Path) -> dict[str, Curve]:
     """Curves by loss term, from rows of ``step`` and one column a term; none if the run was too short."""
-    with _text_of(path) as text:
+    with result_of(path) as text:
         rows = list(csv.DictReader(text.splitlines()))
         columns = {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
     steps = columns.pop("step", [])
@@ -124,8 +133,8 @@ def read_losses(path: Path) -> dict[str, Curve]:
 
 
 @contextmanager
-def _text_of(path: Path) -> Iterator[str]:
-    """The text of a file; an error while it is read or understood names the file."""
+def result_of(path: Path) -> Iterator[str]:
+    """The text of a file; a ``ReportError`` while it is read or understood names the file."""
     try:
         yield path.read_text()
     except FileNotFoundError as error:
@@ -138,18 +147,12 @@ def _text_of(path: Path) -> Iterator[str]:
         ) from error
 
 
-def count_parameters(detector: DetectorConfig) -> int:
-    """Learned numbers of an architecture, from a skeleton without values."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in GFL(detector).parameters())
-
-
 def baseline_of(run: Run, students: Sequence[Run]) -> Run | None:
     """The plain student that differs from a distilled one in its loss alone; ``None`` if there is none."""
-    if run.role != "distilled" or run.student is None:
+    if run.student is None or run.role == "plain":
         return None
     kind = (run.student.detector, run.student.train)
-    plain = [(other, other.student) for other in students if other.role == "plain" and other.student]
+    plain = ((other, other.student) for other in students if other.role == "plain" and other.student)
     return next((other for other, config in plain if (config.detector, config.train) == kind), None)
 
 
@@ -158,27 +161,12 @@ def difference(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other
 
 
-class Pair(NamedTuple):
-    """The two students that the page looks at closely; either may not exist."""
+def choose_pair(students: Sequence[Run]) -> list[Run]:
+    """The distilled student of the highest AP, one with a baseline before one without, after its baseline.
 
-    plain: Run | None
-    distilled: Run | None
-
-    @property
-    def runs(self) -> list[Run]:
-        """Those that exist, the plain one first."""
-        return [run for run in self if run]
-
-
-def choose_pair(students: Sequence[Run]) -> Pair:
-    """The distilled student of the highest AP, one with a baseline before one without, and its baseline."""
-    distilled = [run for run in students if run.role == "distilled"]
-    plain = [run for run in students if run.role == "plain"]
-    if not distilled:
-        return Pair(plain=max(plain, key=_rank, default=None), distilled=None)
-    best = max(distilled, key=lambda run: (baseline_of(run, students) is not None, _rank(run)))
-    return Pair(plain=baseline_of(best, students) or max(plain, key=_rank, default=None), distilled=best)
-
-
-def _rank(run: Run) -> float:
-    return -math.inf if run.ap is None else run.ap
+    Without a distilled student, the plain one of the highest AP.
+    """
+    baselines = {run.name: baseline_of(run, students) for run in students}
+    best = max(students, key=lambda run: (run.role == "distilled", bool(baselines[run.name]), run.ap or 0))
+    baseline = baselines[best.name]
+    return [baseline, best] if baseline else [best]

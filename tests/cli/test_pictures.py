@@ -12,7 +12,7 @@ from PIL import Image
 from store_view_cases import CROWDED, EMPTY, FEW, WIDE, write_store_to_show
 
 from pipeline.cli.pictures import choose_objects, draw_view
-from pipeline.report.shown_views import GRAY, show_view
+from pipeline.report.shown_views import GRAY, ShownView
 from pipeline.store.reader.reader import TargetStore
 from pipeline.views.types import ViewKey
 
@@ -23,10 +23,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
 
 
 def test_few_of_many_objects_are_shown_from_large_to_small(store: TargetStore) -> None:
-    view = show_view(store, ViewKey(CROWDED, 0), None, [])
-    boxes = view.stored.view.boxes_xyxy
+    view = ShownView(store, ViewKey(CROWDED, 0))
+    boxes = view.boxes
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    seen = np.unique(view.stored.view.points.main_gt)[1:]
+    seen = np.unique(view.main)[1:]
     shown = choose_objects(view)
     assert len(shown) == 4
     chosen = areas[[example.box for example in shown]]
@@ -38,7 +38,7 @@ def test_few_of_many_objects_are_shown_from_large_to_small(store: TargetStore) -
 
 @pytest.mark.parametrize("number", [EMPTY, FEW, CROWDED, WIDE])
 def test_every_kind_of_view_can_be_drawn_on_gray(store: TargetStore, number: int) -> None:
-    image = Image.open(io.BytesIO(draw_view(show_view(store, ViewKey(number, 0), None, []))))
+    image = Image.open(io.BytesIO(draw_view(ShownView(store, ViewKey(number, 0)))))
     assert image.format == "PNG"
     assert 500 < image.width < 2000
     assert 200 < image.height < 3000
@@ -49,19 +49,19 @@ def test_every_kind_of_view_can_be_drawn_on_gray(store: TargetStore, number: int
 def test_the_pixels_of_a_view_are_in_its_picture(store: TargetStore) -> None:
     height, width = store.view(ViewKey(EMPTY, 0)).geometry.resized_hw
     pixels = torch.tensor([10, 200, 60], dtype=torch.uint8)[:, None, None].expand(3, height, width)
-    image = Image.open(io.BytesIO(draw_view(show_view(store, ViewKey(EMPTY, 0), pixels, []))))
+    image = Image.open(io.BytesIO(draw_view(ShownView(store, ViewKey(EMPTY, 0), pixels))))
     colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert (colors == (10, 200, 60)).all(axis=1).mean() > 0.2
 
 
 def test_the_same_view_is_drawn_to_the_same_bytes(store: TargetStore) -> None:
-    view = show_view(store, ViewKey(FEW, 0), None, [])
+    view = ShownView(store, ViewKey(FEW, 0))
     assert draw_view(view) == draw_view(view)
 
 
 def test_five_levels_can_be_drawn(tmp_path: Path) -> None:
     store = write_store_to_show(tmp_path, (8, 16, 32, 64, 128))
-    assert draw_view(show_view(store, ViewKey(CROWDED, 0), None, [])).startswith(b"\x89PNG")
+    assert draw_view(ShownView(store, ViewKey(CROWDED, 0))).startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("own_project")

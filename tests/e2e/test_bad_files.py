@@ -46,7 +46,7 @@ SPOILED = """
     report | - | evaluation/ld/summary.json | result of an earlier stage; `dvc repro dvc.yaml` makes it
     report | :9 | evaluation/ld/summary.json | expected a result of an earlier stage, but it is damaged
     report | {"seconds": "fast"} | students/ld/timing.json | timing.json: expected a result of an earlier
-    report | [ | evaluation/ld/detections.json | detections.json: expected COCO results
+    report | [ | evaluation/ld/detections.json | detections.json: expected a result of an earlier
     """
 """A stage, what has become of an output (removed, cut to so many bytes, written over), and the error."""
 

@@ -13,9 +13,7 @@ _save = Figure.savefig
 def _save_nothing(figure: Figure, file: Any, **options: Any) -> None:
     """The formats that are embedded in a page are not drawn, all others are."""
     match options.get("format"):
-        case "svg":
-            file.write("<svg></svg>")
-        case "webp":
+        case "svg" | "webp":
             file.write(b"")
         case _:
             _save(figure, file, **options)

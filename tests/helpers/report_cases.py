@@ -11,7 +11,7 @@ from finished import FOLDER, STUDENTS
 from pipeline.core.config import merge, structure
 from pipeline.core.paths import TEACHER, RunPaths
 from pipeline.detector.config import DetectorConfig
-from pipeline.report.runs import Curve, Role, Run
+from pipeline.report.runs import Curve, Run
 from pipeline.student.config import StudentConfig
 from recipes import tiny_params
 
@@ -35,10 +35,8 @@ def student(loss: Mapping[str, float], seed: int = 0) -> StudentConfig:
 
 def run_of(name: str, config: StudentConfig | None, ap: float | None) -> Run:
     """A run with nothing but an AP."""
-    role: Role = "teacher" if config is None else "distilled" if config.loss.reads_teacher else "plain"
     return Run(
         name=name,
-        role=role,
         backbone=DETECTOR.backbone,
         parameters=None,
         student=config,

@@ -13,25 +13,16 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from store_view_cases import FEW, write_store_to_show
 
-from pipeline.report.drawing import (
-    class_color,
-    count_regions,
-    draw_crop,
-    draw_labels,
-    draw_pixels,
-    draw_regions,
-    opacity,
-)
+from pipeline.report.drawing import count_regions, draw_crop, draw_labels, draw_pixels, draw_regions, opacity
 from pipeline.report.figures import draw_picture
-from pipeline.report.shown_views import ShownView, edge_examples, show_view
-from pipeline.report.style import PALETTE
-from pipeline.views.types import ViewKey
+from pipeline.report.shown_views import ShownView, edge_examples
+from pipeline.views.types import NOT_MAIN, ViewKey
 
 
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> ShownView:
     store = write_store_to_show(tmp_path_factory.mktemp("store"), (8, 16, 32))
-    return show_view(store, ViewKey(FEW, 0), None, [])
+    return ShownView(store, ViewKey(FEW, 0))
 
 
 def labels_at(boxes: list[tuple[float, float, float, float]], text: str, scale: float) -> list[Bbox]:
@@ -57,25 +48,18 @@ def test_labels_do_not_overlap_and_stay_inside() -> None:
     assert large.size == pytest.approx(2 * small.size)
 
 
-def test_colors_differ_for_few_classes_and_repeat_for_many() -> None:
-    assert {class_color(number) for number in range(80)} == set(PALETTE)
-    assert len({class_color(number) for number in range(10)}) == 10
-
-
 def test_points_and_cells_are_where_the_store_has_them(view: ShownView) -> None:
-    points, axes = view.stored.view.points, Figure().subplots()
+    axes, first = Figure().subplots(), view.level == 0
     draw_regions(axes, view, 0, 1.0)
-    first = points.level == 0
     (cells,) = (c for c in axes.collections if isinstance(c, PolyCollection))
     (dots,) = (c for c in axes.collections if isinstance(c, PathCollection))
-    valuable = view.points_xy[first & (points.valuable_weight > 0)]
+    valuable = view.points_xy[first & (view.valuable_weight > 0)]
     centers = [path.vertices[:4].mean(axis=0) for path in cells.get_paths()]
     np.testing.assert_allclose(centers, valuable, atol=1e-4)
-    np.testing.assert_allclose(np.asarray(dots.get_offsets()), view.points_xy[first & points.main_region])
+    np.testing.assert_allclose(
+        np.asarray(dots.get_offsets()), view.points_xy[first & (view.main != NOT_MAIN)]
+    )
     assert count_regions(view, 0) == (len(dots.get_offsets()), len(centers))
-
-
-def test_a_heavier_cell_is_more_opaque() -> None:
     assert 0 < opacity(0.01) < opacity(0.3) < opacity(0.5) == opacity(1.0) < 1
 
 
