@@ -57,7 +57,7 @@ def spread(count: int, low: float, high: float) -> NDArray[np.float32]:
 def view_of(number: int, points: int) -> LabeledView:
     cells = np.arange(points) * 9 + number
     main = np.where(cells % 3 == 0, cells % 2, -1)
-    weight = np.where(main < 0, spread(points, 0, 1), 0)
+    weight = np.where(main < 0, spread(points, 0, 1), 0).astype(np.float32)
     return LabeledView(
         key=ViewKey(11 + 5 * (number // 2), number % 2),
         geometry=ViewGeometry(
@@ -65,35 +65,25 @@ def view_of(number: int, points: int) -> LabeledView:
         ),
         boxes_xyxy=np.array([[1, 2, 30, 40.5], [0.25, 0, 90, 70]], np.float32),
         labels=np.array([2, 0]),
-        points=KeptPoints(
-            level=cells // 64,
-            position=cells % 64,
-            main_gt=main,
-            valuable_weight=weight.astype(np.float32),
-        ),
+        points=KeptPoints(level=cells // 64, position=cells % 64, main_gt=main, valuable_weight=weight),
     )
 
 
-def targets_of(view: LabeledView) -> SoftTargets:
+def targets_of(number: int, view: LabeledView, *, pixels: bool) -> SoftTargets:
     points, main = len(view.points), view.points.main_count
+    image = spread(48 * 64 * 3, 10 * number, 250).astype(np.uint8).reshape(48, 64, 3)
     return SoftTargets(
         edge_logits=spread(points * 20, -6, 9).reshape(points, 4, 5),
         cls_logits=spread(main * 3, -8, 2).reshape(main, 3),
+        pixels=SeenPixels.of(image) if pixels else None,
     )
 
 
 def store_of(folder: Path, precision: Precision, *, pixels: bool = False) -> Path:
     views = [view_of(number, points) for number, points in enumerate(POINTS)]
-    store_case = store_case_of(views, precision)
-    targets = [targets_of(view) for view in views]
-    if pixels:
-        images = [
-            spread(48 * 64 * 3, 10 * n, 250).astype(np.uint8).reshape(48, 64, 3) for n in range(len(views))
-        ]
-        targets = [replace(t, pixels=SeenPixels.of(image)) for t, image in zip(targets, images, strict=True)]
-    return write_store(
-        folder, replace(store_case, targets=targets, schema=replace(store_case.schema, pixels=pixels))
-    )
+    case = store_case_of(views, precision)
+    targets = [targets_of(number, view, pixels=pixels) for number, view in enumerate(views)]
+    return write_store(folder, replace(case, targets=targets, schema=replace(case.schema, pixels=pixels)))
 
 
 def arrays_of(store: TargetStore) -> Iterable[NDArray[np.generic]]:

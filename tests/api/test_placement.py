@@ -85,18 +85,14 @@ def test_a_key_that_is_none_is_refused(store: TargetStore, key: object) -> None:
         store[key]  # type: ignore[index]
 
 
-def test_what_cannot_be_placed_is_refused(store: TargetStore) -> None:
+def test_what_cannot_be_placed_is_refused(store: TargetStore, tmp_path: Path) -> None:
+    """Of views of two stores the steps and strides of the first would be taken for all."""
     with pytest.raises(ValueError, match=r"image_id=2: expected a batch of at least the view's \(120, 160\)"):
         place_targets([store[CROWDED, 0]], (120, 152))
     with pytest.raises(ValueError, match="but got none"):
         place_targets([], (96, 96))
-
-
-def test_views_of_two_stores_are_refused(store: TargetStore, tmp_path: Path) -> None:
-    """The steps and strides of the first would be taken for all."""
     finer = Precision(edge_step=0.1, max_step_factor=4.0, cls_step=0.025)
     for name, others in (("strides", ((16, 32), QUANTIZED)), ("precision", (STRIDES, finer))):
-        (tmp_path / name).mkdir()
         other = write_store_to_show(tmp_path / name, *others)
         with pytest.raises(ValueError, match="expected views of one store"):
             place_targets([store[FEW, 0], other[FEW, 0]], (96, 96))

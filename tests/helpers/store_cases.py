@@ -50,19 +50,14 @@ def make_view(key: ViewKey, points: int, boxes: int) -> LabeledView:
     main_gt = np.full(points, -1)
     if boxes:
         main_gt[: points // 3] = rng.integers(0, boxes, points // 3)
-    weight = np.where(main_gt < 0, rng.random(points) ** 3, 0)
-    kept = KeptPoints(
-        level=cells // 50, position=cells % 50, main_gt=main_gt, valuable_weight=weight.astype(np.float32)
-    )
-    geometry = ViewGeometry(
-        original_hw=(48, 64), resized_hw=(75, 100), padded_hw=(96, 128), flip=bool(key.view % 2)
-    )
+    weight = np.where(main_gt < 0, rng.random(points) ** 3, 0).astype(np.float32)
+    flip = bool(key.view % 2)
     return LabeledView(
         key=key,
-        geometry=geometry,
+        geometry=ViewGeometry(original_hw=(48, 64), resized_hw=(75, 100), padded_hw=(96, 128), flip=flip),
         boxes_xyxy=rng.random((boxes, 4)).astype(np.float32),
         labels=rng.integers(0, CLASSES, boxes),
-        points=kept,
+        points=KeptPoints(level=cells // 50, position=cells % 50, main_gt=main_gt, valuable_weight=weight),
     )
 
 
@@ -127,12 +122,12 @@ def random_store_case(
 ) -> StoreCase:
     """Two views of each image; every fifth view has no points, and every seventh image no boxes."""
     rng = np.random.default_rng(images)
-    keys = [ViewKey(3 * image + 1, view) for image in range(images) for view in range(2)]
-    points = [0 if row % 5 == 3 else int(rng.integers(1, most_points + 1)) for row in range(len(keys))]
-    boxes = [0 if key.image_id % 7 == 0 else int(rng.integers(1, 5)) for key in keys]
-    views = [make_view(*row) for row in zip(keys, points, boxes, strict=True)]
-    dense = DensePrecision()
-    return store_case_of(views, views_per_partition=views_per_partition, chunk_rows=chunk_rows, dense=dense)
+    views = []
+    for row, key in enumerate(ViewKey(3 * image + 1, view) for image in range(images) for view in range(2)):
+        points = 0 if row % 5 == 3 else int(rng.integers(1, most_points + 1))
+        views.append(make_view(key, points, 0 if key.image_id % 7 == 0 else int(rng.integers(1, 5))))
+    sizes = {"views_per_partition": views_per_partition, "chunk_rows": chunk_rows}
+    return store_case_of(views, dense=DensePrecision(), **sizes)
 
 
 def write_one(scratch: Path, store_case: StoreCase, index: int) -> None:

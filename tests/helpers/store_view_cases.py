@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 from batch_cases import labeled_view
+from store_cases import StoreCase, write_store
 
 from pipeline.codec.precision import Precision
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.writer.partition import quantize_partition
-from pipeline.store.writer.writer import finalise, init, write_partition
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, SoftTargets
 
@@ -55,9 +54,7 @@ def write_store_to_show(
         fingerprint={"classes": [7, 300, 301], "class_names": ["cat", "dog", "cow"]},
         provenance={},
     )
-    schema = fit_schema(layout, table)
-    init(folder / "scratch", schema, table)
-    rows = quantize_partition(schema, views, [targets(view) for view in views])
-    write_partition(folder / "scratch", 0, rows)
-    finalise(folder / "scratch", folder / "targets.zarr")
-    return TargetStore.open(folder / "targets.zarr")
+    case = StoreCase(
+        views=views, targets=[targets(view) for view in views], table=table, schema=fit_schema(layout, table)
+    )
+    return TargetStore.open(write_store(folder, case))
