@@ -12,10 +12,11 @@ from pipeline.core.config import (
     Section,
     Whole,
     load_section,
+    parse_yaml,
     read_sections,
     structure,
 )
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, short_repr
 
 
 class Form:
@@ -66,6 +67,7 @@ def test_a_section_becomes_its_class() -> None:
         ({"count": 13}, "p.count: expected another number, but got 13"),
         ({"rate": "1e-3"}, "p.rate: expected a number, but got '1e-3'"),
         ({"rate": 0}, "p.rate: expected a number > 0.0, but got 0"),
+        ({"rate": 10**400}, f"p.rate: Number out of range, but got {short_repr(10**400)}"),
         ({"rate": float("nan")}, "p.rate: expected a number > 0.0, but got nan"),
         ({"rate": 1e200}, "p.rate: expected a number <= 1000000000.0, but got 1e+200"),
         ({"rate": float("inf")}, "p.rate: expected a number <= 1000000000.0, but got inf"),
@@ -103,6 +105,11 @@ def test_a_file_means_what_dvc_records(tmp_path: Path) -> None:
     """YAML 1.2: PyYAML would read a text, an octal number, and a truth value."""
     (tmp_path / "params.yaml").write_text("rate: 1e-05\ncount: 010\nmode: off\n")
     assert read_sections(tmp_path / "params.yaml") == {"rate": 1e-05, "count": 10, "mode": "off"}
+
+
+def test_what_is_nested_beyond_reason_is_no_yaml() -> None:
+    with pytest.raises(ConfigError, match="p: expected YAML, but it cannot be read"):
+        parse_yaml("[" * 2000, "p")
 
 
 def test_a_missing_section_or_student_is_named(tmp_path: Path) -> None:

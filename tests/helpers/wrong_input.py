@@ -1,6 +1,8 @@
-"""What a user may do wrong to a project, and what must come of it."""
+"""What a user may do wrong to a project, as rows of ``e2e/wrong_input.txt``, and what must come of it."""
 
+import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,184 +12,170 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from blank import blank_pictures
-from finished import FOLDER, call, files_below
+from finished import call, files_below
 from PIL import Image, ImageChops
 from project import edit_params, edited_json
 from safetensors.torch import load_file, save_file
 
 from pipeline.core import cluster
-from recipes import DATASET, Params, given_teacher, set_value
+from recipes import DATASET, ROOT, Params, given_teacher, set_value
 
-TRAIN = DATASET / "annotations/instances_train.json"
-VAL = DATASET / "annotations/instances_val.json"
+TRAIN, VAL = (DATASET / f"annotations/instances_{split}.json" for split in ("train", "val"))
 LAST_IMAGE = DATASET / "train/000000000008.bmp"
 """Of the partition that is not finished."""
-VAL_IMAGE = DATASET / "val/000001000001.bmp"
-
 MAX_CHARACTERS = 1000
 """Of a message."""
-
-STORE, WEIGHTS = FOLDER.store, FOLDER.teacher_weights
-STUDENT = FOLDER.student_weights("ld")
-DATA, TEACHER, CACHE = "prepare_data", "prepare_teacher", "cache_teacher"
-
-Edit = Callable[[Path], object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wrong:
-    """Something that a user does wrong, and what comes of it."""
+    """A row: a command, changes of a project in which everything had run, and parts of the one line of error.
 
-    edit: Edit
-    environment: dict[str, str]
+    Without parts argparse prints how the command is used, and ends with code 2.
+    """
+
     run: str
-    code: int
+    changes: tuple[str, ...]
     says: tuple[str, ...]
 
     def __str__(self) -> str:
         return ": ".join([self.run, *self.says[:1]])
 
 
-def wrong(
-    run: str,
-    *says: str,
-    edit: Edit = lambda _folder: None,
-    environment: dict[str, str] | None = None,
-    code: int = 1,
-) -> Wrong:
-    """A row of a table of wrong input.
-
-    Args:
-        run: The stage, or the command of ``ldp``.
-        says: Parts of the one line of error.
-        edit: A change of the project, in which everything had run before.
-        environment: Variables that are set.
-        code: The exit code: 2 from argparse, which prints how it is used; 1 with one line of ours.
-    """
-    return Wrong(edit=edit, environment=environment or {}, run=run, code=code, says=says)
+def rows() -> list[Wrong]:
+    """All rows of the table."""
+    lines = (ROOT / "tests/e2e/wrong_input.txt").read_text().splitlines()
+    cells = [line.split(" | ") for line in lines if line and not line.startswith("#")]
+    return [
+        Wrong(
+            run=run, changes=tuple("".join(rest[:1]).split(" ; ")), says=tuple("".join(rest[1:]).split(" & "))
+        )
+        for run, *rest in cells
+    ]
 
 
-def written(path: Path | str, content: str | bytes) -> Edit:
-    """Put another content into a file."""
-
-    def edit(folder: Path) -> None:
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    return edit
+def change(folder: Path, text: str) -> None:
+    """Do what one of the patterns of ``CHANGES`` describes; a path may have a ``*``."""
+    for pattern, edit in CHANGES.items():
+        if match := re.fullmatch(pattern, text):
+            edit(folder, *match.groups())
+            return
+    raise AssertionError(f"no such change: {text}")
 
 
-def cut(path: Path, size: int) -> Edit:
-    """Leave the beginning of a file."""
-    return lambda folder: (folder / path).write_bytes((folder / path).read_bytes()[:size])
+def remove(folder: Path, path: str) -> None:
+    target = folder / path
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
 
 
-def a_file_instead(path: Path | str) -> Edit:
+def cut(folder: Path, path: str, size: str) -> None:
+    (folder / path).write_bytes((folder / path).read_bytes()[: int(size)])
+
+
+def write(folder: Path, path: str, content: str) -> None:
+    """Put another content into a file, with the escapes of a Python string."""
+    target = next(folder.glob(path), folder / path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content.encode().decode("unicode_escape").encode("latin-1"))
+
+
+def put_file(folder: Path, path: str) -> None:
     """A file lies where a folder should be."""
-
-    def edit(folder: Path) -> None:
-        shutil.rmtree(folder / path, ignore_errors=True)
-        (folder / path).write_text("a file where a folder should be")
-
-    return edit
+    shutil.rmtree(folder / path, ignore_errors=True)
+    (folder / path).write_text("a file where a folder should be")
 
 
-def removed(path: Path | str) -> Edit:
-    def edit(folder: Path) -> None:
-        target = folder / path
-        shutil.rmtree(target) if target.is_dir() else target.unlink()
-
-    return edit
-
-
-def spoiled(path: Path, how: str) -> Edit:
-    """A file is removed (``-``), cut to so many bytes (``:20``), or has another content."""
-    if how == "-":
-        return removed(path)
-    return cut(path, int(how[1:])) if how.startswith(":") else written(path, how)
+def copy(folder: Path, path: str, source: str) -> None:
+    """Put a file of the project, or a folder of the tests, into a place."""
+    if (ROOT / source).is_dir():
+        shutil.copytree(ROOT / source, folder / path, dirs_exist_ok=True)
+    else:
+        shutil.copy(folder / source, folder / path)
 
 
-def coco(*keys: str | int, to: Any, path: Path = TRAIN) -> Edit:
+def repaint(folder: Path, path: str, how: str) -> None:
+    """Save images in another way; their format is known by their content, not by their name."""
+    kind, paint = PAINTED[how]
+    for target in folder.glob(path):
+        with Image.open(target) as old:
+            first, *more = paint(old.convert("RGB"))
+        first.save(target, kind, **({"save_all": True, "append_images": more} if more else {}))
+
+
+PAINTED: dict[str, tuple[str, Callable[[Image.Image], list[Image.Image]]]] = {
+    "inverted": ("BMP", lambda old: [ImageChops.invert(old)]),
+    "small": ("BMP", lambda old: [old.resize((20, 20))]),
+    # 20 KB as a PNG, and 400 million pixels in memory.
+    "huge": ("PNG", lambda _: [Image.new("1", (20_000, 20_000))]),
+    "moving GIF": ("GIF", lambda old: [old, Image.new("RGB", old.size)]),
+    "moving PNG": ("PNG", lambda old: [old, Image.new("RGB", old.size)]),
+}
+
+
+def annotate(folder: Path, split: str, keys: str, value: str) -> None:
     """Set one value of an annotation file."""
-
-    def edit(folder: Path) -> None:
-        with edited_json(folder / path) as content:
-            set_value(content, keys, to)
-
-    return edit
+    path = tuple(int(key) if key.isdecimal() else key for key in keys.split())
+    with edited_json(folder / (TRAIN if split == "train" else VAL)) as content:
+        set_value(content, path, json.loads(value))
 
 
-def each(section: str, **changes: Any) -> Edit:
-    """Set values in every row of a section of the annotations."""
-
-    def edit(folder: Path) -> None:
-        with edited_json(folder / TRAIN) as content:
-            for row in content[section]:
-                row.update(changes)
-
-    return edit
+def annotate_all(folder: Path, section: str, values: str) -> None:
+    with edited_json(folder / TRAIN) as content:
+        for row in content[f"{section}s"]:
+            row.update(json.loads(values))
 
 
-def boxes(change: Callable[[list[float]], list[float]]) -> Edit:
+def reshape_boxes(folder: Path, box: Callable[[list[float]], list[float]]) -> None:
     """Write every box in another way."""
-
-    def edit(folder: Path) -> None:
-        with edited_json(folder / TRAIN) as content:
-            for row in content["annotations"]:
-                row["bbox"] = change(row["bbox"])
-
-    return edit
+    with edited_json(folder / TRAIN) as content:
+        for row in content["annotations"]:
+            row["bbox"] = box(row["bbox"])
 
 
-def inverted(old: Image.Image) -> Image.Image:
-    """Of the same size and name."""
-    return ImageChops.invert(old.convert("RGB"))
+def set_param(folder: Path, keys: str, value: str) -> None:
+    edit_params(folder, lambda values: set_value(values, tuple(keys.split(".")), yaml.safe_load(value)))
 
 
-def params(*keys: str | int, to: Any) -> Edit:
-    """Set one value of ``params.yaml``."""
-    return partial(edit_params, edit=lambda values: set_value(values, keys, to))
+def drop_param(folder: Path, keys: str) -> None:
+    *path, last = keys.split(".")
 
-
-def without(*keys: str) -> Edit:
-    """Take one key out of ``params.yaml``."""
-
-    def remove(values: Params) -> None:
-        *path, last = keys
+    def drop(values: Params) -> None:
         for key in path:
             values = values[key]
         del values[last]
 
-    return partial(edit_params, edit=remove)
+    edit_params(folder, drop)
 
 
-def image(path: Path, kind: str, change: Callable[[Image.Image], Image.Image]) -> Edit:
-    """Save an image in another way; its format is known by its content, not by its name."""
-
-    def edit(folder: Path) -> None:
-        with Image.open(folder / path) as old:
-            changed = change(old)
-        changed.save(folder / path, kind)
-
-    return edit
+def take_weights(folder: Path, source: str) -> None:
+    """Take given weights instead of training."""
+    edit_params(folder, lambda values: given_teacher(values, source))
 
 
-def moving(path: Path, kind: str) -> Edit:
-    """The image, and then nothing."""
-
-    def edit(folder: Path) -> None:
-        with Image.open(folder / path) as old:
-            frames = [old.copy(), Image.new("RGB", old.size)]
-        frames[0].save(folder / path, kind, save_all=True, append_images=frames[1:])
-
-    return edit
+def fill_weight(folder: Path, key: str, path: str, value: str) -> None:
+    tensors = load_file(folder / path)
+    tensors[key].fill_(float(value))
+    save_file(tensors, folder / path)
 
 
-def huge(_old: Image.Image) -> Image.Image:
-    """20 KB as a PNG, and 400 million pixels in memory."""
-    return Image.new("1", (20_000, 20_000))
+CHANGES: dict[str, Callable[..., None]] = {
+    "-?": lambda _folder: None,
+    r"(\S+) removed": remove,
+    r"(\S+) cut to (\d+)": cut,
+    r"(\S+) holds ?(.*)": write,
+    r"(\S+) is a file": put_file,
+    r"teacher from (\S+)": take_weights,
+    r"(\S+) from (\S+)": copy,
+    rf"(\S+) ({'|'.join(PAINTED)})": repaint,
+    r"(train|val): every (\w+) = (.*)": lambda folder, _split, *rest: annotate_all(folder, *rest),
+    r"(train|val): (.+?) = (.*)": annotate,
+    "corners": partial(reshape_boxes, box=lambda box: [*box[:2], box[0] + box[2], box[1] + box[3]]),
+    r"no (\S+)": drop_param,
+    r"weight (\S+) of (\S+) = (\S+)": fill_weight,
+    r"(\S+) = (.*)": set_param,
+}
 
 
 class Malicious:
@@ -197,58 +185,33 @@ class Malicious:
         return Path.touch, (Path("code-ran"),)
 
 
-def malicious(path: str) -> Edit:
-    return lambda folder: torch.save({"state_dict": {}, "meta": Malicious()}, folder / path)
+def malicious(path: Path | str) -> None:
+    torch.save({"state_dict": {}, "meta": Malicious()}, path)
 
 
-def malicious_raw(path: str) -> Edit:
-    return lambda folder: (folder / path).write_bytes(pickle.dumps(Malicious(), protocol=2))
-
-
-def take_weights(source: str) -> Edit:
-    """Take given weights instead of training."""
-    return partial(edit_params, edit=lambda values: given_teacher(values, source))
-
-
-def both(*edits: Edit) -> Edit:
-    return lambda folder: [edit(folder) for edit in edits]
-
-
-def spoil_weight(path: Path, value: float, key: str = "bbox_head.gfl_reg.bias") -> Edit:
-    """A weight has other values."""
-
-    def edit(folder: Path) -> None:
-        tensors = load_file(folder / path)
-        tensors[key].fill_(value)
-        save_file(tensors, folder / path)
-
-    return edit
-
-
-def first_shard(folder: Path) -> Path:
-    return folder / FOLDER.store / "points/edge_codes/c/0/0"
+def malicious_raw(path: str) -> None:
+    Path(path).write_bytes(pickle.dumps(Malicious(), protocol=2))
 
 
 def require_one_clear_line(row: Wrong, folder: Path) -> None:
     """Do it in a project in which everything had run, and see what comes of it."""
     with blank_pictures(), pytest.MonkeyPatch.context() as patch:
-        row.edit(folder)
-        for name, value in row.environment.items():
-            patch.setenv(name, value)
+        for text in row.changes:
+            if setting := re.fullmatch(r"(LDP_\w+)=(.*)", text):
+                patch.setenv(*setting.groups())
+            else:
+                change(folder, text)
         patch.setattr(cluster, "CONNECT_SECONDS", 1)
         before = files_below(folder)
         ended = call(row.run)
-    assert ended.code == row.code
-    _require_clear(ended.error, row)
+    usage = row.says == ("",)
+    assert ended.code == 1 + usage
+    assert ended.error.startswith("error: ") != usage
+    assert "\n" not in ended.error
+    assert len(ended.error) < MAX_CHARACTERS
+    for part in row.says:
+        assert part in ended.error
     after = files_below(folder)
     # Work that a run has finished before it fails may be added to scratch/, and nothing else anywhere.
     assert not [name for name in after.keys() - before.keys() if not name.startswith("scratch/")]
     assert {name: after.get(name) for name in before} == before
-
-
-def _require_clear(error: str, row: Wrong) -> None:
-    assert error.startswith("error: ") == (row.code == 1)
-    assert "\n" not in error
-    assert len(error) < MAX_CHARACTERS
-    for part in row.says:
-        assert part in error

@@ -1,0 +1,112 @@
+"""Datasets that are odd and legal: every stage runs, and what is worth a word is said."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from finished import FOLDER, call, files_below
+from project import edited_json
+from wrong_input import LAST_IMAGE, TRAIN, VAL, reshape_boxes
+
+from pipeline.views.manifest import read_manifest
+from recipes import DATASET
+
+pytestmark = pytest.mark.usefixtures("own_project")
+
+
+def test_boxes_without_a_size_or_outside_the_image_are_legal_and_not_trained_on() -> None:
+    """As in mmdetection; COCO itself has them. With them in both splits, every stage still runs."""
+    before = read_manifest(FOLDER.manifest("train"))
+    boxes = [[5, 5, 0, 9], [5, 5, 9, -3], [5, 5, 0.5, 9], [-50, 5, 9, 9], [900, 5, 9, 9], [5, 5, -4, -4]]
+    for path in (TRAIN, VAL):
+        with edited_json(path) as content:
+            row = {"image_id": content["images"][0]["id"], "category_id": 1}
+            content["annotations"] += [
+                {**row, "id": 9000 + number, "bbox": box, "area": box[2] * box[3]}
+                for number, box in enumerate(boxes)
+            ]
+    for stage in ("prepare_data", "prepare_teacher", "evaluate teacher", "cache_teacher"):
+        assert call(stage).code == 0
+    after = read_manifest(FOLDER.manifest("train"))
+    assert len(after.images[0].annotations) == len(before.images[0].annotations) + len(boxes)
+    old, new = (manifest.training_boxes(manifest.images[0].image_id) for manifest in (before, after))
+    np.testing.assert_array_equal(old.boxes_xyxy, new.boxes_xyxy)
+    np.testing.assert_array_equal(old.labels, new.labels)
+
+
+@pytest.mark.parametrize("linked", [DATASET / "train", LAST_IMAGE])
+def test_images_and_their_folder_may_be_links(linked: Path) -> None:
+    """DVC, git-annex and hubs leave each image as a link into a cache."""
+    linked.rename("elsewhere")
+    linked.symlink_to(Path("elsewhere").absolute())
+    manifest = FOLDER.manifest("train").read_bytes()
+    assert call("prepare_data").code == 0
+    assert FOLDER.manifest("train").read_bytes() == manifest
+
+
+def test_bad_images_leave_the_finished_partitions_and_the_next_run_uses_them() -> None:
+    """All partitions but one are finished when an image proves bad: once it is mended, that one runs."""
+    store, good = files_below(FOLDER.store), LAST_IMAGE.read_bytes()
+    LAST_IMAGE.write_bytes(good[:900])
+    assert call("cache_teacher").code == 1
+    LAST_IMAGE.write_bytes(good)
+    assert call("cache_teacher").code == 0
+    assert json.loads(FOLDER.cache_timing.read_text())["computed_views"] == 4
+    assert files_below(FOLDER.store) == store
+
+
+def test_the_summary_counts_what_was_read(caplog: pytest.LogCaptureFixture) -> None:
+    with edited_json(TRAIN) as train, edited_json(VAL) as val:
+        rows = train["annotations"]
+        for row, flag in ((rows[0], "iscrowd"), (rows[1], "ignore"), (rows[2], "ignore")):
+            row[flag] = 1
+        for split in (train, val):
+            split["categories"][0]["name"] = split["categories"][1]["name"]
+    caplog.set_level("INFO")
+    assert call("prepare_data").code == 0
+    summary = json.loads(FOLDER.data_metric("train").read_text())
+    assert summary["images"] == 8
+    assert summary["objects"] == len(rows) == summary["trained_on"] + 3
+    assert (summary["crowd"], summary["ignore"]) == (1, 2)
+    for words in (
+        f"train: {len(rows)} objects; trained on are {len(rows) - 3}",
+        "1 crowds (iscrowd), 2 to be ignored (ignore)",
+        "train: WARNING: several classes have the same name: rectangle",
+        *("rectangle (1) ", "rectangle (3) "),
+    ):
+        assert words in caplog.text
+
+
+def without_a_class(content: Any) -> None:
+    content["annotations"] = [row for row in content["annotations"] if row["category_id"] != 3]
+
+
+def crowds_but_one(content: Any) -> None:
+    for row in content["annotations"][1:]:
+        row["iscrowd"] = 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "warning"),
+    [
+        (without_a_class, "val: WARNING: classes without an object to train on: rectangle"),
+        (crowds_but_one, "train: WARNING: most objects are not trained on"),
+    ],
+)
+def test_what_is_not_trained_on_is_warned_of(
+    edit: Callable[[Any], None], warning: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with edited_json(TRAIN) as content:
+        edit(content)
+    assert call("prepare_data").code == 0
+    assert warning in caplog.text
+    assert "val: WARNING: most" not in caplog.text
+
+
+def test_objects_too_small_for_any_point_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    reshape_boxes(Path(), lambda box: [*box[:2], 2, 2])
+    assert call("prepare_data").code == call("cache_teacher").code == 0
+    assert "for the 30 objects of all views: objects smaller than a cell get none" in caplog.text
