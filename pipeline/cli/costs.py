@@ -75,8 +75,8 @@ def plan_command(arguments: argparse.Namespace) -> None:
         "the rest": "of random weights and drawn images",
         **machine_facts(machine(SINGLE_PROCESS).device),
     }
-    free = shutil.disk_usage(Path.cwd()).free
-    sys.stdout.write(f"{arguments.recipe}: {_listed(facts)}\n\n{card.render(free)}")
+    text = card.render(shutil.disk_usage(Path.cwd()).free)
+    sys.stdout.write(f"{arguments.recipe}: {_listed(facts)}\n\n{text}")
 
 
 def plan(recipe: Path, manifest: Manifest, images: int) -> Card:

@@ -49,8 +49,7 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
     for it. The workspace is not touched.
     """
     options.require_least(arguments, images=1, epochs=1)
-    keep: Path | None = arguments.keep
-    if keep and keep.exists():
+    if (keep := arguments.keep) and keep.exists():
         raise ConfigError(f"--keep: expected a new folder, but {keep} is there; name another")
     with options.copied_recipe(arguments) as copy:
         params = read_sections(copy)

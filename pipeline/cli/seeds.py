@@ -57,14 +57,10 @@ def seeds_command(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--seeds: expected different numbers from 0 to {MAX_COUNT}, but got {seeds}")
     if len(students) < 2:
         raise ConfigError(f"expected two students or more, but got {', '.join(students)}")
-    summaries = {
-        name: [_summary(name, config, store, seed) for seed in seeds]
-        for name, (config, store) in students.items()
-    }
+    summaries = {name: [_summary(name, *loaded, seed) for seed in seeds] for name, loaded in students.items()}
     logger.info("%s", render_table(summaries, seeds))
     if arguments.json:
-        figures = {"seeds": seeds, "summaries": summaries, "gains": compare(summaries)}
-        write_json(arguments.json, figures)
+        write_json(arguments.json, {"seeds": seeds, "summaries": summaries, "gains": compare(summaries)})
 
 
 def _load(student: str) -> tuple[StudentConfig, TargetStore]:

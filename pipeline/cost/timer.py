@@ -13,8 +13,6 @@ import torch
 
 Work = Callable[[], object]
 
-PACKAGES = ("torch", "torchvision", "zarr")
-
 
 class Repeats(NamedTuple):
     """Seconds of one candidate over all rounds."""
@@ -61,5 +59,5 @@ def machine_facts(device: torch.device) -> dict[str, str]:
         "machine": platform.machine(),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: version(package) for package in ("torch", "torchvision", "zarr")},
     }

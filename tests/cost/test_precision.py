@@ -28,9 +28,6 @@ FAULTS: dict[str, Callable[[Description], object]] = {
             for row, other in zip(d["classes"], d["classes"][::-1], strict=True)
         ]
     ),
-    "pixels are scaled otherwise": lambda d: d["preprocessing"].update(
-        std=[255 * value for value in d["preprocessing"]["std"]]
-    ),
     "channels are swapped": lambda d: d["preprocessing"].update(color="BGR"),
 }
 
