@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from math import prod
@@ -10,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cli.agreement import Agreement
-from pipeline.cli.diagnosis import Verdict, diagnose, weakness
+from pipeline.cli.diagnosis import Verdict, diagnose
 from pipeline.cli.options import JSON, RECIPE, argument, command, require_least
 from pipeline.core.environment import Environment
-from pipeline.core.errors import ConfigError, DatasetError, TeacherError
+from pipeline.core.errors import ConfigError, DatasetError, TeacherError, listed
 from pipeline.core.files import write_json
 from pipeline.core.paths import SPLITS, find_recipe, run_paths
 from pipeline.core.tables import markdown_table
@@ -29,10 +27,9 @@ from pipeline.onnx.models import ModelHandle, open_model, read_onnx
 from pipeline.views.manifest import Manifest, read_split
 from pipeline.views.summary import AREA_EDGES
 
-COLUMNS = {"AP": "ap", "recall": "recall", "any": "blind_recall", "IoU": "iou", "score+-": "score_error"}
+COLUMNS = {"AP": "ap", "recall": "recall", "any": "blind_recall", "score+-": "score_error"}
 """Figures of an ``Agreement`` by their headings."""
 SHOWN_SUSPECTS = 3
-SHOWN_TENSORS = 12
 MIN_TRUE_SCORE = 0.05
 """Mean probability of the true class at the main region's points below which class KD teaches nothing."""
 USUAL_BINS = (8, 16, 17)
@@ -111,58 +108,47 @@ def check_command(arguments: argparse.Namespace) -> None:
     model = read_onnx(arguments.description, manifest.categories)
     scale = choose_scale(model, arguments.scale)
     verdict = diagnose(model, replace(manifest, images=images), scale, device())
-    weak = weakness(verdict.described)
-    sys.stdout.write("\n".join(render(verdict, is_teacher=not weak)) + "\n")
+    sys.stdout.write(render(verdict))
     if verdict.suspects:
         best = verdict.suspects[0]
         raise TeacherError(f"{arguments.description}: {best.fault}; try {best.remedy}")
-    if weak and not model.description.module:
-        with suppress(TeacherError):  # without the package onnx, nothing is listed
-            names = list(candidate_tensors(model.weights, model.description, scale[::-1]))
-            lines = [
-                "tensors of the graph whose shapes would do:",
-                *(f"  {n}" for n in names[:SHOWN_TENSORS]),
-            ]
-            if (more := len(names) - SHOWN_TENSORS) > 0:
-                lines.append(f"  and {more} more")
-            sys.stdout.write("\n".join(lines if names else ["no other tensor's shape would do"]) + "\n")
-    if weak:
-        raise TeacherError(f"{arguments.description}: {weak}")
+    if weakness := verdict.described.weakness:
+        if not model.description.module:
+            with suppress(TeacherError):  # without the package onnx, nothing is listed
+                names = candidate_tensors(model.weights, model.description, scale[::-1])
+                sys.stdout.write(f"tensors of the graph whose shapes would do: {listed(names) or 'none'}\n")
+        raise TeacherError(f"{arguments.description}: {weakness}")
+    sys.stdout.write("nothing looks wrong: no other description finds the objects better\n")
 
 
-def render(verdict: Verdict, *, is_teacher: bool) -> Iterator[str]:
+def render(verdict: Verdict) -> str:
     """The figures as described, and of what agrees better."""
-    yield " " * 60 + "".join(f"{name:>8}" for name in COLUMNS)
-    yield _line("as described", verdict.described)
-    for fault, remedy, agreement in verdict.suspects[:SHOWN_SUSPECTS]:
-        yield _line(f"with {remedy}", agreement)
-        yield f"  -> {fault}?"
-    yield f"mean probability of the true class at the main region's points: {verdict.true_score:.3f}"
-    if verdict.true_score < MIN_TRUE_SCORE:
-        yield "  class distillation would teach nothing there: kd_weight 0 is better here"
-    if is_teacher and not verdict.suspects:
-        yield f"nothing looks wrong: none of {verdict.tried} other descriptions finds the objects better"
+    rows = [("as described", verdict.described)]
+    rows += [(f"{fault}: {remedy}", figures) for fault, remedy, figures in verdict.suspects[:SHOWN_SUSPECTS]]
+    cells = [[name, *(f"{getattr(row, figure):.3f}" for figure in COLUMNS.values())] for name, row in rows]
+    silent = verdict.true_score < MIN_TRUE_SCORE
+    return markdown_table(["", *COLUMNS], cells) + (
+        f"mean probability of the true class at the main region's points: {verdict.true_score:.3f}"
+        f"{'; class distillation would teach nothing there: set kd_weight to 0' if silent else ''}\n"
+    )
 
 
-def _line(name: str, agreement: Agreement) -> str:
-    figures = (getattr(agreement, figure) for figure in COLUMNS.values())
-    return f"{name:60}" + "".join(f"{value:8.3f}" for value in figures)
-
-
-def candidate_tensors(path: Path, description: OnnxDescription, input_hw: tuple[int, int]) -> Iterator[str]:
+def candidate_tensors(path: Path, description: OnnxDescription, input_hw: tuple[int, int]) -> list[str]:
     """Name and shape of each tensor of a graph that could be logits of all points, or of those of a level."""
     onnx = import_optional("onnx", "looking into the graph")
     model = onnx.load(str(path), load_external_data=False)
     for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], (3, *input_hw), strict=False):
-        if not dim.dim_value:
-            dim.dim_value = size
+        dim.dim_value = dim.dim_value or size
     graph = onnx.shape_inference.infer_shapes(model).graph
     grid = description.conventions.pyramid(description.points.strides).grid(input_hw)
     classes = len(description.classes)
     edges = {EDGES * bins for bins in (description.edges.bins, *USUAL_BINS)}
     widths = {classes, *edges, *(classes + width for width in edges)}
     numbers = {points * width for points in (len(grid), *grid.lengths) for width in widths}
-    for tensor in (*graph.value_info, *graph.output):
-        shape = [dim.dim_value for dim in tensor.type.tensor_type.shape.dim][1:]
-        if len(shape) > 1 and prod(shape) in numbers and widths & {shape[0], shape[-1]}:
-            yield f"{tensor.name} {shape}"
+    tensors = (*graph.value_info, *graph.output)
+    shapes = {each.name: [dim.dim_value for dim in each.type.tensor_type.shape.dim][1:] for each in tensors}
+    return [
+        f"{name} {shape}"
+        for name, shape in shapes.items()
+        if len(shape) > 1 and prod(shape) in numbers and widths & {shape[0], shape[-1]}
+    ]
