@@ -1,4 +1,4 @@
-"""The description of a teacher that is an ONNX file: everything that the file itself does not say."""
+"""The description of a teacher: everything that an ONNX file, or a module's weights, does not say itself."""
 
 import os
 import re
@@ -39,7 +39,7 @@ class InputConfig(Section, frozen=True, kw_only=True):
 class PointsConfig(Section, frozen=True, kw_only=True):
     """Where the predicted points lie, and in which order they come."""
 
-    strides: tuple[int, ...]
+    strides: tuple[Annotated[int, Meta(ge=1)], ...]
     """Strides of the levels, px, in the file's order."""
     order: Literal["row_major", "column_major"]
     """Order of the points of a level."""
@@ -47,17 +47,17 @@ class PointsConfig(Section, frozen=True, kw_only=True):
     """Where a point lies in its cell, strides: 0 for NanoDet and GFL, 0.5 for YOLO."""
 
     def __post_init__(self) -> None:
-        if not self.strides or min(self.strides) < 1 or len(set(self.strides)) < len(self.strides):
-            raise ConfigError(f"strides: expected different positive numbers, but got {list(self.strides)}")
+        if not self.strides or len(set(self.strides)) < len(self.strides):
+            raise ConfigError(f"strides: expected different numbers, but got {list(self.strides)}")
 
 
 class TensorsConfig(Section, frozen=True, kw_only=True):
-    """Where in the file's tensors something stands: in one tensor, or in one for each level."""
+    """Where something stands: in one tensor, or in one for each level."""
 
     names: tuple[str, ...]
     """Outputs of the graph, or tensors within it."""
     channels: Literal["first", "last"]
-    """Whether the channels come before the points (``[N, C, H, W]``, ``[N, C, P]``) or after them."""
+    """Before the points (``[N, C, H, W]``, ``[N, C, P]``), or after them."""
     columns: tuple[int, int] | None
     """First channel, and the one after the last; null takes all."""
 
@@ -103,7 +103,7 @@ class ClassConfig(Section, frozen=True, kw_only=True):
 class OnnxDescription(Section, frozen=True, kw_only=True):
     """A teacher that is an ONNX file, or a PyTorch module."""
 
-    name: str
+    name: Annotated[str, Meta(pattern="^[^\\n]+$")]
     """For people."""
     file: str
     """Path of the ONNX file, or of a module's weights: absolute, or relative to the description; ``${NAME}``
@@ -128,31 +128,28 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
                 f"input.size: expected null with fit 'keep_ratio', whose views differ in size, but got "
                 f"{list(self.input.size)}; take stretch or a letterbox for a fixed input"
             )
-        self._require_tensors("cls", self.cls.tensors, len(self.classes), "classes")
-        self._require_tensors("edges", self.edges.tensors, 4 * self.edges.bins, "4 * bins")
+        parts = (
+            ("cls", self.cls.tensors, len(self.classes), "classes"),
+            ("edges", self.edges.tensors, 4 * self.edges.bins, "4 * bins"),
+        )
+        for key, tensors, width, what in parts:
+            if tensors.columns is not None and tensors.columns[1] - tensors.columns[0] != width:
+                raise ConfigError(
+                    f"{key}.tensors.columns: expected {width} columns ({what}), but got "
+                    f"{list(tensors.columns)}"
+                )
+            if len(tensors.names) not in (1, len(self.points.strides)):
+                raise ConfigError(
+                    f"{key}.tensors.names: expected one tensor, or one for each of the "
+                    f"{len(self.points.strides)} strides, but got {list(tensors.names)}"
+                )
+
         cls, edges = self.cls.tensors, self.edges.tensors
         columns = sorted(filter(None, (cls.columns, edges.columns)))
         if cls.names == edges.names and len(columns) == 2 and columns[1][0] < columns[0][1]:
             raise ConfigError(
                 "edges.tensors.columns: expected others than the classes' of the same tensor, but got "
                 f"{list(columns[0])} and {list(columns[1])}"
-            )
-        if not self.name.isprintable() or not self.name:
-            raise ConfigError(f"name: expected a line of text, but got {self.name!r}")
-        ids = [row.category_id for row in self.classes]
-        if len(set(ids)) < len(ids):
-            raise ConfigError("classes: expected every category_id once")
-
-    def _require_tensors(self, key: str, tensors: TensorsConfig, width: int, what: str) -> None:
-        columns, levels = tensors.columns, len(self.points.strides)
-        if columns is not None and columns[1] - columns[0] != width:
-            raise ConfigError(
-                f"{key}.tensors.columns: expected {width} columns ({what}), but got {list(columns)}"
-            )
-        if len(tensors.names) not in (1, levels):
-            raise ConfigError(
-                f"{key}.tensors.names: expected one tensor, or one for each of the {levels} strides, but got "
-                f"{list(tensors.names)}"
             )
 
     @property
@@ -172,7 +169,7 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
 
 
 def read_onnx_description(path: Path) -> OnnxDescription:
-    """A teacher's description with a ``file`` that holds from here; a ``ConfigError`` names file and key."""
+    """A teacher's description, with its ``file`` from here; a ``ConfigError`` names file and key."""
     content = read_yaml(path, "the description of a teacher")
     description = structure(OnnxDescription, content, f"{path}: teacher")
     file = os.path.expandvars(description.file)

@@ -1,17 +1,22 @@
-"""A detector that ONNX Runtime runs."""
+"""Detectors that ONNX Runtime runs, or that are PyTorch modules of somebody else's, by their descriptions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from threading import local
+from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from pipeline.core.errors import TeacherError
+from pipeline.core.files import sha256_of_file
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.description import OnnxDescription
@@ -23,24 +28,11 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 QUIET = 4
 """ONNX Runtime's log level for what ends the process: errors are raised as well."""
 
-INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
-"""What a file may take, in ONNX Runtime's words."""
+INPUT_TYPES = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+"""What a file may take beside float32, in ONNX Runtime's words."""
 
-
-class InputFormat(NamedTuple):
-    """How a file takes its images."""
-
-    dtype: np.dtype[Any] = np.dtype(np.float32)
-    channels_last: bool = False
-    batch: int | None = None
-    """Images of a run, if the file fixes it."""
-
-    def convert(self, images: Tensor) -> NDArray[Any]:
-        """``Tensor[B, 3, H, W]`` as the file takes it."""
-        laid = images.cpu().permute(0, 2, 3, 1) if self.channels_last else images.cpu()
-        if self.dtype == np.uint8:
-            laid = laid.round().clamp(0, 255)
-        return np.ascontiguousarray(laid.numpy().astype(self.dtype))
+OUTPUT = "output"
+"""What a module returns; its parts are ``output.0``, ``output.name`` and so on."""
 
 
 class OnnxModel:
@@ -67,8 +59,6 @@ class OnnxModel:
         )
         self._columns = columns
         self._session: Any = None
-        self._input = InputFormat()
-        self._unbatched = False
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -82,15 +72,13 @@ class OnnxModel:
         return self
 
     def to_inference(self, device: torch.device) -> None:
-        """Open the file on a device, and try it on black images.
-
-        It is a ``TeacherError`` if ONNX Runtime cannot do so, or the file is not as described.
-        """
-        session = _open(self.weights, device)
-        outputs = {output.name for output in session.get_outputs()}
-        inner = [name for name in self.description.tensors if name not in outputs]
-        self._session = _open(_with_outputs(self.weights, inner), device) if inner else session
-        self._input = _input_format(self._session, self.description, self.weights)
+        """Open the file and try it on black images; a ``TeacherError`` if it is not as described."""
+        self._session = _open(self.weights, device)
+        outputs = {output.name for output in self._session.get_outputs()}
+        if inner := [name for name in self.description.tensors if name not in outputs]:
+            purpose = f"reading {', '.join(inner)} from within {self.weights.name}"
+            self._session = _open(self.weights, device, whole_graph(self.weights, purpose, inner))
+        self._find_input()
         self._find_batch()
 
     def __call__(self, images: Tensor) -> RawOutputs:
@@ -102,15 +90,12 @@ class OnnxModel:
         return read_outputs(self.description, self._columns, tensors, image_hw)
 
     def tensors(self, images: Tensor) -> dict[str, Tensor]:
-        """The described tensors as the file gives them, with an axis for images."""
-        assert self._session is not None, "to_inference() comes first"
-        batch = self._input.batch or len(images)
+        """The described tensors, float32, with an axis for images."""
+        batch = self._batch or len(images)
         parts = []
         for part in torch.split(images, batch):
             outputs = self._run(torch.cat([part, part[-1:].expand(batch - len(part), -1, -1, -1)]))
-            for name, tensor in outputs.items():
-                outputs[name] = tensor[None] if self._unbatched else tensor[: len(part)]
-            parts.append(outputs)
+            parts.append({n: t[None] if self._unbatched else t[: len(part)] for n, t in outputs.items()})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def black_images(self, number: int) -> Tensor:
@@ -118,18 +103,30 @@ class OnnxModel:
         side = 2 * max(self.spec.strides)
         return torch.zeros(number, 3, *(self.spec.input_hw or (side, side)))
 
+    def _find_input(self) -> None:
+        """How the file takes its images; ONNX Runtime itself refuses what is no image of its size."""
+        inputs = self._session.get_inputs()
+        given = next((each for each in inputs if each.name == self.description.input.name), inputs[0])
+        shape, pixels = given.shape, self.description.preprocessing
+        self._dtype = INPUT_TYPES.get(given.type, np.float32)
+        self._channels_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+        self._batch = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
+        if self._dtype == np.uint8 and (set(pixels.mean), set(pixels.std)) != ({0.0}, {1.0}):
+            raise TeacherError(
+                f"{self.weights}: preprocessing: expected mean [0, 0, 0] and std [1, 1, 1], for it takes "
+                f"bytes, but got {list(pixels.mean)} and {list(pixels.std)}"
+            )
+
     def _find_batch(self) -> None:
         """Find out whether outputs have an axis for images, and whether two may be given at once."""
-        number = self._input.batch or 1
+        number = self._batch or 1
         tried = self._run(self.black_images(number))
         self._unbatched = number == 1 and any(len(each) != 1 or each.ndim < 3 for each in tried.values())
-        if self._unbatched or (self._input.batch is None and not self._takes_two()):
-            self._input = self._input._replace(batch=1)
-        elif number > 1 and any(len(tensor) != number for tensor in tried.values()):
+        if self._unbatched or (self._batch is None and not self._takes_two()):
+            self._batch = 1
+        elif any(len(tensor) != number for tensor in tried.values()):
             shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tried.items())
-            raise TeacherError(
-                f"{self.weights}: expected outputs for the {number} images of a run, but got {shapes}"
-            )
+            raise TeacherError(f"{self.weights}: expected outputs for {number} images, but got {shapes}")
 
     def _takes_two(self) -> bool:
         """A batch that is declared free may be fixed by what is done within the graph."""
@@ -139,14 +136,107 @@ class OnnxModel:
             return False
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
-        names, shape = list(self.description.tensors), tuple(images.shape)
-        with as_teacher_error(f"{self.weights}: expected a graph that takes images of shape {shape}"):
-            arrays = self._session.run(names, {self.description.input.name: self._input.convert(images)})
+        names, laid = list(self.description.tensors), images.cpu()
+        laid = laid.permute(0, 2, 3, 1) if self._channels_last else laid
+        laid = laid.round().clamp(0, 255) if self._dtype == np.uint8 else laid
+        pixels = np.ascontiguousarray(laid.numpy().astype(self._dtype))
+        name, shape = self.description.input.name, list(images.shape)
+        with as_teacher_error(
+            f"{self.weights}: expected an input {name!r} that takes images of shape {shape}"
+        ):
+            arrays = self._session.run(names, {name: pixels})
         for name, array in zip(names, arrays, strict=True):
-            if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.ndim:
-                kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            kind = getattr(array, "dtype", np.dtype(object))
+            if kind.kind != "f" or not array.ndim:
                 raise TeacherError(f"tensor {name!r}: expected an array of floating-point, but got {kind}")
         return {name: torch.from_numpy(array).float() for name, array in zip(names, arrays, strict=True)}
+
+
+class TorchModel(OnnxModel):
+    """A PyTorch module as a ``BoxModel``; its factory is called without arguments.
+
+    Tensors are its outputs, or those of named submodules; ``NAME@1`` is the second call of one in a pass.
+    """
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What any description decides, and the factory's name and source."""
+        factory = {"module": self.description.module, "source": self.source_sha256}
+        return {**super().architecture, **factory}
+
+    @property
+    def source_sha256(self) -> str:
+        """Digest of the file in which the factory stands; not of what else that file imports."""
+        return sha256_of_file(find_factory(str(self.description.module))[1])
+
+    def to_inference(self, device: torch.device) -> None:
+        """Make the module, load its weights, and try it on a black image, or raise a ``TeacherError``."""
+        self._seen = local()
+        with as_teacher_error(f"{self.weights}: expected the weights of {self.description.module}"):
+            module = find_factory(str(self.description.module))[0]()
+            module.load_state_dict(read_weights(self.weights))
+        self._module = module.eval().to(device)
+        self.device = device
+        known = dict(module.named_modules())
+        for name in {name.partition("@")[0] for name in self.description.tensors} & set(known):
+            known[name].register_forward_hook(self._keep(name))
+        self(self.black_images(1).to(device))
+
+    def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._seen.calls.setdefault(name, []).append(output)
+
+        return hook
+
+    @torch.inference_mode()
+    def tensors(self, images: Tensor) -> dict[str, Tensor]:
+        """The described tensors, float32; several threads may call at once."""
+        self._seen.calls = {}
+        name, shape = self.description.module, tuple(images.shape)
+        with as_teacher_error(f"{name}: expected a module that takes images of shape {shape}"):
+            output = self._module(images.to(self.device))
+        tensors = dict(_flat(OUTPUT, output))
+        for part, values in self._seen.calls.items():
+            if len(values) == 1:
+                tensors |= dict(_flat(part, values[0]))
+            for number, value in enumerate(values):
+                tensors |= dict(_flat(f"{part}@{number}", value))
+        if missing := [tensor for tensor in self.description.tensors if tensor not in tensors]:
+            raise TeacherError(
+                f"{name}: expected a tensor {missing[0]!r}, but there are {', '.join(sorted(tensors))}; or "
+                "name a submodule (NAME@0, NAME@1, ... if it is called several times)"
+            )
+        return {name: tensors[name].float() for name in self.description.tensors}
+
+
+def find_factory(name: str) -> tuple[Callable[[], nn.Module], Path]:
+    """The factory ``package.file:function``, and its file, which is run here; or a ``TeacherError``."""
+    if (root := str(Path.cwd())) not in sys.path:  # where stages run; a console script does not look there
+        sys.path.insert(0, root)
+    with as_teacher_error(
+        f"module: expected package.file:factory that can be imported from {root}, but got {name!r}"
+    ):
+        factory: Callable[[], nn.Module] = pkgutil.resolve_name(name)
+        return factory, Path(inspect.getfile(factory))
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """A state dict from safetensors, or from a checkpoint without code, whose ``state_dict`` it may be."""
+    with as_teacher_error(f"{path}: expected weights without code"):
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state: Mapping[str, Tensor] = content.get("state_dict", content)
+        return state
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in lists and mappings, by its way there."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple):
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _flat(f"{name}.{key}", part)
 
 
 @contextmanager
@@ -178,74 +268,30 @@ def read_graph(path: Path, purpose: str, *, with_data: bool = True) -> Any:
         return onnx.load(str(path), load_external_data=with_data)
 
 
-def serialize_graph(model: Any, path: Path) -> bytes:
-    """A graph as one file; a ``TeacherError`` if it has more than the 2 GB that such a file can have."""
+def whole_graph(path: Path, purpose: str, outputs: Sequence[str] = ()) -> bytes:
+    """A graph and its weights as one file, with tensors from within as further ``outputs``."""
+    model = read_graph(path, purpose)
+    for name in outputs:
+        model.graph.output.add(name=name)
     with as_teacher_error(f"{path}: expected less than 2 GB with its weights"):
         content: bytes = model.SerializeToString()
     return content
 
 
-def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
-    """The file with tensors from within its graph as further outputs."""
-    model = read_graph(path, f"reading {', '.join(names)} from within {path.name}")
-    known = {name for node in model.graph.node for name in node.output}
-    for name in names:
-        if name not in known:
-            outputs = ", ".join(output.name for output in model.graph.output)
-            raise TeacherError(
-                f"{path}: expected a tensor {name!r}, but there is none; its outputs are {outputs}"
-            )
-        model.graph.output.add(name=name)
-    return serialize_graph(model, path)
-
-
-def _open(model: Path | bytes, device: torch.device) -> Any:
+def _open(path: Path, device: torch.device, content: bytes | None = None) -> Any:
+    """A session of a file, or of its ``content`` as it was changed."""
     runtime = import_optional("onnxruntime", "a teacher that is an ONNX file")
-    providers = _providers(runtime, device)
+    providers: list[Any] = [CPU]
+    if device.type != "cpu":
+        available = runtime.get_available_providers()
+        if device.type != "cuda" or CUDA not in available:
+            raise TeacherError(
+                f"expected an ONNX Runtime for device {device}, but this one has {', '.join(available)}; set "
+                "LDP_DEVICE=cpu, or for CUDA replace the package onnxruntime by onnxruntime-gpu"
+            )
+        providers = [(CUDA, {"device_id": device.index or 0}), CPU]  # the CPU takes what a GPU cannot
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = QUIET
-    source, name = (model, "its graph") if isinstance(model, bytes) else (str(model), model)
-    with as_teacher_error(f"{name}: expected an ONNX file that can be run"):
-        return runtime.InferenceSession(source, options, providers=providers)
-
-
-def _providers(runtime: Any, device: torch.device) -> list[Any]:
-    """ONNX Runtime's name for a torch device; the CPU takes what a GPU cannot."""
-    if device.type == "cpu":
-        return [CPU]
-    if device.type != "cuda" or CUDA not in runtime.get_available_providers():
-        raise TeacherError(
-            f"expected an ONNX Runtime for device {device}, but this one has "
-            f"{', '.join(runtime.get_available_providers())}; set LDP_DEVICE=cpu, or for CUDA replace the "
-            "package onnxruntime by onnxruntime-gpu"
-        )
-    return [(CUDA, {"device_id": device.index or 0}), CPU]
-
-
-def _input_format(session: Any, description: OnnxDescription, path: Path) -> InputFormat:
-    """How the file takes its images, once that has proved to be as described."""
-    inputs = {each.name: each for each in session.get_inputs()}
-    if list(inputs) != [description.input.name]:
-        raise TeacherError(
-            f"{path}: expected one input {description.input.name!r}, but got {', '.join(inputs)}; "
-            "compare input.name"
-        )
-    (given,) = inputs.values()
-    shape, pixels = list(given.shape), description.preprocessing
-    if given.type not in INPUT_TYPES:
-        raise TeacherError(f"{path}: expected input of {', '.join(INPUT_TYPES)}, but got {given.type}")
-    dtype = np.dtype(INPUT_TYPES[given.type])
-    if dtype == np.uint8 and (set(pixels.mean), set(pixels.std)) != ({0.0}, {1.0}):
-        raise TeacherError(
-            f"{path}: preprocessing: expected mean [0, 0, 0] and std [1, 1, 1], for it takes bytes, but "
-            f"got {list(pixels.mean)} and {list(pixels.std)}"
-        )
-    channels_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
-    if len(shape) != 4 or (shape[3 if channels_last else 1] not in (3, None) and isinstance(shape[1], int)):
-        raise TeacherError(f"{path}: expected an input of [N, 3, H, W] or [N, H, W, 3], but got {shape}")
-    size = shape[1:3] if channels_last else shape[2:]
-    fixed = tuple(side for side in size if isinstance(side, int))
-    if fixed and fixed != description.input.size:
-        raise TeacherError(f"{path}: expected input.size {list(fixed)}, but got {description.input.size}")
-    return InputFormat(dtype, channels_last, shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None)
+    with as_teacher_error(f"{path}: expected an ONNX file that can be run and has the described tensors"):
+        return runtime.InferenceSession(content or str(path), options, providers=providers)

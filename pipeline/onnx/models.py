@@ -17,8 +17,7 @@ from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
-from pipeline.onnx.model import OnnxModel, read_graph, serialize_graph
-from pipeline.onnx.module import TorchModel
+from pipeline.onnx.model import OnnxModel, TorchModel, read_graph, whole_graph
 from pipeline.views.classes import Category, class_columns, described_difference
 from pipeline.views.conventions import Conventions
 
@@ -38,18 +37,9 @@ class GflHandle:
     """A GFL detector of this project that is not loaded yet: a safetensors file."""
 
     weights: Path
-    config: DetectorConfig
-    conventions: Conventions
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What it predicts."""
-        return gfl_spec(self.config, self.conventions)
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """What decides its outputs beside the weights, as plain values: for fingerprints."""
-        return self.config.to_json()
+    spec: ModelSpec
+    architecture: dict[str, Any]
+    """What decides its outputs beside the weights, as plain values: for fingerprints."""
 
     def load(self) -> GFL:
         """Build it and load its weights; a ``TeacherError`` if they are missing, or do not fit."""
@@ -74,14 +64,16 @@ def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
     config = structure(DetectorConfig, document.get("architecture"), str(described))
     if config.num_classes != len(categories):
         raise TeacherError(
-            f"{path}: expected a teacher of the dataset's {len(categories)} classes, "
-            f"but it has {config.num_classes}"
+            f"{path}: expected a teacher of {len(categories)} classes, as the dataset has, but it has "
+            f"{config.num_classes}"
         )
-    difference = described_difference(categories, document.get("classes"))
-    if difference:
+    if difference := described_difference(categories, document.get("classes")):
         raise TeacherError(f"{described}: it was trained for other classes than the dataset's: {difference}")
-    conventions = Conventions.from_json(document)
-    return GflHandle(weights=path.with_suffix(".safetensors"), config=config, conventions=conventions)
+    return GflHandle(
+        weights=path.with_suffix(".safetensors"),
+        spec=gfl_spec(config, Conventions.from_json(document)),
+        architecture=config.to_json(),
+    )
 
 
 def onnx_model(description: OnnxDescription, file: Path, categories: Sequence[Category]) -> OnnxModel:
@@ -145,7 +137,7 @@ def import_onnx(path: Path, categories: Sequence[Category], weights: Path) -> No
     copy = weights.with_suffix(model.weights.suffix)
     with atomic_path(copy) as partial:
         if external_data(model.weights):
-            partial.write_bytes(serialize_graph(read_graph(model.weights, EMBEDDING), model.weights))
+            partial.write_bytes(whole_graph(model.weights, EMBEDDING))
         else:
             shutil.copyfile(model.weights, partial)
     described = replace(model.description, file=copy.name, sha256=sha256_of_file(copy))

@@ -9,8 +9,8 @@ import torch
 from pipeline.core.errors import ConfigError, TeacherError
 from pipeline.core.files import sha256_of_file
 from pipeline.detector.model import ModelSpec
+from pipeline.onnx.model import TorchModel
 from pipeline.onnx.models import GflHandle, ModelHandle, open_model
-from pipeline.onnx.module import TorchModel
 from pipeline.regions.view_set import ViewSet
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor

@@ -1,12 +1,17 @@
-"""ONNX Runtime as a detector: an exported GFL says what the GFL says, and faults are named."""
+"""ONNX Runtime as a detector: whatever a file takes and gives, the logits are the same; faults are named."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx_cases import (
     SHAPES,
     SIDE,
@@ -23,12 +28,14 @@ from pipeline.core.errors import TeacherError
 from pipeline.core.files import sha256_of_file
 from pipeline.detector.gfl import GFL, save_detector
 from pipeline.onnx import model as onnx_model
-from pipeline.onnx.models import import_onnx, open_model, read_onnx
+from pipeline.onnx.model import OnnxModel
+from pipeline.onnx.models import import_onnx, open_model, read_onnx, sha256_of_onnx
 from pipeline.views.classes import Category
 
 CPU = torch.device("cpu")
 CATEGORIES = tuple(Category(category_id=i, name=name) for i, name in SHAPES.items())
 TWO = (Category(category_id=1, name="one"), Category(category_id=2, name="two"))
+IMAGES = torch.stack([torch.full((3, SIDE, SIDE), 8.0 * number) for number in (3, 1, 4, 1, 5)])
 
 
 @pytest.fixture(scope="module")
@@ -37,95 +44,185 @@ def gfl() -> GFL:
     return GFL(DETECTOR).eval()
 
 
-@pytest.fixture(scope="module")
-def exported(gfl: GFL, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported")
-    export_gfl(gfl, folder / "gfl.onnx")
-    return write_description(gfl_description(gfl, "gfl.onnx"), folder / "gfl.yaml")
-
-
 @pytest.fixture
 def clairvoyant(tmp_path: Path) -> Path:
     write_clairvoyant(clairvoyant_manifest(tmp_path), tmp_path / "c.onnx")
     return write_description(clairvoyant_description("c.onnx"), tmp_path / "c.yaml")
 
 
-def require_equal(gfl: GFL, description: Path, images: torch.Tensor) -> None:
-    model = read_onnx(description, CATEGORIES).load()
+def loaded(path: Path, categories: tuple[Category, ...] = TWO) -> OnnxModel:
+    model = read_onnx(path, categories).load()
     model.to_inference(CPU)
-    found = model(images)
+    return model
+
+
+def described(folder: Path, **changes: Any) -> Path:
+    """Another description of the clairvoyant; ``input__name`` is ``input.name``."""
+    document = clairvoyant_description("c.onnx")
+    for key, value in changes.items():
+        section, _, name = key.rpartition("__")
+        (document[section] if section else document)[name] = value
+    return write_description(document, folder / "changed.yaml")
+
+
+@pytest.mark.parametrize(("fixed_batch", "width"), [(False, 96), (True, 64)])
+def test_an_exported_gfl_says_what_the_gfl_says(
+    gfl: GFL, tmp_path: Path, fixed_batch: bool, width: int
+) -> None:
+    """One tensor a level, channels first, of any size: by description alone."""
+    export_gfl(gfl, tmp_path / "gfl.onnx", fixed_batch=fixed_batch)
+    model = loaded(
+        write_description(gfl_description(gfl, "gfl.onnx"), tmp_path / "gfl.yaml"), categories=CATEGORIES
+    )
+    images = torch.randn(3, 3, 64, width)
+    raw = model(images)
     with torch.inference_mode():
         expected = gfl(images)
-    assert found.sizes == expected.sizes
-    torch.testing.assert_close(found.cls_logits, expected.cls_logits, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found.edge_logits, expected.edge_logits, rtol=1e-4, atol=1e-4)
+    assert model.spec == replace(gfl.spec, name="exported GFL")
+    assert raw.sizes == expected.sizes
+    torch.testing.assert_close(raw.cls_logits, expected.cls_logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(raw.edge_logits, expected.edge_logits, rtol=1e-4, atol=1e-4)
 
 
-def test_an_exported_gfl_says_what_the_gfl_says(gfl: GFL, exported: Path) -> None:
-    """One tensor a level, channels first, of any size: by description alone."""
-    require_equal(gfl, exported, torch.randn(3, 3, 64, 96))
-    assert read_onnx(exported, CATEGORIES).spec == replace(gfl.spec, name="exported GFL")
+def take(dtype: int, shape: list[Any], operator: str, **attributes: Any) -> Callable[[ModelProto], None]:
+    """Another input, from which an operator makes what the graph took."""
+
+    def change(model: ModelProto) -> None:
+        graph = model.graph
+        for node in graph.node:
+            node.input[:] = ["planes" if name == "images" else name for name in node.input]
+        graph.input.pop()
+        graph.input.append(helper.make_tensor_value_info("images", dtype, shape))
+        graph.node.insert(0, helper.make_node(operator, ["images"], ["planes"], **attributes))
+
+    return change
 
 
-def test_a_file_of_one_image_a_run_takes_batches(gfl: GFL, tmp_path: Path) -> None:
-    export_gfl(gfl, tmp_path / "gfl.onnx", fixed_batch=True)
-    description = write_description(gfl_description(gfl, "gfl.onnx"), tmp_path / "gfl.yaml")
-    require_equal(gfl, description, torch.randn(3, 3, 64, 64))
+def give(operator: str, numbers: list[int]) -> Callable[[ModelProto], None]:
+    """Another output: the rows through one more operator, with a list of numbers."""
+
+    def change(model: ModelProto) -> None:
+        graph = model.graph
+        graph.initializer.append(numpy_helper.from_array(np.array(numbers, np.int64), "numbers"))
+        graph.node[-1].output[0] = "before"
+        graph.node.append(helper.make_node(operator, ["before", "numbers"], ["rows"]))
+        graph.output.pop()
+        graph.output.append(onnx.ValueInfoProto(name="rows"))
+
+    return change
 
 
-def test_tensors_within_the_graph_are_read_by_their_names(clairvoyant: Path, tmp_path: Path) -> None:
-    document = clairvoyant_description("c.onnx")
-    document["cls"]["tensors"]["names"] = ["said"]  # an intermediate one; the output is called rows
-    inner = read_onnx(write_description(document, tmp_path / "inner.yaml"), TWO).load()
-    outer = read_onnx(clairvoyant, TWO).load()
-    images = torch.full((2, 3, SIDE, SIDE), 16.0)
-    for model in (inner, outer):
-        model.to_inference(CPU)
-    torch.testing.assert_close(inner(images).cls_logits, outer(images).cls_logits, rtol=0, atol=0)
+def of_integers(model: ModelProto) -> None:
+    model.graph.node[-1].CopyFrom(helper.make_node("Cast", ["said"], ["rows"], to=TensorProto.INT64))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
 
 
-def test_runs_take_one_thread_each(clairvoyant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = import_module("onnxruntime")
-    seen = []
-
-    def session(source: str, options: object, **others: object) -> object:
-        seen.append(options)
-        return runtime_session(source, options, **others)
-
-    runtime_session = runtime.InferenceSession
-    monkeypatch.setattr(runtime, "InferenceSession", session)
-    read_onnx(clairvoyant, TWO).load().to_inference(CPU)
-    assert [options.intra_op_num_threads for options in seen] == [1]
+FLOAT, PLANES = TensorProto.FLOAT, [3, SIDE, SIDE]
+BYTES = take(TensorProto.UINT8, ["batch", *PLANES], "Cast", to=FLOAT)
 
 
-def without(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a package were not installed."""
-
-    def load(asked: str) -> ModuleType:
-        if asked == name:
-            raise ModuleNotFoundError(asked)
-        return import_module(asked)
-
-    monkeypatch.setattr(onnx_model, "import_module", load)
+def change_graph(path: Path, change: Callable[[ModelProto], None]) -> None:
+    model = onnx.load(str(path))
+    change(model)
+    onnx.save(model, str(path))
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(
+@pytest.mark.parametrize("images", [1, 3, 5])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(take(TensorProto.FLOAT16, ["batch", *PLANES], "Cast", to=FLOAT), id="half"),
+        pytest.param(BYTES, id="bytes"),
+        pytest.param(
+            take(FLOAT, ["batch", SIDE, SIDE, 3], "Transpose", perm=[0, 3, 1, 2]), id="channels last"
+        ),
+        pytest.param(take(FLOAT, [3, *PLANES], "Identity"), id="fixed batch"),
+        pytest.param(give("Squeeze", [0]), id="without batch"),
+        pytest.param(give("Reshape", [1, 84, 34]), id="reshaped"),
+    ],
+)
+def test_files_of_any_format_give_the_same_logits(
+    clairvoyant: Path, change: Callable[[ModelProto], None], images: int
+) -> None:
+    expected = loaded(clairvoyant)(IMAGES[:images]).edge_logits
+    assert len(expected.unique(dim=0)) == {1: 1, 3: 3, 5: 4}[images]
+    change_graph(clairvoyant.with_name("c.onnx"), change)
+    assert torch.equal(loaded(clairvoyant)(IMAGES[:images]).edge_logits, expected)
+
+
+NO_TENSOR = {"names": ["no"], "channels": "last", "columns": [0, 2]}
+
+
+@pytest.mark.parametrize(
+    ("change", "described_as", "message"),
+    [
+        (take(FLOAT, ["batch", 1, SIDE, SIDE], "Relu"), {}, "index: 1 Got: 3 Expected: 1"),
+        (of_integers, {}, "tensor 'rows': expected an array of floating-point, but got int64"),
+        (give("Reshape", [1, 7, 34]), {}, "got an error: .*cannot be reshaped to the requested shape"),
+        (BYTES, {"preprocessing__std": [255] * 3}, r"std \[1, 1, 1\], for it takes bytes"),
+        (None, {"input__name": "data"}, r"expected an input 'data' .*images.* missing"),
+        (None, {"input__size": [96, 96]}, "index: 2 Got: 96 Expected: 64"),
+        (None, {"cls__tensors": NO_TENSOR}, r"c\.onnx: .* described tensors, .*\(no\) does not exist"),
+        (None, {"sha256": "0" * 64}, r"c\.onnx: expected the file of sha256 0000"),
+        (None, {"file": "c.yaml"}, r"c\.yaml: expected an ONNX file that can be run"),
+        (None, {"file": "none.onnx"}, r"none\.onnx: expected the teacher's file, but there is none"),
+        (
+            None,
+            {"classes": [{"category_id": 1, "name": "one"}, {"category_id": 2, "name": "2"}]},
+            "one class 'two'",
+        ),
+    ],
+)
+def test_what_is_not_as_described_is_named_in_a_line_before_anything_is_written(
+    clairvoyant: Path,
+    tmp_path: Path,
+    change: Callable[[ModelProto], None] | None,
+    described_as: dict[str, Any],
+    message: str,
+) -> None:
+    if change:
+        change_graph(clairvoyant.with_name("c.onnx"), change)
+    with pytest.raises(TeacherError, match=message) as raised:
+        import_onnx(described(tmp_path, **described_as), TWO, tmp_path / "run/teacher.safetensors")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensors_within_the_graph_need_the_package_onnx_and_any_file_onnxruntime(
     clairvoyant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without("onnxruntime", monkeypatch)
-    with pytest.raises(
-        TeacherError, match=r"needs the package onnxruntime: install it with `uv sync --extra onnx`"
-    ):
-        read_onnx(clairvoyant, TWO).load().to_inference(CPU)
-    without("onnx", monkeypatch)
-    read_onnx(clairvoyant, TWO).load().to_inference(CPU)
-    document = clairvoyant_description("c.onnx")
-    document["cls"]["tensors"]["names"] = ["said"]
-    inner = read_onnx(write_description(document, tmp_path / "inner.yaml"), TWO).load()
+    def without(name: str) -> None:
+        def load(asked: str) -> ModuleType:
+            if asked == name:
+                raise ModuleNotFoundError(asked)
+            return import_module(asked)
+
+        monkeypatch.setattr(onnx_model, "import_module", load)
+
+    # An intermediate tensor; the output is called rows.
+    inner = described(tmp_path, cls__tensors={"names": ["said"], "channels": "last", "columns": [0, 2]})
+    assert torch.equal(loaded(inner)(IMAGES).cls_logits, loaded(clairvoyant)(IMAGES).cls_logits)
+    without("onnx")
+    loaded(clairvoyant)
     with pytest.raises(
         TeacherError, match=r"reading said from within c\.onnx needs the package onnx: install"
     ):
-        inner.to_inference(CPU)
+        loaded(inner)
+    without("onnxruntime")
+    with pytest.raises(TeacherError, match=r"package onnxruntime: install it with `uv sync --extra onnx`"):
+        loaded(clairvoyant)
+
+
+def test_runs_take_one_thread_each(clairvoyant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, seen = import_module("onnxruntime"), []
+    session = runtime.InferenceSession
+    monkeypatch.setattr(
+        runtime,
+        "InferenceSession",
+        lambda source, options, **others: seen.append(options) or session(source, options, **others),
+    )
+    loaded(clairvoyant)
+    assert [options.intra_op_num_threads for options in seen] == [1]
 
 
 def test_a_device_without_a_provider_is_refused(clairvoyant: Path) -> None:
@@ -133,77 +230,42 @@ def test_a_device_without_a_provider_is_refused(clairvoyant: Path) -> None:
         read_onnx(clairvoyant, TWO).load().to_inference(torch.device("meta"))
 
 
-@pytest.mark.parametrize(
-    ("section", "changes", "message"),
-    [
-        ("input", {"name": "data"}, r"expected one input 'data', but got images"),
-        ("input", {"size": [96, 96]}, r"expected input\.size \[64, 64\], but got \(96, 96\)"),
-        (
-            "cls",
-            {"tensors": {"names": ["no"], "channels": "last", "columns": [0, 2]}},
-            r"a tensor 'no'.*rows",
-        ),
-    ],
-)
-def test_a_file_that_is_not_as_described_is_refused(
-    clairvoyant: Path, tmp_path: Path, section: str, changes: dict[str, object], message: str
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_taken_teacher_depends_on_nothing_outside_its_folder(
+    clairvoyant: Path, tmp_path: Path, beside: bool
 ) -> None:
-    document = clairvoyant_description(clairvoyant.with_name("c.onnx").name)
-    document[section] |= changes
-    model = read_onnx(write_description(document, tmp_path / "wrong.yaml"), TWO).load()
-    with pytest.raises(TeacherError, match=message):
-        model.to_inference(CPU)
-
-
-@pytest.mark.usefixtures("clairvoyant")
-def test_files_that_are_missing_broken_or_others_are_named(tmp_path: Path) -> None:
-    document = clairvoyant_description("c.onnx")
-    other = write_description({**document, "sha256": "0" * 64}, tmp_path / "other.yaml")
-    with pytest.raises(TeacherError, match=r"c\.onnx: expected the file of sha256 0000"):
-        read_onnx(other, TWO)
-    (tmp_path / "text.onnx").write_text("not a graph")
-    broken = read_onnx(write_description({**document, "file": "text.onnx"}, tmp_path / "b.yaml"), TWO).load()
-    with pytest.raises(TeacherError, match="expected an ONNX file that can be run"):
-        broken.to_inference(CPU)
-    with pytest.raises(TeacherError, match=r"none\.onnx: expected the teacher's file, but there is none"):
-        read_onnx(write_description({**document, "file": "none.onnx"}, tmp_path / "n.yaml"), TWO)
-
-
-def test_a_taken_teacher_depends_on_nothing_outside_its_folder(clairvoyant: Path, tmp_path: Path) -> None:
-    weights = tmp_path / "runs" / "teacher.safetensors"
+    """Weights in a file beside the graph are hashed with it, and become part of the copy."""
+    graph, data, weights = tmp_path / "c.onnx", tmp_path / "w.bin", tmp_path / "runs/teacher.safetensors"
+    expected = loaded(clairvoyant)(IMAGES).edge_logits
+    if beside:
+        options = {"save_as_external_data": True, "location": data.name, "size_threshold": 1024}
+        onnx.save(onnx.load(str(graph)), str(graph), **options)
     import_onnx(clairvoyant, TWO, weights)
-    original = read_onnx(clairvoyant, TWO)
-    sha256 = sha256_of_file(original.weights)
-    original.weights.unlink()
+    original, digest = read_onnx(clairvoyant, TWO), sha256_of_onnx(graph)
+    if beside:
+        data.write_bytes(data.read_bytes()[:-1] + b"?")
+        assert sha256_of_onnx(graph) != digest
+        data.unlink()
+        with pytest.raises(TeacherError, match=r"w\.bin: expected the weights of .*c\.onnx, but there is no"):
+            import_onnx(clairvoyant, TWO, tmp_path / "again.safetensors")
+    graph.unlink()
     taken = open_model(weights, TWO)
     assert (taken.spec, taken.architecture) == (original.spec, original.architecture)
-    assert sha256_of_file(taken.weights) == sha256
-    taken.load().to_inference(CPU)
+    assert beside or sha256_of_file(taken.weights) == digest
+    model = taken.load()
+    model.to_inference(CPU)
+    assert torch.equal(model(IMAGES).edge_logits, expected)
 
 
-def test_a_gfl_is_found_by_its_weights_or_its_description(gfl: GFL, tmp_path: Path) -> None:
-    save_detector(gfl, tmp_path / "teacher.safetensors", {})
+def test_a_gfl_is_found_by_weights_or_description_and_refused_for_other_classes(
+    gfl: GFL, tmp_path: Path
+) -> None:
+    save_detector(gfl, tmp_path / "teacher.safetensors", {"classes": CATEGORIES})
     by_weights, by_description = (
         open_model(tmp_path / f"teacher.{suffix}", CATEGORIES) for suffix in ("safetensors", "json")
     )
     assert by_weights == by_description
     assert by_weights.spec == gfl.spec
-
-
-def test_classes_of_other_names_or_in_another_order_are_refused(
-    gfl: GFL, clairvoyant: Path, tmp_path: Path
-) -> None:
-    swapped = tuple(
-        Category(category_id=c.category_id, name=other.name)
-        for c, other in zip(CATEGORIES, CATEGORIES[::-1], strict=True)
-    )
-    save_detector(gfl, tmp_path / "teacher.safetensors", {"classes": CATEGORIES})
-    open_model(tmp_path / "teacher.json", CATEGORIES)
+    swapped = [one._replace(name=other.name) for one, other in zip(CATEGORIES, CATEGORIES[::-1], strict=True)]
     with pytest.raises(TeacherError, match="trained for other classes than the dataset's: expected class"):
         open_model(tmp_path / "teacher.json", swapped)
-    read_onnx(clairvoyant, TWO)
-    renamed = (Category(category_id=TWO[0].category_id, name="other"), *TWO[1:])
-    with pytest.raises(
-        TeacherError, match=r"classes: expected one class 'other' \(id \d\) as in the dataset, but got"
-    ):
-        read_onnx(clairvoyant, renamed)

@@ -30,8 +30,8 @@ from torch import nn
 from pipeline.cli.diagnosis import diagnose
 from pipeline.core.errors import TeacherError
 from pipeline.onnx.description import read_onnx_description
+from pipeline.onnx.model import find_factory
 from pipeline.onnx.models import import_onnx, onnx_model, open_model, read_onnx
-from pipeline.onnx.module import find_factory
 from pipeline.teacher.inputs import load_inputs
 from pipeline.views.manifest import Manifest
 
