@@ -8,7 +8,7 @@ from pipeline.core.paths import load_students, run_paths
 from pipeline.core.stage import run_stage, stage_arguments
 from pipeline.detector.device import device
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.report.collect import collect
+from pipeline.report.collect import Report
 from pipeline.report.page import headline, render
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import read_split
@@ -23,7 +23,7 @@ def main() -> None:
     evaluated = load_section(EvaluateConfig, "evaluate", params)
     folder = run_paths(params)
     train, val = read_split(folder, "train"), read_split(folder, "val")
-    report = collect(folder, train, val, students, device())
+    report = Report(folder, train, val, students, device())
     page = render(report, evaluated.area_edges)
     with atomic_path(folder.report) as partial:
         partial.write_text(page)

@@ -24,6 +24,8 @@ MAX_AREA = 1e10
 
 PERCENT_DECIMALS = 3
 
+CURVE_IOUS = (0.5, 0.75, 0.9)
+
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """The first six numbers of COCO's summary."""
 
@@ -33,19 +35,19 @@ HEADLINE = SUMMARY[:3]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Average precision of one detector on one split, percent; ``None`` where there is no object."""
+    """Average precision of one detector on one split, percent; ``None`` where there is no object.
+
+    Attributes:
+        summary: By the names of ``SUMMARY``.
+        per_class: AP of every category by name.
+        recall: ``(101,)`` recall grid.
+        precision: ``(101,)`` mean precision over the classes, by IoU threshold (``"0.50"``, ...).
+    """
 
     summary: dict[str, float | None]
-    """``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl``."""
     per_class: dict[str, float | None]
-    """AP of every category by name."""
     recall: NDArray[np.float64]
-    """``(101,)`` recall grid."""
     precision: dict[str, NDArray[np.float64]]
-    """``(101,)`` mean precision over the classes, by IoU threshold (``"0.50"``, ``"0.75"``, ``"0.90"``)."""
-
-
-CURVE_IOUS = (0.5, 0.75, 0.9)
 
 
 def evaluate(
@@ -63,42 +65,34 @@ def evaluate(
     precision = evaluator.eval["precision"]
     names = class_names(manifest.categories)
     return Evaluation(
-        summary=dict(zip(SUMMARY, (_percent(value) for value in evaluator.stats[:6]), strict=True)),
-        per_class={name: _mean_percent(precision[:, :, k, 0, -1]) for k, name in enumerate(names)},
+        summary=dict(zip(SUMMARY, map(_percent, np.array(evaluator.stats)[:6, None]), strict=True)),
+        per_class={name: _percent(precision[:, :, k, 0, -1]) for k, name in enumerate(names)},
         recall=np.asarray(evaluator.params.recThrs),
         precision={f"{iou:.2f}": _curve(evaluator, iou) for iou in CURVE_IOUS},
     )
 
 
 def to_coco(manifest: Manifest) -> dict[str, Any]:
-    """The annotations as COCO's annotation file has them, but for their ids.
-
-    They are numbered from 1: pycocotools takes an id of 0 for "unmatched".
-    """
-    images, rows = manifest.images, manifest.images.annotations.tolist()
+    """The annotations as COCO's annotation file has them, but numbered from 1: an id of 0 is "unmatched"."""
+    images = manifest.images
     sizes = zip(images.image_id.tolist(), images.size_hw.tolist(), strict=True)
+    rows = enumerate(images.annotations.tolist(), 1)
     return {
         "info": {},
         "images": [{"id": image_id, "height": height, "width": width} for image_id, (height, width) in sizes],
         "categories": [{"id": c.category_id, "name": c.name} for c in manifest.categories],
-        "annotations": [_to_annotation(number, row) for number, row in enumerate(rows, 1)],
+        "annotations": [
+            {"id": number, "image_id": image_id, "category_id": category_id}
+            | {"bbox": box, "area": area, "iscrowd": int(iscrowd)}
+            for number, (image_id, _, category_id, *box, area, iscrowd, _) in rows
+        ],
     }
 
 
-def _to_annotation(number: int, row: tuple[Any, ...]) -> dict[str, Any]:
-    image_id, _, category_id, *box, area, iscrowd, _ = row
-    ids = {"id": number, "image_id": image_id, "category_id": category_id}
-    return {**ids, "bbox": box, "area": area, "iscrowd": int(iscrowd)}
-
-
-def _percent(value: float) -> float | None:
-    """pycocotools marks "no such object" by -1."""
-    return None if value < 0 else round(100 * float(value), PERCENT_DECIMALS)
-
-
-def _mean_percent(precision: NDArray[np.float64]) -> float | None:
-    defined = precision[precision > -1]
-    return _percent(float(defined.mean())) if defined.size else None
+def _percent(values: NDArray[np.float64]) -> float | None:
+    """The mean; pycocotools marks "no such object" by -1."""
+    defined = values[values > -1]
+    return round(100 * float(defined.mean()), PERCENT_DECIMALS) if defined.size else None
 
 
 def _curve(evaluator: COCOeval_faster, iou: float) -> NDArray[np.float64]:

@@ -13,7 +13,6 @@ from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from pipeline.core.environment import core_count
-from pipeline.core.errors import DatasetError
 from pipeline.core.files import atomic_path
 from pipeline.core.prefetch import load_ahead, loading_pool
 from pipeline.core.progress import show_progress
@@ -30,8 +29,6 @@ from pipeline.views.pyramid import Size
 
 Result = dict[str, Any]
 """``image_id``, ``category_id``, ``bbox`` (x, y, w, h in px of the original image), ``score``."""
-
-Batch = list[tuple[ImageRecord, ViewGeometry]]
 
 MAX_DECODERS = 8
 
@@ -57,14 +54,13 @@ def detect(
     model.to_inference(device)
     category_ids = [category.category_id for category in manifest.categories]
     preprocessing = model.spec.conventions.preprocessing
-    batches = _batches(manifest.images, scale, preprocessing.fit, batch_size)
+    batches = list(_batches(manifest.images, scale, preprocessing.fit, batch_size))
     files = [[(manifest.image_file(record), view) for record, view in batch] for batch in batches]
     on_gpu = device.type == "cuda"
     decoders = max(1, min(MAX_DECODERS, core_count() - 1)) if on_gpu else 1
     results: list[Result] = []
     with loading_pool(decoders, partial(torch.set_num_threads, 1), processes=on_gpu) as pool:
-        read = partial(read_views, preprocessing=preprocessing)
-        decoded = load_ahead(pool, read, files, 2 * decoders)
+        decoded = load_ahead(pool, partial(read_views, preprocessing=preprocessing), files, 2 * decoders)
         shown = show_progress(batches, len(batches), label) if label else batches
         for batch, pixels in zip(shown, decoded, strict=True):
             views = [view for _, view in batch]
@@ -79,26 +75,23 @@ def detect(
 
 def _batches(
     records: Sequence[ImageRecord], scale: tuple[int, int], fit: ResizeMode, batch_size: int
-) -> list[Batch]:
+) -> Iterator[list[tuple[ImageRecord, ViewGeometry]]]:
     """Images of equal padded size, so that what a batch pads never changes a detection."""
-    groups: dict[Size, Batch] = {}
+    groups: dict[Size, list[tuple[ImageRecord, ViewGeometry]]] = {}
     for record in sorted(records, key=lambda record: (record.height, record.width, record.image_id)):
         view = view_at(record, scale, fit)
         groups.setdefault(view.padded_hw, []).append((record, view))
-    cut = (g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size))
-    return list(cut)
+    for group in groups.values():
+        yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """Detections of one image, by descending score."""
+    """Detections of one image, by descending score: ``Tensor[D, 4]`` px, ``Tensor[D]``, ``LongTensor[D]``."""
 
     boxes_xyxy: Tensor
-    """``Tensor[D, 4]``, px."""
     scores: Tensor
-    """``Tensor[D]``."""
     labels: Tensor
-    """``LongTensor[D]``."""
 
 
 def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeometry]) -> list[Detections]:
@@ -133,13 +126,7 @@ def best_positions(scores: Tensor, lengths: list[int], most: int) -> Tensor:
 
 
 def select_detections(boxes_xyxy: Tensor, scores: Tensor, suppression: Suppression) -> Detections:
-    """Threshold, class-wise NMS, and the best ones over all classes.
-
-    Args:
-        boxes_xyxy: ``Tensor[P, 4]`` px.
-        scores: ``Tensor[P, C]``.
-        suppression: threshold, overlap and number.
-    """
+    """Threshold, class-wise NMS, and the best over all classes, of ``Tensor[P, 4]`` px, ``Tensor[P, C]``."""
     position, label = (scores > suppression.score_threshold).nonzero().unbind(dim=1)
     candidates, candidate_scores = boxes_xyxy[position], scores[position, label]
     kept = batched_nms(candidates, candidate_scores, label, suppression.iou)[: suppression.max_detections]
@@ -169,18 +156,3 @@ def write_results(results: list[Result], path: Path) -> None:
     """Write detections as COCO's result file."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(results) + "\n")
-
-
-def read_results(path: Path) -> list[Result]:
-    """Read a COCO result file.
-
-    Raises:
-        DatasetError: It is missing or damaged.
-    """
-    try:
-        results: list[Result] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{path}: expected COCO results, but they cannot be read ({error}); run `dvc repro`"
-        ) from error
-    return results

@@ -1,7 +1,6 @@
 """All that the page shows, read and measured once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 
 from pipeline.codec.logits import EDGES
 from pipeline.core.paths import TEACHER, RunPaths
-from pipeline.report.detections import ShownImage, show_images
+from pipeline.report.detections import show_images
 from pipeline.report.runs import Run, baseline_of, choose_pair, difference, read_json, read_run
 from pipeline.report.shown_views import ShownView, sample_views
 from pipeline.store.format.fingerprint import check_compatible
@@ -21,31 +20,35 @@ from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import Manifest
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """Everything behind the page.
+    """Everything behind the page."""
 
-    Attributes:
-        teacher: The teacher as a detector.
-        students: All students, in the order of ``params.yaml``.
-        train: The split that the store is of.
-        val: The split that detectors are evaluated on.
-        store: What students read.
-        cache_timing: ``seconds`` and ``views`` of the stage that wrote it.
-        fidelity: What ``verify_cache`` measured.
-        images: Validation images with the detections of the teacher and of the pair.
-        views: Sampled stored views with what the pair predicts there.
-    """
+    def __init__(
+        self,
+        folder: RunPaths,
+        train: Manifest,
+        val: Manifest,
+        students: Mapping[str, StudentConfig],
+        device: torch.device,
+    ) -> None:
+        """Read all results of a run, and measure on ``device`` what no earlier stage did.
 
-    teacher: Run
-    students: Sequence[Run]
-    train: Manifest
-    val: Manifest
-    store: TargetStore
-    cache_timing: Mapping[str, Any]
-    fidelity: Mapping[str, Any]
-    images: Sequence[ShownImage]
-    views: Sequence[ShownView]
+        A ``PipelineError`` names a result that is missing or damaged, and a store of another dataset.
+        """
+        self.train, self.val = train, val
+        self.store = TargetStore.open(folder.store)
+        check_compatible(self.store.fingerprint, train.identity_in(self.store.fingerprint))
+        self.teacher = read_run(folder, TEACHER, None)
+        self.students: Sequence[Run] = [read_run(folder, name, student) for name, student in students.items()]
+        """In the order of ``params.yaml``."""
+        self.cache_timing: Mapping[str, Any] = read_json(folder.cache_timing)
+        """``seconds`` and ``views`` of the stage that wrote the store."""
+        self.fidelity = read_json(folder.fidelity)
+        """What ``verify_cache`` measured."""
+        self.images = show_images(val, folder, [TEACHER, *(run.name for run in self.pair)])
+        """Validation images with the detections of the teacher and of the pair."""
+        self.views: Sequence[ShownView] = sample_views(folder, self.store, train, self.pair, device)
+        """Sampled stored views with what the pair predicts there."""
 
     @property
     def runs(self) -> list[Run]:
@@ -112,33 +115,3 @@ class Report:
             "points LD reads, float16": 2 * kept,
             "this store": totals["bytes"],
         }
-
-
-def collect(
-    folder: RunPaths,
-    train: Manifest,
-    val: Manifest,
-    students: Mapping[str, StudentConfig],
-    device: torch.device,
-) -> Report:
-    """Read all results of a run and measure what no earlier stage did.
-
-    A ``PipelineError`` names a result that is missing or damaged, and a store of another dataset.
-    """
-    store = TargetStore.open(folder.store)
-    check_compatible(store.fingerprint, train.identity_in(store.fingerprint))
-    teacher = read_run(folder, TEACHER, None)
-    runs = [read_run(folder, name, student) for name, student in students.items()]
-    pair = choose_pair(runs)
-    detected = {run.name: folder.evaluation(run.name) / "detections.json" for run in (teacher, *pair)}
-    return Report(
-        teacher=teacher,
-        students=runs,
-        train=train,
-        val=val,
-        store=store,
-        cache_timing=read_json(folder.cache_timing),
-        fidelity=read_json(folder.fidelity),
-        images=show_images(val, detected),
-        views=sample_views(folder, store, train, pair, device),
-    )

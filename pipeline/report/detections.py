@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
+from pipeline.core.paths import RunPaths
 from pipeline.evaluation.detect import Result
 from pipeline.report.drawing import PALETTE, Line, class_color, draw_box, draw_labels, draw_pixels
 from pipeline.report.figures import draw_picture
@@ -23,14 +23,8 @@ from pipeline.views.manifest import Manifest
 
 SHOWN_IMAGES = 5
 
-OBJECTS = (3, 8)
-"""Smallest and largest number of objects of an image that is preferred."""
-
-SHOWN_SCORE = 0.3
-"""Detections above this score are drawn."""
-
-FALLBACK_DETECTIONS = 3
-"""The best few are drawn where none is above it."""
+OBJECTS = range(3, 9)
+"""Objects of an image that is preferred."""
 
 FOUND_IOU = 0.5
 """An object is found by a detection of its class from this IoU on."""
@@ -40,50 +34,42 @@ GALLERY_PX, GAP_PX = 1082.0, 16.0
 
 
 class ShownImage(NamedTuple):
-    """One validation image, and by name of the detector the detections that are drawn, best first."""
+    """One validation image, and the detections that are drawn."""
 
     pixels: Tensor
     """``ByteTensor[3, H, W]``."""
     objects: Sequence[Annotation]
     detections: Mapping[str, Sequence[Result]]
+    """By name of the detector as many as there are objects, the best first."""
 
 
-def show_images(manifest: Manifest, files: Mapping[str, Path]) -> list[ShownImage]:
-    """Images of a split, with the detections of files by name; a ``ReportError`` if one is bad."""
+def show_images(manifest: Manifest, folder: RunPaths, names: Sequence[str]) -> list[ShownImage]:
+    """Images of a split, with the detections of detectors; a ``ReportError`` if their file is bad."""
     results: dict[str, list[Result]] = {}
-    for name, path in files.items():
-        with result_of(path) as text:
-            results[name] = json.loads(text)
-    return [
-        ShownImage(
-            pixels=read_image(*manifest.image_file(record)),
-            objects=objects_of(record),
-            detections={
-                name: shown_detections([row for row in rows if row["image_id"] == record.image_id])
-                for name, rows in results.items()
-            },
-        )
-        for record in choose_images(manifest)
-    ]
+    for name in names:
+        with result_of(folder.evaluation(name) / "detections.json") as text:
+            results[name] = sorted(json.loads(text), key=lambda row: -float(row["score"]))
+    images = []
+    for record in choose_images(manifest):
+        objects = objects_of(record)
+        best = {
+            name: [row for row in rows if row["image_id"] == record.image_id][: len(objects)]
+            for name, rows in results.items()
+        }
+        pixels = read_image(*manifest.image_file(record))
+        images.append(ShownImage(pixels=pixels, objects=objects, detections=best))
+    return images
 
 
 def choose_images(manifest: Manifest) -> list[ImageRecord]:
     """Evenly spread images of several objects; if there is none, evenly spread images."""
-    low, high = OBJECTS
-    several = [record for record in manifest.images if low <= len(objects_of(record)) <= high]
+    several = [record for record in manifest.images if len(objects_of(record)) in OBJECTS]
     return spread(several or list(manifest.images), SHOWN_IMAGES)
 
 
 def objects_of(record: ImageRecord) -> list[Annotation]:
     """Annotations of single objects."""
     return [annotation for annotation in record.annotations if not annotation.iscrowd]
-
-
-def shown_detections(results: Sequence[Result]) -> list[Result]:
-    """Those above ``SHOWN_SCORE``, or the best few; best first."""
-    ordered = sorted(results, key=lambda result: -float(result["score"]))
-    confident = [result for result in ordered if result["score"] > SHOWN_SCORE]
-    return confident or ordered[:FALLBACK_DETECTIONS]
 
 
 def class_lines(manifest: Manifest) -> dict[int, Line]:
@@ -129,11 +115,8 @@ def _to_xyxy(boxes_xywh: Sequence[Sequence[float]]) -> Tensor:
 def describe(image: ShownImage, name: str) -> str:
     """How many objects the drawn detections find."""
     results, objects = image.detections[name], image.objects
-    if not results:
-        return "no detection"
-    boxes, true = ([r["bbox"] for r in results], [a.box_xywh for a in objects])
+    boxes, true = ([row["bbox"] for row in results], [annotation.box_xywh for annotation in objects])
     overlaps = box_iou(_to_xyxy(boxes), _to_xyxy(true)).numpy()
-    same = np.equal.outer([r["category_id"] for r in results], [a.category_id for a in objects])
+    same = np.equal.outer([row["category_id"] for row in results], [a.category_id for a in objects])
     found = np.count_nonzero((same & (overlaps >= FOUND_IOU)).any(axis=0))
-    best = float(results[0]["score"])
-    return f"{found} of {len(objects)} found{f', best score {best:.2f}' * (best <= SHOWN_SCORE)}"
+    return f"{found} of {len(objects)} found"

@@ -33,13 +33,6 @@ REGION_VIEWS, EXAMPLES = 4, 6
 REGION_OBJECTS = range(2, 5)
 """Objects of a view that is preferred for its regions."""
 
-MIN_TEACHER_AP = 1.0
-"""Percent: below it, a teacher has nothing to teach."""
-
-TOO_SHORT = (
-    "with a teacher this weak, AP says nothing about distillation: a run this short shows that it works"
-)
-
 
 def shown(value: float | None, pattern: str = "{:,.1f}") -> str:
     """A number by a pattern of ``str.format``; a dash for what is unknown."""
@@ -66,13 +59,7 @@ def headline(report: Report) -> str:
     for run in report.runs:
         gain = report.gain(run)
         figures.append(f"{run.name} {shown(run.ap)}" + ("" if gain is None else f" ({gain:+.1f})"))
-    return f"AP: {', '.join(figures)}{trained_too_little(report)}"
-
-
-def trained_too_little(report: Report) -> str:
-    """What is to be added if the teacher detects next to nothing, so that nothing can be learned from it."""
-    weak = report.teacher.ap is not None and report.teacher.ap < MIN_TEACHER_AP
-    return f"; {TOO_SHORT}" if weak else ""
+    return f"AP: {', '.join(figures)}"
 
 
 def claim(report: Report) -> str:
@@ -86,7 +73,7 @@ def claim(report: Report) -> str:
         compared = f"{shown(report.gain(run), '{:+.1f}')} against {without}"
     name = f"\N{LEFT DOUBLE QUOTATION MARK}{run.name}\N{RIGHT DOUBLE QUOTATION MARK}"
     reached = f"Trained from cached teacher outputs, the student {name} reaches {shown(run.ap)} AP"
-    return f"{reached}: {compared}{trained_too_little(report)}."
+    return f"{reached}: {compared}."
 
 
 def taught_by(run: Run) -> str:

@@ -1,7 +1,6 @@
 """Stored views ready to be drawn, and objects in them: what teacher and students predict of every edge."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -29,8 +28,6 @@ GRAY = 208
 
 MIN_SIDE_STRIDES = 2.0
 """A clear object is at least this wide and high: of a smaller one there is little to see."""
-
-Array = NDArray[np.float64]
 
 
 class ShownView(DecodedView):
@@ -87,58 +84,44 @@ def sample_views(
     return views
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class EdgeExample:
     """One object of a view, at the main-region point where the teacher is surest of its class.
 
     Edges are in the order left, top, right, bottom; bin ``i`` stands for a distance of ``i`` strides.
-
-    Attributes:
-        view: Where the object is.
-        box: Its row among the view's boxes.
-        class_name: What it is.
-        score: The teacher's probability of the object's class.
-        level: Name of the point's level.
-        stride: Stride of that level, px.
-        box_xyxy: (4,) the true box, px of the view.
-        point_xy: (2,) px of the view.
-        target: (4,) true distances, strides.
-        teacher: (4, bins) probabilities at temperature 1, from the store.
-        students: The same by name of the student.
     """
 
-    view: ShownView
-    box: int
-    class_name: str
-    score: float
-    level: str
-    stride: float
-    box_xyxy: Array
-    point_xy: Array
-    target: Array
-    teacher: Array
-    students: Mapping[str, Array]
-
-    @property
-    def entropy(self) -> Array:
+    def __init__(self, view: ShownView, box: int) -> None:
+        self.view, self.box = view, box
+        label, main = int(view.labels[box]), view.main != NOT_MAIN
+        logits = np.where(view.main[main] == box, view.cls_logits[:, label], -np.inf)
+        point = int(np.flatnonzero(main)[logits.argmax()])
+        self.class_name = view.class_names[label]
+        self.score = float(1 / (1 + np.exp(-logits.max())))
+        """The teacher's probability of the object's class."""
+        self.level, self.stride = f"P{int(view.level[point]) + 3}", float(view.stride[point])
+        """Name of the point's level, and its stride, px."""
+        self.box_xyxy, self.point_xy = (
+            view.boxes[box].astype(np.float64),
+            view.points_xy[point].astype(np.float64),
+        )
+        """(4,) the true box and (2,) the point, px of the view."""
+        self.target = (self.box_xyxy - np.tile(self.point_xy, 2)) * (-1, -1, 1, 1) / self.stride
+        """(4,) true distances, strides."""
+        self.teacher = _softmax(torch.from_numpy(view.edge_logits[point]))
+        """(4, bins) probabilities at temperature 1, from the store."""
+        self.students = {name: _softmax(values[point]) for name, values in view.students.items()}
+        """The same by name of the student."""
+        self.entropy = np.asarray(torch.special.entr(torch.from_numpy(self.teacher)).sum(dim=-1))
         """(4,) of the teacher's distributions, nats."""
-        return np.asarray(torch.special.entr(torch.from_numpy(self.teacher)).sum(dim=-1), np.float64)
+        self.distances = self.teacher @ np.arange(self.teacher.shape[-1])
+        """(4,) means of the teacher's distributions, strides."""
+        self.teacher_xyxy = np.tile(self.point_xy, 2) + self.distances * (-1, -1, 1, 1) * self.stride
+        """(4,) the box that the means decode to, px of the view."""
 
     @property
     def contrast(self) -> float:
         """How much its edges differ in sharpness, nats."""
         return float(np.ptp(self.entropy))
-
-    @property
-    def distances(self) -> Array:
-        """(4,) means of the teacher's distributions, strides."""
-        return np.asarray(self.teacher @ np.arange(self.teacher.shape[-1]))
-
-    @property
-    def teacher_xyxy(self) -> Array:
-        """(4,) the box that the means decode to, px of the view."""
-        px = self.distances * self.stride
-        return np.concatenate([self.point_xy - px[:2], self.point_xy + px[2:]])
 
     @property
     def is_clear(self) -> bool:
@@ -149,33 +132,10 @@ class EdgeExample:
 
 def edge_examples(view: ShownView) -> list[EdgeExample]:
     """An example for every object with a main-region point."""
-    main = np.flatnonzero(view.main != NOT_MAIN)
-    examples = []
-    for box in np.unique(view.main[main]).tolist():
-        label = int(view.labels[box])
-        logits = np.where(view.main[main] == box, view.cls_logits[:, label], -np.inf)
-        point = int(main[logits.argmax()])
-        xyxy, xy = view.boxes[box].astype(np.float64), view.points_xy[point].astype(np.float64)
-        stride = float(view.stride[point])
-        examples.append(
-            EdgeExample(
-                view=view,
-                box=box,
-                class_name=view.class_names[label],
-                score=float(1 / (1 + np.exp(-logits.max()))),
-                level=f"P{int(view.level[point]) + 3}",
-                stride=stride,
-                box_xyxy=xyxy,
-                point_xy=xy,
-                target=np.concatenate([xy - xyxy[:2], xyxy[2:] - xy]) / stride,
-                teacher=_softmax(torch.from_numpy(view.edge_logits[point])),
-                students={name: _softmax(logits[point]) for name, logits in view.students.items()},
-            )
-        )
-    return examples
+    return [EdgeExample(view, box) for box in np.unique(view.main[view.main != NOT_MAIN]).tolist()]
 
 
-def _softmax(logits: Tensor) -> Array:
+def _softmax(logits: Tensor) -> NDArray[np.float64]:
     return np.asarray(logits.double().softmax(dim=-1), np.float64)
 
 

@@ -1,13 +1,16 @@
 """Which validation images and detections are shown, and what is said of them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 
+from pipeline.core.paths import RunPaths
+from pipeline.evaluation.detect import write_results
 from pipeline.report import detections
-from pipeline.report.detections import ShownImage, choose_images, describe, image_picture, shown_detections
+from pipeline.report.detections import ShownImage, choose_images, describe, image_picture, show_images
 from pipeline.views.classes import Category
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
 from pipeline.views.manifest import Manifest
@@ -36,18 +39,21 @@ def shown(count: int, *results: dict[str, Any]) -> ShownImage:
     return ShownImage(objects=image_with(count).annotations, pixels=pixels, detections={"ld": results})
 
 
-def test_best_few_are_shown_where_nothing_is_confident() -> None:
-    weak = [detection(0, score / 100) for score in (5, 9, 1, 7)]
-    assert [result["score"] for result in shown_detections(weak)] == [0.09, 0.07, 0.05]
-    assert [result["score"] for result in shown_detections([*weak, detection(0, 0.8)])] == [0.8]
-    assert shown_detections([]) == []
+def test_as_many_detections_are_shown_as_there_are_objects(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = RunPaths(tmp_path)
+    write_results([detection(x, x / 100) for x in (5, 9, 1, 7)], folder.evaluation("ld") / "detections.json")
+    monkeypatch.setattr(detections, "read_image", lambda *_: torch.zeros(3, 100, 100, dtype=torch.uint8))
+    images = show_images(manifest(0, 3), folder, ["ld"])
+    assert [[row["score"] for row in image.detections["ld"]] for image in images] == [[0.09, 0.07, 0.05]]
 
 
 @pytest.mark.parametrize(
     ("image", "caption"),
     [
-        (shown(2), "no detection"),
-        (shown(2, detection(0, 0.1)), "1 of 2 found, best score 0.10"),
+        (shown(2), "0 of 2 found"),
+        (shown(2, detection(0, 0.1)), "1 of 2 found"),
         (shown(2, detection(60, 0.9)), "0 of 2 found"),
         (shown(0, detection(60, 0.9)), "0 of 0 found"),
         (shown(2, detection(0, 0.9), detection(0, 0.8)), "1 of 2 found"),

@@ -8,9 +8,7 @@ import pytest
 import torch
 from store_view_cases import FEW, write_store_to_show
 
-from pipeline.report import shown_views
 from pipeline.report.shown_views import (
-    EdgeExample,
     ShownView,
     choose_examples,
     edge_examples,
@@ -26,33 +24,32 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> ShownView:
     return ShownView(store, ViewKey(FEW, 0))
 
 
-def example(*widths: int, target: tuple[float, ...] = (2, 2, 2, 2)) -> EdgeExample:
-    """An object whose edges are uniform over so many bins."""
-    teacher = np.array([np.arange(17) < width for width in widths]) / np.array(widths)[:, None]
-    unread: Any = None
-    return EdgeExample(
-        view=unread,
-        box=0,
-        class_name="cup",
-        score=0.5,
-        level="P3",
-        stride=8.0,
-        box_xyxy=unread,
-        point_xy=unread,
-        target=np.array(target, np.float64),
-        teacher=teacher,
+def view_of(*objects: tuple[int, ...], box: tuple[int, ...] = (32, 32, 64, 64)) -> Any:
+    """A view of objects whose edges are uniform over so many bins, seen from a point in the middle."""
+    count, bins = len(objects), np.arange(17)
+    return SimpleNamespace(
+        main=np.arange(count),
+        labels=np.zeros(count, np.int64),
+        cls_logits=np.zeros((count, 1)),
+        class_names=["cup"],
+        level=np.zeros(count, np.int64),
+        stride=np.full(count, 8.0),
+        boxes=np.tile(np.array(box), (count, 1)),
+        points_xy=np.full((count, 2), 48.0),
+        edge_logits=np.where(bins < np.array(objects)[..., None], 0.0, -np.inf),
         students={},
     )
 
 
-def test_every_view_gives_its_clear_object_of_the_largest_contrast_from_sharp_to_ambiguous(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(shown_views, "edge_examples", lambda view: view)
-    sharp, ambiguous, contrast = example(1, 1, 1, 1), example(17, 17, 17, 17), example(1, 1, 1, 17)
-    small, far = example(1, 1, 1, 17, target=(0.5, 1, 1, 1)), example(1, 1, 1, 17, target=(17, 2, 2, 2))
-    views: Any = [[ambiguous], [], [small, far], [example(2, 2, 2, 2), contrast], [small, sharp]]
-    assert choose_examples(views) == [sharp, contrast, ambiguous]
+def test_every_view_gives_its_clear_object_of_the_largest_contrast_from_sharp_to_ambiguous() -> None:
+    sharp, ambiguous, contrast = (1, 1, 1, 1), (17, 17, 17, 17), (1, 1, 1, 17)
+    small, far = view_of(contrast, box=(46, 46, 50, 50)), view_of(contrast, box=(-100, 32, 64, 64))
+    chosen = choose_examples(
+        [view_of(ambiguous), small, far, view_of((2, 2, 2, 2), contrast), view_of(sharp)]
+    )
+    bins = np.exp([example.entropy for example in chosen])
+    np.testing.assert_allclose(bins, [sharp, contrast, ambiguous])
+    assert [example.box for example in chosen] == [0, 1, 0]
 
 
 def test_an_object_is_shown_at_the_point_where_the_teacher_is_surest(view: ShownView) -> None:
