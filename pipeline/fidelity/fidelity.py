@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.codec.logits import dequantize_classes, dequantize_edges
-from pipeline.codec.precision import Precision
-from pipeline.codec.weights import WeightCode
+from pipeline.codec.precision import Precision, WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.dense import DenseFidelity

@@ -23,9 +23,8 @@ from store_cases import (
 from pipeline.core.errors import CacheError
 from pipeline.core.files import FileDigest
 from pipeline.store.format.attributes import read_attributes, write_attributes
-from pipeline.store.format.completion import record_path
 from pipeline.store.writer import partition, writer
-from pipeline.store.writer.writer import STORE_FOLDER, finalise, finished_partitions, init
+from pipeline.store.writer.writer import STORE_FOLDER, finalise, finished_partitions, init, record_path
 from pipeline.views.types import SoftTargets, ViewKey
 
 
@@ -190,7 +189,7 @@ def test_targets_that_are_not_finite_of_another_shape_or_too_few_are_refused(
 
 def test_finalise_missing_partition_fails(tmp_path: Path) -> None:
     write_all(tmp_path / "scratch", make_store_case(), [0, 2])
-    with pytest.raises(CacheError, match=r"expected 4 partitions, but 2 are missing: 1, 3;"):
+    with pytest.raises(CacheError, match=r"expected 4 partitions, but 2 are missing or damaged: 1, 3;"):
         finish(tmp_path / "scratch")
     assert not (tmp_path / "finished.zarr").exists()
 
@@ -201,7 +200,7 @@ def test_finalise_finds_a_damaged_shard_which_alone_is_written_again_and_replace
     store_case, scratch = make_store_case(), tmp_path / "scratch"
     write_all(scratch, store_case, range(4))
     flip_bit(scratch / STORE_FOLDER / "points/edge_codes/c/1/0", 40)
-    with pytest.raises(CacheError, match=r"1 are damaged: 1;"):
+    with pytest.raises(CacheError, match=r"1 are missing or damaged: 1;"):
         finish(scratch)
     assert finished_partitions(scratch) == {0, 2, 3}
     write_one(scratch, store_case, 1)

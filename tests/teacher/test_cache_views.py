@@ -12,7 +12,7 @@ import pytest
 from store_cases import content_of, make_view
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
 
-from pipeline.codec.weights import LogarithmicWeights
+from pipeline.codec.precision import LogarithmicWeights
 from pipeline.core.errors import CacheError
 from pipeline.core.files import digest, write_atomically
 from pipeline.fidelity.config import FidelityConfig

@@ -6,8 +6,7 @@ from typing import Any
 
 from pipeline.codec.dense import DensePrecision
 from pipeline.codec.logits import edge_columns
-from pipeline.codec.precision import Precision
-from pipeline.codec.weights import WeightCode
+from pipeline.codec.precision import Precision, WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.views.conventions import Conventions
 from pipeline.views.pixels import THUMBNAIL_CELLS
@@ -15,7 +14,7 @@ from pipeline.views.pyramid import Pyramid
 
 FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, FORMAT_VERSION)
-"""Format 2 coded weights linearly, see ``codec.weights``; format 1 was never released."""
+"""Format 2 coded weights linearly, see ``codec.precision``; format 1 was never released."""
 
 CHUNK_ROWS = 512
 """Rows that are read and decompressed at once: 1,024 pack 1 % better and read 20 % slower (an image has about

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,6 @@ from pipeline.core.errors import CacheError, DatasetError, short_repr
 from pipeline.core.files import FileDigest, digest
 from pipeline.store.format import schema as layout
 from pipeline.store.format.attributes import REPAIR_HINT, read_attributes
-from pipeline.store.format.completion import PartitionRecord
 from pipeline.store.format.schema import StoreSchema, sharded_specs, table_specs
 from pipeline.store.format.table import dense_extents, geometry_from_row
 from pipeline.store.reader.pixels import diagnose
@@ -41,13 +39,12 @@ class FileRecord(NamedTuple):
 
 def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
     """Every file of a finished store but the root's metadata; a ``CacheError`` if one is beside the store."""
-    tables = (None, msgspec.convert(attributes["files"], dict[str, FileDigest]))
-    records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
-    for partition, files in (tables, *((record.partition, record.shards) for record in records)):
-        for name, recorded in files.items():
+    tables = {"partition": None, "shards": attributes["files"]}
+    for record in (tables, *attributes["partitions"]):
+        for name, recorded in record["shards"].items():
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise CacheError(f"expected files inside the store, but it records {short_repr(name)}")
-            yield FileRecord(name, partition, recorded)
+            yield FileRecord(name, record["partition"], FileDigest(**recorded))
 
 
 def read_finished(store: Path) -> dict[str, Any]:
@@ -86,8 +83,7 @@ class TargetStore:
         paths = (layout.IMAGE_ID, layout.VIEW, layout.GEOMETRY, layout.EXTENT)
         self._image_id, self._view, self._geometry, self._extent = (tables[p][self._number] for p in paths)
         self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
-        records = msgspec.convert(attributes["partitions"], list[PartitionRecord])
-        marks = {name: mark for record in records for name, mark in record.marks.items()}
+        marks = {name: mark for record in attributes["partitions"] for name, mark in record["marks"].items()}
         self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(schema)}
         if dense := schema.dense:
             self._dense_extent = dense_extents(schema, tables[layout.GEOMETRY])[self._number]

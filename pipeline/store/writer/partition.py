@@ -1,16 +1,17 @@
 """From views and teacher outputs to the rows of one partition, and its statistics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.dense import TAIL_UNIT, DensePrecision, encode_boxes
 from pipeline.codec.logits import EDGES, edge_columns, quantize_classes, quantize_edges
+from pipeline.core.files import FileDigest
 from pipeline.store.format import schema as layout
-from pipeline.store.format.completion import COUNTS, DENSE_COUNTS, Counts, PartitionRecord, total
 from pipeline.store.format.schema import StoreSchema
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import NOT_MAIN, LabeledView, SoftTargets
@@ -20,6 +21,33 @@ WEIGHT_SUM_UNIT = 2**24
 VIEWS_TOGETHER = 8
 """Quantized at a time: at 96 px it is the number of operations that takes time, not their size."""
 REGION_SOURCES = ("level", "position", "main_gt", "valuable_weight")
+COUNTS = (
+    *("views", "boxes", "points", "main_points", "valuable_points"),
+    "valuable_weight_codes",  # the sum of the weights of the valuable region, in 2**-24
+    *("edge_codes_clipped", "cls_codes_clipped"),
+)
+DENSE_COUNTS = ("rows", "tail_entries", "tail_units")
+"""Of the dense arrays: class codes that are 0, and the sum of their log-odds in ``codec.dense.TAIL_UNIT``."""
+
+Counts = Mapping[str, int]
+"""By name, of some views: integers, so that sums do not depend on an order."""
+
+
+class PartitionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A finished partition, and what was written of it.
+
+    Attributes:
+        shards: Digest of each of its shard files, by path inside the store; no file without rows.
+        marks: What ``shard_signature`` gives for each of them, by path.
+        statistics: By the names of ``COUNTS``.
+        dense: By the names of ``DENSE_COUNTS``.
+    """
+
+    partition: int
+    shards: Mapping[str, FileDigest]
+    marks: Mapping[str, str]
+    statistics: Counts
+    dense: Counts | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,8 +71,8 @@ def quantize_partition(
     parts = [_quantize(schema, *zip(*run, strict=True)) for run in runs]
     return PartitionRows(
         arrays={path: np.concatenate([part.arrays[path] for part in parts]) for path in parts[0].arrays},
-        statistics=total(COUNTS, (part.statistics for part in parts)),
-        dense=total(DENSE_COUNTS, (part.dense for part in parts if part.dense)) if schema.dense else None,
+        statistics=_total(COUNTS, (part.statistics for part in parts)),
+        dense=_total(DENSE_COUNTS, (part.dense for part in parts if part.dense)) if schema.dense else None,
     )
 
 
@@ -52,7 +80,7 @@ def store_statistics(
     schema: StoreSchema, records: Sequence[PartitionRecord], stored_bytes: int
 ) -> dict[str, Any]:
     """The store's attribute ``statistics``."""
-    sums = total(COUNTS, (record.statistics for record in records))
+    sums = _total(COUNTS, (record.statistics for record in records))
     edge_codes = sums["points"] * edge_columns(schema.bins, lossless=schema.precision.lossless)
     cls_codes = sums["points" if schema.valuable_classes else "main_points"] * schema.num_classes
     weight = sums["valuable_weight_codes"] / WEIGHT_SUM_UNIT
@@ -67,7 +95,7 @@ def store_statistics(
         "bytes_per_point": _ratio(stored_bytes, sums["points"]),
     }
     if schema.dense:
-        dense = total(DENSE_COUNTS, (record.dense for record in records if record.dense))
+        dense = _total(DENSE_COUNTS, (record.dense for record in records if record.dense))
         tail = None if schema.dense.lossless else float(schema.dense.log_odds[0])
         if dense["tail_entries"]:
             tail = dense["tail_units"] / TAIL_UNIT / dense["tail_entries"]
@@ -140,6 +168,12 @@ def _dense_rows(
     tail = 0 if precision.lossless else int(np.count_nonzero(classes == 0))
     counts = {"rows": rows, "tail_entries": tail, "tail_units": sum(dense.tail_units for dense in outputs)}
     return {layout.DENSE_CLASSES: classes, layout.DENSE_BOXES: boxes}, counts
+
+
+def _total(names: Sequence[str], parts: Iterable[Counts]) -> Counts:
+    """Sums, in the order of ``names``."""
+    parts = list(parts)
+    return {name: sum(part[name] for part in parts) for name in names}
 
 
 def _require_shape(name: str, values: NDArray[Any], *expected: int) -> None:

@@ -31,12 +31,11 @@ from pipeline.core.files import (
     write_atomically,
 )
 from pipeline.store.format.attributes import ROOT_METADATA, read_attributes, write_attributes
-from pipeline.store.format.completion import PartitionRecord, read_record, record_path, write_record
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
 from pipeline.store.format.table import ViewIndex, counts_row
 from pipeline.store.writer.arrays import create_arrays, encode_shard, shard_signature
-from pipeline.store.writer.partition import PartitionRows, store_statistics
+from pipeline.store.writer.partition import PartitionRecord, PartitionRows, store_statistics
 from pipeline.views.types import LabeledView
 
 logger = logging.getLogger(__name__)
@@ -121,8 +120,24 @@ def write_partition(scratch: Path, index: int, rows: PartitionRows) -> Partition
     record = PartitionRecord(
         partition=index, shards=shards, marks=marks, statistics=rows.statistics, dense=rows.dense
     )
-    write_record(scratch, record)
+    write_atomically(record_path(scratch, index), msgspec.json.encode(record), inside=scratch)
     return record
+
+
+def record_path(scratch: Path, partition: int) -> Path:
+    return scratch / "partitions" / f"p{partition:05d}.json"
+
+
+def read_record(scratch: Path, partition: int) -> PartitionRecord | None:
+    """The record of a partition, or ``None`` if there is no usable one: it then counts as unfinished."""
+    path = record_path(scratch, partition)
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=PartitionRecord)
+    except ValueError:
+        logger.warning("%s is not readable: partition %d counts as unfinished", path, partition)
+        return None
 
 
 def read_schema(scratch: Path) -> StoreSchema:
@@ -189,21 +204,17 @@ def _read_begun(scratch: Path, layout: dict[str, Any]) -> dict[str, Any]:
 
 def _complete_records(scratch: Path, partitions: int) -> list[PartitionRecord]:
     """Every partition's record, in order, once each of its files has proved to match."""
-    store = scratch / STORE_FOLDER
-    records, missing, damaged = [], [], []
+    store, records, bad = scratch / STORE_FOLDER, [], []
     for index in range(partitions):
         record = read_record(scratch, index)
-        if record is None:
-            missing.append(index)
-        elif any(shard.problem(store / name) for name, shard in record.shards.items()):
-            damaged.append(index)
-            record_path(scratch, index).unlink()
-        else:
+        if record and not any(shard.problem(store / name) for name, shard in record.shards.items()):
             records.append(record)
-    for problem, indices in (("missing", missing), ("damaged", damaged)):
-        if indices:
-            raise CacheError(
-                f"expected {partitions} partitions, but {len(indices)} are {problem}: "
-                f"{listed(indices, MAX_LISTED)}; run the stage again: it writes only those"
-            )
+        else:
+            bad.append(index)
+            record_path(scratch, index).unlink(missing_ok=True)
+    if bad:
+        raise CacheError(
+            f"expected {partitions} partitions, but {len(bad)} are missing or damaged: "
+            f"{listed(bad, MAX_LISTED)}; run the stage again: it writes only those"
+        )
     return records
