@@ -13,7 +13,7 @@ from pipeline.core.paths import SCRATCH, RunPaths
 from pipeline.core.progress import show_progress
 from pipeline.core.stage import run_stage, stage_inputs
 from pipeline.core.timing import timed_call
-from pipeline.detector.device import cache_workers, device, worker_environments
+from pipeline.detector.device import device, worker_environments
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.dense import probe_dense, say_if_larger
 from pipeline.teacher.inputs import StoreInputs, load_inputs
@@ -57,7 +57,8 @@ def main() -> None:
 def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     """This process, processes of this machine, or the workers of a scheduler, as the environment says."""
     scheduler, chosen = Environment.read().dask_scheduler, device()
-    workers = cache_workers(chosen)
+    environments = worker_environments(chosen)
+    workers = len(environments)
     # On the CPU OMP_NUM_THREADS bounds what computes; a GPU's cores decode.
     cores = torch.get_num_threads() if chosen.type == "cpu" else core_count()
     if scheduler is None and workers == 1:
@@ -78,7 +79,6 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     if scheduler is not None:
         connect(scheduler).close()  # if none answers, it is refused before the views are found
         return partial(write_in_workers, partial(existing_cluster, scheduler), job)
-    environments = worker_environments(chosen, workers)
     return partial(write_in_workers, partial(local_cluster, environments, PARTITIONS_IN_FLIGHT), job)
 
 

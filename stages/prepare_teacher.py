@@ -8,8 +8,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
 from pipeline.core.stage import stage_inputs
 from pipeline.core.timing import timed_call
-from pipeline.detector.gfl import GFL, random_teacher, save_detector
-from pipeline.detector.given import load_given
+from pipeline.detector.gfl import GFL, load_given, random_teacher, save_detector
 from pipeline.onnx.models import import_onnx
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet

@@ -23,8 +23,15 @@ from pipeline.core.config import dump_yaml, structure
 from pipeline.core.errors import CacheError, ConfigError, TeacherError, short_repr
 from pipeline.core.files import write_atomically
 from pipeline.detector.config import Backbone, DetectorConfig
-from pipeline.detector.gfl import GFL, load_detector, misfit, read_description, save_detector
-from pipeline.detector.given import CLASS_NAMES, described_classes
+from pipeline.detector.gfl import (
+    CLASS_NAMES,
+    GFL,
+    described_classes,
+    load_detector,
+    misfit,
+    read_description,
+    save_detector,
+)
 from pipeline.detector.head import EDGES
 from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
 

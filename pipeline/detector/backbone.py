@@ -75,7 +75,7 @@ class ResNetBackbone(ResNet):
         return c3, c4, self.layer4(c4)
 
     def stem_and_stages(self) -> list[list[nn.Module]]:
-        """Modules in the order in which ``frozen_stages`` counts them: stem, stage 1, stage 2, ..."""
+        """Modules as ``frozen_stages`` counts them: stem, stage 1, stage 2, ..."""
         return [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
 
 

@@ -1,30 +1,40 @@
 """The detector as a whole, and its files: one safetensors file and a description beside it."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import torch
+from msgspec.structs import replace
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipeline.core.config import structure
-from pipeline.core.errors import TeacherError
+from pipeline.core.errors import TeacherError, short_repr
 from pipeline.core.files import atomic_path, write_json
 from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import GFL_SUPPRESSION, DetectorConfig
-from pipeline.detector.head import GFLHead, RawOutputs, flatten_levels
+from pipeline.detector.head import FeaturePyramid, GFLHead, RawOutputs, flatten_levels
 from pipeline.detector.model import ModelSpec
-from pipeline.detector.neck import FeaturePyramid
+from pipeline.views.classes import Category, class_columns
 from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
+
+logger = logging.getLogger(__name__)
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """What a weight may be given in; it becomes float32."""
 
 LOUDNESS = 60.0
 """Factor on a random teacher's last convolutions."""
+
+CLASS_NAMES = "class_names"
+"""Key of a description: the classes of a checkpoint, which knows them by name alone."""
+
+Known = list[tuple[int | None, str]]
+"""Id, if it is known, and name of each of a detector's classes, in the order of its channels."""
 
 
 class GFL(nn.Module):
@@ -73,19 +83,18 @@ def gfl_spec(config: DetectorConfig, conventions: Conventions) -> ModelSpec:
     )
 
 
-def random_teacher(config: DetectorConfig) -> "GFL":
+def random_teacher(config: DetectorConfig) -> GFL:
     """A detector to rehearse and to measure with: its distributions differ, though nothing was learned.
 
-    Its last convolutions are louder than at the start of a training, for a store of next to nothing would
-    compress to nothing. Class scores are about a half, so that something is detected.
+    Louder than at the start of a training, for a store of next to nothing would compress to nothing. Class
+    scores are about a half, so that something is detected.
     """
     torch.manual_seed(0)
     model = GFL(config)
-    head = model.bbox_head
     with torch.no_grad():
-        for convolution in (head.gfl_reg, head.gfl_cls):
+        for convolution in (model.bbox_head.gfl_reg, model.bbox_head.gfl_cls):
             convolution.weight.mul_(LOUDNESS)
-        cast(Tensor, head.gfl_cls.bias).zero_()
+        cast(Tensor, model.bbox_head.gfl_cls.bias).zero_()
     return model
 
 
@@ -103,12 +112,10 @@ def read_description(path: Path) -> dict[str, Any]:
     described = path.with_suffix(".json")
     try:
         return msgspec.json.decode(described.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError as error:
-        raise TeacherError(
-            f"{described}: expected the description that belongs to {path.name}, but there is none"
-        ) from error
     except (OSError, msgspec.MsgspecError, UnicodeError) as error:
-        raise TeacherError(f"{described}: expected a description, but it cannot be read ({error})") from error
+        raise TeacherError(
+            f"{described}: expected the description that belongs to {path.name}, but got {error}"
+        ) from error
 
 
 def load_detector(path: Path) -> GFL:
@@ -150,19 +157,80 @@ def misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
             return f"key {key!r} is missing"
         if state[key].shape != value.shape:
             return f"key {key!r} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
-    for key in state:
+    for key, value in state.items():
         if key not in expected:
             return f"key {key!r} is left over"
-    problems = (unusable_values(key, state[key], expected[key].dtype) for key in expected)
-    return next(filter(None, problems), None)
+        kinds = FLOATS if expected[key].dtype in FLOATS else (expected[key].dtype,)
+        if value.dtype not in kinds:
+            return f"key {key!r} is of {value.dtype}, expected {', '.join(map(str, kinds))}"
+        if value.layout != torch.strided or value.is_meta or not value.isfinite().all():
+            return f"key {key!r} is {value.layout} on {value.device}, or has values that are not finite"
+    return None
 
 
-def unusable_values(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
-    """Why a tensor is no weight of type ``dtype``; ``None`` if it is one."""
-    if value.layout != torch.strided or value.is_quantized or value.is_meta:
-        kind = "without values" if value.is_meta else "quantized" if value.is_quantized else "sparse"
-        return f"key {key!r} is {kind}, expected a plain tensor"
-    kinds = FLOATS if dtype in FLOATS else (dtype,)
-    if value.dtype not in kinds:
-        return f"key {key!r} is of {value.dtype}, expected {', '.join(map(str, kinds))}"
-    return None if value.isfinite().all() else f"key {key!r} has values that are not finite"
+def load_given(path: Path, config: DetectorConfig, categories: Sequence[Category]) -> GFL:
+    """A detector for a dataset's categories, in the order of their labels, from a safetensors file.
+
+    Classes are found by what the description beside the file says of them; a teacher may know more.
+
+    Raises:
+        TeacherError: The weights do not fit, are described otherwise than ``config``, or do not know a class.
+        CacheError: They are described with a preprocessing that this code does not make.
+    """
+    described, number = path.with_suffix(".json"), config.num_classes
+    document = read_description(path) if described.is_file() else None
+    if document is None:
+        logger.warning("%s: no description beside it; GFL's pixels and points are taken", path)
+    else:
+        _require_architecture(config, document.get("architecture"), described)
+    known = described_classes(document or {}, described)
+    if known and len(known) != number:
+        raise TeacherError(f"{described}: expected {number} classes, but it names {len(known)}")
+    if not known:
+        logger.warning("%s: no named classes; they are taken in the order of the dataset's ids", path)
+        if number != len(categories):
+            raise TeacherError(
+                f"prepare_teacher.detector.num_classes: expected the dataset's {len(categories)} classes, "
+                f"but got {number}; a teacher of more names them in {described}: {CLASS_NAMES!r}"
+            )
+    columns = class_columns(known, categories, str(described)) if known else list(range(number))
+    model = GFL(config, Conventions.from_json(document or {}))
+    load_weights(model, path)
+    if columns == list(range(number)):
+        return model
+    logger.info("%s: of its %d classes, the dataset's are %s", described, number, columns)
+    return _select_classes(model, columns)
+
+
+def _require_architecture(config: DetectorConfig, document: Any, described: Path) -> None:
+    actual = structure(DetectorConfig, document, f"{described}: architecture")
+    for key in config.__struct_fields__:
+        expected, got = getattr(actual, key), getattr(config, key)
+        if expected != got:
+            raise TeacherError(
+                f"prepare_teacher.detector.{key}: expected {expected}, as {described} says, but got {got}"
+            )
+
+
+def described_classes(document: dict[str, Any], described: Path) -> Known:
+    """Classes that a description names, if it does; a ``TeacherError`` for two lists, or other values."""
+    try:
+        names = msgspec.convert(document.get(CLASS_NAMES, []), list[str])
+        known = msgspec.convert(document.get("classes", [(None, name) for name in names]), Known)
+    except msgspec.ValidationError as error:
+        raise TeacherError(f"{described}: classes: expected ids and names, but {error}") from error
+    if names and names != [name for _, name in known]:
+        raise TeacherError(
+            f"{described}: {CLASS_NAMES}: expected the names in classes, or none, but got {short_repr(names)}"
+        )
+    return known
+
+
+def _select_classes(model: GFL, columns: list[int]) -> GFL:
+    """The same detector with some of its classes, in another order: a score depends on no other class."""
+    state: dict[str, Tensor] = model.state_dict()
+    for key in ("bbox_head.gfl_cls.weight", "bbox_head.gfl_cls.bias"):
+        state[key] = state[key][torch.tensor(columns)]
+    chosen = GFL(replace(model.config, num_classes=len(columns)), model.conventions)
+    chosen.load_state_dict(state)
+    return chosen

@@ -53,17 +53,13 @@ class BoxModel(Protocol):
     @property
     def spec(self) -> ModelSpec:
         """What it predicts."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """Where it takes its images."""
-        ...
 
     def to_inference(self, device: torch.device) -> None:
         """Make ready to predict on a device, once, before the first call."""
-        ...
 
     def __call__(self, images: Tensor) -> RawOutputs:
         """Outputs for ``Tensor[B, 3, H, W]``, preprocessed by its conventions; callable from many threads."""
-        ...

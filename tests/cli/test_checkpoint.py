@@ -82,11 +82,11 @@ def with_bias(spoil: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[s
         (lambda state: state.update(extra=torch.zeros(2)), "'extra' is left over"),
         (lambda state: state.pop("backbone.layer3.1.conv1.weight"), r"stages of \(2, 2, 1, 2\) blocks"),
         (lambda state: state.clear(), "expected a state dict of tensors"),
-        (with_bias(lambda bias: bias * torch.nan), f"'{BIAS}' has values that are not finite"),
+        (with_bias(lambda bias: bias * torch.nan), "or has values that are not finite"),
         (with_bias(lambda bias: bias.to(torch.int8)), f"'{BIAS}' is of torch.int8, expected torch.float32"),
         (with_bias(lambda bias: bias.to(torch.complex64)), f"'{BIAS}' is of torch.complex64"),
-        (with_bias(lambda bias: bias.to_sparse()), f"'{BIAS}' is sparse"),
-        (with_bias(lambda bias: bias.to("meta")), f"'{BIAS}' is without values"),
+        (with_bias(lambda bias: bias.to_sparse()), f"'{BIAS}' is torch.sparse"),
+        (with_bias(lambda bias: bias.to("meta")), f"'{BIAS}' is torch.strided on meta"),
     ],
 )
 def test_what_does_not_fit_is_named(
