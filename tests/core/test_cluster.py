@@ -1,4 +1,4 @@
-"""Worker processes as such: what they are told, how they end, and what is said when there is no scheduler."""
+"""Worker processes as such: what they are told, and how they end."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ from distributed import Client
 from distributed.security import Security
 
 from pipeline.core import cluster
-from pipeline.core.cluster import existing_cluster, local_cluster, run_tasks
-from pipeline.core.errors import CacheError, ConfigError
+from pipeline.core.cluster import local_cluster, run_tasks
+from pipeline.core.errors import CacheError
 
 ROOT = Path(__file__).parents[2]
 HANGS_AFTER_SECONDS = 180
@@ -36,6 +36,27 @@ if __name__ == "__main__":
         time.sleep(600)
 """
 """Starts two workers, each with a process that decodes, says who they all are, and waits for its end."""
+
+
+def started(folder: Path, code: str) -> "subprocess.Popen[str]":
+    """A script in a session of its own; a ``sitecustomize`` beside it is loaded, too."""
+    (folder / "script.py").write_text(code)
+    return subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def own_cluster(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
+    """A process with two workers, and the ids of these and of theirs."""
+    owner = started(folder, OWNER)
+    assert owner.stdout
+    return owner, [int(pid) for pid in owner.stdout.readline().split()]
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +96,8 @@ def die(_: int) -> int:
     raise AssertionError
 
 
-def test_every_worker_has_an_environment_of_its_own(client: Client) -> None:
+def test_every_worker_has_an_environment_and_every_task_one_result(client: Client) -> None:
     assert sorted(client.run(os.getenv, "LDP_TEST").values()) == ["first", "second"]
-
-
-def test_every_task_has_one_result(client: Client) -> None:
     results = run_tasks(client, square, range(20), label="square", per_worker=2)
     assert sorted(results) == [number**2 for number in range(20)]
     assert list(run_tasks(client, square, [], label="none", per_worker=2)) == []
@@ -117,10 +135,8 @@ if any("spawn_main" in argument for argument in sys.orig_argv):
     os.kill(os.getpid(), signal.SIGSTOP)
 """
 STARTER = """
-import logging
 from pipeline.core import cluster
 if __name__ == "__main__":
-    logging.basicConfig(format="%(message)s")
     cluster.START_SECONDS = 3
     with cluster.local_cluster([{}], threads=1):
         pass
@@ -130,47 +146,9 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_a_worker_that_is_stopped_while_it_starts_is_given_up(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOPS_WORKERS)
-    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
-    (tmp_path / "starter.py").write_text(STARTER)
-    ended = subprocess.run(
-        [sys.executable, str(tmp_path / "starter.py")],
-        env={**os.environ, "PYTHONPATH": paths},
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=HANGS_AFTER_SECONDS,
-        check=False,
-    )
-    last = ended.stderr.splitlines()[-1]
-    assert "CacheError: expected worker processes to start within 3 s, but they do not" in last
-
-
-def test_a_scheduler_that_does_not_answer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
-    begun = time.monotonic()
-    with (
-        pytest.raises(ConfigError, match=r"expected a Dask scheduler at tcp://127\.0\.0\.1:9, but none"),
-        existing_cluster("tcp://127.0.0.1:9"),
-    ):
-        pass
-    assert time.monotonic() - begun < HANGS_AFTER_SECONDS
-    with pytest.raises(ConfigError, match="nonsense"), existing_cluster("no://nonsense"):
-        pass
-
-
-def own_cluster(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
-    """A process with two workers, and the ids of these and of theirs."""
-    (folder / "owner.py").write_text(OWNER)
-    owner = subprocess.Popen(
-        [sys.executable, "owner.py"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert owner.stdout
-    return owner, [int(pid) for pid in owner.stdout.readline().split()]
+    starter = started(tmp_path, STARTER)
+    _, shown = starter.communicate(timeout=HANGS_AFTER_SECONDS)
+    assert "CacheError: expected worker processes to start within 3 s" in shown.splitlines()[-1]
 
 
 def runs(pid: int) -> bool:

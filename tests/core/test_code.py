@@ -25,28 +25,19 @@ def test_whatever_is_computed_counts(old: str, new: str) -> None:
     assert code_digest(SOURCE.replace(old, new)) != code_digest(SOURCE)
 
 
-def test_a_module_that_has_changed_is_found_by_its_name() -> None:
-    made = made_by(["codec"])
-    assert list(made["code"]) == sorted(
-        f"pipeline/codec/{path.name}" for path in (PACKAGE / "codec").glob("*.py")
-    )
-    assert made["libraries"]["torch"]
-    assert made == made_by(["codec"])
-
-
-def test_the_folders_of_a_store_are_those_of_its_stage() -> None:
+def test_the_folders_of_a_store_are_those_of_its_stage_and_each_module_of_them_counts() -> None:
     stage = yaml.safe_load((PACKAGE.parent / "dvc.yaml").read_text())["stages"]["cache_teacher"]
-    assert sorted(f"pipeline/{folder}" for folder in FOLDERS) == sorted(
-        dep for dep in stage["deps"] if dep.startswith("pipeline/")
-    )
+    deps = [dep for dep in stage["deps"] if dep.startswith("pipeline/")]
+    assert sorted(f"pipeline/{folder}" for folder in FOLDERS) == sorted(deps)
+    made = made_by(["codec"])
+    modules = (PACKAGE / "codec").glob("*.py")
+    assert list(made["code"]) == sorted(f"pipeline/codec/{path.name}" for path in modules)
+    assert made["libraries"]["torch"]
 
 
-def test_plumbing_and_what_is_not_loaded_are_left_out() -> None:
+def test_plumbing_and_what_only_one_run_has_loaded_are_left_out() -> None:
     code = loaded_code()
     assert not [name for name in code if name.startswith("pipeline/core")]
     assert "pipeline/teacher/run.py" in code
     assert code["torch"]
-
-
-def test_changed_modules_are_named_and_what_only_one_run_has_loaded_is_not() -> None:
     assert changed_code({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"}) == ["b"]

@@ -13,15 +13,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for field in Environment.__struct_fields__:
-        monkeypatch.delenv(f"LDP_{field.upper()}", raising=False)
+    for name in Environment.__struct_encode_fields__:
+        monkeypatch.delenv(name, raising=False)
 
 
-def test_nothing_needs_to_be_set() -> None:
+def test_nothing_needs_to_be_set_and_texts_become_numbers_and_levels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert Environment.read() == Environment()
-
-
-def test_texts_become_numbers_and_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"workers": "0", "train_processes": "4", "eval_batch": "7", "log": "debug", "device": "cpu"}
     for field, value in values.items():
         monkeypatch.setenv(f"LDP_{field.upper()}", value)
@@ -36,24 +35,15 @@ def test_texts_become_numbers_and_levels(monkeypatch: pytest.MonkeyPatch) -> Non
         *(("LDP_CACHE_WORKERS", value, "expected an integer") for value in ("0", "-1", "two", "1.5", "")),
         ("LDP_WORKERS", "-1", "expected an integer >= 0"),
         ("LDP_WORKERS", "99999999", "expected an integer <= 1024"),
-        ("LDP_MICRO_BATCH", "0", "expected an integer >= 1"),
-        ("LDP_TRAIN_PROCESSES", "many", "expected an integer, but got 'many'"),
-        (
-            "LDP_LOG",
-            "loud",
-            "expected one of 'DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'",
-        ),
-        ("LDP_RESUME", "yes", "expected one of 'changed-code', but got 'yes'"),
+        ("LDP_RESUME", "yes", "expected one of 'changed-code'"),
     ],
 )
 def test_a_wrong_variable_is_named(
     name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=f"^{name}: {message}.*{value!r}"):
         Environment.read()
-    assert str(caught.value).startswith(f"{name}: {message}")
-    assert repr(value.upper() if name == "LDP_LOG" else value) in str(caught.value)
 
 
 def test_a_variable_that_nothing_reads_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,16 +52,12 @@ def test_a_variable_that_nothing_reads_is_named(monkeypatch: pytest.MonkeyPatch)
     assert Environment.unknown() == ["LDP_WORKER"]
 
 
-def test_no_other_code_reads_a_variable_of_ours() -> None:
+def test_every_variable_is_documented_and_read_in_no_other_place() -> None:
+    documented = (ROOT / "stages/README.md").read_text()
+    assert all(f"| `{name}` |" in documented for name in Environment.__struct_encode_fields__)
     read = re.compile(r"(environ(\.get\(|\[)|getenv\()\s*[\"']LDP_")
     files = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
     assert not [path for path in files if read.search(path.read_text())]
-
-
-def test_every_variable_is_documented() -> None:
-    documented = (ROOT / "stages/README.md").read_text()
-    for field in Environment.__struct_fields__:
-        assert f"| `LDP_{field.upper()}` |" in documented
 
 
 def test_only_linked_datasets_lie_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,5 @@
+"""Files survive a kill: whole or not at all, never mixed, and locked."""
+
 import multiprocessing
 import os
 import signal
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core import files
 from pipeline.core.errors import CacheError, OutputError
 from pipeline.core.files import (
     LOCK_FILE,
@@ -15,7 +18,7 @@ from pipeline.core.files import (
     lock_scratch,
     move_into_place,
     remove,
-    remove_others,
+    require_writable,
     write_atomically,
 )
 
@@ -48,22 +51,6 @@ def test_a_lock_on_a_folder_that_was_removed_meanwhile_is_refused(
         pass
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "folder" / "file"
-    write_atomically(path, b"old")
-
-    def fail(_: int) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", fail)
-        with pytest.raises(KeyboardInterrupt):
-            write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    remove_others(tmp_path, {"folder/file"})
-    assert [file.name for file in path.parent.iterdir()] == ["file"]
-
-
 def test_digest_says_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "file"
     expected = FileDigest.of_bytes(b"abc")
@@ -89,41 +76,21 @@ def test_remove_takes_files_links_folders_and_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
-def _is_renamed_only_inside(folder: Path, error: int) -> object:
-    rename = Path.rename
-
-    def across(self: Path, target: Path) -> Path:
-        if self.parent != folder:
-            raise OSError(error, "another file system")
-        return rename(self, target)
-
-    return across
-
-
 def test_a_folder_moves_to_another_file_system_by_a_copy_and_a_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "here/store").mkdir(parents=True)
-    (tmp_path / "here/store/file").write_bytes(b"abc")
-    target = tmp_path / "there/store"
-    monkeypatch.setattr(Path, "rename", _is_renamed_only_inside(target.parent, EXDEV))
-    move_into_place(tmp_path / "here/store", target)
+    source, target, rename = tmp_path / "here/store", tmp_path / "there/store", Path.rename
+
+    def across(path: Path, to: Path) -> Path:
+        if path.parent != target.parent:
+            raise OSError(EXDEV, "another file system")
+        return rename(path, to)
+
+    write_atomically(source / "file", b"abc")
+    monkeypatch.setattr(Path, "rename", across)
+    move_into_place(source, target)
     assert (target / "file").read_bytes() == b"abc"
-    assert [path.name for path in target.parent.iterdir()] == ["store"]
-
-
-def test_any_other_error_of_a_move_is_raised(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        move_into_place(tmp_path / "nothing", tmp_path / "target")
-
-
-def test_a_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "a.txt"
-    with atomic_path(path) as partial:
-        partial.write_text("content")
-        assert not path.exists()
-    assert path.read_text() == "content"
-    assert list(path.parent.iterdir()) == [path]
+    assert list(target.parent.iterdir()) == [target]
 
 
 def write_half(path: Path, error: type[BaseException]) -> None:
@@ -133,7 +100,7 @@ def write_half(path: Path, error: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     path = tmp_path / "a.txt"
@@ -149,34 +116,32 @@ def test_the_copy_in_dvcs_cache_is_not_written_into(tmp_path: Path, link) -> Non
     cached, path = tmp_path / "cached", tmp_path / "a.txt"
     cached.write_text("old")
     link(cached, path)
-    with atomic_path(path) as partial:
-        partial.write_text("new")
+    write_atomically(path, b"new")
     assert (cached.read_text(), path.read_text(), path.is_symlink()) == ("old", "new", False)
 
 
-def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+def test_what_is_in_the_way_or_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"a\.txt could not be written: .*/file is no folder; make room"):
-        write_half(tmp_path / "file" / "a.txt", KeyboardInterrupt)
-
-
-def test_what_cannot_be_replaced_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.mkdir()
-    with (
-        pytest.raises(OutputError, match=r"a\.txt could not be written: Is a directory; make room"),
-        atomic_path(path) as partial,
-    ):
-        partial.touch()
-    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "folder").mkdir()
+    for name, reason in (("file/a.txt", ".*/file is no folder"), ("folder", "Is a directory")):
+        with pytest.raises(OutputError, match=rf"{name} could not be written: {reason}; make room"):
+            write_atomically(tmp_path / name, b"x")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+    require_writable(tmp_path / "runs/x")
+    monkeypatch.setattr(files.os, "access", lambda path, _mode: path != tmp_path)  # as root everything may
+    with pytest.raises(OutputError, match=f"a folder to write to, but {tmp_path} is read-only"):
+        require_writable(tmp_path / "runs/x")
 
 
 def test_two_writers_of_one_file_never_mix(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
+    path = tmp_path / "new" / "a.txt"
     with atomic_path(path) as first:
         first.write_text("first")
         with atomic_path(path) as second:
             second.write_text("second")
+            assert not path.exists()
         assert path.read_text() == "second"
     assert path.read_text() == "first"
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]

@@ -48,22 +48,8 @@ def test_no_more_is_loaded_than_every_thread_has_one() -> None:
             assert len(loaded) <= taken + 3
 
 
-def test_one_computer_is_one_thread() -> None:
-    threads = set()
-
-    def compute(loaded: int, number: int) -> int:
-        threads.add(threading.get_ident())
-        return loaded + number
-
-    with Prefetcher(double, compute, loaders=3, computers=1) as overlap, ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(lambda n: results(overlap, range(n)), (9, 5))) == [
-            [3 * number for number in range(n)] for n in (9, 5)
-        ]
-    assert len(threads) == 1
-
-
-def test_the_next_run_is_loaded_while_the_last_items_of_the_one_before_are_computed() -> None:
-    loaded_second, order = threading.Event(), []
+def test_one_computer_is_one_thread_and_the_next_run_is_loaded_while_the_last_items_are_computed() -> None:
+    loaded_second, begun, order, threads = threading.Event(), threading.Event(), [], set()
 
     def load(number: int) -> int:
         if number == 100:
@@ -72,44 +58,40 @@ def test_the_next_run_is_loaded_while_the_last_items_of_the_one_before_are_compu
 
     def compute(loaded: int, _number: int) -> int:
         order.append(loaded)
+        threads.add(threading.get_ident())
         if loaded == 2:
             assert loaded_second.wait(timeout=60), "the second run waits for the end of the first"
         return loaded
 
-    def second_run(first_has_turn: threading.Event) -> list[int]:
-        first_has_turn.wait(timeout=60)
+    def items() -> Iterator[int]:
+        begun.set()
+        yield from range(3)
+
+    def second_run() -> list[int]:
+        begun.wait(timeout=60)
         return results(overlap, range(100, 103))
 
     with Prefetcher(load, compute, loaders=2, computers=1) as overlap, ThreadPoolExecutor(1) as pool:
-        begun = threading.Event()
-        second = pool.submit(second_run, begun)
-
-        def items() -> Iterator[int]:
-            begun.set()
-            yield from range(3)
-
+        second = pool.submit(second_run)
         assert [computed.result for computed in overlap.run(items())] == [0, 1, 2]
         assert second.result() == [100, 101, 102]
     assert order == [0, 1, 2, 100, 101, 102]
+    assert len(threads) == 1
 
 
 @pytest.mark.parametrize("step", ["load", "compute"])
 def test_an_error_comes_in_its_items_place_and_later_runs_work(step: str) -> None:
-    def load(number: int) -> int:
-        if step == "load" and number == 3:
+    def refuse(number: int) -> int:
+        if number == 3:
             raise ValueError("no such image")
-        return 2 * number
+        return number
 
-    def compute(loaded: int, number: int) -> int:
-        if step == "compute" and number == 3:
-            raise ValueError("no such image")
-        return loaded + number
-
-    with Prefetcher(load, compute, loaders=2, computers=1) as overlap:
+    steps = (refuse, add) if step == "load" else (double, lambda loaded, number: loaded + refuse(number))
+    with Prefetcher(*steps, loaders=2, computers=1) as overlap:
         seen = []
         with pytest.raises(ValueError, match="no such image"):
             seen.extend(computed.result for computed in overlap.run(range(10)))
-        assert results(overlap, range(3)) == [0, 3, 6]
+        assert results(overlap, range(3)) == [(2 if step == "load" else 3) * number for number in range(3)]
 
 
 def test_closing_ends_a_run_that_is_under_way() -> None:
