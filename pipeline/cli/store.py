@@ -26,8 +26,6 @@ from pipeline.store.reader.verify import Problem, verify
 
 METADATA = "metadata"
 """Stands for all ``zarr.json`` but the root's own, which records the sizes of the others."""
-
-
 STORE = argument("store", nargs="?", metavar="STORE", help="its folder or its recipe; default: params.yaml")
 PRINT_JSON = argument("--json", action="store_true", help="print one JSON document instead")
 
@@ -48,11 +46,6 @@ def find_store(given: str | None) -> tuple[Path, Path]:
     return run_paths(params).store, params
 
 
-def to_json(document: dict[str, Any]) -> str:
-    """One document."""
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
-
-
 @command(STORE, PRINT_JSON)
 def info_command(arguments: argparse.Namespace) -> None:
     """Prints a store's facts from its attributes; reads none of its points.
@@ -60,7 +53,7 @@ def info_command(arguments: argparse.Namespace) -> None:
     So it is as fast for a large store as for a small one. A store with damaged files is described as well.
     """
     facts = describe_store(find_store(arguments.store)[0])
-    sys.stdout.write(to_json(facts) if arguments.json else dump_yaml(facts))
+    sys.stdout.write(json.dumps(facts, indent=2) + "\n" if arguments.json else dump_yaml(facts))
 
 
 @command(STORE, argument("--partitions", type=int, nargs="+", metavar="N", help="from 0; default: all"))
@@ -103,7 +96,6 @@ def describe_store(path: Path) -> dict[str, Any]:
         images = len(np.unique(read_table(path, spec)))
     except (CacheError, OSError):
         images = None
-    points = {"kept": "points", "main_region": "main_points", "valuable_region": "valuable_points"}
     return {
         "path": str(path),
         "files": wrong or "all there and of the recorded size; `ldp store verify` reads them",
@@ -112,9 +104,6 @@ def describe_store(path: Path) -> dict[str, Any]:
         "bytes": dict(sizes.most_common()),
         "images": images,
         "partitions": schema.partitions,
-        "points_per_view": {
-            name: round(sums[total] / max(1, schema.views), 1) for name, total in points.items()
-        },
         "statistics": sums,
         "quantizer": attributes["quantizer"],
         "fingerprint_sha256": digest(schema.fingerprint),
@@ -124,7 +113,7 @@ def describe_store(path: Path) -> dict[str, Any]:
 
 @command(STORE, PRINT_JSON)
 def verify_command(arguments: argparse.Namespace) -> None:
-    """Reads every file of a store; prints each damaged, missing or unexpected one with its partition.
+    """Reads every file of a store; prints each damaged, missing or unexpected one, then their partitions.
 
     The exit code is 0 for a whole store, and 1 otherwise.
     """
@@ -133,24 +122,18 @@ def verify_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         damaged = sorted({problem.partition for problem in problems if problem.partition is not None})
         document = {"path": str(path), "whole": not problems, "damaged_partitions": damaged}
-        sys.stdout.write(to_json({**document, "problems": [asdict(problem) for problem in problems]}))
+        document["problems"] = [asdict(problem) for problem in problems]
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    elif problems:
+        sys.stdout.write(align([(problem.file, problem.message) for problem in problems]))
     else:
-        sys.stdout.write(render_problems(problems) or f"{path} is whole: every file is as recorded\n")
+        sys.stdout.write(f"{path} is whole: every file is as recorded\n")
     if problems:
         raise CacheError(f"{path}: {describe_problems(problems)}; `ldp store repair` makes them again")
-
-
-def render_problems(problems: Sequence[Problem]) -> str:
-    """A line for every damaged file: which, of which partition, and what is wrong."""
-    return align(
-        [(p.file, "" if p.partition is None else f"partition {p.partition}", p.message) for p in problems]
-    )
 
 
 def describe_problems(problems: Sequence[Problem]) -> str:
     """How many files are damaged, and in which partitions."""
     partitions = sorted({problem.partition for problem in problems if problem.partition is not None})
-    if not partitions:
-        return f"{counted(len(problems), 'damaged file')}, no partition among them"
-    noun = "partition" if len(partitions) == 1 else "partitions"
-    return f"{counted(len(problems), 'damaged file')}, in {noun} {listed(partitions)}"
+    where = f"in partitions {listed(partitions)}" if partitions else "no partition among them"
+    return f"{counted(len(problems), 'damaged file')}, {where}"

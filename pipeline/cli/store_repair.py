@@ -9,9 +9,8 @@ import hashlib
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +23,9 @@ from pipeline.cli.store import STORE, describe_problems, find_store
 from pipeline.core.config import PARAMS, load_section
 from pipeline.core.environment import core_count
 from pipeline.core.errors import CacheError, listed
-from pipeline.core.files import digest, lock_scratch, remove, write_atomically
+from pipeline.core.files import digest, lock_scratch, remove, remove_others, write_atomically
 from pipeline.core.paths import SCRATCH, run_paths
-from pipeline.core.progress import counted, show_progress
+from pipeline.core.progress import show_progress
 from pipeline.detector.device import device
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.attributes import REPLACE_HINT, ROOT_METADATA
@@ -38,8 +37,7 @@ from pipeline.store.reader.shards import read_table
 from pipeline.store.reader.verify import verify
 from pipeline.store.writer.writer import STORE_FOLDER, init
 from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.inputs import load_inputs
+from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import write_here
 from pipeline.teacher.view_index import build_index
 from pipeline.views.manifest import read_split
@@ -57,136 +55,106 @@ def repair_command(arguments: argparse.Namespace) -> None:
     runs.
     """
     path, params = find_store(arguments.store)
-    damage = find_damage(path)
-    if not damage.lost and not damage.unexpected:
-        logger.info("%s is whole: nothing to repair", path)
-        return
-    replaced = _make_again(damage, params) if damage.lost else []
-    remove_unexpected(damage)
-    require_repaired(damage, replaced)
-    if left := verify(path, "verify"):
-        raise CacheError(
-            f"{path} is still not whole: {describe_problems(left)}; run `ldp store verify {path}`"
+
+    def inputs() -> StoreInputs:
+        folder, config = run_paths(params), load_section(CacheConfig, "cache_teacher", params)
+        return load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
+
+    replaced = repair_store(path, inputs, SCRATCH)
+    if damaged := damaged_objects([path / name for name in replaced]):
+        logger.warning(
+            "DVC's cache holds the same damage, which `dvc checkout` would bring back; put the good files "
+            "there, too: `rm -f %s && dvc commit --force %s`",
+            " ".join(map(str, damaged)),
+            "cache_teacher" if params == PARAMS else f"{params.parent}/dvc.yaml:cache_teacher",
         )
-    logger.info("%s is whole again", path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Damage:
-    """What is wrong with a store: files that must be made again, and files that are not part of it."""
+def repair_store(path: Path, inputs: Callable[[], StoreInputs], scratch_root: Path) -> list[str]:
+    """Make lost files again and remove what is not part of the store; returns the files made again.
 
-    path: Path
-    attributes: Mapping[str, Any]
-    schema: StoreSchema
-    lost: tuple[FileRecord, ...]
-    unexpected: tuple[str, ...]
+    ``inputs`` of the store that the recipe would make here are asked for if a file is lost; their teacher is
+    loaded if that is a shard. The store's folder in ``scratch_root`` is held meanwhile, so that no run
+    replaces it.
 
-    @property
-    def partitions(self) -> list[int]:
-        """Partitions with a damaged shard, ascending."""
-        return sorted({file.partition for file in self.lost if file.partition is not None})
-
-
-def find_damage(path: Path) -> Damage:
-    """Read a whole store and sort what is wrong with it; a ``CacheError`` if its own records are damaged."""
+    Raises:
+        CacheError: The store's own records are damaged, another store would be made here, another run writes
+            this one, or files came out otherwise than recorded.
+        TeacherError: An output is not finite.
+    """
     try:
         attributes = read_finished(path)
     except CacheError as error:
         raise CacheError(f"nothing can be repaired without the store's own records: {error}") from error
-    wrong = {problem.file for problem in verify(path, "verify")}
-    recorded = list(recorded_files(attributes))
-    return Damage(
-        path=path,
-        attributes=attributes,
-        schema=StoreSchema.from_json(attributes["schema"]),
-        lost=tuple(file for file in recorded if file.name in wrong),
-        unexpected=tuple(sorted(wrong - {file.name for file in recorded} - {ROOT_METADATA})),
-    )
-
-
-def remove_unexpected(damage: Damage) -> None:
-    """Delete files that are not part of the store, and the folders that this leaves empty."""
-    for name in damage.unexpected:
-        remove(damage.path / name)
-        for folder in (damage.path / name).parents:
-            if folder == damage.path or any(folder.iterdir()):
-                break
-            folder.rmdir()
-    if damage.unexpected:
-        logger.info("removed what is not part of the store: %s", listed(damage.unexpected))
-
-
-def _make_again(damage: Damage, params: Path) -> list[str]:
-    """Make lost files again with what the recipe has here; returns those that are as recorded again."""
-    folder, config = run_paths(params), load_section(CacheConfig, "cache_teacher", params)
-    setup = load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
-    load_teacher = partial(setup.load_teacher, device())
-    replaced = repair_store(damage, setup.view_set, setup.fingerprint, load_teacher, scratch_root=SCRATCH)
-    if replaced:
-        logger.info("replaced %s: %s", counted(len(replaced), "file"), listed(replaced))
-    if damage.partitions:
-        logger.info("ran the teacher for partitions %s", listed(damage.partitions))
-    if bad := damaged_objects([damage.path / name for name in replaced]):
-        logger.warning(
-            "DVC's cache holds the same damage, which `dvc checkout` would bring back; put the good files "
-            "there, too: `rm -f %s && dvc commit --force %s`",
-            " ".join(map(str, bad)),
-            "cache_teacher" if params == PARAMS else f"{params.parent}/dvc.yaml:cache_teacher",
+    wrong, recorded = {problem.file for problem in verify(path, "verify")}, list(recorded_files(attributes))
+    lost = [file for file in recorded if file.name in wrong]
+    if not wrong:
+        logger.info("%s is whole: nothing to repair", path)
+        return []
+    if lost:
+        _make_again(path, attributes, lost, inputs(), scratch_root)
+    remove_others(path, {ROOT_METADATA, *(file.name for file in recorded)})
+    if left := verify(path, "verify"):
+        raise CacheError(
+            f"{path}: {describe_problems(left)}: {listed([problem.file for problem in left])} came out "
+            "otherwise than recorded and so stay as they are: another device, or other versions of torch or "
+            f"of this code, can give other last bits; {REPLACE_HINT}"
         )
-    return replaced
+    logger.info("%s is whole again: made or removed %s", path, listed(sorted(wrong)))
+    return [file.name for file in lost]
 
 
-def repair_store(
-    damage: Damage,
-    view_set: ViewSet,
-    fingerprint: Mapping[str, Any],
-    load_teacher: Callable[[], LogitExtractor],
-    *,
-    scratch_root: Path,
-) -> list[str]:
-    """Make damaged files again; returns those that are as recorded again.
-
-    ``fingerprint`` is of the store that the recipe would make here. ``load_teacher`` is called only if a
-    shard is damaged. The store's folder in ``scratch_root`` is held meanwhile, so that no run replaces it.
-
-    Raises:
-        CacheError: Another store would be made here, or another run writes this one.
-        TeacherError: An output is not finite.
-    """
-    schema = damage.schema
+def _make_again(
+    path: Path, attributes: Mapping[str, Any], lost: Sequence[FileRecord], setup: StoreInputs, root: Path
+) -> None:
+    """Write lost files beside the store, and put those in place whose new content has the recorded hash."""
+    schema = StoreSchema.from_json(attributes["schema"])
     # An older format holds the same values, coded otherwise.
-    if differing := diff(schema.fingerprint, {**fingerprint, "format_version": schema.format_version}):
+    if differing := diff(schema.fingerprint, {**setup.fingerprint, "format_version": schema.format_version}):
         field, left, right = differing
         raise CacheError(
-            f"{damage.path} cannot be repaired from here, where another store would be made: {field} is "
+            f"{path} cannot be repaired from here, where another store would be made: {field} is "
             f"{left} in the store, but {right} here; change it back, or {REPLACE_HINT}"
         )
-    scratch = scratch_root / digest(schema.fingerprint)[:16]
+    partitions = sorted({file.partition for file in lost if file.partition is not None})
+    scratch = root / digest(schema.fingerprint)[:16]
     begun = scratch.exists()
     with lock_scratch(scratch):
         try:
             with TemporaryDirectory(dir=scratch, prefix="repair-") as name:
-                folder = Path(name)
-                init(folder, schema, _find_table(damage, view_set))
-                if damage.partitions:
+                fresh, load_teacher = Path(name), partial(setup.load_teacher, device())
+                init(fresh, schema, _find_table(path, attributes, lost, setup.view_set))
+                if partitions:
+                    logger.info("running the teacher for partitions %s", listed(partitions))
                     cores = torch.get_num_threads()
-                    written = write_here(view_set, load_teacher, cores, folder, damage.partitions)
+                    written = write_here(setup.view_set, load_teacher, cores, fresh, partitions)
                     with closing(written):
-                        list(show_progress(written, len(damage.partitions), "repair"))
-                return list(_put_in_place(damage, folder / STORE_FOLDER))
+                        list(show_progress(written, len(partitions), "repair"))
+                for file in lost:
+                    if file.digest.problem(fresh / STORE_FOLDER / file.name) is None:
+                        if (path / file.name).is_dir():
+                            remove(path / file.name)
+                        write_atomically(path / file.name, (fresh / STORE_FOLDER / file.name).read_bytes())
         finally:
             if not begun:
                 remove(scratch)
 
 
-def require_repaired(damage: Damage, replaced: Sequence[str]) -> None:
-    """Refuse to call a store repaired of which files, named in a ``CacheError``, could not be made again."""
-    if different := [file.name for file in damage.lost if file.name not in replaced]:
+def _find_table(
+    path: Path, attributes: Mapping[str, Any], lost: Sequence[FileRecord], view_set: ViewSet
+) -> ViewIndex:
+    """The table of all views: as stored if it is whole, for finding the regions of many views takes long."""
+    specs = table_specs(StoreSchema.from_json(attributes["schema"]))
+    if any(file.name.startswith(f"{spec.path}/c/") for file in lost for spec in specs):
+        table = build_index(view_set, core_count(), show_progress)
+    else:
+        table = ViewIndex.from_arrays({spec.path: read_table(path, spec) for spec in specs})
+    if table.digest() != (recorded := attributes["table_sha256"]):
         raise CacheError(
-            f"{damage.path}: {listed(different)} came out otherwise than recorded and so stay as they "
-            "are: another device, or other versions of torch or of this code, can give other last bits; "
-            f"{REPLACE_HINT}"
+            f"{path}: expected a table of views with sha256 {recorded[:12]}, but got "
+            f"{table.digest()[:12]}: the code that finds views has changed; {REPLACE_HINT}"
         )
+    return table
 
 
 def damaged_objects(files: Sequence[Path]) -> list[Path]:
@@ -195,42 +163,13 @@ def damaged_objects(files: Sequence[Path]) -> list[Path]:
     DVC trusts a read-only object of its cache: neither ``dvc pull`` nor ``dvc repro`` would replace it, and
     ``dvc checkout`` brings the damage back.
     """
-    if not files or not Path(".dvc").is_dir():
-        return []
-    command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode:
+    asked = [sys.executable, "-m", "dvc", "cache", "dir"]
+    if not files or (answer := subprocess.run(asked, capture_output=True, text=True, check=False)).returncode:
         return []
     cache = Path(answer.stdout.strip()) / "files" / "md5"
-    objects = ((cache / name[:2] / name[2:], name) for name in map(_md5, files))
-    return [path for path, name in objects if path.is_file() and _md5(path) != name]
+    objects = {cache / name[:2] / name[2:]: name for name in map(_md5, files)}
+    return [path for path, name in objects.items() if path.is_file() and _md5(path) != name]
 
 
 def _md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def _find_table(damage: Damage, view_set: ViewSet) -> ViewIndex:
-    """The table of all views: as stored if it is whole, for finding the regions of many views takes long."""
-    specs = table_specs(damage.schema)
-    if any(file.name.startswith(f"{spec.path}/c/") for file in damage.lost for spec in specs):
-        table = build_index(view_set, core_count(), show_progress)
-    else:
-        table = ViewIndex.from_arrays({spec.path: read_table(damage.path, spec) for spec in specs})
-    recorded = damage.attributes["table_sha256"]
-    if table.digest() != recorded:
-        raise CacheError(
-            f"{damage.path}: expected a table of views with sha256 {recorded[:12]}, but got "
-            f"{table.digest()[:12]}: the code that finds views has changed; {REPLACE_HINT}"
-        )
-    return table
-
-
-def _put_in_place(damage: Damage, fresh: Path) -> Iterator[str]:
-    """Replace the lost files whose new content has the recorded hash."""
-    for file in damage.lost:
-        if file.digest.problem(fresh / file.name) is None:
-            if (damage.path / file.name).is_dir():
-                remove(damage.path / file.name)
-            write_atomically(damage.path / file.name, (fresh / file.name).read_bytes())
-            yield file.name

@@ -2,43 +2,32 @@
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from store_cases import content_of, flip_middle
 from teacher_cases import LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
 
-from pipeline.cli.store_repair import (
-    Damage,
-    damaged_objects,
-    find_damage,
-    remove_unexpected,
-    repair_store,
-    require_repaired,
-)
+from pipeline.cli.store_repair import damaged_objects, repair_store
 from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import CacheError
 from pipeline.core.files import digest, lock_scratch
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.reader.verify import verify
 from pipeline.teacher.extractor import DecodedBatch, LogitExtractor, PendingTargets, ViewBatch
 from pipeline.teacher.run import write_store
 
 DENSE = DensePrecision()
 IMAGES = 6
 """Twelve views in three partitions."""
-
-
-def unwanted() -> LogitExtractor:
-    raise AssertionError("nothing here needs the teacher")
+SHARD, TABLE = "points/edge_codes/c/0/0", "boxes/xyxy/c/0/0"
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +45,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(written: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(written / "targets.zarr", tmp_path / "targets.zarr"))
+def store(written: Path, tmp_path: Path) -> TargetStore:
+    """Opened before it is damaged."""
+    return TargetStore.open(shutil.copytree(written / "targets.zarr", tmp_path / "targets.zarr"))
 
 
 @pytest.fixture
@@ -65,47 +55,36 @@ def view_set(written: Path) -> ViewSet:
     return small_view_set(written, IMAGES)
 
 
-def harm(store: Path, *names: str) -> Damage:
-    for name in names:
-        flip_middle(store / name)
-    return find_damage(store)
+def repair(store: TargetStore, views: ViewSet, teacher: int | None = None, **changes: Any) -> None:
+    """Repair with a teacher of a seed, or with none, from the inputs of the store or from others."""
 
+    def load_teacher(_device: object) -> LogitExtractor:
+        assert teacher is not None, "nothing here needs the teacher"
+        return small_teacher(views.manifest, teacher, dense=DENSE)
 
-def repair(damage: Damage, view_set: ViewSet, teacher: LogitExtractor | None, **changes: Any) -> list[str]:
-    """Repair; without a ``teacher`` none may be asked for."""
-    arguments = {
-        "fingerprint": damage.schema.fingerprint,
-        "load_teacher": (lambda: teacher) if teacher else unwanted,
-        "scratch_root": damage.path.parent / "scratch",
-    }
-    replaced = repair_store(damage, view_set, **{**arguments, **changes})
-    remove_unexpected(damage)
-    return replaced
+    given = {"view_set": views, "fingerprint": store.fingerprint, "load_teacher": load_teacher} | changes
+    repair_store(store.path, lambda: SimpleNamespace(**given), store.path.parent / "scratch")
 
 
 def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
-    store: Path, view_set: ViewSet, monkeypatch: pytest.MonkeyPatch
+    store: TargetStore, view_set: ViewSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, keys, seen = content_of(store), TargetStore.open(store).keys, []
-    damage = harm(store, "main/cls_codes/c/1/0", "views/geometry/c/0/0")
-    teacher = small_teacher(view_set.manifest, dense=DENSE)
+    before, seen = content_of(store.path), []
     forward = LogitExtractor.forward
 
     def record(self: LogitExtractor, images: DecodedBatch, batch: ViewBatch) -> PendingTargets:
-        seen.extend(batch.views)
+        seen.extend(view.key for view in batch.views)
         return forward(self, images, batch)
 
     monkeypatch.setattr(LogitExtractor, "forward", record)
-    repair(damage, view_set, teacher)
-    assert sorted(view.key for view in seen) == list(keys[4:8])
-    assert content_of(store) == before
-
-
-def test_tables_and_metadata_need_no_teacher(store: Path, view_set: ViewSet) -> None:
-    before = content_of(store)
-    damage = harm(store, "views/extent/c/0/0", "boxes/xyxy/zarr.json")
-    repair(damage, view_set, None)
-    assert content_of(store) == before
+    for names in (("views/extent/c/0/0", "boxes/xyxy/zarr.json"), ("main/cls_codes/c/1/0", TABLE)):
+        assert seen == []
+        for name in names:
+            flip_middle(store.path / name)
+        repair(store, view_set, teacher=0 if "main" in names[0] else None)
+        assert content_of(store.path) == before
+    assert sorted(seen) == list(store.keys[4:8])
+    assert not list(store.path.parent.glob("scratch/*"))
 
 
 def truncate(file: Path) -> None:
@@ -117,84 +96,70 @@ def put_a_folder_in_its_place(file: Path) -> None:
     (file / "inner").mkdir(parents=True)
 
 
-@pytest.mark.parametrize("damage_file", [Path.unlink, truncate, put_a_folder_in_its_place])
+@pytest.mark.parametrize("harm", [Path.unlink, truncate, put_a_folder_in_its_place])
 def test_whatever_has_become_of_a_file_it_comes_back_by_a_rename(
-    store: Path, view_set: ViewSet, damage_file: Callable[[Path], None]
+    store: TargetStore, view_set: ViewSet, harm: Callable[[Path], None]
 ) -> None:
-    before = content_of(store)
-    linked = store.parent / "cached"
-    for name in ("points/edge_codes/c/1/0", "dense/cls_codes/c/1/0", "views/image_id/c/0"):
-        damage_file(store / name)
-    os.link(store / "points/region/c/1/0", linked)
-    (store / "stray/deep").mkdir(parents=True)
-    (store / "stray/deep/file").touch()
-    repair(find_damage(store), view_set, small_teacher(view_set.manifest, dense=DENSE))
-    assert content_of(store) == before
-    assert linked.samefile(store / "points/region/c/1/0")
-    assert not (store / "stray").exists()
+    before, linked = content_of(store.path), store.path.parent / "cached"
+    for name in (SHARD, "dense/cls_codes/c/1/0", "views/image_id/c/0"):
+        harm(store.path / name)
+    os.link(store.path / "points/region/c/1/0", linked)
+    (store.path / "stray/deep").mkdir(parents=True)
+    (store.path / "stray/deep/file").touch()
+    repair(store, view_set, teacher=0)
+    assert content_of(store.path) == before
+    assert linked.samefile(store.path / "points/region/c/1/0")
 
 
-def test_other_boxes_than_stored_are_refused(store: Path, view_set: ViewSet) -> None:
-    damage = harm(store, "boxes/xyxy/c/0/0")
+def test_what_makes_another_store_is_refused_with_both_values(store: TargetStore, view_set: ViewSet) -> None:
+    flip_middle(store.path / SHARD)
+    flip_middle(store.path / TABLE)
+    (store.path / "stray").touch()
+    harmed, here = content_of(store.path), dict(store.fingerprint)
+    finer = small_layout(view_set, LOSSLESS, dense=DENSE).schema.fingerprint
     fewer = replace(view_set, manifest=replace(view_set.manifest, images=view_set.manifest.images[:5]))
-    with pytest.raises(CacheError, match="expected a table of views with sha256"):
-        repair(damage, fewer, None)
+    for changes, message in (
+        ({"fingerprint": finer}, f"precision.cls_step is {QUANTIZED.cls_step} in the store, but null here"),
+        ({"fingerprint": here | {"novelty": 1}}, r"novelty is \(absent\) in the store, but 1 here"),
+        ({"fingerprint": here | {"regions": 0}}, r"regions is \{.*\} in the store, but 0 here"),
+        ({"view_set": fewer}, "expected a table of views with sha256"),
+    ):
+        with pytest.raises(CacheError, match=message):
+            repair(store, view_set, **changes)
+    assert content_of(store.path) == harmed
+
+
+def test_what_comes_out_otherwise_is_not_put_in_place(store: TargetStore, view_set: ViewSet) -> None:
+    """Another teacher under the same name stands for hardware that gives other last bits."""
+    before = content_of(store.path)
+    for name in (SHARD, "points/region/c/0/0"):
+        flip_middle(store.path / name)
+    harmed = content_of(store.path)[SHARD]
+    with pytest.raises(CacheError, match=r"1 damaged.*edge_codes/c/0/0 came out otherwise.*dvc pull"):
+        repair(store, view_set, teacher=1)
+    assert content_of(store.path) == before | {SHARD: harmed}
+
+
+def test_a_run_that_writes_the_same_store_is_waited_for(store: TargetStore, view_set: ViewSet) -> None:
+    flip_middle(store.path / SHARD)
+    scratch = store.path.parent / "scratch" / digest(store.fingerprint)[:16]
+    with lock_scratch(scratch), pytest.raises(CacheError, match="another run is writing"):
+        repair(store, view_set, teacher=0)
+    repair(store, view_set, teacher=0)
+    assert scratch.is_dir(), "it was there before"
 
 
 def test_damage_of_dvcs_own_object_is_found_by_the_content_that_it_should_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert damaged_objects([]) == []
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
-    objects = tmp_path / ".dvc/cache/files/md5"
-    for name, content in (("good", b"good"), ("bad", b"bad")):
-        Path(name).write_bytes(content)
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        (objects / md5[:2]).mkdir(parents=True)
-        (objects / md5[:2] / md5[2:]).write_bytes(b"good")
-    md5 = hashlib.md5(b"bad", usedforsecurity=False).hexdigest()
-    assert damaged_objects([Path("good"), Path("bad")]) == [objects / md5[:2] / md5[2:]]
-
-
-def test_a_workspace_that_makes_another_store_is_refused_with_both_values(
-    store: Path, view_set: ViewSet
-) -> None:
-    damage = harm(store, "points/edge_codes/c/0/0", "points/region/c/0/0")
-    (store / "stray").touch()
-    harmed = content_of(store)
-    finer = small_layout(view_set, LOSSLESS, dense=DENSE).schema.fingerprint
-    difference = re.escape(f"precision.cls_step is {QUANTIZED.cls_step} in the store, but null here")
-    with pytest.raises(CacheError, match=difference):
-        repair(damage, view_set, None, fingerprint=finer)
-    more = {**damage.schema.fingerprint, "novelty": 1}
-    with pytest.raises(CacheError, match=r"novelty is \(absent\) in the store, but 1 here"):
-        repair(damage, view_set, None, fingerprint=more)
-    fewer = {name: value for name, value in damage.schema.fingerprint.items() if name != "regions"}
-    with pytest.raises(CacheError, match=r"regions is \{.*\} in the store, but \(absent\) here"):
-        repair(damage, view_set, None, fingerprint=fewer)
-    assert content_of(store) == harmed
-
-
-def test_what_comes_out_otherwise_is_not_put_in_place(store: Path, view_set: ViewSet) -> None:
-    """Another teacher under the same name stands for hardware that gives other last bits."""
-    damage = harm(store, "points/edge_codes/c/0/0", "points/region/c/0/0")
-    harmed = content_of(store)
-    done = repair(damage, view_set, small_teacher(view_set.manifest, seed=1, dense=DENSE))
-    assert done == ["points/region/c/0/0"]
-    assert content_of(store)["points/edge_codes/c/0/0"] == harmed["points/edge_codes/c/0/0"]
-    with pytest.raises(
-        CacheError, match=r"edge_codes/c/0/0 came out otherwise.*-samefile FILE -delete.*dvc pull"
-    ):
-        require_repaired(damage, done)
-    assert [problem.file for problem in verify(store)] == ["points/edge_codes/c/0/0"]
-
-
-def test_a_run_that_writes_the_same_store_is_waited_for(store: Path, view_set: ViewSet) -> None:
-    damage = harm(store, "points/region/c/0/0")
-    scratch = store.parent / "scratch" / digest(damage.schema.fingerprint)[:16]
-    with lock_scratch(scratch), pytest.raises(CacheError, match="another run is writing"):
-        repair(damage, view_set, small_teacher(view_set.manifest, dense=DENSE))
-    assert scratch.is_dir()
-    repair(damage, view_set, small_teacher(view_set.manifest, dense=DENSE))
-    assert scratch.is_dir()
+    places = {}
+    for name in ("good", "bad"):
+        Path(name).write_text(name)
+        md5 = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+        places[name] = tmp_path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+        places[name].parent.mkdir(parents=True)
+        places[name].write_text("good")
+    assert damaged_objects([]) == []
+    assert damaged_objects([Path("good"), Path("bad")]) == [places["bad"]]
