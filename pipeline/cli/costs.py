@@ -19,7 +19,7 @@ from pipeline.core.config import load_section
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError, DatasetError
 from pipeline.core.files import write_json
-from pipeline.core.paths import load_students, require_student, run_paths, student_names
+from pipeline.core.paths import load_students, require_student, run_paths
 from pipeline.core.tables import markdown_table
 from pipeline.core.timing import timed_call
 from pipeline.cost.card import ASSIGN, TEACHER, WRITE, Card
@@ -217,12 +217,11 @@ def bench_command(arguments: argparse.Namespace) -> None:
 
 def _choose_student(path: Path, name: str | None) -> tuple[str, StudentConfig]:
     """The student that is named, or the one that has most to compute, from random weights."""
-    names = [require_student(name, path)] if name else student_names(path)
-    students = {name: load_section(StudentConfig, f"students.{name}", path) for name in names}
-    chosen = max(students, key=lambda name: students[name].loss.terms)
-    if not students[chosen].loss.reads_teacher:
-        raise ConfigError(f"ldp bench: students.{chosen}: expected a student that reads the teacher")
-    return chosen, _from_scratch(students[chosen], students[chosen].train.batch_size)
+    students = load_students(StudentConfig, path)
+    name = require_student(name, path) if name else max(students, key=lambda one: students[one].loss.terms)
+    if not students[name].loss.reads_teacher:
+        raise ConfigError(f"ldp bench: students.{name}: expected a student that reads the teacher")
+    return name, _from_scratch(students[name], students[name].train.batch_size)
 
 
 def compare(what: str, repeats: Mapping[str, Repeats], beside: Mapping[str, str]) -> str:
