@@ -8,10 +8,13 @@ from golden_data import FOLDER, load, size_of
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.geometry import ViewGeometry, pad_size, resize_keep_ratio, scale_factors, transform_boxes
 from pipeline.views.images import apply_view, network_input, resize_image
+from pipeline.views.pyramid import Size
 
 DATA = load(FOLDER / "geometry.npz")
 ROWS = range(len(DATA["orig_wh"]))
 PIXEL_CASES = range(int(DATA["n_pix"]))
+assert ROWS
+assert PIXEL_CASES
 
 PIXEL_TOLERANCE = 0.0181
 """One gray level after normalizing: OpenCV's fixed-point resize rounds differently (set's README, 9)."""
@@ -19,67 +22,37 @@ PIXEL_TOLERANCE = 0.0181
 BOX_TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
 
-def geometry_of(row: int, *, flip: bool) -> ViewGeometry:
-    width, height = DATA["orig_wh"][row].tolist()
-    resized = resize_keep_ratio((height, width), size_of(DATA["scale"][row]))
-    return ViewGeometry(
-        original_hw=(height, width), resized_hw=resized, padded_hw=pad_size(resized), flip=flip
-    )
-
-
-def test_there_are_cases() -> None:
-    assert len(ROWS) > 0
-    assert len(PIXEL_CASES) > 0
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_sizes(row: int) -> None:
-    geometry = geometry_of(row, flip=False)
-    assert geometry.resized_hw[::-1] == size_of(DATA["new_wh"][row])
-    assert geometry.padded_hw == size_of(DATA["pad_hw"][row])
-    np.testing.assert_array_equal(scale_factors(geometry), DATA["scale_factor"][row].numpy())
+def geometry_of(original_hw: Size, scale: torch.Tensor, *, flip: bool) -> ViewGeometry:
+    resized = resize_keep_ratio(original_hw, size_of(scale))
+    return ViewGeometry(original_hw=original_hw, resized_hw=resized, padded_hw=pad_size(resized), flip=flip)
 
 
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize(("name", "flip"), [("resized", False), ("flipped", True)])
-def test_boxes(row: int, name: str, *, flip: bool) -> None:
-    found = transform_boxes(DATA["boxes"][row].numpy(), geometry_of(row, flip=flip))
+def test_sizes_and_boxes(row: int, name: str, *, flip: bool) -> None:
+    geometry = geometry_of(size_of(DATA["orig_wh"][row])[::-1], DATA["scale"][row], flip=flip)
+    assert geometry.resized_hw[::-1] == size_of(DATA["new_wh"][row])
+    assert geometry.padded_hw == size_of(DATA["pad_hw"][row])
+    np.testing.assert_array_equal(scale_factors(geometry), DATA["scale_factor"][row].numpy())
+    found = transform_boxes(DATA["boxes"][row].numpy(), geometry)
     torch.testing.assert_close(torch.from_numpy(found), DATA[f"boxes_{name}"][row], **BOX_TOLERANCE)
 
 
-def rgb_of(case: int) -> torch.Tensor:
-    """The recorded input, which is blue-green-red, as ``ByteTensor[3, H, W]``."""
-    return DATA[f"pix{case}_input_bgr"].flip(-1).permute(2, 0, 1).byte()
-
-
-def pixel_geometry(case: int) -> ViewGeometry:
-    original = tuple(DATA[f"pix{case}_input_bgr"].shape[:2])
-    resized = resize_keep_ratio(original, size_of(DATA[f"pix{case}_scale"]))
-    return ViewGeometry(
-        original_hw=original,
-        resized_hw=resized,
-        padded_hw=pad_size(resized),
-        flip=bool(DATA[f"pix{case}_flip"]),
-    )
-
-
 @pytest.mark.parametrize("case", PIXEL_CASES)
-def test_resized_pixels_are_at_most_one_gray_level_off(case: int) -> None:
-    resized = resize_image(rgb_of(case), pixel_geometry(case).resized_hw)
-    expected = DATA[f"pix{case}_resized_bgr"].flip(-1).permute(2, 0, 1)
-    assert (resized.long() - expected).abs().max() <= 1
-
-
-@pytest.mark.parametrize("case", PIXEL_CASES)
-def test_network_input(case: int) -> None:
-    geometry = pixel_geometry(case)
-    assert geometry.resized_hw == size_of(DATA[f"pix{case}_img_hw"])
-    assert geometry.padded_hw == size_of(DATA[f"pix{case}_pad_hw"])
-    view = apply_view(rgb_of(case), geometry, GFL_PREPROCESSING)
+def test_pixels(case: int) -> None:
+    """After the resize they are at most one gray level off."""
+    data = {name: DATA[f"pix{case}_{name}"] for name in ("scale", "flip", "img_hw", "pad_hw", "final_chw")}
+    # Recorded as (H, W, 3), blue-green-red.
+    recorded = (DATA[f"pix{case}_{name}_bgr"] for name in ("input", "resized"))
+    image, resized = (pixels.flip(-1).permute(2, 0, 1) for pixels in recorded)
+    height, width = image.shape[1:]
+    geometry = geometry_of((height, width), data["scale"], flip=bool(data["flip"]))
+    assert geometry.resized_hw == size_of(data["img_hw"])
+    assert geometry.padded_hw == size_of(data["pad_hw"])
+    assert (resize_image(image.byte(), geometry.resized_hw).long() - resized).abs().max() <= 1
+    view = apply_view(image.byte(), geometry, GFL_PREPROCESSING)
     found = network_input(view, geometry.padded_hw, GFL_PREPROCESSING)[0]
-    expected = DATA[f"pix{case}_final_chw"]
-    torch.testing.assert_close(found, expected, rtol=0, atol=PIXEL_TOLERANCE)
-    # Padding is exactly 0.
+    torch.testing.assert_close(found, data["final_chw"], rtol=0, atol=PIXEL_TOLERANCE)
     height, width = geometry.resized_hw
-    assert not found[:, height:].any()
+    assert not found[:, height:].any(), "padding is exactly 0"
     assert not found[:, :, width:].any()

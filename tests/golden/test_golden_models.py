@@ -2,15 +2,15 @@
 
 import json
 import zlib
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from golden_data import FOLDER, Arrays, load, recipe_tensor, weights_salt
+from golden_data import FOLDER, load, recipe_tensor, weights_salt
 from golden_models import architectures, recipe_detector, state_entries
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from pipeline.detector.gfl import GFL
 
@@ -18,7 +18,6 @@ LOGIT_TOLERANCE = {"rtol": 0, "atol": 1e-4}
 """Of the set; the noise floor of float32 is 9.1e-06."""
 
 IMAGES = load(FOLDER / "model" / "images.npz")
-PYRAMID_NAMES = ("p3", "p4", "p5", "p6", "p7")
 
 
 def slow_but_r18(name: str, value: object) -> object:
@@ -36,104 +35,39 @@ def test_weights_recipe(architecture: str) -> None:
         assert zlib.crc32(values.tobytes()) == check["crc32_of_bytes"], check["key"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Forward:
-    """What a network says about one batch of images."""
-
-    stages: dict[str, Tensor]
-    """Outputs of the backbone's stages, c2 to c5."""
-    pyramid: list[Tensor]
-    levels: list[tuple[Tensor, Tensor]]
-    """Class and edge logits as maps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One architecture and its outputs for all images."""
-
-    architecture: str
-    model: GFL
-    outputs: dict[str, Forward]
-    recorded: Arrays
-
-
 @torch.no_grad()
-def run_forward(model: GFL, images: Tensor) -> Forward:
-    """Run the model as a whole and note its parts' outputs."""
-    noted: dict[str, list[Tensor]] = {}
+def noted_outputs(model: GFL, images: Tensor) -> dict[str, Any]:
+    """What the parts of a model return as it runs as a whole."""
+    noted: dict[str, Any] = {}
 
-    def note(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+    def note(name: str, module: nn.Module) -> RemovableHandle:
         return module.register_forward_hook(lambda _module, _args, output: noted.update({name: output}))
 
     parts = {"c2": model.backbone.layer1, "c345": model.backbone, "p": model.neck, "head": model.bbox_head}
     handles = [note(name, module) for name, module in parts.items()]
-    raw = model(images)
+    assert model(images).cls_logits.shape[0] == len(images)
     for handle in handles:
         handle.remove()
-    assert raw.cls_logits.shape[0] == len(images)
-    stages = {"c2": noted["c2"], **dict(zip(("c3", "c4", "c5"), noted["c345"], strict=True))}
-    return Forward(stages=stages, pyramid=noted["p"], levels=noted["head"])
+    return noted
 
 
-@pytest.fixture(
-    scope="module",
-    params=[slow_but_r18(path.stem, path) for path in sorted((FOLDER / "model").glob("out_*.npz"))],
-)
-def run(request: pytest.FixtureRequest) -> Run:
-    """Each network is built once, and only one is held."""
-    path: Path = request.param
-    architecture = path.stem.removeprefix("out_")
-    classes = state_entries(architecture)["bbox_head.gfl_cls.bias"][0][0]
-    model = recipe_detector(architecture, weights_salt(), classes)
-    return Run(
-        architecture=architecture,
-        model=model,
-        outputs={name: run_forward(model, images) for name, images in IMAGES.items()},
-        recorded=load(path),
-    )
-
-
-def test_every_recorded_architecture_is_run() -> None:
-    names = {path.stem.removeprefix("out_") for path in (FOLDER / "model").glob("out_*.npz")}
-    assert names == set(architectures())
-
-
-def test_state_dict(run: Run) -> None:
-    recorded = state_entries(run.architecture)
-    state = run.model.state_dict()
-    found = {
-        key: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for key, value in state.items()
-    }
-    assert found == recorded
-
-
-def test_backbone_stages(run: Run) -> None:
-    for name, forward in run.outputs.items():
-        for stage, features in forward.stages.items():
-            expected = run.recorded[f"{name}_{stage}_chmean"]
-            torch.testing.assert_close(features.mean(dim=(2, 3)), expected, **LOGIT_TOLERANCE)
-
-
-def test_pyramid(run: Run) -> None:
-    for name, forward in run.outputs.items():
-        for level, features in zip(PYRAMID_NAMES, forward.pyramid, strict=True):
-            key = f"{name}_{level}"
-            torch.testing.assert_close(
-                features.mean(dim=(2, 3)), run.recorded[f"{key}_chmean"], **LOGIT_TOLERANCE
-            )
-            rms = features.square().mean().sqrt()
-            torch.testing.assert_close(rms, run.recorded[f"{key}_rms"], **LOGIT_TOLERANCE)
-            if key in run.recorded:
-                torch.testing.assert_close(features, run.recorded[key], **LOGIT_TOLERANCE)
-
-
-def test_logits(run: Run) -> None:
+@pytest.mark.parametrize("architecture", [slow_but_r18(name, name) for name in architectures()])
+def test_state_dict_and_forward_pass(architecture: str) -> None:
+    recorded, entries = load(FOLDER / "model" / f"out_{architecture}.npz"), state_entries(architecture)
+    model = recipe_detector(architecture, weights_salt(), entries["bbox_head.gfl_cls.bias"][0][0])
+    state = model.state_dict().items()
+    assert {key: (tuple(v.shape), str(v.dtype).removeprefix("torch.")) for key, v in state} == entries
     compared = 0
-    for name, forward in run.outputs.items():
-        for level, (cls_logits, edge_logits) in enumerate(forward.levels):
-            for kind, found in (("cls", cls_logits), ("reg", edge_logits)):
-                key = f"{name}_{kind}{level}"
-                if key in run.recorded:
-                    torch.testing.assert_close(found, run.recorded[key], **LOGIT_TOLERANCE)
-                    compared += 1
-    assert compared == sum("_cls" in key or "_reg" in key for key in run.recorded)
+    for name, images in IMAGES.items():
+        noted = noted_outputs(model, images)
+        stages = {f"{name}_c{number}": c for number, c in enumerate((noted["c2"], *noted["c345"]), 2)}
+        levels = {f"{name}_p{number}": p for number, p in enumerate(noted["p"], 3)}
+        found = {f"{key}_chmean": values.mean(dim=(2, 3)) for key, values in (stages | levels).items()}
+        found |= levels | {f"{key}_rms": values.square().mean().sqrt() for key, values in levels.items()}
+        for level, (cls_logits, edge_logits) in enumerate(noted["head"]):
+            found |= {f"{name}_cls{level}": cls_logits, f"{name}_reg{level}": edge_logits}
+        for key, values in found.items():
+            if key in recorded:
+                torch.testing.assert_close(values, recorded[key], **LOGIT_TOLERANCE)
+                compared += 1
+    assert compared == len(recorded)

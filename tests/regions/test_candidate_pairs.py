@@ -1,7 +1,7 @@
 """Regions found near the boxes alone are those of the dense form (every anchor, every box), bit for bit."""
 
-import os
-from pathlib import Path
+from collections.abc import Sequence
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,33 +9,27 @@ import torch
 from dense_regions import dense_regions
 from torch import Tensor
 
-from pipeline.datasets.coco import read_coco
 from pipeline.regions import valuable
 from pipeline.regions.candidate_pairs import candidate_pairs
 from pipeline.regions.config import RegionsConfig, Vlr
 from pipeline.regions.valuable import find_regions
 from pipeline.views.box_ops import box_intersection
-from pipeline.views.geometry import ViewsConfig, transform_boxes
 from pipeline.views.pyramid import Pyramid, Size
 
 STRIDES = (8, 16, 32, 64, 128)
-SAMPLE = os.environ.get("LD_COCO_SAMPLE")
 
 both = pytest.mark.parametrize("vlr", ["released", "paper"])
 
 
 def assert_equal(
-    padded_hw: Size,
-    boxes: Tensor,
-    vlr: Vlr,
-    vlr_gamma: float = 0.25,
-    point_offset: float = 0.0,
+    padded_hw: Size, views: Sequence[Tensor], vlr: Vlr, vlr_gamma: float = 0.25, point_offset: float = 0.0
 ) -> None:
+    """Of the boxes of each view."""
     grid = Pyramid(STRIDES, point_offset).grid(padded_hw)
     regions = RegionsConfig(vlr=vlr, vlr_gamma=vlr_gamma)
-    (found,), expected = find_regions(grid, [boxes], regions), dense_regions(grid, boxes, regions)
-    for name, values in vars(expected).items():
-        np.testing.assert_array_equal(getattr(found, name), values, name)
+    for found, boxes in zip(find_regions(grid, views, regions), views, strict=True):
+        for name, values in vars(dense_regions(grid, boxes, regions)).items():
+            np.testing.assert_array_equal(getattr(found, name), values, name)
 
 
 def random_boxes(generator: torch.Generator, count: int, padded_hw: Size) -> Tensor:
@@ -47,32 +41,22 @@ def random_boxes(generator: torch.Generator, count: int, padded_hw: Size) -> Ten
 
 
 @both
-def test_views_found_together_have_the_points_of_each_alone(
-    monkeypatch: pytest.MonkeyPatch, vlr: Vlr
-) -> None:
-    generator, grid = torch.Generator().manual_seed(0), Pyramid(STRIDES, 0.0).grid((160, 192))
-    views = [random_boxes(generator, count, (160, 192)) for count in (3, 0, 1, 40, 1, 0, 7)]
-    monkeypatch.setattr(valuable, "MAX_POSITIONS", 4 * len(grid))
-    regions = RegionsConfig(vlr=vlr)
-    for found, boxes in zip(find_regions(grid, views, regions), views, strict=True):
-        for name, values in vars(dense_regions(grid, boxes, regions)).items():
-            np.testing.assert_array_equal(getattr(found, name), values, name)
-
-
-@both
 @pytest.mark.parametrize("seed", range(8))
 def test_random_boxes(seed: int, vlr: Vlr) -> None:
     generator = torch.Generator().manual_seed(seed)
     padded_hw = [(320, 448), (96, 640), (32, 32), (800, 1344)][seed % 4]
     for count in (1, 2, 9, 40):
-        assert_equal(padded_hw, random_boxes(generator, count, padded_hw), vlr)
+        assert_equal(padded_hw, [random_boxes(generator, count, padded_hw)], vlr)
+    # Where points are the centers of their cells.
+    assert_equal((320, 448), [random_boxes(generator, 40, (320, 448))], vlr, point_offset=0.5)
 
 
 @both
-@pytest.mark.parametrize("seed", range(4))
-def test_random_boxes_where_points_are_the_centers_of_their_cells(seed: int, vlr: Vlr) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    assert_equal((320, 448), random_boxes(generator, 40, (320, 448)), vlr, point_offset=0.5)
+def test_views_found_together_have_the_points_of_each_alone(vlr: Vlr) -> None:
+    generator = torch.Generator().manual_seed(0)
+    views = [random_boxes(generator, count, (160, 192)) for count in (3, 0, 1, 40, 1, 0, 7)]
+    with patch.object(valuable, "MAX_POSITIONS", 4 * len(Pyramid(STRIDES, 0.0).grid((160, 192)))):
+        assert_equal((160, 192), views, vlr)
 
 
 @both
@@ -83,7 +67,7 @@ def test_whole_coordinates_make_ties(multiple: int, vlr: Vlr) -> None:
     for _ in range(6):
         corners = torch.randint(0, 320 // multiple, (12, 2, 2), generator=generator).float() * multiple
         ordered = corners.sort(dim=1).values.flatten(1)
-        assert_equal((320, 320), ordered.repeat(2, 1), vlr)
+        assert_equal((320, 320), [ordered.repeat(2, 1)], vlr)
 
 
 @both
@@ -105,26 +89,8 @@ def test_whole_coordinates_make_ties(multiple: int, vlr: Vlr) -> None:
 @pytest.mark.parametrize("vlr_gamma", [0.0, 0.25, 1.0])
 def test_extreme_boxes(box: list[float], vlr_gamma: float, vlr: Vlr) -> None:
     other = [100.0, 120.0, 180.0, 300.0]
-    assert_equal((800, 1344), torch.tensor([box]), vlr, vlr_gamma)
-    assert_equal((800, 1344), torch.tensor([other, box, other]), vlr, vlr_gamma)
-
-
-@both
-def test_no_boxes(vlr: Vlr) -> None:
-    assert_equal((96, 128), torch.zeros(0, 4), vlr)
-
-
-@pytest.mark.skipif(SAMPLE is None, reason="LD_COCO_SAMPLE names no folder with real COCO images")
-@both
-def test_real_annotations(vlr: Vlr) -> None:
-    manifest = read_coco(Path(str(SAMPLE), "annotations/instances_train.json"), str(SAMPLE), "train")
-    views = ViewsConfig(scales=((1333, 800), (1333, 563)), flips=(False, True))
-    for record in manifest.images:
-        truth = manifest.training_boxes(record.image_id)
-        for number in views.numbers:
-            geometry = views.geometry((record.height, record.width), record.image_id, number)
-            boxes = torch.from_numpy(transform_boxes(truth.boxes_xyxy, geometry))
-            assert_equal(geometry.padded_hw, boxes, vlr)
+    views = [torch.tensor([box]), torch.tensor([other, box, other])]
+    assert_equal((800, 1344), views, vlr, vlr_gamma)
 
 
 def test_every_overlapping_pair_is_listed_once_and_few_others() -> None:
