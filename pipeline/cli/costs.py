@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -70,13 +69,9 @@ def plan_command(arguments: argparse.Namespace) -> None:
         if not images:
             raise DatasetError(f"{manifest.root}: expected images with boxes, but there are none")
         card = plan(path, manifest, images)
-    facts = {
-        "points": f"of a sample from {arguments.annotations or manifest.root}",
-        "the rest": "of random weights and drawn images",
-        **machine_facts(machine(SINGLE_PROCESS).device),
-    }
-    text = card.render(shutil.disk_usage(Path.cwd()).free)
-    sys.stdout.write(f"{arguments.recipe}: {_listed(facts)}\n\n{text}")
+    facts = {"recipe": arguments.recipe, "annotations": str(arguments.annotations or manifest.root)}
+    facts |= machine_facts(machine(SINGLE_PROCESS).device)
+    sys.stdout.write(f"{_listed(facts)}\n\n{card.render()}")
 
 
 def plan(recipe: Path, manifest: Manifest, images: int) -> Card:

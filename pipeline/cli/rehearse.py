@@ -53,7 +53,7 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--keep: expected a new folder, but {keep} is there; name another")
     with options.copied_recipe(arguments) as copy:
         params = read_sections(copy)
-        changes, notes = shorten(check_params(copy), arguments.images, arguments.epochs)
+        changes = shorten(check_params(copy), arguments.images, arguments.epochs)
     values = {"root": ".", "file": "params.yaml"} | {key: new for key, (_, new) in changes.items()}
     with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="ldp-rehearse-") as name:
         folder = Path(name).absolute()
@@ -62,7 +62,7 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
             (shutil.copytree if (CODE / part).is_dir() else shutil.copy)(CODE / part, folder / part)
         (folder / PARAMS).write_text(dump_yaml(options.override(params, values)))
         lines = [f"  {key}: {old} -> {new}" for key, (old, new) in changes.items()]
-        logger.info("%s", "\n".join(["what is not as in the recipe:", *lines, *notes]))
+        logger.info("%s", "\n".join(["not as in the recipe; with random weights, AP means nothing:", *lines]))
         _dvc(folder, "init", "--no-scm", "--quiet")
         failed = _dvc(folder, "repro") or _dvc(folder, "metrics", "show")
     if failed:
@@ -84,10 +84,9 @@ def _dvc(folder: Path, *arguments: str) -> int:
             process.wait()
 
 
-def shorten(recipe: Recipe, images: int, epochs: int) -> tuple[Changes, list[str]]:
-    """What a rehearsal changes, and sentences about what that means."""
+def shorten(recipe: Recipe, images: int, epochs: int) -> Changes:
+    """What a rehearsal changes."""
     changes: Changes = {}
-    notes: list[str] = []
 
     def change(section: str, config: Section, **values: object) -> None:
         pairs = {f"{section}.{name}": (getattr(config, name), new) for name, new in values.items()}
@@ -111,7 +110,6 @@ def shorten(recipe: Recipe, images: int, epochs: int) -> tuple[Changes, list[str
         change(where, train, **_short_schedule(train, images // processes * processes or images, epochs))
         if train.pretrained and not has_imagenet(detector.backbone):
             change(where, train, pretrained=False, frozen_stages=-1)
-            notes.append(f"No ImageNet weights of {detector.backbone} in torchvision's cache: random ones.")
     for name, student in recipe.students.items():
         if student.validation.enabled:
             change(f"students.{name}.validation", student.validation, every=epochs)
@@ -122,11 +120,9 @@ def shorten(recipe: Recipe, images: int, epochs: int) -> tuple[Changes, list[str
     else:
         bounds = [name for name in recipe.fidelity.__struct_fields__ if name.startswith("max_")]
         change("verify_cache", recipe.fidelity, **dict.fromkeys(bounds, NO_BOUND))
-        notes.append("The teacher has learned next to nothing: verify_cache measures, and refuses nothing.")
     if not (given or teacher.train):
         change("prepare_teacher", teacher, source=RANDOM_WEIGHTS)
-        notes.append(f"There is no {teacher.source}: the teacher is random, and every AP means nothing.")
-    return changes, list(dict.fromkeys(notes))
+    return changes
 
 
 def _short_schedule(train: TrainConfig, images: int, epochs: int) -> dict[str, object]:

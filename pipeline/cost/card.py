@@ -49,11 +49,11 @@ class Card:
         saved = fmean(online - stored for stored, online in map(self.student_hours, self.students))
         return break_even(hours, saved)
 
-    def render(self, free_bytes: int) -> str:
+    def render(self) -> str:
         """The card as text, with its formula."""
         count = self.break_even()
         per_view = f"{self.points_per_view:,.0f} kept points for {self.boxes_per_view:.1f} boxes each"
-        store = f"{describe_bytes(self.bytes_per_view)} a view; {describe_bytes(free_bytes)} are free"
+        store = f"{describe_bytes(self.bytes_per_view)} a view"
         rows: list[Sequence[str]] = [
             ("images", f"{self.images:,}", ""),
             ("views", f"{self.views:,}", per_view),

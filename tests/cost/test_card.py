@@ -24,7 +24,7 @@ def test_hours_by_hand() -> None:
     assert from_store == pytest.approx(10 * 1000 * 2.5 / HOUR)
     assert in_the_loop == pytest.approx(10 * 1000 * 5.1 / HOUR)
     assert card.break_even() == 1
-    text = card.render(free_bytes=1)
+    text = card.render()
     assert all(part in text for part in ("2,000", "10.0 MB", "1.67 h", "6.94 h", "14 h", "break-even"))
 
 

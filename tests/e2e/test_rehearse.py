@@ -58,12 +58,9 @@ def test_every_stage_runs_and_the_workspace_is_as_it_was(
     assert len(TargetStore.open(kept.store).keys) == 8
     assert len((kept.student("ld") / "loss.csv").read_text().splitlines()) == 2, "a head, and one step"
     assert kept.report.is_file()
-    for line in (
-        "  prepare_data.keep_empty_images: False -> True",
-        f"  prepare_teacher.source: {MISSING} -> {RANDOM_WEIGHTS}",
-        f"There is no {MISSING}: the teacher is random, and every AP means nothing.",
-    ):
-        assert line in caplog.text.splitlines()
+    lines = caplog.text.splitlines()
+    assert "  prepare_data.keep_empty_images: False -> True" in lines
+    assert f"  prepare_teacher.source: {MISSING} -> {RANDOM_WEIGHTS}" in lines
     assert "fidelity_error" in capfd.readouterr().out
 
 
@@ -99,7 +96,7 @@ def test_a_published_recipe_differs_in_what_makes_it_short_alone(
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     monkeypatch.delenv("LDP_DATASETS", raising=False)
     recipe = read_recipe(ROOT / f"recipes/{name}/params.yaml")
-    changes, notes = shorten(recipe, images=4, epochs=2)
+    changes = shorten(recipe, images=4, epochs=2)
     schedule = {"epochs": 2, "batch_size": 4, "learning_rate": 0.0025, "milestones": (), "warmup_steps": 1}
     train = schedule | {"pretrained": False, "frozen_stages": -1}
     assert {key: new for key, (_, new) in changes.items()} == {
@@ -114,7 +111,6 @@ def test_a_published_recipe_differs_in_what_makes_it_short_alone(
         **{f"students.{one}.validation.every": 2 for one in recipe.students},
     }
     assert changes["prepare_data.coco.train.limit"] == (None, 4)
-    assert any("random, and every AP means nothing" in note for note in notes)
 
 
 def test_files_that_are_here_are_taken_where_they_lie(
@@ -129,13 +125,12 @@ def test_files_that_are_here_are_taken_where_they_lie(
     set_value(params, ("student", "detector", "backbone"), "resnet18")
     set_value(params, ("student", "train", "pretrained"), True)  # noqa: FBT003
     write_params(workspace, params)
-    changes, notes = shorten(read_recipe(workspace / "params.yaml"), images=4, epochs=1)
+    changes = shorten(read_recipe(workspace / "params.yaml"), images=4, epochs=1)
     assert changes["prepare_teacher.source"] == (MISSING, str(workspace / MISSING))
     assert not any(key.endswith("pretrained") or key.startswith("verify_cache") for key in changes)
-    assert notes == []
 
 
 def test_what_is_small_already_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    changes, _ = shorten(read_recipe(ROOT / "recipes/smoke/params.yaml"), images=1000, epochs=50)
+    changes = shorten(read_recipe(ROOT / "recipes/smoke/params.yaml"), images=1000, epochs=50)
     assert {key.partition(".")[0] for key in changes} == {"verify_cache"}
