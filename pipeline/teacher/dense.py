@@ -31,7 +31,7 @@ MARGIN = 1.25
 """Over the mean of so few views."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PendingDense:
     """A batch's outputs at all positions, on their way to the host, which is to wait before it reads them."""
 
@@ -45,11 +45,7 @@ class PendingDense:
     """``BoolTensor[B]``: all of a view's outputs are."""
 
     def read(self, batch: Sequence[LabeledView]) -> Iterator[DenseOutputs]:
-        """Of each view.
-
-        Raises:
-            TeacherError: an output is not finite; names its view.
-        """
+        """Of each view; a ``TeacherError`` names one with an output that is not finite."""
         classes, distances = self.classes.numpy(), self.distances.numpy()
         if distances.dtype == np.int16:
             distances = distances.view(np.uint16)  # torch has next to no operation for it
@@ -67,17 +63,14 @@ def dense_outputs(raw: RawOutputs, precision: DensePrecision) -> PendingDense:
     """Quantized view by view, so that the device needs room for one, and copied together."""
     views = [_quantize(*maps, precision) for maps in zip(raw.cls_logits, raw.edge_logits, strict=True)]
     columns = (torch.stack(column).to("cpu", non_blocking=True) for column in zip(*views, strict=True))
-    classes, distances, tail_units, finite = columns
-    return PendingDense(classes=classes, distances=distances, tail_units=tail_units, finite=finite)
+    return PendingDense(*columns)
 
 
 def _quantize(logits: Tensor, edge_logits: Tensor, precision: DensePrecision) -> tuple[Tensor, ...]:
     """A view's row of each tensor of :class:`PendingDense`."""
     logits, edge_logits = logits.float(), edge_logits.float()
-    finite, distances = (
-        logits.isfinite().all() & edge_logits.isfinite().all(),
-        expected_distances(edge_logits),
-    )
+    finite = logits.isfinite().all() & edge_logits.isfinite().all()
+    distances = expected_distances(edge_logits)
     if precision.lossless:
         return logits, distances, logits.new_zeros((), dtype=torch.int64), finite
     codes = torch.bucketize(logits, _class_edges(precision, logits.device), out_int32=True, right=True)
@@ -95,36 +88,25 @@ def _class_edges(precision: DensePrecision, device: torch.device) -> Tensor:
 def probe_dense(
     run: Callable[[Sequence[LabeledView]], Iterator[SoftTargets]], view_set: ViewSet, schema: StoreSchema
 ) -> float:
-    """Bytes of a position in the dense arrays, at most: measured on a few views with the actual teacher.
-
-    Args:
-        run: Of the teacher.
-        view_set: Some of its views are written, in memory.
-        schema: Of a store with dense arrays.
-    """
+    """Bytes of a position in dense arrays, at most: of a few views, which the actual teacher may ``run``."""
     rows = np.unique(np.linspace(0, len(view_set) - 1, PROBED_VIEWS).astype(int)).tolist()
     views = [view for row in rows for view in view_set.in_rows(slice(row, row + 1))]
     arrays = quantize_partition(schema, views, list(run(views))).arrays
     positions = len(arrays[layout.DENSE_CLASSES])
     shard_rows = -(-positions // layout.DENSE_CHUNK_ROWS) * layout.DENSE_CHUNK_ROWS
-    specs = (spec for spec in sharded_specs(schema) if spec.path in layout.DENSE)
-    contents = (
-        encode_shard(replace(spec, shards=(shard_rows, spec.shape[1])), arrays[spec.path]) for spec in specs
-    )
-    return MARGIN * sum(map(len, contents)) / positions
+    specs = [
+        replace(spec, shards=(shard_rows, spec.shape[1]))
+        for spec in sharded_specs(schema)
+        if spec.path in layout.DENSE
+    ]
+    return MARGIN * sum(len(encode_shard(spec, arrays[spec.path])) for spec in specs) / positions
 
 
 def say_if_larger(store: Path, schema: StoreSchema, table: ViewIndex, row_bytes: float) -> None:
     """Say it if the dense arrays of a finished store take more than ``row_bytes`` a position."""
-    records = read_attributes(store)["partitions"]
-    shards = (shard for record in records for shard in record["shards"].items())
+    shards = (shard for record in read_attributes(store)["partitions"] for shard in record["shards"].items())
     taken = sum(file["size"] for name, file in shards if name.startswith(layout.DENSE))
     expected = row_bytes * float(position_counts(table.geometry, schema.strides).sum())
     if taken > expected:
-        logger.warning(
-            "%s: the dense arrays take %s, where at most %s were expected from %d of the views",
-            store,
-            describe_bytes(taken),
-            describe_bytes(expected),
-            PROBED_VIEWS,
-        )
+        sizes = describe_bytes(taken), describe_bytes(expected)
+        logger.warning("%s: the dense arrays take %s, where at most %s were expected", store, *sizes)

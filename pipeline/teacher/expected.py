@@ -11,10 +11,8 @@ from pipeline.codec.logits import EDGES, edge_columns
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, position_counts
 
-EDGE_BITS_AT = (0.04, 6.2)
-"""Step, and bits of an edge code at that step; 5.0 with ``released`` regions, whose weights are lower."""
-CLS_BITS_AT = (0.03, 8.8)
-"""Step, and bits of a class code at that step."""
+EDGE_BITS_AT, CLS_BITS_AT = (0.04, 6.2), (0.03, 8.8)
+"""Step, and bits of a code at that step."""
 REGION_BYTES = 2.6
 """Level, position, assignment and weight of a point."""
 
@@ -24,7 +22,6 @@ PIXEL_BYTES = 200
 """Checksum and thumbnail of a view, which hardly compress."""
 FILE_BYTES = 2**15
 """Tables and metadata of a small store."""
-
 
 DENSE_CLASS_BYTES, DENSE_BOX_BYTES = 0.15, 4.5
 """Of a position, where no teacher was probed: 0.11 and 3.4 measured with NanoDet."""
@@ -38,28 +35,22 @@ def estimate_bytes(schema: StoreSchema, table: ViewIndex, dense_row_bytes: float
     precision = schema.precision
     edges = points * edge_columns(schema.bins, lossless=precision.lossless)
     classes = (points if schema.valuable_classes else main) * schema.num_classes
-    if precision.edge_step is None or precision.cls_step is None:
-        bits = edges * LOSSLESS_EDGE_BITS + classes * LOSSLESS_CLS_BITS
-        region = points * LOSSLESS_REGION_BYTES
-    else:
-        bits = edges * _bits(EDGE_BITS_AT, precision.edge_step) + classes * _bits(
-            CLS_BITS_AT, precision.cls_step
+    edge_bits, cls_bits, region = LOSSLESS_EDGE_BITS, LOSSLESS_CLS_BITS, LOSSLESS_REGION_BYTES
+    if precision.edge_step and precision.cls_step:
+        edge_bits, cls_bits = (
+            _bits(*EDGE_BITS_AT, precision.edge_step),
+            _bits(*CLS_BITS_AT, precision.cls_step),
         )
-        region = points * REGION_BYTES
-    tables = 16 * boxes + (24 + PIXEL_BYTES * schema.pixels) * schema.views + FILE_BYTES
-    return int(bits / 8 + region + tables + _dense_bytes(schema, table, dense_row_bytes))
-
-
-def _dense_bytes(schema: StoreSchema, table: ViewIndex, row_bytes: float | None) -> float:
-    if schema.dense is None:
-        return 0
-    if row_bytes is None:
+        region = REGION_BYTES
+    size = (edges * edge_bits + classes * cls_bits) / 8 + points * region
+    size += 16 * boxes + (24 + PIXEL_BYTES * schema.pixels) * schema.views + FILE_BYTES
+    if schema.dense:
         row_bytes = schema.num_classes * DENSE_CLASS_BYTES + DENSE_BOX_BYTES
         if schema.dense.lossless:
             row_bytes = 4 * (schema.num_classes + EDGES) * DENSE_LOSSLESS_SHARE
-    return float(position_counts(table.geometry, schema.strides).sum() * row_bytes)
+        size += position_counts(table.geometry, schema.strides).sum() * (dense_row_bytes or row_bytes)
+    return int(size)
 
 
-def _bits(at: tuple[float, float], step: float) -> float:
-    known_step, known_bits = at
+def _bits(known_step: float, known_bits: float, step: float) -> float:
     return max(MIN_BITS, known_bits - math.log2(step / known_step))

@@ -29,19 +29,6 @@ from pipeline.views.pixels import SeenPixels
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import LabeledView, SoftTargets
 
-
-class DecodedBatch(NamedTuple):
-    """What the teacher is given."""
-
-    pixels: NDArray[np.uint8]
-    """``(B, H, W, 3)``, zeros beside each. No tensor: between processes it would take /dev/shm."""
-    seen: list[SeenPixels]
-    """Of each view."""
-
-
-TeacherThreads = Prefetcher["ViewBatch", DecodedBatch, "PendingTargets"]
-"""The threads that decode batches and run the teacher on them."""
-
 MAX_PIXELS = 32_000_000
 """Pixels inside the teacher at a time, on the CPU: a ResNet-50 takes 240 bytes for each."""
 
@@ -52,8 +39,7 @@ FORWARDS_PER_DECODER = 4
 """On the CPU, where a forward pass takes many times as long as decoding its batch."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ThreadCounts:
+class ThreadCounts(NamedTuple):
     """How many threads of one process decode, and how many run the teacher."""
 
     decoders: int
@@ -71,10 +57,9 @@ class ThreadCounts:
         """
         if device.type != "cpu":
             # Workers of another scheduler are daemons, which may have no processes, unless they are told.
-            alone = current_process().daemon
-            return cls(decoders=max(1, min(cores, MAX_DECODERS)), forwards=1, in_processes=not alone)
+            return cls(max(1, min(cores, MAX_DECODERS)), 1, in_processes=not current_process().daemon)
         forwards = max(1, min(cores, MAX_PIXELS // batch_pixels))
-        return cls(decoders=min(-(-forwards // FORWARDS_PER_DECODER), MAX_DECODERS), forwards=forwards)
+        return cls(min(-(-forwards // FORWARDS_PER_DECODER), MAX_DECODERS), forwards)
 
 
 class ViewBatch(NamedTuple):
@@ -84,6 +69,15 @@ class ViewBatch(NamedTuple):
     """Of the views among those that were cut into batches."""
     views: list[LabeledView]
     files: list[ViewFile]
+
+
+class DecodedBatch(NamedTuple):
+    """What the teacher is given."""
+
+    pixels: NDArray[np.uint8]
+    """``(B, H, W, 3)``, zeros beside each. No tensor: between processes it would take /dev/shm."""
+    seen: list[SeenPixels]
+    """Of each view."""
 
 
 def read_batch(batch: ViewBatch, preprocessing: Preprocessing) -> DecodedBatch:
@@ -109,25 +103,24 @@ class PendingTargets:
     """Nothing to wait for, if there is none."""
 
     def read(self) -> list[SoftTargets]:
-        """The outputs of each view, once they are there.
-
-        Raises:
-            TeacherError: one is not finite; names its view.
-        """
+        """The outputs of each view, once they are there; a ``TeacherError`` names one that is not finite."""
         if self.ready:
             self.ready.synchronize()
-        edges = _split(self.edge_logits, [len(view.points) for view in self.views])
-        at_all = len(self.cls_logits) == len(self.edge_logits)
-        counts = [len(view.points) if at_all else view.points.main_count for view in self.views]
-        classes = _split(self.cls_logits, counts)
+        ends = np.cumsum([len(view.points) for view in self.views])[:-1]
+        edges = np.split(self.edge_logits.numpy(), ends)
+        if len(self.cls_logits) < len(self.edge_logits):
+            ends = np.cumsum([view.points.main_count for view in self.views])[:-1]
+        classes = np.split(self.cls_logits.numpy(), ends)
         dense = self.dense.read(self.views) if self.dense else repeat(None, len(self.views))
-        targets = [
-            SoftTargets(edge_logits=e, cls_logits=c, dense=d, pixels=p)
-            for e, c, d, p in zip(edges, classes, dense, self.seen, strict=True)
-        ]
-        for soft, view in zip(targets, self.views, strict=True):
-            require_finite(soft, view)
+        targets = []
+        for view, e, c, d, p in zip(self.views, edges, classes, dense, self.seen, strict=True):
+            require_finite(view, edge_logits=e, cls_logits=c)
+            targets.append(SoftTargets(edge_logits=e, cls_logits=c, dense=d, pixels=p))
         return targets
+
+
+TeacherThreads = Prefetcher[ViewBatch, DecodedBatch, PendingTargets]
+"""The threads that decode batches and run the teacher on them."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +147,9 @@ class LogitExtractor:
 
     def run(self, views: Sequence[LabeledView]) -> Iterator[SoftTargets]:
         """Soft targets of views, in their order; the next batches are decoded while one is computed."""
-        pixels = self.config.batch_size * max(
-            (math.prod(view.geometry.padded_hw) for view in views), default=1
-        )
-        with self.threads(ThreadCounts.of(self.device, torch.get_num_threads(), pixels)) as threads:
+        largest = max((math.prod(view.geometry.padded_hw) for view in views), default=1)
+        counts = ThreadCounts.of(self.device, torch.get_num_threads(), self.config.batch_size * largest)
+        with self.threads(counts) as threads:
             yield from self.compute(threads, views)[0]
 
     def threads(self, counts: ThreadCounts) -> TeacherThreads:
@@ -176,8 +168,7 @@ class LogitExtractor:
         self, threads: TeacherThreads, views: Sequence[LabeledView]
     ) -> tuple[list[SoftTargets], Seconds]:
         """Soft targets of views, in their order, by threads that others may use meanwhile."""
-        batches, busy = self.batches(views), Seconds()
-        targets: dict[int, SoftTargets] = {}
+        batches, busy, targets = self.batches(views), Seconds(), dict[int, SoftTargets]()
         for batch, computed in zip(batches, threads.run(batches), strict=True):
             read, seconds = timed_call(computed.result.read)
             targets |= zip(batch.places, read, strict=True)
@@ -189,14 +180,13 @@ class LogitExtractor:
         groups: dict[tuple[int, int], list[int]] = {}
         for place, view in enumerate(views):
             groups.setdefault(view.geometry.padded_hw, []).append(place)
-        size = self.config.batch_size
-        cut = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
-        return [self._batch(places, [views[place] for place in places]) for places in cut]
-
-    def _batch(self, places: list[int], views: list[LabeledView]) -> ViewBatch:
-        records = (self.manifest.image(view.key.image_id) for view in views)
-        files = map(self.manifest.image_file, records)
-        return ViewBatch(places, views, list(zip(files, (view.geometry for view in views), strict=True)))
+        size, batches = self.config.batch_size, []
+        for places in (group[i : i + size] for group in groups.values() for i in range(0, len(group), size)):
+            chosen = [views[place] for place in places]
+            records = (self.manifest.image(view.key.image_id) for view in chosen)
+            files = [(self.manifest.image_file(r), v.geometry) for r, v in zip(records, chosen, strict=True)]
+            batches.append(ViewBatch(places, chosen, files))
+        return batches
 
     def images(self, decoded: DecodedBatch, batch: ViewBatch) -> Tensor:
         """Normalized images ``Tensor[B, 3, H, W]``, channels last, on the device."""
@@ -249,14 +239,9 @@ def kept_rows(batch: Sequence[LabeledView], grid: Grid) -> tuple[NDArray[np.int6
     return np.concatenate(rows), np.concatenate(main)
 
 
-def _split(rows: Tensor, counts: Sequence[int]) -> list[NDArray[np.float32]]:
-    return np.split(rows.numpy(), np.cumsum(counts)[:-1])
-
-
-def require_finite(soft: SoftTargets, view: LabeledView) -> None:
+def require_finite(view: LabeledView, **outputs: NDArray[np.float32]) -> None:
     """Stop at the first image whose teacher outputs are not finite."""
-    for name in ("edge_logits", "cls_logits"):
-        values: NDArray[np.float32] = getattr(soft, name)
+    for name, values in outputs.items():
         bad = values.size - int(np.count_nonzero(np.isfinite(values)))
         if bad:
             raise TeacherError(

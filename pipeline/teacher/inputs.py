@@ -1,9 +1,11 @@
 """What a store is made from, without loading the teacher: writing and repairing one start here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.core.errors import ConfigError, TeacherError
@@ -11,11 +13,13 @@ from pipeline.core.files import sha256_of_file
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.model import TorchModel
 from pipeline.onnx.models import GflHandle, ModelHandle, open_model
+from pipeline.regions.atss import INSIDE_MARGIN_PX, TOP_K
 from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.schema import FORMAT_VERSION
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.fingerprint import store_fingerprint
 from pipeline.views.manifest import Manifest
+from pipeline.views.pyramid import ANCHOR_SCALE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +44,7 @@ class StoreInputs:
         )
 
     def load_teacher(self, device: torch.device) -> LogitExtractor:
-        """The teacher, ready to run.
-
-        Raises:
-            TeacherError: The weights are missing or do not fit their description.
-        """
+        """The teacher, ready to run; a ``TeacherError`` if its weights do not fit their description."""
         return LogitExtractor(self.files.load(), self.view_set.manifest, self.config, device)
 
 
@@ -69,3 +69,39 @@ def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> Store
     return StoreInputs(
         config=config, view_set=view_set, files=files, weights_sha256=sha256_of_file(files.weights)
     )
+
+
+def store_fingerprint(
+    view_set: ViewSet,
+    spec: ModelSpec,
+    architecture: Mapping[str, Any],
+    weights_sha256: str,
+    config: CacheConfig,
+) -> dict[str, Any]:
+    """Everything that decides a store's bytes, and nothing else, as nested plain values."""
+    teacher = {"architecture": dict(architecture), "weights": weights_sha256, "batch_size": config.batch_size}
+    # What came later is named only where it is used: older stores stay good.
+    if config.forward_precision != "float32":
+        teacher["forward_precision"] = config.forward_precision
+    # Where that decides who is in a batch: views of one size are in the order of keys.
+    originals = np.unique(view_set.manifest.images.size_hw, axis=0).tolist()
+    sizes = view_set.views.padded_sizes(originals, view_set.conventions.preprocessing.fit)
+    if config.batch_size > 1 and len(sizes) > 1:
+        teacher["batches"] = "by padded size"
+    return {
+        "format_version": FORMAT_VERSION,
+        **view_set.manifest.identity(),
+        "geometry": {"strides": list(spec.strides), "bins": spec.bins, **spec.conventions.geometry()},
+        "preprocessing": spec.conventions.preprocessing.to_json(),
+        "precision": config.precision.to_json(),
+        "regions": {
+            **view_set.regions.to_json(),
+            "anchor_scale": ANCHOR_SCALE,
+            "atss_top_k": TOP_K,
+            "inside_margin_px": INSIDE_MARGIN_PX,
+        },
+        "teacher": teacher,
+        "views": view_set.views.to_json(),
+        **({"dense": config.dense.to_json()} if config.dense else {}),
+        **({"valuable_classes": True} if config.valuable_classes else {}),
+    }

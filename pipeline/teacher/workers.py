@@ -26,72 +26,34 @@ from pipeline.teacher.times import StoreTimes
 from pipeline.views.manifest import read_manifest
 
 
-@dataclass(frozen=True, kw_only=True)
-class PartitionJob:
-    """From what a worker builds its part of a run: small, and valid on every machine that sees the folders.
+@dataclass(kw_only=True)
+class PartitionJob(WorkerPlugin):
+    """What a worker makes its ``PartitionWriter`` from: small, and valid wherever the folders are seen.
 
-    Attributes:
-        workspace: What the other paths are relative to; ``images`` may be absolute.
-        manifest: File of the training split.
-        images: Root of its dataset.
-        weights: The teacher's file.
-        device: A torch device; ``None`` for the worker's first GPU, or its CPU if it has none.
-        cores: How many a worker may use; ``None`` for as many as it runs tasks at a time (``--nthreads``).
-        made_by: Code and libraries of the stage, which a worker must have, too.
+    The first task makes it, and not the start of the worker: loading would keep that from answering, and
+    could not fail as a task does.
     """
 
     workspace: Path
+    """What the other paths are relative to; ``images`` may be absolute."""
     manifest: Path
+    """File of the training split."""
     images: Path
+    """Root of its dataset."""
     weights: Path
+    """The teacher's file."""
     config: CacheConfig
     device: str | None
+    """A torch device; ``None`` for the worker's first GPU, or its CPU if it has none."""
     cores: int | None
+    """How many a worker may use; ``None`` for as many as it runs tasks at a time (``--nthreads``)."""
+    scratch: Path | None = None
+    """Where the store was begun."""
     made_by: Mapping[str, Any] = field(default_factory=lambda: made_by(FOLDERS))
-
-    def start(self, scratch: Path, worker: Worker) -> PartitionWriter:
-        """Load the teacher and make ready to write the store that was begun in ``scratch``.
-
-        Raises:
-            CacheError: this worker would make another store.
-            DatasetError: there is no manifest.
-            TeacherError: the weights cannot be used.
-        """
-        keep_freed_memory()
-        manifest = read_manifest(self.workspace / self.manifest)
-        manifest = replace(manifest, root=str(self.workspace / self.images))
-        setup = load_inputs(self.config, manifest, self.workspace / self.weights)
-        differing = diff(read_schema(scratch).fingerprint, setup.fingerprint)
-        differing = differing or diff(self.made_by, made_by(FOLDERS))
-        if differing:
-            where, expected, got = differing
-            raise CacheError(
-                f"worker {worker.address}: expected to make the store of {self.workspace}, but its own "
-                f"{where} is {got} instead of {expected}; give it the same folders and code"
-            )
-        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return PartitionWriter(
-            scratch,
-            setup.view_set,
-            setup.load_teacher(device),
-            cores=self.cores or worker.state.nthreads,
-            name=str(worker.name),
-        )
-
-
-class WriterPlugin(WorkerPlugin):
-    """Holds a worker's ``PartitionWriter``, which the first task makes.
-
-    Not when the worker starts: loading would keep it from answering, and could not fail as a task does.
-    """
-
-    def __init__(self, job: PartitionJob, scratch: Path) -> None:
-        self._job = job
-        self._scratch = scratch
+    """Code and libraries of the stage, which a worker must have, too."""
 
     def setup(self, worker: Worker) -> None:
-        self._worker = worker
-        self._lock = Lock()
+        self._worker, self._lock = worker, Lock()
         self._writer: PartitionWriter | None = None
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002
@@ -101,9 +63,34 @@ class WriterPlugin(WorkerPlugin):
                 self._writer = None
 
     def writer(self) -> PartitionWriter:
+        """The teacher, loaded once, and ready to write.
+
+        Raises:
+            CacheError: this worker would make another store.
+            DatasetError: there is no manifest.
+            TeacherError: the weights cannot be used.
+        """
         with self._lock:
-            self._writer = self._writer or self._job.start(self._scratch, self._worker)
+            self._writer = self._writer or self._start()
             return self._writer
+
+    def _start(self) -> PartitionWriter:
+        assert self.scratch is not None
+        keep_freed_memory()
+        manifest = read_manifest(self.workspace / self.manifest)
+        manifest = replace(manifest, root=str(self.workspace / self.images))
+        setup = load_inputs(self.config, manifest, self.workspace / self.weights)
+        differing = diff(read_schema(self.scratch).fingerprint, setup.fingerprint)
+        if differing := differing or diff(self.made_by, made_by(FOLDERS)):
+            where, expected, got = differing
+            raise CacheError(
+                f"worker {self._worker.address}: expected to make the store of {self.workspace}, but its own "
+                f"{where} is {got} instead of {expected}; give it the same folders and code"
+            )
+        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        cores, name = self.cores or self._worker.state.nthreads, str(self._worker.name)
+        teacher = setup.load_teacher(device)
+        return PartitionWriter(self.scratch, setup.view_set, teacher, cores=cores, name=name)
 
 
 def write_in_workers(
@@ -117,8 +104,8 @@ def write_in_workers(
     Raises:
         PipelineError: What a worker raised, or the cluster failed.
     """
-    scratch = scratch.resolve()
-    with connect() as client, registered(client, WriterPlugin(job, scratch)) as plugin:
+    job = replace(job, scratch=scratch.resolve())
+    with connect() as client, registered(client, job) as plugin:
         written = run_tasks(
             client,
             partial(write_partition, plugin),
@@ -135,7 +122,7 @@ def write_in_workers(
 def write_partition(plugin: str, index: int) -> StoreTimes | PipelineError:
     """The task of a worker. An error that a user must remedy is returned: raised, it would be tried again."""
     holder = get_worker().plugins[plugin]
-    assert isinstance(holder, WriterPlugin)
+    assert isinstance(holder, PartitionJob)
     try:
         return holder.writer().write(index)
     except PipelineError as error:

@@ -16,7 +16,7 @@ from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.fingerprint import store_fingerprint
+from pipeline.teacher.inputs import store_fingerprint
 from pipeline.teacher.run import StoreLayout, layout_store
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig

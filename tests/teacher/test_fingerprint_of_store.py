@@ -8,7 +8,7 @@ from teacher_cases import DETECTOR, QUANTIZED, small_config, small_view_set
 from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.gfl import gfl_spec
 from pipeline.store.format.fingerprint import ABSENT, diff
-from pipeline.teacher.fingerprint import store_fingerprint
+from pipeline.teacher.inputs import store_fingerprint
 
 
 def fingerprint(folder: Path, precision: NetworkPrecision) -> dict[str, object]:

@@ -210,4 +210,4 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path, scheduler: str) -> 
 def test_a_run_leaves_an_existing_scheduler_as_it_was(scheduler: str) -> None:
     with existing_cluster(scheduler) as client:
         plugins = client.run(lambda dask_worker: list(dask_worker.plugins))
-    assert not [name for names in plugins.values() for name in names if "WriterPlugin" in name]
+    assert not [name for names in plugins.values() for name in names if "PartitionJob" in name]
