@@ -39,13 +39,8 @@ logger = logging.getLogger(__name__)
 
 HEAD_NORM_GROUPS = 32
 """GroupNorm groups of every published GFL head; a state dict does not show them."""
-
-PARALLEL_PREFIX = "module."
-"""Put before every key by ``DistributedDataParallel``."""
-
-EMA_PREFIX = "ema_"
-"""Put before the raw weights by mmcv's ``EMAHook``; those under the plain keys are averaged."""
-
+MODULATED_OUTPUTS = 27
+"""Channels of the offset convolution of a 3x3 deformable convolution v2; v1 has 18."""
 RESNETS: dict[tuple[bool, tuple[int, ...]], Backbone] = {
     (False, (1, 1, 1, 1)): "resnet10",
     (False, (2, 2, 2, 2)): "resnet18",
@@ -55,10 +50,9 @@ RESNETS: dict[tuple[bool, tuple[int, ...]], Backbone] = {
 }
 """Name by whether the blocks are bottlenecks and by their number in each stage."""
 
-MODULATED_OUTPUTS = 27
-"""Channels of the offset convolution of a 3x3 deformable convolution v2; v1 has 18."""
-
 State = Mapping[str, Tensor]
+Meta = Mapping[str, Any]
+"""What stands beside a state dict under ``meta``."""
 
 
 @command(
@@ -73,22 +67,10 @@ def import_command(arguments: argparse.Namespace) -> None:
     model, facts = load_checkpoint(arguments.file)
     output: Path = arguments.output or arguments.file.with_suffix(".safetensors")
     save_detector(model, output, {"source": arguments.file.name, **facts})
-    logger.info(
-        "recognized a GFL detector: %s, %d classes, %.1f M parameters, %d keys, all used once",
-        model.config.backbone,
-        model.config.num_classes,
-        sum(parameter.numel() for parameter in model.parameters()) / 1e6,
-        len(model.state_dict()),
-    )
-    if CLASS_NAMES in facts:
-        logger.info("its classes: %s", short_repr(facts[CLASS_NAMES]))
-    else:
-        logger.warning(
-            "%s: it names no classes; write them into %s, under %r, in the order of its channels",
-            arguments.file,
-            output.with_suffix(".json"),
-            CLASS_NAMES,
-        )
+    logger.info("recognized a GFL detector: %d keys, all used once", len(model.state_dict()))
+    if CLASS_NAMES not in facts:
+        place = output.with_suffix(".json")
+        logger.warning("%s: write its classes under %r, in the order of its channels", place, CLASS_NAMES)
     section = {"source": str(output), "views": None, "train": None, "detector": model.config.to_json()}
     logger.info("wrote %s; in params.yaml, under prepare_teacher:\n\n%s", output, dump_yaml(section))
 
@@ -116,11 +98,12 @@ class Skipped:
         pass
 
 
-def read_checkpoint(path: Path) -> tuple[State, Mapping[str, Any]]:
-    """The state dict of a ``.pth`` file, ``module.`` taken off, and what stands under ``meta``.
+def read_checkpoint(path: Path) -> tuple[State, Meta]:
+    """The state dict of a ``.pth`` file, and what stands under ``meta``.
 
-    Read with ``weights_only=True``, and no code of the file's is run: objects of a training's program (its
-    logs, its hooks) are skipped. So are the raw weights that mmcv's ``EMAHook`` keeps under ``ema_*``.
+    No code of the file's is run: objects of a training's program (its logs, its hooks) are skipped. So are
+    the raw weights that mmcv's ``EMAHook`` keeps under ``ema_*``, and the ``module.`` of
+    ``DistributedDataParallel``.
     """
     try:
         # What a file wants to build that is no tensor and no plain value, but for modules that reach the
@@ -129,89 +112,74 @@ def read_checkpoint(path: Path) -> tuple[State, Mapping[str, Any]]:
         with safe_globals([(Skipped, name) for name in foreign]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what sparse tensors cost to check; they are refused
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise TeacherError(f"{path}: expected a checkpoint, but there is none") from error
     except Exception as error:  # whatever the bytes of some other file lead the unpickler to
         # The reason comes after torch's advice to read the file without a look at what it runs.
         words = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
-        reason = short_repr(" ".join(words.split()))
         raise TeacherError(
-            f"{path}: expected a checkpoint of tensors and plain values, but it cannot be read: {reason}"
+            f"{path}: expected a checkpoint of tensors and plain values, but it cannot be read: "
+            f"{short_repr(' '.join(words.split()))}"
         ) from error
-    wrapped = isinstance(content, dict) and "state_dict" in content
-    state, meta = (content["state_dict"], content.get("meta")) if wrapped else (content, {})
+    document = content if isinstance(content, dict) and "state_dict" in content else {"state_dict": content}
+    state, meta = document["state_dict"], document.get("meta")
     pairs = state.items() if isinstance(state, dict) else ()
     if not pairs or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
         raise TeacherError(f"{path}: expected a state dict of tensors, alone or under the key 'state_dict'")
-    weights = {key.removeprefix(PARALLEL_PREFIX): value for key, value in pairs}
-    kept = {key: value for key, value in weights.items() if not key.startswith(EMA_PREFIX)}
-    if passed := len(weights) - len(kept):
-        logger.info("%s: %d keys %s* of an averaging hook are passed over", path, passed, EMA_PREFIX)
-    return kept, meta if isinstance(meta, dict) else {}
+    weights = {key.removeprefix("module."): value for key, value in pairs}
+    averaged = {key: value for key, value in weights.items() if not key.startswith("ema_")}
+    return averaged, meta if isinstance(meta, dict) else {}
 
 
-def _class_names(meta: Mapping[str, Any]) -> list[str] | None:
-    """``CLASSES`` of mmdetection 2 and of this project's exports, or those of mmdetection 3."""
-    dataset = meta.get("dataset_meta")
-    places = (meta, dataset if isinstance(dataset, dict) else {})
-    names = next((place[key] for place in places for key in ("CLASSES", "classes") if key in place), None)
+def _class_names(meta: Meta) -> list[str]:
+    """``CLASSES`` of mmdetection 2 and of this project's exports, or those of mmdetection 3; else none."""
+    places = [place for place in (meta, meta.get("dataset_meta")) if isinstance(place, dict)]
+    names = next((place[key] for place in places for key in ("CLASSES", "classes") if key in place), ())
     known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    return list(names) if known and names else None
+    return list(names) if known else []
 
 
-def recognize(state: State, where: str, meta: Mapping[str, Any]) -> DetectorConfig:
-    """The architecture whose state dict stands ``where``, ``meta`` beside it.
-
-    A ``TeacherError`` if it is not that of a GFL detector with a ResNet backbone.
-    """
+def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
+    """The architecture whose state dict and ``meta`` stand ``where``; a ``TeacherError`` if it is no GFL."""
 
     def shape(key: str) -> tuple[int, ...]:
         if key not in state:
-            first = ", ".join(list(state)[:3])
             raise TeacherError(
-                f"{where}: expected a GFL detector, but key {key!r} is missing; the first keys are {first}"
+                f"{where}: expected a GFL detector, but key {key!r} is missing; it has {short_repr([*state])}"
             )
         return tuple(state[key].shape)
 
-    def count(pattern: str) -> int:
-        return len({match[1] for key in state if (match := re.fullmatch(pattern, key))})
+    def numbers(pattern: str) -> set[int]:
+        return {int(match[1]) for key in state if (match := re.match(pattern, key))}
 
     channels = shape("neck.lateral_convs.0.conv.weight")[0]
     bottleneck = "backbone.layer1.0.conv3.weight" in state
-    blocks = tuple(count(rf"backbone\.layer{stage}\.(\d+)\.conv1\.weight") for stage in range(1, 5))
+    blocks = tuple(len(numbers(rf"backbone\.layer{stage}\.(\d+)\.conv1\.")) for stage in range(1, 5))
     backbone = RESNETS.get((bottleneck, blocks))
     if backbone is None:
         raise TeacherError(f"{where}: expected a ResNet backbone, but got stages of {blocks} blocks")
     if backbone == "resnet101" and shape("backbone.layer1.0.conv2.weight")[1] == 4:
         backbone = "resnext101_32x4d"
-    offsets = (re.match(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset", key) for key in state)
     widths = {len(bias) for key, bias in state.items() if key.endswith("conv_offset.bias")}
     return DetectorConfig(
         backbone=backbone,
-        dcn_stages=tuple(sorted({int(match[1]) + 1 for match in offsets if match})),
+        dcn_stages=tuple(sorted(n + 1 for n in numbers(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset"))),
         dcn_modulated=widths == {MODULATED_OUTPUTS},
         channels=channels,
-        levels=count(r"bbox_head\.scales\.(\d+)\.scale"),
-        stacked_convs=count(r"bbox_head\.cls_convs\.(\d+)\.conv\.weight"),
+        levels=len(numbers(r"bbox_head\.scales\.(\d+)\.scale")),
+        stacked_convs=len(numbers(r"bbox_head\.cls_convs\.(\d+)\.conv\.")),
         norm_groups=_norm_groups(meta, channels, where),
         reg_max=shape("bbox_head.gfl_reg.bias")[0] // EDGES - 1,
         num_classes=shape("bbox_head.gfl_cls.bias")[0],
     )
 
 
-def _norm_groups(meta: Mapping[str, Any], channels: int, where: str) -> int:
+def _norm_groups(meta: Meta, channels: int, where: str) -> int:
     """Groups of the head's GroupNorm, which no state dict shows: as configured, or a guess."""
     configured = str(meta.get("config") or meta.get("cfg") or "")
     groups = set(re.findall(r"num_groups['\"]?\s*[=:]\s*(\d+)", configured))
     if len(groups) == 1:
         return int(groups.pop())
     guess = HEAD_NORM_GROUPS if channels % HEAD_NORM_GROUPS == 0 else 1
-    logger.warning(
-        "%s: nothing says into how many groups its head normalizes; norm_groups: %d is a guess, "
-        "as every published GFL has it",
-        where,
-        guess,
-    )
+    logger.warning("%s: norm_groups: %d is a guess, as every published GFL has it", where, guess)
     return guess
 
 
@@ -234,20 +202,20 @@ def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
         raise TeacherError(f"{path}: the checkpoint does not fit a {model.config.backbone} GFL: {problem}")
     model.load_state_dict(state)
     names = _class_names(meta)
-    if names is not None and len(names) != config.num_classes:
+    if names and len(names) != config.num_classes:
         raise TeacherError(
             f"{path}: expected {config.num_classes} classes, but its meta names {len(names)}: "
             f"{short_repr(names)}"
         )
-    return model, {} if names is None else {CLASS_NAMES: names}
+    return model, {CLASS_NAMES: names} if names else {}
 
 
-def save_checkpoint(model: GFL, path: Path, meta: dict[str, Any]) -> None:
+def save_checkpoint(model: GFL, path: Path, meta: Meta) -> None:
     """Write a ``.pth`` file that mmdetection loads: ``state_dict`` and plain values under ``meta``.
 
     What a state dict does not show stands there too, so that an import gives the same detector again.
     """
-    described = {"architecture": model.config.to_json(), "conventions": model.conventions.to_json(), **meta}
+    meta = {"architecture": model.config.to_json(), "conventions": model.conventions.to_json(), **meta}
     content = io.BytesIO()  # for torch's own error of a full disk is no OSError
-    torch.save({"meta": described, "state_dict": dict(model.state_dict())}, content)
+    torch.save({"meta": meta, "state_dict": dict(model.state_dict())}, content)
     write_atomically(path, content.getvalue())
