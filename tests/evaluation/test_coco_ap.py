@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.core.errors import ConfigError
-from pipeline.evaluation.coco_ap import evaluate, to_coco, write_precision_recall
+from pipeline.evaluation.coco_ap import SUMMARY, evaluate, to_coco, write_precision_recall
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.views.classes import Category
 from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
@@ -22,37 +22,34 @@ EDGES = (32.0, 96.0)
 BOXES = {1: (10.0, 10.0, 20.0, 20.0), 2: (5.0, 5.0, 50.0, 50.0)}
 
 
+def image(image_id: int, side: int, *annotations: Annotation) -> ImageRecord:
+    return ImageRecord(image_id=image_id, file_name="", height=side, width=side, annotations=annotations)
+
+
 def manifest() -> Manifest:
     """Two images with one object each: a small `a` and a medium `b`; nobody has a `c`."""
-    records = tuple(
-        ImageRecord(
-            image_id=image_id,
-            file_name=f"{image_id}.png",
-            height=100,
-            width=100,
-            annotations=(Annotation(image_id, image_id, *box, area=box[2] * box[3], iscrowd=False),),
-        )
-        for image_id, box in BOXES.items()
-    )
+    records = [
+        image(key, 100, Annotation(key, key, *box, area=box[2] * box[3], iscrowd=False))
+        for key, box in BOXES.items()
+    ]
     categories = tuple(Category(category_id=i, name=name) for i, name in ((1, "a"), (2, "b"), (5, "c")))
     return Manifest(root="r", folder="f", categories=categories, images=ImageTable.of(records))
 
 
-def found(image_id: int, shift: float = 0.0, score: float = 0.9) -> dict[str, object]:
-    x, y, width, height = BOXES[image_id]
-    box = [x + shift, y, width, height]
-    return {"image_id": image_id, "category_id": image_id, "bbox": box, "score": score}
+def found(key: int) -> dict[str, Any]:
+    return {"image_id": key, "category_id": key, "bbox": list(BOXES[key]), "score": 0.9}
 
 
-def test_perfect_detections_have_100() -> None:
-    evaluation = evaluate(manifest(), [found(1), found(2)], EDGES)
-    assert evaluation.summary["AP"] == pytest.approx(100)
+@pytest.mark.parametrize("first_id", [1, 0])
+def test_perfect_detections_have_100_and_none_0(first_id: int) -> None:
+    """pycocotools takes an annotation's id of 0 for "unmatched"."""
+    first, second = manifest().images
+    annotation = structs.replace(first.annotations[0], annotation_id=first_id)
+    truth = replace(manifest(), images=ImageTable.of([image(1, 100, annotation), second]))
+    evaluation = evaluate(truth, [found(1), found(2)], EDGES)
+    assert evaluation.summary == {**dict.fromkeys(SUMMARY, pytest.approx(100)), "APl": None}
     assert evaluation.per_class == {"a": pytest.approx(100), "b": pytest.approx(100), "c": None}
-    assert evaluation.summary["APl"] is None
-
-
-def test_no_detections_have_0() -> None:
-    assert evaluate(manifest(), [], EDGES).summary["AP"] == 0
+    assert evaluate(truth, [], EDGES).summary["AP"] == 0
 
 
 @pytest.mark.parametrize("seed", range(4, 8))
@@ -85,12 +82,7 @@ def drawn_detections(rng: Random) -> tuple[Manifest, list[dict[str, Any]]]:
         Annotation(number, rng.choice((1, 2, 5)), *box, area=box[2] * box[3], iscrowd=rng.random() < 0.05)
         for number, box in enumerate(boxes)
     ]
-    records = [
-        ImageRecord(
-            image_id=number, file_name="", height=300, width=300, annotations=tuple(annotations[number::30])
-        )
-        for number in range(30)
-    ]
+    records = [image(number, 300, *annotations[number::30]) for number in range(30)]
     results = [
         {
             "image_id": a.annotation_id % 30,
@@ -103,18 +95,10 @@ def drawn_detections(rng: Random) -> tuple[Manifest, list[dict[str, Any]]]:
     return replace(manifest(), images=ImageTable.of(records)), results
 
 
-def test_an_annotation_of_the_id_0_can_be_found() -> None:
-    """pycocotools takes a 0 for "unmatched"."""
-    first, second = manifest().images
-    zero = structs.replace(first, annotations=(structs.replace(first.annotations[0], annotation_id=0),))
-    truth = replace(manifest(), images=ImageTable.of([zero, second]))
-    assert evaluate(truth, [found(1), found(2)], EDGES).summary["AP"] == pytest.approx(100)
-
-
 def test_area_edges_decide_who_is_small() -> None:
     evaluation = evaluate(manifest(), [found(1), found(2)], (10.0, 40.0))
-    assert evaluation.summary["APs"] is None
-    assert (evaluation.summary["APm"], evaluation.summary["APl"]) == (pytest.approx(100), pytest.approx(100))
+    sizes = [evaluation.summary[name] for name in ("APs", "APm", "APl")]
+    assert sizes == [None, pytest.approx(100), pytest.approx(100)]
     with pytest.raises(ConfigError, match="area_edges: expected small < large"):
         EvaluateConfig(scale=(64, 64), area_edges=(40.0, 10.0))
 

@@ -40,6 +40,8 @@ REFERENCE_CONFIG = DistillationConfig(
 )
 """Distillation terms of ``ld_r50_gflv1_r101_fpn_coco_1x``."""
 
+CONVOLUTION_GAINS = {"bbox_head.gfl_cls.weight": 3.0, "bbox_head.gfl_reg.weight": 6.0}
+
 Arrays = dict[str, Tensor]
 
 
@@ -78,10 +80,6 @@ def boxes_of(data: Arrays, image: int) -> Tensor:
     return data.get(f"gt_boxes_{image}", torch.zeros(0, 4))
 
 
-def labels_of(data: Arrays, image: int) -> Tensor:
-    return data.get(f"gt_labels_{image}", torch.zeros(0, dtype=torch.int64))
-
-
 def in_batch(data: Arrays, image: int, values: Tensor, outside: float) -> Tensor:
     """Values of an image's own grid at their cells of the batch's grid, ``outside`` beyond its padding."""
     grid = PYRAMID.grid(size_of(data["batch_hw"]))
@@ -94,20 +92,17 @@ def in_batch(data: Arrays, image: int, values: Tensor, outside: float) -> Tensor
 def labeled_views(data: Arrays) -> list[LabeledView]:
     """The images of a case as labeled views; their boxes are not clipped, unlike ``label_views``'s."""
     views = []
-    for image in range(image_count(data)):
-        padded_hw = size_of(data["pad_hw"][image])
-        content_hw = size_of(data["img_hw"][image])
-        boxes = boxes_of(data, image)
+    for image, (size, padded) in enumerate(zip(data["img_hw"], data["pad_hw"], strict=True)):
+        content_hw, padded_hw, boxes = size_of(size), size_of(padded), boxes_of(data, image)
         (points,) = find_regions(PYRAMID.grid(padded_hw), [boxes], RegionsConfig())
-        geometry = ViewGeometry(
-            original_hw=content_hw, resized_hw=content_hw, padded_hw=padded_hw, flip=False
-        )
         views.append(
             LabeledView(
                 key=ViewKey(image, 0),
-                geometry=geometry,
+                geometry=ViewGeometry(
+                    original_hw=content_hw, resized_hw=content_hw, padded_hw=padded_hw, flip=False
+                ),
                 boxes_xyxy=boxes.numpy(),
-                labels=labels_of(data, image).numpy(),
+                labels=data.get(f"gt_labels_{image}", torch.zeros(0, dtype=torch.int64)).numpy(),
                 points=points,
             )
         )
@@ -173,33 +168,19 @@ def recipe_tensor(salt: str, key: str, shape: Sequence[int]) -> Tensor:
         return torch.arange(shape[0], dtype=torch.float32)
     generator = np.random.Generator(np.random.Philox(key=zlib.crc32((salt + key).encode())))
     normal = generator.standard_normal(int(np.prod(shape))).reshape(shape)
-    values = _one_dimensional(key, leaf, normal) if len(shape) < 4 else _convolution(key, normal)
-    return torch.from_numpy(np.asarray(values, np.float32))
-
-
-def _one_dimensional(key: str, leaf: str, normal: np.ndarray) -> np.ndarray:
     near_zero = np.clip(normal, -3, 3)
-    match leaf:
-        case "running_var":
-            return 1 + 0.2 * near_zero
-        case "running_mean":
-            return 0.1 * normal
-        case "scale" | "weight":
-            return 1 + 0.1 * near_zero
-    if key == "bbox_head.gfl_cls.bias":
-        return -3 + 0.3 * normal
-    wide = key == "bbox_head.gfl_reg.bias" or ".conv_offset." in key
-    return (0.5 if wide else 0.1) * normal
-
-
-def _convolution(key: str, normal: np.ndarray) -> np.ndarray:
-    gain = 1.0
-    if key == "bbox_head.gfl_cls.weight":
-        gain = 3.0
-    elif key == "bbox_head.gfl_reg.weight":
-        gain = 6.0
-    elif ".conv_offset." in key:
-        gain = 2.0
-    elif key.startswith("backbone."):
-        gain = 0.6
-    return normal * np.sqrt(gain / np.prod(normal.shape[1:]))
+    if len(shape) == 4:
+        gain = 2.0 if ".conv_offset." in key else 0.6 if key.startswith("backbone.") else 1.0
+        values = normal * np.sqrt(CONVOLUTION_GAINS.get(key, gain) / np.prod(shape[1:]))
+    elif leaf == "running_var":
+        values = 1 + 0.2 * near_zero
+    elif leaf == "running_mean":
+        values = 0.1 * normal
+    elif leaf in ("scale", "weight"):
+        values = 1 + 0.1 * near_zero
+    elif key == "bbox_head.gfl_cls.bias":
+        values = -3 + 0.3 * normal
+    else:
+        wide = key == "bbox_head.gfl_reg.bias" or ".conv_offset." in key
+        values = (0.5 if wide else 0.1) * normal
+    return torch.from_numpy(np.asarray(values, np.float32))

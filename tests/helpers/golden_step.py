@@ -6,7 +6,7 @@ parameters can be compared.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -81,19 +81,6 @@ def imitated(data: Arrays, image: int) -> Tensor:
     return in_batch(data, image, (iou > IMITATED_FRACTION * iou.amax(dim=0)).any(dim=1), outside=0)
 
 
-def schedule_of(optimizer: dict[str, Any]) -> TrainConfig:
-    assert optimizer["type"] == "SGD"
-    return TrainConfig(
-        epochs=1,
-        batch_size=2,
-        optimizer="sgd",
-        learning_rate=optimizer["lr"],
-        weight_decay=optimizer["weight_decay"],
-        warmup_steps=0,
-        decay="step",
-    )
-
-
 def run_step(device: torch.device, precision: NetworkPrecision = "float32") -> Step:
     """Take the step; everything recorded stays on the host."""
     data = load(FOLDER / "e2e.npz")
@@ -114,12 +101,17 @@ def run_step(device: torch.device, precision: NetworkPrecision = "float32") -> S
         teacher_features, teacher_raw = _forward(teacher, images)
     with autocast(precision, device):
         features, raw = _forward(student, images)
-    soft = lossless_targets(_on_host(teacher_raw), labeled_views(data)).to(device)
+    logits = {name: getattr(teacher_raw, name).cpu() for name in ("cls_logits", "edge_logits")}
+    soft = lossless_targets(replace(teacher_raw, **logits), labeled_views(data)).to(device)
     with device:
         levels = level_terms(raw, targets_of(data).to(device), soft, giou_loss)
     imitation = imitation_loss(data, levels.normalizers.main_per_level, features, teacher_features)
     scale = FLOAT16_SCALE if precision == "float16" else 1.0
-    optimizer = build_optimizer(student, schedule_of(description["optimizer"]), device)
+    sgd = description["optimizer"]
+    assert sgd["type"] == "SGD"
+    rates = {"learning_rate": sgd["lr"], "weight_decay": sgd["weight_decay"]}
+    config = TrainConfig(epochs=1, batch_size=2, optimizer="sgd", warmup_steps=0, decay="step", **rates)
+    optimizer = build_optimizer(student, config, device)
     ((levels.total + imitation.sum()) * scale).backward()
     for parameter in student.parameters():
         if parameter.grad is not None:
@@ -138,7 +130,3 @@ def run_step(device: torch.device, precision: NetworkPrecision = "float32") -> S
 def _forward(model: GFL, images: Tensor) -> tuple[list[Tensor], RawOutputs]:
     features = model.neck(model.backbone(images))
     return features, flatten_levels(model.bbox_head(features))
-
-
-def _on_host(raw: RawOutputs) -> RawOutputs:
-    return RawOutputs(cls_logits=raw.cls_logits.cpu(), edge_logits=raw.edge_logits.cpu(), sizes=raw.sizes)
