@@ -63,15 +63,6 @@ def test_dvc_knows_a_recipe_once_it_is_added(
     assert copy.read_text() == "stages: {}  # edited\n"
 
 
-@pytest.mark.parametrize("name", ["smoke", "../mine", "'a b'", "''"])
-def test_nothing_is_ever_overwritten(name: str) -> None:
-    before = SMOKE.read_text()
-    error = call(f"ldp recipe new {name} --from coco_sample").error
-    expected = "never overwritten" if name == "smoke" else "expected a name of letters, digits, _ and -"
-    assert expected in error
-    assert SMOKE.read_text() == before
-
-
 def test_a_recipe_for_a_coco_folder_is_filled_in_and_valid(folder: Path) -> None:
     write_tiny_dataset(folder)
     assert call(f"ldp recipe new own --from {DATASET}") == DONE
