@@ -47,8 +47,3 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return globals().setdefault(name, resolve_name(_WHERE[name]))
-
-
-def __dir__() -> list[str]:
-    """The names that can be imported, loaded or not."""
-    return sorted(__all__)

@@ -23,14 +23,11 @@ class TargetBatch(BatchLabels):
     teacher: TeacherBatch
 
     def edge_logits(self) -> Tensor:
-        """``Tensor[P, 4, bins]`` float32, edges left, top, right, bottom; made from codes where they are.
-
-        Unless the store is lossless, an edge's logits are known up to a constant, which a softmax ignores.
-        """
+        """``Tensor[P, 4, bins]``: left, top, right, bottom; up to a constant per edge unless lossless."""
         return self.teacher.edge_logits()
 
     def cls_logits(self) -> Tensor:
-        """``Tensor[M, C]`` float32 before the sigmoid, at the main region."""
+        """``Tensor[M, C]`` before the sigmoid, at the main region."""
         return self.at_main(self.teacher.cls_logits())
 
 
@@ -50,9 +47,8 @@ def place_targets(views: Sequence[DecodedView], batch_hw: Size) -> TargetBatch:
                 f"image_id={view.key.image_id}: expected a batch of at least the view's "
                 f"{view.geometry.resized_hw} px, but got {tuple(batch_hw)}"
             )
-    kinds = {(view.pyramid, view.stored.cls_step) for view in views}
-    if len(kinds) > 1:
-        raise ValueError(f"expected views of one store, but got some of other levels or steps: {kinds}")
+    if len({(view.pyramid, view.stored.cls_step) for view in views}) > 1:
+        raise ValueError("expected views of one store, but got some of other levels or steps")
     pyramid = views[0].pyramid
     kept = [_within(view, pyramid.grid(batch_hw)) for view in views]
     labels = batch_labels([view.view for view in kept], batch_hw, pyramid)
@@ -67,8 +63,7 @@ def _within(view: DecodedView, grid: Grid) -> StoredView:
     fits = (points.position // widths < rows) & (points.position % widths < columns)
     if fits.all():
         return stored
-    names = ("level", "position", "main_gt", "valuable_weight")
-    inside = replace(points, **{name: getattr(points, name)[fits] for name in names})
+    inside = replace(points, **{name: values[fits] for name, values in vars(points).items()})
     return replace(
         stored,
         view=replace(stored.view, points=inside),

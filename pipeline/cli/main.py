@@ -22,7 +22,6 @@ COMMANDS = {
     "store verify": ("store", "read a whole store and compare every file with its recorded sha256"),
     "store repair": ("store_repair", "compute what is damaged in a store again, and nothing else"),
     "store show": ("pictures", "draw a stored view with its regions and the teacher's distributions"),
-    "store files": ("store", "list the files of a few partitions, to pull no more than those"),
     "seeds": ("seeds", "train and evaluate students with several seeds"),
     "teacher": ("", "import, export, check or evaluate a teacher"),
     "teacher import": ("checkpoint", "turn a .pth file of the LD repository or mmdetection into safetensors"),

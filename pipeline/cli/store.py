@@ -56,26 +56,6 @@ def info_command(arguments: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(facts, indent=2) + "\n" if arguments.json else dump_yaml(facts))
 
 
-@command(STORE, argument("--partitions", type=int, nargs="+", metavar="N", help="from 0; default: all"))
-def files_command(arguments: argparse.Namespace) -> None:
-    """Prints the paths of a store's tables and of the shards of some partitions.
-
-    Only the store's zarr.json need be here: ``dvc pull $(ldp store files --partitions 0 1)`` fetches a
-    part of a store, which ``TargetStore.open(..., partial=True)`` reads.
-    """
-    path, _ = find_store(arguments.store)
-    records = list(recorded_files(read_finished(path)))
-    known = {record.partition for record in records} - {None}
-    wanted = set(arguments.partitions or known)
-    if not wanted <= known:
-        raise CacheError(
-            f"{path}: --partitions: expected 0 to {len(known) - 1}, but got {min(wanted - known)}"
-        )
-    for record in records:
-        if record.partition is None or record.partition in wanted:
-            sys.stdout.write(f"{path / record.name}\n")
-
-
 def describe_store(path: Path) -> dict[str, Any]:
     """The attributes of a finished store, but for its list of files, and what follows from them.
 

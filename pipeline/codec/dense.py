@@ -1,9 +1,8 @@
 """A teacher at *every* point of a view: class scores as graded codes of a byte, boxes in 1/32 stride.
 
-A class code is a step on the scale of log-odds: fine where a class is likely, coarse where it hardly is.
-Below the *floor* all is code 0, which stands for one number, the mean of all log-odds there (the tail); the
-mean score would lie far above most of them. Boxes are distances to their four edges, each as the difference
-from the point before it.
+A class code is a step of log-odds, fine where a class is likely. Below the *floor* all is code 0, which
+stands for the mean of all log-odds there (the tail); the mean score would lie far above most of them. Boxes
+are distances to their four edges, each as the difference from the point before it.
 """
 
 import math
@@ -68,14 +67,6 @@ class DensePrecision(Section, frozen=True, kw_only=True):
         """Scores of the codes 0, 1, ...: what a reader looks up."""
         log_odds = np.concatenate([[tail_log_odds], self.log_odds])
         return np.asarray(1 / (1 + np.exp(-log_odds)), np.float32)
-
-    @property
-    def class_dtype(self) -> str:
-        return "float32" if self.lossless else "uint8"
-
-    @property
-    def box_dtype(self) -> str:
-        return "float32" if self.lossless else "uint16"
 
     @property
     def formula(self) -> str:

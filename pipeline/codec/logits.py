@@ -1,9 +1,7 @@
 """Class logits as 16-bit integers, and edge logits as such codes of their cosine transform over the bins.
 
-Those of the neighboring bins of an edge are alike, so that the discrete cosine transform (DCT-II) of its
-``bins`` logits has a few large coefficients and many near zero: a quarter fewer bytes at the same error, as
-with the data's own principal components. The transform is orthonormal: a rounding error is as large in the
-logits as in the coefficients. Its constant coefficient, to which a softmax is blind, is not stored.
+The transform (DCT-II) takes a quarter fewer bytes at the same error; it is orthonormal, so that a rounding
+error is as large in the logits as in the coefficients. Its constant, to which softmax is blind, is left out.
 """
 
 from functools import cache
@@ -15,9 +13,7 @@ from numpy.typing import NDArray
 EDGES = 4
 
 CODE_OF_ZERO = 128
-"""Code of a coefficient of 0. With it nearly all codes lie in 0..255, and their high bytes, which are
-compressed apart, are zeros."""
-
+"""Code of a coefficient of 0: nearly all high bytes, which are compressed apart, are zeros."""
 MAX_CODE = 2**15 - 1
 
 

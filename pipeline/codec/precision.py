@@ -23,9 +23,6 @@ CODES_PER_OCTAVE = 128
 """A weight is off by 0.27 % at most; half as many codes would save 3 % of the region's bytes."""
 FLOAT_SLACK = 1e-5
 """Relative: regions that another machine finds differ in last bits."""
-LINEAR_WEIGHT_SCALES = {False: 2**10 - 1, True: 2**24}
-"""Codes per unit of weight in format 2, of quantized and of lossless stores."""
-LAST_FORMAT_OF_LINEAR_WEIGHTS = 2
 
 Weights = NDArray[np.floating]
 Codes = NDArray[np.integer]
@@ -150,8 +147,8 @@ class Precision(Section, frozen=True, kw_only=True):
 
     def weight_code(self, format_version: int) -> WeightCode:
         """How a store of a format holds its weights."""
-        if format_version <= LAST_FORMAT_OF_LINEAR_WEIGHTS:
-            return LinearWeights(LINEAR_WEIGHT_SCALES[self.lossless])
+        if format_version <= 2:
+            return LinearWeights(2**24 if self.lossless else 2**10 - 1)
         return ExactWeights() if self.lossless else LogarithmicWeights()
 
     def edge_steps(

@@ -141,36 +141,12 @@ def test_a_store_of_no_views_at_all(tmp_path: Path) -> None:
     assert (len(store), store.keys, store.views(1)) == (0, (), ())
 
 
-def test_of_a_part_of_a_store_the_views_of_whole_partitions_can_be_read_also_once_pickled(
-    store_case: StoreCase, tmp_path: Path
-) -> None:
-    path = write_store(tmp_path, store_case)
-    whole = TargetStore.open(path)
-    *kept, gone, last = store_case.views  # the last partition has two views
-    (path / "points/region/c/3/0").unlink()
-    with pytest.raises(CacheError, match="is damaged"):
-        TargetStore.open(path)
-    pickled = pickle.dumps(TargetStore.open(path, partial=True))
+def test_a_pickled_store_is_its_path_and_reads_the_same(store: TargetStore) -> None:
+    pickled = pickle.dumps(store)
     assert len(pickled) < 1000
-    for store in (TargetStore.open(path, partial=True), pickle.loads(pickled)):
-        assert store.keys == tuple(view.key for view in kept)
-        for key in store.keys:
-            assert_same_view(store.read(key), whole.read(key))
-        for view in (gone, last):
-            with pytest.raises(CacheError, match=f"image_id={view.key.image_id}"):
-                store.read(view.key)
-
-
-def test_a_part_needs_its_tables_and_one_partition(store_case: StoreCase, tmp_path: Path) -> None:
-    path = write_store(tmp_path, store_case_of(store_case.views[:8], store_case.schema.precision))
-    assert TargetStore.open(path, partial=True).keys == TargetStore.open(path).keys
-    for shard in path.glob("points/region/c/*/0"):
-        shard.unlink()
-    with pytest.raises(CacheError, match="expected one partition or more, but none of"):
-        TargetStore.open(path, partial=True)
-    (path / "views/extent/c/0/0").unlink()
-    with pytest.raises(CacheError, match="views/extent/c/0/0: the file is missing"):
-        TargetStore.open(path, partial=True)
+    again = pickle.loads(pickled)
+    for key in store.keys:
+        assert_same_view(again.read(key), store.read(key))
 
 
 def test_reading_imports_neither_zarr_nor_torch_and_writing_no_torch() -> None:
@@ -188,9 +164,7 @@ def test_open_says_what_is_wrong_with_a_path(tmp_path: Path) -> None:
     zarr.create_group(tmp_path / "foreign")
     write_all(tmp_path, make_store_case(), range(4))
     expected = {
-        "missing": "there is nothing; fetch it with `dvc pull`",
-        "file": "it is a file",
-        "empty": r"it has no zarr\.json",
+        **dict.fromkeys(("missing", "file", "empty"), r"it has no zarr\.json; fetch it with `dvc pull`"),
         "foreign": "not of a store of teacher outputs",
         STORE_FOLDER: "never finished",
     }

@@ -75,7 +75,7 @@ def start_workers(folder: Path, log: Path) -> Run:
 
 def start_and_stop(workspace: Path, partitions: int) -> Run:
     """Run the stage until so many partitions are finished; it stands still when this returns."""
-    fate = Fate(stops=("pipeline.store.writer.writer.write_record", partitions))
+    fate = Fate(stops=("pipeline.store.writer.writer.write_partition", partitions))
     run = start("cache_teacher", workspace, workspace.parent / f"stopped at {partitions}.log", fate)
     run.wait_until_stopped()
     assert partitions <= len(records(workspace)) < PARTITIONS

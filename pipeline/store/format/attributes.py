@@ -32,9 +32,7 @@ def read_attributes(store: Path) -> dict[str, Any]:
     """The attributes of a store, finished or not; a ``CacheError`` if none of this version is there whole."""
     path = store / ROOT_METADATA
     if not path.is_file():
-        got = f"it has no {ROOT_METADATA}" if store.is_dir() else "it is a file, no folder"
-        got = got if store.exists() else "there is nothing"
-        raise CacheError(f"expected a store at {store}, but {got}; {REFETCH_HINT}")
+        raise CacheError(f"expected a store at {store}, but it has no {ROOT_METADATA}; {REFETCH_HINT}")
     content = path.read_bytes()
     try:
         attributes: dict[str, Any] = msgspec.json.decode(content)["attributes"]

@@ -7,7 +7,6 @@ from pipeline.core.errors import CacheError
 from pipeline.core.files import canonical_json
 
 ABSENT = "(absent)"
-
 Difference = tuple[str, str, str]
 """A field's dotted path, and its two values as JSON."""
 

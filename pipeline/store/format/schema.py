@@ -17,13 +17,11 @@ READABLE_VERSIONS = (2, FORMAT_VERSION)
 """Format 2 coded weights linearly, see ``codec.precision``; format 1 was never released."""
 
 CHUNK_ROWS = 512
-"""Rows that are read and decompressed at once: 1,024 pack 1 % better and read 20 % slower (an image has about
-900 points), 256 pack 2 % worse and read no faster."""
+"""Rows that are read and decompressed at once: 1,024 pack 1 % better and read 20 % slower, 256 pack worse."""
 MAIN_CHUNK_SHARE = 4
-"""A chunk of the ``main`` array has this share of the rows, if they divide: a view has a tenth of its points
-there. It takes no more bytes."""
+"""A chunk of the ``main`` array has this share of the rows: a view has a tenth of its points there."""
 DENSE_CHUNK_ROWS = 2048
-"""Of the dense arrays; a view of 416 px has 3,598 rows, one of 1333x800 18,529."""
+"""Of the dense arrays; a view of 416 px has 3,598 rows."""
 
 GEOMETRY_COLUMNS = (
     *("original_height", "original_width", "resized_height", "resized_width"),
@@ -37,17 +35,15 @@ EDGE_NAMES = ("left", "top", "right", "bottom")
 IMAGE_ID, VIEW, GEOMETRY, EXTENT = "views/image_id", "views/view", "views/geometry", "views/extent"
 BOXES, LABELS = "boxes/xyxy", "boxes/label"
 REGION, EDGE_CODES, CLS_CODES = "points/region", "points/edge_codes", "main/cls_codes"
-POINT_CLS_CODES = "points/cls_codes"
-"""In place of the one in ``main``, in a store with ``valuable_classes``."""
+POINT_CLS_CODES = "points/cls_codes"  # in place of the one in main, in a store with valuable_classes
 PIXELS_CRC32C, THUMBNAIL = "pixels/crc32c", "pixels/thumbnail"
 DENSE = DENSE_CLASSES, DENSE_BOXES = "dense/cls_codes", "dense/box_codes"
 
 CRC_BYTES = 4
-"""A crc32c, which ends every chunk, table and index of a shard."""
+"""A crc32c ends every chunk, table and index of a shard."""
 INDEX_ENTRY_BYTES = 16
-"""Offset and size of a chunk, two little-endian uint64."""
+"""Offset and size of a chunk, two little-endian uint64; both are ``NO_CHUNK`` if it was never written."""
 NO_CHUNK = 2**64 - 1
-"""Offset and size of a chunk that was never written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +53,12 @@ class ArraySpec:
     path: str
     dtype: str
     shape: tuple[int, ...]
-    """Rows, or (rows, columns)."""
     chunks: tuple[int, ...]
     """What is compressed at once; the inner chunks if sharded."""
     shards: tuple[int, int] | None = None
     """What is one file, for a sharded array."""
     columns: tuple[str, ...] = ()
-    """Names of the columns, where they have names."""
+    """Their names, if they have any."""
 
     @property
     def shard_rows(self) -> int:
@@ -83,19 +78,15 @@ class StoreSchema:
     Attributes:
         bins: Bins of an edge's distribution (reg_max + 1).
         strides: Pixels of a cell on each pyramid level.
-        views: Number of views, V.
-        boxes: Number of ground-truth boxes of all views, G.
+        boxes: Number of ground-truth boxes of all views.
         views_per_partition: Views in the unit of work, of commit and of repair.
-        points_per_shard: Rows that a partition owns in the ``points`` arrays; whole chunks, as the next two.
-        main_per_shard: Likewise in the ``main`` array.
-        dense_per_shard: Likewise in the ``dense`` arrays.
+        points_per_shard: Rows, in whole chunks, that a partition owns in the ``points`` arrays; likewise
+            ``main_per_shard`` and ``dense_per_shard``.
         chunk_rows: Rows of an inner chunk of the ``points`` arrays.
         fingerprint: JSON; what the store was made from, see ``fingerprint.check_compatible``.
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
-        format_version: One of ``READABLE_VERSIONS``.
         pixels: Checksum and thumbnail of the pixels that the teacher saw are stored.
         valuable_classes: Class logits are of all kept points, not of the main region's alone.
-        dense: ``None`` where there are no dense arrays.
     """
 
     bins: int
@@ -118,7 +109,6 @@ class StoreSchema:
 
     @property
     def cls_path(self) -> str:
-        """The array of class codes."""
         return POINT_CLS_CODES if self.valuable_classes else CLS_CODES
 
     @property
@@ -149,7 +139,7 @@ class StoreSchema:
         return slice(first, min(first + self.views_per_partition, self.views))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the version comes first, and fields that came later stand only where they are set."""
+        """Plain values, the version first; fields that came later stand only where they are set."""
         document = {"format_version": self.format_version} | vars(self)
         document |= {"strides": list(self.strides), "precision": self.precision.to_json()}
         rows = document.pop("dense_per_shard")
@@ -175,11 +165,12 @@ class StoreSchema:
 def require_version(document: Mapping[str, Any]) -> None:
     """Raise a ``CacheError`` for a store of another layout: which side is older, and what to do."""
     version = document.get("format_version")
-    if version not in READABLE_VERSIONS:
-        newer = isinstance(version, int) and version > FORMAT_VERSION
-        remedy = "update this code" if newer else "make the store again: `dvc repro -f cache_teacher`"
-        expected = " or ".join(map(str, READABLE_VERSIONS))
-        raise CacheError(f"expected a store of format_version {expected}, but got {version!r}; {remedy}")
+    if version in READABLE_VERSIONS:
+        return
+    newer = isinstance(version, int) and version > FORMAT_VERSION
+    remedy = "update this code" if newer else "make the store again: `dvc repro -f cache_teacher`"
+    expected = " or ".join(map(str, READABLE_VERSIONS))
+    raise CacheError(f"expected a store of format_version {expected}, but got {version!r}; {remedy}")
 
 
 def table_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
@@ -205,10 +196,11 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     """The arrays that partitions fill: partition i owns shard i, and so one file, of each."""
     lossless, classes = schema.precision.lossless, schema.num_classes
     codes = "float32" if lossless else "int16"
-    share = 1 if schema.chunk_rows % MAIN_CHUNK_SHARE else MAIN_CHUNK_SHARE
     # Rows of a shard and of a chunk.
     points = schema.points_per_shard, schema.chunk_rows
-    main = points if schema.valuable_classes else (schema.main_per_shard, schema.chunk_rows // share)
+    main = (
+        points if schema.valuable_classes else (schema.main_per_shard, schema.chunk_rows // MAIN_CHUNK_SHARE)
+    )
     positions = schema.dense_per_shard, DENSE_CHUNK_ROWS
     views = schema.views_per_partition, schema.views_per_partition
 
@@ -224,8 +216,9 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
         sharded(schema.cls_path, codes, main, classes),
     ]
     if dense := schema.dense:
-        arrays.append(sharded(DENSE_CLASSES, dense.class_dtype, positions, classes))
-        arrays.append(sharded(DENSE_BOXES, dense.box_dtype, positions, len(EDGE_NAMES), EDGE_NAMES))
+        scores, boxes = ("float32", "float32") if dense.lossless else ("uint8", "uint16")
+        arrays.append(sharded(DENSE_CLASSES, scores, positions, classes))
+        arrays.append(sharded(DENSE_BOXES, boxes, positions, len(EDGE_NAMES), EDGE_NAMES))
     if schema.pixels:
         arrays.append(sharded(PIXELS_CRC32C, "uint32", views, 1))
         arrays.append(sharded(THUMBNAIL, "uint8", views, 3 * THUMBNAIL_CELLS**2))

@@ -18,21 +18,14 @@ from pipeline.views.types import LabeledView
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ViewIndex:
-    """One row per view in ascending order of keys, and the boxes of all views one after another.
-
-    Attributes:
-        image_id: (V,) int64.
-        view: (V,) int32.
-        geometry: (V, 7) int32, see ``schema.GEOMETRY_COLUMNS``.
-        counts: (V, 3) int64, points, main-region points and boxes of each view.
-        boxes_xyxy: (G, 4) float32.
-        labels: (G,) int32.
-    """
+    """One row per view in ascending order of keys, and the boxes of all views one after another."""
 
     image_id: NDArray[np.int64]
     view: NDArray[np.int32]
     geometry: NDArray[np.int32]
+    """(V, 7), see ``schema.GEOMETRY_COLUMNS``."""
     counts: NDArray[np.int64]
+    """(V, 3): points, main-region points and boxes of each view."""
     boxes_xyxy: NDArray[np.float32]
     labels: NDArray[np.int32]
 
@@ -142,7 +135,6 @@ def _first_rows(
 
 
 def geometry_row(geometry: ViewGeometry) -> tuple[int, ...]:
-    """A row of ``views/geometry``."""
     return (*geometry.original_hw, *geometry.resized_hw, *geometry.padded_hw, int(geometry.flip))
 
 
@@ -153,5 +145,4 @@ def geometry_from_row(row: Sequence[int], fit: ResizeMode) -> ViewGeometry:
 
 
 def counts_row(view: LabeledView) -> tuple[int, int, int]:
-    """Points, main-region points and boxes of a view."""
     return len(view.points), view.points.main_count, len(view.labels)

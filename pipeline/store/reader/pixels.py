@@ -33,7 +33,7 @@ def diagnose(
     """What looks wrong with ``values``, as a network would get them; None if nothing does.
 
     Args:
-        values: ``(H, W, 3)`` RGB, normalized as expected, the view in the upper left corner.
+        values: ``(H, W, 3)`` RGB, normalized as expected, a view of ``size_hw`` px in the upper left corner.
         size_hw: Of the view, px.
         seen: ``(CELLS, CELLS, 3)``: the store's thumbnail.
         mean: ``(3,)`` RGB; gray level = ``values * std + mean``.

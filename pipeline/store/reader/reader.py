@@ -1,8 +1,7 @@
 """Reading a finished store: by key, one view at a time, from any process; without importing zarr."""
 
-import functools
 import operator
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +27,9 @@ from pipeline.views.types import KeptPoints, LabeledView, ViewKey
 
 
 class FileRecord(NamedTuple):
-    """A file of a finished store, as recorded when it was written."""
+    """A file of a finished store, as recorded when it was written; ``name`` is its path inside."""
 
     name: str
-    """Its path inside the store."""
     partition: int | None
     """``None`` for a table or for metadata."""
     digest: FileDigest
@@ -56,67 +54,49 @@ def read_finished(store: Path) -> dict[str, Any]:
 
 
 class TargetStore:
-    """A finished store, or a part of one. Make one with ``TargetStore.open``.
+    """A finished store. Make one with ``TargetStore.open``.
 
-    It holds the tables in memory and no open file, so that it may be used before and after a fork; when
-    pickled it is only its path, and opens again where it is unpickled.
+    It holds the tables in memory and no open file, for use before and after a fork; pickled it is its path.
     """
 
-    def __init__(self, path: Path, attributes: Mapping[str, Any], absent: Collection[int] = ()) -> None:
+    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
         self.path = path
         self.schema = schema = StoreSchema.from_json(attributes["schema"])
-        self.strides = schema.strides
-        """Pixels of a cell on each level."""
-        self.bins = schema.bins
-        """Bins of an edge's distribution: distances of 0, 1, ... strides."""
-        self.fingerprint = schema.fingerprint
-        self.conventions = schema.conventions
+        self.strides, self.bins = schema.strides, schema.bins
+        """Pixels of a cell on each level; bins of an edge's distribution: distances of 0, 1, ... strides."""
+        self.fingerprint, self.conventions = schema.fingerprint, schema.conventions
         self.statistics: Mapping[str, Any] = attributes["statistics"]
         self.content_sha256 = digest(attributes)
-        """Covers everything that it holds: its attributes have a digest of every other file."""
-        self._partial = bool(absent)
+        """Covers everything: its attributes have a digest of every other file."""
         tables = {spec.path: read_table(path, spec) for spec in table_specs(schema)}
-        self._number = np.flatnonzero(
-            ~np.isin(np.arange(schema.views) // schema.views_per_partition, list(absent))
-        )
-        """Number of each view that is there, among those of the whole store."""
         paths = (layout.IMAGE_ID, layout.VIEW, layout.GEOMETRY, layout.EXTENT)
-        self._image_id, self._view, self._geometry, self._extent = (tables[p][self._number] for p in paths)
+        self._image_id, self._view, self._geometry, self._extent = (tables[name] for name in paths)
         self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
         marks = {name: mark for record in attributes["partitions"] for name, mark in record["marks"].items()}
         self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(schema)}
         if dense := schema.dense:
-            self._dense_extent = dense_extents(schema, tables[layout.GEOMETRY])[self._number]
+            self._dense_extent = dense_extents(schema, self._geometry)
             tail = self.statistics["dense"]["tail_log_odds"]
             self._scores = None if dense.lossless else dense.scores(tail)
 
     @classmethod
-    def open(cls, path: Path | str, *, partial: bool = False) -> "TargetStore":
+    def open(cls, path: Path | str) -> "TargetStore":
         """Open a store, once its tables have proved whole and its shards present.
 
-        ``partial`` opens what is there: the tables, and the partitions of which every shard is present.
-
         Raises:
-            CacheError: There is no store, or it is unfinished, of another version, incomplete or damaged;
-                of a partial one, that no partition is whole, or a table is missing or damaged.
+            CacheError: There is none, or it is unfinished, of another version, incomplete or damaged.
         """
         path = Path(path).absolute()
         attributes = read_finished(path)
-        absent = set()
         for name, partition, recorded in recorded_files(attributes):
             # Shards are checked chunk by chunk as they are read.
             check = recorded.problem if partition is None else recorded.size_problem
-            problem = check(path / name)
-            if problem and partial and partition is not None:
-                absent.add(partition)
-            elif problem:
+            if problem := check(path / name):
                 raise CacheError(f"the store at {path} is damaged: {name}: {problem}; {REPAIR_HINT}")
-        if absent and len(absent) == len(attributes["partitions"]):
-            raise CacheError(f"{path}: expected one partition or more, but none of {len(absent)} is there")
-        return cls(path, attributes, absent)
+        return cls(path, attributes)
 
     def __reduce__(self) -> tuple[Callable[..., "TargetStore"], tuple[Path]]:
-        return functools.partial(TargetStore.open, partial=self._partial), (self.path,)
+        return TargetStore.open, (self.path,)
 
     def __len__(self) -> int:
         return len(self._image_id)
@@ -201,7 +181,7 @@ class TargetStore:
         if not self.schema.pixels:
             return None
         row = self._row(key)
-        if checksum(pixels) == self._rows[layout.PIXELS_CRC32C].read(int(self._number[row]), 1)[0, 0]:
+        if checksum(pixels) == self._rows[layout.PIXELS_CRC32C].read(row, 1)[0, 0]:
             return None
         looks = diagnose(pixels, pixels.shape[:2], self._thumbnail(row), np.zeros(3), np.ones(3))
         return looks or "like another version of it: changed in details, or decoded otherwise"
@@ -242,7 +222,7 @@ class TargetStore:
             raise DatasetError(f"{name}: expected the pixels that the teacher saw, but these look {looks}")
 
     def _thumbnail(self, row: int) -> Pixels:
-        cells: Pixels = self._rows[layout.THUMBNAIL].read(int(self._number[row]), 1)
+        cells: Pixels = self._rows[layout.THUMBNAIL].read(row, 1)
         return cells.reshape(THUMBNAIL_CELLS, THUMBNAIL_CELLS, 3)
 
     def _rows_of(self, image_id: int) -> slice:

@@ -1,9 +1,8 @@
 """Reading zarr arrays without zarr: one positional read per inner chunk of a shard.
 
-zarr v3's ``sharding_indexed`` codec puts the compressed chunks of a shard one after another into one file
-and ends it with an index: (offset, size) as little-endian uint64 per chunk, then the crc32c of the index.
-Each chunk here is a Blosc frame followed by its crc32c. Nothing stays open between two reads, so that a
-reader may be used before and after a fork.
+zarr v3's ``sharding_indexed`` codec puts the compressed chunks of a shard one after another into one file,
+and then an index of their offsets and sizes; each of these ends with its crc32c. Nothing stays open between
+two reads, so that a reader may be used before and after a fork.
 """
 
 import os
@@ -41,12 +40,9 @@ def read_table(store: Path, spec: ArraySpec) -> NDArray[Any]:
 
 
 class ShardedRows:
-    """The rows of one sharded array.
+    """The rows of one sharded array of a store, with a single column of chunks.
 
-    Args:
-        store: Folder of the store.
-        spec: A sharded array of it, with a single column of chunks.
-        marks: What ``shard_signature`` gives for shards, by path; others are not compared.
+    ``marks`` are what ``shard_signature`` gives for shards, by path; others are not compared.
     """
 
     def __init__(self, store: Path, spec: ArraySpec, marks: Mapping[str, str] = MappingProxyType({})) -> None:

@@ -16,17 +16,14 @@ from pipeline.views.types import LabeledView, SoftTargets
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredDense:
-    """The teacher at all ``n`` positions of one view, level after level.
-
-    Attributes:
-        classes: (n, C) uint8 codes; float32 logits if lossless.
-        distances: (n, 4) uint16 in 1/32 stride; float32 in strides if lossless.
-        scores: Score of each class code; ``None`` if lossless.
-    """
+    """The teacher at all ``n`` positions of one view, level after level."""
 
     classes: NDArray[np.uint8] | NDArray[np.float32]
+    """(n, C) codes; logits if lossless."""
     distances: NDArray[np.uint16] | NDArray[np.float32]
+    """(n, 4) in 1/32 stride; in strides if lossless."""
     scores: NDArray[np.float32] | None
+    """Score of each class code; ``None`` if lossless."""
 
     def class_scores(self) -> NDArray[np.float32]:
         """(n, C) scores."""
@@ -41,21 +38,18 @@ class StoredDense:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredView:
-    """One view as it is read: integer codes, to be dequantized here or on a device.
-
-    Attributes:
-        view: The view, with its weights dequantized.
-        edge_codes: (P, 4 * (bins - 1)) int16; (P, 4 * bins) float32 logits if the store is lossless.
-        edge_steps: (P,) float32, the steps of ``dequantize_edges``; ``None`` if lossless.
-        cls_codes: (M, C) int16, or (P, C) with ``valuable_classes``; float32 logits if the store is lossless.
-        cls_step: ``cls_logit = cls_code * cls_step``; ``None`` if lossless.
-    """
+    """One view as it is read: integer codes, to be dequantized here or on a device; logits if lossless."""
 
     view: LabeledView
+    """With its weights dequantized."""
     edge_codes: NDArray[np.int16] | NDArray[np.float32]
+    """(P, 4 * (bins - 1)); (P, 4 * bins) if lossless."""
     edge_steps: NDArray[np.float32] | None
+    """(P,), of ``dequantize_edges``; ``None`` if lossless."""
     cls_codes: NDArray[np.int16] | NDArray[np.float32]
+    """(M, C), or (P, C) with ``valuable_classes``."""
     cls_step: float | None
+    """``cls_logit = cls_code * cls_step``; ``None`` if lossless."""
 
     def soft_targets(self) -> SoftTargets:
         """What the teacher's own outputs would be; edge logits up to a constant per edge, unless lossless."""
@@ -123,7 +117,7 @@ class DecodedView:
     def image_to_view(self) -> NDArray[np.float64]:
         """``(2, 3)``: ``A`` with ``(x, y)`` of the view ``= A @ (x, y, 1)`` of the upright original, px.
 
-        Boxes move by it as they are. ``cv2.warpAffine`` counts from centers of pixels, which lie at halves.
+        Of corners of pixels, as boxes are; ``cv2.warpAffine`` counts from their centers.
         """
         top, left = self.geometry.content_top_left
         horizontal, vertical = scale_factors(self.geometry)[:2].tolist()

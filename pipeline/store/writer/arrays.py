@@ -60,9 +60,10 @@ def create_array(store: Store, spec: ArraySpec) -> "zarr.Array[Any]":
 def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
     """The bytes of one shard that starts with ``rows`` (n > 0, columns); chunks behind them are left out.
 
-    They are zarr's own (``sharding_indexed``), without its event loop, which takes more time than the
-    compression: chunk after chunk, each a Blosc frame and its crc32c, then the index and its crc32c.
+    They are zarr's own, without its event loop, which takes more time than the compression: see
+    ``reader.shards``.
     """
+    assert rows.dtype == spec.dtype, f"{spec.path}: expected {spec.dtype}, but got {rows.dtype}"
     level, typesize = blosc_options(spec)
     codec = Blosc(COMPRESSOR, level, Blosc.SHUFFLE, typesize=typesize)
     chunks = -(-len(rows) // spec.chunks[0])

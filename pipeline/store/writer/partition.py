@@ -34,18 +34,13 @@ Counts = Mapping[str, int]
 
 
 class PartitionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A finished partition, and what was written of it.
-
-    Attributes:
-        shards: Digest of each of its shard files, by path inside the store; no file without rows.
-        marks: What ``shard_signature`` gives for each of them, by path.
-        statistics: By the names of ``COUNTS``.
-        dense: By the names of ``DENSE_COUNTS``.
-    """
+    """A finished partition, and what was written of it."""
 
     partition: int
     shards: Mapping[str, FileDigest]
+    """By path inside the store; there is no file without rows."""
     marks: Mapping[str, str]
+    """What ``shard_signature`` gives for each of them."""
     statistics: Counts
     dense: Counts | None = None
 
@@ -156,12 +151,8 @@ def _dense_rows(
     outputs = [soft.dense for soft in targets if soft.dense is not None]
     if len(outputs) < len(views):
         raise ValueError("expected the teacher's outputs at every position, but got none")
-    boxes = np.concatenate(
-        [encode_boxes(dense.distances) for dense in outputs], dtype=precision.box_dtype, casting="equiv"
-    )
-    classes = np.concatenate(
-        [dense.classes for dense in outputs], dtype=precision.class_dtype, casting="equiv"
-    )
+    boxes = np.concatenate([encode_boxes(dense.distances) for dense in outputs])
+    classes = np.concatenate([dense.classes for dense in outputs])
     rows = sum(len(Pyramid(schema.strides, 0).grid(view.geometry.padded_hw)) for view in views)
     _require_shape("dense classes", classes, rows, schema.num_classes)
     _require_shape("dense distances", boxes, rows, EDGES)

@@ -43,7 +43,6 @@ logger = logging.getLogger(__name__)
 STORE_FOLDER = "store.zarr"
 LAYOUT = ("title", "schema", "quantizer", "table_sha256")
 """The attributes that ``init`` writes, beside the digests of the files."""
-MAX_LISTED = 20
 
 
 def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
@@ -104,9 +103,9 @@ def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> No
 
 
 def write_partition(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecord:
-    """Write one partition: its shard files, then its completion record.
+    """Write one partition: its shards, then its completion record.
 
-    ``rows`` are ``quantize_partition``'s, of views that :func:`require_views` has compared with the layout.
+    ``rows`` are of views that :func:`require_views` has compared with the layout.
     """
     store, shards, marks = scratch / STORE_FOLDER, dict[str, FileDigest](), dict[str, str]()
     # The old record, if any, must not outlive the shards that it describes.
@@ -159,10 +158,9 @@ def is_finished(scratch: Path, index: int) -> bool:
 
 
 def finalise(scratch: Path, output: Path) -> None:
-    """Check that every partition is there and whole, complete the attributes, move the store to ``output``.
+    """Check every partition, complete the attributes, replace ``output`` by the store, remove ``scratch``.
 
-    Replaces ``output`` and removes ``scratch``. Partitions that are missing or damaged are a ``CacheError``;
-    their next ``write_partition`` repairs that.
+    Partitions that are missing or damaged are a ``CacheError``; their next ``write_partition`` repairs that.
     """
     store = scratch / STORE_FOLDER
     begun = read_attributes(store)
@@ -215,6 +213,6 @@ def _complete_records(scratch: Path, partitions: int) -> list[PartitionRecord]:
     if bad:
         raise CacheError(
             f"expected {partitions} partitions, but {len(bad)} are missing or damaged: "
-            f"{listed(bad, MAX_LISTED)}; run the stage again: it writes only those"
+            f"{listed(bad)}; run the stage again: it writes only those"
         )
     return records
