@@ -12,8 +12,8 @@ from pipeline.core.files import write_json
 from pipeline.core.stage import run_stage, stage_inputs
 from pipeline.detector.device import device
 from pipeline.fidelity.config import load_fidelity
-from pipeline.fidelity.dense import DenseFidelity, measure_dense
-from pipeline.fidelity.fidelity import Fidelity, measure_fidelity, require_bounds, sample_keys
+from pipeline.fidelity.dense import measure_dense
+from pipeline.fidelity.fidelity import DenseFidelity, Fidelity, measure_fidelity, require_bounds, sample_keys
 from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify

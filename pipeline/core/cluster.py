@@ -28,30 +28,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOCALHOST = "127.0.0.1"
-CONNECT_SECONDS = 10
-"""How long a scheduler may take to answer."""
-START_SECONDS = 300
-"""How long worker processes of this machine may take to start."""
+CONNECT_SECONDS, START_SECONDS = 10, 300
+"""How long a scheduler may take to answer, and worker processes of this machine to start."""
 NO_WORKER_SECONDS = 60
 """How long a running scheduler may be without any worker; a worker that starts anew takes some 20."""
 POLL_SECONDS = 0.1
-
 RETRIES = 2
 """A task that raises is repeated as often; one whose worker dies, up to three times anyhow."""
 
 NO_WORKERS = "all workers are gone, and none has come back; run again: what is finished stays"
-
 SETTINGS = {
-    # A killed worker is started again, which may take longer than the 15 s after which Dask gives it up.
+    # A killed worker starts again, which may take longer than the 15 s after which Dask gives it up.
     "distributed.deploy.lost-worker-timeout": "1h",
-    # One that is stopped, or hangs, is noticed after once or twice as long: another does its work.
+    # A stopped one is noticed after once or twice as long: another does its work.
     "distributed.scheduler.worker-ttl": "25s",
-    # If none can be started any more, tasks fail instead of waiting for ever.
     "distributed.scheduler.no-workers-timeout": "10m",
     # Workers decode in processes of their own, which daemons may not have; they end with this one anyhow.
     "distributed.worker.daemon": False,
-    # A sampling profiler.
     "distributed.worker.profile.enabled": False,
 }
 
@@ -68,16 +61,12 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
     _quieten()
     # A client runs code as this user: only what has this run's key can connect.
     security = Security.temporary()
-    host = {"host": LOCALHOST, "protocol": "tls", "security": security, "dashboard": False}
-    host["dashboard_address"] = f"{LOCALHOST}:0"
-    worker = {**host, "nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
-    worker["death_timeout"] = START_SECONDS
-    workers = {
-        number: {"cls": Nanny, "options": {**worker, "env": dict(environment)}}
-        for number, environment in enumerate(environments)
-    }
+    host = {"host": "127.0.0.1", "protocol": "tls", "security": security, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": host | {"dashboard": False}}
+    worker = {"nthreads": threads, "memory_limit": 0, "death_timeout": START_SECONDS, "dashboard": False}
+    options = [host | worker | {"silence_logs": logging.CRITICAL, "env": {**each}} for each in environments]
+    workers = {number: {"cls": Nanny, "options": each} for number, each in enumerate(options)}
     logger.info("starting %d worker processes", len(workers))
-    scheduler = {"cls": Scheduler, "options": host}
     with dask.config.set(SETTINGS), _event_loop() as loop:
         try:
             cluster = SpecCluster(scheduler=scheduler, workers=workers, loop=loop, security=security)
@@ -97,7 +86,7 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
 @contextmanager
 def _event_loop() -> Iterator["IOLoop"]:
     """Dask's thread, which ignores Ctrl-C as do the processes that it starts: this one ends them."""
-    # Started here, for it unblocks the signal in the thread that starts it.
+    # It would unblock the signal in the thread that starts it.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     runner = LoopRunner()
@@ -153,8 +142,7 @@ def run_tasks(
     Each worker is handed ``per_worker`` tasks at a time, so that all end together. A ``CacheError`` if a
     task's workers died again and again, none is left, or the scheduler went away.
     """
-    remaining = iter(arguments)
-    running = as_completed(loop=client.loop)
+    remaining, running = iter(arguments), as_completed(loop=client.loop)
     known: set[str] = set()
     seen = time.monotonic()
     try:
@@ -177,9 +165,8 @@ def run_tasks(
             else:
                 time.sleep(POLL_SECONDS)
     except KilledWorker as error:
-        raise CacheError(
-            f"{error.task}: {error.allowed_failures + 1} workers died of it, for want of memory perhaps"
-        ) from error
+        died = f"{error.allowed_failures + 1} workers died of it"
+        raise CacheError(f"{error.task}: {died}, for want of memory perhaps") from error
     except NoWorkerError as error:
         raise CacheError(NO_WORKERS) from error
     except (CancelledError, CommClosedError) as error:

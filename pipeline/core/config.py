@@ -1,7 +1,6 @@
 """From a section of ``params.yaml`` to its config class, with errors that name file, section and key.
 
-Types, bounds and defaults stand in the classes, whose folders DVC tracks as it tracks the file. YAML is read
-as DVC reads it: YAML 1.2, in which ``1e-05`` is a number and ``010`` is ten.
+YAML is read as DVC reads it: YAML 1.2, in which ``1e-05`` is a number and ``010`` is ten.
 """
 
 import re
@@ -19,7 +18,6 @@ from pipeline.core.errors import ConfigError, short_repr
 T = TypeVar("T")
 
 PARAMS = Path("params.yaml")
-
 MAX_COUNT = 2**31 - 1
 """More images, epochs or pixels are a slip of the finger; a seed shares 64 bits with an epoch."""
 MAX_NUMBER = 1e9
@@ -35,13 +33,12 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every class that a file of a user's is read into.
 
-    A subclass states ``frozen=True, kw_only=True`` again. What it refuses in ``__post_init__`` it says as
-    ``KEY: expected ..., but got ...``. A field whose type is no ``Section``, but has subclasses that are,
-    is read into the one that shares most keys with the value.
+    What it refuses in ``__post_init__`` it says as ``KEY: expected ..., but got ...``. A field whose type is
+    no ``Section``, but has subclasses that are, is read into the one that shares most keys with the value.
     """
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; those of what is in fingerprints may say it in the words that they always had."""
+        """Plain values, in the words that fingerprints always had."""
         document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return document
 
@@ -143,12 +140,8 @@ def _form(kind: Any, value: object) -> Any:
 
 _PATHS = re.compile(r" - at `\$(?P<path>[^`]*)`")
 _KINDS = {
-    "int": "an integer",
-    "float": "a number",
-    "str": "a text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a mapping",
+    **{"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"},
+    **{"array": "a list", "object": "a mapping"},
 }
 
 

@@ -8,11 +8,10 @@ from msgspec import Meta
 
 from pipeline.core.config import Count, NonNegative, Section, structure
 
-MAX_PROCESSES = 1024
-"""More are a slip of the finger, which a machine does not survive."""
-
 DATASETS = "datasets"
 """Folder of links to datasets, which git does not track."""
+Processes = Annotated[int, Meta(ge=1, le=1024)]
+"""More are a slip of the finger, which a machine does not survive."""
 
 
 class Environment(Section, frozen=True, kw_only=True, rename=lambda field: f"LDP_{field.upper()}"):
@@ -20,18 +19,17 @@ class Environment(Section, frozen=True, kw_only=True, rename=lambda field: f"LDP
 
     device: str | None = None
     """A torch device, such as ``cpu`` or ``cuda:0``; the first GPU if there is one, else the CPU."""
-    workers: Annotated[int, Meta(ge=0, le=MAX_PROCESSES)] | None = None
+    workers: Annotated[int, Meta(ge=0, le=1024)] | None = None
     """Processes that decode images for each training process; 0 decodes in the latter."""
-    cache_workers: Annotated[int, Meta(ge=1, le=MAX_PROCESSES)] | None = None
+    cache_workers: Processes | None = None
     """Processes that write the store; one for each GPU, or 1, which is the stage's own."""
     dask_scheduler: str | None = None
-    """Address (``tcp://HOST:PORT``) of a running Dask scheduler, whose workers write the store instead; they
-    need this code and these folders, and cores as in ``--nthreads 8``."""
+    """Address (``tcp://HOST:PORT``) of a Dask scheduler, whose workers write the store instead."""
     datasets: str | None = None
     """Folder that ``datasets/`` in a parameter file stands for."""
     log: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """How much is logged; DEBUG shows where an error happened."""
-    train_processes: Annotated[int, Meta(ge=1, le=MAX_PROCESSES)] = 1
+    train_processes: Processes = 1
     """Training processes on this machine, one a GPU, which the stage starts by itself."""
     micro_batch: Count | None = None
     """Images that pass through the network at once, where a process's share of a batch does not fit."""

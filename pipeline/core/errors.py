@@ -6,7 +6,6 @@ from reprlib import Repr
 
 MAX_SHOWN = 200
 """Characters of a text, or of a number's digits, that a message repeats."""
-
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 """What torch's errors of a GPU and of the CPU have in them."""
 
@@ -20,10 +19,7 @@ class PipelineError(Exception):
 
 
 class ConfigError(PipelineError, ValueError):
-    """``params.yaml`` (or a recipe) lacks a key, has an unknown one, or a value out of range.
-
-    A ``ValueError`` too, so that msgspec adds to it where a value stands.
-    """
+    """A parameter file is wrong; a ``ValueError`` too, so that msgspec adds to it where a value stands."""
 
 
 class DatasetError(PipelineError):

@@ -16,8 +16,7 @@ from typing import Any
 
 from pipeline.core.errors import CacheError, OutputError
 
-LOCK_FILE = "lock"
-PARTIAL_SUFFIX = ".partial"
+LOCK_FILE, PARTIAL_SUFFIX = "lock", ".partial"
 
 
 def canonical_json(document: Any) -> bytes:
@@ -75,7 +74,7 @@ def atomic_path(path: Path, inside: Path | None = None) -> Iterator[Path]:
 
     Raises:
         CacheError: ``inside`` is gone.
-        OutputError: In place of an ``OSError``, which names no file if the disk is full.
+        OutputError: In place of an ``OSError``.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:

@@ -1,8 +1,4 @@
-"""Where everything that a recipe makes lies: below ``runs/NAME``, so that no recipe overwrites another's.
-
-``NAME`` is the key ``name`` of ``params.yaml``. Recipes that share a teacher's store share a name; their
-students have names of their own below it.
-"""
+"""Where all that a recipe makes lies: below ``runs/NAME``, after the key ``name`` of its ``params.yaml``."""
 
 import os
 import re
@@ -16,21 +12,13 @@ from pipeline.core.errors import ConfigError, short_repr
 T = TypeVar("T")
 
 Split = Literal["train", "val"]
-
 SPLITS: tuple[Split, Split] = ("train", "val")
 
-RUNS = Path("runs")
-
-RECIPES = Path("recipes")
-
+RUNS, RECIPES, STAGES = Path("runs"), Path("recipes"), "dvc.yaml"
 SCRATCH = Path("scratch")
 """Unfinished work, which DVC does not know; each piece is keyed by all that it depends on."""
-
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 """What DVC takes as part of a stage's name, and every file system as that of a folder."""
-
-STAGES = "dvc.yaml"
-
 TEACHER = "teacher"
 """The name under which the teacher is evaluated, beside the students."""
 
@@ -41,10 +29,9 @@ class RunPaths:
     def __init__(self, root: Path) -> None:
         self.root: Final = root
         self.checked: Final = root / "checked"
-        """What ``check_recipe`` leaves, for DVC's eyes alone."""
         self.teacher: Final = root / "teacher"
         self.teacher_weights: Final = self.teacher / "model" / "teacher.safetensors"
-        """The teacher; its description lies beside it, as a student's does."""
+        """Its description lies beside it, as a student's does."""
         self.store: Final = root / "cache" / "targets.zarr"
         self.cache_timing: Final = root / "cache" / "timing.json"
         self.fidelity: Final = root / "cache" / "fidelity.json"
@@ -58,14 +45,12 @@ class RunPaths:
         return self.root / "data" / split
 
     def manifest(self, split: Split) -> Path:
-        """What later stages know of a split."""
         return self.split(split) / "manifest.json"
 
     def data_metric(self, split: Split) -> Path:
         return self._metrics / "data" / f"{split}.json"
 
     def student(self, name: str) -> Path:
-        """Folder of a student's training."""
         return self.root / "students" / name
 
     def student_weights(self, name: str) -> Path:
@@ -75,15 +60,14 @@ class RunPaths:
         return self._metrics / "training" / f"{name}.json"
 
     def evaluation(self, name: str) -> Path:
-        """Folder of the detections of a student, or of ``TEACHER``."""
+        """Folder of a student's detections, or of ``TEACHER``'s; likewise below."""
         return self.root / "evaluation" / name
 
     def summary(self, name: str) -> Path:
-        """COCO summary of a student, or of ``TEACHER``, with the AP of every class."""
+        """COCO summary, with the AP of every class."""
         return self.evaluation(name) / "summary.json"
 
     def metrics(self, name: str) -> Path:
-        """Its three headline figures."""
         return self._metrics / f"{name}.json"
 
 

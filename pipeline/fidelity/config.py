@@ -34,21 +34,16 @@ class FidelityConfig(FidelityBounds, frozen=True, kw_only=True):
     temperature: Positive
     cls_temperature: Positive
 
-    @property
-    def bounds(self) -> dict[str, float]:
-        """The largest accepted value of each figure of ``Fidelity`` and ``DenseFidelity`` that has one."""
-        return {
-            "kl_mean": self.max_kl,
-            "loss_error": self.max_loss_error,
-            "gradient_error": self.max_gradient_error,
-            "kd_loss_error": self.max_loss_error,
-            "kd_gradient_error": self.max_gradient_error,
-            "bckd_cls_loss_error": self.max_dense_loss_error,
-            "bckd_box_loss_error": self.max_dense_loss_error,
-            "bckd_cls_last_layer_error": self.max_dense_gradient_error,
-            "bckd_box_last_layer_error": self.max_dense_gradient_error,
-            "box_share_below_floor": self.max_share_below_floor,
-        }
+
+BOUNDED = {
+    "max_kl": ("kl_mean",),
+    "max_loss_error": ("loss_error", "kd_loss_error"),
+    "max_gradient_error": ("gradient_error", "kd_gradient_error"),
+    "max_dense_loss_error": ("bckd_cls_loss_error", "bckd_box_loss_error"),
+    "max_dense_gradient_error": ("bckd_cls_last_layer_error", "bckd_box_last_layer_error"),
+    "max_share_below_floor": ("box_share_below_floor",),
+}
+"""The figures that each bound holds for."""
 
 
 def load_fidelity(path: Path = PARAMS) -> FidelityConfig:

@@ -6,40 +6,18 @@ positions up: here a linear one on the teacher's logits and a constant, for not 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pipeline.fidelity.loss_error import STUDENT_NOISE, ratio
+from pipeline.fidelity.fidelity import STUDENT_NOISE, DenseFidelity, ratio
 from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.views.box_ops import expected_distances
 from pipeline.views.types import ViewKey
-
-
-@dataclass(frozen=True)
-class DenseFidelity:
-    """Relative errors over all positions of the sampled views; the student is the teacher with noise."""
-
-    bckd_cls_loss_error: float
-    bckd_cls_last_layer_error: float
-    """Of the gradient by the weights of a last layer."""
-    bckd_cls_gradient_error: float
-    """Of the gradient by the student's logits; it has no bound."""
-    bckd_box_loss_error: float
-    bckd_box_last_layer_error: float
-    bckd_box_gradient_error: float
-    box_share_below_floor: float
-    """Share of the exact box loss at positions all of whose scores are below the floor."""
-
-    remedy: ClassVar[str] = "choose a lower cache_teacher.dense.floor"
-    """What to do, if a bound is exceeded."""
-
 
 _Term = tuple[Tensor, Tensor]
 """A term of one view: ``Tensor[n]``, its value at each position, and ``Tensor[n, K]``, its gradient by the

@@ -9,8 +9,8 @@ from training_cases import IMAGES, store_of
 from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig
-from pipeline.fidelity.dense import DenseFidelity, measure_dense
-from pipeline.fidelity.fidelity import require_bounds
+from pipeline.fidelity.dense import measure_dense
+from pipeline.fidelity.fidelity import DenseFidelity, require_bounds
 
 CONFIG = FidelityConfig(temperature=10, cls_temperature=2)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pipeline.fidelity.loss_error import measure_loss_error, stand_in_student
+from pipeline.fidelity.fidelity import measure_loss_error, stand_in_student
 
 
 def logits(rows: int = 6, n: int = 4, k: int = 5) -> torch.Tensor:
