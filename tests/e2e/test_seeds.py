@@ -72,7 +72,7 @@ def test_a_finished_run_is_kept_and_a_damaged_one_made_again(
 
     monkeypatch.setattr("pipeline.cli.seeds._train_and_evaluate", train)
     command = "ldp seeds plain ld --seeds 0"
-    assert "nowhere, but there is nothing" in call("ldp seeds ld ld@nowhere").error
+    assert "nowhere, but it has no zarr.json" in call("ldp seeds ld ld@nowhere").error
     assert made == []
     assert [call(command).code, call(command).code] == [0, 0]
     assert made == ["plain seed 0", "ld seed 0"]
