@@ -19,7 +19,3 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     if module := COMMANDS[name][0]:
         command = getattr(import_module(f"pipeline.cli.{module}"), f"{name.split()[-1]}_command")
         assert " ".join(cleandoc(command.run.__doc__).replace("``", "`").split()) in printed
-
-
-def test_an_action_that_is_missing_or_unknown_is_refused() -> None:
-    assert [call(f"ldp {given}").code for given in ("", "store", "store nonsense", "nonsense")] == [2] * 4

@@ -76,10 +76,3 @@ def test_a_recipe_for_a_coco_folder_is_filled_in_and_valid(folder: Path) -> None
     assert recipe.teacher.detector.num_classes == 4
     assert recipe.cache.views.scales == (recipe.evaluate.scale,) == ((64, 64),)
     assert 0 < recipe.evaluate.area_edges[0] < recipe.evaluate.area_edges[1] < 64
-
-
-def test_a_folder_that_is_no_dataset_is_refused_and_nothing_is_made() -> None:
-    Path("images/annotations").mkdir(parents=True)
-    error = call("ldp recipe new own --from images").error
-    assert "images: expected one annotations/instances_train*.json" in error
-    assert not Path("recipes/own").exists()
