@@ -6,16 +6,16 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from torch import Tensor
 
 from pipeline.cli.options import RECIPE, argument, command, output_file
 from pipeline.cli.store import STORE, find_store
@@ -39,18 +39,17 @@ from pipeline.report.shown_views import (
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.views.images import apply_view, read_image
-from pipeline.views.manifest import Manifest, read_split
+from pipeline.views.manifest import read_split
 from pipeline.views.types import ViewKey
 
+PNG: Final[Any] = {"format": "png", "dpi": 100, "metadata": {"Software": None}}
 POINTS_PER_INCH = 72
-PNG_DPI = 110
-PICTURE_INCHES, PICTURE_DPI = (12.0, 2.3), 100
-MAX_OBJECTS = 4
-"""Objects whose edge distributions are drawn."""
-MAX_COLUMNS = 4
-"""More panels of a view stand in two rows."""
-SHEET_WIDTH, MAX_PANEL_HEIGHT = 13.4, 7.2
-OBJECT_HEIGHT, HEAD_HEIGHT, TITLE_HEIGHT, AXIS_HEIGHT = 1.75, 1.1, 0.35, 0.4
+PICTURE_INCHES = (12.0, 2.3)
+LETTERS = "ABCD"
+"""Of the objects whose edge distributions are drawn."""
+PANEL_INCHES = 3.4
+"""Width of a panel of a sheet, and at most its height."""
+OBJECT_HEIGHT, HEAD_HEIGHT, TITLE_HEIGHT = 1.75, 1.5, 0.35
 """Inches; the head counts the legend in."""
 
 SHEET: Final[Any] = {
@@ -84,71 +83,57 @@ def show_command(arguments: argparse.Namespace) -> None:
     """
     store = TargetStore.open(find_store(arguments.store)[0])
     key = _choose_view(store, arguments.image_id, arguments.view)
-    manifest, pixels, origin = _own_manifest(store), None, "none, drawn on gray"
-    if manifest:
-        try:
-            image = read_image(*manifest.image_file(manifest.image(key.image_id)))
-            pixels = apply_view(image, store.geometry(key), store.conventions.preprocessing)
-            origin = str(manifest.image_path(manifest.image(key.image_id)))
-        except DatasetError as error:
-            logger.info("%s", error)
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
-    write_atomically(output, draw_view(ShownView(store, key, pixels)))
-    logger.info("pixels: %s; wrote %s", origin, output)
+    write_atomically(output, draw_view(ShownView(store, key, _read_pixels(store, key))))
+    logger.info("wrote %s", output)
 
 
 def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey:
-    views = store.views(image_id)
+    views, ids = store.views(image_id), sorted({key.image_id for key in store.keys})
     if not views:
-        known = sorted({key.image_id for key in store.keys})
-        raise CacheError(
-            f"{store.path}: expected the id of one of its {len(known):,} images ({listed(known)}), "
-            f"but got {image_id}"
-        )
-    if view is not None and view not in views:
+        raise CacheError(f"{store.path}: expected one of its images {listed(ids)}, but got {image_id}")
+    if view not in (None, *views):
         raise CacheError(f"expected one of the views {listed(views)} of image {image_id}, but got {view}")
     return ViewKey(image_id, views[0] if view is None else view)
 
 
-def _own_manifest(store: TargetStore) -> Manifest | None:
-    """The manifest of the store's run, if it is of the very images that the store was made from."""
-    folder = RunPaths(store.path.parent.parent)
-    path = folder.manifest("train")
-    if not path.is_file():
-        logger.info("%s is not there: no image is known from it", path)
+def _read_pixels(store: TargetStore, key: ViewKey) -> Tensor | None:
+    """Pixels of a view, if the very images that the store was made from are here."""
+    try:
+        manifest = read_split(RunPaths(store.path.parent.parent), "train")
+        if store.fingerprint.get("images") != manifest.images_sha256:
+            raise DatasetError(f"{manifest.root}: expected the store's images, but got others")
+        image = read_image(*manifest.image_file(manifest.image(key.image_id)))
+        return apply_view(image, store.geometry(key), store.conventions.preprocessing)
+    except DatasetError as error:
+        logger.info("drawn on gray: %s", error)
         return None
-    manifest = read_split(folder, "train")
-    if store.fingerprint.get("images") != manifest.images_sha256:
-        logger.info("%s is of other images than the store's, and not used", path)
-        return None
-    return manifest
 
 
 def draw_view(view: ShownView) -> bytes:
     """The picture as a PNG file: the boxes and each level's points side by side, below them some objects."""
-    examples = choose_objects(view)
-    levels = range(len(view.pyramid.strides) if len(view.level) else 0)
-    count, (height, width) = 1 + len(levels), view.geometry.resized_hw
-    columns = count if count <= MAX_COLUMNS else -(-count // 2)
-    rows = -(-count // columns)
-    inches = min(SHEET_WIDTH / columns / width, MAX_PANEL_HEIGHT / height)
-    heights = [rows * (height * inches + TITLE_HEIGHT)]
-    heights += [OBJECT_HEIGHT * len(examples) + AXIS_HEIGHT] if examples else []
+    examples, (height, width) = choose_objects(view), view.geometry.resized_hw
+    columns, inches = 1 + len(view.pyramid.strides), PANEL_INCHES / max(height, width)
+    heights = [height * inches + TITLE_HEIGHT, OBJECT_HEIGHT * max(1, len(examples))]
     with mpl.rc_context(SHEET):
-        figure = Figure(figsize=(SHEET_WIDTH, HEAD_HEIGHT + sum(heights)), layout="constrained")
-        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
-        whole, *panels = parts[0].subplots(rows, columns, squeeze=False).ravel()
+        figure = Figure(figsize=(PANEL_INCHES * columns, HEAD_HEIGHT + sum(heights)), layout="constrained")
+        upper, lower = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
+        whole, *panels = upper.subplots(1, columns)
         _draw_whole(whole, view, examples, inches * POINTS_PER_INCH)
-        for level, axes in zip(levels, panels, strict=False):
-            _draw_level(axes, view, level, inches * POINTS_PER_INCH)
-        for axes in panels[len(levels) :]:
-            axes.set_axis_off()
+        for level, axes in enumerate(panels):
+            drawing.draw_regions(axes, view, level, inches * POINTS_PER_INCH)
+            main, valuable = drawing.count_regions(view, level)
+            stride = view.pyramid.strides[level]
+            axes.set_title(f"P{level + 3}, stride {stride}: {main:,} main, {valuable:,} valuable")
         if examples:
-            _draw_objects(parts[1], examples)
-        figure.suptitle(_title(view), x=0.01, ha="left", fontsize=13)
-        figure.legend(handles=_legend(), loc="outside lower left", ncols=4, frameon=False)
+            for letter, example, axes in zip(LETTERS, examples, _draw_objects(lower, examples), strict=False):
+                axes.set_title(f"{letter} {example.class_name} {example.score:.2f}, {example.level}")
+        objects, kept = counted(len(view.boxes), "object"), counted(len(view.level), "kept point")
+        title = f"{view.title}, view {view.key.view}: {width} x {height} px, {objects}, {kept}"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+        figure.legend(handles=_legend(), loc="outside lower left", ncols=5, frameon=False)
         content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=PNG_DPI, metadata={"Software": None})
+        figure.savefig(content, **PNG)
     return content.getvalue()
 
 
@@ -156,19 +141,7 @@ def choose_objects(view: ShownView) -> list[EdgeExample]:
     """Objects with points in the main region, spread from the largest to the smallest; from left to right."""
     examples = edge_examples(view)
     by_size = sorted(examples, key=lambda example: -np.prod(example.box_xyxy[2:] - example.box_xyxy[:2]))
-    return sorted(spread(by_size, MAX_OBJECTS), key=lambda example: float(example.box_xyxy[0]))
-
-
-def _title(view: ShownView) -> str:
-    (height, width), points = view.geometry.resized_hw, view.stored.view.points
-    kept = (
-        f"{counted(len(points), 'kept point')}: {points.main_count:,} in the main region, "
-        f"{np.count_nonzero(points.valuable_weight):,} in the valuable region"
-        if len(points)
-        else "no point is kept"
-    )
-    boxes = "1 box" if len(view.boxes) == 1 else f"{len(view.boxes)} boxes"
-    return f"{view.title}, view {view.key.view}: {width} x {height} px, {boxes}; {kept}"
+    return sorted(spread(by_size, len(LETTERS)), key=lambda example: float(example.box_xyxy[0]))
 
 
 def _legend() -> list[Artist]:
@@ -176,10 +149,7 @@ def _legend() -> list[Artist]:
     return [
         line(label="ground truth, a color an object", color=MUTED, linewidth=1.8),
         line(label="main-region point", color=MUTED, marker="o", linestyle="", markersize=5),
-        *(
-            Patch(facecolor=VALUABLE, alpha=drawing.opacity(weight), label=f"valuable, weight {text}")
-            for weight, text in ((0.1, "0.1"), (0.3, "0.3"), (0.5, "0.5 and more"))
-        ),
+        Patch(facecolor=VALUABLE, alpha=drawing.opacity(0.3), label="valuable region, by weight"),
         line(label="teacher: point, box", color=TEACHER, linestyle="--", marker="+", markersize=9),
         line(label="true distance", color=TRUTH, linewidth=1.6, linestyle="--"),
     ]
@@ -190,34 +160,23 @@ def _draw_whole(axes: Axes, view: ShownView, examples: Sequence[EdgeExample], sc
     for example in examples:
         drawing.draw_teacher(axes, example)
     # The shown objects come first: their labels always have room.
-    letters = {example.box: letter for letter, example in zip(ascii_uppercase, examples, strict=False)}
-    others = [box for box in range(len(view.labels)) if box not in letters]
-    labelled = [*letters, *(others if len(view.labels) <= drawing.MAX_BOXES else [])]
-    names = [view.class_names[int(view.labels[box])] for box in labelled]
-    texts = [f"{letters.get(box, '')} {name}".strip() for box, name in zip(labelled, names, strict=True)]
-    drawing.draw_labels(
-        axes, view.boxes[labelled], [drawing.class_color(box) for box in labelled], texts, scale
-    )
+    letters = {example.box: f"{letter} " for letter, example in zip(LETTERS, examples, strict=False)}
+    boxes = sorted(range(len(view.boxes)), key=lambda box: box not in letters)[: drawing.MAX_BOXES]
+    texts = [letters.get(box, "") + view.class_names[int(view.labels[box])] for box in boxes]
+    drawing.draw_labels(axes, view.boxes[boxes], [drawing.class_color(box) for box in boxes], texts, scale)
     axes.set_title("ground truth, and what the teacher predicts" if examples else "the view")
-    axes.set_anchor("NW")
 
 
-def _draw_level(axes: Axes, view: ShownView, level: int, scale: float) -> None:
-    drawing.draw_regions(axes, view, level, scale)
-    main, valuable = drawing.count_regions(view, level)
-    kept = f"{main:,} main, {valuable:,} valuable" if main or valuable else "nothing kept"
-    axes.set_title(f"P{level + 3}, stride {view.pyramid.strides[level]}: {kept}")
-    axes.set_anchor("NW")
-
-
-def _draw_objects(part: SubFigure, examples: Sequence[EdgeExample]) -> None:
-    """A row an object: its surroundings, and the four distributions."""
-    grid = part.subplots(len(examples), 5, squeeze=False, width_ratios=(1.0, 1.6, 1.6, 1.6, 1.6))
-    for letter, example, row in zip(ascii_uppercase, examples, grid, strict=False):
-        drawing.draw_object(row, example, [])
-        row[0].set_title(f"{letter} {example.class_name} {example.score:.2f}, {example.level}")
+def _draw_objects(
+    part: FigureBase, examples: Sequence[EdgeExample], lines: Sequence[drawing.Line] = ()
+) -> list[Axes]:
+    """A row an object: its surroundings, whose axes it returns, and the four distributions."""
+    grid = part.subplots(len(examples), 1 + len(EDGE_NAMES), squeeze=False)
+    for row, example in zip(grid, examples, strict=True):
+        drawing.draw_object(row, example, lines)
     for axes in grid[-1, 1:]:
-        axes.set_xlabel("distance from the point, strides")
+        axes.set_xlabel("strides from the point")
+    return list(grid[:, 0])
 
 
 @command(
@@ -240,13 +199,10 @@ def picture_command(arguments: argparse.Namespace) -> None:
     lines = [line for line in detector_lines(runs) if line.name in example.students]
     with mpl.rc_context(SHEET):
         figure = Figure(figsize=PICTURE_INCHES, layout="constrained")
-        panels = figure.subplots(1, 1 + len(EDGE_NAMES))
-        drawing.draw_object(panels, example, lines)
-        for axes in panels[1:]:
-            axes.set_xlabel("strides from the point")
+        _draw_objects(figure, [example], lines)
         handles = [Patch(color=TEACHER, label="teacher, from the store", alpha=0.35)]
         handles += [Patch(color=line.color, label=line.name) for line in lines]
         figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
         with atomic_path(arguments.output) as partial:
-            figure.savefig(partial, format="png", dpi=PICTURE_DPI, metadata={"Software": None})
+            figure.savefig(partial, **PNG)
     logger.info("%s of %s; wrote %s", example.class_name, example.view.title, arguments.output)

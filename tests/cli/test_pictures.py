@@ -37,31 +37,25 @@ def test_few_of_many_objects_are_shown_from_large_to_small(store: TargetStore) -
 
 
 @pytest.mark.parametrize("number", [EMPTY, FEW, CROWDED, WIDE])
-def test_every_kind_of_view_can_be_drawn_on_gray(store: TargetStore, number: int) -> None:
-    image = Image.open(io.BytesIO(draw_view(ShownView(store, ViewKey(number, 0)))))
+def test_every_kind_of_view_can_be_drawn_on_gray_to_the_same_bytes(store: TargetStore, number: int) -> None:
+    view = ShownView(store, ViewKey(number, 0))
+    content = draw_view(view)
+    assert draw_view(view) == content
+    image = Image.open(io.BytesIO(content))
     assert image.format == "PNG"
     assert 500 < image.width < 2000
     assert 200 < image.height < 3000
     colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    assert (colors == GRAY).all(axis=1).mean() > 0.015
+    assert (colors == GRAY).all(axis=1).mean() > 0.01
 
 
-def test_the_pixels_of_a_view_are_in_its_picture(store: TargetStore) -> None:
+def test_the_pixels_of_a_view_are_in_its_picture_whatever_its_levels(tmp_path: Path) -> None:
+    store = write_store_to_show(tmp_path, (8, 16, 32, 64, 128))
     height, width = store.view(ViewKey(EMPTY, 0)).geometry.resized_hw
     pixels = torch.tensor([10, 200, 60], dtype=torch.uint8)[:, None, None].expand(3, height, width)
     image = Image.open(io.BytesIO(draw_view(ShownView(store, ViewKey(EMPTY, 0), pixels))))
     colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    assert (colors == (10, 200, 60)).all(axis=1).mean() > 0.2
-
-
-def test_the_same_view_is_drawn_to_the_same_bytes(store: TargetStore) -> None:
-    view = ShownView(store, ViewKey(FEW, 0))
-    assert draw_view(view) == draw_view(view)
-
-
-def test_five_levels_can_be_drawn(tmp_path: Path) -> None:
-    store = write_store_to_show(tmp_path, (8, 16, 32, 64, 128))
-    assert draw_view(ShownView(store, ViewKey(CROWDED, 0))).startswith(b"\x89PNG")
+    assert (colors == (10, 200, 60)).all(axis=1).mean() > 0.05
 
 
 @pytest.mark.usefixtures("own_project")

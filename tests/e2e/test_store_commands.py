@@ -1,6 +1,7 @@
 """``ldp store`` as its user meets it: what is printed where, and with which exit code."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -144,11 +145,12 @@ def test_show_draws_the_image_of_the_manifest_or_on_gray_and_says_so(
     image_id = TargetStore.open(STORE).keys[0].image_id
     finished = ldp("show", image_id, "--view", 1)
     assert (finished.code, capsys.readouterr().out) == (0, "")
-    assert finished.error.startswith(f"pixels: {DATASET}/train/")
+    assert finished.error == f"wrote {image_id}_v1.png"
     assert Path(f"{image_id}_v1.png").read_bytes().startswith(PNG)
     shutil.rmtree(DATASET)
     finished = ldp("show", image_id, "--output", "new/a.png")
     assert finished.code == 0
-    assert "expected an image, but there is none" in finished.error
-    assert "pixels: none, drawn on gray; wrote new/a.png" in finished.error
+    assert re.search(
+        "drawn on gray: .* expected an image, but there is none.*wrote new/a.png", finished.error, re.S
+    )
     assert Path("new/a.png").read_bytes().startswith(PNG)
