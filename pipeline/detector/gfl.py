@@ -163,8 +163,10 @@ def misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
         kinds = FLOATS if expected[key].dtype in FLOATS else (expected[key].dtype,)
         if value.dtype not in kinds:
             return f"key {key!r} is of {value.dtype}, expected {', '.join(map(str, kinds))}"
-        if value.layout != torch.strided or value.is_meta or not value.isfinite().all():
-            return f"key {key!r} is {value.layout} on {value.device}, or has values that are not finite"
+        if value.layout != torch.strided or value.is_meta:
+            return f"key {key!r} is {value.layout} on {value.device}, expected plain values"
+        if not value.isfinite().all():
+            return f"key {key!r} has values that are not finite"
     return None
 
 

@@ -1,12 +1,20 @@
 """The estimate of a store's size against stores that were written and curves that were measured."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from teacher_cases import QUANTIZED, small_layout, small_teacher, small_view_set
+from training_cases import IMAGES, store_of
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
+from pipeline.core.errors import CacheError
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, fit_schema
+from pipeline.teacher.dense import probe_dense, say_if_larger
 from pipeline.teacher.expected import estimate_bytes
+from pipeline.teacher.run import require_disk, scratch_folder
 
 SHAPES = {"views": 4000, "boxes": 11366, "points": 336606, "main": 73001, "bins": 17, "classes": 4}
 RELEASED = {"views": 89, "boxes": 794, "points": 75699, "main": 4694, "bins": 8, "classes": 80}
@@ -29,27 +37,19 @@ MEASURED = [
 def test_the_estimate_is_not_too_small_and_at_most_four_tenths_too_large(
     sizes: dict[str, int], edge_step: float | None, cls_step: float | None, measured: int
 ) -> None:
-    precision = Precision(edge_step=edge_step, max_step_factor=8.0, cls_step=cls_step)
-    table = table_of(sizes)
     layout = StoreSchema(
         bins=sizes["bins"],
         num_classes=sizes["classes"],
         strides=(8, 16, 32),
-        precision=precision,
+        precision=Precision(edge_step=edge_step, max_step_factor=8.0, cls_step=cls_step),
         views_per_partition=512,
         fingerprint={},
         provenance={},
     )
-    schema = fit_schema(layout, table)
-    assert 0.98 <= estimate_bytes(schema, table) / measured <= 1.42
-
-
-def table_of(sizes: dict[str, int]) -> ViewIndex:
-    """Totals in the first view: only sums matter."""
     views, boxes = sizes["views"], sizes["boxes"]
     counts = np.zeros((views, 3), np.int64)
-    counts[0] = sizes["points"], sizes["main"], boxes
-    return ViewIndex(
+    counts[0] = sizes["points"], sizes["main"], boxes  # totals in the first view: only sums matter
+    table = ViewIndex(
         image_id=np.arange(views),
         view=np.zeros(views, np.int32),
         geometry=np.zeros((views, 7), np.int32),
@@ -57,3 +57,41 @@ def table_of(sizes: dict[str, int]) -> ViewIndex:
         boxes_xyxy=np.zeros((boxes, 4), np.float32),
         labels=np.zeros(boxes, np.int32),
     )
+    assert 0.98 <= estimate_bytes(fit_schema(layout, table), table) / measured <= 1.42
+
+
+def test_the_estimate_counts_classes_of_the_valuable_region(stores: Path) -> None:
+    view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED, valuable_classes=True)
+    layout = small_layout(view_set, QUANTIZED, valuable_classes=True)
+    assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table) <= 1
+
+
+def test_the_estimate_of_every_position_is_a_bound_and_a_larger_result_is_said(
+    stores: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dense = DensePrecision(floor=0.005)
+    view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED, dense=dense)
+    layout = small_layout(view_set, QUANTIZED, "w0", dense=dense)
+    probed = probe_dense(small_teacher(view_set.manifest, dense=dense).run, view_set, layout.schema)
+    assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table, probed) <= 1
+    sizes = [path.stat().st_size for path in store.path.glob("dense/*/c/*/0")]
+    positions = sum(len(view_set.pyramid.grid(view_set.geometry(key).padded_hw)) for key in store.keys)
+    for bound in (probed, sum(sizes) / positions + 1e-6):
+        say_if_larger(store.path, layout.schema, layout.table, bound)
+    assert not caplog.records
+    say_if_larger(store.path, layout.schema, layout.table, sum(sizes) / positions - 1e-6)
+    assert "the dense arrays take" in caplog.text
+
+
+def test_a_store_that_cannot_fit_is_refused_and_what_a_killed_run_left_needs_no_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = small_layout(small_view_set(tmp_path), QUANTIZED)
+    usage = type("Usage", (), {"free": estimate_bytes(layout.schema, layout.table) - 100})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(CacheError, match=r"expected room for about \S+ KB, but \S+ KB are free"):
+        require_disk(layout, tmp_path)
+    begun = scratch_folder(layout, tmp_path) / "store.zarr/points"
+    begun.mkdir(parents=True)
+    (begun / "shard").write_bytes(bytes(100))
+    require_disk(layout, tmp_path)

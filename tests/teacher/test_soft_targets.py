@@ -1,14 +1,13 @@
-"""The teacher on views: batch = single, selection = the full maps, and no silent nonsense."""
+"""The teacher on views: what a batch, threads and processes change, which is nothing."""
 
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from batch_cases import PYRAMID
 from msgspec import structs
 from pretended_device import DEVICE, PretendedDevice, pinned
 from teacher_cases import small_teacher, small_view_set
@@ -19,27 +18,8 @@ from pipeline.detector.config import NetworkPrecision
 from pipeline.teacher import extractor
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch, require_finite
 from pipeline.views import images
-from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.geometry import PerEpochViewsConfig
-from pipeline.views.images import apply_view, network_input, read_image
 from pipeline.views.types import KeptPoints
-
-
-def test_selected_rows_are_those_of_the_full_maps(tmp_path: Path) -> None:
-    view_set = small_view_set(tmp_path)
-    teacher = small_teacher(view_set.manifest)
-    for view, soft in zip(view_set, teacher.run(list(view_set)), strict=True):
-        record = view_set.manifest.image(view.key.image_id)
-        image = read_image(*view_set.manifest.image_file(record))
-        with torch.inference_mode():
-            pixels = apply_view(image, view.geometry, GFL_PREPROCESSING)
-            raw = teacher.model(network_input(pixels, view.geometry.padded_hw, GFL_PREPROCESSING))
-        starts = np.cumsum([0, *(height * width for height, width in raw.sizes)])[:-1]
-        index = starts[view.points.level] + view.points.position
-        np.testing.assert_allclose(soft.edge_logits, raw.edge_logits[0, index], rtol=1e-4, atol=1e-5)
-        main = index[view.points.main_region]
-        np.testing.assert_allclose(soft.cls_logits, raw.cls_logits[0, main], rtol=1e-4, atol=1e-5)
-        assert len(raw.sizes) == len(PYRAMID.strides)
 
 
 @pytest.mark.parametrize(("precision", "most"), [("bfloat16", 0.2), ("float16", 0.03)])
@@ -70,28 +50,32 @@ def test_running_a_teacher_leaves_the_callers_threads_alone(tmp_path: Path) -> N
         torch.set_num_threads(before)
 
 
-def test_one_thread_drives_a_gpu_and_one_a_core_the_cpu() -> None:
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    small, coco = 32 * 96 * 96, 8 * 1333 * 800
-    assert ThreadCounts.of(gpu, 1, coco) == ThreadCounts(decoders=1, forwards=1, in_processes=True)
-    assert ThreadCounts.of(gpu, 64, coco) == ThreadCounts(decoders=8, forwards=1, in_processes=True)
-    assert ThreadCounts.of(cpu, 1, small) == ThreadCounts(decoders=1, forwards=1)
-    assert ThreadCounts.of(cpu, 64, small) == ThreadCounts(decoders=8, forwards=64)
-    assert ThreadCounts.of(cpu, 64, coco) == ThreadCounts(decoders=1, forwards=3), "7 GB"
-    assert ThreadCounts.of(cpu, 64, 100 * coco) == ThreadCounts(decoders=1, forwards=1)
+SMALL, COCO = 32 * 96 * 96, 8 * 1333 * 800
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "pixels", "expected"),
+    [
+        ("cuda", 1, COCO, ThreadCounts(1, 1, in_processes=True)),
+        ("cuda", 64, COCO, ThreadCounts(8, 1, in_processes=True)),
+        ("cpu", 1, SMALL, ThreadCounts(1, 1)),
+        ("cpu", 64, SMALL, ThreadCounts(8, 64)),
+        ("cpu", 64, COCO, ThreadCounts(1, 3)),  # 7 GB
+        ("cpu", 64, 100 * COCO, ThreadCounts(1, 1)),
+    ],
+)
+def test_one_thread_drives_a_gpu_and_one_a_core_the_cpu(
+    device: str, cores: int, pixels: int, expected: ThreadCounts
+) -> None:
+    assert ThreadCounts.of(torch.device(device), cores, pixels) == expected
 
 
 def test_views_without_points_have_empty_targets_in_their_place(tmp_path: Path) -> None:
     view_set = small_view_set(tmp_path)
     views = list(view_set)[:3]
-    points = views[1].points
-    none = KeptPoints(
-        level=points.level[:0],
-        position=points.position[:0],
-        main_gt=points.main_gt[:0],
-        valuable_weight=points.valuable_weight[:0],
-    )
     whole = list(small_teacher(view_set.manifest).run(views))
+    points = views[1].points
+    none = KeptPoints(**{field.name: getattr(points, field.name)[:0] for field in fields(points)})
     views[1] = replace(views[1], points=none)
     targets = list(small_teacher(view_set.manifest).run(views))
     assert targets[1].edge_logits.shape == (0, 4, 17)

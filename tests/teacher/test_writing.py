@@ -1,0 +1,197 @@
+"""Writing a store in one process: what overlaps, survives a kill, and is refused."""
+
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_cases import content_of
+from teacher_cases import LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
+
+from pipeline.core.errors import CacheError, DatasetError
+from pipeline.core.files import write_atomically
+from pipeline.regions.view_set import ViewSet
+from pipeline.store.writer import writer
+from pipeline.teacher import run
+from pipeline.teacher.extractor import DecodedBatch, LogitExtractor, ViewBatch
+from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, PartitionWriter, write_here
+from pipeline.teacher.run import StoreLayout, fill_store, scratch_folder
+from pipeline.teacher.times import StoreTimes
+
+IMAGES = 12
+"""24 views in 6 partitions."""
+
+
+class KilledError(Exception):
+    """Stands for a process that dies."""
+
+
+@pytest.fixture
+def view_set(tmp_path: Path) -> ViewSet:
+    return small_view_set(tmp_path, IMAGES)
+
+
+@pytest.fixture
+def layout(view_set: ViewSet) -> StoreLayout:
+    return small_layout(view_set, QUANTIZED)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, layout: StoreLayout) -> Path:
+    """A begun store, where a run would look for it."""
+    folder = scratch_folder(layout, tmp_path)
+    writer.init(folder, layout.schema, layout.table)
+    return folder
+
+
+def engine(view_set: ViewSet, cores: int = 1) -> Engine:
+    return partial(write_here, view_set, lambda: small_teacher(view_set.manifest), cores)
+
+
+def one_writer(scratch: Path, view_set: ViewSet, cores: int = 1) -> PartitionWriter:
+    return PartitionWriter(scratch, view_set, small_teacher(view_set.manifest), cores=cores, name="w")
+
+
+def test_a_store_does_not_depend_on_the_number_of_cores(view_set: ViewSet, tmp_path: Path) -> None:
+    stores = []
+    for cores in (1, 2, 4):
+        output = tmp_path / f"{cores}.zarr"
+        fill_store(
+            small_layout(view_set, LOSSLESS), engine(view_set, cores), scratch_root=tmp_path, output=output
+        )
+        stores.append(content_of(output))
+    assert stores[0] == stores[1] == stores[2]
+
+
+def test_only_what_is_missing_is_written_and_nothing_if_nothing_is(
+    view_set: ViewSet, layout: StoreLayout, scratch: Path, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def asking(scratch: Path, partitions: Sequence[int]) -> Iterator[StoreTimes]:
+        asked.extend(partitions)
+        yield from engine(view_set)(scratch, partitions)
+
+    def fill(output: str) -> StoreTimes:
+        return fill_store(layout, asking, scratch_root=tmp_path, output=tmp_path / output)
+
+    list(engine(view_set)(scratch, [1]))
+    assert fill("a.zarr").views == 20
+    assert asked == [0, 2, 3, 4, 5]
+    writer.init(scratch, layout.schema, layout.table)
+    list(engine(view_set)(scratch, range(6)))
+    assert fill("b.zarr").views == 0
+    assert asked == [0, 2, 3, 4, 5]
+    assert content_of(tmp_path / "a.zarr") == content_of(tmp_path / "b.zarr")
+
+
+def test_a_partition_that_somebody_finished_meanwhile_is_left_alone(view_set: ViewSet, scratch: Path) -> None:
+    """Two workers may have the same partition: one of them was thought to be dead."""
+    with closing(one_writer(scratch, view_set)) as partitions:
+        first = partitions.write(0)
+        (record,) = (scratch / "partitions").iterdir()
+        written = record.stat().st_mtime_ns
+        second = partitions.write(0)
+    assert first.busy.write > 0
+    assert second.busy.write == 0
+    assert record.stat().st_mtime_ns == written
+
+
+def test_the_next_partition_is_computed_while_one_is_written(
+    view_set: ViewSet, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: dict[int, threading.Event] = {index: threading.Event() for index in range(7)}
+    write_partition, forward = writer.write_partition, LogitExtractor.forward
+
+    def wait_for_the_next(scratch: Path, index: int, *rows: Any) -> Any:
+        if index < 5:
+            assert computed[index + 1].wait(timeout=60), "nothing is computed meanwhile"
+        return write_partition(scratch, index, *rows)
+
+    def tell(self: LogitExtractor, images: DecodedBatch, batch: ViewBatch) -> Any:
+        computed[(batch.views[0].key.image_id - 1) // 2].set()
+        return forward(self, images, batch)
+
+    monkeypatch.setattr(writer, "write_partition", wait_for_the_next)
+    monkeypatch.setattr(LogitExtractor, "forward", tell)
+    assert sum(times.views for times in engine(view_set)(scratch, range(6))) == 2 * IMAGES
+
+
+def test_a_process_never_holds_more_partitions_than_it_may(
+    view_set: ViewSet, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many threads ask: a worker may be given more tasks at a time than there should be."""
+    lock, held, counts = threading.Lock(), set[int](), []
+    write_partition, in_rows = writer.write_partition, ViewSet.in_rows
+
+    def begin(views: ViewSet, rows: slice) -> Any:
+        with lock:
+            held.add(rows.start)
+            counts.append(len(held))
+        return in_rows(views, rows)
+
+    def end(scratch: Path, index: int, *rows: Any) -> Any:
+        record = write_partition(scratch, index, *rows)
+        with lock:
+            held.remove(4 * index)
+        return record
+
+    monkeypatch.setattr(ViewSet, "in_rows", begin)
+    monkeypatch.setattr(writer, "write_partition", end)
+    with closing(one_writer(scratch, view_set, cores=2)) as one, ThreadPoolExecutor(6) as pool:
+        assert [times.views for times in pool.map(one.write, range(6))] == [4] * 6
+    assert max(counts) == PARTITIONS_IN_FLIGHT
+
+
+def test_an_image_that_cannot_be_read_stops_the_run_by_name(view_set: ViewSet, scratch: Path) -> None:
+    path = view_set.manifest.image_path(view_set.manifest.images[5])
+    path.write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=f"{path.name}: expected an image"):
+        list(engine(view_set, 2)(scratch, range(6)))
+
+
+def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(view_set: ViewSet, scratch: Path) -> None:
+    given_up = engine(view_set)(scratch, range(6))
+    next(given_up)
+    given_up.close()
+    finished = writer.finished_partitions(scratch)
+    assert 0 < len(finished) < 6
+    rest = [index for index in range(6) if index not in finished]
+    assert len(list(engine(view_set)(scratch, rest))) == len(rest)
+    assert writer.finished_partitions(scratch) == set(range(6))
+
+
+def test_a_store_is_finished_by_the_code_that_began_it_or_as_the_user_says(
+    view_set: ViewSet, layout: StoreLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(items: Iterable[StoreTimes], _total: int, _label: str) -> Iterator[StoreTimes]:
+        yield next(iter(items))
+        raise KilledError
+
+    fill = partial(fill_store, layout, engine(view_set), scratch_root=tmp_path, output=tmp_path / "s.zarr")
+    with pytest.raises(KilledError):
+        fill(progress=dying)
+    real = run.made_by(run.FOLDERS)
+    edited = {**real, "code": {**real["code"], "pipeline/views/images.py": "0" * 64}}
+    monkeypatch.setattr(run, "made_by", lambda _: edited)
+    with pytest.raises(CacheError, match=r"other code began: code\.pipeline/views/images\.py was"):
+        fill()
+    monkeypatch.setenv("LDP_RESUME", "changed-code")
+    fill()
+
+
+def test_a_worker_that_wakes_up_late_leaves_no_scratch_folder(view_set: ViewSet, scratch: Path) -> None:
+    with closing(one_writer(scratch, view_set)) as late:
+        shutil.rmtree(scratch)
+        with pytest.raises(CacheError):
+            writer.write_partition(scratch, 0, None)  # type: ignore[arg-type]
+        with pytest.raises(CacheError):
+            late.write(0)
+    with pytest.raises(CacheError, match="is gone: another run has finished with it"):
+        write_atomically(scratch / "store.zarr/points/c/0", b"x", inside=scratch / "store.zarr")
+    assert not scratch.exists()
