@@ -32,8 +32,7 @@ Result = dict[str, Any]
 
 MAX_DECODERS = 8
 
-SCORE_DECIMALS = 5
-BOX_DECIMALS = 2
+SCORE_DECIMALS, BOX_DECIMALS = 5, 2
 
 
 @torch.inference_mode()
@@ -115,11 +114,11 @@ def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeom
     return results
 
 
-def best_positions(scores: Tensor, lengths: list[int], most: int) -> Tensor:
-    """Indices of the ``most`` best positions of every level."""
+def best_positions(scores: Tensor, lengths: list[int], count: int) -> Tensor:
+    """Indices of the ``count`` best positions of every level."""
     kept, start = [], 0
     for best in torch.split(scores.amax(dim=1), lengths):
-        top = best.topk(most).indices if len(best) > most else torch.arange(len(best), device=best.device)
+        top = best.topk(count).indices if len(best) > count else torch.arange(len(best), device=best.device)
         kept.append(top + start)
         start += len(best)
     return torch.cat(kept)

@@ -5,21 +5,63 @@ repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.regions.atss import NEGATIVE, assign_atss, inside_boxes, nearest_candidates
-from pipeline.regions.candidate_pairs import CandidatePairs, candidate_pairs
 from pipeline.regions.config import RegionsConfig
 from pipeline.views.box_ops import EPSILON, box_areas, box_intersection, box_iou
-from pipeline.views.pyramid import Grid
+from pipeline.views.pyramid import ANCHOR_SCALE, Grid
 from pipeline.views.types import KeptPoints
 
 MAX_POSITIONS = 100_000
 """Of views whose regions are found together: five of 1333x800. More find no sooner."""
+
+ANCHOR_RADIUS_CELLS = ANCHOR_SCALE // 2
+"""An anchor reaches this many cells to each side of its point."""
+
+
+class CandidatePairs(NamedTuple):
+    """``LongTensor[M]`` each: pairs of an anchor, by its flat position, and a box.
+
+    Every pair that overlaps is among them, and few others of the millions of a view: all that the regions
+    need of a pair is zero where anchor and box do not meet.
+    """
+
+    position: Tensor
+    box: Tensor
+
+
+def candidate_pairs(grid: Grid, boxes_xyxy: Tensor) -> CandidatePairs:
+    """Pairs of the anchors of all levels and the boxes ``Tensor[G, 4]`` px around which they lie."""
+    pyramid, device = grid.pyramid, boxes_xyxy.device
+    sizes, strides = torch.tensor(grid.sizes, device=device), torch.tensor(pyramid.strides, device=device)
+    cells = boxes_xyxy[None] / strides[:, None, None] - pyramid.point_offset
+    first = (cells[..., [1, 0]].floor().long() - ANCHOR_RADIUS_CELLS).clamp_(min=0)
+    beyond = (cells[..., [3, 2]].ceil().long() + ANCHOR_RADIUS_CELLS + 1).minimum(sizes[:, None])
+    return _list_windows(first.flatten(0, 1), (beyond - first).clamp_(min=0).flatten(0, 1), grid)
+
+
+def _list_windows(first: Tensor, extent: Tensor, grid: Grid) -> CandidatePairs:
+    """Cells, row by row, of windows from ``first`` ``(row, column)`` with ``extent`` ``(rows, columns)``."""
+    boxes = len(first) // len(grid.sizes)
+    widths = first.new_tensor([width for _, width in grid.sizes]).repeat_interleave(boxes)
+    corners = first.new_tensor(grid.starts).repeat_interleave(boxes) + first[:, 1]
+    window = torch.arange(len(first), device=first.device).repeat_interleave(extent[:, 0])
+    starts = corners[window] + _ranges(first[:, 0], extent[:, 0]) * widths[window]
+    columns = extent[:, 1][window]
+    return CandidatePairs(
+        position=_ranges(starts, columns), box=(window % max(1, boxes)).repeat_interleave(columns)
+    )
+
+
+def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
+    """``start, start + 1, ..., start + length - 1`` for all of ``LongTensor[R]``, one after the other."""
+    shifts = starts - (lengths.cumsum(0) - lengths)
+    return torch.arange(int(lengths.sum()), device=starts.device) + shifts.repeat_interleave(lengths)
 
 
 def box_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
@@ -57,21 +99,12 @@ def valuable_weights(
     thresholds: Tensor,
     regions: RegionsConfig,
 ) -> Tensor:
-    """VLR weights: the largest IoU over the boxes whose region holds the cell, 0 where there is none.
+    """VLR weights ``Tensor[N]``: the largest IoU over the boxes whose region holds the cell, else 0.
 
-    A cell is in the region of a box if ``vlr_gamma * t <= D < t``, with ATSS's threshold ``t`` of the box and
-    ``D`` of :func:`vlr_overlap`; with ``vlr: inside``, if its point is in the box, as all of the main region
-    are. A cell can be in the main region too.
-
-    Args:
-        anchors_xyxy: ``Tensor[N, 4]`` px.
-        pairs: all that overlap, for the weight of others is 0.
-        boxes_xyxy: ``Tensor[G, 4]`` px.
-        thresholds: ``Tensor[G]``.
-        regions: which ``D``, and ``vlr_gamma``.
-
-    Returns:
-        ``Tensor[N]`` in [0, 1].
+    A cell of the anchors ``Tensor[N, 4]`` is in the region of one of the boxes ``Tensor[G, 4]`` px if
+    ``vlr_gamma * t <= D < t``, with ATSS's threshold ``t`` of the box and ``D`` of :func:`vlr_overlap`; with
+    ``vlr: inside``, if its point is in the box, as all of the main region are. It can be in both regions.
+    ``pairs`` are all that overlap, for the weight of others is 0.
     """
     anchors = anchors_xyxy.index_select(0, pairs.position)
     boxes, upper = boxes_xyxy.index_select(0, pairs.box), thresholds.index_select(0, pairs.box)
@@ -87,8 +120,7 @@ def valuable_weights(
 def find_regions(grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsConfig) -> list[KeptPoints]:
     """Both regions of views that share a ``grid``, from the boxes ``Tensor[G, 4]`` px of each: no teacher.
 
-    Views are taken together, each with the grid's positions to itself, as far as :data:`MAX_POSITIONS` go:
-    it is the number of operations that takes time, not their size.
+    Views are taken together, as it is the number of operations that takes time, not their size.
     """
     size = max(1, MAX_POSITIONS // len(grid))
     runs = (boxes_xyxy[start : start + size] for start in range(0, len(boxes_xyxy), size))

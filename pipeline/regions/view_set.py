@@ -12,7 +12,7 @@ from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
 from pipeline.views.manifest import GroundTruth, Manifest
 from pipeline.views.pyramid import Pyramid, Size
-from pipeline.views.types import KeptPoints, LabeledView, ViewKey
+from pipeline.views.types import LabeledView, ViewKey
 
 MAX_REMEMBERED_VIEWS = 10_000
 """Half a GB at COCO's size."""
@@ -24,20 +24,18 @@ def label_views(
     views: Sequence[tuple[ViewKey, ViewGeometry, GroundTruth]], pyramid: Pyramid, regions: RegionsConfig
 ) -> dict[ViewKey, LabeledView]:
     """Boxes of views and the points that distillation reads there."""
-    boxes = {key: transform_boxes(truth.boxes_xyxy, geometry) for key, geometry, truth in views}
-    groups: dict[Size, list[ViewKey]] = {}
-    for key, geometry, _ in views:
-        groups.setdefault(geometry.padded_hw, []).append(key)
-    points: dict[ViewKey, KeptPoints] = {}
-    for padded_hw, keys in groups.items():
-        found = find_regions(pyramid.grid(padded_hw), [torch.from_numpy(boxes[key]) for key in keys], regions)
-        points |= zip(keys, found, strict=True)
-    return {
-        key: LabeledView(
-            key=key, geometry=geometry, boxes_xyxy=boxes[key], labels=truth.labels, points=points[key]
-        )
-        for key, geometry, truth in views
-    }
+    groups: dict[Size, list[tuple[ViewKey, ViewGeometry, GroundTruth]]] = {}
+    for view in views:
+        groups.setdefault(view[1].padded_hw, []).append(view)
+    labeled = {}
+    for padded_hw, group in groups.items():
+        boxes = [transform_boxes(truth.boxes_xyxy, geometry) for _, geometry, truth in group]
+        kept = find_regions(pyramid.grid(padded_hw), list(map(torch.from_numpy, boxes)), regions)
+        for (key, geometry, truth), xyxy, points in zip(group, boxes, kept, strict=True):
+            labeled[key] = LabeledView(
+                key=key, geometry=geometry, boxes_xyxy=xyxy, labels=truth.labels, points=points
+            )
+    return labeled
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,6 @@ STYLE: Final[Any] = {
     "axes.titlelocation": "left",
     "axes.titlepad": 8.0,
     "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": "#eceef2",
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -60,12 +59,6 @@ EDGE_NAMES = ("left", "top", "right", "bottom")
 
 LABEL_FONT, LABEL_HEIGHT, LABEL_PADDING, CHARACTER_WIDTH = 9.0, 13.0, 4.0, 5.6
 """Labels of boxes, points."""
-
-PALE = 0.62
-"""Opacity of the white over a picture below points."""
-
-FULL_WEIGHT, MIN_OPACITY, OPACITY_SPREAD = 0.5, 0.15, 0.75
-"""From the first weight on, a cell is fully colored: the region ends at ATSS's threshold, mostly below it."""
 
 MAX_BOXES = 12
 """With more boxes than this, outlines are thin."""
@@ -131,7 +124,7 @@ def draw_view(axes: Axes, view: ShownView) -> None:
 
 def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
     """Cells of the valuable region by weight, and points of the main region in their object's color."""
-    draw_pixels(axes, view.pixels, PALE)
+    draw_pixels(axes, view.pixels, pale=0.62)
     chosen, stride = view.level == level, view.pyramid.strides[level]
     xy, weights, main_gt = view.points_xy[chosen], view.valuable_weight[chosen], view.main[chosen]
     # A cell is a hair apart from the next one.
@@ -150,8 +143,8 @@ def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
 
 
 def opacity(weight: float) -> float:
-    """How opaque a cell of the valuable region is."""
-    return MIN_OPACITY + OPACITY_SPREAD * min(1.0, weight / FULL_WEIGHT)
+    """How opaque a cell of the valuable region is: no more above 1/2, for weights are mostly below it."""
+    return 0.15 + 0.75 * min(1.0, weight / 0.5)
 
 
 def count_regions(view: ShownView, level: int) -> tuple[int, int]:

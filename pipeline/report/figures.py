@@ -50,9 +50,9 @@ def draw_picture(
 
     ``plot`` draws on axes that fill the picture, and is given the shown px of a pixel.
     """
-    scale = shown / max(size_hw)
+    scale, (height, width) = shown / max(size_hw), size_hw
     with mpl.rc_context(STYLE):
-        figure = _figure(size_hw[1] * scale, size_hw[0] * scale)
+        figure = Figure(figsize=(width * scale / PX_PER_INCH, height * scale / PX_PER_INCH))
         axes = figure.add_axes((0, 0, 1, 1))
         plot(axes, scale)
         axes.set_axis_off()
@@ -70,7 +70,7 @@ def draw_panels(
     """Draw a panel for each item on a chart of some rows, ``height`` px each; the same bytes each time."""
     rows = max(1, -(-len(items) // columns))
     with mpl.rc_context({**STYLE, "svg.hashsalt": label}):
-        figure = _figure(CHART_PX, height * rows)
+        figure = Figure(figsize=(CHART_PX / PX_PER_INCH, height * rows / PX_PER_INCH))
         # The constrained layout is not the same to the last bit each time.
         figure.set_layout_engine("tight", pad=0.3, w_pad=1.5, h_pad=1.0)
         panels = figure.subplots(rows, columns, squeeze=False, **subplots).ravel()
@@ -78,18 +78,13 @@ def draw_panels(
             plot(axes, item)
         for axes in panels[len(items) :]:
             axes.set_axis_off()
-        return _embed(figure, label, "svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        return _embed(figure, label, "svg+xml", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width / PX_PER_INCH, height / PX_PER_INCH))
-
-
-def _embed(figure: Figure, label: str, kind: str, **options: Any) -> Markup:
+def _embed(figure: Figure, label: str, media: str, **options: Any) -> Markup:
     content, (width, height) = BytesIO(), figure.get_size_inches() * PX_PER_INCH
-    figure.savefig(content, format=kind, dpi=PIXEL_RATIO * PX_PER_INCH, **options)
+    figure.savefig(content, format=media.partition("+")[0], dpi=PIXEL_RATIO * PX_PER_INCH, **options)
     data = base64.b64encode(content.getvalue()).decode()
-    media = {"svg": "svg+xml"}.get(kind, kind)
     element = Markup('<img src="data:image/{};base64,{}" alt="{}" width="{:.0f}" height="{:.0f}">')
     return element.format(media, data, label, width, height)
 

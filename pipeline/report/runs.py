@@ -14,7 +14,7 @@ from pipeline.core.config import structure
 from pipeline.core.errors import PipelineError
 from pipeline.core.paths import RunPaths
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL, read_description
+from pipeline.detector.gfl import GFL
 from pipeline.student.config import StudentConfig
 
 
@@ -70,8 +70,13 @@ class Run:
 
 def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
     """Results of a student, or of the teacher, which is no student; a ``PipelineError`` names a bad file."""
-    detector = student.detector if student else _read_teacher(folder)
     trained = folder.student(name) if student else folder.teacher
+    weights = folder.student_weights(name) if student else folder.teacher_weights
+    described = weights.with_suffix(".json")
+    with result_of(described) as text:
+        description = json.loads(text)
+        onnx = description["onnx"]["name"] if "onnx" in description else None
+    detector = None if onnx else structure(DetectorConfig, description.get("architecture"), str(described))
     with result_of(folder.summary(name)) as text:
         metrics = json.loads(text)
         per_class = metrics.pop("per_class")
@@ -80,8 +85,8 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
         float(timing["seconds"])
     return Run(
         name=name,
-        backbone=detector.backbone if isinstance(detector, DetectorConfig) else detector,
-        parameters=_count_parameters(detector) if isinstance(detector, DetectorConfig) else None,
+        backbone=detector.backbone if detector else str(onnx),
+        parameters=_count_parameters(detector) if detector else None,
         student=student,
         metrics=metrics,
         per_class=per_class,
@@ -89,16 +94,6 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
         losses=read_losses(trained / "loss.csv"),
         timing=timing,
     )
-
-
-def _read_teacher(folder: RunPaths) -> DetectorConfig | str:
-    """The teacher's architecture, or the name of an ONNX file."""
-    described = folder.teacher_weights.with_suffix(".json")
-    description = read_description(folder.teacher_weights)
-    with result_of(described):
-        if "onnx" in description:
-            return str(description["onnx"]["name"])
-    return structure(DetectorConfig, description.get("architecture"), str(described))
 
 
 def _count_parameters(detector: DetectorConfig) -> int:
@@ -127,9 +122,8 @@ def read_losses(path: Path) -> dict[str, Curve]:
     """Curves by loss term, from rows of ``step`` and one column a term; none if the run was too short."""
     with result_of(path) as text:
         rows = list(csv.DictReader(text.splitlines()))
-        columns = {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
-    steps = columns.pop("step", [])
-    return {name: Curve(steps, values) for name, values in columns.items()}
+        steps = [float(row.pop("step")) for row in rows]
+        return {name: Curve(steps, [float(row[name]) for row in rows]) for row in rows[:1] for name in row}
 
 
 @contextmanager
@@ -137,13 +131,10 @@ def result_of(path: Path) -> Iterator[str]:
     """The text of a file; a ``ReportError`` while it is read or understood names the file."""
     try:
         yield path.read_text()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        problem = "it is not there" if isinstance(error, FileNotFoundError) else "it is damaged"
         raise ReportError(
-            f"{path}: expected a result of an earlier stage; `dvc repro` makes it, `dvc pull` fetches it"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReportError(
-            f"{path}: expected a result of an earlier stage, but it is damaged; run `dvc repro`"
+            f"{path}: expected a result of an earlier stage, but {problem}; `dvc repro` or `dvc pull` gets it"
         ) from error
 
 

@@ -117,17 +117,11 @@ class EdgeExample:
         """(4,) means of the teacher's distributions, strides."""
         self.teacher_xyxy = np.tile(self.point_xy, 2) + self.distances * (-1, -1, 1, 1) * self.stride
         """(4,) the box that the means decode to, px of the view."""
-
-    @property
-    def contrast(self) -> float:
+        self.contrast = float(np.ptp(self.entropy))
         """How much its edges differ in sharpness, nats."""
-        return float(np.ptp(self.entropy))
-
-    @property
-    def is_clear(self) -> bool:
-        """It is large enough to be seen, and within reach of the distributions."""
         sides, reach = self.target[:2] + self.target[2:], self.teacher.shape[-1] - 1
-        return bool((sides >= MIN_SIDE_STRIDES).all() and (self.target <= reach).all())
+        self.is_clear = bool((sides >= MIN_SIDE_STRIDES).all() and (self.target <= reach).all())
+        """It is large enough to be seen, and within reach of the distributions."""
 
 
 def edge_examples(view: ShownView) -> list[EdgeExample]:

@@ -1,18 +1,34 @@
+"""The regions by hand; and to the last bit those of the dense form: every anchor with every box."""
+
+from collections.abc import Sequence
+from unittest.mock import patch
+
+import numpy as np
 import pytest
 import torch
+from dense_regions import dense_regions
+from torch import Tensor
 
-from pipeline.regions.candidate_pairs import CandidatePairs
+from pipeline.regions import valuable
 from pipeline.regions.config import RegionsConfig, Vlr
-from pipeline.regions.valuable import find_regions, valuable_weights, vlr_overlap
-from pipeline.views.pyramid import Pyramid
+from pipeline.regions.valuable import (
+    CandidatePairs,
+    candidate_pairs,
+    find_regions,
+    valuable_weights,
+    vlr_overlap,
+)
+from pipeline.views.box_ops import box_intersection
+from pipeline.views.pyramid import Pyramid, Size
 
+STRIDES = (8, 16, 32, 64, 128)
+
+both = pytest.mark.parametrize("vlr", ["released", "paper"])
 PYRAMID = Pyramid((8, 16), 0.0)
 ANCHOR = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
 
 
-def weight(
-    anchor: torch.Tensor, boxes: torch.Tensor, thresholds: torch.Tensor, vlr: Vlr, vlr_gamma: float = 0.25
-) -> float:
+def weight(anchor: Tensor, boxes: Tensor, thresholds: Tensor, vlr: Vlr, vlr_gamma: float = 0.25) -> float:
     """Of one anchor, paired with all boxes."""
     pairs = CandidatePairs(position=torch.zeros(len(boxes), dtype=torch.int64), box=torch.arange(len(boxes)))
     regions = RegionsConfig(vlr=vlr, vlr_gamma=vlr_gamma)
@@ -73,3 +89,89 @@ def test_the_weight_inside_is_the_largest_iou_of_the_boxes_around_the_point() ->
     assert kept.valuable_weight[place] == pytest.approx(1600 / 4096)
     (both,) = find_regions(PYRAMID.grid((96, 96)), [boxes], RegionsConfig(vlr="inside"))
     assert both.valuable_weight[both.position.tolist().index(13)] == pytest.approx(1600 / 4096)
+
+
+def assert_equal(
+    padded_hw: Size, views: Sequence[Tensor], vlr: Vlr, vlr_gamma: float = 0.25, point_offset: float = 0.0
+) -> None:
+    """Of the boxes of each view."""
+    grid = Pyramid(STRIDES, point_offset).grid(padded_hw)
+    regions = RegionsConfig(vlr=vlr, vlr_gamma=vlr_gamma)
+    for found, boxes in zip(find_regions(grid, views, regions), views, strict=True):
+        for name, values in vars(dense_regions(grid, boxes, regions)).items():
+            np.testing.assert_array_equal(getattr(found, name), values, name)
+
+
+def random_boxes(generator: torch.Generator, count: int, padded_hw: Size) -> Tensor:
+    """Sides from a fraction of a pixel to the whole view; some stick out of it."""
+    limits = torch.tensor([padded_hw[1], padded_hw[0]])
+    centers = (torch.rand(count, 2, generator=generator) * 1.2 - 0.1) * limits
+    sides = limits * torch.rand(count, 2, generator=generator) ** 3
+    return torch.cat([centers - sides / 2, centers + sides / 2], dim=1)
+
+
+@both
+@pytest.mark.parametrize("seed", range(8))
+def test_random_boxes(seed: int, vlr: Vlr) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    padded_hw = [(320, 448), (96, 640), (32, 32), (800, 1344)][seed % 4]
+    for count in (1, 2, 9, 40):
+        assert_equal(padded_hw, [random_boxes(generator, count, padded_hw)], vlr)
+    # Where points are the centers of their cells.
+    assert_equal((320, 448), [random_boxes(generator, 40, (320, 448))], vlr, point_offset=0.5)
+
+
+@both
+def test_views_found_together_have_the_points_of_each_alone(vlr: Vlr) -> None:
+    generator = torch.Generator().manual_seed(0)
+    views = [random_boxes(generator, count, (160, 192)) for count in (3, 0, 1, 40, 1, 0, 7)]
+    with patch.object(valuable, "MAX_POSITIONS", 4 * len(Pyramid(STRIDES, 0.0).grid((160, 192)))):
+        assert_equal((160, 192), views, vlr)
+
+
+@both
+@pytest.mark.parametrize("multiple", [1, 4, 8, 16])
+def test_whole_coordinates_make_ties(multiple: int, vlr: Vlr) -> None:
+    """Centers on points and half-way between them: many candidates are equally near."""
+    generator = torch.Generator().manual_seed(multiple)
+    for _ in range(6):
+        corners = torch.randint(0, 320 // multiple, (12, 2, 2), generator=generator).float() * multiple
+        ordered = corners.sort(dim=1).values.flatten(1)
+        assert_equal((320, 320), [ordered.repeat(2, 1)], vlr)
+
+
+@both
+@pytest.mark.parametrize(
+    "box",
+    [
+        pytest.param([0.0, 0.0, 1333.0, 800.0], id="the whole view"),
+        pytest.param([-5000.0, -5000.0, 6000.0, 6000.0], id="far larger than the view"),
+        pytest.param([700.0, 400.0, 700.0, 400.0], id="no area"),
+        pytest.param([704.0, 400.0, 704.5, 400.5], id="half a pixel"),
+        pytest.param([0.0, 0.0, 3.0, 800.0], id="a strip on the left border"),
+        pytest.param([1330.0, 0.0, 1333.0, 2.0], id="the upper right corner"),
+        pytest.param([1300.0, 790.0, 1400.0, 900.0], id="sticks out below and to the right"),
+        pytest.param([2000.0, 2000.0, 2100.0, 2100.0], id="outside"),
+        pytest.param([-300.0, -300.0, -200.0, -200.0], id="outside, above"),
+        pytest.param([0.0, 400.0, 1333.0, 401.0], id="one pixel high"),
+    ],
+)
+@pytest.mark.parametrize("vlr_gamma", [0.0, 0.25, 1.0])
+def test_extreme_boxes(box: list[float], vlr_gamma: float, vlr: Vlr) -> None:
+    other = [100.0, 120.0, 180.0, 300.0]
+    views = [torch.tensor([box]), torch.tensor([other, box, other])]
+    assert_equal((800, 1344), views, vlr, vlr_gamma)
+
+
+def test_every_overlapping_pair_is_listed_once_and_few_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    boxes = random_boxes(generator, 30, (320, 448))
+    grid = Pyramid(STRIDES, 0.0).grid((320, 448))
+    anchors = torch.from_numpy(grid.anchors)
+    pairs = candidate_pairs(grid, boxes)
+    listed = torch.zeros(len(anchors), len(boxes))
+    listed.index_put_((pairs.position, pairs.box), torch.ones(len(pairs.box)), accumulate=True)
+    overlapping = box_intersection(anchors[:, None], boxes) > 0
+    assert listed.max() == 1
+    assert listed[overlapping].all()
+    assert len(pairs.box) < 1.5 * overlapping.sum()
