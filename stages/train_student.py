@@ -11,13 +11,13 @@ from pipeline.detector.gfl import save_detector
 from pipeline.losses.config import DistillationConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import run_identity, stored_targets, student_losses, validation_on
+from pipeline.student.targets import stored_targets
+from pipeline.student.train import run_identity, student_losses, validation_on
 from pipeline.training.checkpoints import hold_checkpoints, run_key
-from pipeline.training.curve import write_curve
+from pipeline.training.curve import write_curve, write_scores
 from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import train
 from pipeline.training.processes import World
-from pipeline.training.validation import write_scores
 from pipeline.views.manifest import read_split
 
 logger = logging.getLogger(__name__)

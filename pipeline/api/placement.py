@@ -7,8 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.store.reader.stored import DecodedView, StoredView
-from pipeline.student.teacher_batch import stored_teacher_batch
-from pipeline.training.batches import BatchLabels, TeacherBatch, batch_labels
+from pipeline.student.targets import TeacherBatch, stored_teacher_batch
+from pipeline.training.batches import BatchLabels, batch_labels
 from pipeline.views.pyramid import Grid, Size
 
 

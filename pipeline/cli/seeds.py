@@ -24,7 +24,8 @@ from pipeline.evaluation.detect import detect
 from pipeline.store.format.attributes import ROOT_METADATA
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import stored_targets, student_losses
+from pipeline.student.targets import stored_targets
+from pipeline.student.train import student_losses
 from pipeline.training.launch import machine
 from pipeline.training.loop import train
 from pipeline.training.processes import SINGLE_PROCESS

@@ -30,14 +30,13 @@ from pipeline.detector.gfl import random_teacher
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.source import StoreSource
-from pipeline.student.teacher_batch import CodedTeacherBatch
+from pipeline.student.targets import DenseTeacher, StoreSource, TeacherBatch
 from pipeline.student.train import student_losses
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch
 from pipeline.teacher.run import layout_store, write_store
 from pipeline.teacher.times import StoreTimes
-from pipeline.training.batches import Batch, DenseTeacher, TargetSource
+from pipeline.training.batches import Batch, TargetSource
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import Loader, StepBatches
 from pipeline.training.loop import build_for_training
@@ -194,12 +193,12 @@ class Probe:
 
 
 @torch.no_grad()
-def ask(teacher: LogitExtractor, batch: Batch) -> CodedTeacherBatch:
+def ask(teacher: LogitExtractor, batch: Batch) -> TeacherBatch:
     """Run a teacher on a batch as it is padded, and select its points."""
     preprocessing = teacher.model.spec.conventions.preprocessing
     raw, targets = teacher.outputs(batch.images(preprocessing)), batch.targets
     rows = slice(None) if teacher.config.valuable_classes else targets.main
-    return CodedTeacherBatch(
+    return TeacherBatch(
         edges=raw.edge_logits[targets.image, targets.index].float(),
         classes=raw.cls_logits[targets.image[rows], targets.index[rows]].float(),
         dense=DenseTeacher(

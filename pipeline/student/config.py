@@ -17,8 +17,7 @@ class ValidationConfig(Section, frozen=True, kw_only=True):
     """How a student is evaluated while it is trained."""
 
     split: Literal["train", "val"]
-    """``val`` validates on that split; ``train`` reads no other images than training, and validates nothing.
-    DVC's dependency of the training on its data, so it is the same for all students of a recipe."""
+    """``train`` validates nothing. DVC's dependency, so it is the same for all students of a recipe."""
     every: Count = 1
     """Epochs; the last one counts in any case."""
     keep: Literal["last", "best"] = "last"

@@ -2,23 +2,22 @@
 
 Source: repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py`` (``loss_single``).
 
-The reference divides ``loss_ld`` and ``loss_ld_vlr`` by nothing that grows with the batch: they are sums
-over one GPU's images, so they grow with the images per GPU, of which the published runs have 2. Here they
-are means over the images times 2 (:data:`REFERENCE_IMAGES`): equal to the reference at its batch, and the
-same for any other. The class KD on the valuable region is computed there, too, and multiplied by zero; the
-published run on PASCAL VOC had it.
+The reference sums ``loss_ld`` and ``loss_ld_vlr`` over one GPU's images, of which the published runs have 2.
+Here they are means over the images times 2 (:data:`REFERENCE_IMAGES`): equal at its batch, and the same for
+any other. The class KD on the valuable region is multiplied by zero there; the run on PASCAL VOC had it.
 
-BCKD's terms are divided by what divides ``loss_cls``, as in their reference (repository TinyTigerPan/BCKD):
-the positives of the whole batch, at least 1 an image. There a level on which no image of the GPU's batch has
-a positive is left out, so that an image's gradient depends on which others are beside it. Here no level is:
-on one without objects the teacher's scores are next to 0, and teach just that.
+BCKD's terms are divided by what divides ``loss_cls``, as in their reference (repository TinyTigerPan/BCKD).
+There a level on which no image of the GPU's batch has a positive is left out, so that an image's gradient
+depends on which others are beside it. Here no level is: on one without objects the teacher's scores are next
+to 0, and teach just that.
 """
 
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
-from pipeline.training.batches import BatchLabels, TeacherBatch
+from pipeline.student.targets import TeacherBatch
+from pipeline.training.batches import BatchLabels
 from pipeline.training.criterion import LossNormalizers, MainPoints, Terms
 
 REFERENCE_IMAGES = 2

@@ -1,6 +1,5 @@
 """From single views to a batch: padding, and the place of every kept point in the batch's grid."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Self
@@ -42,6 +41,15 @@ class TensorData:
         """The same in memory that a GPU copies from by itself; the loader calls it by this name."""
         return self.each(lambda tensor: tensor.pin_memory())
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the memory, which another stream has allocated, until this one is done with it."""
+
+        def keep(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self.each(keep)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLabels(TensorData):
@@ -79,34 +87,6 @@ class BatchLabels(TensorData):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseTeacher(TensorData):
-    """A teacher's outputs at all positions of a batch; anything at invalid cells."""
-
-    classes: Tensor
-    """``ByteTensor[B, N, C]`` of codes, or float logits."""
-    scores: Tensor | None
-    """``Tensor[codes]``: the score of each code; ``None`` for logits."""
-    distances: Tensor
-    """``Tensor[B, N, 4]`` to the edges l, t, r, b, in ``unit`` strides."""
-    unit: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherBatch(TensorData):
-    """A teacher's outputs at a batch's points, wherever they come from."""
-
-    dense: DenseTeacher | None = None
-
-    @abstractmethod
-    def edge_logits(self) -> Tensor:
-        """``Tensor[P, 4, bins]`` float32, up to a constant per edge."""
-
-    @abstractmethod
-    def cls_logits(self) -> Tensor:
-        """``Tensor[M, C]`` float32, at the main region; ``Tensor[P, C]`` of a store with valuable classes."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Batch(TensorData):
     """One step's input."""
 
@@ -115,7 +95,8 @@ class Batch(TensorData):
     sizes_hw: Tensor
     """``LongTensor[B, 2]`` px, of the images."""
     targets: BatchLabels
-    teacher: TeacherBatch | None
+    teacher: TensorData | None
+    """A teacher's outputs, of which only what distills knows more."""
     epoch: int
     """Finished ones."""
 
@@ -130,7 +111,7 @@ class TargetSource:
 
     views: "Views"
 
-    def load(self, keys: Sequence[ViewKey], grid: Grid) -> tuple[list[LabeledView], TeacherBatch | None]:  # noqa: ARG002
+    def load(self, keys: Sequence[ViewKey], grid: Grid) -> tuple[list[LabeledView], TensorData | None]:  # noqa: ARG002
         """Some views, and the teacher's outputs at their points in a batch's ``grid``, if there are any."""
         return [self.views.view(key) for key in keys], None
 

@@ -24,13 +24,11 @@ NAME_DIGITS = 16
 DIGEST_BYTES = hashlib.sha256().digest_size
 """A checkpoint's file begins with the digest of all that follows."""
 
-MAX_NAMED_MODULES = 5
-
 DAMAGE = (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError, LookupError, AttributeError)
 """What reading a damaged checkpoint, or taking over another's state, ends in."""
 
 State = dict[str, Any]
-"""Of a run after a step: plain values and tensors by name."""
+"""Plain values and tensors of a run after a step, by name."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,27 +61,25 @@ class Checkpoints:
         Raises:
             CacheError: the file is damaged, or of code that has changed since.
         """
-        content = processes.broadcast(self._read() if processes.is_main else b"")
-        if not content:
+        there = processes.is_main and self.path.is_file()
+        content = processes.broadcast(self.path.read_bytes() if there else b"missing")
+        if content == b"missing":
             return None
-        with self.explaining():
-            document = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            state: State = document["state"]
-            changed = changed_code(document["code"], self.code)
-        if changed:
-            self._accept_changed_code(changed)
-        return state
-
-    def _read(self) -> bytes:
-        """The content of the file behind its digest; empty if there is none."""
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return b""
         with self.explaining():
             if hashlib.sha256(content[DIGEST_BYTES:]).digest() != content[:DIGEST_BYTES]:
                 raise ValueError("its bytes differ from their digest")
-        return content[DIGEST_BYTES:]
+            document = torch.load(io.BytesIO(content[DIGEST_BYTES:]), map_location="cpu", weights_only=True)
+            state: State = document["state"]
+            changed = changed_code(document["code"], self.code)
+        if changed and Environment.read().resume != "changed-code":
+            raise CacheError(
+                f"{self.path}: expected the code that runs now, but these have changed since: "
+                f"{listed(changed)}; LDP_RESUME=changed-code goes on all the same, removing the file trains "
+                "from the beginning"
+            )
+        if changed:
+            logger.warning("%s: going on with code that has changed since: %s", self.path, listed(changed))
+        return state
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -97,16 +93,6 @@ class Checkpoints:
                 f"({reason}); remove it to train from the beginning"
             ) from error
 
-    def _accept_changed_code(self, changed: list[str]) -> None:
-        names = listed(changed, MAX_NAMED_MODULES)
-        if Environment.read().resume == "changed-code":
-            logger.warning("%s: going on with code that has changed since: %s", self.path, names)
-        else:
-            raise CacheError(
-                f"{self.path}: expected the code that runs now, but these have changed since: {names}; "
-                "LDP_RESUME=changed-code goes on all the same, removing the file trains from the beginning"
-            )
-
 
 @contextmanager
 def hold_checkpoints(folder: Path, results: Path, processes: World) -> Iterator[Checkpoints]:
@@ -119,7 +105,7 @@ def hold_checkpoints(folder: Path, results: Path, processes: World) -> Iterator[
     if not processes.is_main:
         yield checkpoints
         return
-    # Of other parameters, it would still write the same results, as one whose DVC was killed does.
+    # One of other parameters would still write the same results, as one whose DVC was killed does.
     written = folder.with_name("-".join(results.parts).strip("/-"))
     with lock_scratch(written), lock_scratch(folder):
         yield checkpoints

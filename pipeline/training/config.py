@@ -21,11 +21,9 @@ class PhotometricConfig(Section, frozen=True, kw_only=True):
     """How far a view's colors are changed at most, in this order; 0 leaves them as they are."""
 
     brightness: Share = 0.0
-    """A factor is drawn from ``1 - brightness`` to ``1 + brightness``."""
+    """A factor is drawn from ``1 - brightness`` to ``1 + brightness``; likewise the next two."""
     contrast: Share = 0.0
-    """Likewise."""
     saturation: Share = 0.0
-    """Likewise."""
     hue: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     """Share of the color circle, in either direction."""
     blur: Annotated[float, Meta(ge=0, le=10)] = 0.0

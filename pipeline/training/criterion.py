@@ -65,15 +65,14 @@ def gather_main(raw: RawOutputs, targets: BatchLabels) -> MainPoints:
 class LossNormalizers(NamedTuple):
     """What the losses of a batch are divided by: all of it known before any loss, none of it with gradient.
 
-    Where processes share a batch and average their gradients, each divides by the *mean* of the processes'
-    normalizers; the average is then the gradient of the whole batch. Where one process goes through its
-    images in parts and adds up the gradients, each part is divided by the *total* of the parts'.
+    Processes that average their gradients divide by the *mean* of theirs; parts of a batch whose gradients
+    are added up, by the *total*: either way the result is the gradient of the whole batch.
     """
 
     images: Tensor
     """0-d."""
     positives: Tensor
-    """0-d: sum over the images of their positives, at least 1 each, as in the reference."""
+    """0-d: sum over the images of their positives, at least 1 each."""
     weight_sum: Tensor
     """0-d: sum of the scores over the main region."""
     main_per_level: Tensor

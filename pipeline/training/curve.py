@@ -1,4 +1,4 @@
-"""The curve of the loss terms, and the watch over them."""
+"""Curves of a training: the loss terms by step, and the watch over them; scores by epoch."""
 
 import math
 from pathlib import Path
@@ -11,18 +11,20 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_csv
 from pipeline.training.processes import Placement
 
-LOG_EVERY_STEPS = 20
-"""Rows of the loss curve are means over this many steps..."""
+LOG_EVERY_STEPS, MIN_ROWS = 20, 20
 
-MIN_ROWS = 20
-"""... or over fewer, where the curve would have fewer rows than this."""
+SCORES = ("AP", "AP50", "AP75")
+"""What is recorded; the first decides which epoch is the best."""
 
 Rows = dict[int, dict[str, float]]
-"""Of a loss curve: terms by name, by the last step that they are the mean of."""
+"""A loss curve: terms by name, by the last step that they are the mean of."""
+
+Scores = dict[str, float | None]
+"""Percent, by name; ``None`` where there was nothing to be found."""
 
 
 def log_interval(steps: int) -> int:
-    """Steps that a row of the curve of a run of ``steps`` is the mean of."""
+    """Steps that a row of the curve is the mean of: fewer where a run of ``steps`` would have few rows."""
     return max(1, min(LOG_EVERY_STEPS, steps // MIN_ROWS))
 
 
@@ -45,11 +47,7 @@ class Curve:
         return not self._pending
 
     def add(self, terms: dict[str, Tensor]) -> None:
-        """Record a step's terms, each that of this process's share.
-
-        Raises:
-            PipelineError: a step since the last row had a loss that is not finite.
-        """
+        """Record a step's terms, each that of this process's share; complete a row by :meth:`flush`."""
         self.step += 1
         self._names = list(terms)
         self._pending.append(torch.stack(list(terms.values())).detach())
@@ -60,10 +58,10 @@ class Curve:
             self._pending.clear()
 
     def flush(self) -> None:
-        """Average the pending steps over the processes, and look at them.
+        """Average the pending steps over the processes.
 
         Raises:
-            PipelineError: names the first step whose loss is not finite, and its terms.
+            PipelineError: names the first of them whose loss is not finite, and its terms.
         """
         if not self._pending:
             return
@@ -96,3 +94,12 @@ def write_curve(rows: Rows, path: Path) -> None:
         values = [terms[name] for name in names]
         table.append([step, *(f"{value:.6g}" for value in (*values, sum(values)))])
     write_csv(path, ["step", *names, "loss"], table)
+
+
+def write_scores(scores: dict[int, Scores], path: Path) -> None:
+    """Write the scores as CSV: a row for every epoch that was scored."""
+    table = []
+    for epoch, row in scores.items():
+        values = (row[name] for name in SCORES)
+        table.append([epoch, *("" if value is None else f"{value:.3f}" for value in values)])
+    write_csv(path, ["epoch", *SCORES], table)

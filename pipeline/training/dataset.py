@@ -1,12 +1,12 @@
 """Batches of an epoch, in an order that its seed alone decides, read by processes that stay small."""
 
+import math
 import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
@@ -51,13 +51,12 @@ DELIVERY_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class StepViews:
-    """What is to be read for one step by one process."""
+    """What one process is to read for one step."""
 
     epoch: int
     parts: tuple[tuple[ViewKey, ...], ...]
     batch_hw: Size
-    """Padded size of the *whole* batch, px: what is beside an image reaches its features, so that the result
-    would depend on the number of processes if each padded its own part."""
+    """Padded size of the *whole* batch, px: what is beside an image reaches its features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
     config: TrainConfig
 
     def __getitem__(self, views: StepViews) -> StepBatches | PipelineError | OSError:
-        """The step, or what a user is to be told; torch would wrap an error that is raised in a traceback."""
+        """The step, or the user's error: torch would wrap one that is raised in a traceback."""
         try:
             return tuple(self._batch(keys, views) for keys in views.parts)
         except (PipelineError, OSError) as error:
@@ -80,13 +79,8 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
     def _batch(self, keys: Sequence[ViewKey], step: StepViews) -> Batch:
         views, teacher = self.source.load(keys, self.pyramid.grid(step.batch_hw))
         pixels, sizes_hw = stack_images([self._pixels(view, step.epoch) for view in views], step.batch_hw)
-        return Batch(
-            pixels=pixels,
-            sizes_hw=sizes_hw,
-            targets=batch_labels(views, step.batch_hw, self.pyramid),
-            teacher=teacher,
-            epoch=step.epoch,
-        )
+        targets = batch_labels(views, step.batch_hw, self.pyramid)
+        return Batch(pixels=pixels, sizes_hw=sizes_hw, targets=targets, teacher=teacher, epoch=step.epoch)
 
     def _pixels(self, view: LabeledView, epoch: int) -> Tensor:
         """``ByteTensor[3, H, W]``, resized and flipped, not padded."""
@@ -106,29 +100,23 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
 
 
 def epoch_batches(views: "Views", config: TrainConfig, epoch: int) -> Keys:
-    """One view of every image in a random order, cut into whole batches; what is left over is dropped."""
+    """One view of every image in a random order, cut into whole batches; what is left over is dropped.
+
+    By orientation, little is padded (mmdetection ``GroupSampler``). Differs on purpose: where neither
+    orientation's rest fills a batch, both together may; the reference fills up with images that it has shown
+    already. So every epoch has as many batches as without groups.
+    """
     generator, ids = Generator().manual_seed((config.seed << 32) + epoch), views.image_ids
     order = (ids[place] for place in torch.randperm(len(ids), generator=generator).tolist())
     keys = [ViewKey(image_id, views.choose_view(config.seed, epoch, image_id)) for image_id in order]
-    if config.group_by_aspect:
-        return _grouped(views, keys, config.batch_size, generator)
-    return _cut(keys, config.batch_size)
-
-
-def _grouped(views: "Views", keys: list[ViewKey], batch_size: int, generator: Generator) -> Keys:
-    """Batches of one orientation each, so that little is padded (mmdetection ``GroupSampler``).
-
-    Differs on purpose: where neither orientation's rest fills a batch, both together may, and that one batch
-    is mixed; the reference fills up with images that it has shown already. So every epoch has as many
-    batches as without groups.
-    """
+    if not config.group_by_aspect:
+        return _cut(keys, config.batch_size)
     groups: Keys = [[], []]
     for key in keys:
         height, width = views.geometry(key).original_hw
         groups[height >= width].append(key)
-    whole = [len(group) // batch_size * batch_size for group in groups]
-    rest = [key for group, end in zip(groups, whole, strict=True) for key in group[end:]]
-    batches = [batch for group in (*groups, rest) for batch in _cut(group, batch_size)]
+    rest = [key for group in groups for key in group[len(group) // config.batch_size * config.batch_size :]]
+    batches = [batch for group in (*groups, rest) for batch in _cut(group, config.batch_size)]
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
 
@@ -140,8 +128,7 @@ class EpochSampler(Sampler[StepViews]):
     """The steps of the epoch that is set, as this process's views."""
 
     def __init__(self, views: "Views", config: TrainConfig, machine: Placement) -> None:
-        self.epoch = self.first = 0
-        """What to begin with: the epoch, and its first step."""
+        self.epoch = self.first = 0  # what to begin with
         self._views, self._config = views, config
         self._share = machine.processes.share(config.batch_size)
         self._part = machine.micro_batch or config.batch_size
@@ -211,15 +198,14 @@ def _require_shared_memory(order: EpochSampler, machine: Placement) -> None:
     if not machine.workers or not SHARED_MEMORY.is_dir():
         return
     ahead = list(islice(order, machine.workers * PREFETCH + 1))
-    pixels = sum(3 * len(part) * s.batch_hw[0] * s.batch_hw[1] for s in ahead for part in s.parts)
-    needed = int(machine.local_processes * pixels / SHARE_OF_PIXELS)
+    pixels = sum(3 * len(part) * math.prod(step.batch_hw) for step in ahead for part in step.parts)
+    needed = int(machine.processes.count * pixels / SHARE_OF_PIXELS)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
-        decoders = machine.local_processes * machine.workers
         raise PipelineError(
-            f"{SHARED_MEMORY}: expected {describe_bytes(needed)} for what {decoders} decoding "
-            f"processes read ahead, but {describe_bytes(free)} are free; give the container more "
-            f"(docker run --shm-size={-(-2 * needed // 10**9)}g), or take fewer processes (LDP_WORKERS=0)"
+            f"{SHARED_MEMORY}: expected {describe_bytes(needed)} for what decoding processes read ahead, but "
+            f"{describe_bytes(free)} are free; give the container more (docker run "
+            f"--shm-size={-(-2 * needed // 10**9)}g), or take fewer processes (LDP_WORKERS=0)"
         )
 
 
@@ -259,11 +245,5 @@ def on_device(steps: Iterator[StepBatches], device: torch.device) -> Iterator[St
         computing = torch.cuda.current_stream(device)
         computing.wait_stream(copying)
         for batch in moved:
-            batch.each(partial(_used_on, computing))
+            batch.record_stream(computing)
         yield moved
-
-
-def _used_on(stream: torch.cuda.Stream, tensor: Tensor) -> Tensor:
-    """Its memory, which another stream has allocated, is free again only when this one is done with it."""
-    tensor.record_stream(stream)
-    return tensor

@@ -1,11 +1,10 @@
 """A training stage in one process, or in several that share every batch.
 
-The number of processes changes no parameter and no command: ``LDP_TRAIN_PROCESSES`` (``core.environment``).
+``LDP_TRAIN_PROCESSES`` (``core.environment``) starts them, and changes no parameter and no command;
 ``torchrun --nproc-per-node 4 -m stages.train_student NAME`` does the same by hand, on several machines, too.
 Processes that the stage starts meet in a file and talk over this machine's loopback alone.
 """
 
-import json
 import logging
 import os
 import signal
@@ -38,10 +37,12 @@ UNFINISHED = SCRATCH / "training"
 TIMEOUT = timedelta(minutes=10)
 """How long processes wait for one another: the main one may be scoring detections, or writing."""
 
-POLL_SECONDS = 0.2
+POLL_SECONDS, STOPPED_SECONDS = 0.2, 30.0
 GRACE_SECONDS = 5.0
-"""What the other processes have to say what they failed of, once one has ended: it may be the cause."""
-STOPPED_SECONDS = 30.0
+"""What the other processes have to report why they failed, once one has ended: it may be the cause."""
+
+FAILED, LOST_OTHERS = 1, 3
+"""Exit codes of a process that has left a message: of its own failure, and of what another's led to."""
 
 MEETING = "_LDP_TRAINING_MEETING"
 """Folder in which the processes of a stage find one another; set by the one that starts them."""
@@ -66,36 +67,31 @@ def run_training(main: Callable[[World], None], module: str) -> None:
 
 
 def _given_world() -> World:
-    """What torchrun has set for this process, or the stage that has started it.
+    """What torchrun, or the stage that has started this process, has set.
 
     Raises:
         ConfigError: It is not whole, as where only a scheduler of jobs has set a part of it.
     """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    values = [os.environ.get(name, "") for name in names]
-    if all(value.isdecimal() for value in values):
-        rank, count, _ = map(int, values)
-        meets = MEETING in os.environ or {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
-        if rank < count and (count == 1 or meets):
-            return World(rank=rank, count=count)
-    got = ", ".join(f"{name}={value!r}" for name, value in zip(names, values, strict=True))
+    rank, count, local = values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    meets = count == "1" or MEETING in os.environ or {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    if meets and all(value.isdecimal() for value in values) and int(rank) < int(count):
+        return World(rank=int(rank), count=int(count))
     raise ConfigError(
-        f"expected {', '.join(names)}, MASTER_ADDR and MASTER_PORT as torchrun sets them, but got {got}; "
-        "unset RANK to train in one process"
+        "expected RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT as torchrun sets them, but got "
+        f"RANK={rank!r}, WORLD_SIZE={count!r}, LOCAL_RANK={local!r}; unset RANK to train in one process"
     )
 
 
 def machine(processes: World) -> Placement:
     """Where this process trains; from here on its threads use its own GPU and no other."""
-    chosen, local = _own_device(processes), int(os.environ.get("LOCAL_WORLD_SIZE", processes.count))
+    chosen = _own_device(processes)
     if chosen.type == "cuda" and chosen.index is not None:  # else the current one, which is CUDA's first
         torch.cuda.set_device(chosen)
     return Placement(
         device=chosen,
-        workers=workers(local),
+        workers=workers(int(os.environ.get("LOCAL_WORLD_SIZE", processes.count))),
         processes=processes,
         micro_batch=Environment.read().micro_batch,
-        local_processes=local,
     )
 
 
@@ -135,24 +131,18 @@ def _run_members(module: str, count: int) -> None:
             for rank in range(count)
         ]
         try:
-            stopped = _wait(members)
+            _wait(members, Path(meeting))
         finally:
             for member in members:
                 member.kill()
                 member.wait()
-        codes = [member.returncode for member in members]
-        failures = [_failure(Path(meeting), rank, code, stopped) for rank, code in enumerate(codes) if code]
-    if failures:
-        if min(codes) < 0:
-            sys.stderr.write("\n")  # a killed process does not end the line of its progress
-        raise PipelineError(min(failures)[1])
 
 
-def _wait(members: "list[subprocess.Popen[bytes]]") -> list[int]:
-    """Until all have ended, some are stopped, or one has failed and the others had time to say why.
+def _wait(members: "list[subprocess.Popen[bytes]]", meeting: Path) -> None:
+    """Until all have ended well.
 
-    Returns:
-        Ranks of the stopped ones.
+    Raises:
+        PipelineError: one is stopped, or has failed; the message is that of the cause.
     """
     stopped = failed = 0.0
     while failed < GRACE_SECONDS and any(member.poll() is None for member in members):
@@ -162,66 +152,63 @@ def _wait(members: "list[subprocess.Popen[bytes]]") -> list[int]:
         ranks = [rank for rank, member in enumerate(members) if is_stopped(member.pid)]
         stopped = stopped + POLL_SECONDS if ranks else 0.0
         if stopped > STOPPED_SECONDS:
-            return ranks
-    return []
-
-
-def _failure(meeting: Path, rank: int, code: int, stopped: list[int]) -> tuple[int, str]:
-    """Distance from the cause, and in words, of what a process failed of."""
-    if rank in stopped:
-        return -1, (
-            f"training process {rank} has been stopped for {STOPPED_SECONDS:.0f} s and the others wait "
-            "for it; run again to go on from the last checkpoint"
+            raise PipelineError(
+                f"training process {ranks[0]} has been stopped for {STOPPED_SECONDS:.0f} s and the others "
+                "wait for it; run again to go on from the last checkpoint"
+            )
+    codes = {rank: member.returncode for rank, member in enumerate(members) if member.returncode}
+    if not codes:
+        return
+    rank = min(codes, key=lambda rank: (codes[rank] == LOST_OTHERS, codes[rank] != FAILED))
+    message = meeting / str(rank)
+    if message.is_file():
+        raise PipelineError(message.read_text())
+    if codes[rank] == -signal.SIGKILL:
+        sys.stderr.write("\n")  # a killed process does not end the line of its progress
+        raise PipelineError(
+            f"training process {rank} was killed (SIGKILL), as when the memory is used up; run again"
         )
-    told = meeting / f"{rank}.json"
-    if told.is_file():
-        distance, message = json.loads(told.read_text())
-        return distance, message
-    if code == -signal.SIGKILL:
-        # Also how all are ended that were still waiting for another when it failed.
-        return 2, f"training process {rank} was killed (SIGKILL), as when the memory is used up; run again"
-    return 1, f"training process {rank} ended with exit code {code}"
+    raise PipelineError(f"training process {rank} ended with exit code {codes[rank]}")
 
 
 def _run_member(main: Callable[[World], None], processes: World) -> None:
-    """Run the stage in one of several processes; what it fails of is told by the one that started it."""
+    """Run the stage in one of several processes; the one that started it reports what it fails of."""
     die_with_parent()
     if not processes.is_main:
         logging.getLogger().setLevel(logging.WARNING)
     meeting = os.environ.get(MEETING)
     try:
-        with explained_memory(), _joined(processes, Path(meeting, "store") if meeting else None):
+        with explained_memory(), _joined(processes, meeting):
             main(processes)
     except Exception as error:
-        # What processes say when another one has gone is never why.
+        code, message = FAILED, f"training process {processes.rank} failed:\n{traceback.format_exc()}"
+        # What processes report when another one has gone is never the cause.
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
             reason = str(error).partition("\n")[0]
-            failure = (3, f"training process {processes.rank} lost the others: {reason}")
+            code, message = LOST_OTHERS, f"training process {processes.rank} lost the others: {reason}"
         elif isinstance(error, PipelineError | OSError):
-            failure = (0, str(error))
-        else:
-            failure = (1, f"training process {processes.rank} failed:\n{traceback.format_exc()}")
+            message = str(error)
         if meeting is None:
-            raise PipelineError(failure[1]) from error
-        Path(meeting, f"{processes.rank}.json").write_text(json.dumps(failure))
-        sys.exit(1)
+            raise PipelineError(message) from error
+        Path(meeting, str(processes.rank)).write_text(message)
+        sys.exit(code)
 
 
 @contextmanager
-def _joined(processes: World, meeting: Path | None) -> Iterator[None]:
+def _joined(processes: World, meeting: str | None) -> Iterator[None]:
     """Meet the other processes: in a file, or where torchrun says."""
     if processes.count == 1:
         yield
         return
-    own = machine(processes).device
-    cuda = own.type == "cuda"
+    here = machine(processes).device
+    cuda = here.type == "cuda"
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
-        store=FileStore(str(meeting), processes.count) if meeting else None,
+        store=FileStore(f"{meeting}/store", processes.count) if meeting else None,
         rank=processes.rank,
         world_size=processes.count,
         timeout=TIMEOUT,
-        device_id=own if cuda else None,
+        device_id=here if cuda else None,
     )
     try:
         yield

@@ -4,8 +4,8 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,67 +19,51 @@ from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
 from pipeline.core.progress import describe_bytes, progress_bar
 from pipeline.training.config import TrainConfig
-from pipeline.training.curve import Curve
+from pipeline.training.curve import Curve, Scores
 from pipeline.training.processes import Placement
-from pipeline.training.validation import Scores
 
 logger = logging.getLogger(__name__)
-
-Record = Callable[[int, Mapping[str, float | None]], None]
-"""Takes the steps that are finished, and values by name."""
-
-INSTALL = "`uv sync --extra live` or `pip install -e '.[live]'`"
-
-
-@contextmanager
-def live_record(label: str, step: int, *, wanted: bool) -> Iterator[Record]:
-    """Where values go that belong to no output: below ``LDP_LIVE``, or nowhere.
-
-    Args:
-        label: Of the training: its folder's name.
-        step: That it goes on after; 0 begins anew.
-        wanted: False in all processes but one.
-
-    Raises:
-        ConfigError: DVCLive is not installed.
-    """
-    folder = Environment.read().live
-    if folder is None or not wanted:
-        yield lambda _step, _values: None
-        return
-    try:
-        dvclive = import_module("dvclive")
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"LDP_LIVE needs the package dvclive: install it with {INSTALL}") from error
-    logging.getLogger("dvclive").setLevel(logging.ERROR)
-    options = {"save_dvc_exp": False, "dvcyaml": None, "report": None, "resume": step > 0}
-    with dvclive.Live(str(Path(folder, label)), **options) as live:
-
-        def record(step: int, values: Mapping[str, float | None]) -> None:
-            live.step = step
-            for name, value in values.items():
-                if value is not None:
-                    live.log_metric(name, value)
-            live.make_summary()
-
-        yield record
 
 
 @contextmanager
 def watch(label: str, curve: Curve, total: int, config: TrainConfig, machine: Placement) -> Iterator["Watch"]:
-    """Show how a training goes, in its main process."""
+    """Show how a training goes, in its main process.
+
+    Raises:
+        ConfigError: ``LDP_LIVE`` is set, and DVCLive is not installed.
+    """
     is_main = machine.processes.is_main
     bar = progress_bar(total, label, "step", initial=curve.step, hidden=not is_main)
-    with live_record(label, curve.step, wanted=is_main) as record, bar, logging_redirect_tqdm():
+    live = _open_live(label, resume=curve.step > 0) if is_main else nullcontext()
+    with live as record, bar, logging_redirect_tqdm():
         yield Watch(bar, record, curve, config, machine, (curve.step, time.monotonic()))
+
+
+def _open_live(label: str, *, resume: bool) -> AbstractContextManager[Any]:
+    """DVCLive's record below ``LDP_LIVE``, which belongs to no output; None if it is not wanted."""
+    folder = Environment.read().live
+    if folder is None:
+        return nullcontext()
+    try:
+        dvclive = import_module("dvclive")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "LDP_LIVE needs the package dvclive: install it with `uv sync --extra live` or "
+            "`pip install -e '.[live]'`"
+        ) from error
+    logging.getLogger("dvclive").setLevel(logging.ERROR)
+    options = {"save_dvc_exp": False, "dvcyaml": None, "report": None, "resume": resume}
+    live: AbstractContextManager[Any] = dvclive.Live(str(Path(folder, label)), **options)
+    return live
 
 
 @dataclass
 class Watch:
-    """Takes what there is to show."""
+    """Shows and records what a training gives it."""
 
     bar: "tqdm[Any]"
-    record: Record
+    live: Any
+    """A ``dvclive.Live``, or None."""
     curve: Curve
     config: TrainConfig
     machine: Placement
@@ -93,7 +77,7 @@ class Watch:
             speed = self.config.batch_size * (self.curve.step - before) / (self.shown[1] - then)
             terms = self.curve.rows[self.curve.step]
             terms = {"loss": sum(terms.values()), **terms}
-            self.record(self.curve.step, {**terms, "learning_rate": rate, "images_per_second": speed})
+            self._record({**terms, "learning_rate": rate, "images_per_second": speed})
             values = {"epoch": epoch, **terms, "rate": rate, "images/s": speed}
             words = {name: f"{value:.3g}" for name, value in values.items()}
             self.bar.set_postfix({**words, "memory": used_memory(self.machine.device)}, refresh=False)
@@ -103,7 +87,16 @@ class Watch:
         """An epoch was validated."""
         words = [f"{name} {value:.1f}" for name, value in scores.items() if value is not None]
         logger.info("%s: epoch %d: %s", self.bar.desc, epoch, ", ".join(words) or "nothing to find")
-        self.record(self.curve.step, scores)
+        self._record(scores)
+
+    def _record(self, values: Mapping[str, float | None]) -> None:
+        if self.live is None:
+            return
+        self.live.step = self.curve.step
+        for name, value in values.items():
+            if value is not None:
+                self.live.log_metric(name, value)
+        self.live.make_summary()
 
 
 def used_memory(device: torch.device) -> str:

@@ -3,8 +3,9 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,13 +17,12 @@ from pipeline.detector.gfl import GFL
 from pipeline.training.batches import TargetSource
 from pipeline.training.checkpoints import Checkpoints, State, random_states, restore_random
 from pipeline.training.config import TrainConfig
-from pipeline.training.curve import Curve, Rows, log_interval
+from pipeline.training.curve import SCORES, Curve, Rows, Scores, log_interval
 from pipeline.training.dataset import Loader, decoding_errors, on_device
 from pipeline.training.live import watch
 from pipeline.training.pretrained import load_imagenet
 from pipeline.training.processes import Placement
 from pipeline.training.step import Distill, TrainStep
-from pipeline.training.validation import Scores, Validation, is_best
 from pipeline.views.conventions import Conventions
 from pipeline.views.manifest import Manifest
 
@@ -59,6 +59,17 @@ def build_for_training(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Validation:
+    """When a model is scored, by what, and which weights are kept."""
+
+    score: Callable[[GFL], Scores]
+    """Called by all processes; what the main one gets is recorded."""
+    every: int
+    """Epochs; the last one counts in any case."""
+    keep: Literal["last", "best"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """A detector after its training."""
 
@@ -90,15 +101,15 @@ def train(
         source: targets of the views; the detector takes over their conventions.
         manifest: of the training images.
         config: how to train.
-        distill: what is minimized beside the detection losses, if anything is.
+        distill: what is minimized beside the detection losses.
         machine: where to train.
         label: shown beside the progress.
-        log_every: steps that a row of the loss curve is the mean of; see ``log_interval`` if not given.
-        checkpoints: to go on from and to leave behind; none if not given.
-        validation: see ``student.train``; none if not given.
+        log_every: steps that a row of the loss curve is the mean of; ``log_interval`` if not given.
+        checkpoints: to go on from and to leave behind.
+        validation: between epochs.
 
     Raises:
-        PipelineError: the loss is not finite; the message names step and terms.
+        PipelineError: a loss or a weight is not finite; the message names the step.
     """
     conventions = source.views.conventions
     loader = Loader(source, manifest, conventions.pyramid(detector.strides), config, machine)
@@ -107,7 +118,8 @@ def train(
     total = config.epochs * len(loader)
     curve = Curve(log_every or log_interval(total), machine)
     run = _Run(model, step, loader, config, machine, curve, checkpoints, validation)
-    run.restore(label, total)
+    if checkpoints and run.restore(checkpoints):
+        logger.info("%s: going on after step %d of %d (%s)", label, curve.step, total, checkpoints.path)
     with watch(label, curve, total, config, machine) as watched, decoding_errors():
         while curve.step < total:
             epoch = curve.step // len(loader) + 1
@@ -152,43 +164,43 @@ class _Run:
         for batches in on_device(self.loader.epoch(epoch, first), self.machine.device):
             rate = self.config.learning_rate * rate_factor(self.curve.step, steps, self.config)
             self.curve.add(self.train_step.step(batches, rate))
-            if self.curve.step % steps and self._is_due():
+            if self.checkpoints and self.curve.step % steps and self._is_due(self.checkpoints.seconds):
                 self._save()
             yield rate
-        self._finish_epoch(epoch + 1)
-
-    def _is_due(self) -> bool:
-        """Whether to save where a row of the curve ends; for there the processes wait for one another."""
-        if self.checkpoints is None or not self.curve.ends_row:
-            return False
-        passed = time.monotonic() - self.saved
-        return self.machine.processes.broadcast(b"due" * (passed >= self.checkpoints.seconds)) == b"due"
-
-    def _finish_epoch(self, finished: int) -> None:
-        """Look at losses and weights, validate, and only then replace the last checkpoint."""
         self.curve.flush()
-        self._require_finite_weights()
-        if self.validation and self.validation.is_due(finished, self.config.epochs):
-            scores = self.validation.score(self.model)
-            if self.machine.processes.is_main:
-                self.scores[finished] = scores
-                if self.validation.keep == "best" and is_best(self.scores):
-                    self.best = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+        self._validate(epoch + 1)
         self._save()
 
+    def _is_due(self, seconds: float) -> bool:
+        """Whether to save where a row of the curve ends; for there the processes wait for one another."""
+        due = b"due" * (time.monotonic() - self.saved >= seconds)
+        return self.curve.ends_row and self.machine.processes.broadcast(due) == b"due"
+
+    def _validate(self, finished: int) -> None:
+        """Score the model after an epoch, if it is due, and keep the best weights."""
+        validation = self.validation
+        if validation is None or (finished % validation.every and finished != self.config.epochs):
+            return
+        self._require_finite_weights()
+        scores = validation.score(self.model)
+        if not self.machine.processes.is_main:
+            return
+        self.scores[finished] = scores
+        *earlier, newest = [row[SCORES[0]] or 0.0 for row in self.scores.values()]
+        if validation.keep == "best" and all(newest > score for score in earlier):
+            self.best = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+
     def _require_finite_weights(self) -> None:
-        finite = torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).all()
-        if not finite:
+        if not torch.stack([weights.isfinite().all() for weights in self.model.parameters()]).all():
             raise PipelineError(
                 f"step {self.curve.step - 1}: expected finite weights after it, but some are not; "
                 "try a lower learning_rate"
             )
 
     def _save(self) -> None:
-        if self.checkpoints is None:
-            return
+        """Replace the last checkpoint, but by nothing that is not finite."""
         self._require_finite_weights()
-        if self.machine.processes.is_main:
+        if self.checkpoints and self.machine.processes.is_main:
             self.checkpoints.save(self._state())
         self.saved = time.monotonic()
 
@@ -205,12 +217,12 @@ class _Run:
             "best": self.best,
         }
 
-    def restore(self, label: str, total: int) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        state = self.checkpoints.load(self.machine.processes) if self.checkpoints else None
-        if self.checkpoints is None or state is None:
-            return
-        with self.checkpoints.explaining():
+    def restore(self, checkpoints: Checkpoints) -> bool:
+        """Whether there was a checkpoint to go on from."""
+        state = checkpoints.load(self.machine.processes)
+        if state is None:
+            return False
+        with checkpoints.explaining():
             self.model.load_state_dict(state["weights"])
             self.train_step.optimizer.load_state_dict(state["optimizer"])
             self.train_step.scaler.load_state_dict(state["scaler"])
@@ -219,5 +231,4 @@ class _Run:
             self.scores = {**state["scores"]}
             self.best = state["best"]
             self.began -= state["seconds"]
-        step, path = self.curve.step, self.checkpoints.path
-        logger.info("%s: going on after step %d of %d (%s)", label, step, total, path)
+        return True

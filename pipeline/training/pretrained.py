@@ -12,9 +12,6 @@ from pipeline.core.errors import TeacherError
 CLASSIFIERS = ("fc.", "classifier.")
 """Keys that a detector has no use for."""
 
-WEIGHTS = "IMAGENET1K_V1"
-"""The weights that mmdetection's ``torchvision://`` names."""
-
 
 def load_imagenet(backbone: nn.Module, name: str) -> None:
     """Load torchvision's ImageNet weights by the backbone's name, from its cache or from the network.
@@ -30,14 +27,11 @@ def load_imagenet(backbone: nn.Module, name: str) -> None:
             f"backbone {name}: expected ImageNet weights, but {weights.url} cannot be fetched ({error}); "
             f"put that file at {_cached(weights)}, or set pretrained: false"
         ) from error
-    kept = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
-    missing, unexpected = backbone.load_state_dict(kept, strict=False)
+    state = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
+    missing, unexpected = backbone.load_state_dict(state, strict=False)
     # Offsets of deformable convolutions start at zero: no classifier has them.
-    missing = [key for key in missing if "conv_offset" not in key]
-    if missing or unexpected:
-        raise TeacherError(
-            f"backbone {name}: its ImageNet weights do not fit, first at {[*missing, *unexpected][0]!r}"
-        )
+    if wrong := [*(key for key in missing if "conv_offset" not in key), *unexpected]:
+        raise TeacherError(f"backbone {name}: its ImageNet weights do not fit, first at {wrong[0]!r}")
 
 
 def has_imagenet(name: str) -> bool:
@@ -46,8 +40,9 @@ def has_imagenet(name: str) -> bool:
 
 
 def _weights(name: str) -> WeightsEnum:
+    """Those that mmdetection's ``torchvision://`` names."""
     try:
-        return get_model_weights(name)[WEIGHTS]
+        return get_model_weights(name)["IMAGENET1K_V1"]
     except (ValueError, KeyError) as error:
         raise TeacherError(
             f"backbone {name}: torchvision has no ImageNet weights of this name; set pretrained: false"

@@ -12,10 +12,7 @@ from pipeline.core.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """How many processes share a batch, and which of them this is.
-
-    Every method is called by all of them at the same place; alone, it gives back what it was given.
-    """
+    """How many processes share a batch, and which of them this is; all call its methods at the same place."""
 
     rank: int
     count: int
@@ -26,7 +23,7 @@ class World:
         return self.rank == 0
 
     def share(self, batch_size: int) -> slice:
-        """This process's part of a batch; a ``ConfigError`` if it cannot be shared equally."""
+        """This process's part of a batch; raises a ``ConfigError`` if it cannot be shared equally."""
         if batch_size % self.count:
             raise ConfigError(
                 f"batch_size: expected a multiple of the {self.count} training processes, but got "
@@ -44,10 +41,7 @@ class World:
         return total / self.count
 
     def broadcast(self, content: bytes, source: int = 0) -> bytes:
-        """The bytes of one process, whatever the others' are; of the main one, if none is named.
-
-        Bytes, not objects: to unpickle what a socket brings is to run it.
-        """
+        """The bytes of one process; no objects, for to unpickle what a socket brings is to run it."""
         if self.count == 1:
             return content
         size = torch.tensor([len(content)])
@@ -76,8 +70,6 @@ class Placement:
     processes: World
     micro_batch: int | None
     """Images that pass through the network at once; ``None`` takes this process's whole share of a batch."""
-    local_processes: int = 1
-    """Training processes on this machine, which share its memory."""
 
 
 class _SharedMean(torch.autograd.Function):
@@ -96,8 +88,8 @@ class _SharedMean(torch.autograd.Function):
 def share_batch_norms(module: nn.Module, processes: World) -> None:
     """Take the statistics of every BatchNorm below ``module`` in training from all processes' images.
 
-    ``nn.SyncBatchNorm`` does this on GPUs only; here every device computes the same. The processes have
-    equally many images of equal size, so the mean of their means is the mean of all.
+    ``nn.SyncBatchNorm`` does this on GPUs only. All processes have equally many pixels, so the mean of their
+    means is the mean of all.
     """
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):

@@ -21,20 +21,16 @@ from pipeline.training.processes import Placement, share_batch_norms
 Distill = Callable[[RawOutputs, Batch, MainPoints, LossNormalizers], Terms]
 """The terms of a batch beside those of detection, divided by the normalizers given."""
 
-
 SGD_MOMENTUM = 0.9
-"""The momentum of every published recipe."""
+"""As in every published recipe."""
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that get gradients.
-
-    On a GPU its update is one kernel; on the CPU that would change last bits.
-    """
+    """The optimizer over the parameters that get gradients."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if device.type == "cuda":
-        options["fused"] = True
+        options["fused"] = True  # one kernel; on the CPU it would change last bits
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=SGD_MOMENTUM, **options)
     return torch.optim.AdamW(parameters, **options)
@@ -73,17 +69,20 @@ class TrainStep:
         with parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext():
             parts = [self._backward(batch, whole) for batch in first]
         parts.append(self._backward(last, whole))
-        self._update()
+        if self._config.max_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return {name: torch.stack([terms[name] for terms in parts]).sum() for name in parts[0]}
 
     @torch.no_grad()
     def _normalizers(self, batches: StepBatches) -> LossNormalizers:
-        """The normalizers of all parts, before the first is trained on: no matter how a batch was cut."""
+        """The normalizers of all parts, before the first is trained on."""
+        main = [gather_main(self._forward(self._model, batch), batch.targets) for batch in batches]
         parts = [
-            LossNormalizers.from_batch(
-                batch.targets, gather_main(self._forward(self._model, batch), batch.targets)
-            )
-            for batch in batches
+            LossNormalizers.from_batch(batch.targets, points)
+            for batch, points in zip(batches, main, strict=True)
         ]
         return LossNormalizers.summed(parts).averaged(self._machine.processes)
 
@@ -105,14 +104,6 @@ class TrainStep:
             raw: RawOutputs = model(batch.images(self._model.conventions.preprocessing))
         return raw
 
-    def _update(self) -> None:
-        limit = self._config.max_grad_norm
-        if limit is not None:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-
 
 def _in_parallel(model: GFL, config: TrainConfig, machine: Placement) -> nn.Module:
     """The model itself, or wrapped so that its gradients are averaged over the processes."""
@@ -122,7 +113,6 @@ def _in_parallel(model: GFL, config: TrainConfig, machine: Placement) -> nn.Modu
         share_batch_norms(model, machine.processes)
     devices = [machine.device] if machine.device.type == "cuda" else None
     parallel = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
-    # Buffers are equal everywhere: they do not change, or are those of a shared BatchNorm. As an argument it
-    # would have another name from torch 2.15 on.
+    # Buffers are equal everywhere. As an argument it would have another name from torch 2.15 on.
     parallel.broadcast_buffers = False
     return parallel

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from finished import FOLDER
@@ -22,8 +23,6 @@ from pipeline.student.config import ValidationConfig
 from recipes import DATASET, ROOT, Params
 
 EPOCHS = 12
-LISTEN = "0A"
-"""State of a socket in /proc/net/tcp."""
 STEPS_PER_EPOCH = 2
 WAIT_SECONDS = 90
 
@@ -82,9 +81,12 @@ def checkpoints(folder: Path) -> list[Path]:
     return list(folder.glob("scratch/training/*/checkpoint.pt"))
 
 
-def wait_for_checkpoint(run: Run, folder: Path) -> None:
+def begin_two(folder: Path) -> Run:
+    """Two processes that have saved something."""
+    run = begin(folder, 2)
     run.wait_for(lambda: checkpoints(folder))
     assert checkpoints(folder), run.text()
+    return run
 
 
 def kill_first(run: Run) -> None:
@@ -103,19 +105,12 @@ def straight(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_nearly_the_same(folder: Path, straight: Path) -> None:
-    mine, other = (load_file(path / "model/student.safetensors") for path in (folder, straight))
-    assert mine.keys() == other.keys()
-    for name, value in other.items():
-        assert (mine[name] - value).abs().max() <= 1e-4 * value.abs().max().clamp(min=1e-3), name
-    assert len((folder / "loss.csv").read_text().splitlines()) == len(
-        (straight / "loss.csv").read_text().splitlines()
-    )
-
-
-def test_the_stage_leaves_a_score_for_every_epoch_that_was_validated(straight: Path) -> None:
-    rows = (straight / "ap.csv").read_text().splitlines()
-    assert rows[0] == "epoch,AP,AP50,AP75"
-    assert [row.split(",")[0] for row in rows[1:]] == ["5", "10", "12"]
+    weights, expected = (load_file(path / "model/student.safetensors") for path in (folder, straight))
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        assert (weights[name] - value).abs().max() <= 1e-4 * value.abs().max().clamp(min=1e-3), name
+    rows, expected_rows = ((path / "loss.csv").read_text().splitlines() for path in (folder, straight))
+    assert len(rows) == len(expected_rows)
 
 
 def saved_step(checkpoint: Path) -> int:
@@ -138,16 +133,16 @@ def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(
     output = finish(begin(folder, 1, workers))
     wait_until_gone(killed)
     assert f"ld: going on after step {step} of {EPOCHS * STEPS_PER_EPOCH}" in output
-    mine = folder / FOLDER.student("ld")
     for name in ("model/student.safetensors", "loss.csv", "ap.csv"):
-        assert (mine / name).read_bytes() == (straight / name).read_bytes(), name
+        assert (folder / FOLDER.student("ld") / name).read_bytes() == (straight / name).read_bytes(), name
+    rows = (straight / "ap.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "5", "10", "12"]
     assert not list(folder.glob("scratch/training/*"))
 
 
 def test_two_processes_train_the_same_student_also_after_a_kill(folder: Path, straight: Path) -> None:
     """The kill takes the one process that started the others; they must not train on without it."""
-    killed = begin(folder, 2)
-    wait_for_checkpoint(killed, folder)
+    killed = begin_two(folder)
     kill_first(killed)
     wait_until_gone(killed)
     output = finish(begin(folder, 2))
@@ -155,10 +150,17 @@ def test_two_processes_train_the_same_student_also_after_a_kill(folder: Path, st
     assert_nearly_the_same(folder / FOLDER.student("ld"), straight)
 
 
-def test_real_processes_train_the_same_student(folder: Path, straight: Path) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "processes"),
+    [([], "2"), (["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"], "1")],
+    ids=["by itself", "torchrun"],
+)
+def test_real_processes_train_the_same_student(
+    launcher: list[str], processes: str, folder: Path, straight: Path
+) -> None:
     """Started as a shell starts them, the other tests' are forked."""
-    command = [sys.executable, "-m", "stages.train_student", "ld"]
-    settings = {"PYTHONPATH": str(ROOT), "LDP_TRAIN_PROCESSES": "2"}
+    command = [sys.executable, "-m", *launcher, "stages.train_student", "ld"]
+    settings = {"PYTHONPATH": str(ROOT), "LDP_TRAIN_PROCESSES": processes}
     finish(start_process(command, folder, folder / "log", **settings))
     assert_nearly_the_same(folder / FOLDER.student("ld"), straight)
 
@@ -175,25 +177,13 @@ def test_an_error_in_one_process_is_one_line_and_ends_all(processes: int, worker
     assert not (folder / FOLDER.student_weights("ld")).exists()
 
 
-def listening_addresses(pid: int) -> list[str]:
-    """Hexadecimal addresses that a process accepts connections at."""
-    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
-    own = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
-    rows = [
-        line.split()
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
-    ]
-    return [row[1].partition(":")[0] for row in rows if row[3] == LISTEN and row[9] in own]
-
-
 def test_no_process_listens_to_anything_but_this_machine(folder: Path) -> None:
-    run = begin(folder, 2)
-    wait_for_checkpoint(run, folder)
-    addresses = [address for pid in run.members()[1:] for address in listening_addresses(pid)]
+    run = begin_two(folder)
+    connections = [each for pid in run.members()[1:] for each in psutil.Process(pid).net_connections("tcp")]
     run.kill()
+    addresses = {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
     assert addresses, "the processes talk to one another"
-    assert set(addresses) <= {"0100007F", "0" * 24 + "01000000"}, "loopback, as the kernel writes it"
+    assert addresses <= {"127.0.0.1", "::1"}
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -201,8 +191,7 @@ def test_no_process_listens_to_anything_but_this_machine(folder: Path) -> None:
 def test_a_process_that_dies_or_stops_ends_the_others_with_one_line(
     rank: int, sent: signal.Signals, folder: Path
 ) -> None:
-    run = begin(folder, 2)
-    wait_for_checkpoint(run, folder)
+    run = begin_two(folder)
     os.kill(run.members()[1 + rank], sent)
     assert run.wait(seconds=60) == 1
     what = "was killed" if sent == signal.SIGKILL else "has been stopped"
@@ -212,16 +201,8 @@ def test_a_process_that_dies_or_stops_ends_the_others_with_one_line(
     wait_until_gone(run)
 
 
-def test_torchrun_by_hand_trains_the_same_student(folder: Path, straight: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command += ["stages.train_student", "ld"]
-    finish(start_process(command, folder, folder / "log", PYTHONPATH=str(ROOT)))
-    assert_nearly_the_same(folder / FOLDER.student("ld"), straight)
-
-
 def test_an_interrupt_stops_all_processes(folder: Path) -> None:
-    run = begin(folder, 2)
-    wait_for_checkpoint(run, folder)
+    run = begin_two(folder)
     run.signal(signal.SIGINT)
     assert run.wait() == 130, run.text()
     assert "Traceback" not in run.text()

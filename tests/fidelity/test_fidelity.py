@@ -25,7 +25,7 @@ from pipeline.fidelity.fidelity import (
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.source import require_fit
+from pipeline.student.targets import require_fit
 from pipeline.teacher.run import write_store
 from pipeline.views.types import ViewKey
 

@@ -29,7 +29,8 @@ from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.detection import giou_loss
 from pipeline.student.distillation import distillation_terms
-from pipeline.training.batches import BatchLabels, DenseTeacher
+from pipeline.student.targets import DenseTeacher
+from pipeline.training.batches import BatchLabels
 from pipeline.training.criterion import LossNormalizers, gather_main
 from pipeline.views.box_ops import expected_distances
 

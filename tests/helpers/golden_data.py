@@ -22,7 +22,7 @@ from pipeline.losses.config import DistillationConfig
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.valuable import find_regions
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import CodedTeacherBatch, stored_teacher_batch
+from pipeline.student.targets import TeacherBatch, stored_teacher_batch
 from pipeline.training.batches import BatchLabels, batch_labels
 from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import LabeledView, ViewGeometry, ViewKey
@@ -120,7 +120,7 @@ def raw_outputs(data: Arrays, cls_name: str, edge_name: str) -> RawOutputs:
     )
 
 
-def lossless_targets(raw: RawOutputs, views: Sequence[LabeledView]) -> CodedTeacherBatch:
+def lossless_targets(raw: RawOutputs, views: Sequence[LabeledView]) -> TeacherBatch:
     """A teacher's outputs as a store without quantization gives them back."""
     stored = []
     for image, view in enumerate(views):

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.detection import ciou_loss, giou_loss
 from pipeline.student.distillation import REFERENCE_IMAGES, distillation_terms
-from pipeline.student.teacher_batch import CodedTeacherBatch
+from pipeline.student.targets import TeacherBatch
 from pipeline.training.batches import BatchLabels
 from pipeline.training.criterion import (
     WEIGHT_SUM_EPSILON,
@@ -47,9 +47,7 @@ def box_loss_of(data: Arrays) -> BoxLoss:
     return ciou_loss if int(data["num_classes"]) == VOC_CLASSES else giou_loss
 
 
-def level_terms(
-    raw: RawOutputs, targets: BatchLabels, soft: CodedTeacherBatch, box_loss: BoxLoss
-) -> LevelTerms:
+def level_terms(raw: RawOutputs, targets: BatchLabels, soft: TeacherBatch, box_loss: BoxLoss) -> LevelTerms:
     """All terms, in the reference's own normalization.
 
     It sums LD over the images where this project means them times ``REFERENCE_IMAGES``: the same for a
@@ -67,9 +65,7 @@ def level_terms(
     return LevelTerms(terms=terms, normalizers=normalizers)
 
 
-def at_level(
-    targets: BatchLabels, teacher: CodedTeacherBatch, level: int
-) -> tuple[BatchLabels, CodedTeacherBatch]:
+def at_level(targets: BatchLabels, teacher: TeacherBatch, level: int) -> tuple[BatchLabels, TeacherBatch]:
     """A batch in which no other level has a point or a valid cell; of a lossless teacher."""
     lengths = torch.tensor(PYRAMID.grid_of(targets.sizes).lengths)
     cells = torch.arange(len(STRIDES)).repeat_interleave(lengths) == level

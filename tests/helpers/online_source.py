@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.store.reader.stored import StoredDense
-from pipeline.student.teacher_batch import CodedTeacherBatch, dense_teacher
+from pipeline.student.targets import TeacherBatch, dense_teacher
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.training.batches import TargetSource, TeacherBatch, concat_to_tensor
+from pipeline.training.batches import TargetSource, concat_to_tensor
 from pipeline.views.pyramid import Grid
 from pipeline.views.types import LabeledView, ViewKey
 
@@ -32,7 +32,7 @@ class OnlineSource(TargetSource):
             if view.dense
         ]
         sizes = [view.geometry.padded_hw for view in views]
-        return views, CodedTeacherBatch(
+        return views, TeacherBatch(
             dense=dense_teacher(dense, sizes, grid) if dense else None,
             edges=concat_to_tensor([view.edge_logits for view in outputs], np.float32),
             classes=concat_to_tensor([view.cls_logits for view in outputs], np.float32),

@@ -14,7 +14,8 @@ from pipeline.losses.config import DistillationConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import stored_targets, student_losses
+from pipeline.student.targets import stored_targets
+from pipeline.student.train import student_losses
 from pipeline.teacher.run import write_store
 from pipeline.training.batches import TargetSource
 from pipeline.training.checkpoints import Checkpoints, State

@@ -1,10 +1,9 @@
 """A killed training run goes on to the same weights; nothing bad replaces what it goes on from."""
 
-import hashlib
-import io
 import random
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -28,9 +27,8 @@ from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.train import run_identity
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
-from pipeline.training.loop import Trained
+from pipeline.training.loop import Trained, Validation
 from pipeline.training.processes import SINGLE_PROCESS
-from pipeline.training.validation import Validation
 
 pytestmark = pytest.mark.slow
 
@@ -51,17 +49,22 @@ def straight(run: Run) -> Run:
     return cache(run)
 
 
-def kill_in_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the training raise in a step (0, 1, ...), once."""
-    plain = torch.optim.SGD.step
-    calls = iter(range(10**6))
+def change_step(
+    step: int, monkeypatch: pytest.MonkeyPatch, change: Callable[[torch.optim.Optimizer], object]
+) -> None:
+    """Have something happen before the update of a step (0, 1, ...), once."""
+    plain, calls = torch.optim.SGD.step, count()
 
-    def killed(*arguments: object) -> object:
+    def changed(optimizer: torch.optim.SGD, *arguments: object) -> object:
         if next(calls) == step:
-            raise KilledError
-        return plain(*arguments)
+            change(optimizer)
+        return plain(optimizer, *arguments)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", killed)
+    monkeypatch.setattr(torch.optim.SGD, "step", changed)
+
+
+def kill(_optimizer: torch.optim.Optimizer) -> None:
+    raise KilledError
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(
     expected = straight(config, log_every=log_every)
     checkpoints = Checkpoints(folder=tmp_path, seconds=seconds)
     with monkeypatch.context() as patch:
-        kill_in_step(step, patch)
+        change_step(step, patch, kill)
         with pytest.raises(KilledError):
             run(config, log_every=log_every, checkpoints=checkpoints)
     torch.manual_seed(123)  # the next process begins with other random numbers
@@ -100,185 +103,127 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(
     assert resumed.curve == expected.curve
 
 
-def test_a_finished_run_that_was_killed_while_writing_is_not_trained_again(run: Run, tmp_path: Path) -> None:
+def test_a_finished_run_that_was_killed_while_writing_is_not_trained_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random numbers, of which every step draws one, go on too."""
+    plain = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *args: (torch.rand(1), plain(*args))[1])
     checkpoints = Checkpoints(folder=tmp_path)
-    finished = run(checkpoints=checkpoints)
+    finished, drawn = run(checkpoints=checkpoints), torch.rand(3)
     before = checkpoints.load(SINGLE_PROCESS)["seconds"]
     again = run(checkpoints=checkpoints)
+    assert torch.equal(torch.rand(3), drawn)
     assert again.seconds > before > 0, "the time of the first run counts"
     assert same_weights(again.model, finished.model)
     assert again.curve == finished.curve
 
 
-def test_the_random_numbers_go_on_too(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step draws one."""
-    plain = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda *args: (torch.rand(1), plain(*args))[1])
-    checkpoints = Checkpoints(folder=tmp_path)
-    run(checkpoints=checkpoints)
-    left = torch.rand(3)
-    run(checkpoints=checkpoints)
-    assert torch.equal(torch.rand(3), left)
-
-
-def epoch_scores(*scores: float, seen: list[GFL] | None = None, keep: str = "best") -> Validation:
-    """Validation that returns given scores one after another and keeps the model that it was shown."""
-    left = iter(scores)
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_best_epoch_is_kept_if_it_is_to_be_and_survives_a_kill(
+    keep: str, run: Run, straight: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[GFL] = []
+    left = iter((1, 3, 2, 3))
 
     def score(model: GFL) -> dict[str, float | None]:
-        if seen is not None:
-            copy = GFL(model.config)
-            copy.load_state_dict(model.state_dict())
-            seen.append(copy)
+        shown.append(GFL(model.config))
+        shown[-1].load_state_dict(model.state_dict())
         value = next(left)
         return {"AP": value, "AP50": value, "AP75": None}
 
-    return Validation(score=score, every=1, keep=keep)
-
-
-def test_the_best_epoch_is_kept_and_survives_a_kill(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[GFL] = []
-    checkpoints = Checkpoints(folder=tmp_path)
+    options = {
+        "checkpoints": Checkpoints(folder=tmp_path),
+        "validation": Validation(score=score, every=1, keep=keep),
+    }
     with monkeypatch.context() as patch:
-        kill_in_step(13, patch)
+        change_step(13, patch, kill)
         with pytest.raises(KilledError):
-            run(checkpoints=checkpoints, validation=epoch_scores(1, 3, 2, seen=seen))
-    resumed = run(checkpoints=checkpoints, validation=epoch_scores(3))
-    assert same_weights(resumed.model, seen[1])
+            run(**options)
+    resumed = run(**options)
+    assert same_weights(resumed.model, shown[1] if keep == "best" else straight(CONFIG).model)
     assert {epoch: row["AP"] for epoch, row in resumed.scores.items()} == {1: 1, 2: 3, 3: 2, 4: 3}
 
 
-def test_the_last_epoch_is_kept_where_the_best_is_not_asked_for(run: Run, straight: Run) -> None:
-    last = run(validation=epoch_scores(1, 3, 2, 0, keep="last"))
-    assert same_weights(last.model, straight(CONFIG).model)
-
-
-def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("step", "bad", "message"),
+    [(6, "nan", "a finite loss, but got loss_cls=nan"), (7, "inf", "finite weights")],
+)
+def test_what_is_not_finite_leaves_the_last_good_checkpoint(
+    step: int, bad: str, message: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = torch.optim.SGD.step
-    calls = iter(range(100))
-
-    def spoil(optimizer: torch.optim.SGD) -> object:
-        if next(calls) == 6:
-            optimizer.param_groups[0]["params"][0].data.fill_(float("nan"))
-        return plain(optimizer)
-
+    """In an epoch's last step, the loss is still finite; the next one would not be."""
     checkpoints = Checkpoints(folder=tmp_path)
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda optimizer, *_: spoil(optimizer))
-    with pytest.raises(PipelineError, match=r"^step 7: expected a finite loss, but got loss_cls=nan"):
+    change_step(
+        step, monkeypatch, lambda optimizer: optimizer.param_groups[0]["params"][0].data.fill_(float(bad))
+    )
+    with pytest.raises(PipelineError, match=rf"^step 7: expected {message}"):
         run(checkpoints=checkpoints)
     kept = checkpoints.load(SINGLE_PROCESS)
     assert kept["curve"]["step"] == 4
     assert all(value.isfinite().all() for value in kept["weights"].values())
 
 
-def test_weights_that_broke_in_an_epochs_last_step_are_not_kept(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its loss was still finite; the next one would not be."""
-    plain = torch.optim.SGD.step
-    calls = iter(range(100))
-
-    def spoil(optimizer: torch.optim.SGD, *_: object) -> object:
-        if next(calls) == 7:
-            optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
-        return plain(optimizer)
-
-    checkpoints = Checkpoints(folder=tmp_path)
-    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
-    with pytest.raises(PipelineError, match=r"^step 7: expected finite weights"):
-        run(checkpoints=checkpoints)
-    assert checkpoints.load(SINGLE_PROCESS)["curve"]["step"] == 4
-
-
-def one_epoch(run: Run, folder: Path) -> None:
-    """Leave the checkpoint of the first epoch in a folder."""
+@pytest.fixture
+def saved(run: Run, tmp_path: Path) -> Checkpoints:
+    """The checkpoint of the first epoch."""
     with pytest.raises(KilledError):
-        run(checkpoints=KilledAfterSaving(folder=folder))
+        run(checkpoints=KilledAfterSaving(folder=tmp_path))
+    return Checkpoints(folder=tmp_path)
 
 
-def saved(folder: Path, state: dict[str, object], code: dict[str, str] | None = None) -> Checkpoints:
-    """A whole checkpoint of any content."""
-    checkpoints = Checkpoints(folder=folder)
-    buffer = io.BytesIO()
-    torch.save({"code": checkpoints.code if code is None else code, "state": state}, buffer)
-    checkpoints.path.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
-    return checkpoints
-
-
-def test_a_checkpoint_is_refused_with_any_bit_flipped_and_at_any_length(run: Run, tmp_path: Path) -> None:
-    checkpoints = Checkpoints(folder=tmp_path)
-    one_epoch(run, tmp_path)
-    whole = checkpoints.path.read_bytes()
-    rng = random.Random(0)
+def test_a_checkpoint_is_refused_with_any_bit_flipped_and_at_any_length(saved: Checkpoints) -> None:
+    whole, rng = saved.path.read_bytes(), random.Random(0)
     damaged = [whole[: rng.randrange(1, len(whole))] for _ in range(20)]
     for _ in range(100):
         place = rng.randrange(len(whole))
         damaged.append(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
     for content in (*damaged, b"", b"no checkpoint", b"x" * 10**5):
-        checkpoints.path.write_bytes(content)
+        saved.path.write_bytes(content)
         with pytest.raises(CacheError, match=r"^[^\n]*checkpoint.pt: expected a checkpoint .* remove it"):
-            checkpoints.load(SINGLE_PROCESS)
-    checkpoints.path.write_bytes(whole)
-    assert checkpoints.load(SINGLE_PROCESS)["curve"]["step"] == 4
+            saved.load(SINGLE_PROCESS)
+    saved.path.write_bytes(whole)
+    assert saved.load(SINGLE_PROCESS)["curve"]["step"] == 4
 
 
-def test_a_checkpoint_of_other_keys_or_shapes_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
-    checkpoints = Checkpoints(folder=tmp_path)
-    one_epoch(run, tmp_path)
-    state = checkpoints.load(SINGLE_PROCESS)
+def test_a_checkpoint_of_other_keys_or_shapes_is_refused_in_one_line(run: Run, saved: Checkpoints) -> None:
+    state = saved.load(SINGLE_PROCESS)
     weights = {name: value[:1] if value.dim() else value for name, value in state["weights"].items()}
-    less = {name: value for name, value in state.items() if name != "curve"}
-    for wrong in (
-        {},
-        less,
-        {**state, "weights": weights},
-        {**state, "weights": {}},
-        {**state, "optimizer": {}},
-        {**state, "curve": {}},
-        {**state, "scores": [{"epoch": 1}]},
-        {**state, "random": []},
-    ):
+    changes = {"weights": {}, "optimizer": {}, "curve": {}, "scores": [{"epoch": 1}], "random": []}
+    wrong = [{}, {**state, "weights": weights}, *({**state, name: value} for name, value in changes.items())]
+    for other in wrong:
+        saved.save(other)
         with pytest.raises(CacheError, match=r"^[^\n]*checkpoint.pt: expected a checkpoint [^\n]* remove it"):
-            run(checkpoints=saved(tmp_path, wrong))
+            run(checkpoints=saved)
 
 
 def test_code_that_has_changed_is_named_and_goes_on_where_the_user_says_so(
     run: Run,
     straight: Run,
-    tmp_path: Path,
+    saved: Checkpoints,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    checkpoints = Checkpoints(folder=tmp_path)
-    one_epoch(run, tmp_path)
     module = "pipeline/views/images.py"
-    old = {**checkpoints.code, module: "other", "torch": "0"}
-    saved(tmp_path, checkpoints.load(SINGLE_PROCESS), old)
-    before = checkpoints.path.read_bytes()
-    with pytest.raises(
-        CacheError, match=rf"{module}, torch; LDP_RESUME=changed-code goes on .* removing the file"
-    ):
-        run(checkpoints=checkpoints)
-    assert checkpoints.path.read_bytes() == before, "nothing is deleted"
+    state, old = saved.load(SINGLE_PROCESS), {**saved.code, module: "other", "torch": "0"}
+    Checkpoints(folder=saved.folder, code=old).save(state)
+    before = saved.path.read_bytes()
+    with pytest.raises(CacheError, match=rf"{module}, torch; LDP_RESUME=changed-code .* removing the file"):
+        run(checkpoints=saved)
+    assert saved.path.read_bytes() == before, "nothing is deleted"
     monkeypatch.setenv("LDP_RESUME", "changed-code")
-    assert same_weights(run(checkpoints=checkpoints).model, straight(CONFIG).model)
+    assert same_weights(run(checkpoints=saved).model, straight(CONFIG).model)
     assert f"going on with code that has changed since: {module}, torch" in caplog.text
 
 
 def test_the_folder_is_held_by_one_run_and_goes_when_it_ends_well(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with pytest.raises(KilledError), hold_checkpoints(folder, tmp_path, SINGLE_PROCESS):
+    held = partial(hold_checkpoints, folder, tmp_path, SINGLE_PROCESS)
+    with pytest.raises(KilledError), held():
         raise KilledError
     assert folder.is_dir()
-    with hold_checkpoints(folder, tmp_path, SINGLE_PROCESS):
-        with (
-            pytest.raises(CacheError, match="another run"),
-            hold_checkpoints(folder, tmp_path, SINGLE_PROCESS),
-        ):
+    with held():
+        with pytest.raises(CacheError, match="another run"), held():
             pass
         assert folder.is_dir()
     assert not folder.exists()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.store.reader.stored import StoredDense
-from pipeline.student.teacher_batch import dense_teacher
+from pipeline.student.targets import dense_teacher
 from pipeline.views.pyramid import Pyramid
 
 PYRAMID, BATCH_HW = Pyramid((8, 16), 0), (64, 96)

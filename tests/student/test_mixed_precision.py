@@ -6,14 +6,11 @@ import pytest
 import torch
 from msgspec.structs import replace
 from teacher_cases import DETECTOR
-from torch import Tensor
 from training_cases import FULL, HERE, TRAIN, loader_of, relative_difference, student, taught
 
 from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
 from pipeline.student.train import student_losses
-from pipeline.training.batches import Batch
-from pipeline.training.criterion import LossNormalizers, MainPoints
 from pipeline.training.dataset import StepBatches
 from pipeline.training.step import Distill, TrainStep
 
@@ -39,35 +36,29 @@ def batches(stores: Path) -> StepBatches:
     return next(loader_of(student(FULL), stores).epoch(0))
 
 
-def stepper(losses_of: Distill, precision: str) -> tuple[GFL, TrainStep]:
+def stepper(losses: Distill, precision: str) -> tuple[GFL, TrainStep]:
     torch.manual_seed(0)
     model = GFL(DETECTOR)
     model.train()
-    return model, TrainStep(model, losses_of, replace(TRAIN, precision=precision), HERE)
+    return model, TrainStep(model, losses, replace(TRAIN, precision=precision), HERE)
 
 
 @pytest.mark.parametrize("precision", DTYPES)
 def test_the_network_has_fewer_bits_and_the_losses_have_all(precision: str, batches: StepBatches) -> None:
+    model, step = stepper(student_losses(student(FULL)), precision)
     outputs: list[RawOutputs] = []
-
-    def losses_of(
-        raw: RawOutputs, batch: Batch, main: MainPoints, normalizers: LossNormalizers
-    ) -> dict[str, Tensor]:
-        outputs.append(raw)
-        return student_losses(student(FULL))(raw, batch, main, normalizers)
-
-    _, taking = stepper(losses_of, precision)
-    terms = taking.step(batches, rate=0.0)
-    assert outputs[0].cls_logits.dtype == outputs[0].edge_logits.dtype == DTYPES[precision]
+    model.register_forward_hook(lambda _model, _images, raw: outputs.append(raw))
+    terms = step.step(batches, rate=0.0)
+    assert {outputs[0].cls_logits.dtype, outputs[0].edge_logits.dtype} == {DTYPES[precision]}
     assert len(terms) == 6
     assert {term.dtype for term in terms.values()} == {torch.float32}
 
 
 def test_a_float16_step_whose_gradients_overflow_is_left_out(batches: StepBatches) -> None:
     """The loss is finite, and so are its own gradients; multiplied by the scaler's factor they are not."""
-    model, taking = stepper(lambda raw, *_: {"loss": raw.cls_logits.float().sum()}, "float16")
+    model, step = stepper(lambda raw, *_: {"loss": raw.cls_logits.float().sum()}, "float16")
     before = {name: value.clone() for name, value in model.named_parameters()}
-    factor = taking.scaler.get_scale()
-    assert taking.step(batches, rate=0.1)["loss"].isfinite()
+    factor = step.scaler.get_scale()
+    assert step.step(batches, rate=0.1)["loss"].isfinite()
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
-    assert taking.scaler.get_scale() == factor / 2
+    assert step.scaler.get_scale() == factor / 2

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -28,10 +27,11 @@ from training_cases import (
 from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import ConfigError
 from pipeline.detector.gfl import GFL
+from pipeline.losses.config import DistillationConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import stored_targets
+from pipeline.student.targets import stored_targets
 from pipeline.training.dataset import epoch_batches
 from pipeline.views.geometry import PerEpochViewsConfig
 
@@ -59,17 +59,6 @@ def trained(config: StudentConfig, store: TargetStore, view_set: ViewSet) -> GFL
     return training_cases.trained(config, store, view_set).model
 
 
-@cache
-def lossless_student(stores: Path) -> GFL:
-    """Five epochs, in two threads."""
-    config, view_set = student(FULL, epochs=5), small_view_set(stores, IMAGES)
-    return trained(config, store_of(stores, LOSSLESS), view_set)
-
-
-def test_the_same_student_twice_has_the_same_weights(stores: Path) -> None:
-    assert same_weights(taught(student(FULL), stores).model, taught(student(FULL), stores).model)
-
-
 def test_a_plain_student_does_not_depend_on_what_the_teacher_said(stores: Path) -> None:
     view_set = small_view_set(stores, IMAGES)
     one, other = (store_of(stores, QUANTIZED, seed) for seed in (0, 1))
@@ -85,81 +74,62 @@ def trained_online(config: StudentConfig, view_set: ViewSet, dense: DensePrecisi
 
 
 @pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(
+    ("loss", "exact", "coded", "seed"),
+    [
+        (FULL, None, None, 0),
+        (BCKD, DensePrecision(floor=0), DensePrecision(), 0),
+        (VLR_KD, None, None, SMOOTH_SEED),
+    ],
+    ids=["kept points", "every position", "classes of the valuable region"],
+)
 def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_in_the_loop(
+    loss: DistillationConfig,
+    exact: DensePrecision | None,
+    coded: DensePrecision | None,
+    seed: int,
     stores: Path,
 ) -> None:
-    view_set = small_view_set(stores, IMAGES)
-    config = student(FULL, epochs=5)
-    online = trained_online(config, view_set)
-    assert relative_difference(lossless_student(stores), online) < ROUNDING
-    quantized = trained(config, store_of(stores, QUANTIZED), view_set)
-    assert ROUNDING < relative_difference(quantized, online) < 1e-2
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_terms_at_every_position_are_the_same_from_a_lossless_store_and_from_the_teacher(
-    stores: Path,
-) -> None:
-    view_set, exact = small_view_set(stores, IMAGES), DensePrecision(floor=0)
-    config = student(BCKD, epochs=5)
-    cached = trained(config, store_of(stores, LOSSLESS, dense=exact), view_set)
+    view_set, config = small_view_set(stores, IMAGES), student(loss, epochs=5, seed=seed)
+    classes = loss.vlr_kd_weight > 0
+    store = store_of(stores, LOSSLESS, dense=exact, valuable_classes=classes)
     online = trained_online(config, view_set, exact)
-    assert relative_difference(cached, online) < ROUNDING
-    assert relative_difference(cached, lossless_student(stores)) > 100 * ROUNDING
-    quantized = trained(config, store_of(stores, QUANTIZED, dense=DensePrecision()), view_set)
-    assert ROUNDING < relative_difference(quantized, online) < 1e-2
+    assert relative_difference(trained(config, store, view_set), online) < ROUNDING
+    quantized = store_of(stores, QUANTIZED, dense=coded, valuable_classes=classes)
+    assert ROUNDING < relative_difference(trained(config, quantized, view_set), online) < 1e-2
+    if loss != FULL:
+        other = student(FULL, epochs=5, seed=seed)
+        without = trained(other, store, view_set)
+        assert relative_difference(without, online) > 100 * ROUNDING
+        # A student without the term does not notice what else the store holds.
+        assert same_weights(without, trained(other, store_of(stores, LOSSLESS), view_set))
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_classes_of_the_valuable_region_are_the_same_from_a_lossless_store_and_from_the_teacher(
-    stores: Path,
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (VLR_KD, r"vlr_kd_weight.* cache_teacher\.valuable_classes: true"),
+        (BCKD, r"bckd_cls_weight.* cache_teacher\.dense: \{floor: 0\.005\}"),
+    ],
+)
+def test_a_student_refuses_a_store_without_what_it_reads(
+    loss: DistillationConfig, message: str, stores: Path
 ) -> None:
-    view_set, config = small_view_set(stores, IMAGES), student(VLR_KD, epochs=5, seed=SMOOTH_SEED)
-    store = store_of(stores, LOSSLESS, valuable_classes=True)
-    cached, online = trained(config, store, view_set), trained_online(config, view_set)
-    assert relative_difference(cached, online) < ROUNDING
-    # A student without the term does not notice what else the store holds.
-    without = trained(student(FULL, epochs=5), store, view_set)
-    assert same_weights(without, lossless_student(stores))
-    plain = trained(student(FULL, epochs=5, seed=SMOOTH_SEED), store, view_set)
-    assert relative_difference(cached, plain) > 100 * ROUNDING
-
-
-def test_a_student_that_reads_classes_of_the_valuable_region_refuses_a_store_without(stores: Path) -> None:
-    view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED)
-    with pytest.raises(ConfigError, match=r"vlr_kd_weight.* cache_teacher\.valuable_classes: true"):
-        stored_targets(student(VLR_KD), store, view_set.manifest)
-
-
-def test_a_student_that_reads_every_position_refuses_a_store_of_kept_points(stores: Path) -> None:
-    view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED)
-    with pytest.raises(ConfigError, match=r"bckd_cls_weight.* cache_teacher\.dense: \{floor: 0\.005\}"):
-        stored_targets(student(BCKD), store, view_set.manifest)
-
-
-def per_epoch_plan(stores: Path, epochs: int) -> ViewSet:
-    views = PerEpochViewsConfig(
-        epochs=epochs, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=3
-    )
-    return replace(small_view_set(stores, IMAGES), views=views)
+    with pytest.raises(ConfigError, match=message):
+        stored_targets(student(loss), store_of(stores, QUANTIZED), small_view_set(stores, IMAGES).manifest)
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_student_of_views_drawn_per_epoch_sees_those_of_a_teacher_in_the_loop(tmp_path: Path) -> None:
     """Two epochs from the store of exactly two views an image; sizes differ from epoch to epoch."""
-    view_set = per_epoch_plan(tmp_path, 2)
+    views = PerEpochViewsConfig(epochs=2, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=3)
+    view_set = replace(small_view_set(tmp_path, IMAGES), views=views)
     store = store_of(tmp_path, LOSSLESS, view_set=view_set)
     assert len({store.view(key).geometry.resized_hw for key in store.keys}) > 5
-    stored_targets(student(FULL, epochs=2), store, view_set.manifest)
     for epoch in (0, 1):
         assert {key.view for batch in epoch_batches(store, TRAIN, epoch) for key in batch} == {epoch}
     cached = trained(student(FULL, epochs=2), store, view_set)
     assert relative_difference(cached, trained_online(student(FULL, epochs=2), view_set)) < ROUNDING
-
-
-def test_a_student_of_more_epochs_than_views_is_refused(tmp_path: Path) -> None:
-    view_set = per_epoch_plan(tmp_path, 2)
-    store = store_of(tmp_path, QUANTIZED, view_set=view_set)
     with pytest.raises(ConfigError, match=r"epochs: expected at most 2, .*, but got 3"):
         stored_targets(student(FULL, epochs=3), store, view_set.manifest)
 

@@ -1,84 +1,61 @@
 """Batches: a point keeps its place in the image, whatever the batch is padded to."""
 
 import numpy as np
+import pytest
 import torch
 from batch_cases import PYRAMID, three_views
 
 from pipeline.store.reader.stored import StoredView
-from pipeline.student.teacher_batch import stored_teacher_batch
+from pipeline.student.targets import stored_teacher_batch
 from pipeline.training.batches import batch_labels
+from pipeline.views.types import LabeledView
 
 
-def test_points_keep_their_coordinates_in_a_wider_batch() -> None:
-    views = three_views()
-    together = batch_labels(views, (96, 96), PYRAMID)
-    points = PYRAMID.grid_of(together.sizes).points
-    for number, view in enumerate(views):
-        alone = batch_labels([view], view.geometry.padded_hw, PYRAMID)
-        own_points = PYRAMID.grid_of(alone.sizes).points
-        index = together.index[together.image == number]
-        np.testing.assert_array_equal(points[index], own_points[alone.index])
+def stored(view: LabeledView, *, coded: bool = True) -> StoredView:
+    """Some codes for a view, or logits."""
+    points, main = len(view.points), view.points.main_count
+    rng = np.random.default_rng(0)
+    return StoredView(
+        view=view,
+        edge_codes=rng.integers(0, 400, (points, 64), np.int16)
+        if coded
+        else rng.standard_normal((points, 68), np.float32),
+        edge_steps=rng.random(points, np.float32) + 0.1 if coded else None,
+        cls_codes=rng.integers(-90, 90, (main, 4), np.int16)
+        if coded
+        else rng.standard_normal((main, 4), np.float32),
+        cls_step=0.1 if coded else None,
+    )
 
 
-def test_a_batch_is_its_views_one_after_another() -> None:
+def test_a_wider_batch_is_its_views_one_after_another_at_their_coordinates() -> None:
     views = three_views()
     together = batch_labels(views, (96, 96), PYRAMID)
     alone = [batch_labels([view], view.geometry.padded_hw, PYRAMID) for view in views]
     for name in ("level", "points_xy", "strides", "boxes_xyxy", "labels", "valuable_weight"):
         assert torch.equal(getattr(together, name), torch.cat([getattr(t, name) for t in alone])), name
+    points = PYRAMID.grid_of(together.sizes).points
+    for number, one in enumerate(alone):
+        index = together.index[together.image == number]
+        np.testing.assert_array_equal(points[index], PYRAMID.grid_of(one.sizes).points[one.index])
 
 
 def test_a_batch_without_points_has_empty_targets() -> None:
     empty = three_views()[2]
-    stored = StoredView(
-        view=empty,
-        edge_codes=np.zeros((0, 64), np.int16),
-        edge_steps=np.zeros(0, np.float32),
-        cls_codes=np.zeros((0, 4), np.int16),
-        cls_step=0.1,
-    )
-    soft = stored_teacher_batch([stored])
-    assert soft.edge_logits().shape == (0, 4, 17)
-    assert soft.cls_logits().shape == (0, 4)
+    teacher = stored_teacher_batch([stored(empty)])
+    assert (teacher.edge_logits().shape, teacher.cls_logits().shape) == ((0, 4, 17), (0, 4))
     assert batch_labels([empty], (64, 64), PYRAMID).index.shape == (0,)
 
 
-def test_codes_and_plain_logits_give_what_the_store_gives() -> None:
-    view = three_views()[0]
-    points, main = len(view.points), view.points.main_count
-    rng = np.random.default_rng(0)
-    coded = StoredView(
-        view=view,
-        edge_codes=rng.integers(0, 400, (points, 64), dtype=np.int16),
-        edge_steps=rng.random(points, dtype=np.float32) + 0.1,
-        cls_codes=rng.integers(-90, 90, (main, 4), dtype=np.int16),
-        cls_step=0.1,
-    )
-    plain = StoredView(
-        view=view,
-        edge_codes=rng.standard_normal((points, 68), dtype=np.float32),
-        edge_steps=None,
-        cls_codes=rng.standard_normal((main, 4), dtype=np.float32),
-        cls_step=None,
-    )
-    for stored in (coded, plain):
-        soft = stored_teacher_batch([stored, stored])
-        assert (soft.edge_steps is None) == (stored is plain)
-        np.testing.assert_allclose(soft.edge_logits()[points:], stored.edge_logits(), rtol=1e-5, atol=1e-4)
-        np.testing.assert_allclose(soft.cls_logits()[:main], stored.cls_logits(), rtol=1e-6)
-
-
-def test_codes_travel_to_the_device_as_integers_and_become_logits_there() -> None:
-    view = three_views()[0]
-    points, main = len(view.points), view.points.main_count
-    stored = StoredView(
-        view=view,
-        edge_codes=np.zeros((points, 64), np.int16),
-        edge_steps=np.ones(points, np.float32),
-        cls_codes=np.zeros((main, 4), np.int16),
-        cls_step=0.1,
-    )
-    there = stored_teacher_batch([stored]).to(torch.device("meta"))
-    assert (there.edges.dtype, there.classes.dtype) == (torch.int16, torch.int16)
-    for logits in (there.edge_logits(), there.cls_logits()):
+@pytest.mark.parametrize("coded", [True, False])
+def test_codes_and_plain_logits_give_what_the_store_gives(coded: bool) -> None:
+    view = stored(three_views()[0], coded=coded)
+    teacher = stored_teacher_batch([view, view])
+    edges, classes = teacher.edge_logits(), teacher.cls_logits()
+    np.testing.assert_allclose(edges[len(edges) // 2 :], view.edge_logits(), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(classes[: len(classes) // 2], view.cls_logits(), rtol=1e-6)
+    # Codes travel to the device as integers and become logits there.
+    moved = teacher.to(torch.device("meta"))
+    assert {moved.edges.dtype, moved.classes.dtype} == {torch.int16 if coded else torch.float32}
+    for logits in (moved.edge_logits(), moved.cls_logits()):
         assert (logits.device.type, logits.dtype) == ("meta", torch.float32)

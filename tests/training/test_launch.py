@@ -42,52 +42,42 @@ def test_half_of_what_torchrun_sets_is_refused(
 
 
 @pytest.mark.usefixtures("gpus")
-def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_has_a_gpu_of_its_own_that_is_set_before_anything_is_put_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     assert machine(SECOND).device == torch.device("cuda", 1)
     assert machine(SINGLE_PROCESS).device == torch.device("cuda")
+    monkeypatch.setenv("LDP_DEVICE", "cuda:1")
+    assert machine(SINGLE_PROCESS).device == torch.device("cuda", 1)
+    assert chosen == [torch.device("cuda", 1)] * 2
     monkeypatch.setenv("LDP_DEVICE", "cpu")
     assert machine(SECOND).device == torch.device("cpu")
 
 
 @pytest.mark.usefixtures("gpus")
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ConfigError, match="expected a GPU for each training process, but got 2 for 3"):
-        machine(World(rank=2, count=3))
-    monkeypatch.setenv("LDP_DEVICE", "cuda:0")
-    with pytest.raises(ConfigError, match="LDP_DEVICE: expected cuda or cpu for 3"):
-        machine(World(rank=2, count=3))
-
-
-@pytest.mark.usefixtures("gpus")
-def test_a_part_of_a_batch_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine(SINGLE_PROCESS).micro_batch is None
-    monkeypatch.setenv("LDP_MICRO_BATCH", "4")
-    assert machine(SINGLE_PROCESS).micro_batch == 4
-
-
-@pytest.mark.usefixtures("gpus")
-def test_a_task_of_slurm_takes_the_one_gpu_that_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_refused_but_of_slurm_which_shows_each_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match="but got 1 for 2"):
+    with pytest.raises(ConfigError, match="expected a GPU for each training process, but got 1 for 2"):
         machine(SECOND)
     monkeypatch.setenv("SLURM_NTASKS", "2")
     assert machine(SECOND).device == torch.device("cuda", 0)
+    monkeypatch.setenv("LDP_DEVICE", "cuda:0")
+    with pytest.raises(ConfigError, match="LDP_DEVICE: expected cuda or cpu for 2"):
+        machine(SECOND)
 
 
 @pytest.mark.usefixtures("gpus")
-def test_the_device_is_set_before_anything_is_put_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert [machine(SECOND).device] == chosen
-    monkeypatch.setenv("LDP_DEVICE", "cuda:1")
-    assert [machine(SINGLE_PROCESS).device] == chosen[1:] == [torch.device("cuda:1")]
-
-
-@pytest.mark.usefixtures("gpus")
-def test_decoding_processes_share_the_cores_of_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_batch_and_decoding_processes_are_those_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Two machines of two processes each, with eleven of their cores for this job."""
+    assert machine(SINGLE_PROCESS).micro_batch is None
+    monkeypatch.setenv("LDP_MICRO_BATCH", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(11)))
     here = machine(World(rank=1, count=4))
-    assert (here.workers, here.local_processes) == (3, 2)
+    assert (here.micro_batch, here.workers) == (4, 3)

@@ -1,8 +1,12 @@
 """The learning rate, by hand."""
 
+from typing import Any
+
 import pytest
 import torch
+from msgspec import to_builtins
 from torch import nn
+from training_cases import TRAIN
 
 from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
@@ -11,26 +15,14 @@ from pipeline.training.loop import rate_factor
 from pipeline.training.step import build_optimizer
 
 
-def schedule(**changes) -> TrainConfig:
-    values = {
-        "epochs": 12,
-        "batch_size": 16,
-        "optimizer": "sgd",
-        "learning_rate": 0.01,
-        "weight_decay": 1e-4,
-        "warmup_steps": 500,
-        "decay": "step",
-        "milestones": [8, 11],
-        "max_grad_norm": None,
-    }
+def schedule(**changes: Any) -> TrainConfig:
+    values = {**to_builtins(TRAIN), "epochs": 12, "warmup_steps": 500, "decay": "step", "milestones": [8, 11]}
     return structure(TrainConfig, values | changes, "train")
 
 
 def test_cosine_falls_from_one_to_zero() -> None:
     cosine = schedule(decay="cosine", milestones=[], warmup_steps=0)
-    assert rate_factor(0, 10, cosine) == 1.0
-    assert rate_factor(60, 10, cosine) == pytest.approx(0.5)
-    assert rate_factor(120, 10, cosine) == pytest.approx(0.0)
+    assert [rate_factor(step, 10, cosine) for step in (0, 60, 120)] == pytest.approx([1.0, 0.5, 0.0])
 
 
 def test_frozen_parameters_are_left_out() -> None:
@@ -50,7 +42,7 @@ def test_impossible_schedules_are_refused(change: dict) -> None:
 
 
 def mmcv_rates(
-    *, rate: float, steps_per_epoch: int, epochs: int, milestones: list[int], warmup: int, ratio: float
+    steps_per_epoch: int, epochs: int, milestones: list[int], *, rate: float, warmup: int, ratio: float
 ) -> list[float]:
     """Rates of every iteration as mmcv's ``StepLrUpdaterHook`` sets them, hook by hook.
 
@@ -74,20 +66,13 @@ def mmcv_rates(
 
 @pytest.mark.parametrize(
     ("epochs", "milestones", "per_epoch"),
-    [(12, (8, 11), 100), (24, (16, 22), 60), (12, (1, 2), 300)],
+    [(12, [8, 11], 100), (24, [16, 22], 60), (12, [1, 2], 300)],
     ids=["1x", "2x", "warm-up beyond a milestone"],
 )
 def test_every_iteration_has_the_rate_that_mmcv_gives_it(
-    epochs: int, milestones: tuple[int, ...], per_epoch: int
+    epochs: int, milestones: list[int], per_epoch: int
 ) -> None:
     config = schedule(epochs=epochs, milestones=milestones)
-    expected = mmcv_rates(
-        rate=0.01,
-        steps_per_epoch=per_epoch,
-        epochs=epochs,
-        milestones=list(milestones),
-        warmup=500,
-        ratio=0.001,
-    )
-    found = [0.01 * rate_factor(step, per_epoch, config) for step in range(epochs * per_epoch)]
-    assert found == pytest.approx(expected, rel=1e-12)
+    expected = mmcv_rates(per_epoch, epochs, milestones, rate=0.01, warmup=500, ratio=0.001)
+    rates = [0.01 * rate_factor(step, per_epoch, config) for step in range(epochs * per_epoch)]
+    assert rates == pytest.approx(expected, rel=1e-12)

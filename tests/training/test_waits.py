@@ -13,7 +13,7 @@ from torch import Tensor
 from training_cases import FULL, HERE, PLAIN, loader_of, store_of, student
 
 from pipeline.losses.config import DistillationConfig
-from pipeline.student import teacher_batch
+from pipeline.student import targets
 from pipeline.student.train import student_losses
 from pipeline.training import step as step_module
 from pipeline.training.curve import Curve
@@ -27,7 +27,7 @@ from pipeline.views import images
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedDevice]:
     monkeypatch.setattr(step_module, "autocast", lambda *_: nullcontext())
     # A test that has used torch's own device of this name has left constants on it.
-    for constants in (teacher_batch._basis, images._mean_std):
+    for constants in (targets._basis, images._mean_std):
         constants.cache_clear()
     with PretendedDevice() as device:
         yield device
