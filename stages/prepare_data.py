@@ -31,10 +31,8 @@ def main() -> None:
     checks.require_same_classes(train, val)
     figures = {"train": _report("train", train), "val": _report("val", val)}
     checks.require_objects(train)
-    if shared := checks.shared_images(train, val):
-        logger.warning("val: WARNING: %d of %d images are training images, too", shared, len(val.images))
-    if untaught := checks.untaught_classes(train, val):
-        logger.warning("val: WARNING: classes without an object to train on: %s", ", ".join(untaught))
+    for sentence in checks.split_warnings(train, val):
+        logger.warning("val: WARNING: %s", sentence)
     read, train = len(train.images), keep_trainable(train, keep_empty=config.keep_empty_images)
     if len(train.images) < read:
         left_out = (

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import DatasetError, listed
 from pipeline.core.progress import show_progress
-from pipeline.views.classes import ids_difference, same_name
+from pipeline.views.classes import ids_difference
 from pipeline.views.decode import inspect_image
 from pipeline.views.manifest import Manifest
 from pipeline.views.summary import leaving_image, reasons
@@ -18,10 +18,7 @@ MAX_NAMED = 3
 """A message names so many of the files that are missing."""
 
 MIN_BOXES = 4
-"""Fewer boxes prove nothing..."""
-
-MIN_SUSPICIOUS = 8
-"""... and fewer than this are no reason to be suspicious."""
+"""Fewer boxes prove nothing."""
 
 MAX_TWICE = 0.1
 """Share of objects that are twice in a dataset; COCO's is far lower."""
@@ -57,29 +54,26 @@ def look_at_files(manifest: Manifest) -> Manifest:
     with ThreadPoolExecutor(READERS) as pool:
         looked_at = pool.map(lambda file: inspect_image(*file), files)
         seen = list(show_progress(looked_at, len(files), f"look at {manifest.folder}"))
-    return replace(
-        manifest,
-        images=replace(manifest.images, sha256=np.array([sha256 for sha256, _ in seen], "S64")),
-        turned_images=sum(turned for _, turned in seen),
-    )
+    digests = np.array([sha256 for sha256, _ in seen], "S64")
+    images = replace(manifest.images, sha256=digests)
+    return replace(manifest, images=images, turned_images=sum(turned for _, turned in seen))
 
 
 def require_boxes_in_pixels(manifest: Manifest) -> None:
     """Refuse boxes that are no ``x, y, width, height`` in px; a ``DatasetError`` says what they seem."""
-    boxes = manifest.images.annotations
+    boxes, got = manifest.images.annotations, ""
     if len(boxes) < MIN_BOXES:
         return
-    where = f"{manifest.root}/{manifest.annotations}: expected boxes as x, y, width, height in px"
     if max(np.abs(boxes[side]).max() for side in SIDES) <= 1:
-        raise DatasetError(
-            f"{where}, but no number in them is above 1: they seem to be shares of the image; "
-            "multiply them by its width and height"
-        )
-    if leaving_image(manifest).mean() > 0.5 and _fits(manifest, READINGS[CORNERS]):
-        raise DatasetError(
-            f"{where}, but most leave their image, which they would not if {CORNERS}: "
+        got = "no number in them is above 1: multiply these shares of the image by its width and height"
+    elif leaving_image(manifest).mean() > 0.5 and _fits(manifest, READINGS[CORNERS]):
+        got = (
+            f"most leave their image, which they would not if {CORNERS}: "
             "subtract the first two numbers from the last two"
         )
+    if got:
+        where = f"{manifest.root}/{manifest.annotations}"
+        raise DatasetError(f"{where}: expected boxes as x, y, width, height in px, but {got}")
 
 
 def require_same_classes(train: Manifest, val: Manifest) -> None:
@@ -99,22 +93,18 @@ def require_objects(manifest: Manifest) -> None:
 
 def warnings(manifest: Manifest) -> Iterator[str]:
     """What is probably not meant, a sentence each."""
-    boxes, images = manifest.images.annotations, len(manifest.images)
-    objects, leaving = len(boxes), np.count_nonzero(leaving_image(manifest))
-    left_out = objects - len(manifest.trained_on)
-    empty = np.count_nonzero(manifest.trained_on_counts == 0)
-    if not objects:
-        yield "there are no objects"
-    elif empty > 0.5 * images:
-        yield f"most images have no object to train on: {empty:,} of {images:,}"
-    if left_out > 0.5 * objects:
-        yield f"most objects are not trained on: {left_out:,} of {objects:,}"
-    if leaving > 0.5 * objects:
-        share = f"{leaving:,} of {objects:,}"
-        yield f"most boxes leave their image ({share}): are they x, y, width, height in px?"
-    height, width = manifest.images.annotated_hw().T
+    images, boxes, objects = manifest.images, manifest.images.annotations, len(manifest.images.annotations)
+    leaving = np.count_nonzero(leaving_image(manifest))
+    for words, count, total in (
+        ("images have no object to train on", np.count_nonzero(manifest.trained_on_counts == 0), len(images)),
+        ("objects are not trained on", objects - len(manifest.trained_on), objects),
+        ("boxes, which should be x, y, width, height in px, leave their image", leaving, objects),
+    ):
+        if count > 0.5 * total:
+            yield f"most {words}: {count:,} of {total:,}"
+    height, width = images.annotated_hw().T
     ends = np.maximum((boxes["x"] + boxes["width"]) / width, (boxes["y"] + boxes["height"]) / height)
-    if len(boxes) >= MIN_SUSPICIOUS and ends.max() <= 0.5:
+    if objects >= MIN_BOXES and ends.max() <= 0.5:
         yield "all boxes lie in the upper left quarter of their images: are they in px of these very images?"
     fitting = next((words for words, reading in READINGS.items() if _fits(manifest, reading)), None)
     if leaving >= MIN_BOXES and fitting:
@@ -122,35 +112,30 @@ def warnings(manifest: Manifest) -> Iterator[str]:
             f"{leaving:,} boxes leave their image, and none would if {fitting}: expected x, y of the upper "
             "left corner, width, height"
         )
-    twice = len(boxes) - len(set(boxes[["image_id", "category_id", *SIDES]].tolist()))
-    if twice > MAX_TWICE * len(boxes):
-        yield f"{twice:,} of {len(boxes):,} objects are there twice: the same image, class and box"
-    files = manifest.images.sha256[manifest.images.sha256 != b""]
+    twice = objects - len(set(boxes[["image_id", "category_id", *SIDES]].tolist()))
+    if twice > MAX_TWICE * objects:
+        yield f"{twice:,} of {objects:,} objects are there twice: the same image, class and box"
+    files = images.sha256[images.sha256 != b""]
     if copies := len(files) - len(np.unique(files)):
         yield f"{copies:,} images are copies of others, under another name"
     names = ["".join(category.name.casefold().split()) for category in manifest.categories]
-    alike = [n for n, name in enumerate(names) if any(same_name(name, other) for other in names[:n])]
+    alike = [c.name for c, name in zip(manifest.categories, names, strict=True) if names.count(name) > 1]
     if alike:
-        shown = ", ".join(dict.fromkeys(manifest.categories[n].name for n in alike))
-        yield f"several classes have the same name: {shown} (case and spaces aside)"
+        yield f"several classes have the same name: {', '.join(alike)} (case and spaces aside)"
 
 
-def untaught_classes(train: Manifest, val: Manifest) -> list[str]:
-    """Names of the classes of which validation has objects and training has none."""
+def split_warnings(train: Manifest, val: Manifest) -> Iterator[str]:
+    """What of validation has no use: images that are trained on, classes that are not."""
+    if shared := np.count_nonzero(np.isin(val.images.sha256, train.images.sha256)):
+        yield f"{shared} of {len(val.images)} images are training images, too"
     ids = set(val.trained_on["category_id"].tolist()) - set(train.trained_on["category_id"].tolist())
-    return [category.name for category in val.categories if category.category_id in ids]
-
-
-def shared_images(train: Manifest, val: Manifest) -> int:
-    """Validation images whose very file is a training image's."""
-    return int(np.isin(val.images.sha256, train.images.sha256).sum())
+    if ids:
+        names = [category.name for category in val.categories if category.category_id in ids]
+        yield f"classes without an object to train on: {', '.join(names)}"
 
 
 def _fits(manifest: Manifest, reading: Reading) -> bool:
     """Whether all boxes lie in their images if their numbers are read in another way."""
-    boxes = manifest.images.annotations.copy()
     sides = reading(*(manifest.images.annotations[side] for side in SIDES))
-    for name, side in zip(SIDES, sides, strict=True):
-        boxes[name] = side
-    read = replace(manifest, images=replace(manifest.images, annotations=boxes))
-    return not (leaving_image(read) | (boxes["width"] < 0) | (boxes["height"] < 0)).any()
+    boxes = dict(zip(SIDES, sides, strict=True))
+    return not (leaving_image(manifest, boxes) | (boxes["width"] < 0) | (boxes["height"] < 0)).any()

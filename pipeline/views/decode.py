@@ -4,7 +4,7 @@ import hashlib
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -28,9 +28,7 @@ FORMATS: list[str] = [
 TURNED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
 """Those that OpenCV turns as their EXIF orientation says; TIFF is turned by Pillow, or by neither."""
 
-MAX_PIXELS = 2**30
-"""3 GB of memory. A picture that has as many as are annotated is no decompression bomb, as Pillow's limit
-of 179 million would have it."""
+# A picture that has as many pixels as are annotated is no decompression bomb.
 Image.MAX_IMAGE_PIXELS = None
 
 SHOWN_BYTES = 24
@@ -57,15 +55,19 @@ def read_rgb(path: Path, expected_hw: Size, sha256: str = "") -> NDArray[np.uint
                 "another one now; put it back, or run `dvc repro --force --single-item prepare_data`, then "
                 "`dvc repro`"
             )
-        # Before anything is decoded: a file of a few KB can hold more pixels than the memory.
-        orientation = _check(image, content, path, expected_hw)
-        return _upright(_to_rgb(image), orientation)
+        orientation = _check(image, path, expected_hw)
+        pixels = _to_rgb(image)
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
 def inspect_image(path: Path, expected_hw: Size) -> tuple[str, bool]:
     """The sha256 of an image's file, and whether EXIF turns it; not decoded, else as :func:`read_rgb`."""
     with _opened(path) as (content, image):
-        return hashlib.sha256(content).hexdigest(), _check(image, content, path, expected_hw) != 1
+        return hashlib.sha256(content).hexdigest(), _check(image, path, expected_hw) != 1
 
 
 @contextmanager
@@ -87,23 +89,8 @@ def _opened(path: Path) -> Iterator[tuple[bytes, Image.Image]]:
         raise DatasetError(f"{path}: expected an image, but it cannot be read ({error})") from error
 
 
-def _check(image: Image.Image, content: bytes, path: Path, expected_hw: Size) -> int:
-    """The EXIF orientation of what must be one picture of the expected size."""
-    stored_hw, orientation = (image.height, image.width), _orientation(image, content)
-    upright_hw = stored_hw[::-1] if orientation >= 5 else stored_hw
-    if upright_hw != expected_hw and stored_hw == expected_hw:
-        raise DatasetError(
-            f"{path}: expected the annotated (height, width) = {expected_hw} of the upright picture, but "
-            f"EXIF orientation {orientation} turns it to {upright_hw}; exchange width and height in the "
-            "annotations if its boxes are those of the upright picture, else take the orientation out of the "
-            "file"
-        )
-    if upright_hw != expected_hw:
-        raise DatasetError(
-            f"{path}: expected an image of (height, width) = {expected_hw}, but got {upright_hw}"
-        )
-    if image.height * image.width > MAX_PIXELS:
-        raise DatasetError(f"{path}: expected at most {MAX_PIXELS:,} pixels, but got {upright_hw}; cut it up")
+def _check(image: Image.Image, path: Path, expected_hw: Size) -> int:
+    """The EXIF orientation, 1 to 8, of what must be one picture of the expected size."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise DatasetError(
             f"{path}: expected pixels of 8 or 16 bits, but got 32-bit numbers (mode {image.mode})"
@@ -114,40 +101,33 @@ def _check(image: Image.Image, content: bytes, path: Path, expected_hw: Size) ->
         raise DatasetError(
             f"{path}: expected a still image, but got {frames} frames; save the one that is meant"
         )
+    size_hw, orientation, turned = (image.height, image.width), 1, ""
+    # Before anything is decoded: a file of a few KB can hold more pixels than the memory.
+    if expected_hw in (size_hw, size_hw[::-1]):
+        orientation = _orientation(image)
+    if orientation >= 5:
+        size_hw = size_hw[::-1]
+        turned = (
+            f" as EXIF orientation {orientation} turns it; exchange width and height in the annotations if "
+            "its boxes are those of the upright picture, else take the orientation out of the file"
+        )
+    if size_hw != expected_hw:
+        raise DatasetError(
+            f"{path}: expected an image of (height, width) = {expected_hw}, but got {size_hw}{turned}"
+        )
     return orientation
 
 
-def _orientation(image: Image.Image, content: bytes) -> int:
-    """1 to 8. Not ``getexif``, which decodes a PNG and heeds XMP, which OpenCV does not."""
+def _orientation(image: Image.Image) -> int:
+    """Not ``getexif``, which heeds XMP, which OpenCV does not."""
     exif = Image.Exif()
+    if image.format == "PNG":
+        image.load()  # ExifTool writes it behind the pixels
     if image.format in TURNED_FORMATS:
-        try:
-            exif.load(_png_exif(content) if image.format == "PNG" else image.info.get("exif", b""))
-        except UNREADABLE:
-            return 1
+        with suppress(*UNREADABLE):
+            exif.load(image.info.get("exif", b""))
     orientation = exif.get(ExifTags.Base.Orientation)
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-
-
-def _png_exif(content: bytes) -> bytes:
-    """The chunk eXIf, which may also stand behind the pixels, where ExifTool writes it."""
-    place = 8
-    while place < len(content):
-        size, kind = struct.unpack_from(">I4s", content, place)
-        if kind == b"eXIf":
-            return content[place + 8 : place + 8 + size]
-        place += size + 12
-    return b""
-
-
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

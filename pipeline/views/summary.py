@@ -1,15 +1,13 @@
 """What a split holds, in a few numbers and a few lines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.errors import listed
 from pipeline.views.classes import class_names
 from pipeline.views.manifest import DROP_REASONS, Manifest
-
-NAMED_CLASSES = 10
-"""In a line."""
 
 AREA_EDGES = (32, 96)
 """px: COCO's small, medium and large objects."""
@@ -38,9 +36,11 @@ def _dropped(manifest: Manifest) -> dict[str, int]:
     return {name: int((manifest.drop_reason == place).sum()) for place, name in enumerate(DROP_REASONS)}
 
 
-def leaving_image(manifest: Manifest) -> NDArray[np.bool_]:
-    """``(A,)``: boxes that reach more than a pixel over the border of their image."""
-    boxes = manifest.images.annotations
+def leaving_image(
+    manifest: Manifest, boxes: Mapping[str, NDArray[np.float64]] | NDArray[np.void] | None = None
+) -> NDArray[np.bool_]:
+    """``(A,)``: boxes, those annotated or others, that reach more than a pixel over their image's border."""
+    boxes = manifest.images.annotations if boxes is None else boxes
     height, width = manifest.images.annotated_hw().T
     over = np.maximum(boxes["x"] + boxes["width"] - width, boxes["y"] + boxes["height"] - height)
     return np.asarray(np.maximum(over, -np.minimum(boxes["x"], boxes["y"])) > 1)
@@ -49,15 +49,14 @@ def leaving_image(manifest: Manifest) -> NDArray[np.bool_]:
 def lines(manifest: Manifest) -> Iterator[str]:
     """What a user reads of it."""
     images, objects, kept = manifest.images, len(manifest.drop_reason), manifest.trained_on
-    turned = f", {manifest.turned_images:,} of them turned by EXIF" if manifest.turned_images else ""
     sides = images.size_hw if len(images) else np.zeros(1, np.int64)
-    shown = f"sides of {sides.min():,} to {sides.max():,} px"
     empty = np.count_nonzero(manifest.trained_on_counts == 0)
-    yield f"{len(images):,} images ({shown}{turned}); {empty:,} have no object to train on"
+    yield (
+        f"{len(images):,} images (sides of {sides.min():,} to {sides.max():,} px); "
+        f"{empty:,} have no object to train on"
+    )
     left_out = f"; not on {reasons(manifest)}" if len(kept) < objects else ""
-    leaving = np.count_nonzero(leaving_image(manifest))
-    over = f"; {leaving:,} reach over the border" if leaving else ""
-    yield f"{objects:,} objects; trained on are {len(kept):,}{left_out}{over}"
+    yield f"{objects:,} objects; trained on are {len(kept):,}{left_out}"
     if len(kept):
         counts = np.bincount(np.digitize(kept["area"], np.square(AREA_EDGES)), minlength=3).tolist()
         sizes = "{:,} small, {:,} medium, {:,} large".format(*counts)
@@ -65,7 +64,4 @@ def lines(manifest: Manifest) -> Iterator[str]:
     numbers = [int((kept["category_id"] == category.category_id).sum()) for category in manifest.categories]
     classes = zip(class_names(manifest.categories), numbers, strict=True)
     ordered = sorted(classes, key=lambda item: -item[1])
-    named = ", ".join(f"{name} {count:,}" for name, count in ordered[:NAMED_CLASSES])
-    more = f", and {len(ordered) - NAMED_CLASSES} more" if len(ordered) > NAMED_CLASSES else ""
-    absent = numbers.count(0)
-    yield f"{len(ordered)} classes: {named}{more}" + (f"; {absent} without an object" if absent else "")
+    yield f"{len(ordered)} classes: {listed([f'{name} {count:,}' for name, count in ordered])}"
