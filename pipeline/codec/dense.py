@@ -17,13 +17,10 @@ from pipeline.core.errors import ConfigError
 
 STEPS = ((0.01, 0.8), (0.02, 0.4), (0.1, 0.2), (1.0, 0.1))
 """Up to which score, and the step of the log-odds there."""
-HIGHEST_LOG_ODDS = 12.0
-"""Beyond it a score is 1 to within 6e-6."""
+HIGHEST_LOG_ODDS = 12.0  # beyond it a score is 1 to within 6e-6
 MAX_CODES = 255
-BOX_UNITS = 32
-"""Units in a stride."""
-CODE_OF_NO_DIFFERENCE = 128
-"""With it nearly all high bytes are zeros, as those of the edge codes."""
+BOX_UNITS = 32  # in a stride
+CODE_OF_NO_DIFFERENCE = 128  # with it nearly all high bytes are zeros, as those of the edge codes
 TAIL_UNIT = 2**10
 """Sums of log-odds are of whole 1/1024, so that they do not depend on an order."""
 TAIL_LIMIT = 100.0

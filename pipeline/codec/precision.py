@@ -19,10 +19,8 @@ from pipeline.codec.logits import require_finite
 from pipeline.core.config import MAX_NUMBER, Positive, Section, structure
 from pipeline.core.errors import ConfigError
 
-CODES_PER_OCTAVE = 128
-"""A weight is off by 0.27 % at most; half as many codes would save 3 % of the region's bytes."""
-FLOAT_SLACK = 1e-5
-"""Relative: regions that another machine finds differ in last bits."""
+CODES_PER_OCTAVE = 128  # a weight is off by 0.27 % at most
+FLOAT_SLACK = 1e-5  # relative: regions that another machine finds differ in last bits
 
 Weights = NDArray[np.floating]
 Codes = NDArray[np.integer]

@@ -14,15 +14,12 @@ TOLERANCE = 1.0
 """Gray levels by which means of cells may differ: another decoder or another resize differs by less."""
 EXPLAINED = 0.2
 """What a fault leaves unexplained, over how much the thumbnail's cells differ among themselves."""
-FAULT_PRICE = 0.03
-"""In the same unit: one fault more must explain so much more."""
+FAULT_PRICE = 0.03  # in the same unit: one fault more must explain so much more
 SCALES, SHIFTS = np.geomspace(0.5, 2, 13), np.linspace(-0.5, 0.5, 11)
 """Sizes over the teacher's, and shifts in sides of the view, from which the search for both begins."""
-MIN_CELLS = 0.4
-"""Share of the cells that must lie in the loader's image."""
+MIN_CELLS = 0.4  # the share of the cells that must lie in the loader's image
 
-Cells = NDArray[np.float64]
-"""``(CELLS, CELLS, 3)``."""
+Cells = NDArray[np.float64]  # (CELLS, CELLS, 3)
 Guess = tuple[tuple[str, ...], float]
 """Faults, and what they leave of the difference, in gray levels."""
 
@@ -30,14 +27,10 @@ Guess = tuple[tuple[str, ...], float]
 def diagnose(
     values: NDArray[Any], size_hw: Size, seen: Pixels, mean: NDArray[Any], std: NDArray[Any]
 ) -> str | None:
-    """What looks wrong with ``values``, as a network would get them; None if nothing does.
+    """What looks wrong with ``values`` ``(H, W, 3)`` RGB, as a network would get them; None if nothing does.
 
-    Args:
-        values: ``(H, W, 3)`` RGB, normalized as expected, a view of ``size_hw`` px in the upper left corner.
-        size_hw: Of the view, px.
-        seen: ``(CELLS, CELLS, 3)``: the store's thumbnail.
-        mean: ``(3,)`` RGB; gray level = ``values * std + mean``.
-        std: ``(3,)``.
+    The view of ``size_hw`` px is in their upper left corner, ``seen`` its thumbnail ``(CELLS, CELLS, 3)``.
+    Gray level = ``values * std + mean``, each ``(3,)``.
     """
     if min(size_hw) < CELLS:
         return None
@@ -52,9 +45,8 @@ def diagnose(
     limit = min(difference / 2, TOLERANCE + EXPLAINED * spread)
     guesses = [*_simple(cells, known, mean, std), *_moved(sums, size_hw, known, mean, std)]
     plausible = [(rest / spread + FAULT_PRICE * len(words), words) for words, rest in guesses if rest < limit]
-    if not plausible:
-        return f"like another image, or a part of it (cells differ by {difference:.0f} gray levels)"
-    return " and ".join(min(plausible)[1])
+    other = f"like another image, or a part of it (cells differ by {difference:.0f} gray levels)"
+    return " and ".join(min(plausible)[1]) if plausible else other
 
 
 def _simple(cells: Cells, known: Cells, mean: NDArray[Any], std: NDArray[Any]) -> Iterator[Guess]:

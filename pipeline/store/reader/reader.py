@@ -174,10 +174,7 @@ class TargetStore:
         )
 
     def changed_pixels(self, key: ViewKey, pixels: Pixels) -> str | None:
-        """How pixels differ from those that the teacher saw; None if not at all, or if it does not know them.
-
-        Errors as of :meth:`view`.
-        """
+        """How pixels differ from those that the teacher saw; None if not at all, or if unknown."""
         if not self.schema.pixels:
             return None
         row = self._row(key)
@@ -190,12 +187,9 @@ class TargetStore:
         """Refuse an image that is not what the teacher saw, as far as a thumbnail shows it.
 
         Another library's decoder or resize passes; so does what a thumbnail does not show, such as the mirror
-        image of a symmetric picture: check a few images, each view of one.
-
-        Args:
-            key: ``(image_id, view)``.
-            values: ``(3, H, W)``, an array or a tensor of the CPU, channels and normalization as
-                ``preprocessing`` says, or gray levels as uint8; the view in the upper left corner.
+        image of a symmetric picture: check a few images, each view of one. ``key`` is ``(image_id, view)``;
+        ``values`` are ``(3, H, W)``, an array or a tensor of the CPU, as ``preprocessing`` says, or gray
+        levels as uint8, the view in the upper left corner.
 
         Raises:
             DatasetError: Names what looks wrong.
@@ -209,10 +203,8 @@ class TargetStore:
         if image.ndim != 3 or len(image) != 3:
             raise ValueError(f"{name}: expected (3, H, W), but got {image.shape}")
         require_finite(f"pixels ({name})", image)
-        preprocessing = self.conventions.preprocessing
-        mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
-        if image.dtype == np.uint8:
-            mean, std = np.zeros(3), np.ones(3)
+        preprocessing, gray = self.conventions.preprocessing, image.dtype == np.uint8
+        mean, std = np.array(((0.0,) * 3, (1.0,) * 3) if gray else (preprocessing.mean, preprocessing.std))
         if preprocessing.color == "BGR":
             image, mean, std = image[::-1], mean[::-1], std[::-1]
         looks = diagnose(image.transpose(1, 2, 0), size_hw, self._thumbnail(row), mean, std)

@@ -102,10 +102,7 @@ class DecodedView:
 
     @cached_property
     def edge_logits(self) -> NDArray[np.float32]:
-        """``(P, 4, bins)``: edges left, top, right, bottom; bin ``i`` is ``i`` strides away.
-
-        Up to a constant per edge, which a softmax ignores, unless the store is lossless.
-        """
+        """``(P, 4, bins)``: left, top, right, bottom; up to a constant per edge unless lossless."""
         return self.stored.edge_logits()
 
     @cached_property

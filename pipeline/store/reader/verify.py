@@ -21,8 +21,7 @@ class Problem:
 def verify(path: Path, label: str | None = None) -> list[Problem]:
     """Compare every file of a store with its recorded size and sha256; errors as of :func:`read_finished`.
 
-    The hashes are of the bytes as the writer held them in memory, before they went to the disk. Problems come
-    in order of the files; a ``label`` shows how far it is.
+    Problems come in order of the files; a ``label`` shows how far it is.
     """
     files = list(recorded_files(read_finished(path)))
     paths = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())

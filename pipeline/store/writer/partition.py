@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.dense import TAIL_UNIT, DensePrecision, encode_boxes
+from pipeline.codec.dense import TAIL_UNIT, encode_boxes
 from pipeline.codec.logits import EDGES, edge_columns, quantize_classes, quantize_edges
 from pipeline.core.files import FileDigest
 from pipeline.store.format import schema as layout
@@ -18,8 +18,7 @@ from pipeline.views.types import NOT_MAIN, LabeledView, SoftTargets
 
 WEIGHT_SUM_UNIT = 2**24
 """Sums of weights are of whole 2**-24, so that they do not depend on an order."""
-VIEWS_TOGETHER = 8
-"""Quantized at a time: at 96 px it is the number of operations that takes time, not their size."""
+VIEWS_TOGETHER = 8  # at 96 px it is the number of operations that takes time, not their size
 REGION_SOURCES = ("level", "position", "main_gt", "valuable_weight")
 COUNTS = (
     *("views", "boxes", "points", "main_points", "valuable_points"),
@@ -138,15 +137,12 @@ def _quantize(
         arrays[layout.THUMBNAIL] = np.stack([pixels.thumbnail.ravel() for pixels in seen])
     if schema.dense is None:
         return PartitionRows(arrays=arrays, statistics=statistics)
-    rows, dense = _dense_rows(schema, schema.dense, views, targets)
+    rows, dense = _dense_rows(schema, views, targets)
     return PartitionRows(arrays=arrays | rows, statistics=statistics, dense=dense)
 
 
 def _dense_rows(
-    schema: StoreSchema,
-    precision: DensePrecision,
-    views: Sequence[LabeledView],
-    targets: Sequence[SoftTargets],
+    schema: StoreSchema, views: Sequence[LabeledView], targets: Sequence[SoftTargets]
 ) -> tuple[dict[str, NDArray[Any]], Counts]:
     outputs = [soft.dense for soft in targets if soft.dense is not None]
     if len(outputs) < len(views):
@@ -156,7 +152,7 @@ def _dense_rows(
     rows = sum(len(Pyramid(schema.strides, 0).grid(view.geometry.padded_hw)) for view in views)
     _require_shape("dense classes", classes, rows, schema.num_classes)
     _require_shape("dense distances", boxes, rows, EDGES)
-    tail = 0 if precision.lossless else int(np.count_nonzero(classes == 0))
+    tail = int(np.count_nonzero(classes == 0)) if classes.dtype == np.uint8 else 0
     counts = {"rows": rows, "tail_entries": tail, "tail_units": sum(dense.tail_units for dense in outputs)}
     return {layout.DENSE_CLASSES: classes, layout.DENSE_BOXES: boxes}, counts
 

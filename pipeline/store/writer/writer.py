@@ -152,9 +152,8 @@ def finished_partitions(scratch: Path) -> set[int]:
 def is_finished(scratch: Path, index: int) -> bool:
     """Whether a partition needs no more work: its record is there, and its files have the recorded size."""
     record, store = read_record(scratch, index), scratch / STORE_FOLDER
-    return record is not None and not any(
-        shard.size_problem(store / name) for name, shard in record.shards.items()
-    )
+    shards = record.shards.items() if record else ()
+    return record is not None and not any(shard.size_problem(store / name) for name, shard in shards)
 
 
 def finalise(scratch: Path, output: Path) -> None:
