@@ -45,9 +45,8 @@ def main() -> None:
         amount=lambda times: times.views,
         note=lambda times: f"bottleneck: {times.bottleneck}",
     )
-    times, seconds = timed_call(
-        fill_store, layout, engine, scratch_root=SCRATCH, output=folder.store, progress=show
-    )
+    write = partial(fill_store, scratch_root=SCRATCH, output=folder.store, progress=show)
+    times, seconds = timed_call(write, layout, engine)
     if layout.dense_row_bytes is not None:
         say_if_larger(folder.store, layout.schema, layout.table, layout.dense_row_bytes)
     facts = {"seconds": round(seconds, 2), "device": str(device()), "views": layout.schema.views}
@@ -58,13 +57,12 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     """This process, processes of this machine, or the workers of a scheduler, as the environment says."""
     scheduler, chosen = Environment.read().dask_scheduler, device()
     environments = worker_environments(chosen)
-    workers = len(environments)
     # On the CPU OMP_NUM_THREADS bounds what computes; a GPU's cores decode.
     cores = torch.get_num_threads() if chosen.type == "cpu" else core_count()
-    if scheduler is None and workers == 1:
+    if scheduler is None and len(environments) == 1:
         return partial(write_here, setup.view_set, partial(setup.load_teacher, chosen), cores)
     # Dask takes a second or two to load, which one process need not wait for.
-    from pipeline.core.cluster import connect, existing_cluster, local_cluster  # noqa: PLC0415
+    from pipeline.core.cluster import existing_cluster, local_cluster  # noqa: PLC0415
     from pipeline.teacher.workers import PartitionJob, write_in_workers  # noqa: PLC0415
 
     job = PartitionJob(
@@ -74,12 +72,10 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
         weights=folder.teacher_weights,
         config=setup.config,
         device=str(chosen) if scheduler is None else Environment.read().device,
-        cores=max(1, cores // workers) if scheduler is None else None,
+        cores=max(1, cores // len(environments)) if scheduler is None else None,
     )
-    if scheduler is not None:
-        connect(scheduler).close()  # if none answers, it is refused before the views are found
-        return partial(write_in_workers, partial(existing_cluster, scheduler), job)
-    return partial(write_in_workers, partial(local_cluster, environments, PARTITIONS_IN_FLIGHT), job)
+    local = partial(local_cluster, environments, PARTITIONS_IN_FLIGHT)
+    return partial(write_in_workers, partial(existing_cluster, scheduler) if scheduler else local, job)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ from pathlib import Path
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
 from pipeline.core.files import write_json
-from pipeline.core.paths import SPLITS, RunPaths, Split
+from pipeline.core.paths import SPLITS
 from pipeline.core.stage import run_stage, stage_inputs
 from pipeline.datasets import checks
 from pipeline.datasets.coco import read_coco
-from pipeline.datasets.config import PrepareDataConfig, ShapesConfig, SplitConfig
+from pipeline.datasets.config import PrepareDataConfig, SplitConfig
 from pipeline.datasets.shapes.dataset import write_split
 from pipeline.views.manifest import MIN_SIDE_PX, Manifest, keep_trainable, write_manifest
 from pipeline.views.summary import lines, metrics
+
+RENDERED = SplitConfig(annotations="annotations.json", images="images")
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,10 @@ def main() -> None:
         train, val = (_read(config.coco.root, split) for split in (config.coco.train, config.coco.val))
     else:
         assert config.shapes is not None
-        train, val = (_render_split(config.shapes, folder, split) for split in SPLITS)
+        for split in SPLITS:
+            root = folder.split(split)
+            write_split(config.shapes, split, images=root / "images", annotations=root / "annotations.json")
+        train, val = (_read(str(folder.split(split)), RENDERED) for split in SPLITS)
     checks.require_same_classes(train, val)
     figures = {"train": _report("train", train), "val": _report("val", val)}
     checks.require_objects(train)
@@ -44,9 +49,8 @@ def main() -> None:
         logger.warning("train: WARNING: %s", left_out)
     import_module("pipeline.cli.params").check_images(params, len(train.images))  # by name
     # Nothing is written before everything has proved good.
-    write_manifest(train, folder.manifest("train"))
-    write_manifest(val, folder.manifest("val"))
-    for split in SPLITS:
+    for split, manifest in zip(SPLITS, (train, val), strict=True):
+        write_manifest(manifest, folder.manifest(split))
         write_json(folder.data_metric(split), figures[split])
 
 
@@ -57,12 +61,6 @@ def _report(split: str, manifest: Manifest) -> dict[str, int]:
     for sentence in checks.warnings(manifest):
         logger.warning("%s: WARNING: %s", split, sentence)
     return metrics(manifest)
-
-
-def _render_split(config: ShapesConfig, folder: RunPaths, split: Split) -> Manifest:
-    root = folder.split(split)
-    write_split(config, split, images=root / "images", annotations=root / "annotations.json")
-    return _read(str(root), SplitConfig(annotations="annotations.json", images="images"))
 
 
 def _read(root: str, split: SplitConfig) -> Manifest:

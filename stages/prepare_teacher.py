@@ -29,8 +29,7 @@ def main(processes: World) -> None:
     manifest = read_split(folder, "train")
     import_module("pipeline.cli.params").check_images(params, len(manifest.images))  # by name
     made_from = {"prepare_teacher": to_builtins(config), "images": manifest.identity()}
-    unfinished = UNFINISHED / run_key("teacher", made_from)
-    here = machine(processes)
+    unfinished, here = UNFINISHED / run_key("teacher", made_from), machine(processes)
     with hold_checkpoints(unfinished, folder.teacher, processes) as checkpoints:
         (model, trained), seconds = timed_call(_make, config, manifest, here, checkpoints)
         if processes.is_main:
@@ -46,7 +45,7 @@ def main(processes: World) -> None:
 
 
 def _make(
-    config: PrepareTeacherConfig, manifest: Manifest, here: Placement, checkpoints: Checkpoints
+    config: PrepareTeacherConfig, manifest: Manifest, here: Placement, saved: Checkpoints
 ) -> tuple[GFL | None, Trained | None]:
     """The teacher, unless it is a file of another framework, and its training, if it was trained."""
     if config.detector is None:
@@ -66,13 +65,7 @@ def _make(
     view_set = ViewSet(manifest, config.detector.strides, config.views, regions, GFL_CONVENTIONS)
     source = TargetSource(views=view_set.remembering())
     teacher = train(
-        config.detector,
-        source,
-        manifest,
-        config.train,
-        machine=here,
-        label="teacher",
-        checkpoints=checkpoints,
+        config.detector, source, manifest, config.train, machine=here, label="teacher", checkpoints=saved
     )
     return teacher.model, teacher
 

@@ -30,12 +30,8 @@ def main(processes: World) -> None:
     config = load_section(StudentConfig, f"students.{name}", arguments.params)
     shared = load_section(DistillationConfig, "student.loss", arguments.params).ld_temperature
     if config.loss.reads_teacher and config.loss.ld_temperature < shared:
-        logger.warning(
-            "WARNING: students.%s.loss.ld_temperature: %g is below the %g at which verify_cache compares",
-            name,
-            config.loss.ld_temperature,
-            shared,
-        )
+        low = f"students.{name}.loss.ld_temperature: {config.loss.ld_temperature:g} is below the {shared:g}"
+        logger.warning("WARNING: %s at which verify_cache compares", low)
     folder = run_paths(arguments.params)
     images = read_split(folder, "train")
     import_module("pipeline.cli.params").check_images(arguments.params, len(images.images))  # by name
@@ -57,10 +53,10 @@ def main(processes: World) -> None:
             validation=validation_on(config.validation, val, here, config.train.precision) if val else None,
         )
         if processes.is_main:
-            seconds = {"seconds": round(student.seconds, 2)}
+            facts = {"seconds": round(student.seconds, 2), "device": str(here.device)}
             size = {"epochs": config.train.epochs, "images": len(images.images)}
-            write_json(output / "timing.json", {**seconds, "device": str(here.device), **size})
-            write_json(folder.training_metric(name), seconds)
+            write_json(output / "timing.json", facts | size)
+            write_json(folder.training_metric(name), {"seconds": facts["seconds"]})
             save_detector(student.model, folder.student_weights(name), {"classes": images.categories})
             write_curve(student.curve, output / "loss.csv")
             write_scores(student.scores, output / "ap.csv")

@@ -103,22 +103,18 @@ def _event_loop() -> Iterator["IOLoop"]:
 @contextmanager
 def existing_cluster(address: str) -> Iterator[Client]:
     """Use the workers of a running scheduler and leave them running; a ``ConfigError`` if none answers."""
-    with connect(address) as client:
-        if not client.nthreads():
-            logger.info("waiting for a worker of %s", address)
-            client.wait_for_workers(1)
-        yield client
-
-
-def connect(address: str) -> Client:
-    """A client of a running scheduler; a ``ConfigError`` if none answers."""
     _quieten()
     try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"expected a Dask scheduler at {address}, but none answers within {CONNECT_SECONDS} s"
         ) from error
+    with client:
+        if not client.nthreads():
+            logger.info("waiting for a worker of %s", address)
+            client.wait_for_workers(1)
+        yield client
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-
 LIBRARIES = ("numpy", "torch", "torchvision", "pillow", "onnxruntime", "zarr", "numcodecs")
 """Those that compute, decode images, or compress."""
 

@@ -126,21 +126,26 @@ def os_errors_as_output_error(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def fsync_tree(folder: Path) -> None:
     """Force every file and folder below ``folder``, and itself, to the disk."""
-    for path in folder.rglob("*"):
+    for path in (*folder.rglob("*"), folder):
         _fsync(path)
-    _fsync(folder)
 
 
 def remove_others(folder: Path, known: Container[str]) -> None:
     """Delete all files below ``folder`` but the known ones: what killed writers left."""
-    files = (path for path in folder.rglob("*") if not path.is_dir())
-    others = [path for path in files if path.relative_to(folder).as_posix() not in known]
-    for path in others:
-        path.unlink(missing_ok=True)
-    for parent in {path.parent for path in others}:
-        _fsync(parent)
+    for path in list(folder.rglob("*")):
+        if not path.is_dir() and path.relative_to(folder).as_posix() not in known:
+            path.unlink(missing_ok=True)
+            _fsync(path.parent)
 
 
 def remove(path: Path) -> None:
@@ -188,14 +193,6 @@ def lock_scratch(scratch: Path) -> Iterator[None]:
         if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
             raise CacheError(f"another run has just finished with {scratch}; run again")
         yield
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

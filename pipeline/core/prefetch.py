@@ -59,7 +59,6 @@ def _in_order(submitted: "Generator[Future[T], None, None]", ahead: int) -> Iter
 
 
 def _result_of(future: "Future[T]") -> T:
-    """What a task returns; a ``PipelineError`` if its process was killed."""
     try:
         return future.result()
     except BrokenProcessPool as error:
@@ -85,13 +84,8 @@ class Prefetcher(AbstractContextManager["Prefetcher[Item, Loaded, Result]"], Gen
         initializer: Callable[[], None] | None = None,
         in_processes: bool = False,
     ) -> None:
-        """Make the threads, in each of which ``initializer`` runs first.
-
-        ``load`` runs in ``loaders`` of them, or in as many processes, to which it and its items are pickled;
-        ``compute`` in ``computers``: one for a device that must not be shared.
-        """
-        self._load = load
-        self._compute = compute
+        """Make threads that begin with ``initializer``: ``loaders``, perhaps processes, and ``computers``."""
+        self._load, self._compute = load, compute
         self._loaders = loading_pool(loaders, initializer, processes=in_processes)
         self._computers = ThreadPoolExecutor(computers, "compute", initializer)
         self._threads = loaders + computers
@@ -106,10 +100,9 @@ class Prefetcher(AbstractContextManager["Prefetcher[Item, Loaded, Result]"], Gen
         self._computers.shutdown(cancel_futures=True)
 
     def run(self, items: Iterable[Item]) -> Iterator[Computed[Result]]:
-        """Results in the order of ``items``; an error comes where its item's result would have come.
+        """Results in the order of ``items``, of which as many are under way as there are threads.
 
-        As many items are under way as there are threads. A caller that takes no more results keeps other
-        runs waiting.
+        An error comes in its item's place. A caller that takes no more results keeps other runs waiting.
         """
         return _in_order(self._submit(items), self._threads - 1)
 

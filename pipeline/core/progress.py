@@ -11,10 +11,8 @@ T = TypeVar("T")
 
 Progress = Callable[[Iterable[T], int, str], Iterable[T]]
 """Wraps an iterable, given its length and a label, to show how far it is."""
-
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 15.0
 """How often a terminal, and a file, is told of progress."""
-
 LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f} %), {elapsed} passed, {remaining} left{postfix}"
 """Of such a file."""
 
@@ -73,12 +71,12 @@ def unshown(items: Iterable[T], _total: int, _label: str) -> Iterable[T]:
 
 def describe_bytes(count: float) -> str:
     """Bytes in three digits, in powers of 1,000."""
-    units = ("B", "KB", "MB", "GB", "TB")
-    power = 0
-    while count >= 999.5 and power < len(units) - 1:
-        count, power = count / 1000, power + 1
-    decimals = 0 if count >= 100 or not power else 1 if count >= 10 else 2
-    return f"{count:.{decimals}f} {units[power]}"
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if count < 999.5 or unit == "TB":
+            break
+        count /= 1000
+    decimals = 0 if count >= 100 or unit == "B" else 1 if count >= 10 else 2
+    return f"{count:.{decimals}f} {unit}"
 
 
 def counted(number: int, noun: str) -> str:
