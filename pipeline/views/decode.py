@@ -55,7 +55,7 @@ def read_rgb(path: Path, expected_hw: Size, sha256: str = "") -> NDArray[np.uint
                 "another one now; put it back, or run `dvc repro --force --single-item prepare_data`, then "
                 "`dvc repro`"
             )
-        orientation = _check(image, path, expected_hw)
+        orientation = _check(image, content, path, expected_hw)
         pixels = _to_rgb(image)
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
@@ -67,7 +67,7 @@ def read_rgb(path: Path, expected_hw: Size, sha256: str = "") -> NDArray[np.uint
 def inspect_image(path: Path, expected_hw: Size) -> tuple[str, bool]:
     """The sha256 of an image's file, and whether EXIF turns it; not decoded, else as :func:`read_rgb`."""
     with _opened(path) as (content, image):
-        return hashlib.sha256(content).hexdigest(), _check(image, path, expected_hw) != 1
+        return hashlib.sha256(content).hexdigest(), _check(image, content, path, expected_hw) != 1
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def _opened(path: Path) -> Iterator[tuple[bytes, Image.Image]]:
         raise DatasetError(f"{path}: expected an image, but it cannot be read ({error})") from error
 
 
-def _check(image: Image.Image, path: Path, expected_hw: Size) -> int:
+def _check(image: Image.Image, content: bytes, path: Path, expected_hw: Size) -> int:
     """The EXIF orientation, 1 to 8, of what must be one picture of the expected size."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise DatasetError(
@@ -104,7 +104,7 @@ def _check(image: Image.Image, path: Path, expected_hw: Size) -> int:
     size_hw, orientation, turned = (image.height, image.width), 1, ""
     # Before anything is decoded: a file of a few KB can hold more pixels than the memory.
     if expected_hw in (size_hw, size_hw[::-1]):
-        orientation = _orientation(image)
+        orientation = _orientation(image, content)
     if orientation >= 5:
         size_hw = size_hw[::-1]
         turned = (
@@ -118,16 +118,25 @@ def _check(image: Image.Image, path: Path, expected_hw: Size) -> int:
     return orientation
 
 
-def _orientation(image: Image.Image) -> int:
-    """Not ``getexif``, which heeds XMP, which OpenCV does not."""
+def _orientation(image: Image.Image, content: bytes) -> int:
+    """Not by ``getexif``, which heeds XMP, which OpenCV does not."""
     exif = Image.Exif()
-    if image.format == "PNG":
-        image.load()  # ExifTool writes it behind the pixels
     if image.format in TURNED_FORMATS:
         with suppress(*UNREADABLE):
-            exif.load(image.info.get("exif", b""))
+            exif.load(_png_exif(content) if image.format == "PNG" else image.info.get("exif", b""))
     orientation = exif.get(ExifTags.Base.Orientation)
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _png_exif(content: bytes) -> bytes:
+    """The chunk eXIf, which ExifTool writes behind the pixels; Pillow would decode these first."""
+    place = 8
+    while place < len(content):
+        size, kind = struct.unpack_from(">I4s", content, place)
+        if kind == b"eXIf":
+            return content[place + 8 : place + 8 + size]
+        place += size + 12
+    return b""
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
