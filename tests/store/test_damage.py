@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_cases import content_of, flip_bit, make_store_case, make_view, store_case_of, write_store
+from store_cases import content_of, flip_bit, make_store_case, write_store
 
 from pipeline.core.errors import CacheError
 from pipeline.store.format.attributes import read_attributes, write_attributes
@@ -14,7 +14,6 @@ from pipeline.store.format.schema import sharded_specs
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.shards import ShardedRows
 from pipeline.store.reader.verify import verify
-from pipeline.views.types import ViewKey
 
 
 @pytest.fixture
@@ -61,26 +60,6 @@ def test_a_recorded_file_outside_the_store_is_refused(path: Path, name: str) -> 
     write_attributes(path, attributes)
     with pytest.raises(CacheError, match="expected files inside the store"):
         TargetStore.open(path)
-
-
-@pytest.mark.parametrize("opened", ["before", "afterwards"])
-def test_a_whole_shard_of_another_partition_is_found(tmp_path: Path, opened: str) -> None:
-    """Same size, and every checksum in it holds: only the record tells them apart."""
-    path = write_store(tmp_path, store_case_of([make_view(ViewKey(number, 0), 9, 1) for number in range(8)]))
-    store = TargetStore.open(path)
-    shards = [path / f"main/cls_codes/c/{index}/0" for index in (0, 1)]
-    content = [shard.read_bytes() for shard in shards]
-    assert len(content[0]) == len(content[1]), "the case needs two shards of one size"
-    if opened == "before":
-        [store.read(key) for key in store.keys]
-    for shard, other in zip(shards, reversed(content), strict=True):
-        shard.unlink()
-        shard.write_bytes(other)
-    if opened == "afterwards":
-        store = TargetStore.open(path)
-    with pytest.raises(CacheError, match=r"partition 0 of main/cls_codes of .* not those recorded"):
-        store.read(store.keys[0])
-    assert [problem.partition for problem in verify(path)] == [0, 1]
 
 
 def test_a_whole_frame_that_is_shorter_than_its_chunk_is_refused(path: Path) -> None:

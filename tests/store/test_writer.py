@@ -1,8 +1,13 @@
+"""A store is the same to the byte however it is written, or what is wrong with its beginning is said."""
+
 import json
 import multiprocessing
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,145 +16,190 @@ from store_cases import (
     LOSSLESS,
     content_of,
     flip_bit,
+    flip_middle,
     make_store_case,
     make_view,
     store_case_of,
     write_all,
     write_one,
+    write_remaining,
     write_store,
     write_views,
 )
 
 from pipeline.core.errors import CacheError
-from pipeline.core.files import FileDigest
+from pipeline.core.files import LOCK_FILE, FileDigest
 from pipeline.store.format.attributes import read_attributes, write_attributes
 from pipeline.store.writer import partition, writer
 from pipeline.store.writer.writer import STORE_FOLDER, finalise, finished_partitions, init, record_path
 from pipeline.views.types import SoftTargets, ViewKey
 
+CASE = make_store_case()
+PLANNED_FILES = ["views/extent/c/0/0", "views/image_id/zarr.json", "points/zarr.json"]
+
+Content = dict[str, bytes]
+
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Content:
     """The files of a store that was written in one go."""
-    return content_of(write_store(tmp_path_factory.mktemp("expected"), make_store_case()))
+    return content_of(write_store(tmp_path_factory.mktemp("expected"), CASE))
 
 
-def finish(folder: Path) -> dict[str, bytes]:
-    finalise(folder, folder.parent / "finished.zarr")
-    return content_of(folder.parent / "finished.zarr")
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A store that was begun, without a partition."""
+    write_all(tmp_path / "scratch", CASE, [])
+    return tmp_path / "scratch"
 
 
-def test_order_of_partitions_and_repetition_do_not_change_a_byte(
-    tmp_path: Path, expected: dict[str, bytes]
-) -> None:
-    write_all(tmp_path / "scratch", make_store_case(), [3, 1, 1, 0, 2, 3])
-    assert finish(tmp_path / "scratch") == expected
+def write(scratch: Path, indices: Iterable[int]) -> None:
+    for index in indices:
+        write_one(scratch, CASE, index)
+
+
+def finish(scratch: Path) -> Content:
+    finalise(scratch, scratch.parent / "finished.zarr")
+    return content_of(scratch.parent / "finished.zarr")
+
+
+def test_order_of_partitions_and_repetition_do_not_change_a_byte(scratch: Path, expected: Content) -> None:
+    write(scratch, [3, 1, 1, 0, 2, 3])
+    assert finish(scratch) == expected
 
 
 @pytest.mark.parametrize("together", [1, 3])
 def test_how_many_views_are_quantized_together_changes_no_byte(
-    tmp_path: Path, together: int, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, together: int, expected: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition, "VIEWS_TOGETHER", together)
-    assert content_of(write_store(tmp_path, make_store_case())) == expected
+    assert content_of(write_store(tmp_path, CASE)) == expected
 
 
-def test_another_process_writes_the_same_bytes(tmp_path: Path, expected: dict[str, bytes]) -> None:
-    store_case = make_store_case()
-    init(tmp_path / "scratch", store_case.schema, store_case.table)
+def test_another_process_writes_the_same_bytes(scratch: Path, expected: Content) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pool.starmap(write_one, [(tmp_path / "scratch", store_case, index) for index in range(4)])
-    assert finish(tmp_path / "scratch") == expected
+        pool.starmap(write_one, [(scratch, CASE, index) for index in range(4)])
+    assert finish(scratch) == expected
 
 
 def test_finished_partitions_are_those_with_a_record_and_whole_files(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    scratch: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_all(tmp_path, make_store_case(), range(4))
-    record_path(tmp_path, 1).write_text("{")
-    assert finished_partitions(tmp_path) == {0, 2, 3}, "partition 2 has no points, and so no files"
+    write(scratch, range(4))
+    record_path(scratch, 1).write_text("{")
+    assert finished_partitions(scratch) == {0, 2, 3}, "partition 2 has no points, and so no files"
     assert "p00001.json" in caplog.text
-    shard = tmp_path / STORE_FOLDER / "points/region/c/3/0"
+    shard = scratch / STORE_FOLDER / "points/region/c/3/0"
     shard.write_bytes(shard.read_bytes()[:-1])
-    (tmp_path / STORE_FOLDER / "points/edge_codes/c/0/0").unlink()
-    assert finished_partitions(tmp_path) == {2}
+    (scratch / STORE_FOLDER / "points/edge_codes/c/0/0").unlink()
+    assert finished_partitions(scratch) == {2}
 
 
 def test_killed_while_a_partition_is_rewritten_leaves_no_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store_case = make_store_case()
-    write_all(tmp_path, store_case, [0])
-
     def fail(*_: object) -> bytes:
         raise KeyboardInterrupt
 
+    write(scratch, [0])
     monkeypatch.setattr(writer, "encode_shard", fail)
     with pytest.raises(KeyboardInterrupt):
-        write_one(tmp_path, store_case, 0)
-    assert finished_partitions(tmp_path) == set()
+        write(scratch, [0])
+    assert finished_partitions(scratch) == set()
 
 
-def test_records_of_an_earlier_store_do_not_vouch_for_this_one(tmp_path: Path) -> None:
-    store_case = make_store_case()
-    write_all(tmp_path, store_case, range(4))
-    (tmp_path / STORE_FOLDER).rename(tmp_path / "elsewhere")
-    init(tmp_path, store_case.schema, store_case.table)
-    assert finished_partitions(tmp_path) == set()
-    assert not record_path(tmp_path, 0).exists()
+def test_records_of_an_earlier_store_do_not_vouch_for_this_one(scratch: Path) -> None:
+    write(scratch, range(4))
+    (scratch / STORE_FOLDER).rename(scratch / "elsewhere")
+    init(scratch, CASE.schema, CASE.table)
+    assert finished_partitions(scratch) == set()
+    assert not record_path(scratch, 0).exists()
 
 
 def test_a_store_begun_with_other_metadata_is_finished_with_that_of_now(
-    tmp_path: Path, expected: dict[str, bytes]
+    scratch: Path, expected: Content
 ) -> None:
     """As of another release of zarr: the file is as its writer recorded it, and not as it is written now."""
-    store_case = make_store_case()
-    scratch, name = tmp_path / "scratch", "points/region/zarr.json"
-    write_all(scratch, store_case, [0])
-    begun = scratch / STORE_FOLDER
+    write(scratch, [0])
+    begun, name = scratch / STORE_FOLDER, "points/region/zarr.json"
     (begun / name).write_bytes((begun / name).read_bytes() + b"\n")
     attributes = read_attributes(begun)
     attributes["files"][name] = to_builtins(FileDigest.of_file(begun / name))
     write_attributes(begun, attributes)
-    write_all(scratch, store_case, [1, 2, 3])
+    write_all(scratch, CASE, [1, 2, 3])
     assert finished_partitions(scratch) == {0, 1, 2, 3}
     assert finish(scratch) == expected
 
 
+@pytest.mark.parametrize("name", PLANNED_FILES)
+@pytest.mark.parametrize("change", [flip_middle, Path.unlink], ids=["harmed", "removed"])
+def test_a_planned_file_that_came_to_harm_is_not_sealed_but_written_again(
+    scratch: Path, expected: Content, name: str, change: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(scratch, range(4))
+    change(scratch / STORE_FOLDER / name)
+    with pytest.raises(CacheError, match=f"{name}: the .*; run the stage again"):
+        finish(scratch)
+    output = scratch.parent / "targets.zarr"
+    assert write_remaining(scratch, output, CASE) == {0, 1, 2, 3}
+    assert content_of(output) == expected
+    assert f"{name} is damaged: written again" in caplog.text
+
+
+def test_files_that_nobody_planned_do_not_get_into_the_store(scratch: Path, expected: Content) -> None:
+    write(scratch, range(4))
+    for name in (".DS_Store", "points/region/c/0/0.1f2e.partial", "points/region/c/9"):
+        (scratch / STORE_FOLDER / name).write_bytes(b"?")
+    assert finish(scratch) == expected
+
+
+def test_a_run_that_begins_as_another_one_clears_up_does_not_break_that_one(
+    scratch: Path, expected: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It puts its lock into the folder after the other has looked what there is to remove."""
+    write(scratch, range(4))
+    rmdir = os.rmdir
+
+    def with_a_lock_of_another(path: Any, **options: Any) -> None:
+        if Path(path) == scratch:
+            (scratch / LOCK_FILE).touch()
+        rmdir(path, **options)
+
+    monkeypatch.setattr("os.rmdir", with_a_lock_of_another)
+    assert finish(scratch) == expected
+    assert [path.name for path in scratch.iterdir()] == [LOCK_FILE]
+
+
 OTHERS = {
     "quantizer differs": make_store_case(LOSSLESS),
-    r"schema\.fingerprint": replace(
-        make_store_case(), schema=replace(make_store_case().schema, fingerprint={"teacher": "other"})
-    ),
-    r"schema\.fingerprint.* \(absent\)": replace(
-        make_store_case(), schema=replace(make_store_case().schema, fingerprint={})
-    ),
-    "table_sha256": store_case_of([*make_store_case().views[:-1], make_view(ViewKey(9999, 1), 3, 1)]),
+    r"schema\.fingerprint": replace(CASE, schema=replace(CASE.schema, fingerprint={"teacher": "other"})),
+    r"schema\.fingerprint.* \(absent\)": replace(CASE, schema=replace(CASE.schema, fingerprint={})),
+    "table_sha256": store_case_of([*CASE.views[:-1], make_view(ViewKey(9999, 1), 3, 1)]),
 }
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_init_refuses_the_beginning_of_another_store(tmp_path: Path, what: str) -> None:
-    write_all(tmp_path, make_store_case(), [])
+def test_init_refuses_the_beginning_of_another_store(scratch: Path, what: str) -> None:
     with pytest.raises(CacheError, match=f"another store: {what}"):
-        init(tmp_path, OTHERS[what].schema, OTHERS[what].table)
+        init(scratch, OTHERS[what].schema, OTHERS[what].table)
 
 
-def test_without_init_nothing_is_written_nor_finished(tmp_path: Path) -> None:
-    for act in (
-        lambda: write_one(tmp_path, make_store_case(), 0),
-        lambda: finalise(tmp_path, tmp_path / "o"),
-    ):
+def test_a_beginning_that_is_damaged_or_missing_is_refused_with_what_to_do(scratch: Path) -> None:
+    flip_middle(scratch / STORE_FOLDER / "zarr.json")
+    with pytest.raises(CacheError, match=f"{scratch} cannot be continued: remove it, and run again"):
+        init(scratch, CASE.schema, CASE.table)
+    shutil.rmtree(scratch)
+    for act in (write, lambda *_: finish(scratch)):
         with pytest.raises(CacheError, match=r"it has no zarr\.json"):
-            act()
+            act(scratch, [0])
+    init(scratch, CASE.schema, CASE.table)
+    assert finished_partitions(scratch) == set()
 
 
 @pytest.mark.parametrize("index", [-1, 4])
-def test_a_partition_that_is_not_planned_is_refused(tmp_path: Path, index: int) -> None:
-    store_case = make_store_case()
-    write_all(tmp_path, store_case, [])
+def test_a_partition_that_is_not_planned_is_refused(scratch: Path, index: int) -> None:
     with pytest.raises(CacheError, match=r"0\.\.3"):
-        write_views(tmp_path, index, store_case.views[:4], store_case.targets[:4])
+        write_views(scratch, index, CASE.views[:4], CASE.targets[:4])
 
 
 @pytest.mark.parametrize(
@@ -163,49 +213,41 @@ def test_a_partition_that_is_not_planned_is_refused(tmp_path: Path, index: int) 
     ],
     ids=["too few", "another image", "fewer points", "more boxes", "another order"],
 )
-def test_views_other_than_planned_are_refused(tmp_path: Path, change: Callable[..., list[object]]) -> None:
-    store_case = make_store_case()
-    write_all(tmp_path, store_case, [])
+def test_views_other_than_planned_are_refused(scratch: Path, change: Callable[..., list[object]]) -> None:
     with pytest.raises(CacheError, match="its 4 views"):
-        write_views(tmp_path, 0, change(store_case.views[:4]), store_case.targets[:4])
-    assert finished_partitions(tmp_path) == set()
+        write_views(scratch, 0, change(CASE.views[:4]), CASE.targets[:4])
+    assert finished_partitions(scratch) == set()
 
 
 @pytest.mark.parametrize("name", ["edge_logits", "cls_logits"])
 def test_targets_that_are_not_finite_of_another_shape_or_too_few_are_refused(
-    tmp_path: Path, name: str
+    scratch: Path, name: str
 ) -> None:
-    store_case = make_store_case()
-    write_all(tmp_path, store_case, [])
-    good = {"edge_logits": store_case.targets[3].edge_logits, "cls_logits": store_case.targets[3].cls_logits}
+    good = {"edge_logits": CASE.targets[3].edge_logits, "cls_logits": CASE.targets[3].cls_logits}
     broken = good[name].copy()
     broken.flat[0] = np.nan
     last = ([SoftTargets(**{**good, name: bad})] for bad in (broken, good[name][:-1]))
     for targets in (*last, []):
         with pytest.raises(ValueError, match=r"expected|shorter"):
-            write_views(tmp_path, 0, store_case.views[:4], [*store_case.targets[:3], *targets])
-    assert finished_partitions(tmp_path) == set()
+            write_views(scratch, 0, CASE.views[:4], [*CASE.targets[:3], *targets])
+    assert finished_partitions(scratch) == set()
 
 
-def test_finalise_missing_partition_fails(tmp_path: Path) -> None:
-    write_all(tmp_path / "scratch", make_store_case(), [0, 2])
-    with pytest.raises(CacheError, match=r"expected 4 partitions, but 2 are missing or damaged: 1, 3;"):
-        finish(tmp_path / "scratch")
-    assert not (tmp_path / "finished.zarr").exists()
-
-
-def test_finalise_finds_a_damaged_shard_which_alone_is_written_again_and_replaces_an_old_output(
-    tmp_path: Path, expected: dict[str, bytes]
+def test_finalise_finds_missing_and_damaged_partitions_which_alone_are_written_again(
+    scratch: Path, expected: Content
 ) -> None:
-    store_case, scratch = make_store_case(), tmp_path / "scratch"
-    write_all(scratch, store_case, range(4))
+    write(scratch, [0, 2])
+    with pytest.raises(CacheError, match=r"expected 4 partitions, but 2 are missing or damaged: 1, 3;"):
+        finish(scratch)
+    assert not (scratch.parent / "finished.zarr").exists()
+    write(scratch, [1, 3])
     flip_bit(scratch / STORE_FOLDER / "points/edge_codes/c/1/0", 40)
     with pytest.raises(CacheError, match=r"1 are missing or damaged: 1;"):
         finish(scratch)
     assert finished_partitions(scratch) == {0, 2, 3}
-    write_one(scratch, store_case, 1)
-    (tmp_path / "finished.zarr").mkdir()
-    (tmp_path / "finished.zarr/old").touch()
+    write(scratch, [1])
+    (scratch.parent / "finished.zarr").mkdir()
+    (scratch.parent / "finished.zarr/old").touch()
     assert finish(scratch) == expected
     assert not scratch.exists()
 
@@ -216,14 +258,17 @@ def test_statistics_are_those_of_the_views(tmp_path: Path) -> None:
     output = write_store(tmp_path, store_case)
     statistics = json.loads((output / "zarr.json").read_bytes())["attributes"]["statistics"]
     weights = np.concatenate([view.points.valuable_weight for view in store_case.views])
-    assert statistics["views"] == 14
-    assert statistics["points"] == len(weights) == 105
-    assert statistics["boxes"] == sum(len(view.labels) for view in store_case.views)
-    assert statistics["main_points"] == sum(len(targets.cls_logits) for targets in store_case.targets)
-    assert statistics["valuable_points"] == np.count_nonzero(weights)
-    assert statistics["mean_valuable_weight"] == pytest.approx(weights[weights > 0].mean(), abs=5e-4)
-    assert statistics["edge_codes_clipped"] == 4, "all coefficients of that edge"
-    assert statistics["edge_clipped_fraction"] == pytest.approx(4 / (105 * 4 * 4))
-    assert statistics["cls_clipped_fraction"] == 0
-    stored = sum(len(content) for name, content in content_of(output).items() if name != "zarr.json")
-    assert statistics["bytes"] == stored
+    stored = [len(content) for name, content in content_of(output).items() if name != "zarr.json"]
+    expected = {
+        "views": 14,
+        "points": len(weights),
+        "boxes": sum(len(view.labels) for view in store_case.views),
+        "main_points": sum(len(targets.cls_logits) for targets in store_case.targets),
+        "valuable_points": np.count_nonzero(weights),
+        "mean_valuable_weight": pytest.approx(weights[weights > 0].mean(), abs=5e-4),
+        "edge_codes_clipped": 4,  # all coefficients of that edge
+        "edge_clipped_fraction": pytest.approx(4 / (105 * 4 * 4)),
+        "cls_clipped_fraction": 0,
+        "bytes": sum(stored),
+    }
+    assert {name: statistics[name] for name in expected} == expected
