@@ -23,9 +23,6 @@ from pipeline.views.manifest import Manifest
 
 SHOWN_IMAGES = 5
 
-OBJECTS = range(3, 9)
-"""Objects of an image that is preferred."""
-
 FOUND_IOU = 0.5
 """An object is found by a detection of its class from this IoU on."""
 
@@ -62,8 +59,8 @@ def show_images(manifest: Manifest, folder: RunPaths, names: Sequence[str]) -> l
 
 
 def choose_images(manifest: Manifest) -> list[ImageRecord]:
-    """Evenly spread images of several objects; if there is none, evenly spread images."""
-    several = [record for record in manifest.images if len(objects_of(record)) in OBJECTS]
+    """Evenly spread images of three to eight objects; if there is none, evenly spread images."""
+    several = [record for record in manifest.images if 3 <= len(objects_of(record)) <= 8]
     return spread(several or list(manifest.images), SHOWN_IMAGES)
 
 

@@ -37,6 +37,7 @@ STYLE: Final[Any] = {
     "axes.titlelocation": "left",
     "axes.titlepad": 8.0,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#eceef2",
     "xtick.color": MUTED,
     "ytick.color": MUTED,

@@ -21,17 +21,11 @@ from pipeline.views.summary import lines as summary_lines
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
-MODULES = (detections, drawing, figures, runs, shown_views)
-"""What the template calls by name."""
-
 STUDENT_COLORS = ("#5a92bd", "#cf4f2e", "#d99a2b", "#8e3f72", "#3c7d94", "#6b6f1a")
 """A student has one color in all charts."""
 
 REGION_VIEWS, EXAMPLES = 4, 6
 """Views whose regions are shown, and objects whose edge distributions are."""
-
-REGION_OBJECTS = range(2, 5)
-"""Objects of a view that is preferred for its regions."""
 
 
 def shown(value: float | None, pattern: str = "{:,.1f}") -> str:
@@ -86,8 +80,8 @@ def taught_by(run: Run) -> str:
 
 
 def choose_region_views(views: Sequence[ShownView]) -> list[ShownView]:
-    """The first sampled views of a few objects; if there is none, the first with any object."""
-    few = [view for view in views if len(view.labels) in REGION_OBJECTS]
+    """The first sampled views of two to four objects; if there is none, the first with any object."""
+    few = [view for view in views if 2 <= len(view.labels) <= 4]
     return (few or [view for view in views if len(view.labels)])[:REGION_VIEWS]
 
 
@@ -101,7 +95,8 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {f.__name__: f for f in (shown, duration, counted, describe_bytes, dump_yaml)}
-    environment.globals |= {module.__name__.rpartition(".")[2]: module for module in MODULES}
+    modules = (detections, drawing, figures, runs, shown_views)
+    environment.globals |= {module.__name__.rpartition(".")[2]: module for module in modules}
     lines, views, schema = detector_lines(report.runs), choose_region_views(report.views), report.store.schema
     return environment.get_template(TEMPLATE.name).render(
         report=report,

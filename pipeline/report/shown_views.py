@@ -68,13 +68,15 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 def sample_views(
     folder: RunPaths, store: TargetStore, manifest: Manifest, students: Sequence[Run], device: torch.device
 ) -> list[ShownView]:
-    """Read an even sample of the store's views, and run students on them."""
+    """Read one view, by turns, of each of some evenly spread images, and run students on it."""
     preprocessing = store.conventions.preprocessing
     models = {run.name: load_detector(folder.student_weights(run.name)) for run in students}
     for model in models.values():
         model.eval().to(device)
     views = []
-    for key in spread(store.keys, SAMPLED_VIEWS):
+    for turn, image_id in enumerate(spread(store.image_ids, SAMPLED_VIEWS)):
+        numbers = store.views(image_id)
+        key = ViewKey(image_id, numbers[turn % len(numbers)])
         geometry = store.geometry(key)
         file = manifest.image_path(manifest.image(key.image_id))
         pixels = apply_view(read_image(file, geometry.original_hw), geometry, preprocessing)
