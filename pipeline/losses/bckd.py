@@ -17,9 +17,9 @@ from pipeline.views.box_ops import EPSILON
 def bckd_cls_loss(cls_logits: Tensor, classes: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor]:
     """Class term ``sum over classes of BCE(x, t) * |t - p|``, and the weight ``max over classes of |t - p|``.
 
-    ``p`` is the sigmoid of the student's logit ``x``, ``t`` the teacher's score. Classes are independent, and
-    *both* factors are differentiated, the second with sign 0 where ``p = t``. It is computed image by image
-    in the same memory, gradient and all, so that no more than that is held for the backward pass.
+    ``p`` is the sigmoid of the student's logit ``x``, ``t`` the teacher's score. *Both* factors are
+    differentiated, the second with sign 0 where ``p = t``. It is computed image by image in the same memory,
+    gradient and all, so that no more than that is held for the backward pass.
 
     Args:
         cls_logits: ``Tensor[B, N, C]`` of the student.
@@ -34,14 +34,10 @@ def bckd_cls_loss(cls_logits: Tensor, classes: Tensor, scores: Tensor | None) ->
 
 
 def bckd_box_loss(student_distances: Tensor, teacher_distances: Tensor) -> Tensor:
-    """Box term ``1 - GIoU`` of the boxes around one point; its weight is :func:`bckd_cls_loss`'s.
+    """Box term ``1 - GIoU`` of the boxes around one point, ``Tensor[...]``, to be weighted as the class term.
 
-    Args:
-        student_distances: ``Tensor[..., 4]`` to the edges l, t, r, b, not negative; any unit.
-        teacher_distances: Likewise; gets no gradient.
-
-    Returns:
-        ``Tensor[...]``.
+    Both are ``Tensor[..., 4]`` to the edges l, t, r, b, not negative, in any unit; the teacher's get no
+    gradient.
     """
     student, teacher = student_distances, teacher_distances.detach()
     # Both boxes have the point inside, so that what they share and what surrounds them is as simple as they.
@@ -58,8 +54,8 @@ def _area(distances: Tensor) -> Tensor:
 def bckd_distances(edge_logits: Tensor) -> Tensor:
     """Means ``Tensor[B, N, 4]``, in strides, of edge distributions ``Tensor[B, N, 4, bins]``.
 
-    They are ``expected_distances``, image by image and with the gradient at once: at *every* position the
-    softmax over so few bins would take more time than all else of BCKD's terms.
+    They are ``expected_distances``, with the gradient at once: at *every* position the softmax over so few
+    bins would take more time than all else of BCKD's terms.
     """
     distances: Tensor = _Distances.apply(edge_logits)
     return distances

@@ -18,21 +18,16 @@ from pipeline.views.box_ops import EPSILON, box_areas
 
 QFL_BETA = 2.0
 """Exponent of the quality focal loss's modulating factor (``beta`` of the GFL configurations)."""
-
 PART_ENTRIES = 2**21
 """Class logits of which quality focal loss is computed at a time: 8 MB, of one image at 1333x800."""
 ALIGNED_ROWS = 64
 
 
 def quality_focal_loss(cls_logits: Tensor, quality: Tensor) -> Tensor:
-    """Quality focal loss ``|y - sigmoid(x)|^beta * BCE(x, y)``, summed over the classes.
+    """Quality focal loss ``|y - sigmoid(x)|^beta * BCE(x, y)``, summed over the classes: ``Tensor[P]``.
 
-    Args:
-        cls_logits: ``Tensor[P, C]`` before the sigmoid.
-        quality: ``Tensor[P, C]``: IoU of prediction and target at the target's class, 0 elsewhere.
-
-    Returns:
-        ``Tensor[P]``.
+    ``cls_logits`` are ``Tensor[P, C]`` before the sigmoid; ``quality`` is ``Tensor[P, C]``: IoU of prediction
+    and target at the target's class, 0 elsewhere.
     """
     cross_entropy = functional.binary_cross_entropy_with_logits(cls_logits, quality, reduction="none")
     modulation = (quality - cls_logits.sigmoid()).abs().pow(QFL_BETA)
@@ -40,18 +35,11 @@ def quality_focal_loss(cls_logits: Tensor, quality: Tensor) -> Tensor:
 
 
 def sparse_quality_focal_loss(cls_logits: Tensor, entry: Tensor, quality: Tensor) -> Tensor:
-    """:func:`quality_focal_loss` of a batch where the quality is 0 at all but a few entries.
+    """:func:`quality_focal_loss` of ``Tensor[B, N, C]`` in any precision: ``Tensor[B, N]`` float32.
 
-    Only the logits are kept for the backward pass, which computes the loss once more: both passes go part by
-    part, so that nothing else is as large as they are. Values and gradients are those of the whole.
-
-    Args:
-        cls_logits: ``Tensor[B, N, C]`` before the sigmoid, in any precision.
-        entry: ``LongTensor[M]``: flat places in ``cls_logits``, each once.
-        quality: ``Tensor[M]`` there.
-
-    Returns:
-        ``Tensor[B, N]`` float32.
+    ``quality`` is ``Tensor[M]`` at the flat places ``entry``, ``LongTensor[M]``, and 0 elsewhere. Only the
+    logits are kept for the backward pass, which computes the loss once more: both passes go part by part, so
+    that nothing else is as large. Values and gradients are those of the whole.
     """
     loss: Tensor = _InParts.apply(cls_logits, entry, quality)
     return loss
@@ -95,12 +83,7 @@ def _parts(cls_logits: Tensor, entry: Tensor, quality: Tensor) -> Iterator[tuple
 def distribution_focal_loss(edge_logits: Tensor, distances: Tensor) -> Tensor:
     """Distribution focal loss: cross entropy to the two bins next to the target, linearly shared.
 
-    Args:
-        edge_logits: ``Tensor[..., bins]``.
-        distances: ``Tensor[...]`` in strides, in ``[0, bins - 1)``.
-
-    Returns:
-        ``Tensor[...]``.
+    Of ``Tensor[..., bins]`` and ``Tensor[...]`` in strides, in ``[0, bins - 1)``: ``Tensor[...]``.
     """
     left = distances.long()
     fraction = distances - left
@@ -119,15 +102,16 @@ def aligned_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
 def giou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
     """``1 - GIoU`` (Rezatofighi et al., CVPR 2019) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``."""
     intersection, union = _intersection_union(predicted_xyxy, target_xyxy)
-    enclosing = _area(_enclosing_wh(predicted_xyxy, target_xyxy)).clamp(min=EPSILON)
+    upper_left = torch.minimum(predicted_xyxy[:, :2], target_xyxy[:, :2])
+    lower_right = torch.maximum(predicted_xyxy[:, 2:], target_xyxy[:, 2:])
+    enclosing = _area((lower_right - upper_left).clamp(min=0)).clamp(min=EPSILON)
     return 1 - (intersection / union - (enclosing - union) / enclosing)
 
 
 def ciou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
     """``1 - CIoU`` (Zheng et al., AAAI 2020) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``.
 
-    The aspect term is ``v^2 / (1 - IoU + v)``; unlike the reference it is 0, not NaN, where the boxes
-    are equal.
+    The aspect term ``v^2 / (1 - IoU + v)`` is 0, not NaN as in the reference, where the boxes are equal.
     """
     aspect = 4 / math.pi**2 * (_aspect_angle(target_xyxy) - _aspect_angle(predicted_xyxy)).square()
     denominator = 1 - aligned_iou(predicted_xyxy, target_xyxy) + aspect
@@ -163,12 +147,6 @@ class _Area(torch.autograd.Function):
 def _area(sides_wh: Tensor) -> Tensor:
     area: Tensor = _Area.apply(sides_wh)
     return area
-
-
-def _enclosing_wh(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    upper_left = torch.minimum(boxes1_xyxy[:, :2], boxes2_xyxy[:, :2])
-    lower_right = torch.maximum(boxes1_xyxy[:, 2:], boxes2_xyxy[:, 2:])
-    return (lower_right - upper_left).clamp(min=0)
 
 
 def _aspect_angle(boxes_xyxy: Tensor) -> Tensor:

@@ -11,20 +11,10 @@ from torch.nn import functional
 def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Softened KL divergence ``T^2 / n * sum_k q_k (log q_k - log p_k)`` of distributions over ``n`` entries.
 
-    ``p`` and ``q`` are the softmax of student and teacher logits divided by ``T``. As in the reference,
-    the sum is *averaged* over the ``n`` bins or classes, so a class-KD term over 4 classes is 20 times
-    stronger than over COCO's 80 at the same weight. The teacher gets no gradient.
-
-    Args:
-        student_logits: ``Tensor[..., n]``.
-        teacher_logits: ``Tensor[..., n]``.
-        temperature: ``T > 0``.
-
-    Returns:
-        ``Tensor[...]``, not negative.
-
-    Raises:
-        ValueError: The shapes differ, or ``T`` is not above 0.
+    ``p`` and ``q`` are the softmax of student and teacher logits, both ``Tensor[..., n]``, divided by ``T``.
+    As in the reference, the sum is *averaged* over the ``n`` bins or classes, so a class-KD term over 4
+    classes is 20 times stronger than over COCO's 80 at the same weight. The teacher gets no gradient. A
+    ``ValueError`` if the shapes differ, or ``T`` is not above 0; else ``Tensor[...]``, not negative.
     """
     if student_logits.shape != teacher_logits.shape or not temperature > 0:
         shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"

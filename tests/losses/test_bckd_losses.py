@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
@@ -13,22 +12,22 @@ SCORES = torch.linspace(0.001, 0.999, 40)
 WEIGHTS = torch.arange(18.0).reshape(2, 9)
 
 
-def plainly(logits: Tensor, scores: Tensor) -> Tensor:
-    """The formula, left to autograd."""
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, scores, reduction="none")
-    return (cross_entropy * (scores - logits.sigmoid()).abs()).sum(dim=-1)
-
-
-def test_codes_are_looked_up_and_the_gradient_is_that_of_the_formula() -> None:
-    first, second = STUDENT.clone().requires_grad_(), STUDENT.clone().requires_grad_()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_codes_are_looked_up_and_the_gradient_is_that_of_the_formula(dtype: torch.dtype) -> None:
+    """Whatever the student's precision, it is computed in float32."""
+    first = STUDENT.to(dtype, copy=True).requires_grad_()
+    second, scores = first.detach().float().requires_grad_(), SCORES[CODES.long()]
     loss, weight = bckd_cls_loss(first, CODES, SCORES)
-    expected = plainly(second, SCORES[CODES.long()])
+    gap = (scores - second.sigmoid()).abs()
+    entropy = functional.binary_cross_entropy_with_logits(second, scores, reduction="none")
+    expected = (entropy * gap).sum(dim=-1)
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(weight, (SCORES[CODES.long()] - STUDENT.sigmoid()).abs().amax(dim=-1))
+    torch.testing.assert_close(weight, gap.detach().amax(dim=-1))
+    assert loss.dtype == torch.float32
     assert not weight.requires_grad
     for value in (loss, expected):
         (value * WEIGHTS).sum().backward()
-    torch.testing.assert_close(first.grad, second.grad)
+    torch.testing.assert_close(first.grad, second.grad.to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -45,17 +44,6 @@ def test_distances_and_their_gradient_are_those_of_the_softmax(dtype: torch.dtyp
     torch.testing.assert_close(first.grad, second.grad.to(dtype), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_student_in_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    logits = STUDENT.to(dtype).requires_grad_()
-    loss, _ = bckd_cls_loss(logits, CODES, SCORES)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, plainly(logits.detach().float(), SCORES[CODES.long()]))
-    loss.sum().backward()
-    assert logits.grad is not None
-    assert logits.grad.dtype == dtype
-
-
 def test_boxes_around_any_point_of_any_unit_and_no_gradient_to_the_teacher() -> None:
     student, teacher = (torch.rand(3, 4, 4).add_(0.1).requires_grad_() for _ in range(2))
     loss = bckd_box_loss(student, teacher)
@@ -67,10 +55,6 @@ def test_boxes_around_any_point_of_any_unit_and_no_gradient_to_the_teacher() -> 
 
 
 def test_no_position_is_no_loss() -> None:
-    loss, weight = bckd_cls_loss(torch.zeros(2, 0, 5), torch.zeros(2, 0, 5), None)
-    assert (
-        loss.shape
-        == weight.shape
-        == bckd_box_loss(torch.zeros(2, 0, 4), torch.zeros(2, 0, 4)).shape
-        == (2, 0)
-    )
+    none = torch.zeros(2, 0, 4)
+    losses = (*bckd_cls_loss(none, none, None), bckd_box_loss(none, none))
+    assert [loss.shape for loss in losses] == [(2, 0)] * 3

@@ -5,12 +5,10 @@ import torch
 
 from pipeline.losses.distillation import kd_divergence
 
-EVEN = torch.zeros(1, 2)
-
 
 def test_gradient_by_hand() -> None:
     """``T / n * (p - q)`` = 2 / 2 * ((1/2, 1/2) - (3/4, 1/4)); the teacher gets none."""
-    student = EVEN.clone().requires_grad_()
+    student = torch.zeros(1, 2, requires_grad=True)
     teacher = torch.tensor([[2 * math.log(3), 0.0]], requires_grad=True)
     kd_divergence(student, teacher, 2.0).sum().backward()
     torch.testing.assert_close(student.grad, torch.tensor([[-0.25, 0.25]]))
@@ -22,11 +20,6 @@ def test_a_constant_per_distribution_changes_nothing() -> None:
     student, teacher = torch.tensor([[1.0, 2.0, -1.0]]), torch.tensor([[0.0, 3.0, 1.0]])
     expected = kd_divergence(student, teacher, 10.0)
     torch.testing.assert_close(kd_divergence(student + 7, teacher - 4, 10.0), expected, rtol=1e-4, atol=1e-6)
-
-
-def test_shapes() -> None:
-    assert kd_divergence(torch.zeros(5, 4, 17), torch.zeros(5, 4, 17), 10.0).shape == (5, 4)
-    assert kd_divergence(torch.zeros(0, 80), torch.zeros(0, 80), 2.0).shape == (0,)
 
 
 @pytest.mark.parametrize(("shape", "temperature"), [((1, 4, 17), 2.0), ((5, 4, 17), 0.0), ((5, 4, 17), -1.0)])
