@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torchvision.models.mobilenetv3 import MobileNetV3, mobilenet_v3_small
+from torchvision.models.mobilenetv3 import mobilenet_v3_small
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import deform_conv2d
 
@@ -18,14 +18,13 @@ RESNET_LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnext101_32x4d": (Bottleneck, [3, 4, 23, 3]),
 }
 
-MOBILENET_TAPS = (3, 8, 12)
-"""Modules of ``MobileNetV3.features`` after which strides 8, 16 and 32 are taken."""
+MOBILENET_SLICES = ((0, 4), (4, 9), (9, 13))
+"""Modules of ``MobileNetV3.features`` up to strides 8, 16 and 32."""
 
 
 class DeformableConv(nn.Module):
-    """3x3 deformable convolution, named as mmdetection's.
+    """3x3 deformable convolution v1 (Dai et al., ICCV 2017), or ``modulated`` v2 (Zhu et al., CVPR 2019).
 
-    v1 (Dai et al., ICCV 2017), or ``modulated``, v2 (Zhu et al., CVPR 2019), with a mask for each tap.
     Offsets are ordered (y, x) for each tap, taps row-major; they and the masks' logits start at zero.
     """
 
@@ -33,8 +32,7 @@ class DeformableConv(nn.Module):
         super().__init__()
         self.modulated = modulated
         stride, kernel = replaced.stride[0], replaced.kernel_size[0]
-        self.stride = (stride, stride)
-        self.padding = (kernel // 2, kernel // 2)
+        self.stride, self.padding = (stride, stride), (kernel // 2, kernel // 2)
         self.weight = nn.Parameter(replaced.weight.detach().clone())
         outputs = (3 if modulated else 2) * kernel**2
         self.conv_offset = nn.Conv2d(replaced.in_channels, outputs, kernel, stride, padding=kernel // 2)
@@ -51,10 +49,7 @@ class DeformableConv(nn.Module):
 
 
 class ResNetBackbone(ResNet):
-    """torchvision's ResNet without its classifier.
-
-    A bottleneck has its stride in the 3x3 convolution: mmdetection's ``pytorch`` style.
-    """
+    """torchvision's ResNet without its classifier; a bottleneck's stride is in its 3x3 convolution."""
 
     def __init__(self, name: str, dcn_stages: Sequence[int], *, dcn_modulated: bool) -> None:
         block, layers = RESNET_LAYERS[name]
@@ -84,19 +79,15 @@ class MobileNetBackbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        network: MobileNetV3 = mobilenet_v3_small()
-        self.features = network.features
+        self.features = mobilenet_v3_small().features
         self.channels = (24, 48, 576)
 
     def forward(self, x: Tensor) -> Features:
         """Images ``Tensor[B, 3, H, W]`` to C3, C4, C5."""
-        taps = []
-        for index, module in enumerate(self.features):
-            x = module(x)
-            if index in MOBILENET_TAPS:
-                taps.append(x)
-        c3, c4, c5 = taps
-        return c3, c4, c5
+        third, fourth, fifth = (self.features[start:end] for start, end in MOBILENET_SLICES)
+        c3 = third(x)
+        c4 = fourth(c3)
+        return c3, c4, fifth(c4)
 
     def stem_and_stages(self) -> list[list[nn.Module]]:
         """Stem, then every feature module as a stage."""
@@ -113,10 +104,7 @@ def build_backbone(
 
 
 def freeze_stages(backbone: ResNetBackbone | MobileNetBackbone, stages: int) -> None:
-    """Stop gradients of the stem and the first ``stages`` stages; negative freezes nothing.
-
-    mmdetection ``ResNet._freeze_stages``: the published recipes use 1 (stem and first stage).
-    """
+    """Stop gradients of stem and first ``stages`` stages, as mmdetection; negative freezes nothing."""
     for modules in backbone.stem_and_stages()[: stages + 1]:
         for module in modules:
             module.requires_grad_(requires_grad=False)

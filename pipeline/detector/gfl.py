@@ -16,7 +16,7 @@ from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError, short_repr
 from pipeline.core.files import atomic_path, write_json
 from pipeline.detector.backbone import build_backbone
-from pipeline.detector.config import GFL_SUPPRESSION, DetectorConfig
+from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import FeaturePyramid, GFLHead, RawOutputs, flatten_levels
 from pipeline.detector.model import ModelSpec
 from pipeline.views.classes import Category, class_columns
@@ -78,8 +78,6 @@ def gfl_spec(config: DetectorConfig, conventions: Conventions) -> ModelSpec:
         bins=config.bins,
         num_classes=config.num_classes,
         conventions=conventions,
-        suppression=GFL_SUPPRESSION,
-        input_hw=None,
     )
 
 
@@ -119,14 +117,9 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def load_detector(path: Path) -> GFL:
-    """Build the detector described beside ``path`` and load its weights strictly.
-
-    Raises:
-        TeacherError: the file is missing, is not safetensors, or does not fit its description.
-    """
-    described = path.with_suffix(".json")
+    """The detector described beside ``path``; a ``TeacherError`` if its weights are missing or do not fit."""
     description = read_description(path)
-    config = structure(DetectorConfig, description.get("architecture"), str(described))
+    config = structure(DetectorConfig, description.get("architecture"), str(path.with_suffix(".json")))
     model = GFL(config, Conventions.from_json(description))
     load_weights(model, path)
     return model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError
-from pipeline.detector.config import Suppression
+from pipeline.detector.config import GFL_SUPPRESSION, Suppression
 from pipeline.detector.head import RawOutputs
 from pipeline.views.conventions import Conventions
 from pipeline.views.pyramid import Pyramid
@@ -26,8 +26,8 @@ class ModelSpec:
     """Entries of an edge distribution; bin ``i`` stands for a distance of ``i`` strides."""
     num_classes: int
     conventions: Conventions
-    suppression: Suppression
-    input_hw: tuple[int, int] | None
+    suppression: Suppression = GFL_SUPPRESSION
+    input_hw: tuple[int, int] | None = None
     """Size of its input, px, if it is fixed."""
 
     @property
@@ -37,14 +37,10 @@ class ModelSpec:
 
     def require_scales(self, scales: Sequence[tuple[int, int]], where: str) -> None:
         """Refuse views of another size than the input; a ``ConfigError`` names ``where`` they stand."""
-        if self.input_hw is None:
-            return
-        height, width = self.input_hw
         for scale in scales:
-            if scale != (width, height):
-                raise ConfigError(
-                    f"{where}: expected {[width, height]}, the input of {self.name}, but got {list(scale)}"
-                )
+            if self.input_hw and scale != self.input_hw[::-1]:
+                wanted = f"{list(self.input_hw[::-1])}, the input of {self.name}"
+                raise ConfigError(f"{where}: expected {wanted}, but got {list(scale)}")
 
 
 class BoxModel(Protocol):

@@ -52,42 +52,33 @@ def _levels(
                 f"{list(points.strides)}, but got {given.shape[1]} of {given.shape[2]} (shape "
                 f"{tuple(tensors[name].shape)}); compare input.size, points.strides, channels and columns"
             )
-    levels = torch.split(rows[0], grid.lengths, dim=1) if len(rows) == 1 else rows
-    return [_row_major(level, size, points) for level, size in zip(levels, grid.sizes, strict=True)]
+    levels = list(torch.split(rows[0], grid.lengths, dim=1) if len(rows) == 1 else rows)
+    if points.order == "row_major":
+        return levels
+    turned = (level.reshape(len(level), w, h, -1) for level, (h, w) in zip(levels, grid.sizes, strict=True))
+    return [level.transpose(1, 2).flatten(1, 2) for level in turned]
 
 
 def _rows(tensor: Tensor, where: TensorsConfig, width: int) -> Tensor:
     """``Tensor[B, C, ...]`` or ``Tensor[B, ..., C]`` to ``Tensor[B, points, columns]``."""
-    first = where.channels == "first"
+    first, axis = where.channels == "first", 1 if where.channels == "first" else 2
     # Channels may stand in two axes, such as [B, 4, bins, points], if no columns are cut out of them.
-    axes = (1, 2) if first else (-2, -1)
-    if where.columns is None and tensor.ndim == 4 and tensor.shape[axes[0]] * tensor.shape[axes[1]] == width:
-        tensor = tensor.flatten(*axes)
-    last = tensor.movedim(1, -1) if first else tensor
-    rows = last.flatten(1, -2)
+    if where.columns is None and tensor.ndim == 4 and tensor.shape[axis] * tensor.shape[axis + 1] == width:
+        tensor = tensor.flatten(axis, axis + 1)
+    rows = (tensor.movedim(1, -1) if first else tensor).flatten(1, -2)
     return rows if where.columns is None else rows[..., slice(*where.columns)]
-
-
-def _row_major(level: Tensor, size: Size, points: PointsConfig) -> Tensor:
-    if points.order == "row_major":
-        return level
-    height, width = size
-    columns = level.reshape(len(level), width, height, -1)
-    return columns.transpose(1, 2).flatten(1, 2)
 
 
 def _edge_logits(channels: Tensor, edges: EdgesConfig) -> Tensor:
     """``Tensor[B, N, 4 * bins]`` in the file's order to logits ``Tensor[B, N, 4, bins]`` in ours."""
-    rows = channels.shape[:-1]
     if edges.layout == "bins_first":
-        values = channels.reshape(*rows, edges.bins, EDGES).transpose(-1, -2)
+        values = channels.reshape(*channels.shape[:-1], edges.bins, EDGES).mT
     else:
-        values = channels.reshape(*rows, EDGES, edges.bins)
+        values = channels.reshape(*channels.shape[:-1], EDGES, edges.bins)
     values = values[:, :, [edges.order.index(edge) for edge in EDGE_ORDER]]
     least, greatest = (float(value) for value in values.aminmax())
-    sums_to_one = 0 <= least <= greatest <= 1 + SUM_TOLERANCE and bool(
-        ((values.sum(dim=-1) - 1).abs() < SUM_TOLERANCE).all()
-    )
+    off = float((values.sum(dim=-1) - 1).abs().max())
+    sums_to_one = 0 <= least <= greatest <= 1 + SUM_TOLERANCE and off < SUM_TOLERANCE
     if sums_to_one != (edges.activation == "softmax"):
         expected, doing = ("softmax", "sum to 1") if sums_to_one else ("none", "do not sum to 1")
         raise TeacherError(

@@ -4,7 +4,8 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import local
@@ -110,7 +111,7 @@ class OnnxModel:
         shape, pixels = given.shape, self.description.preprocessing
         self._dtype = INPUT_TYPES.get(given.type, np.float32)
         self._channels_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
-        self._batch = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
+        self._batch: int | None = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
         if self._dtype == np.uint8 and (set(pixels.mean), set(pixels.std)) != ({0.0}, {1.0}):
             raise TeacherError(
                 f"{self.weights}: preprocessing: expected mean [0, 0, 0] and std [1, 1, 1], for it takes "
@@ -119,21 +120,22 @@ class OnnxModel:
 
     def _find_batch(self) -> None:
         """Find out whether outputs have an axis for images, and whether two may be given at once."""
-        number = self._batch or 1
-        tried = self._run(self.black_images(number))
-        self._unbatched = number == 1 and any(len(each) != 1 or each.ndim < 3 for each in tried.values())
-        if self._unbatched or (self._batch is None and not self._takes_two()):
+        self._unbatched = False
+        if self._batch is None:
+            # A batch that is declared free may be fixed by what is done within the graph.
+            with suppress(TeacherError):
+                if self._is_batch(2):
+                    return
             self._batch = 1
-        elif any(len(tensor) != number for tensor in tried.values()):
-            shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tried.items())
-            raise TeacherError(f"{self.weights}: expected outputs for {number} images, but got {shapes}")
+        if not self._is_batch(self._batch):
+            if self._batch > 1:
+                raise TeacherError(f"{self.weights}: expected outputs for each of {self._batch} images")
+            self._unbatched = True
 
-    def _takes_two(self) -> bool:
-        """A batch that is declared free may be fixed by what is done within the graph."""
-        try:
-            return all(len(tensor) == 2 for tensor in self._run(self.black_images(2)).values())
-        except TeacherError:
-            return False
+    def _is_batch(self, number: int) -> bool:
+        """Whether every output has an entry for each of so many images."""
+        outputs = self._run(self.black_images(number)).values()
+        return all(len(each) == number and each.ndim > 2 for each in outputs)
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         names, laid = list(self.description.tensors), images.cpu()
@@ -153,7 +155,7 @@ class OnnxModel:
 
 
 class TorchModel(OnnxModel):
-    """A PyTorch module as a ``BoxModel``; its factory is called without arguments.
+    """A PyTorch module as a ``BoxModel``.
 
     Tensors are its outputs, or those of named submodules; ``NAME@1`` is the second call of one in a pass.
     """
@@ -161,8 +163,7 @@ class TorchModel(OnnxModel):
     @property
     def architecture(self) -> dict[str, Any]:
         """What any description decides, and the factory's name and source."""
-        factory = {"module": self.description.module, "source": self.source_sha256}
-        return {**super().architecture, **factory}
+        return super().architecture | {"module": self.description.module, "source": self.source_sha256}
 
     @property
     def source_sha256(self) -> str:
@@ -170,7 +171,7 @@ class TorchModel(OnnxModel):
         return sha256_of_file(find_factory(str(self.description.module))[1])
 
     def to_inference(self, device: torch.device) -> None:
-        """Make the module, load its weights, and try it on a black image, or raise a ``TeacherError``."""
+        """Make the module, load its weights, and try it on a black image; else a ``TeacherError``."""
         self._seen = local()
         with as_teacher_error(f"{self.weights}: expected the weights of {self.description.module}"):
             module = find_factory(str(self.description.module))[0]()
@@ -179,14 +180,11 @@ class TorchModel(OnnxModel):
         self.device = device
         known = dict(module.named_modules())
         for name in {name.partition("@")[0] for name in self.description.tensors} & set(known):
-            known[name].register_forward_hook(self._keep(name))
+            known[name].register_forward_hook(partial(self._keep, name))
         self(self.black_images(1).to(device))
 
-    def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            self._seen.calls.setdefault(name, []).append(output)
-
-        return hook
+    def _keep(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self._seen.calls.setdefault(name, []).append(output)
 
     @torch.inference_mode()
     def tensors(self, images: Tensor) -> dict[str, Tensor]:
@@ -241,10 +239,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def as_teacher_error(expected: str) -> Iterator[None]:
-    """An error of another library, or of a user's code, as a ``TeacherError`` that says what was expected.
-
-    Protobuf's, ONNX Runtime's and the unpickler's have no base class of their own.
-    """
+    """An error of another library, or of a user's code, of whatever class, as a ``TeacherError``."""
     try:
         yield
     except TeacherError:

@@ -22,9 +22,6 @@ from pipeline.views.classes import Category, class_columns, described_difference
 from pipeline.views.conventions import Conventions
 
 EMBEDDING = "an ONNX file whose weights lie beside it"
-EXTERNAL = b"location"
-"""Stands in every ONNX file whose weights lie beside it: the key of their file's name."""
-
 WEIGHTS = (".safetensors", ".pt", ".pth")
 """Files of a PyTorch module's weights, which are no graph."""
 
@@ -51,10 +48,10 @@ ModelHandle = GflHandle | OnnxModel
 
 
 def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
-    """The model that is described at ``path`` with the suffix ``.json``, for categories by label.
+    """The model that is described beside ``path``, in ``.json``, for categories by label.
 
-    What an ONNX description calls ``file`` lies beside it. It is a ``TeacherError`` if there is no model, or
-    it does not know the categories, and a ``ConfigError`` if its description is none.
+    A ``TeacherError`` if there is none, or it does not know the categories; a ``ConfigError`` if its
+    description is none.
     """
     described = path.with_suffix(".json")
     document = read_description(path)
@@ -77,9 +74,9 @@ def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
 
 
 def onnx_model(description: OnnxDescription, file: Path, categories: Sequence[Category]) -> OnnxModel:
-    """An ONNX teacher for a dataset's categories, in the order of their labels.
+    """A described teacher for categories by label.
 
-    It is a ``TeacherError`` if its file is missing or another, or if it does not know the categories.
+    A ``TeacherError`` if its file is missing or another, or it does not know the categories.
     """
     if not file.is_file():
         raise TeacherError(f"{file}: expected the teacher's file, but there is none")
@@ -106,7 +103,7 @@ def read_onnx(path: Path, categories: Sequence[Category]) -> OnnxModel:
 
 def external_data(file: Path) -> list[Path]:
     """Files beside an ONNX file that hold its weights, ascending; a ``TeacherError`` if one is missing."""
-    if file.suffix in WEIGHTS or EXTERNAL not in file.read_bytes():
+    if file.suffix in WEIGHTS or b"location" not in file.read_bytes():  # the key of their file's name
         return []
     graph = read_graph(file, EMBEDDING, with_data=False).graph
     attributes = (attribute for node in graph.node for attribute in node.attribute)
@@ -125,11 +122,10 @@ def sha256_of_onnx(file: Path) -> str:
 
 
 def import_onnx(path: Path, categories: Sequence[Category], weights: Path) -> None:
-    """Copy an ONNX teacher to the place of a run's teacher: from there on it depends on nothing else.
+    """Copy a described teacher to the place of a run's: from there on it depends on nothing else.
 
-    It is run once on a black image, so that what is wrong with it shows here; weights in files beside the
-    graph become part of the copy. Both files get the name of ``weights``, with other suffixes. Errors as of
-    :func:`read_onnx`.
+    It is run once on a black image; weights beside a graph become part of the copy. Both files get the name
+    of ``weights``, with other suffixes. Errors as of :func:`read_onnx`.
     """
     model = read_onnx(path, categories)
     model.to_inference(torch.device("cpu"))
