@@ -1,7 +1,6 @@
 """Files that survive a kill: written whole or not at all, hashed, moved by rename, locked."""
 
 import csv
-import errno
 import fcntl
 import hashlib
 import json
@@ -157,24 +156,12 @@ def remove(path: Path) -> None:
 
 
 def move_into_place(folder: Path, target: Path) -> None:
-    """Replace ``target`` by ``folder`` with one rename; an ``OutputError`` if another file system is full."""
-    make_folder(target.parent)
-    remove(target)
-    try:
+    """Replace ``target`` by ``folder``, of the same file system, with one rename."""
+    with os_errors_as_output_error(target):
+        make_folder(target.parent)
+        remove(target)
         folder.rename(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        partial = target.with_name(target.name + PARTIAL_SUFFIX)
-        remove(partial)
-        try:
-            with os_errors_as_output_error(target):
-                shutil.copytree(folder, partial)
-                fsync_tree(partial)
-                partial.rename(target)
-        finally:
-            remove(partial)
-    _fsync(target.parent)
+        _fsync(target.parent)
 
 
 @contextmanager

@@ -46,11 +46,15 @@ def measure_dense(
             stored = _terms(student, torch.from_numpy(dense.classes), scores, distances)
             features = torch.cat([torch.ones(len(logits), 1), logits, edges.flatten(1)], dim=1)
             below = exact[1][0][logits.sigmoid().amax(dim=1) < floor].sum()
-            of_terms = [_figures(new, old, features) for new, old in zip(stored, exact, strict=True)]
-            figures.append([value.double() for value in (*of_terms[0], *of_terms[1], below)])
-    *totals, below_floor = (reduce(torch.add, values) for values in zip(*figures, strict=True))
-    share = ratio(below_floor, totals[7])
-    return DenseFidelity(*_errors(totals[:6]), *_errors(totals[6:]), box_share_below_floor=share)
+            of_view = [below]
+            for (new, gradient), (old, true) in zip(stored, exact, strict=True):
+                of_view += [new.sum() - old.sum(), old.sum()]
+                of_view += [features.T @ (gradient - true), features.T @ true]
+            figures.append([value.double() for value in of_view])
+    below_floor, *totals = (reduce(torch.add, values) for values in zip(*figures, strict=True))
+    errors = [ratio(off.norm(), exact.norm()) for off, exact in zip(totals[::2], totals[1::2], strict=True)]
+    errors.append(ratio(below_floor, totals[5]))
+    return DenseFidelity(*errors)
 
 
 def _terms(
@@ -63,26 +67,3 @@ def _terms(
     (cls_gradient,) = torch.autograd.grad(cls.sum(), logits)
     (box_gradient,) = torch.autograd.grad(box.sum(), edges)
     return (cls.detach(), cls_gradient), (box.detach(), box_gradient.flatten(1))
-
-
-def _figures(stored: _Term, exact: _Term, features: Tensor) -> list[Tensor]:
-    """What :func:`_errors` needs of a term of one view, to be summed over views."""
-    difference = stored[1] - exact[1]
-    return [
-        stored[0].sum() - exact[0].sum(),
-        exact[0].sum(),
-        features.T @ difference,
-        features.T @ exact[1],
-        difference.square().sum(),
-        exact[1].square().sum(),
-    ]
-
-
-def _errors(sums: Sequence[Tensor]) -> tuple[float, float, float]:
-    """Relative errors of the loss, of the last layer's gradient, and of that by the logits."""
-    loss, exact_loss, layer, exact_layer, squares, exact_squares = sums
-    return (
-        ratio(loss.abs(), exact_loss),
-        ratio(layer.norm(), exact_layer.norm()),
-        ratio(squares.sqrt(), exact_squares.sqrt()),
-    )

@@ -80,11 +80,8 @@ class DenseFidelity:
     bckd_cls_loss_error: float
     bckd_cls_last_layer_error: float
     """Of the gradient by the weights of a last layer."""
-    bckd_cls_gradient_error: float
-    """Of the gradient by the student's logits; it has no bound."""
     bckd_box_loss_error: float
     bckd_box_last_layer_error: float
-    bckd_box_gradient_error: float
     box_share_below_floor: float
     """Share of the exact box loss at positions all of whose scores are below the floor."""
 

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-from errno import EXDEV
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from pipeline.core.files import (
     FileDigest,
     atomic_path,
     lock_scratch,
-    move_into_place,
     remove,
     require_writable,
     write_atomically,
@@ -74,23 +72,6 @@ def test_remove_takes_files_links_folders_and_nothing(tmp_path: Path) -> None:
     for name in ("file", "folder", "link", "nothing"):
         remove(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-
-
-def test_a_folder_moves_to_another_file_system_by_a_copy_and_a_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, target, rename = tmp_path / "here/store", tmp_path / "there/store", Path.rename
-
-    def across(path: Path, to: Path) -> Path:
-        if path.parent != target.parent:
-            raise OSError(EXDEV, "another file system")
-        return rename(path, to)
-
-    write_atomically(source / "file", b"abc")
-    monkeypatch.setattr(Path, "rename", across)
-    move_into_place(source, target)
-    assert (target / "file").read_bytes() == b"abc"
-    assert list(target.parent.iterdir()) == [target]
 
 
 def write_half(path: Path, error: type[BaseException]) -> None:

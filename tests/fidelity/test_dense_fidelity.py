@@ -27,8 +27,6 @@ def test_a_lossless_part_has_no_error(stores: Path) -> None:
     fidelity = fidelity_of(stores, 0)
     for name in ("cls_loss", "box_loss", "cls_last_layer", "box_last_layer"):
         assert getattr(fidelity, f"bckd_{name}_error") < 1e-4
-    # A last bit flips the sign where student and teacher agree to it.
-    assert fidelity.bckd_cls_gradient_error < 1e-2
     assert fidelity.box_share_below_floor == 0
 
 
@@ -36,7 +34,6 @@ def test_errors_grow_with_the_floor_and_are_refused(stores: Path) -> None:
     fine, coarse = (fidelity_of(stores, floor) for floor in (0.005, 0.45))
     require_bounds(fine, CONFIG)
     assert 0 < fine.bckd_cls_last_layer_error < coarse.bckd_cls_last_layer_error
-    assert fine.bckd_cls_last_layer_error < fine.bckd_cls_gradient_error
     assert fine.box_share_below_floor < 0.05 < coarse.box_share_below_floor
     with pytest.raises(CacheError, match=r"expected \w+ of at most .* a lower cache_teacher\.dense\.floor"):
         require_bounds(coarse, CONFIG)
