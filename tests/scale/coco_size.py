@@ -2,10 +2,8 @@
 
     uv run python tests/scale/coco_size.py --images 118287 --processes 2
 
-Annotations are drawn, not downloaded: 7.27 boxes an image as in train2017 (860,001 for 118,287 images), their
-sides log-normal so that 41 % are small, 35 % medium and 24 % large as in COCO, with outlines so long that the
-file is as large as train2017's 448 MB. Each piece of work has a process of its own, whose peak memory is
-reported.
+Annotations are drawn: as many boxes an image as in train2017, of the same sizes, in a file of the same size.
+Each piece of work has a process of its own, whose peak memory is reported.
 """
 
 import argparse
@@ -19,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from measured import Measured, measure, render
+from measured import measure, render
 
 from pipeline.datasets.coco import read_coco
 from pipeline.evaluation.coco_ap import evaluate
@@ -38,8 +36,6 @@ CATEGORIES = 80
 STRIDES = (8, 16, 32, 64, 128)
 VIEWS = ViewsConfig(scales=((1333, 800),), flips=(False, True))
 DETECTIONS_PER_IMAGE = 100
-FOUND_SHARE = 0.7
-"""Of the objects; each gets a detection near it, the other detections lie anywhere."""
 
 
 def write_annotations(path: Path, images: int, seed: int) -> int:
@@ -102,8 +98,7 @@ def plan(manifest: Path, processes: int) -> str:
     from pipeline.regions.view_set import ViewSet  # noqa: PLC0415
     from pipeline.teacher.view_index import build_index  # noqa: PLC0415
 
-    regions = RegionsConfig()
-    views = ViewSet(read_manifest(manifest), STRIDES, VIEWS, regions, GFL_CONVENTIONS)
+    views = ViewSet(read_manifest(manifest), STRIDES, VIEWS, RegionsConfig(), GFL_CONVENTIONS)
     table = build_index(views, processes)
     points, main, _ = table.counts.mean(axis=0)
     return f"{len(table):,} views, {points:,.0f} kept points and {main:.0f} in the main region of each"
@@ -119,39 +114,17 @@ def evaluate_generated(manifest: Path, images: int, seed: int) -> str:
 
 
 def generated_detections(truth: Manifest, seed: int) -> list[dict[str, Any]]:
-    """Detections near most objects, and others anywhere, ``DETECTIONS_PER_IMAGE`` in all."""
+    """Detections near all objects, and others anywhere, ``DETECTIONS_PER_IMAGE`` in all."""
     rng = Random(seed)
     results = []
     for record in truth.images:
-        near = [a for a in record.annotations if rng.random() < FOUND_SHARE][:DETECTIONS_PER_IMAGE]
-        rows = [
-            (
-                a.category_id,
-                [v + rng.gauss(0, 0.05) * a.box_xywh[2 + i % 2] for i, v in enumerate(a.box_xywh)],
-                1.0,
-            )
-            for a in near
+        drawn = [
+            _draw_box(rng, record.image_id, record.height, record.width) for _ in range(DETECTIONS_PER_IMAGE)
         ]
-        for _ in range(DETECTIONS_PER_IMAGE - len(near)):
-            drawn = _draw_box(rng, record.image_id, record.height, record.width)
-            rows.append((drawn["category_id"], drawn["bbox"], 0.6))
-        results += [
-            {"image_id": record.image_id, "category_id": label, "bbox": box, "score": rng.uniform(0.05, best)}
-            for label, box, best in rows
-        ]
+        for row, found in zip(drawn, record.annotations, strict=False):
+            row |= {"category_id": found.category_id, "bbox": [v + rng.gauss(0, 2) for v in found.box_xywh]}
+        results += [{**row, "score": rng.random()} for row in drawn]
     return results
-
-
-def run(folder: Path, images: int, processes: int, evaluated: int) -> list[Measured]:
-    """All pieces of work, one after another."""
-    annotations, manifest = folder / "instances.json", folder / "manifest.json"
-    return [
-        measure("draw the annotation file (boxes)", write_annotations, annotations, images, 0),
-        measure("read, check, write the manifest", prepare, annotations, manifest),
-        measure(f"COCO evaluation of {evaluated:,} images", evaluate_generated, manifest, evaluated, 0),
-        measure("import torch", import_torch),
-        measure(f"plan all views, {processes} processes", plan, manifest, processes),
-    ]
 
 
 def main() -> None:
@@ -161,7 +134,15 @@ def main() -> None:
     parser.add_argument("--evaluated", type=int, default=5_000, help="images whose detections are evaluated")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ldp-scale-") as folder:
-        rows = run(Path(folder), arguments.images, arguments.processes, arguments.evaluated)
+        annotations, manifest = Path(folder, "instances.json"), Path(folder, "manifest.json")
+        evaluated, processes = arguments.evaluated, arguments.processes
+        rows = [
+            measure("draw the annotation file (boxes)", write_annotations, annotations, arguments.images, 0),
+            measure("read, check, write the manifest", prepare, annotations, manifest),
+            measure(f"COCO evaluation of {evaluated:,} images", evaluate_generated, manifest, evaluated, 0),
+            measure("import torch", import_torch),
+            measure(f"plan all views, {processes} processes", plan, manifest, processes),
+        ]
     sys.stdout.write(render(rows))
 
 

@@ -87,17 +87,15 @@ def labeled_view(number: int, points: int) -> LabeledView:
     main = rng.random(len(level)) < MAIN_SHARE
     weight = np.where(main, 0, 0.6 * rng.random(len(level)) ** 3)
     corners = np.sort(rng.random((BOXES, 2, 2)) * GEOMETRY.resized_hw[::-1], axis=1)
+    level_and_place = {"level": level, "position": position}
+    main_gt = np.where(main, rng.integers(0, BOXES, len(level)), NOT_MAIN)
+    labels = rng.integers(0, CLASSES, BOXES)
     return LabeledView(
         key=ViewKey(number, 0),
         geometry=GEOMETRY,
         boxes_xyxy=corners.reshape(BOXES, 4).astype(np.float32),
-        labels=rng.integers(0, CLASSES, BOXES),
-        points=KeptPoints(
-            level=level,
-            position=position,
-            main_gt=np.where(main, rng.integers(0, BOXES, len(level)), NOT_MAIN),
-            valuable_weight=weight.astype(np.float32),
-        ),
+        labels=labels,
+        points=KeptPoints(**level_and_place, main_gt=main_gt, valuable_weight=weight.astype(np.float32)),
     )
 
 

@@ -46,20 +46,15 @@ Entries = Mapping[str, int]
 
 @dataclass(kw_only=True)
 class Disk:
-    """What is visible and what is durable, after one operation.
-
-    Attributes:
-        operation: What was done, for people.
-        contents: Of every file that there has been, by number; ``None`` for a folder.
-        visible: Entries of the folders, by number; the recorded folder itself is 0.
-        data: Content of the files as last fsynced, by number.
-        entries: Entries of the folders as last fsynced, by number.
-    """
+    """What is visible and what is durable, after one operation; files and folders by number."""
 
     operation: str = ""
     contents: Mapping[int, bytes | None] = field(default_factory=dict)
+    """Of every file that there has been; ``None`` for a folder."""
     visible: Mapping[int, Entries] = field(default_factory=dict)
+    """The recorded folder itself is 0."""
     data: Mapping[int, bytes] = field(default_factory=dict)
+    """Content of the files as last fsynced; likewise ``entries`` of the folders."""
     entries: Mapping[int, Entries] = field(default_factory=dict)
 
 
