@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from pipeline.core.environment import core_count
-from pipeline.core.files import atomic_path
+from pipeline.core.files import write_atomically
 from pipeline.core.prefetch import load_ahead, loading_pool
 from pipeline.core.progress import show_progress
 from pipeline.detector.config import NetworkPrecision, Suppression
@@ -153,5 +153,4 @@ def to_results(image_id: int, detections: Detections, category_ids: list[int]) -
 
 def write_results(results: list[Result], path: Path) -> None:
     """Write detections as COCO's result file."""
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(results) + "\n")
+    write_atomically(path, f"{json.dumps(results)}\n".encode())

@@ -52,7 +52,7 @@ def headline(report: Report) -> str:
     figures = []
     for run in report.runs:
         gain = report.gain(run)
-        figures.append(f"{run.name} {shown(run.ap)}" + ("" if gain is None else f" ({gain:+.1f})"))
+        figures.append(f"{run.name} {shown(run.ap)}" + ("" if gain is None else f" ({gain:+z.1f})"))
     return f"AP: {', '.join(figures)}"
 
 
@@ -64,7 +64,7 @@ def claim(report: Report) -> str:
     compared, baseline = "no plain student of the same kind was trained", report.baseline(run)
     if baseline:
         without = f"the same {baseline.backbone} trained without distillation ({shown(baseline.ap)})"
-        compared = f"{shown(report.gain(run), '{:+.1f}')} against {without}"
+        compared = f"{shown(report.gain(run), '{:+z.1f}')} against {without}"
     name = f"\N{LEFT DOUBLE QUOTATION MARK}{run.name}\N{RIGHT DOUBLE QUOTATION MARK}"
     reached = f"Trained from cached teacher outputs, the student {name} reaches {shown(run.ap)} AP"
     return f"{reached}: {compared}."

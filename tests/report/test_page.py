@@ -120,6 +120,7 @@ def test_claim_and_headline_follow_the_numbers(report: Report) -> None:
 
     assert "reaches 22.5 AP: +2.5 against the same" in claim(known(20.0, 22.5))
     assert "reaches 20.0 AP: -2.5 against the same" in claim(known(22.5, 20.0))
+    assert "reaches 20.0 AP: +0.0 against the same" in claim(known(20.04, 20.0))
     assert "reaches \N{EN DASH} AP: \N{EN DASH} against the same" in claim(known(20.0, None))
     alone = known(20.0, 22.5)
     assert "no plain student" in claim(changed(alone, students=alone.students[1:]))
