@@ -88,7 +88,7 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
     measure = partial(take_turns, rounds=ROUNDS, device=device, budget=BUDGET_SECONDS)
     work = {STAGE: probe.write_store, BARE: probe.bare_pass()}
     bare = measure(work, pieces=len(probe.view_set))[BARE].median
-    store, busy = probe.open_store(), probe.times.busy
+    store, times = probe.open_store(), probe.times
     _, read = timed_call(lambda: [store.read(key) for key in store.keys])
     steps = {  # of each architecture once
         detector: measure(probe.steps(_from_scratch(one, BATCH), [STORED]), pieces=BATCH)[STORED].median
@@ -106,7 +106,7 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
         cache={
             ASSIGN: assign / len(layout.table),
             TEACHER: bare * by_pixels,
-            WRITE: (busy.quantize + busy.write) / probe.times.views * by_points,
+            WRITE: (times.quantize + times.write) / times.views * by_points,
         },
         read=read / len(store.keys) * by_points,
         students={

@@ -21,7 +21,7 @@ from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.dense import PendingDense, dense_outputs
-from pipeline.teacher.times import Seconds
+from pipeline.teacher.times import StoreTimes
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import ViewFile, normalize_images, read_images, stack_images
 from pipeline.views.manifest import Manifest
@@ -166,14 +166,14 @@ class LogitExtractor:
 
     def compute(
         self, threads: TeacherThreads, views: Sequence[LabeledView]
-    ) -> tuple[list[SoftTargets], Seconds]:
+    ) -> tuple[list[SoftTargets], StoreTimes]:
         """Soft targets of views, in their order, by threads that others may use meanwhile."""
-        batches, busy, targets = self.batches(views), Seconds(), dict[int, SoftTargets]()
+        batches, times, targets = self.batches(views), StoreTimes(), dict[int, SoftTargets]()
         for batch, computed in zip(batches, threads.run(batches), strict=True):
             read, seconds = timed_call(computed.result.read)
             targets |= zip(batch.places, read, strict=True)
-            busy += Seconds(decode=computed.load_seconds, teacher=computed.compute_seconds + seconds)
-        return [targets[place] for place in range(len(views))], busy
+            times += StoreTimes(decode=computed.load_seconds, teacher=computed.compute_seconds + seconds)
+        return [targets[place] for place in range(len(views))], times
 
     def batches(self, views: Sequence[LabeledView]) -> list[ViewBatch]:
         """Views of equal padded size, in their order, at most ``batch_size`` at a time."""

@@ -8,9 +8,9 @@ from threading import BoundedSemaphore
 from pipeline.core.timing import timed_call
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
-from pipeline.store.writer.partition import PartitionRows, quantize_partition
+from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts
-from pipeline.teacher.times import Seconds, StoreTimes
+from pipeline.teacher.times import StoreTimes
 
 PARTITIONS_IN_FLIGHT = 4
 """In one process: one is computed while those before it are quantized and written. Bounds the memory, 0.3 GB
@@ -58,10 +58,14 @@ class PartitionWriter:
         self._view_set = view_set
         self._teacher = teacher
         pixels = teacher.config.batch_size * view_set.views.largest_pixels
-        self._counts = ThreadCounts.of(teacher.device, cores, pixels)
-        self._threads = teacher.threads(self._counts)
+        counts = ThreadCounts.of(teacher.device, cores, pixels)
+        self._threads = teacher.threads(counts)
         self._room = BoundedSemaphore(PARTITIONS_IN_FLIGHT)
-        self._name = name
+        self._process = StoreTimes(
+            workers=frozenset({name}),
+            devices=frozenset({str(teacher.device)}),
+            threads=(counts.decoders, counts.forwards, PARTITIONS_IN_FLIGHT),
+        )
 
     def close(self) -> None:
         """Give up partitions that are not computed yet."""
@@ -76,30 +80,14 @@ class PartitionWriter:
             TeacherError: an output is not finite.
         """
         with self._room:
-            rows = self._schema.partition_views(index)
-            views, region_seconds = timed_call(self._view_set.in_rows, rows)
+            views, regions = timed_call(self._view_set.in_rows, self._schema.partition_views(index))
             writer.require_views(self._scratch, index, views)
-            targets, busy = self._teacher.compute(self._threads, views)
-            quantized, quantize_seconds = timed_call(quantize_partition, self._schema, views, targets)
-            write_seconds = self._write_rows(index, quantized)
-        busy += Seconds(regions=region_seconds, quantize=quantize_seconds, write=write_seconds)
-        return StoreTimes(
-            views=len(views),
-            workers=frozenset({self._name}),
-            devices=frozenset({str(self._teacher.device)}),
-            busy=busy,
-            load=Seconds(
-                regions=busy.regions / PARTITIONS_IN_FLIGHT,
-                decode=busy.decode / self._counts.decoders,
-                teacher=busy.teacher / self._counts.forwards,
-                quantize=busy.quantize / PARTITIONS_IN_FLIGHT,
-                write=busy.write / PARTITIONS_IN_FLIGHT,
-            ),
-        )
-
-    def _write_rows(self, index: int, rows: PartitionRows) -> float:
-        # A scheduler gives the partition of a worker that it lost to another, and so does a rerun after a
-        # kill: the second to come leaves the files alone, for they may be on their way into the store.
-        if writer.is_finished(self._scratch, index):
-            return 0.0
-        return timed_call(writer.write_partition, self._scratch, index, rows)[1]
+            targets, times = self._teacher.compute(self._threads, views)
+            rows, quantize = timed_call(quantize_partition, self._schema, views, targets)
+            write = 0.0
+            # A scheduler gives the partition of a worker that it lost to another, and so does a rerun after
+            # a kill: the second to come leaves the files alone, for they may be on their way into the store.
+            if not writer.is_finished(self._scratch, index):
+                _, write = timed_call(writer.write_partition, self._scratch, index, rows)
+        times += StoreTimes(views=len(views), regions=regions, quantize=quantize, write=write)
+        return times + self._process

@@ -33,7 +33,6 @@ from pipeline.teacher.view_index import build_index
 
 logger = logging.getLogger(__name__)
 
-
 MADE_BY = "made_by.json"
 """In a scratch folder: what code and libraries began the store."""
 
@@ -82,24 +81,14 @@ def scratch_folder(layout: StoreLayout, scratch_root: Path) -> Path:
 
 
 def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
-    """Refuse before the teacher starts if the store, or what is missing of it, cannot fit.
-
-    Raises:
-        CacheError: Names what is needed and what is free.
-    """
+    """Refuse by a ``CacheError``, before the teacher starts, what of a store is missing and cannot fit."""
     expected = estimate_bytes(layout.schema, layout.table, layout.dense_row_bytes)
     free = shutil.disk_usage(scratch_root).free
     begun = scratch_folder(layout, scratch_root) / writer.STORE_FOLDER
     written = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
-    logger.info(
-        "store: %d views, %d kept points, about %s expected (%s a view), %s free",
-        layout.schema.views,
-        int(layout.table.counts[:, 0].sum()),
-        describe_bytes(expected),
-        describe_bytes(expected / max(1, layout.schema.views)),
-        describe_bytes(free),
-    )
-    _, main, objects = layout.table.counts.sum(axis=0).tolist()
+    views, (points, main, objects) = layout.schema.views, layout.table.counts.sum(axis=0).tolist()
+    sizes = [describe_bytes(size) for size in (expected, expected / max(1, views), free)]
+    logger.info("store: %d views, %d kept points, about %s (%s a view), %s free", views, points, *sizes)
     if main < objects:
         logger.warning(
             "WARNING: %d points for the %d objects of all views: objects smaller than a cell get none; take "
@@ -107,10 +96,9 @@ def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
             main,
             objects,
         )
-    needed = expected - written
-    if needed > free:
+    if expected - written > free:
         raise CacheError(
-            f"{scratch_root}: expected room for about {describe_bytes(needed)}, but {describe_bytes(free)} "
+            f"{scratch_root}: expected room for about {describe_bytes(expected - written)}, but {sizes[-1]} "
             "are free; free some, or choose fewer views or a coarser precision"
         )
 
@@ -157,15 +145,11 @@ def fill_store(
     with lock_scratch(scratch):
         check_same_code(scratch)
         writer.init(scratch, layout.schema, layout.table)
-        finished = writer.finished_partitions(scratch)
+        finished, number = writer.finished_partitions(scratch), layout.schema.partitions
         if finished:
-            logger.info(
-                "resuming: %d of %d partitions were finished", len(finished), layout.schema.partitions
-            )
-        remaining = [index for index in range(layout.schema.partitions) if index not in finished]
-        if remaining:
-            runs = map(layout.schema.partition_views, remaining)
-            views = sum(run.stop - run.start for run in runs)
+            logger.info("resuming: %d of %d partitions were finished", len(finished), number)
+        if remaining := [index for index in range(number) if index not in finished]:
+            views = sum(run.stop - run.start for run in map(layout.schema.partition_views, remaining))
             with closing(engine(scratch, remaining)) as written:
                 for partition in progress(written, views, "cache"):
                     times += partition
@@ -175,14 +159,12 @@ def fill_store(
 
 
 def check_same_code(scratch: Path) -> None:
-    """Let a store be finished by the code and the libraries alone that began it, unless the user allows more.
+    """Let a store be finished by the code and libraries that began it, unless the user allows more.
 
-    Raises:
-        CacheError: Names the first module or library that has changed since, and both ways on.
+    A ``CacheError`` names the first module or library that has changed since, and both ways on.
     """
     path, now = scratch / MADE_BY, made_by(FOLDERS)
-    changed = diff(json.loads(path.read_bytes()), now) if path.is_file() else None
-    if changed:
+    if changed := diff(json.loads(path.read_bytes()), now) if path.is_file() else None:
         what, then, here = (text.strip('"') for text in changed)  # hashes and versions, as JSON
         if Environment.read().resume is None:
             raise CacheError(

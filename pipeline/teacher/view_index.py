@@ -1,7 +1,6 @@
 """The index of all views, made run by run, several at a time."""
 
 import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,16 +14,19 @@ from pipeline.store.format.table import ViewIndex
 
 VIEWS_PER_RUN = 512
 PROCESSES_FROM_VIEWS = 20_000
-"""The regions of fewer are found in a minute, by which time processes would hardly have begun: threads are
-enough, though they are kept apart by Python's lock for half of the time."""
+"""The regions of fewer are found by threads before processes would have begun."""
 
 
 def build_index(view_set: ViewSet, workers: int = 1, progress: Progress[ViewIndex] = unshown) -> ViewIndex:
-    """Find the regions of every view and keep what the writer must know of them.
+    """What the writer must know of every view, whose regions are found by ``workers`` at a time.
 
-    It does not depend on the number of ``workers``. ``progress`` is shown the parts, a run of views each.
+    ``progress`` is shown the parts, a run of views each.
     """
-    runs = list(_runs(view_set))
+    images, length = view_set.manifest.images, max(1, VIEWS_PER_RUN // len(view_set.views.numbers))
+    runs = [  # one without images if there are none
+        replace(view_set, manifest=replace(view_set.manifest, images=images[start : start + length]))
+        for start in range(0, max(1, len(images)), length)
+    ]
     with _pool(workers, processes=workers > 1 and len(view_set) >= PROCESSES_FROM_VIEWS) as pool:
         return ViewIndex.concatenate(list(progress(pool.map(ViewIndex.from_views, runs), len(runs), "views")))
 
@@ -38,11 +40,3 @@ def _pool(workers: int, *, processes: bool) -> Executor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return ProcessPoolExecutor(workers, context, begin_helper, (one_thread,))
-
-
-def _runs(view_set: ViewSet) -> Iterator[ViewSet]:
-    """Sets of consecutive images; one without images if there are none."""
-    images = view_set.manifest.images
-    length = max(1, VIEWS_PER_RUN // len(view_set.views.numbers))
-    for start in range(0, max(1, len(images)), length):
-        yield replace(view_set, manifest=replace(view_set.manifest, images=images[start : start + length]))

@@ -142,7 +142,7 @@ def test_four_processes_of_an_existing_scheduler_write_the_same_bytes(
     assert files == written_here
     assert times.views == 2 * IMAGES
     assert 1 <= len(times.workers) <= 4
-    assert min(times.busy.teacher, times.busy.decode, times.busy.regions, times.busy.write) > 0
+    assert min(times.teacher, times.decode, times.regions, times.write) > 0
 
 
 def test_a_teacher_that_says_nan_in_a_worker_names_the_image_and_finished_partitions_stay(
