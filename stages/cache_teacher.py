@@ -10,9 +10,8 @@ import torch
 from pipeline.core.environment import Environment, core_count
 from pipeline.core.files import os_errors_as_output_error, write_json
 from pipeline.core.paths import SCRATCH, RunPaths
-from pipeline.core.progress import show_progress
+from pipeline.core.progress import show_progress, timed_call
 from pipeline.core.stage import run_stage, stage_inputs
-from pipeline.core.timing import timed_call
 from pipeline.detector.device import device, worker_environments
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.dense import probe_dense, say_if_larger

@@ -1,12 +1,10 @@
 """COCO evaluation of the teacher, or of one student."""
 
-import logging
-
 from pipeline.core.config import load_section
 from pipeline.core.environment import Environment
 from pipeline.core.files import write_json
 from pipeline.core.paths import TEACHER, require_student, run_paths
-from pipeline.core.stage import run_stage, stage_arguments
+from pipeline.core.stage import logger, run_stage, stage_arguments
 from pipeline.detector.device import device
 from pipeline.evaluation.coco_ap import HEADLINE, evaluate, write_precision_recall
 from pipeline.evaluation.config import EvaluateConfig
@@ -14,17 +12,14 @@ from pipeline.evaluation.detect import detect, write_results
 from pipeline.onnx.models import open_model
 from pipeline.views.manifest import read_split
 
-logger = logging.getLogger(__name__)
-
 
 def main() -> None:
     """Run the stage."""
     arguments = stage_arguments(__doc__, f"a key of the section students, or {TEACHER}")
     name, params = arguments.name, arguments.params
     config, folder = load_section(EvaluateConfig, "evaluate", params), run_paths(params)
-    if name != TEACHER:
-        require_student(name, params)
-    weights = folder.teacher_weights if name == TEACHER else folder.student_weights(name)
+    is_teacher = name == TEACHER
+    weights = folder.teacher_weights if is_teacher else folder.student_weights(require_student(name, params))
     manifest = read_split(folder, "val")
     files = open_model(weights, manifest.categories)
     files.spec.require_scales([config.scale], "evaluate.scale")

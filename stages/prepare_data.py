@@ -1,6 +1,5 @@
 """Render ``shapes`` or read a COCO-layout dataset; leave each split in an output of its own."""
 
-import logging
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +8,7 @@ from pipeline.core.environment import dataset_root
 from pipeline.core.errors import DatasetError
 from pipeline.core.files import write_json
 from pipeline.core.paths import SPLITS
-from pipeline.core.stage import run_stage, stage_inputs
+from pipeline.core.stage import logger, run_stage, stage_inputs
 from pipeline.datasets import checks
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig, SplitConfig
@@ -18,8 +17,6 @@ from pipeline.views.manifest import MIN_SIDE_PX, Manifest, keep_trainable, write
 from pipeline.views.summary import lines, metrics
 
 RENDERED = SplitConfig(annotations="annotations.json", images="images")
-
-logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -51,7 +48,7 @@ def main() -> None:
     # Nothing is written before everything has proved good.
     for split, manifest in zip(SPLITS, (train, val), strict=True):
         write_manifest(manifest, folder.manifest(split))
-        write_json(folder.data_metric(split), figures[split])
+        write_json(folder.metrics(f"data/{split}"), figures[split])
 
 
 def _report(split: str, manifest: Manifest) -> dict[str, int]:

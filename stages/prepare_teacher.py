@@ -6,8 +6,8 @@ from msgspec import to_builtins
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import write_json
+from pipeline.core.progress import timed_call
 from pipeline.core.stage import stage_inputs
-from pipeline.core.timing import timed_call
 from pipeline.detector.gfl import GFL, load_given, random_teacher, save_detector
 from pipeline.onnx.models import import_onnx
 from pipeline.regions.config import RegionsConfig

@@ -1,19 +1,15 @@
 """One page about teacher, students and store, for any browser, without a network."""
 
-import logging
-
 from pipeline.core.config import load_section
 from pipeline.core.files import atomic_path
 from pipeline.core.paths import load_students, run_paths
-from pipeline.core.stage import run_stage, stage_arguments
+from pipeline.core.stage import logger, run_stage, stage_arguments
 from pipeline.detector.device import device
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.report.collect import Report
 from pipeline.report.page import headline, render
 from pipeline.student.config import StudentConfig
 from pipeline.views.manifest import read_split
-
-logger = logging.getLogger(__name__)
 
 
 def main() -> None:

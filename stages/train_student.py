@@ -1,12 +1,11 @@
 """Train one student from the store; the teacher is not needed."""
 
-import logging
 from importlib import import_module
 
 from pipeline.core.config import load_section
 from pipeline.core.files import write_json
 from pipeline.core.paths import require_student, run_paths
-from pipeline.core.stage import stage_arguments
+from pipeline.core.stage import logger, stage_arguments
 from pipeline.detector.gfl import save_detector
 from pipeline.losses.config import DistillationConfig
 from pipeline.store.reader.reader import TargetStore
@@ -19,8 +18,6 @@ from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import train
 from pipeline.training.processes import World
 from pipeline.views.manifest import read_split
-
-logger = logging.getLogger(__name__)
 
 
 def main(processes: World) -> None:
@@ -56,7 +53,7 @@ def main(processes: World) -> None:
             facts = {"seconds": round(student.seconds, 2), "device": str(here.device)}
             size = {"epochs": config.train.epochs, "images": len(images.images)}
             write_json(output / "timing.json", facts | size)
-            write_json(folder.training_metric(name), {"seconds": facts["seconds"]})
+            write_json(folder.metrics(f"training/{name}"), {"seconds": facts["seconds"]})
             save_detector(student.model, folder.student_weights(name), {"classes": images.categories})
             write_curve(student.curve, output / "loss.csv")
             write_scores(student.scores, output / "ap.csv")

@@ -1,6 +1,5 @@
 """Check every file of the store, and compare a sample of it with the live teacher."""
 
-import logging
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import or_
@@ -9,7 +8,7 @@ from msgspec import structs
 
 from pipeline.core.errors import CacheError
 from pipeline.core.files import write_json
-from pipeline.core.stage import run_stage, stage_inputs
+from pipeline.core.stage import logger, run_stage, stage_inputs
 from pipeline.detector.device import device
 from pipeline.fidelity.config import load_fidelity
 from pipeline.fidelity.dense import measure_dense
@@ -20,8 +19,6 @@ from pipeline.store.reader.verify import verify
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
 from pipeline.views.manifest import read_split
-
-logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -51,7 +48,7 @@ def main() -> None:
         measured.append(measure_dense(store, setup.view_set, teacher, config.seed, keys))
     # The figures stay, whatever they are.
     write_json(folder.fidelity, reduce(or_, map(asdict, measured)))
-    write_json(folder.fidelity_metric, {"fidelity_error": fidelity.loss_error})
+    write_json(folder.metrics("store/fidelity"), {"fidelity_error": fidelity.loss_error})
     for each in measured:
         require_bounds(each, config)
 

@@ -19,8 +19,8 @@ from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError, DatasetError
 from pipeline.core.files import write_json
 from pipeline.core.paths import load_students, require_student, run_paths
+from pipeline.core.progress import timed_call
 from pipeline.core.tables import markdown_table
-from pipeline.core.timing import timed_call
 from pipeline.cost.card import ASSIGN, TEACHER, WRITE, Card
 from pipeline.cost.probe import MODES, PEER, PLAIN, STORED, Probe
 from pipeline.cost.timer import Repeats, machine_facts, take_turns

@@ -17,7 +17,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
 from distributed.comm.core import CommClosedError
 from distributed.deploy.spec import close_clusters
 from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.scheduler import KilledWorker, NoWorkerError
+from distributed.scheduler import KilledWorker
 from distributed.security import Security
 from distributed.utils import LoopRunner
 
@@ -33,16 +33,11 @@ CONNECT_SECONDS, START_SECONDS = 10, 300
 NO_WORKER_SECONDS = 60
 """How long a running scheduler may be without any worker; a worker that starts anew takes some 20."""
 POLL_SECONDS = 0.1
-RETRIES = 2
-"""A task that raises is repeated as often; one whose worker dies, up to three times anyhow."""
-
-NO_WORKERS = "all workers are gone, and none has come back; run again: what is finished stays"
 SETTINGS = {
     # A killed worker starts again, which may take longer than the 15 s after which Dask gives it up.
     "distributed.deploy.lost-worker-timeout": "1h",
     # A stopped one is noticed after once or twice as long: another does its work.
     "distributed.scheduler.worker-ttl": "25s",
-    "distributed.scheduler.no-workers-timeout": "10m",
     # Workers decode in processes of their own, which daemons may not have; they end with this one anyhow.
     "distributed.worker.daemon": False,
     "distributed.worker.profile.enabled": False,
@@ -148,12 +143,13 @@ def run_tasks(
                 logger.warning("worker %s is gone; what it was at is done again", address)
             known, seen = workers, time.monotonic() if workers else seen
             if time.monotonic() - seen > NO_WORKER_SECONDS:
-                raise CacheError(NO_WORKERS)
+                raise CacheError("all workers are gone, and none has come back; run again to go on")
             # With no worker left, one task waits for the next.
             room = max(1, per_worker * len(known)) - running.count()
             for argument in islice(remaining, max(0, room)):
+                # Two attempts more of one that raises; one whose worker dies has three anyhow.
                 key = f"{label}-{argument}"
-                running.add(client.submit(function, argument, key=key, pure=False, retries=RETRIES))
+                running.add(client.submit(function, argument, key=key, pure=False, retries=2))
             if running.is_empty():
                 return
             if running.has_ready():
@@ -163,8 +159,6 @@ def run_tasks(
     except KilledWorker as error:
         died = f"{error.allowed_failures + 1} workers died of it"
         raise CacheError(f"{error.task}: {died}, for want of memory perhaps") from error
-    except NoWorkerError as error:
-        raise CacheError(NO_WORKERS) from error
     except (CancelledError, CommClosedError) as error:
         raise CacheError("the Dask scheduler went away; run again: what is finished stays") from error
 

@@ -8,8 +8,6 @@ from msgspec import Meta
 
 from pipeline.core.config import Count, NonNegative, Section, structure
 
-DATASETS = "datasets"
-"""Folder of links to datasets, which git does not track."""
 Processes = Annotated[int, Meta(ge=1, le=1024)]
 """More are a slip of the finger, which a machine does not survive."""
 
@@ -73,7 +71,7 @@ def dataset_root(root: str) -> str:
     """Where a dataset lies on this machine: in ``LDP_DATASETS``, here, or in the main tree."""
     first, *rest = Path(root).parts or (root,)
     datasets = Environment.read().datasets
-    if datasets and first == DATASETS:
+    if datasets and first == "datasets":  # the folder of links that git does not track
         return str(Path(datasets, *rest))
     elsewhere = main_tree() / root
     return str(elsewhere) if elsewhere.exists() and not Path(root).exists() else root

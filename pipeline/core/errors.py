@@ -6,8 +6,6 @@ from reprlib import Repr
 
 MAX_SHOWN = 200
 """Characters of a text, or of a number's digits, that a message repeats."""
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-"""What torch's errors of a GPU and of the CPU have in them."""
 
 
 class PipelineError(Exception):
@@ -44,7 +42,8 @@ def explained_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+        of_memory = ("out of memory", "can't allocate memory")  # in torch's words of a GPU and of the CPU
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in of_memory):
             raise
         reason = str(error).partition("\n")[0][:MAX_SHOWN] or "MemoryError"
         raise PipelineError(

@@ -36,9 +36,6 @@ class RunPaths:
         self.cache_timing: Final = root / "cache" / "timing.json"
         self.fidelity: Final = root / "cache" / "fidelity.json"
         self.report: Final = root / "report" / "index.html"
-        self._metrics: Final = root / "metrics"
-        """What ``dvc metrics show`` prints."""
-        self.fidelity_metric: Final = self._metrics / "store" / "fidelity.json"
 
     def split(self, split: Split) -> Path:
         """What ``prepare_data`` leaves of a split: its manifest, and its images if it rendered them."""
@@ -47,17 +44,11 @@ class RunPaths:
     def manifest(self, split: Split) -> Path:
         return self.split(split) / "manifest.json"
 
-    def data_metric(self, split: Split) -> Path:
-        return self._metrics / "data" / f"{split}.json"
-
     def student(self, name: str) -> Path:
         return self.root / "students" / name
 
     def student_weights(self, name: str) -> Path:
         return self.student(name) / "model" / "student.safetensors"
-
-    def training_metric(self, name: str) -> Path:
-        return self._metrics / "training" / f"{name}.json"
 
     def evaluation(self, name: str) -> Path:
         """Folder of a student's detections, or of ``TEACHER``'s; likewise below."""
@@ -68,7 +59,8 @@ class RunPaths:
         return self.evaluation(name) / "summary.json"
 
     def metrics(self, name: str) -> Path:
-        return self._metrics / f"{name}.json"
+        """What ``dvc metrics show`` prints: headlines of a detector, ``data/SPLIT``, ``training/STUDENT``."""
+        return self.root / "metrics" / f"{name}.json"
 
 
 def recipe_files() -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.orphans import begin_helper
-from pipeline.core.timing import timed_call
+from pipeline.core.progress import timed_call
 
 T = TypeVar("T")
 Item = TypeVar("Item")

@@ -1,12 +1,15 @@
-"""How far work is, and how much it is: bars with an estimate, often on a terminal, seldom in a log file."""
+"""How far work is, how much it is, how long it takes: bars with an estimate, and figures in words."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from math import floor
+from typing import Any, ParamSpec, TypeVar
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Progress = Callable[[Iterable[T], int, str], Iterable[T]]
@@ -82,3 +85,15 @@ def describe_bytes(count: float) -> str:
 def counted(number: int, noun: str) -> str:
     """A number and its noun, in the plural where that belongs."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def timed_call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+    """What ``function`` returns, and the seconds that it took."""
+    start = time.perf_counter()
+    result = function(*args, **kwargs)
+    return result, time.perf_counter() - start
+
+
+def break_even(store: float, saved: float) -> int | None:
+    """Students from which on a store costs less, where each saves as much; ``None`` if it never does."""
+    return floor(store / saved) + 1 if saved > 0 else None

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from pipeline.core.progress import describe_bytes
+from pipeline.core.progress import break_even, describe_bytes
 from pipeline.core.tables import align, markdown_table
-from pipeline.core.timing import break_even
 
 FORMULA = """\
 the store      = views x (assign + teacher's forward pass + quantize and write), once

@@ -8,8 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.core.config import dump_yaml
 from pipeline.core.files import digest
-from pipeline.core.progress import counted, describe_bytes
-from pipeline.core.timing import break_even
+from pipeline.core.progress import break_even, counted, describe_bytes
 from pipeline.report import detections, drawing, figures, runs, shown_views
 from pipeline.report.collect import Report
 from pipeline.report.drawing import TEACHER, Line

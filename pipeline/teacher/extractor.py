@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.core.errors import TeacherError
 from pipeline.core.prefetch import Prefetcher
-from pipeline.core.timing import timed_call
+from pipeline.core.progress import timed_call
 from pipeline.detector.device import autocast
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel

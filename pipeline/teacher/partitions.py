@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import BoundedSemaphore
 
-from pipeline.core.timing import timed_call
+from pipeline.core.progress import timed_call
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
 from pipeline.store.writer.partition import quantize_partition

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.core.timing import break_even
+from pipeline.core.progress import break_even
 from pipeline.cost.card import ASSIGN, TEACHER, WRITE, Card
 
 HOUR = 3600

@@ -67,7 +67,7 @@ def test_the_summary_counts_what_was_read(caplog: pytest.LogCaptureFixture) -> N
             split["categories"][0]["name"] = split["categories"][1]["name"]
     caplog.set_level("INFO")
     assert call("prepare_data").code == 0
-    summary = json.loads(FOLDER.data_metric("train").read_text())
+    summary = json.loads(FOLDER.metrics("data/train").read_text())
     assert summary["images"] == 8
     assert summary["objects"] == len(rows) == summary["trained_on"] + 3
     assert (summary["crowd"], summary["ignore"]) == (1, 2)
