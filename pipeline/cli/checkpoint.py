@@ -138,25 +138,23 @@ def _class_names(meta: Meta) -> list[str]:
 
 
 def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
-    """The architecture whose state dict and ``meta`` stand ``where``; a ``TeacherError`` if it is no GFL."""
+    """The architecture whose state dict and ``meta`` stand ``where``.
 
-    def shape(key: str) -> tuple[int, ...]:
-        if key not in state:
-            raise TeacherError(
-                f"{where}: expected a GFL detector, but key {key!r} is missing; it has {short_repr([*state])}"
-            )
-        return tuple(state[key].shape)
+    Raises:
+        TeacherError: Its backbone is none of ``RESNETS``.
+        KeyError: It has not a key that every GFL has.
+    """
 
     def numbers(pattern: str) -> set[int]:
         return {int(match[1]) for key in state if (match := re.match(pattern, key))}
 
-    channels = shape("neck.lateral_convs.0.conv.weight")[0]
+    channels = len(state["neck.lateral_convs.0.conv.weight"])
     bottleneck = "backbone.layer1.0.conv3.weight" in state
     blocks = tuple(len(numbers(rf"backbone\.layer{stage}\.(\d+)\.conv1\.")) for stage in range(1, 5))
     backbone = RESNETS.get((bottleneck, blocks))
     if backbone is None:
         raise TeacherError(f"{where}: expected a ResNet backbone, but got stages of {blocks} blocks")
-    if backbone == "resnet101" and shape("backbone.layer1.0.conv2.weight")[1] == 4:
+    if backbone == "resnet101" and state["backbone.layer1.0.conv2.weight"].shape[1] == 4:
         backbone = "resnext101_32x4d"
     widths = {len(bias) for key, bias in state.items() if key.endswith("conv_offset.bias")}
     return DetectorConfig(
@@ -167,8 +165,8 @@ def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
         levels=len(numbers(r"bbox_head\.scales\.(\d+)\.scale")),
         stacked_convs=len(numbers(r"bbox_head\.cls_convs\.(\d+)\.conv\.")),
         norm_groups=_norm_groups(meta, channels, where),
-        reg_max=shape("bbox_head.gfl_reg.bias")[0] // EDGES - 1,
-        num_classes=shape("bbox_head.gfl_cls.bias")[0],
+        reg_max=len(state["bbox_head.gfl_reg.bias"]) // EDGES - 1,
+        num_classes=len(state["bbox_head.gfl_cls.bias"]),
     )
 
 
@@ -194,9 +192,9 @@ def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
         else:
             config = recognize(state, str(path), meta)
         model = GFL(config, conventions)
-    except (ConfigError, CacheError, IndexError, TypeError) as error:
+    except (ConfigError, CacheError, IndexError, KeyError, TypeError) as error:
         raise TeacherError(
-            f"{path}: expected a GFL detector, but its shapes are of none ({error})"
+            f"{path}: expected a GFL detector, but its keys or shapes are of none ({error})"
         ) from error
     if problem := misfit(model, state):
         raise TeacherError(f"{path}: the checkpoint does not fit a {model.config.backbone} GFL: {problem}")

@@ -1,4 +1,4 @@
-"""``ldp store info``, ``files`` and ``verify``: what a store holds, and what is damaged of it."""
+"""``ldp store info`` and ``verify``: what a store holds, and what is damaged of it."""
 
 import argparse
 import json
@@ -6,7 +6,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from pipeline.store.reader.verify import Problem, verify
 METADATA = "metadata"
 """Stands for all ``zarr.json`` but the root's own, which records the sizes of the others."""
 STORE = argument("store", nargs="?", metavar="STORE", help="its folder or its recipe; default: params.yaml")
-PRINT_JSON = argument("--json", action="store_true", help="print one JSON document instead")
 
 
 def find_store(given: str | None) -> tuple[Path, Path]:
@@ -46,7 +44,7 @@ def find_store(given: str | None) -> tuple[Path, Path]:
     return run_paths(params).store, params
 
 
-@command(STORE, PRINT_JSON)
+@command(STORE, argument("--json", action="store_true", help="print one JSON document instead"))
 def info_command(arguments: argparse.Namespace) -> None:
     """Prints a store's facts from its attributes; reads none of its points.
 
@@ -91,7 +89,7 @@ def describe_store(path: Path) -> dict[str, Any]:
     }
 
 
-@command(STORE, PRINT_JSON)
+@command(STORE)
 def verify_command(arguments: argparse.Namespace) -> None:
     """Reads every file of a store; prints each damaged, missing or unexpected one, then their partitions.
 
@@ -99,17 +97,10 @@ def verify_command(arguments: argparse.Namespace) -> None:
     """
     path, _ = find_store(arguments.store)
     problems = verify(path, "verify")
-    if arguments.json:
-        damaged = sorted({problem.partition for problem in problems if problem.partition is not None})
-        document = {"path": str(path), "whole": not problems, "damaged_partitions": damaged}
-        document["problems"] = [asdict(problem) for problem in problems]
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    elif problems:
-        sys.stdout.write(align([(problem.file, problem.message) for problem in problems]))
-    else:
-        sys.stdout.write(f"{path} is whole: every file is as recorded\n")
     if problems:
+        sys.stdout.write(align([(problem.file, problem.message) for problem in problems]))
         raise CacheError(f"{path}: {describe_problems(problems)}; `ldp store repair` makes them again")
+    sys.stdout.write(f"{path} is whole: every file is as recorded\n")
 
 
 def describe_problems(problems: Sequence[Problem]) -> str:

@@ -35,13 +35,12 @@ def test_a_wrong_argument_prints_how_the_command_is_used(tmp_path: Path) -> None
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["files"]])
-def test_a_reader_that_has_seen_enough_ends_a_command_quietly(own_project: Path, command: list[str]) -> None:
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(own_project: Path) -> None:
     """As in `ldp store info | true`."""
     unread, output = os.pipe()
     os.close(unread)
     finished = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli.main", "store", *command],
+        [sys.executable, "-m", "pipeline.cli.main", "store", "info"],
         cwd=own_project,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=output,
