@@ -101,7 +101,7 @@ def _read_pixels(store: TargetStore, key: ViewKey) -> Tensor | None:
     """Pixels of a view, if the very images that the store was made from are here."""
     try:
         manifest = read_split(RunPaths(store.path.parent.parent), "train")
-        if store.fingerprint.get("images") != manifest.images_sha256:
+        if store.fingerprint.get("images") != manifest.identity()["images"]:
             raise DatasetError(f"{manifest.root}: expected the store's images, but got others")
         image = read_image(*manifest.image_file(manifest.image(key.image_id)))
         return apply_view(image, store.geometry(key), store.conventions.preprocessing)

@@ -6,8 +6,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.views.classes import Category
-from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.views.manifest import Manifest
+from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 
 LONG_EDGE_PX = 640
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427))

@@ -15,8 +15,7 @@ from msgspec import Meta, Struct
 from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError, DatasetError, short_repr
 from pipeline.views.classes import Category
-from pipeline.views.image_table import COLUMNS, ImageTable
-from pipeline.views.manifest import Manifest
+from pipeline.views.manifest import COLUMNS, ImageTable, Manifest
 
 MAX_ID = 2**63 - 2
 """Ids are int64, and one more than the largest is one, too."""

@@ -22,9 +22,8 @@ from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel, ModelSpec
 from pipeline.views.box_ops import decode_boxes, expected_distances
 from pipeline.views.geometry import ResizeMode, ViewGeometry, ViewsConfig, scale_factors
-from pipeline.views.image_table import ImageRecord
 from pipeline.views.images import normalize_images, read_views
-from pipeline.views.manifest import Manifest
+from pipeline.views.manifest import ImageRecord, Manifest
 from pipeline.views.pyramid import Size
 
 Result = dict[str, Any]

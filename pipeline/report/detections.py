@@ -17,9 +17,8 @@ from pipeline.report.drawing import PALETTE, Line, class_color, draw_box, draw_l
 from pipeline.report.figures import draw_picture
 from pipeline.report.runs import result_of
 from pipeline.report.shown_views import spread
-from pipeline.views.image_table import Annotation, ImageRecord
 from pipeline.views.images import read_image
-from pipeline.views.manifest import Manifest
+from pipeline.views.manifest import Annotation, ImageRecord, Manifest
 
 SHOWN_IMAGES = 5
 

@@ -1,16 +1,18 @@
-"""The manifest: what later stages know of a dataset, instead of its many files."""
+"""The manifest: what later stages know of a dataset, instead of its many files; its images are a table."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 from unicodedata import normalize
 
 import msgspec
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import astuple
 from numpy.lib.recfunctions import repack_fields
 from numpy.typing import NDArray
 
@@ -19,7 +21,6 @@ from pipeline.core.errors import DatasetError
 from pipeline.core.files import atomic_path, sha256_of_file
 from pipeline.core.paths import RunPaths, Split
 from pipeline.views.classes import Category
-from pipeline.views.image_table import ImageRecord, ImageTable
 
 MIN_SIDE_PX = 32
 """Images with a shorter side are not trained on (mmdetection ``CocoDataset``)."""
@@ -39,11 +40,149 @@ mmdetection also leaves out what has no area; here such an area counts as not me
 """
 
 
-def spelled_path(folder: Path, name: str) -> Path:
-    """A file as its name is spelled, or with its accents composed (NFC) or decomposed (NFD, as on macOS)."""
-    spellings = () if name.isascii() else (name, *(normalize(form, name) for form in ("NFC", "NFD")))
-    paths = (folder / spelling for spelling in spellings)
-    return next((path for path in paths if path.exists()), folder / name)
+class Annotation(Struct, frozen=True, array_like=True, gc=False):
+    """One annotated object, in pixels of the original image."""
+
+    annotation_id: int
+    category_id: int
+    x: float
+    y: float
+    width: float
+    height: float
+    area: float
+    iscrowd: bool
+    ignore: bool = False
+    """Not to be trained on (mmdetection leaves such objects out)."""
+
+    @property
+    def box_xywh(self) -> tuple[float, float, float, float]:
+        """Upper left corner, width and height."""
+        return self.x, self.y, self.width, self.height
+
+
+class ImageRecord(Struct, frozen=True, kw_only=True, rename={"image_id": "id"}):
+    """One image and its annotations: a line of a manifest's file."""
+
+    image_id: int
+    file_name: str
+    height: int
+    width: int
+    sha256: str = ""
+    """Digest of the file; empty where it has not been looked at."""
+    annotations: tuple[Annotation, ...]
+
+
+_TYPES = ("<i8", "<i8", "<i8", "<f8", "<f8", "<f8", "<f8", "<f8", "?", "?")
+COLUMNS = np.dtype({"names": ("image_id", *Annotation.__struct_fields__), "formats": _TYPES})
+"""Columns of the annotations: 66 bytes a box, where objects take 400."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ImageTable(Sequence[ImageRecord]):
+    """``I`` images, ascending by id, with ``A`` annotations, ascending by image and id.
+
+    A record is made when it is asked for; a slice is a table.
+    """
+
+    image_id: NDArray[np.int64]
+    """``(I,)``."""
+    size_hw: NDArray[np.int64]
+    """``(I, 2)`` px."""
+    file_name: NDArray[Any]
+    """``(I,)`` ``StringDType``: at a fixed width, one name of a million characters would make all as long."""
+    sha256: NDArray[np.bytes_]
+    """``(I,)``, hexadecimal, of the files; empty where they have not been looked at."""
+    offset: NDArray[np.int64]
+    """``(I + 1,)``: rows ``offset[i]`` to ``offset[i + 1]`` of the annotations are those of image ``i``."""
+    annotations: NDArray[np.void]
+    """``(A,)`` with the fields :data:`COLUMNS`."""
+
+    @classmethod
+    def of(cls, records: Iterable[ImageRecord]) -> "ImageTable":
+        """Tabulate records in any order."""
+        records = list(records)
+        rows = ((record.image_id, *astuple(each)) for record in records for each in record.annotations)
+        images = [(r.image_id, r.file_name, r.height, r.width, r.sha256) for r in records]
+        return cls.build(images, np.fromiter(rows, COLUMNS))
+
+    @classmethod
+    def build(
+        cls, images: Sequence[tuple[int, str, int, int, str]], annotations: NDArray[np.void]
+    ) -> "ImageTable":
+        """Put images (id, file name, height, width, sha256) and annotations, in any order, into theirs."""
+        image_id, file_name, *size_hw, sha256 = zip(*sorted(images), strict=True) if images else [()] * 5
+        annotations = annotations[np.lexsort((annotations["annotation_id"], annotations["image_id"]))]
+        starts = annotations["image_id"].searchsorted(np.array(image_id, np.int64))
+        return cls(
+            image_id=np.array(image_id, np.int64),
+            size_hw=np.array(size_hw, np.int64).T,
+            file_name=np.array(file_name, np.dtypes.StringDType()),
+            sha256=np.array(sha256, "S64"),
+            offset=np.append(starts, len(annotations)),
+            annotations=annotations,
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    @overload
+    def __getitem__(self, place: int) -> ImageRecord: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "ImageTable": ...
+
+    def __getitem__(self, place: int | slice) -> "ImageRecord | ImageTable":
+        if isinstance(place, slice):
+            return self.take(np.arange(len(self))[place])
+        # Also of a negative place, and an IndexError where there is none.
+        row = range(len(self))[place]
+        height, width = self.size_hw[row].tolist()
+        rows = self.annotations[self.offset[row] : self.offset[row + 1]].tolist()
+        return ImageRecord(
+            image_id=int(self.image_id[row]),
+            file_name=str(self.file_name[row]),
+            height=height,
+            width=width,
+            sha256=self.sha256[row].decode(),
+            annotations=tuple(Annotation(*values) for _, *values in rows),
+        )
+
+    def take(self, rows: NDArray[np.int64]) -> "ImageTable":
+        """The images in some rows, which ascend."""
+        counts, taken = np.diff(self.offset), np.isin(np.arange(len(self)), rows)
+        return ImageTable(
+            image_id=self.image_id[rows],
+            size_hw=self.size_hw[rows],
+            file_name=self.file_name[rows],
+            sha256=self.sha256[rows],
+            offset=np.append(0, counts[rows].cumsum()),
+            annotations=self.annotations[np.repeat(taken, counts)],
+        )
+
+    def annotated_hw(self) -> NDArray[np.int64]:
+        """``(A, 2)`` px: the size of each annotation's image."""
+        return np.repeat(self.size_hw, np.diff(self.offset), axis=0)
+
+    def without_annotations(self) -> "ImageTable":
+        """What reading the images needs: annotations are 60 MB for COCO, which no process is to be sent."""
+        return replace(self, offset=np.zeros_like(self.offset), annotations=self.annotations[:0].copy())
+
+    def row_of(self, image_id: int) -> int:
+        """Row of an image; a ``KeyError`` if it is not here."""
+        row = int(self.image_id.searchsorted(image_id))
+        if row == len(self) or self.image_id[row] != image_id:
+            raise KeyError(image_id)
+        return row
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundTruth:
+    """Boxes of one image that are trained on."""
+
+    boxes_xyxy: NDArray[np.float32]
+    """``(G, 4)`` px of the original image."""
+    labels: NDArray[np.int64]
+    """``(G,)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,34 +224,22 @@ class Manifest:
         """``(I,)``: how many those are of each image."""
         return np.diff(np.append(0, np.cumsum(self.drop_reason < 0))[self.images.offset])
 
-    @cached_property
-    def images_sha256(self) -> str:
-        """Digest of which images are in the split and how large they are."""
-        columns = (self.images.image_id, self.images.file_name, *self.images.size_hw.T)
-        rows = list(zip(*(column.tolist() for column in columns), strict=True))
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-    @cached_property
-    def boxes_sha256(self) -> str:
-        """Digest of the objects that are trained on: another order or another comment changes nothing."""
-        columns = ["image_id", "category_id", "x", "y", "width", "height"]
-        rows = repack_fields(self.trained_on[columns])
-        return hashlib.sha256(rows.tobytes()).hexdigest()
-
-    @cached_property
-    def pixels_sha256(self) -> str:
-        """Digest of the files of the images."""
-        content = self.images.image_id.astype("<i8").tobytes() + self.images.sha256.tobytes()
-        return hashlib.sha256(content).hexdigest()
-
     def identity(self) -> dict[str, Any]:
-        """Everything in a split that decides what a detector learns from it, for fingerprints."""
+        """Everything in a split that decides what a detector learns from it, for fingerprints.
+
+        Of annotations it is those that are trained on: another order or another comment changes nothing.
+        """
+        table = self.images
+        columns = (table.image_id, table.file_name, *table.size_hw.T)
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        boxes = self.trained_on[["image_id", "category_id", "x", "y", "width", "height"]]
+        files = table.image_id.astype("<i8").tobytes() + table.sha256.tobytes()
         return {
-            "boxes": self.boxes_sha256,
+            "boxes": hashlib.sha256(repack_fields(boxes).tobytes()).hexdigest(),
             "class_names": [category.name for category in self.categories],
             "classes": [category.category_id for category in self.categories],
-            "images": self.images_sha256,
-            "pixels": self.pixels_sha256,
+            "images": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+            "pixels": hashlib.sha256(files).hexdigest(),
         }
 
     def identity_in(self, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,8 +260,11 @@ class Manifest:
         return {"annotations": annotations, **{name: identity[name] for name in known}}
 
     def image_path(self, record: ImageRecord) -> Path:
-        """Path of an image, with the accents of its name as the disk has them."""
-        return spelled_path(Path(self.root) / self.folder, record.file_name)
+        """Path of an image, with the accents of its name as spelled, composed (NFC) or decomposed (NFD)."""
+        folder, name = Path(self.root) / self.folder, record.file_name
+        spellings = () if name.isascii() else (name, normalize("NFC", name), normalize("NFD", name))
+        paths = (folder / spelling for spelling in spellings)
+        return next((path for path in paths if path.exists()), folder / name)
 
     def image_file(self, record: ImageRecord) -> tuple[Path, tuple[int, int], str]:
         """Arguments of ``read_image``: path, annotated size of the upright picture, sha256 if it is known."""
@@ -144,7 +274,7 @@ class Manifest:
         """An image by its id; a ``KeyError`` if the split has none."""
         return self.images[self.images.row_of(image_id)]
 
-    def training_boxes(self, image_id: int) -> "GroundTruth":
+    def training_boxes(self, image_id: int) -> GroundTruth:
         """Boxes of an image that are trained on; a ``KeyError`` if the split has no such image."""
         row = self.images.row_of(image_id)
         of_image = slice(*self.images.offset[row : row + 2])
@@ -157,16 +287,6 @@ class Manifest:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class GroundTruth:
-    """Boxes of one image that are trained on."""
-
-    boxes_xyxy: NDArray[np.float32]
-    """``(G, 4)`` px of the original image."""
-    labels: NDArray[np.int64]
-    """``(G,)``."""
-
-
 def keep_trainable(manifest: Manifest, *, keep_empty: bool) -> Manifest:
     """The manifest without images that are too small to train on or, unless ``keep_empty``, have no box."""
     kept = manifest.images.size_hw.min(axis=1) >= MIN_SIDE_PX
@@ -175,7 +295,7 @@ def keep_trainable(manifest: Manifest, *, keep_empty: bool) -> Manifest:
     return replace(manifest, images=manifest.images.take(np.flatnonzero(kept)))
 
 
-class _File(msgspec.Struct):
+class _File(Struct):
     root: str
     folder: str
     annotations: str

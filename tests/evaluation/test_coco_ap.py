@@ -15,8 +15,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate, to_coco, write_precision_recall
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.views.classes import Category
-from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.views.manifest import Manifest
+from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 
 EDGES = (32.0, 96.0)
 BOXES = {1: (10.0, 10.0, 20.0, 20.0), 2: (5.0, 5.0, 50.0, 50.0)}

@@ -25,8 +25,7 @@ from pipeline.views.box_ops import encode_distances
 from pipeline.views.classes import Category
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.geometry import ViewsConfig
-from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.views.manifest import Manifest
+from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 from pipeline.views.pyramid import Pyramid
 
 SHAPES = {1: "ellipse", 3: "rectangle", 4: "triangle", 7: "cross"}

@@ -12,8 +12,7 @@ from pipeline.evaluation.detect import write_results
 from pipeline.report import detections
 from pipeline.report.detections import ShownImage, choose_images, describe, image_picture, show_images
 from pipeline.views.classes import Category
-from pipeline.views.image_table import Annotation, ImageRecord, ImageTable
-from pipeline.views.manifest import Manifest
+from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 
 
 def image_with(count: int, image_id: int = 1) -> ImageRecord:

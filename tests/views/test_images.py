@@ -4,6 +4,7 @@ Refusals that a stage shows are rows of ``tests/e2e/wrong_input.txt``. ``LD_COCO
 COCO layout with real photos.
 """
 
+import dataclasses
 import hashlib
 import math
 import os
@@ -16,6 +17,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
@@ -25,7 +27,7 @@ from pipeline.views.conventions import GFL_PREPROCESSING, Sampling
 from pipeline.views.decode import inspect_image
 from pipeline.views.geometry import resize_keep_ratio
 from pipeline.views.images import normalize_images, read_image, resize_image, stack_images
-from pipeline.views.manifest import spelled_path
+from pipeline.views.manifest import ImageRecord, ImageTable, Manifest
 from pipeline.views.pixels import SeenPixels, checksum
 
 SAMPLE = os.environ.get("LD_COCO_SAMPLE")
@@ -159,13 +161,16 @@ def test_another_file_than_the_manifests_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_are_found_however_their_accents_are_spelled(tmp_path: Path) -> None:
+    record = ImageRecord(image_id=1, file_name="", height=1, width=1, annotations=())
+    manifest = Manifest(root=str(tmp_path), folder="", categories=(), images=ImageTable.of([]))
     composed, decomposed = (unicodedata.normalize(form, "zoë/ä.png") for form in ("NFC", "NFD"))
+    assert manifest.image_path(replace(record, file_name=composed)) == tmp_path / composed, "none is there"
     for on_disk, named in ((composed, decomposed), (decomposed, composed)):
         folder = tmp_path / on_disk.encode().hex()
         (folder / on_disk).parent.mkdir(parents=True)
         (folder / on_disk).touch()
-        assert spelled_path(folder, named).is_file()
-    assert spelled_path(tmp_path, "nö.png") == tmp_path / "nö.png"
+        there = dataclasses.replace(manifest, folder=folder.name)
+        assert there.image_path(replace(record, file_name=named)).is_file()
 
 
 def resize_difference(pixels: torch.Tensor, size_hw: tuple[int, int]) -> NDArray[np.int64]:
