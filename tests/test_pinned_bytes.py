@@ -23,8 +23,7 @@ from pipeline.datasets.coco import read_coco
 from pipeline.store.reader.reader import TargetStore
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.manifest import keep_trainable, write_manifest
-from pipeline.views.pixels import SeenPixels
-from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
+from pipeline.views.types import KeptPoints, LabeledView, SeenPixels, SoftTargets, ViewKey
 
 PINNED = {
     "manifest": "b1e8003e823c93dea738804158c6a07d36c8012b8f796c0b4a003e294dd96f43",

@@ -14,11 +14,11 @@ from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError
 from pipeline.core.files import atomic_path, sha256_of_file, write_json
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.gfl import GFL, gfl_spec, load_detector, read_description
+from pipeline.detector.gfl import GFL, described_classes, gfl_spec, load_detector, read_description
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.description import OnnxDescription, read_onnx_description
 from pipeline.onnx.model import OnnxModel, TorchModel, read_graph, whole_graph
-from pipeline.views.classes import Category, class_columns, described_difference
+from pipeline.views.classes import Category, class_columns, ids_difference
 from pipeline.views.conventions import Conventions
 
 EMBEDDING = "an ONNX file whose weights lie beside it"
@@ -64,7 +64,8 @@ def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
             f"{path}: expected a teacher of {len(categories)} classes, as the dataset has, but it has "
             f"{config.num_classes}"
         )
-    if difference := described_difference(categories, document.get("classes")):
+    known = described_classes(document, described)
+    if known and (difference := ids_difference(categories, known)):
         raise TeacherError(f"{described}: it was trained for other classes than the dataset's: {difference}")
     return GflHandle(
         weights=path.with_suffix(".safetensors"),

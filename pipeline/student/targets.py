@@ -19,9 +19,8 @@ from pipeline.store.reader.stored import StoredDense, StoredView
 from pipeline.student.config import StudentConfig
 from pipeline.training.batches import TargetSource, TensorData, concat_to_tensor
 from pipeline.views.manifest import Manifest
-from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Grid, Size
-from pipeline.views.types import LabeledView, ViewKey
+from pipeline.views.types import LabeledView, Pixels, ViewKey
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,9 +25,8 @@ from pipeline.teacher.times import StoreTimes
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import ViewFile, normalize_images, read_images, stack_images
 from pipeline.views.manifest import Manifest
-from pipeline.views.pixels import SeenPixels
 from pipeline.views.pyramid import Grid
-from pipeline.views.types import LabeledView, SoftTargets
+from pipeline.views.types import LabeledView, SeenPixels, SoftTargets
 
 MAX_PIXELS = 32_000_000
 """Pixels inside the teacher at a time, on the CPU: a ResNet-50 takes 240 bytes for each."""

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import normalize_images
-from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Grid, Pyramid, Size
-from pipeline.views.types import LabeledView, ViewKey
+from pipeline.views.types import LabeledView, Pixels, ViewKey
 
 if TYPE_CHECKING:  # a teacher's training has no use for the code of stores
     from pipeline.regions.view_set import ViewSet

@@ -7,6 +7,7 @@ gives every view one fixed size, as detectors with a fixed input want it.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -47,39 +48,32 @@ class ViewGeometry:
 
     @property
     def content_hw(self) -> Size:
-        """Size of the image in the view, without the borders of a letterbox."""
+        """Size of the image in the view, without the borders of a letterbox.
+
+        A half px there is rounded as where the letterbox comes from: to the even px if it is centered
+        (Ultralytics ``LetterBox``), else down like any other (YOLOX ``preproc``).
+        """
         if self.fit in ("keep_ratio", "stretch"):
             return self.resized_hw
-        return letterbox_size(self.original_hw, self.resized_hw, centered=self.fit == "letterbox_centred")
+        rounded: Callable[[float], int] = round if self.fit == "letterbox_centred" else int
+        factor = min(view / side for view, side in zip(self.resized_hw, self.original_hw, strict=True))
+        height, width = (max(1, rounded(side * factor)) for side in self.original_hw)
+        return height, width
 
     @property
     def content_top_left(self) -> Size:
         """``(y, x)`` of the image's corner in the view before a flip: not 0 in a centered letterbox."""
         if self.fit != "letterbox_centred":
             return 0, 0
-        pairs = zip(self.resized_hw, self.content_hw, strict=True)
-        top, left = ((view - content) // 2 for view, content in pairs)
-        return top, left
+        (height, width), (content_height, content_width) = self.resized_hw, self.content_hw
+        return (height - content_height) // 2, (width - content_width) // 2
 
 
 def resize_keep_ratio(original_hw: Size, scale: Scale) -> Size:
-    """Size of an image resized, ratio kept, to fit into ``(long, short)``; it may be enlarged."""
+    """Size of an image resized, ratio kept, to fit into ``(long, short)``; enlarged, too."""
     height, width = original_hw
     factor = min(scale[0] / max(height, width), scale[1] / min(height, width))
-    # Of an image that is a thousand times as long as high, something must be left.
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-
-
-def letterbox_size(original_hw: Size, canvas_hw: Size, *, centered: bool) -> Size:
-    """Size of an image resized, ratio kept, to fit into a canvas of ``(height, width)``.
-
-    A side of a half px is rounded as where the letterbox comes from: to the even px if it is centered
-    (Ultralytics ``LetterBox``), else down like any other (YOLOX ``preproc``).
-    """
-    factor = min(canvas / side for canvas, side in zip(canvas_hw, original_hw, strict=True))
-    sides = (side * factor for side in original_hw)
-    height, width = (max(1, round(side) if centered else int(side)) for side in sides)
-    return height, width
 
 
 def pad_size(size_hw: Size) -> Size:
@@ -90,15 +84,13 @@ def pad_size(size_hw: Size) -> Size:
 
 def scale_factors(geometry: ViewGeometry) -> NDArray[np.float32]:
     """View px over original px for x1, y1, x2, y2: ``(4,)``."""
-    pairs = zip(geometry.content_hw, geometry.original_hw, strict=True)
-    vertical, horizontal = (new / old for new, old in pairs)
+    vertical, horizontal = np.divide(geometry.content_hw, geometry.original_hw)
     return np.array([horizontal, vertical, horizontal, vertical], np.float32)
 
 
 def transform_boxes(boxes_xyxy: Boxes, geometry: ViewGeometry) -> Boxes:
     """Boxes ``(G, 4)`` of the original image in view coordinates, clipped to the view's content."""
-    height, width = geometry.content_hw
-    limits = np.asarray([width, height, width, height], np.float32)
+    limits = np.asarray(2 * geometry.content_hw[::-1], np.float32)
     scaled: Boxes = np.clip(boxes_xyxy * scale_factors(geometry), np.float32(0), limits)
     scaled += np.asarray(2 * geometry.content_top_left[::-1], np.float32)
     if geometry.flip:
@@ -121,6 +113,13 @@ class Views:
         """Scales px: all, or the smallest and the largest that may be drawn."""
         raise NotImplementedError
 
+    drawn: Callable[[int, int], tuple[Scale, bool]]
+    """Scale of a view, by image and number, and whether it is flipped."""
+    choose: Callable[[int, int, int], int]
+    """The view that an epoch trains on, by seed, epoch and image; a ``ConfigError`` if it has none."""
+    to_json: Callable[[], dict[str, Any]]
+    """As a ``Section`` has it."""
+
     @property
     def largest_pixels(self) -> int:
         """No view has more pixels than this, padding aside."""
@@ -128,13 +127,8 @@ class Views:
 
     def padded_sizes(self, originals_hw: Iterable[Size], fit: ResizeMode) -> set[Size]:
         """Padded sizes of the views of images; of drawn scales the smallest and the largest."""
-        return {
-            _view(size, scale, fit, flip=False).padded_hw for size in originals_hw for scale in self.scales
-        }
-
-    def drawn(self, image_id: int, number: int) -> tuple[Scale, bool]:
-        """Scale of a view of an image, and whether it is flipped."""
-        raise NotImplementedError
+        pairs = product(originals_hw, self.scales)
+        return {_view(size, scale, fit, flip=False).padded_hw for size, scale in pairs}
 
     def geometry(
         self, original_hw: Size, image_id: int, number: int, fit: ResizeMode = "keep_ratio"
@@ -142,13 +136,6 @@ class Views:
         """One view of an image."""
         scale, flip = self.drawn(image_id, number)
         return _view(original_hw, scale, fit, flip=flip)
-
-    def choose(self, seed: int, epoch: int, image_id: int) -> int:
-        """The view that an epoch trains on; a ``ConfigError`` if none was drawn for so late an epoch."""
-        raise NotImplementedError
-
-    to_json: Callable[[], dict[str, Any]]
-    """As a ``Section`` has it."""
 
 
 class ViewsConfig(Section, Views, frozen=True, kw_only=True):
@@ -195,10 +182,9 @@ class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
     seed: Whole = 0
 
     def __post_init__(self) -> None:
-        smallest, largest = self.short_edges
-        if not smallest <= largest:
+        if self.short_edges[0] > self.short_edges[1]:
             raise ConfigError(f"short_edges: expected smallest <= largest, but got {list(self.short_edges)}")
-        check_scale((self.long_edge, largest), "short_edges")
+        check_scale((self.long_edge, self.short_edges[1]), "short_edges")
 
     @property
     def numbers(self) -> range:
@@ -210,15 +196,14 @@ class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
 
     def drawn(self, image_id: int, number: int) -> tuple[Scale, bool]:
         smallest, largest = self.short_edges
-        edge, flip = _draw(f"{self.seed}/{number}/{image_id}", words=2)
+        key = f"{self.seed}/{number}/{image_id}"
+        edge, flip = np.frombuffer(hashlib.blake2b(key.encode(), digest_size=16).digest(), "<u8").tolist()
         scale = (self.long_edge, smallest + edge % (largest - smallest + 1))
         return scale, flip < self.flip_probability * 2**64
 
     def choose(self, seed: int, epoch: int, image_id: int) -> int:  # noqa: ARG002
         if epoch not in self.numbers:
-            raise ConfigError(
-                f"epoch {epoch}: expected one of the {self.epochs} epochs whose views are planned"
-            )
+            raise ConfigError(f"epoch {epoch}: expected one of the {self.epochs} epochs with planned views")
         return epoch
 
 
@@ -233,8 +218,8 @@ def check_scale(scale: Scale, key: str) -> None:
 
 def choose_view(seed: int, epoch: int, image_id: int, views: Sequence[int]) -> int:
     """The view of an image that an epoch trains on: a function of the key, never of the loader's order."""
-    (drawn,) = _draw(f"{seed}/{epoch}/{image_id}", words=1)
-    return views[drawn % len(views)]
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{image_id}".encode(), digest_size=8).digest()
+    return views[int.from_bytes(digest, "little") % len(views)]
 
 
 def _view(original_hw: Size, scale: Scale, fit: ResizeMode, *, flip: bool) -> ViewGeometry:
@@ -243,9 +228,3 @@ def _view(original_hw: Size, scale: Scale, fit: ResizeMode, *, flip: bool) -> Vi
     resized = resize_keep_ratio(original_hw, scale) if keep else (scale[1], scale[0])
     padded = pad_size(resized) if keep else resized
     return ViewGeometry(original_hw=original_hw, resized_hw=resized, padded_hw=padded, flip=flip, fit=fit)
-
-
-def _draw(key: str, *, words: int) -> list[int]:
-    """Random numbers below 2^64 that depend on a key alone."""
-    digest = hashlib.blake2b(key.encode(), digest_size=8 * words).digest()
-    return [int.from_bytes(digest[8 * word : 8 * word + 8], "little") for word in range(words)]

@@ -1,15 +1,21 @@
 """The nouns that annotations, teacher and store share: immutable, shapes checked once."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.views.geometry import ViewGeometry
-from pipeline.views.pixels import SeenPixels
 
 T = TypeVar("T", bound=np.generic)
+
+THUMBNAIL_CELLS = 8
+"""Cells of a side: 192 bytes a view, beside 4 of the checksum."""
+
+Pixels = NDArray[np.uint8]
+"""``(H, W, 3)`` RGB of a view: resized and flipped, not padded, not normalized."""
 
 NOT_MAIN = -1
 """``main_gt`` of a point outside the main region."""
@@ -86,17 +92,45 @@ class LabeledView:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DenseOutputs:
-    """A teacher's outputs at all ``n`` positions of one view, level after level.
-
-    Attributes:
-        classes: (n, C) uint8 codes of ``codec.dense``; if lossless, float32 logits.
-        distances: (n, 4) uint16 in units of 1/32 stride; if lossless, float32 in strides.
-        tail_units: Sum of the log-odds of code 0, in 1/1024.
-    """
+    """A teacher's outputs at all ``n`` positions of one view, level after level."""
 
     classes: NDArray[np.uint8] | NDArray[np.float32]
+    """``(n, C)``: codes of ``codec.dense``, or lossless logits."""
     distances: NDArray[np.uint16] | NDArray[np.float32]
+    """``(n, 4)``: in 1/32 stride, or lossless in strides."""
     tail_units: int = 0
+    """Sum of the log-odds of code 0, in 1/1024."""
+
+
+class SeenPixels(NamedTuple):
+    """The pixels of a view, as a store remembers them."""
+
+    crc32c: int
+    thumbnail: Pixels
+    """``(n, n, 3)``: means of :data:`THUMBNAIL_CELLS` by as many cells."""
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> Self:
+        """What is kept of ``pixels``."""
+        return cls(checksum(pixels), thumbnail(pixels))
+
+
+def checksum(pixels: Pixels) -> int:
+    """crc32c of the pixels, row by row, the channels of a pixel side by side."""
+    return int(google_crc32c.value(np.ascontiguousarray(pixels)))
+
+
+def thumbnail(pixels: Pixels) -> Pixels:
+    """Means of cells that begin at whole pixels, rounded; exact on every machine."""
+    edges = np.arange(THUMBNAIL_CELLS + 1)[:, None] * pixels.shape[:2] // THUMBNAIL_CELLS
+    (tops, lefts), (tall, wide) = edges[:-1].T, np.diff(edges, axis=0).clip(min=1).T
+    # Row upon row: ``reduceat`` along this axis takes five times as long.
+    strips = [
+        np.add.reduce(pixels[top:bottom], 0, np.uint32) for top, bottom in zip(tops, tops + tall, strict=True)
+    ]
+    sums = np.add.reduceat(strips, lefts, axis=1, dtype=np.int64)
+    area = np.outer(tall, wide)[..., None]
+    return np.asarray((2 * sums + area) // (2 * area), np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,6 +148,5 @@ class SoftTargets:
 
     def __post_init__(self) -> None:
         edges, classes = self.edge_logits, self.cls_logits
-        assert edges.ndim == 3, f"expected (P, 4, bins), but got {edges.shape}"
-        assert edges.shape[1] == 4, f"expected (P, 4, bins), but got {edges.shape}"
+        assert edges.shape[1:-1] == (4,), f"expected (P, 4, bins), but got {edges.shape}"
         assert classes.ndim == 2, f"expected (M, C), but got {classes.shape}"

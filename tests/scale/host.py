@@ -23,7 +23,7 @@ from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.images import apply_view, normalize_images, read_image, stack_images
-from pipeline.views.pixels import SeenPixels
+from pipeline.views.types import SeenPixels
 
 TEACHER = DetectorConfig(
     backbone="resnet18", channels=32, levels=5, stacked_convs=1, norm_groups=4, num_classes=80

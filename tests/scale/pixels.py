@@ -21,7 +21,7 @@ from pipeline.store.reader.shards import ShardedRows
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.images import apply_view, read_image
-from pipeline.views.pixels import Pixels, checksum, thumbnail
+from pipeline.views.types import Pixels, checksum, thumbnail
 
 REPEATS = 5
 

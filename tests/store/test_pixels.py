@@ -14,8 +14,7 @@ from store_cases import StoreCase, make_store_case, write_store
 from pipeline.core.errors import CacheError, DatasetError
 from pipeline.store.reader.reader import TargetStore
 from pipeline.views.conventions import GFL_PREPROCESSING
-from pipeline.views.pixels import SeenPixels
-from pipeline.views.types import ViewKey
+from pipeline.views.types import SeenPixels, ViewKey
 
 MEAN, STD = np.array(GFL_PREPROCESSING.mean), np.array(GFL_PREPROCESSING.std)
 HEIGHT, WIDTH = 75, 100

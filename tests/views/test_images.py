@@ -28,7 +28,7 @@ from pipeline.views.decode import inspect_image
 from pipeline.views.geometry import resize_keep_ratio
 from pipeline.views.images import normalize_images, read_image, resize_image, stack_images
 from pipeline.views.manifest import ImageRecord, ImageTable, Manifest
-from pipeline.views.pixels import SeenPixels, checksum
+from pipeline.views.types import SeenPixels, checksum
 
 SAMPLE = os.environ.get("LD_COCO_SAMPLE")
 

@@ -9,8 +9,8 @@ from pipeline.codec.logits import edge_columns
 from pipeline.codec.precision import Precision, WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.views.conventions import Conventions
-from pipeline.views.pixels import THUMBNAIL_CELLS
 from pipeline.views.pyramid import Pyramid
+from pipeline.views.types import THUMBNAIL_CELLS
 
 FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, FORMAT_VERSION)

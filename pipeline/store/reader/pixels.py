@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.views.pixels import THUMBNAIL_CELLS as CELLS
-from pipeline.views.pixels import Pixels
 from pipeline.views.pyramid import Size
+from pipeline.views.types import THUMBNAIL_CELLS as CELLS
+from pipeline.views.types import Pixels
 
 TOLERANCE = 1.0
 """Gray levels by which means of cells may differ: another decoder or another resize differs by less."""

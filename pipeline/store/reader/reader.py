@@ -22,8 +22,7 @@ from pipeline.store.reader.shards import ShardedRows, read_table
 from pipeline.store.reader.stored import DecodedView, StoredDense, StoredView
 from pipeline.views.classes import Category
 from pipeline.views.geometry import ViewGeometry, choose_view
-from pipeline.views.pixels import THUMBNAIL_CELLS, Pixels, checksum
-from pipeline.views.types import KeptPoints, LabeledView, ViewKey
+from pipeline.views.types import THUMBNAIL_CELLS, KeptPoints, LabeledView, Pixels, ViewKey, checksum
 
 
 class FileRecord(NamedTuple):
