@@ -85,9 +85,8 @@ def labeled_view(number: int, points: int) -> LabeledView:
     rng = np.random.default_rng([number, 0])
     level, position = _cells(rng, int(rng.integers(points // 2, points + points // 2 + 1)))
     main = rng.random(len(level)) < MAIN_SHARE
-    weight = np.where(main, 0, 0.6 * rng.random(len(level)) ** 3)
+    weight = np.where(main, 0, 0.6 * rng.random(len(level)) ** 3).astype(np.float32)
     corners = np.sort(rng.random((BOXES, 2, 2)) * GEOMETRY.resized_hw[::-1], axis=1)
-    level_and_place = {"level": level, "position": position}
     main_gt = np.where(main, rng.integers(0, BOXES, len(level)), NOT_MAIN)
     labels = rng.integers(0, CLASSES, BOXES)
     return LabeledView(
@@ -95,7 +94,7 @@ def labeled_view(number: int, points: int) -> LabeledView:
         geometry=GEOMETRY,
         boxes_xyxy=corners.reshape(BOXES, 4).astype(np.float32),
         labels=labels,
-        points=KeptPoints(**level_and_place, main_gt=main_gt, valuable_weight=weight.astype(np.float32)),
+        points=KeptPoints(level=level, position=position, main_gt=main_gt, valuable_weight=weight),
     )
 
 
