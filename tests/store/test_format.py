@@ -24,12 +24,10 @@ def test_json_round_trip(precision: Precision) -> None:
     assert StoreSchema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 
 
-@pytest.mark.parametrize(
-    ("version", "remedy"), [(FORMAT_VERSION + 1, "update this code"), (0, "dvc repro"), (None, "dvc repro")]
-)
-def test_another_version_is_refused_with_a_remedy(version: int | None, remedy: str) -> None:
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, None])
+def test_another_version_is_refused_with_a_remedy(version: int | None) -> None:
     document = {**make_store_case().schema.to_json(), "format_version": version}
-    with pytest.raises(CacheError, match=remedy):
+    with pytest.raises(CacheError, match=f"but got {version}; update this code .* or make the store again"):
         StoreSchema.from_json(document)
 
 

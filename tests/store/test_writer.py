@@ -196,12 +196,6 @@ def test_a_beginning_that_is_damaged_or_missing_is_refused_with_what_to_do(scrat
     assert finished_partitions(scratch) == set()
 
 
-@pytest.mark.parametrize("index", [-1, 4])
-def test_a_partition_that_is_not_planned_is_refused(scratch: Path, index: int) -> None:
-    with pytest.raises(CacheError, match=r"0\.\.3"):
-        write_views(scratch, index, CASE.views[:4], CASE.targets[:4])
-
-
 @pytest.mark.parametrize(
     "change",
     [

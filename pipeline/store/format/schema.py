@@ -23,21 +23,26 @@ MAIN_CHUNK_SHARE = 4
 DENSE_CHUNK_ROWS = 2048
 """Of the dense arrays; a view of 416 px has 3,598 rows."""
 
-GEOMETRY_COLUMNS = (
-    *("original_height", "original_width", "resized_height", "resized_width"),
-    *("padded_height", "padded_width", "flip"),
-)
-EXTENT_COLUMNS = ("point_offset", "points", "main_offset", "main", "box_offset", "boxes")
-REGION_COLUMNS = ("level", "position", "main_gt", "weight_code")
-BOX_COLUMNS = ("x1", "y1", "x2", "y2")
-EDGE_NAMES = ("left", "top", "right", "bottom")
-
 IMAGE_ID, VIEW, GEOMETRY, EXTENT = "views/image_id", "views/view", "views/geometry", "views/extent"
 BOXES, LABELS = "boxes/xyxy", "boxes/label"
 REGION, EDGE_CODES, CLS_CODES = "points/region", "points/edge_codes", "main/cls_codes"
 POINT_CLS_CODES = "points/cls_codes"  # in place of the one in main, in a store with valuable_classes
 PIXELS_CRC32C, THUMBNAIL = "pixels/crc32c", "pixels/thumbnail"
 DENSE = DENSE_CLASSES, DENSE_BOXES = "dense/cls_codes", "dense/box_codes"
+
+GEOMETRY_COLUMNS = (
+    *("original_height", "original_width", "resized_height", "resized_width"),
+    *("padded_height", "padded_width", "flip"),
+)
+TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
+    IMAGE_ID: ("int64", ()),
+    VIEW: ("int32", ()),
+    GEOMETRY: ("int32", GEOMETRY_COLUMNS),
+    EXTENT: ("int64", ("point_offset", "points", "main_offset", "main", "box_offset", "boxes")),
+    BOXES: ("float32", ("x1", "y1", "x2", "y2")),
+    LABELS: ("int32", ()),
+}
+"""Type and columns of the arrays that do not depend on the teacher: a row for each view, or for each box."""
 
 CRC_BYTES = 4
 """A crc32c ends every chunk, table and index of a shard."""
@@ -163,33 +168,25 @@ class StoreSchema:
 
 
 def require_version(document: Mapping[str, Any]) -> None:
-    """Raise a ``CacheError`` for a store of another layout: which side is older, and what to do."""
-    version = document.get("format_version")
-    if version in READABLE_VERSIONS:
-        return
-    newer = isinstance(version, int) and version > FORMAT_VERSION
-    remedy = "update this code" if newer else "make the store again: `dvc repro -f cache_teacher`"
-    expected = " or ".join(map(str, READABLE_VERSIONS))
-    raise CacheError(f"expected a store of format_version {expected}, but got {version!r}; {remedy}")
+    """Raise a ``CacheError`` for a store of another layout."""
+    version, expected = document.get("format_version"), " or ".join(map(str, READABLE_VERSIONS))
+    if version not in READABLE_VERSIONS:
+        raise CacheError(
+            f"expected a store of format_version {expected}, but got {version!r}; update this code if that "
+            "is newer, or make the store again: `dvc repro -f cache_teacher`"
+        )
 
 
 def table_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     """The arrays that do not depend on the teacher, written whole."""
-
-    def table(path: str, dtype: str, rows: int, columns: tuple[str, ...] = ()) -> ArraySpec:
-        shape = (rows, len(columns)) if columns else (rows,)
+    specs = []
+    for path, (dtype, columns) in TABLES.items():
+        rows = schema.boxes if path in (BOXES, LABELS) else schema.views
+        width = (len(columns),) if columns else ()
         # One chunk: 14 MB for the largest table of COCO train2017 with two views an image.
-        chunks = (max(1, rows), *shape[1:])
-        return ArraySpec(path=path, dtype=dtype, shape=shape, chunks=chunks, columns=columns)
-
-    return (
-        table(IMAGE_ID, "int64", schema.views),
-        table(VIEW, "int32", schema.views),
-        table(GEOMETRY, "int32", schema.views, GEOMETRY_COLUMNS),
-        table(EXTENT, "int64", schema.views, EXTENT_COLUMNS),
-        table(BOXES, "float32", schema.boxes, BOX_COLUMNS),
-        table(LABELS, "int32", schema.boxes),
-    )
+        sizes = {"shape": (rows, *width), "chunks": (max(1, rows), *width)}
+        specs.append(ArraySpec(path=path, dtype=dtype, columns=columns, **sizes))
+    return tuple(specs)
 
 
 def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
@@ -211,14 +208,14 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
         return ArraySpec(path=path, dtype=dtype, shape=shape, chunks=chunks, shards=shards, columns=columns)
 
     arrays = [
-        sharded(REGION, "int32", points, len(REGION_COLUMNS), REGION_COLUMNS),
+        sharded(REGION, "int32", points, 4, ("level", "position", "main_gt", "weight_code")),
         sharded(EDGE_CODES, codes, points, edge_columns(schema.bins, lossless=lossless)),
         sharded(schema.cls_path, codes, main, classes),
     ]
     if dense := schema.dense:
         scores, boxes = ("float32", "float32") if dense.lossless else ("uint8", "uint16")
         arrays.append(sharded(DENSE_CLASSES, scores, positions, classes))
-        arrays.append(sharded(DENSE_BOXES, boxes, positions, len(EDGE_NAMES), EDGE_NAMES))
+        arrays.append(sharded(DENSE_BOXES, boxes, positions, 4, ("left", "top", "right", "bottom")))
     if schema.pixels:
         arrays.append(sharded(PIXELS_CRC32C, "uint32", views, 1))
         arrays.append(sharded(THUMBNAIL, "uint8", views, 3 * THUMBNAIL_CELLS**2))

@@ -32,8 +32,6 @@ def diagnose(
     The view of ``size_hw`` px is in their upper left corner, ``seen`` its thumbnail ``(CELLS, CELLS, 3)``.
     Gray level = ``values * std + mean``, each ``(3,)``.
     """
-    if min(size_hw) < CELLS:
-        return None
     known = seen.astype(np.float64)
     # (H + 1, W + 1, 3): over all above and left.
     sums = np.pad(values.astype(np.float64), ((1, 0), (1, 0), (0, 0))).cumsum(0).cumsum(1)

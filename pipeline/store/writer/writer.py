@@ -88,8 +88,6 @@ def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> No
     The ``CacheError`` names the first; another says that ``init`` has not run.
     """
     schema = read_schema(scratch)
-    if not 0 <= index < schema.partitions:
-        raise CacheError(f"expected a partition in 0..{schema.partitions - 1}, but got {index}")
     root, rows = zarr.open_group(scratch / STORE_FOLDER, mode="r"), schema.partition_views(index)
     image_ids, numbers, extents = (np.asarray(root[path][rows]) for path in (IMAGE_ID, VIEW, EXTENT))  # type: ignore[index]
     expected = list(map(tuple, np.column_stack([image_ids, numbers, extents[:, 1::2]]).tolist()))
