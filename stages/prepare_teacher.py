@@ -15,7 +15,7 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.training.batches import TargetSource
 from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
 from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
-from pipeline.training.curve import write_curve
+from pipeline.training.curves import write_curve
 from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import Trained, train
 from pipeline.training.processes import Placement, World

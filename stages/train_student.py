@@ -13,7 +13,7 @@ from pipeline.student.config import StudentConfig
 from pipeline.student.targets import stored_targets
 from pipeline.student.train import run_identity, student_losses, validation_on
 from pipeline.training.checkpoints import hold_checkpoints, run_key
-from pipeline.training.curve import write_curve, write_scores
+from pipeline.training.curves import write_curve, write_scores
 from pipeline.training.launch import UNFINISHED, machine, run_training
 from pipeline.training.loop import train
 from pipeline.training.processes import World

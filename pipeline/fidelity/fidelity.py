@@ -31,7 +31,7 @@ WRITE_AGAIN = (
 )
 
 VALUABLE_DIVISOR = 4.0
-"""A valuable point weighs a quarter of its VLR weight, see ``student.distillation``."""
+"""A valuable point weighs a quarter of its VLR weight, see ``student.train``."""
 
 STUDENT_NOISE = 1.0
 """Standard deviation, in logits, of the noise that makes a stand-in student out of the teacher.

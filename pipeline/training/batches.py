@@ -70,9 +70,9 @@ class BatchLabels(TensorData):
     main: Tensor
     """``LongTensor[M]``: which of the points are in the main region; a mask would make the host wait."""
     points_xy: Tensor
-    """``Tensor[M, 2]`` px: the main-region points."""
+    """``Tensor[M, 2]`` px."""
     strides: Tensor
-    """``Tensor[M]`` px: the strides of their levels."""
+    """``Tensor[M]`` px."""
     boxes_xyxy: Tensor
     """``Tensor[M, 4]`` px: the box that each main-region point is positive for."""
     labels: Tensor

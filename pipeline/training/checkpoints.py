@@ -20,9 +20,7 @@ from pipeline.core.files import digest, fsync_tree, lock_scratch, remove, write_
 from pipeline.training.processes import World
 
 NAME_DIGITS = 16
-
 DIGEST_BYTES = hashlib.sha256().digest_size
-"""A checkpoint's file begins with the digest of all that follows."""
 
 DAMAGE = (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError, LookupError, AttributeError)
 """What reading a damaged checkpoint, or taking over another's state, ends in."""
@@ -41,11 +39,10 @@ class Checkpoints:
     seconds: float = 300
     """How often one is saved within an epoch; its end saves one in any case."""
     code: dict[str, str | None] = field(default_factory=loaded_code, repr=False)
-    """The code that runs now."""
 
     @property
     def path(self) -> Path:
-        """The one file."""
+        """The one file: the sha256 of what follows, and that."""
         return self.folder / "checkpoint.pt"
 
     def save(self, state: State) -> None:

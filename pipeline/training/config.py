@@ -11,10 +11,8 @@ from pipeline.detector.config import DetectorConfig, NetworkPrecision
 from pipeline.views.geometry import Views
 
 TRAINING_CODE = "pipeline/training"
-"""What DVC watches where the teacher is trained; each of its files is a dependency anyway."""
-
 RANDOM_WEIGHTS = "pipeline/detector/gfl.py"
-"""As ``source``, it is what builds a detector with random weights: a teacher to rehearse with."""
+"""What DVC watches, as ``source``, of a teacher that is trained, or random: one to rehearse with."""
 
 
 class PhotometricConfig(Section, frozen=True, kw_only=True):
@@ -31,7 +29,7 @@ class PhotometricConfig(Section, frozen=True, kw_only=True):
 
 
 class TrainConfig(Section, frozen=True, kw_only=True):
-    """Everything about a training run but the detector and its targets."""
+    """A training run but for the detector and its targets."""
 
     epochs: Count
     batch_size: Count

@@ -22,9 +22,7 @@ from pipeline.training.batches import BatchLabels
 from pipeline.training.processes import World
 from pipeline.views.box_ops import decode_boxes, encode_distances, expected_distances
 
-CLS_WEIGHT = 1.0
-BOX_WEIGHT = 2.0
-DFL_WEIGHT = 0.25
+CLS_WEIGHT, BOX_WEIGHT, DFL_WEIGHT = 1.0, 2.0, 0.25
 """Loss weights of the GFL configurations."""
 
 TARGET_MARGIN = 0.1
@@ -63,22 +61,20 @@ def gather_main(raw: RawOutputs, targets: BatchLabels) -> MainPoints:
 
 
 class LossNormalizers(NamedTuple):
-    """What the losses of a batch are divided by: all of it known before any loss, none of it with gradient.
+    """What the losses of a batch are divided by, without gradient; 0-d, or ``Tensor[levels]``.
 
     Processes that average their gradients divide by the *mean* of theirs; parts of a batch whose gradients
     are added up, by the *total*: either way the result is the gradient of the whole batch.
     """
 
     images: Tensor
-    """0-d."""
     positives: Tensor
-    """0-d: sum over the images of their positives, at least 1 each."""
+    """Sum over the images of their positives, at least 1 each."""
     weight_sum: Tensor
-    """0-d: sum of the scores over the main region."""
+    """Sum of the scores over the main region."""
     main_per_level: Tensor
-    """``Tensor[levels]``: points of the main region."""
     valuable_per_level: Tensor
-    """``Tensor[levels]``: points of the valuable region."""
+    """Points of either region."""
 
     @classmethod
     def from_batch(cls, targets: BatchLabels, main: MainPoints) -> "LossNormalizers":
@@ -99,10 +95,8 @@ class LossNormalizers(NamedTuple):
         return cls(*(torch.stack(values).sum(dim=0) for values in zip(*parts, strict=True)))
 
     def averaged(self, processes: World) -> "LossNormalizers":
-        """What every process divides by, in one message instead of five."""
-        row = processes.mean(torch.cat([value.flatten() for value in self]))
-        means = torch.split(row, [value.numel() for value in self])
-        return LossNormalizers(*(mean.view_as(value) for mean, value in zip(means, self, strict=True)))
+        """What every process divides by."""
+        return LossNormalizers(*(processes.mean(value) for value in self))
 
 
 def _sums(values: Tensor, length: int, weights: Tensor) -> Tensor:

@@ -10,20 +10,21 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional
 
 from pipeline.core.errors import ConfigError, DatasetError, PipelineError
 from pipeline.core.orphans import deferred_interrupts, die_with_parent, is_stopped
 from pipeline.core.progress import describe_bytes
 from pipeline.training.batches import Batch, TargetSource, batch_labels
-from pipeline.training.config import TrainConfig
-from pipeline.training.photometric import augment
+from pipeline.training.config import PhotometricConfig, TrainConfig
 from pipeline.training.processes import Placement
-from pipeline.views.images import apply_view, read_image, stack_images
+from pipeline.views.images import apply_view, one_thread, read_image, stack_images
 from pipeline.views.manifest import Manifest
 from pipeline.views.pyramid import Pyramid, Size
 from pipeline.views.types import LabeledView, ViewKey
@@ -32,18 +33,19 @@ if TYPE_CHECKING:
     from pipeline.training.batches import Views
 
 StepBatches = Sequence[Batch]
-"""What one process computes in one step: its share of the batch, in parts that fit its memory."""
-
-Keys = list[list[ViewKey]]
+"""One process's share of a step's batch, in parts that fit its memory."""
 
 PREFETCH = 2
 """Steps that each decoding process reads ahead."""
 
+BLUR_REACH = 3
+"""A Gaussian is cut off after this many standard deviations."""
+
 SHARED_MEMORY = Path("/dev/shm")
 """Through which decoding processes hand over what they have read (Linux)."""
 
-SHARE_OF_PIXELS = 0.8
-"""Share of the pixels in a batch's bytes; the rest is targets and the teacher's outputs."""
+PIXELS_SHARE = 0.8
+"""The rest of a batch's bytes is targets and the teacher's outputs."""
 
 DELIVERY_SECONDS = 60.0
 """A decoding process that takes longer for a step is stopped, or waits for what does not come."""
@@ -51,12 +53,11 @@ DELIVERY_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class StepViews:
-    """What one process is to read for one step."""
+    """What one process is to read for one step, to be padded to the size of the *whole* batch, px."""
 
     epoch: int
-    parts: tuple[tuple[ViewKey, ...], ...]
+    parts: list[list[ViewKey]]
     batch_hw: Size
-    """Padded size of the *whole* batch, px: what is beside an image reaches its features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,6 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
     """Reads, decodes and pads the views of a step."""
 
     manifest: Manifest
-    """Without annotations."""
     source: TargetSource
     pyramid: Pyramid
     config: TrainConfig
@@ -99,19 +99,36 @@ class StepReader(Dataset[StepBatches | PipelineError | OSError]):
         return pixels
 
 
-def epoch_batches(views: "Views", config: TrainConfig, epoch: int) -> Keys:
+def augment(pixels: Tensor, config: PhotometricConfig, key: str) -> Tensor:
+    """Change the colors of ``ByteTensor[3, H, W]``, a letterbox's gray too, as is drawn from ``key`` alone.
+
+    It moves no box, so that a store's targets hold for the result.
+    """
+    draw = Random(key).uniform
+    with one_thread():  # more of them move last bits, and gray levels with them
+        for name, neutral in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0)):
+            if amount := getattr(config, name):
+                change = getattr(functional, f"adjust_{name}")
+                pixels = change(pixels, draw(neutral - amount, neutral + amount))
+        sigma = draw(0, config.blur)
+        if radius := min(math.ceil(BLUR_REACH * sigma), min(pixels.shape[1:]) - 1):
+            kernel = [2 * radius + 1] * 2
+            pixels = functional.gaussian_blur(pixels, kernel, [sigma])  # type: ignore[attr-defined]
+    return pixels
+
+
+def epoch_batches(views: "Views", config: TrainConfig, epoch: int) -> list[list[ViewKey]]:
     """One view of every image in a random order, cut into whole batches; what is left over is dropped.
 
-    By orientation, little is padded (mmdetection ``GroupSampler``). Differs on purpose: where neither
-    orientation's rest fills a batch, both together may; the reference fills up with images that it has shown
-    already. So every epoch has as many batches as without groups.
+    Batches by orientation are mmdetection's (``GroupSampler``). Differs on purpose: it fills up the last ones
+    with images that it has shown already; here one batch may be mixed.
     """
     generator, ids = Generator().manual_seed((config.seed << 32) + epoch), views.image_ids
     order = (ids[place] for place in torch.randperm(len(ids), generator=generator).tolist())
     keys = [ViewKey(image_id, views.choose_view(config.seed, epoch, image_id)) for image_id in order]
     if not config.group_by_aspect:
         return _cut(keys, config.batch_size)
-    groups: Keys = [[], []]
+    groups: list[list[ViewKey]] = [[], []]
     for key in keys:
         height, width = views.geometry(key).original_hw
         groups[height >= width].append(key)
@@ -120,7 +137,7 @@ def epoch_batches(views: "Views", config: TrainConfig, epoch: int) -> Keys:
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def _cut(keys: list[ViewKey], batch_size: int) -> Keys:
+def _cut(keys: list[ViewKey], batch_size: int) -> list[list[ViewKey]]:
     return [keys[i : i + batch_size] for i in range(0, len(keys) - batch_size + 1, batch_size)]
 
 
@@ -141,8 +158,8 @@ class EpochSampler(Sampler[StepViews]):
         for batch in batches[self.first :]:
             sizes = [self._views.geometry(key).padded_hw for key in batch]
             height, width = (max(side) for side in zip(*sizes, strict=True))
-            mine = batch[self._share]
-            parts = tuple(tuple(mine[i : i + self._part]) for i in range(0, len(mine), self._part))
+            keys = batch[self._share]
+            parts = [keys[i : i + self._part] for i in range(0, len(keys), self._part)]
             yield StepViews(epoch=self.epoch, parts=parts, batch_hw=(height, width))
 
 
@@ -199,7 +216,7 @@ def _require_shared_memory(order: EpochSampler, machine: Placement) -> None:
         return
     ahead = list(islice(order, machine.workers * PREFETCH + 1))
     pixels = sum(3 * len(part) * math.prod(step.batch_hw) for step in ahead for part in step.parts)
-    needed = int(machine.processes.count * pixels / SHARE_OF_PIXELS)
+    needed = int(machine.processes.count * pixels / PIXELS_SHARE)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise PipelineError(

@@ -83,8 +83,14 @@ def _given_world() -> World:
 
 
 def machine(processes: World) -> Placement:
-    """Where this process trains; from here on its threads use its own GPU and no other."""
-    chosen = _own_device(processes)
+    """Where this process trains: on one GPU, which its threads use from here on, or on the CPU as all do.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes, or one is given for several.
+    """
+    chosen = device()
+    if processes.count > 1 and chosen.type == "cuda":
+        chosen = _own_gpu(chosen, processes.count)
     if chosen.type == "cuda" and chosen.index is not None:  # else the current one, which is CUDA's first
         torch.cuda.set_device(chosen)
     return Placement(
@@ -95,24 +101,18 @@ def machine(processes: World) -> Placement:
     )
 
 
-def _own_device(processes: World) -> torch.device:
-    """One GPU a process, or the CPU for all."""
-    chosen = device()
-    if processes.count == 1 or chosen.type != "cuda":
-        return chosen
+def _own_gpu(chosen: torch.device, count: int) -> torch.device:
     if chosen.index is not None:
+        raise ConfigError(f"LDP_DEVICE: expected cuda or cpu for {count} processes, but got {chosen}")
+    local, visible = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if visible == 1 and os.environ.get("SLURM_NTASKS") == str(count):
+        local = 0  # Slurm shows each of its tasks the one GPU that it has
+    if local >= visible:
         raise ConfigError(
-            f"LDP_DEVICE: expected cuda or cpu for {processes.count} training processes, but got {chosen}"
+            f"expected a GPU for each training process, but got {visible} for {count}; take fewer processes, "
+            "or LDP_DEVICE=cpu"
         )
-    own, visible = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if visible == 1 and os.environ.get("SLURM_NTASKS") == str(processes.count):
-        return torch.device("cuda", 0)  # Slurm shows each of its tasks the one GPU that it has
-    if own >= visible:
-        raise ConfigError(
-            f"expected a GPU for each training process, but got {visible} for {processes.count}; take fewer "
-            "processes, or LDP_DEVICE=cpu"
-        )
-    return torch.device("cuda", own)
+    return torch.device("cuda", local)
 
 
 def _run_members(module: str, count: int) -> None:

@@ -17,20 +17,16 @@ from pipeline.detector.gfl import GFL
 from pipeline.training.batches import TargetSource
 from pipeline.training.checkpoints import Checkpoints, State, random_states, restore_random
 from pipeline.training.config import TrainConfig
-from pipeline.training.curve import SCORES, Curve, Rows, Scores, log_interval
+from pipeline.training.curves import SCORES, Curve, Rows, Scores, log_interval, watch
 from pipeline.training.dataset import Loader, decoding_errors, on_device
-from pipeline.training.live import watch
 from pipeline.training.pretrained import load_imagenet
 from pipeline.training.processes import Placement
 from pipeline.training.step import Distill, TrainStep
 from pipeline.views.conventions import Conventions
 from pipeline.views.manifest import Manifest
 
-STEP_GAMMA = 0.1
-"""Factor at each milestone of the ``step`` decay (mmdetection's schedules)."""
-
-WARMUP_START = 0.001
-"""Factor of the first warm-up step (``warmup_ratio`` of the reference)."""
+STEP_GAMMA, WARMUP_START = 0.1, 0.001
+"""Factors at each milestone of the ``step`` decay, and of the first warm-up step: mmdetection's."""
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +72,9 @@ class Trained:
     model: GFL
     curve: Rows
     scores: dict[int, Scores]
-    """By finished epochs, of those after which it was validated, in the main process."""
+    """By finished epochs; in the main process alone."""
     seconds: float
-    """How long the training took, with earlier runs that were killed."""
+    """With those of earlier runs that were killed."""
 
 
 def train(
@@ -104,7 +100,7 @@ def train(
         distill: what is minimized beside the detection losses.
         machine: where to train.
         label: shown beside the progress.
-        log_every: steps that a row of the loss curve is the mean of; ``log_interval`` if not given.
+        log_every: steps that a row of the loss curve is the mean of; by default ``log_interval``.
         checkpoints: to go on from and to leave behind.
         validation: between epochs.
 
@@ -129,7 +125,7 @@ def train(
                 watched.scores(epoch, run.scores[epoch])
     if run.best:
         model.load_state_dict(run.best)
-    return Trained(model=model, curve=curve.rows, scores=run.scores, seconds=run.seconds)
+    return Trained(model=model, curve=curve.rows, scores=run.scores, seconds=time.monotonic() - run.began)
 
 
 @dataclass
@@ -148,12 +144,8 @@ class _Run:
     best: dict[str, Tensor] = field(default_factory=dict)
     """Weights of the best epoch, if they are to be kept."""
     began: float = field(default_factory=time.monotonic)
+    """Moved back by the seconds of earlier runs."""
     saved: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        """Since the beginning, without the time in which a killed run was not running."""
-        return time.monotonic() - self.began
 
     def epoch(self) -> Iterator[float]:
         """Take the steps that are left of an epoch: one at each turn, its learning rate."""
@@ -207,7 +199,7 @@ class _Run:
     def _state(self) -> State:
         """The order of an epoch depends on its seed alone, so the curve's step is the loader's state."""
         return {
-            "seconds": self.seconds,
+            "seconds": time.monotonic() - self.began,
             "weights": dict(self.model.state_dict()),
             "optimizer": self.train_step.optimizer.state_dict(),
             "scaler": self.train_step.scaler.state_dict(),

@@ -1,11 +1,9 @@
-"""The processes that share every batch, what they say to one another, and their BatchNorm."""
+"""The processes that share every batch, and what they send one another."""
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from pipeline.core.errors import ConfigError
 
@@ -70,48 +68,3 @@ class Placement:
     processes: World
     micro_batch: int | None
     """Images that pass through the network at once; ``None`` takes this process's whole share of a batch."""
-
-
-class _SharedMean(torch.autograd.Function):
-    """Mean over the processes, whose gradient is the mean of theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, processes: World) -> Tensor:
-        ctx.processes = processes
-        return processes.mean(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.processes.mean(gradient), None
-
-
-def share_batch_norms(module: nn.Module, processes: World) -> None:
-    """Take the statistics of every BatchNorm below ``module`` in training from all processes' images.
-
-    ``nn.SyncBatchNorm`` does this on GPUs only. All processes have equally many pixels, so the mean of their
-    means is the mean of all.
-    """
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.forward = partial(_normalize, norm, processes)  # type: ignore[method-assign]
-
-
-def _normalize(norm: nn.BatchNorm2d, processes: World, x: Tensor) -> Tensor:
-    """``Tensor[B, C, H, W]`` to the same; the running variance is the unbiased one."""
-    if not norm.training:
-        return nn.BatchNorm2d.forward(norm, x)
-    assert norm.momentum is not None
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    values = x.float()
-    mean: Tensor = _SharedMean.apply(values.mean(dim=(0, 2, 3)), processes)
-    centered = values - mean[:, None, None]
-    variance: Tensor = _SharedMean.apply(centered.square().mean(dim=(0, 2, 3)), processes)
-    count = x.numel() // norm.num_features * processes.count
-    with torch.no_grad():
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
-        norm.num_batches_tracked.add_(1)
-    factor = norm.weight * (variance + norm.eps).rsqrt()
-    return (centered * factor[:, None, None] + norm.bias[:, None, None]).to(x.dtype)

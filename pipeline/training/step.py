@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.core.errors import ConfigError
@@ -16,7 +17,7 @@ from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
 from pipeline.training.criterion import LossNormalizers, MainPoints, Terms, detection_terms, gather_main
 from pipeline.training.dataset import StepBatches
-from pipeline.training.processes import Placement, share_batch_norms
+from pipeline.training.processes import Placement, World
 
 Distill = Callable[[RawOutputs, Batch, MainPoints, LossNormalizers], Terms]
 """The terms of a batch beside those of detection, divided by the normalizers given."""
@@ -110,9 +111,54 @@ def _in_parallel(model: GFL, config: TrainConfig, machine: Placement) -> nn.Modu
     if machine.processes.count == 1:
         return model
     if not config.norm_eval:
-        share_batch_norms(model, machine.processes)
+        _share_batch_norms(model, machine.processes)
     devices = [machine.device] if machine.device.type == "cuda" else None
     parallel = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     # Buffers are equal everywhere. As an argument it would have another name from torch 2.15 on.
     parallel.broadcast_buffers = False
     return parallel
+
+
+class _SharedMean(torch.autograd.Function):
+    """Mean over the processes, whose gradient is the mean of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, processes: World) -> Tensor:
+        ctx.processes = processes
+        return processes.mean(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.processes.mean(gradient), None
+
+
+def _share_batch_norms(module: nn.Module, processes: World) -> None:
+    """Take the statistics of every BatchNorm below ``module`` in training from all processes' images.
+
+    ``nn.SyncBatchNorm`` does this on GPUs only. All processes have equally many pixels, so the mean of their
+    means is the mean of all.
+    """
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.forward = partial(_normalize, norm, processes)  # type: ignore[method-assign]
+
+
+def _normalize(norm: nn.BatchNorm2d, processes: World, x: Tensor) -> Tensor:
+    """``Tensor[B, C, H, W]`` to the same; the running variance is the unbiased one."""
+    if not norm.training:
+        return nn.BatchNorm2d.forward(norm, x)
+    assert norm.momentum is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    values = x.float()
+    mean: Tensor = _SharedMean.apply(values.mean(dim=(0, 2, 3)), processes)
+    centered = values - mean[:, None, None]
+    variance: Tensor = _SharedMean.apply(centered.square().mean(dim=(0, 2, 3)), processes)
+    count = x.numel() // norm.num_features * processes.count
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
+        norm.num_batches_tracked.add_(1)
+    factor = norm.weight * (variance + norm.eps).rsqrt()
+    return (centered * factor[:, None, None] + norm.bias[:, None, None]).to(x.dtype)

@@ -1,6 +1,6 @@
 """BCKD's two terms on dense teacher outputs: values and gradients of every level, and of single functions.
 
-The product leaves out no level (``student.distillation``); the reference does where the batch has no positive
+The product leaves out no level (``student.train``); the reference does where the batch has no positive
 on one, so that the sums of its levels are compared behind that gate.
 """
 
@@ -28,8 +28,8 @@ from torch import Tensor
 from pipeline.detector.head import EDGES, RawOutputs
 from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.losses.config import DistillationConfig
-from pipeline.student.distillation import distillation_terms
 from pipeline.student.targets import DenseTeacher
+from pipeline.student.train import distillation_terms
 from pipeline.training.criterion import LossNormalizers, gather_main
 from pipeline.views.box_ops import expected_distances
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.detection import ciou_loss, giou_loss
-from pipeline.student.distillation import REFERENCE_IMAGES, distillation_terms
 from pipeline.student.targets import TeacherBatch
+from pipeline.student.train import REFERENCE_IMAGES, distillation_terms
 from pipeline.training.batches import BatchLabels
 from pipeline.training.criterion import (
     WEIGHT_SUM_EPSILON,

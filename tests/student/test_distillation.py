@@ -16,8 +16,8 @@ from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
-from pipeline.student.distillation import distillation_terms
 from pipeline.student.targets import TeacherBatch
+from pipeline.student.train import distillation_terms
 from pipeline.training.batches import BatchLabels, batch_labels
 from pipeline.training.criterion import LossNormalizers, Terms, detection_terms, gather_main
 from pipeline.views.types import LabeledView

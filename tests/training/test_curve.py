@@ -5,7 +5,7 @@ import torch
 from training_cases import HERE
 
 from pipeline.core.errors import PipelineError
-from pipeline.training.curve import Curve, log_interval
+from pipeline.training.curves import Curve, log_interval
 
 
 def add_all(curve: Curve, values: list[float]) -> None:

@@ -11,7 +11,7 @@ from training_cases import FULL, HERE, IMAGES, PLAIN, loader_of, student, taught
 
 from pipeline.losses.config import DistillationConfig
 from pipeline.training.config import PhotometricConfig
-from pipeline.training.photometric import augment
+from pipeline.training.dataset import augment
 
 ALL = PhotometricConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=1.5)
 

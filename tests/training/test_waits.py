@@ -16,7 +16,7 @@ from pipeline.losses.config import DistillationConfig
 from pipeline.student import targets
 from pipeline.student.train import student_losses
 from pipeline.training import step as step_module
-from pipeline.training.curve import Curve
+from pipeline.training.curves import Curve
 from pipeline.training.dataset import StepBatches
 from pipeline.training.loop import build_for_training
 from pipeline.training.step import TrainStep
