@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from pipeline.api.placement import TargetBatch as TargetBatch
     from pipeline.api.placement import place_targets as place_targets
-    from pipeline.losses.bckd import bckd_box_loss as bckd_box_loss
-    from pipeline.losses.bckd import bckd_cls_loss as bckd_cls_loss
     from pipeline.losses.detection import ciou_loss as ciou_loss
     from pipeline.losses.detection import distribution_focal_loss as distribution_focal_loss
     from pipeline.losses.detection import giou_loss as giou_loss
     from pipeline.losses.detection import quality_focal_loss as quality_focal_loss
+    from pipeline.losses.distillation import bckd_box_loss as bckd_box_loss
+    from pipeline.losses.distillation import bckd_cls_loss as bckd_cls_loss
     from pipeline.losses.distillation import kd_divergence as kd_divergence
     from pipeline.store.reader.reader import TargetStore as TargetStore
     from pipeline.store.reader.stored import DecodedView as DecodedView
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "api.placement": ("TargetBatch", "place_targets"),
-    "losses.bckd": ("bckd_box_loss", "bckd_cls_loss"),
     "losses.detection": ("ciou_loss", "distribution_focal_loss", "giou_loss", "quality_focal_loss"),
-    "losses.distillation": ("kd_divergence",),
+    "losses.distillation": ("bckd_box_loss", "bckd_cls_loss", "kd_divergence"),
     "store.reader.reader": ("TargetStore",),
     "store.reader.stored": ("DecodedView",),
     "views.types": ("ViewKey",),

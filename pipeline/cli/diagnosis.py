@@ -19,7 +19,7 @@ from pipeline.core.config import structure
 from pipeline.core.errors import TeacherError, listed
 from pipeline.detector.head import EDGES
 from pipeline.evaluation.coco_ap import evaluate
-from pipeline.evaluation.detect import Detections, decode_views, to_results, view_at
+from pipeline.evaluation.detect import Result, decode_views, to_results, view_at
 from pipeline.onnx.description import EDGE_ORDER, ClassConfig, OnnxDescription
 from pipeline.onnx.model import OnnxModel
 from pipeline.regions.config import RegionsConfig
@@ -153,7 +153,7 @@ def diagnose(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], devic
     def agreement(other: OnnxDescription) -> Agreement:
         columns = class_columns(other.known_classes, manifest.categories, f"{other.name}: classes")
         described = type(model)(other, model.weights, columns)
-        return measure_agreement(manifest, _detect(described, outputs(other.preprocessing)))
+        return measure_agreement(described, manifest, outputs(other.preprocessing))
 
     described, seen = agreement(description), outputs(description.preprocessing)
     axis = 1 if description.edges.tensors.channels == "first" else -1
@@ -170,36 +170,28 @@ def diagnose(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], devic
     return Verdict(described, better, _true_score(model, manifest, scale, seen))
 
 
-def _detect(model: OnnxModel, seen: Sequence[Seen]) -> dict[int, Detections]:
+def measure_agreement(model: OnnxModel, manifest: Manifest, seen: Sequence[Seen]) -> Agreement:
+    """Compare a model's detections in every image of a manifest with its annotations."""
     suppression = model.spec.suppression
     few = replace(suppression, pre_nms_top=min(suppression.pre_nms_top, CANDIDATES))
-    spec = dataclasses.replace(model.spec, suppression=few)
-    return {
-        image_id: decode_views(model.read(tensors, geometry.padded_hw), spec, [geometry])[0]
-        for image_id, geometry, tensors in seen
-    }
-
-
-def measure_agreement(manifest: Manifest, detections: Mapping[int, Detections]) -> Agreement:
-    """Compare the detections of every image of a manifest, by ``image_id``, with its annotations."""
+    spec, ids = dataclasses.replace(model.spec, suppression=few), [c.category_id for c in manifest.categories]
     figures: dict[str, list[Tensor]] = defaultdict(list)
-    confusion = torch.zeros(len(manifest.categories), len(manifest.categories))
-    for record in manifest.images:
-        truth, detected = manifest.training_boxes(record.image_id), detections[record.image_id]
+    confusion, results = torch.zeros(len(ids), len(ids)), list[Result]()
+    for image_id, geometry, tensors in seen:
+        (detected,) = decode_views(model.read(tensors, geometry.padded_hw), spec, [geometry])
+        results.extend(to_results(image_id, detected, ids))
+        truth = manifest.training_boxes(image_id)
         labels = torch.from_numpy(truth.labels)
         iou = box_iou(torch.from_numpy(truth.boxes_xyxy)[:, None], detected.boxes_xyxy[None])
         figures["blind"].append(_best(iou, 1))
         if len(detected.labels):
             best = ((iou >= FOUND_IOU) * detected.scores).max(dim=1)
-            seen = best.values > 0
-            pairs = labels[seen], detected.labels[best.indices[seen]]
-            confusion.index_put_(pairs, torch.ones(()), accumulate=True)
+            pairs = torch.stack([labels, detected.labels[best.indices]])[:, best.values > 0]
+            confusion.index_put_(tuple(pairs), torch.ones(()), accumulate=True)
         iou = iou * (labels[:, None] == detected.labels[None])
         figures["objects"].append(_best(iou, 1))
         figures["merits"].append(_best(iou * detected.scores, 1))
         figures["errors"].append((detected.scores - _best(iou, 0)).abs())
-    ids = [category.category_id for category in manifest.categories]
-    results = [row for image, boxes in detections.items() for row in to_results(image, boxes, ids)]
     joined = {name: torch.cat(parts) for name, parts in figures.items()}
     return Agreement(
         ap=(evaluate(manifest, results, AREA_EDGES).summary["AP"] or 0.0) / 100,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.fidelity.fidelity import STUDENT_NOISE, DenseFidelity, ratio
-from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss
+from pipeline.losses.distillation import bckd_box_loss, bckd_cls_loss
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.extractor import LogitExtractor

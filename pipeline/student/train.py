@@ -25,9 +25,8 @@ from pipeline.detector.gfl import GFL
 from pipeline.detector.head import RawOutputs
 from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
-from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.losses.config import DistillationConfig
-from pipeline.losses.distillation import kd_divergence
+from pipeline.losses.distillation import bckd_box_loss, bckd_cls_loss, bckd_distances, kd_divergence
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig, ValidationConfig, WeightSchedule
 from pipeline.student.targets import TeacherBatch

@@ -26,8 +26,8 @@ from golden_losses import at_level
 from torch import Tensor
 
 from pipeline.detector.head import EDGES, RawOutputs
-from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.losses.config import DistillationConfig
+from pipeline.losses.distillation import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.student.targets import DenseTeacher
 from pipeline.student.train import distillation_terms
 from pipeline.training.criterion import LossNormalizers, gather_main

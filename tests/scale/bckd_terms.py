@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pipeline.codec.dense import DensePrecision
 from pipeline.cost.timer import take_turns
-from pipeline.losses.bckd import bckd_box_loss, bckd_cls_loss, bckd_distances
 from pipeline.losses.detection import quality_focal_loss
+from pipeline.losses.distillation import bckd_box_loss, bckd_cls_loss, bckd_distances
 
 
 def main() -> None:
