@@ -22,8 +22,7 @@ class ShapesConfig(Section, frozen=True, kw_only=True):
     long_edge: Annotated[int, Meta(ge=32, le=2048, multiple_of=2)]
     """Pixels, even; the short edge is the same or about 5/6 of it, even too."""
     annotation_noise: Annotated[float, Meta(ge=0, le=0.25)]
-    """How far an edge of a box in ``train`` lies from the truth at most, as a share of the box's side: people
-    do not draw exact boxes. ``val`` is exact."""
+    """Share of a box's side by which its edges in ``train`` are off at most; ``val`` is exact."""
 
 
 class SplitConfig(Section, frozen=True, kw_only=True):
@@ -49,9 +48,8 @@ class PrepareDataConfig(Section, frozen=True, kw_only=True):
     """Section ``prepare_data``: exactly one of ``shapes`` and ``coco``."""
 
     source: str
-    """File or folder that DVC watches: the renderer, or the dataset with its images. For COCO's 118,287 it is
-    that of the annotations, since every command would look at each (15 s): a replaced image is noticed when
-    it is read."""
+    """What DVC watches: the renderer, or the dataset; of COCO the annotations, since each command would look
+    at 118,287 images (15 s), and a replaced one is noticed when it is read."""
     keep_empty_images: bool = True
     """Train on images without objects, too."""
     shapes: ShapesConfig | None = None

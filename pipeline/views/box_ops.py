@@ -1,8 +1,4 @@
-"""Boxes: their overlaps, with the denominators of the reference (never below 1e-6), and their distances.
-
-Boxes are ``Tensor[..., 4]``; leading dimensions broadcast, so that pairs can be listed one by one or
-made of all ``Tensor[N, 1, 4]`` with all ``Tensor[1, G, 4]``. Every value is the same either way.
-"""
+"""Overlaps and distances of boxes ``Tensor[..., 4]``, whose leading dimensions broadcast."""
 
 import torch
 from torch import Tensor

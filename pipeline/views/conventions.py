@@ -1,9 +1,7 @@
 """How a detector sees an image, and where its points lie: what a student shares with its teacher.
 
-A teacher's logits mean something only at the pixels and at the points that it was trained for, so these
-conventions go with them: from the teacher's description into the store's fingerprint, and from there into
-the students that are trained from it. The defaults of the GFL configurations are written into fingerprints
-in the words that they always had, so that older stores stay readable.
+These conventions go from the teacher's description into the store's fingerprint, and from there into the
+students. There they stand in the words that they always had, so that older stores stay readable.
 """
 
 from collections.abc import Mapping
@@ -31,8 +29,6 @@ _WORDS: dict[str, str] = {
     "letterbox_centred": "letterbox_centred, sides rounded half to even",
 }
 """Stores that say just ``letterbox`` are of pixels that were rounded otherwise, and are refused."""
-_DECODER = "pillow"
-_PADDING = "zeros after normalising, right and bottom"
 
 
 class Preprocessing(Section, frozen=True, kw_only=True):
@@ -59,12 +55,12 @@ class Preprocessing(Section, frozen=True, kw_only=True):
     def to_json(self) -> dict[str, Any]:
         """As it stands in fingerprints and descriptions."""
         document: dict[str, Any] = {
-            "decoder": _DECODER,
+            "decoder": "pillow",
             "colour": self.color,
             "resize": _WORDS[self.sampling],
             "mean": list(self.mean),
             "std": list(self.std),
-            "padding": _PADDING,
+            "padding": "zeros after normalising, right and bottom",
         }
         if self.fit != "keep_ratio":
             document["fit"] = _WORDS.get(self.fit, self.fit)
@@ -75,11 +71,11 @@ class Preprocessing(Section, frozen=True, kw_only=True):
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`; a ``CacheError`` for pixels that this code does not make."""
-        meant, fit = {words: name for name, words in _WORDS.items()}, document.get("fit", "keep_ratio")
+        names, fit = {words: name for name, words in _WORDS.items()}, document.get("fit", "keep_ratio")
         section = {
             **{name: document.get(name) for name in ("fill", "mean", "std")},
-            "fit": meant.get(str(fit), fit),
-            "sampling": meant.get(str(document.get("resize"))),
+            "fit": names.get(str(fit), fit),
+            "sampling": names.get(str(document.get("resize"))),
             "color": document.get("colour"),
         }
         with suppress(ConfigError):
@@ -118,18 +114,15 @@ class Conventions:
         return {"preprocessing": self.preprocessing.to_json(), **self.geometry()}
 
     @classmethod
-    def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> Self:
-        """Those of a store, GFL's where it says nothing; errors as of :meth:`from_json`."""
-        geometry = fingerprint.get("geometry", {})
-        return cls.from_json({**fingerprint, "cell_offset": geometry.get("cell_offset", 0.0)})
-
-    @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_json`, whatever else stands there; errors as of :class:`Preprocessing`."""
-        pixels = document.get("preprocessing")
+        """Those of a description or a fingerprint, GFL's where it says nothing.
+
+        A ``CacheError`` is raised for pixels that this code does not make.
+        """
+        pixels, geometry = document.get("preprocessing"), document.get("geometry", document)
         return cls(
             preprocessing=GFL_PREPROCESSING if pixels is None else Preprocessing.from_json(pixels),
-            cell_offset=document.get("cell_offset", 0.0),
+            cell_offset=geometry.get("cell_offset", 0.0),
         )
 
 

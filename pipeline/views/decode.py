@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from pipeline.core.errors import DatasetError
 from pipeline.views.pyramid import Size
 
-# Many a camera's EXIF is; as OpenCV does, such a picture is taken as it is.
+# As OpenCV does, such a picture is taken as it is.
 warnings.filterwarnings("ignore", "Corrupt EXIF data")
 Image.init()
 FORMATS: list[str] = [
@@ -30,9 +30,6 @@ TURNED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
 
 # A picture that has as many pixels as are annotated is no decompression bomb.
 Image.MAX_IMAGE_PIXELS = None
-
-SHOWN_BYTES = 24
-"""A message shows so many of a file that is no image."""
 
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 """What Pillow raises, depending on the format and on the place where it is broken."""
@@ -83,7 +80,7 @@ def _opened(path: Path) -> Iterator[tuple[bytes, Image.Image]]:
         # It may be a page of an error, a pointer of Git LFS, or a link that has become a text.
         raise DatasetError(
             f"{path}: expected an image, but it cannot be read as any of {', '.join(FORMATS)}; it "
-            f"begins with {content[:SHOWN_BYTES]!r}"
+            f"begins with {content[:24]!r}"
         ) from error
     except UNREADABLE as error:
         raise DatasetError(f"{path}: expected an image, but it cannot be read ({error})") from error

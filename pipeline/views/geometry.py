@@ -1,7 +1,7 @@
 """Views: deterministic augmentations of an image, and which of them a student sees when.
 
-Geometry follows mmdetection's ``Resize(keep_ratio=True)``, ``RandomFlip`` and ``Pad(size_divisor=32)``, or
-gives every view one fixed size, as detectors with a fixed input want it.
+They follow mmdetection's ``Resize(keep_ratio=True)``, ``RandomFlip`` and ``Pad(size_divisor=32)``, or have
+one fixed size.
 """
 
 import hashlib
@@ -168,8 +168,7 @@ class ViewsConfig(Section, Views, frozen=True, kw_only=True):
 class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
     """Views of all epochs, drawn beforehand: epoch ``e`` trains on exactly view ``e`` of every image.
 
-    Short edge and flip follow mmdetection's ``Resize(multiscale_mode="range")`` and ``RandomFlip``, but each
-    is a function of ``(seed, epoch, image_id)``.
+    mmdetection's ``Resize(multiscale_mode="range")`` and ``RandomFlip``, by seed, epoch and image.
     """
 
     epochs: Count
@@ -223,8 +222,8 @@ def choose_view(seed: int, epoch: int, image_id: int, views: Sequence[int]) -> i
 
 
 def _view(original_hw: Size, scale: Scale, fit: ResizeMode, *, flip: bool) -> ViewGeometry:
-    # A detector of a fixed input gets just that, so nothing is padded there.
-    keep = fit == "keep_ratio"
-    resized = resize_keep_ratio(original_hw, scale) if keep else (scale[1], scale[0])
-    padded = pad_size(resized) if keep else resized
+    resized = padded = scale[::-1]  # a detector of a fixed input gets just that
+    if fit == "keep_ratio":
+        resized = resize_keep_ratio(original_hw, scale)
+        padded = pad_size(resized)
     return ViewGeometry(original_hw=original_hw, resized_hw=resized, padded_hw=padded, flip=flip, fit=fit)

@@ -1,9 +1,8 @@
 """Reading, resizing and normalizing images.
 
-Every resize is bilinear, *without antialiasing*, and rounded to 8 bits. With half-pixel centers it is the
-reference's (OpenCV ``INTER_LINEAR``, from which it differs by at most one gray level). Its bits depend
-neither on the number of threads nor on the processor, for each product and each sum is rounded by itself:
-torch's ``interpolate`` takes another kernel with one thread than with two.
+A resize is bilinear, *without antialiasing*, rounded to 8 bits, and to one gray level OpenCV's
+``INTER_LINEAR``. Each product and each sum is rounded by itself, so that its bits depend neither on the
+number of threads nor on the processor, as those of torch's ``interpolate`` do.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,15 +27,15 @@ STRIP_ROWS = 32
 """Rows of a resized image that are made at a time: 0.5 MB of a view of 1333x800."""
 
 
-def read_image(path: Path, expected_hw: tuple[int, int], sha256: str = "") -> Tensor:
-    """Decode an image to RGB: ``ByteTensor[3, H, W]``, see :func:`~pipeline.views.decode.read_rgb`.
+def read_image(path: Path, expected_hw: Size, sha256: str = "") -> Tensor:
+    """Decode an image to RGB, ``ByteTensor[3, H, W]``: :func:`~pipeline.views.decode.read_rgb`.
 
     The channels of a pixel lie side by side, here and in all that is made of it, as batches have them.
     """
     return torch.from_numpy(np.ascontiguousarray(read_rgb(path, expected_hw, sha256))).permute(2, 0, 1)
 
 
-def resize_image(pixels: Tensor, size_hw: tuple[int, int], sampling: Sampling = "half_pixel") -> Tensor:
+def resize_image(pixels: Tensor, size_hw: Size, sampling: Sampling = "half_pixel") -> Tensor:
     """Resize ``ByteTensor[3, H, W]`` to ``size_hw``, in strips that stay in a core's cache."""
     (channels, old_height, old_width), (height, width) = pixels.shape, size_hw
     if (old_height, old_width) == size_hw:
@@ -49,10 +48,13 @@ def resize_image(pixels: Tensor, size_hw: tuple[int, int], sampling: Sampling = 
     resized = np.empty((height, width * channels), np.uint8)
     for start in range(0, height, STRIP_ROWS):
         strip = slice(start, start + STRIP_ROWS)
-        first, last = upper[strip][0], lower[strip][-1]
-        values = rows[first : last + 1].astype(np.float32)
-        values = _mix(values, left, right, across, axis=1)
-        values = _mix(values, upper[strip] - first, lower[strip] - first, down[strip], axis=0)
+        first, last, weight = upper[strip][0], lower[strip][-1], down[strip]
+        old = rows[first : last + 1].astype(np.float32)
+        # Without "clip" numpy looks at every index a second time; all are inside.
+        wide = old.take(left, 1, mode="clip") * (1 - across)
+        wide += old.take(right, 1, mode="clip") * across
+        values = wide[upper[strip] - first] * (1 - weight)
+        values += wide[lower[strip] - first] * weight
         resized[strip] = np.rint(values, out=values)
     return torch.from_numpy(resized.reshape(height, width, channels)).permute(2, 0, 1)
 
@@ -69,21 +71,6 @@ def _samples(
     places = places.clip(min=0)
     lower = places.astype(np.int64)
     return lower, (lower + 1).clip(max=old - 1), places - lower.astype(np.float32)
-
-
-def _mix(
-    values: NDArray[np.float32],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    weight: NDArray[np.float32],
-    axis: int,
-) -> NDArray[np.float32]:
-    """Samples of an axis, each between two neighbors."""
-    # Without "clip" numpy looks at every index a second time; all are inside.
-    mixed = values.take(first, axis, mode="clip")
-    mixed *= 1 - weight
-    mixed += values.take(second, axis, mode="clip") * weight
-    return mixed
 
 
 def apply_view(pixels: Tensor, geometry: ViewGeometry, preprocessing: Preprocessing) -> Tensor:
@@ -103,23 +90,14 @@ def read_images(files: Sequence[ViewFile], preprocessing: Preprocessing) -> list
 
 
 def read_views(files: Sequence[ViewFile], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Read views of one padded size: ``(B, H, W, 3)``, zeros beside each.
-
-    No tensor: between processes it would take /dev/shm.
-    """
-    pixels, _ = stack_images(read_images(files, preprocessing), files[0][1].padded_hw)
-    return np.asarray(pixels)
+    """Read views of one padded size: ``(B, H, W, 3)``; a tensor would take /dev/shm between processes."""
+    return stack_images(read_images(files, preprocessing), files[0][1].padded_hw)[0].numpy()
 
 
-def stack_images(images: Sequence[Tensor], batch_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Images beside one another as they are, for a device to normalize: a quarter of the bytes.
+def stack_images(images: Sequence[Tensor], batch_hw: Size) -> tuple[Tensor, Tensor]:
+    """Images ``ByteTensor[3, H, W]`` in a batch of ``batch_hw`` px, for a device to normalize.
 
-    Args:
-        images: ``ByteTensor[3, H, W]`` each.
-        batch_hw: size of the batch, px.
-
-    Returns:
-        ``ByteTensor[B, *batch_hw, 3]``, and the size of each image in it, ``LongTensor[B, 2]``.
+    Returns ``ByteTensor[B, *batch_hw, 3]``, zeros beside each, and their sizes ``LongTensor[B, 2]``.
     """
     stacked = torch.zeros(len(images), *batch_hw, 3, dtype=torch.uint8)
     for target, pixels in zip(stacked, images, strict=True):
@@ -128,11 +106,7 @@ def stack_images(images: Sequence[Tensor], batch_hw: tuple[int, int]) -> tuple[T
 
 
 def normalize_images(stacked: Tensor, sizes_hw: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """What a network is given of :func:`stack_images`, where they lie; zeros beside each image.
-
-    Returns:
-        ``Tensor[B, 3, H, W]``, channels last.
-    """
+    """What a network is given of :func:`stack_images`: ``Tensor[B, 3, H, W]``, channels last, 0 outside."""
     device, (height, width) = stacked.device, stacked.shape[1:3]
     mean, std = _mean_std(preprocessing.mean, preprocessing.std, device)
     ordered = stacked if preprocessing.color == "RGB" else stacked.flip(-1)

@@ -250,14 +250,9 @@ class Manifest:
         # They were made before EXIF orientations were applied: a turned image differs, as `pixels` does.
         known = ("classes", "images", *(["pixels"] if self.turned_images else []))
         path = Path(self.root) / self.annotations
-        try:
-            annotations = sha256_of_file(path)
-        except OSError as error:
-            raise DatasetError(
-                f"{path}: expected the annotation file, by whose sha256 a store of an older format is known, "
-                f"but it cannot be read ({error.strerror})"
-            ) from error
-        return {"annotations": annotations, **{name: identity[name] for name in known}}
+        if not path.is_file():
+            raise DatasetError(f"{path}: expected the annotations by which an older store is known")
+        return {"annotations": sha256_of_file(path), **{name: identity[name] for name in known}}
 
     def image_path(self, record: ImageRecord) -> Path:
         """Path of an image, with the accents of its name as spelled, composed (NFC) or decomposed (NFD)."""

@@ -1,10 +1,9 @@
 """Positions, points and anchors of a feature pyramid.
 
 The point of cell ``(row, column)`` on a level of stride ``s`` is ``((column + o) * s, (row + o) * s)`` px,
-with an offset ``o`` that goes with the detector: 0 for GFL (mmdetection ``AnchorGenerator`` with
-``center_offset=0``), 0.5 for YOLO. A position has two addresses: its level and its row-major cell there, or
-one *flat* number that counts through all levels. Nothing here needs torch, so that a store can be read
-without it; ``torch.from_numpy`` shares the arrays, which are to be read only.
+with an offset ``o``: 0 for GFL (mmdetection ``AnchorGenerator`` with ``center_offset=0``), 0.5 for YOLO. A
+position is a level and its row-major cell there, or one *flat* number that counts through all levels. Arrays
+are read only, and need no torch, so that a store can be read without it.
 """
 
 from dataclasses import dataclass
@@ -106,16 +105,11 @@ class Grid:
         return np.concatenate([self.points - half, self.points + half], axis=1)
 
     def valid(self, padded_hw: Size) -> NDArray[np.bool_]:
-        """Cells ``(N,)`` that lie in an image padded to ``padded_hw`` px within the batch of this grid.
-
-        A cell outside gets no target and no weight.
-        """
-        masks = []
-        for size, (rows, columns) in zip(self.sizes, self.pyramid.grid(padded_hw).sizes, strict=True):
-            mask = np.zeros(size, np.bool_)
+        """Cells ``(N,)`` that lie in an image padded to ``padded_hw`` px: others get no target."""
+        masks = [np.zeros(size, np.bool_) for size in self.sizes]
+        for mask, (rows, columns) in zip(masks, self.pyramid.grid(padded_hw).sizes, strict=True):
             mask[:rows, :columns] = True
-            masks.append(mask.ravel())
-        return np.concatenate(masks)
+        return np.concatenate([mask.ravel() for mask in masks])
 
 
 @lru_cache(maxsize=8)

@@ -30,10 +30,7 @@ class ViewKey(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KeptPoints:
-    """The ``P`` points that LD reads in one view, which the annotations alone decide.
-
-    They are in strictly ascending order of (level, position).
-    """
+    """The ``P`` points that LD reads in one view, by its annotations; they ascend by level and position."""
 
     level: NDArray[np.integer]
     """``(P,)``, index of the pyramid level."""

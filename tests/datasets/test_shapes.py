@@ -17,7 +17,13 @@ from store_cases import content_of
 from pipeline.core.config import structure
 from pipeline.core.errors import ConfigError
 from pipeline.datasets.config import ShapesConfig
-from pipeline.datasets.shapes.dataset import CATEGORIES, MIN_BOX_PX, render_image
+from pipeline.datasets.shapes.dataset import (
+    CATEGORIES,
+    MIN_BOX_PX,
+    MIN_VISIBLE_SHARE,
+    ShapeObject,
+    render_image,
+)
 from pipeline.datasets.shapes.outlines import (
     edge_alpha,
     move_outline,
@@ -25,7 +31,6 @@ from pipeline.datasets.shapes.outlines import (
     outline_distance,
     random_outline,
 )
-from pipeline.datasets.shapes.scene import MIN_VISIBLE_SHARE, ShapeObject
 
 # of the dataset of `small`; another value means that every cached teacher and store of `shapes` is void
 PINNED_SHA256 = "622fd9c55a71ef772d0b9795cae290d3042d542bb36d9c4127c60e26065aef48"

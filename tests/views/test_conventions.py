@@ -27,15 +27,15 @@ LETTERBOX = replace(GFL_PREPROCESSING, fit="letterbox_centred", fill=114, color=
 def test_gfls_conventions_are_in_fingerprints_as_they_always_were() -> None:
     assert GFL_PREPROCESSING.to_json() == IN_OLD_FINGERPRINTS
     assert GFL_CONVENTIONS.geometry() == {}
-    assert Conventions.from_fingerprint({}) == GFL_CONVENTIONS
+    assert Conventions.from_json({}) == GFL_CONVENTIONS
     stored = {"preprocessing": IN_OLD_FINGERPRINTS, "geometry": {"strides": [8], "bins": 17}}
-    assert Conventions.from_fingerprint(stored) == GFL_CONVENTIONS
+    assert Conventions.from_json(stored) == GFL_CONVENTIONS
 
 
 def test_other_conventions_come_back_from_fingerprint_and_description() -> None:
     other = Conventions(preprocessing=LETTERBOX, cell_offset=0.5)
     fingerprint = {"preprocessing": LETTERBOX.to_json(), "geometry": {"bins": 8, **other.geometry()}}
-    assert Conventions.from_fingerprint(fingerprint) == other
+    assert Conventions.from_json(fingerprint) == other
     assert Conventions.from_json({"architecture": {}, **other.to_json()}) == other
 
 

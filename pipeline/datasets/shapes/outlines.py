@@ -1,9 +1,8 @@
 """Outlines of the objects: signed distances to draw them by, and tight boxes.
 
-A part is a convex region of the plane, x to the right and y down, px. It gives an approximate signed
-``distance`` (negative inside, zero on the outline; ``x`` and ``y`` broadcast), its ``x_range`` within a band
-of y (``None`` where they do not meet), itself with x and y swapped, and itself scaled about the origin, then
-moved.
+A part is convex, x to the right and y down, px. It gives an approximate signed ``distance`` (negative
+inside; ``x`` and ``y`` broadcast), its ``x_range`` within a band of y (``None`` where they do not meet),
+itself with x and y swapped, and itself scaled about the origin, then moved.
 """
 
 import math
@@ -37,7 +36,6 @@ class EllipsePart:
         return (f - 1.0) * ((f + 1e-9) / (np.sqrt(mx * mx + my * my) + 1e-9))
 
     def x_range(self, y_band: Range) -> Range | None:
-        """The left and right outlines are convex in y, so the extreme point is moved into the band."""
         low, high = y_band[0] - self.center[1], y_band[1] - self.center[1]
         top = math.sqrt(self.yy)
         if low >= top or high <= -top:
@@ -119,11 +117,7 @@ def edge_alpha(distance: Floats, blur: float) -> Floats:
 
 
 def outline_box(outline: Outline, across: Range, down: Range) -> Box | None:
-    """Tight xyxy box of the outline cut at ``across`` in x and ``down`` in y; ``None`` if nothing is inside.
-
-    It is the box of what remains, not the cut box of the whole: the latter would ask for edges set by corners
-    that are not in the image.
-    """
+    """Tight xyxy box of what of the outline is at ``across`` in x and ``down`` in y, if anything is."""
     xs = [_overlap(part.x_range(down), across) for part in outline]
     ys = [_overlap(part.transposed().x_range(across), down) for part in outline]
     boxes = [(x[0], y[0], x[1], y[1]) for x, y in zip(xs, ys, strict=True) if x and y]

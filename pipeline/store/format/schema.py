@@ -128,7 +128,7 @@ class StoreSchema:
 
     @property
     def conventions(self) -> Conventions:
-        return Conventions.from_fingerprint(self.fingerprint)
+        return Conventions.from_json(self.fingerprint)
 
     @property
     def pyramid(self) -> Pyramid:
