@@ -22,12 +22,8 @@ def main() -> None:
 
 
 def _link_from_main_tree(source: Path) -> None:
-    """Link an input into the folder of a queued experiment, in which only what git tracks is.
-
-    The first part of its path that is missing becomes the link, so that the images beside annotations come
-    with them; never what stages write.
-    """
-    if source.is_relative_to(RUNS):
+    """Link an input, by the first missing part of its path, into a queued experiment's folder."""
+    if source.is_relative_to(RUNS):  # which stages write
         return
     for part in reversed((source, *source.parents)):
         if not os.path.lexists(part):

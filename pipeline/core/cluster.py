@@ -102,9 +102,8 @@ def existing_cluster(address: str) -> Iterator[Client]:
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"expected a Dask scheduler at {address}, but none answers within {CONNECT_SECONDS} s"
-        ) from error
+        message = f"expected a Dask scheduler at {address}, but none answers within {CONNECT_SECONDS} s"
+        raise ConfigError(message) from error
     with client:
         if not client.nthreads():
             logger.info("waiting for a worker of %s", address)

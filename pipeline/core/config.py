@@ -1,7 +1,4 @@
-"""From a section of ``params.yaml`` to its config class, with errors that name file, section and key.
-
-YAML is read as DVC reads it: YAML 1.2, in which ``1e-05`` is a number and ``010`` is ten.
-"""
+"""From a section of ``params.yaml``, which is YAML 1.2 as DVC reads it, to its config class."""
 
 import re
 from collections.abc import Mapping
@@ -114,10 +111,7 @@ def dump_yaml(content: Any) -> str:
 
 
 def structure(cls: type[T], value: object, where: str, *, strict: bool = True) -> T:
-    """Build the config class ``cls`` from plain values, checking keys, types and bounds all the way down.
-
-    Unless ``strict``, a text may stand for its number. A ``ConfigError`` names the key below ``where``.
-    """
+    """Build ``cls`` from plain values, or their texts unless ``strict``; a ``ConfigError`` names the key."""
     try:
         return msgspec.convert(value, cls, strict=strict, dec_hook=_decode)
     except msgspec.ValidationError as error:

@@ -50,8 +50,6 @@ class Environment(Section, frozen=True, kw_only=True, rename=lambda field: f"LDP
     def read(cls) -> "Environment":
         """What this process's environment says; a ``ConfigError`` names the variable that is wrong."""
         values = {name: os.environ[name] for name in cls.__struct_encode_fields__ if name in os.environ}
-        if "LDP_LOG" in values:
-            values["LDP_LOG"] = values["LDP_LOG"].upper()
         return structure(cls, values, "", strict=False)
 
 

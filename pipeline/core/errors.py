@@ -47,9 +47,8 @@ def explained_memory() -> Iterator[None]:
             raise
         reason = str(error).partition("\n")[0][:MAX_SHOWN] or "MemoryError"
         raise PipelineError(
-            f"expected enough memory, but it is used up ({reason}); set LDP_MICRO_BATCH for a training, "
-            "LDP_EVAL_BATCH for an evaluation, a smaller cache_teacher.batch_size for the teacher's pass, or "
-            "fewer LDP_WORKERS, and run again"
+            f"expected enough memory, but it is used up ({reason}); set LDP_MICRO_BATCH, LDP_EVAL_BATCH, "
+            "a smaller cache_teacher.batch_size, or fewer LDP_WORKERS, and run again"
         ) from error
 
 

@@ -68,12 +68,8 @@ def atomic_path(path: Path, inside: Path | None = None) -> Iterator[Path]:
     """A path to write to, beside ``path``, whose place it takes when the block has ended well.
 
     A kill or a power cut leaves the old file, the new one, or none. The old one, which may be a link into
-    DVC's cache, is not written into. Two writers of one file never mix. Missing folders are made, but never
-    ``inside``.
-
-    Raises:
-        CacheError: ``inside`` is gone.
-        OutputError: In place of an ``OSError``.
+    DVC's cache, is not written into. Missing folders are made, but never ``inside``: a ``CacheError``. An
+    ``OSError`` becomes an ``OutputError``.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
@@ -173,9 +169,8 @@ def lock_scratch(scratch: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CacheError(
-                f"another run is writing to {scratch}; wait for it to end, or stop it, then run again"
-            ) from None
+            message = f"another run is writing to {scratch}; wait for it to end, or stop it, then run again"
+            raise CacheError(message) from None
         # The run that held the lock may have finished, and removed the folder, since `path` was opened.
         if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
             raise CacheError(f"another run has just finished with {scratch}; run again")

@@ -62,16 +62,15 @@ def _result_of(future: "Future[T]") -> T:
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise PipelineError(
-            "a decoding process was killed, as when the memory is used up; run again: what is finished stays"
-        ) from error
+        message = "a decoding process was killed, as when the memory is used up; run again to go on"
+        raise PipelineError(message) from error
 
 
 class Prefetcher(AbstractContextManager["Prefetcher[Item, Loaded, Result]"], Generic[Item, Loaded, Result]):
     """The threads around one device: some load items, others compute on them in the order of submission.
 
-    Any number of threads may be in :meth:`run`. Their runs take the device one after another, each whole;
-    the next run's items are loaded while the last ones of the run before it are computed.
+    Runs of several threads take the device one after another; the next one's first items are loaded while
+    the last ones of the run before it are computed.
     """
 
     def __init__(

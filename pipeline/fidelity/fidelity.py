@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -26,19 +26,14 @@ from pipeline.views.types import NOT_MAIN, LabeledView, SoftTargets, ViewKey
 FINER = (0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05)
 """Shares of the configured steps that are tried where those are too coarse."""
 
-WRITE_AGAIN = (
-    "write the store again with `dvc repro -f cache_teacher`, or go back to what it was written with"
-)
-
+WRITE_AGAIN = "write the store again (`dvc repro -f cache_teacher`), or go back to what it was written with"
 VALUABLE_DIVISOR = 4.0
 """A valuable point weighs a quarter of its VLR weight, see ``student.train``."""
-
 STUDENT_NOISE = 1.0
 """Standard deviation, in logits, of the noise that makes a stand-in student out of the teacher.
 
-The gradient that an error is compared with vanishes as the student approaches the teacher: the end of
-training is the hardest moment. There the student ``plain`` of the default run is 0.8-0.9 logits (root mean
-square, constants per edge removed) from its teacher, and its errors at T = 10 equal those of this noise.
+As far is the student ``plain`` of the default run from its teacher when its training ends (0.8-0.9, root mean
+square), the hardest moment: the gradient that an error is compared with vanishes as they approach.
 """
 
 
@@ -90,7 +85,7 @@ class DenseFidelity:
 
 
 class PointLogits(NamedTuple):
-    """What the losses read at the points of many views, one after another."""
+    """What the losses read at the P points of many views, M of which are in the main region."""
 
     edges: Tensor
     """``Tensor[P, 4, bins]``."""
@@ -99,7 +94,7 @@ class PointLogits(NamedTuple):
     weights: Tensor
     """``Tensor[P]``: VLR weights."""
     main: Tensor
-    """``BoolTensor[P]``: the point is in the main region."""
+    """``BoolTensor[P]``."""
 
     @classmethod
     def joined(cls, views: Sequence[LabeledView], targets: Sequence[SoftTargets]) -> "PointLogits":
@@ -148,13 +143,8 @@ def compare(views: int, exact: PointLogits, approximate: PointLogits, config: Fi
     true, stored = (logits.classes.unsqueeze(1) for logits in (exact, approximate))
     student = stand_in_student(true, config.seed)
     classes = measure_loss_error((true, ones), (stored, ones), student, config.cls_temperature)
-    return Fidelity(
-        views=views,
-        points=len(exact.edges),
-        **asdict(edges),
-        kd_loss_error=classes.loss_error,
-        kd_gradient_error=classes.gradient_error,
-    )
+    kd: dict[str, Any] = {f"kd_{name}": getattr(classes, name) for name in ("loss_error", "gradient_error")}
+    return Fidelity(views=views, points=len(exact.edges), **asdict(edges), **kd)
 
 
 def stand_in_student(teacher_logits: Tensor, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ def test_nothing_needs_to_be_set_and_texts_become_numbers_and_levels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert Environment.read() == Environment()
-    values = {"workers": "0", "train_processes": "4", "eval_batch": "7", "log": "debug", "device": "cpu"}
+    values = {"workers": "0", "train_processes": "4", "eval_batch": "7", "log": "DEBUG", "device": "cpu"}
     for field, value in values.items():
         monkeypatch.setenv(f"LDP_{field.upper()}", value)
     expected = Environment(workers=0, train_processes=4, eval_batch=7, log="DEBUG", device="cpu")
