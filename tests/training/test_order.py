@@ -1,8 +1,5 @@
 """The order of an epoch: of the seed alone, shared without rest, and by orientation where asked for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import pytest
 import torch
 from msgspec.structs import replace
@@ -10,39 +7,25 @@ from training_cases import TRAIN
 
 from pipeline.training.dataset import EpochSampler, epoch_batches
 from pipeline.training.processes import Placement, World
-from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, choose_view
-from pipeline.views.types import LabeledView, ViewKey
+from pipeline.views.types import ViewKey
 
 BATCH = 4
 WIDE, TALL = 22, 15
 
 
-@dataclass(frozen=True)
 class Shapes:
     """Two views of each image; the first images are wide, the others tall, none like another."""
 
-    wide: int = WIDE
-    tall: int = TALL
-
-    @property
-    def image_ids(self) -> Sequence[int]:
-        return range(100, 100 + self.wide + self.tall)
+    image_ids = range(100, 100 + WIDE + TALL)
 
     def choose_view(self, seed: int, epoch: int, image_id: int) -> int:
         return choose_view(seed, epoch, image_id, (0, 1))
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         number = key.image_id - 100
-        size = (64, 65 + number) if number < self.wide else (64 + number, 64)
+        size = (64, 65 + number) if number < WIDE else (64 + number, 64)
         return ViewGeometry(original_hw=size, resized_hw=size, padded_hw=size, flip=bool(key.view))
-
-    @property
-    def conventions(self) -> Conventions:
-        raise NotImplementedError
-
-    def view(self, key: ViewKey) -> LabeledView:
-        raise NotImplementedError
 
 
 def batches_of(*, grouped: bool, seed: int = 0, epoch: int = 0) -> list[list[ViewKey]]:
@@ -85,14 +68,12 @@ def test_the_shares_of_processes_make_up_the_batches_of_one(count: int, grouped:
         for order in (alone, *members):
             order.epoch = epoch
         for whole, *shares in zip(alone, *members, strict=True):
-            joined = [key for share in shares for part in share.parts for key in part]
-            assert joined == [key for part in whole.parts for key in part]
+            assert whole.parts == [[key for share in shares for part in share.parts for key in part]]
             assert {share.batch_hw for share in shares} == {whole.batch_hw}
 
 
 def test_a_part_is_padded_as_its_whole_batch() -> None:
-    source = Shapes()
     for step in order_of(World(rank=0, count=1), 3, grouped=False):
         assert [len(part) for part in step.parts] == [3, 1]
-        sizes = [source.geometry(key).padded_hw for part in step.parts for key in part]
-        assert step.batch_hw == (max(h for h, _ in sizes), max(w for _, w in sizes))
+        heights, widths = zip(*(Shapes().geometry(k).padded_hw for p in step.parts for k in p), strict=True)
+        assert step.batch_hw == (max(heights), max(widths))
