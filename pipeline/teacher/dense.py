@@ -99,7 +99,7 @@ def probe_dense(
         for spec in sharded_specs(schema)
         if spec.path in layout.DENSE
     ]
-    return MARGIN * sum(len(encode_shard(spec, arrays[spec.path])) for spec in specs) / positions
+    return MARGIN * sum(len(encode_shard(spec, arrays[spec.path])[0]) for spec in specs) / positions
 
 
 def say_if_larger(store: Path, schema: StoreSchema, table: ViewIndex, row_bytes: float) -> None:

@@ -35,7 +35,7 @@ def check(store: Path) -> str:
 
 def open_only(store: Path) -> str:
     """What a student does before its first batch."""
-    return f"{len(TargetStore.open(store)):,} views"
+    return f"{len(TargetStore.open(store).keys):,} views"
 
 
 def read_at_random(store: Path, views: int) -> str:

@@ -65,7 +65,7 @@ def test_a_generated_store_is_as_large_as_asked_for_and_compresses_as_real_ones_
     """COCO-like views: 65 of 900 points in the main region, some tens of bytes a point."""
     store = TargetStore.open(generate_store(tmp_path, 20, 900))
     statistics = store.statistics
-    assert len(store) == 20
+    assert len(store.keys) == 20
     assert statistics["points_per_view"] == pytest.approx(900, rel=0.2)
     assert statistics["main_points"] / statistics["points"] == pytest.approx(65 / 900, rel=0.1)
     assert 25 < statistics["bytes_per_point"] < 60

@@ -32,7 +32,7 @@ def spec_of(path: str = "rows", dtype: str = "int16") -> ArraySpec:
 def write(folder: Path, rows: NDArray[np.int16], partition: int) -> ShardedRows:
     file = folder / "rows" / chunk_key(partition, 2)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(encode_shard(spec_of(), rows))
+    file.write_bytes(encode_shard(spec_of(), rows)[0])
     return ShardedRows(folder, spec_of())
 
 
@@ -55,7 +55,7 @@ def test_rows_that_were_never_written_cost_nothing_and_are_refused(tmp_path: Pat
     rows = np.random.default_rng(0).integers(-9, 9, (8, 3)).astype(np.int16)
     with pytest.raises(CacheError, match=r"partition 0 of rows .* chunk 1 is missing"):
         write(tmp_path, rows, 0).read(0, 9)
-    assert len(encode_shard(spec_of(), rows)) < 8 * 3 * 2 + 16 + 4 + 4 * 16 + 4 + 1, "data, headers, index"
+    assert len(encode_shard(spec_of(), rows)[0]) < 8 * 3 * 2 + 16 + 4 + 4 * 16 + 4 + 1, "data, headers, index"
 
 
 @pytest.mark.parametrize("path", [REGION, EDGE_CODES, CLS_CODES])
@@ -66,7 +66,7 @@ def test_a_shard_has_the_bytes_that_zarr_gives_it(tmp_path: Path, path: str, dty
     rows[8:16] = 0
     spec = spec_of(path, dtype)
     create_array(LocalStore(tmp_path), spec)[:count] = rows
-    assert (tmp_path / path / chunk_key(0, 2)).read_bytes() == encode_shard(spec, rows)
+    assert (tmp_path / path / chunk_key(0, 2)).read_bytes() == encode_shard(spec, rows)[0]
 
 
 def random_views(rng: np.random.Generator) -> list[LabeledView]:

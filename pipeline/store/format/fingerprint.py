@@ -19,15 +19,11 @@ def diff(stored: Any, needed: Any, *, only_needed: bool = False, path: str = "")
     if isinstance(stored, Mapping) and isinstance(needed, Mapping):
         for name in sorted(needed.keys() if only_needed else stored.keys() | needed.keys()):
             inner = f"{path}.{name}" if path else name
-            if name not in stored:
-                return inner, ABSENT, canonical_json(needed[name]).decode()
-            if name not in needed:
-                return inner, canonical_json(stored[name]).decode(), ABSENT
-            difference = diff(stored[name], needed[name], only_needed=only_needed, path=inner)
-            if difference:
+            values = stored.get(name, ABSENT), needed.get(name, ABSENT)
+            if difference := diff(*values, only_needed=only_needed, path=inner):
                 return difference
         return None
-    left, right = canonical_json(stored).decode(), canonical_json(needed).decode()
+    left, right = (v if v is ABSENT else canonical_json(v).decode() for v in (stored, needed))
     return None if left == right else (path, left, right)
 
 

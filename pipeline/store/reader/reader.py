@@ -97,9 +97,6 @@ class TargetStore:
     def __reduce__(self) -> tuple[Callable[..., "TargetStore"], tuple[Path]]:
         return TargetStore.open, (self.path,)
 
-    def __len__(self) -> int:
-        return len(self._image_id)
-
     @property
     def keys(self) -> tuple[ViewKey, ...]:
         """The keys of all views, ascending; made anew at each call."""
@@ -142,7 +139,8 @@ class TargetStore:
 
     def geometry(self, key: ViewKey) -> ViewGeometry:
         """The geometry of a view, from memory; a ``CacheError`` if it is not stored."""
-        return self._geometry_of(self._row(key))
+        row = self._geometry[self._row(key)].tolist()
+        return geometry_from_row(row, self.conventions.preprocessing.fit)
 
     def view(self, key: ViewKey) -> LabeledView:
         """A view, weights as stored; a ``CacheError`` if it is not stored, or its partition is damaged."""
@@ -195,10 +193,10 @@ class TargetStore:
             CacheError: The view is not stored, its partition is damaged, or the store has no thumbnails.
             ValueError: The values are of another shape, or not finite.
         """
-        row, name = self._row(ViewKey(*key)), f"image_id={key[0]}, view={key[1]}"
+        row, name = self._row(view := ViewKey(*key)), f"image_id={key[0]}, view={key[1]}"
         if not self.schema.pixels:
             raise CacheError(f"{self.path}: expected a store with thumbnails, but it was written before them")
-        image, size_hw = np.asarray(values), self._geometry_of(row).resized_hw
+        image, size_hw = np.asarray(values), self.geometry(view).resized_hw
         if image.ndim != 3 or len(image) != 3:
             raise ValueError(f"{name}: expected (3, H, W), but got {image.shape}")
         require_finite(f"pixels ({name})", image)
@@ -229,16 +227,13 @@ class TargetStore:
         first: int = self._rows_of(key.image_id).start
         return first + views.index(key.view)
 
-    def _geometry_of(self, row: int) -> ViewGeometry:
-        return geometry_from_row(self._geometry[row].tolist(), self.conventions.preprocessing.fit)
-
     def _labeled(self, key: ViewKey, row: int) -> tuple[LabeledView, NDArray[np.int32]]:
         """A view, and the rows ``(P, 4)`` of ``points/region`` that it is made of."""
         points, count, _, _, first_box, boxes = self._extent[row].tolist()
         region = self._rows[layout.REGION].read(points, count)
         view = LabeledView(
             key=key,
-            geometry=self._geometry_of(row),
+            geometry=self.geometry(key),
             boxes_xyxy=self._boxes[first_box : first_box + boxes],
             labels=self._labels[first_box : first_box + boxes].astype(np.int64),
             points=KeptPoints(

@@ -23,9 +23,6 @@ from pipeline.store.format.schema import CRC_BYTES, NO_CHUNK, ArraySpec, chunk_k
 CRC_RESIDUE = 0x48674BC7
 """The crc32c of any bytes followed by their own crc32c (little-endian)."""
 
-Identity = tuple[int, int, int]
-"""Inode, time of modification in ns, and size: what changes when another file takes a shard's place."""
-
 # As zarr sets it: Blosc's own threads gain nothing on chunks this small, and do not survive a fork.
 blosc.use_threads = False
 
@@ -42,14 +39,14 @@ def read_table(store: Path, spec: ArraySpec) -> NDArray[Any]:
 class ShardedRows:
     """The rows of one sharded array of a store, with a single column of chunks.
 
-    ``marks`` are what ``shard_signature`` gives for shards, by path; others are not compared.
+    ``marks`` are signatures of shards, by path, see ``encode_shard``; others are not compared.
     """
 
     def __init__(self, store: Path, spec: ArraySpec, marks: Mapping[str, str] = MappingProxyType({})) -> None:
         self._store, self._spec, self._marks = store, spec, marks
         self._chunk_rows, self._columns = spec.chunks
         self._chunk_bytes = self._chunk_rows * self._columns * np.dtype(spec.dtype).itemsize
-        self._indices: dict[int, tuple[Identity, NDArray[np.uint64]]] = {}
+        self._indices: dict[int, tuple[tuple[int, ...], NDArray[np.uint64]]] = {}
 
     def read(self, start: int, count: int) -> NDArray[Any]:
         """Rows ``start..start + count`` of one partition, (count, columns); a ``CacheError`` if damaged."""
@@ -75,6 +72,7 @@ class ShardedRows:
     def _index(self, descriptor: int, partition: int, where: str) -> NDArray[np.uint64]:
         """(chunks, 2) offset and size of each chunk of a shard, parsed once for each file that was there."""
         status, size = os.fstat(descriptor), self._spec.index_bytes
+        # What changes when another file takes a shard's place.
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._indices.get(partition)
         if known and known[0] == identity:

@@ -57,11 +57,11 @@ def create_array(store: Store, spec: ArraySpec) -> "zarr.Array[Any]":
     )
 
 
-def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
-    """The bytes of one shard that starts with ``rows`` (n > 0, columns); chunks behind them are left out.
+def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> tuple[bytes, str]:
+    """One shard that starts with ``rows`` (n > 0, columns), without chunks behind them, and its signature.
 
-    They are zarr's own, without its event loop, which takes more time than the compression: see
-    ``reader.shards``.
+    Its bytes are zarr's own, without its event loop, which takes more time than the compression: see
+    ``reader.shards``. What tells it from any other are the checksums of its first chunk and of its index.
     """
     assert rows.dtype == spec.dtype, f"{spec.path}: expected {spec.dtype}, but got {rows.dtype}"
     level, typesize = blosc_options(spec)
@@ -73,13 +73,8 @@ def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
     index = np.full((spec.shard_rows // spec.chunks[0], 2), layout.NO_CHUNK, "<u8")
     index[:chunks, 1] = [len(frame) for frame in frames]
     index[:chunks, 0] = np.cumsum(index[:chunks, 1]) - index[:chunks, 1]
-    return b"".join([*frames, _checksummed(index.tobytes())])
-
-
-def shard_signature(content: bytes, spec: ArraySpec) -> str:
-    """What tells a whole shard from any other: the checksums of its first chunk and of its index, as hex."""
-    first_size = int.from_bytes(content[-spec.index_bytes :][8:16], "little")
-    return (content[first_size - layout.CRC_BYTES : first_size] + content[-layout.CRC_BYTES :]).hex()
+    end = _checksummed(index.tobytes())
+    return b"".join([*frames, end]), (frames[0][-layout.CRC_BYTES :] + end[-layout.CRC_BYTES :]).hex()
 
 
 def _checksummed(content: bytes) -> bytes:

@@ -39,7 +39,7 @@ class PartitionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     shards: Mapping[str, FileDigest]
     """By path inside the store; there is no file without rows."""
     marks: Mapping[str, str]
-    """What ``shard_signature`` gives for each of them."""
+    """The signature of each of them, see ``encode_shard``."""
     statistics: Counts
     dense: Counts | None = None
 

@@ -34,7 +34,7 @@ from pipeline.store.format.attributes import ROOT_METADATA, read_attributes, wri
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
 from pipeline.store.format.table import ViewIndex, counts_row
-from pipeline.store.writer.arrays import create_arrays, encode_shard, shard_signature
+from pipeline.store.writer.arrays import create_arrays, encode_shard
 from pipeline.store.writer.partition import PartitionRecord, PartitionRows, store_statistics
 from pipeline.views.types import LabeledView
 
@@ -111,9 +111,9 @@ def write_partition(scratch: Path, index: int, rows: PartitionRows) -> Partition
     for spec in sorted(sharded_specs(read_schema(scratch)), key=lambda spec: spec.path):
         values, name = rows.arrays[spec.path], f"{spec.path}/{chunk_key(index, 2)}"
         if len(values):
-            content = encode_shard(spec, values)
+            content, marks[name] = encode_shard(spec, values)
             write_atomically(store / name, content, inside=store)
-            shards[name], marks[name] = FileDigest.of_bytes(content), shard_signature(content, spec)
+            shards[name] = FileDigest.of_bytes(content)
     record = PartitionRecord(
         partition=index, shards=shards, marks=marks, statistics=rows.statistics, dense=rows.dense
     )
@@ -126,14 +126,10 @@ def record_path(scratch: Path, partition: int) -> Path:
 
 
 def read_record(scratch: Path, partition: int) -> PartitionRecord | None:
-    """The record of a partition, or ``None`` if there is no usable one: it then counts as unfinished."""
-    path = record_path(scratch, partition)
-    if not path.is_file():
-        return None
+    """The record of a partition, or ``None`` if there is no readable one: it then counts as unfinished."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=PartitionRecord)
-    except ValueError:
-        logger.warning("%s is not readable: partition %d counts as unfinished", path, partition)
+        return msgspec.json.decode(record_path(scratch, partition).read_bytes(), type=PartitionRecord)
+    except (FileNotFoundError, ValueError):
         return None
 
 
