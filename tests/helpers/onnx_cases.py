@@ -1,7 +1,6 @@
-"""Small ONNX teachers: an exported GFL with one tensor a level, and a clairvoyant of one tensor for all."""
+"""A small ONNX teacher: a clairvoyant of one tensor for all."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,16 @@ import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from torch import Tensor, nn
+from teacher_cases import small_config
+from torch import Tensor
 
 from pipeline.codec.precision import Precision
-from pipeline.detector.gfl import GFL
-from pipeline.regions.config import RegionsConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs
 from pipeline.teacher.run import layout_store, write_store
 from pipeline.views.box_ops import encode_distances
 from pipeline.views.classes import Category
-from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 from pipeline.views.pyramid import Pyramid
@@ -32,54 +29,6 @@ SHAPES = {1: "ellipse", 3: "rectangle", 4: "triangle", 7: "cross"}
 """Categories of the embedded dataset."""
 
 SUPPRESSION = {"score_threshold": 0.05, "iou": 0.6, "max_detections": 100, "pre_nms_top": 1000}
-
-
-class LevelMaps(nn.Module):
-    """A GFL whose outputs are the maps of its levels, channels first."""
-
-    def __init__(self, model: GFL) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.model.bbox_head(self.model.neck(self.model.backbone(images)))
-        return tuple(cls for cls, _ in outputs) + tuple(edges for _, edges in outputs)
-
-
-def tensor_names(model: GFL) -> tuple[list[str], list[str]]:
-    levels = range(len(model.config.strides))
-    return [f"cls_{level}" for level in levels], [f"edges_{level}" for level in levels]
-
-
-def export_gfl(model: GFL, path: Path, *, fixed_batch: bool = False) -> None:
-    """Write a GFL as an ONNX file."""
-    names = [name for group in tensor_names(model) for name in group]
-    axes = {2: "height", 3: "width"} if fixed_batch else {0: "batch", 2: "height", 3: "width"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
-        torch.onnx.export(
-            LevelMaps(model).eval(),
-            (torch.zeros(1 if fixed_batch else 2, 3, 64, 64),),
-            str(path),
-            input_names=["images"],
-            output_names=names,
-            dynamic_axes={"images": axes},
-            dynamo=False,
-        )
-
-
-def gfl_description(model: GFL, file: str) -> dict[str, Any]:
-    """What ``export_gfl`` wrote, as it stands in YAML."""
-    document = clairvoyant_description(file)
-    document["input"]["size"] = None
-    pixels = {"mean": list(GFL_PREPROCESSING.mean), "std": list(GFL_PREPROCESSING.std)}
-    document["preprocessing"] |= {"fit": "keep_ratio", **pixels}
-    document["points"] |= {"strides": list(model.config.strides), "cell_offset": 0.0}
-    for part, names in zip(("cls", "edges"), tensor_names(model), strict=True):
-        document[part]["tensors"] = {"names": names, "channels": "first", "columns": None}
-    document["edges"]["bins"] = model.config.bins
-    classes = [{"category_id": i, "name": name} for i, name in SHAPES.items()]
-    return document | {"name": "exported GFL", "classes": classes}
 
 
 def write_description(document: dict[str, Any], path: Path) -> Path:
@@ -102,20 +51,14 @@ def clairvoyant_manifest(folder: Path, images: int = 12) -> Manifest:
         color = (LEVEL_OF_RED * number, 0, LEVEL_OF_RED * ((number + 5) % images))
         Image.new("RGB", (SIDE, SIDE), color).save(folder / "val" / f"{number}.png")
         boxes = [_random_box(generator) for _ in range(3)]
+        classes = [1 + int(generator.integers(2)) for _ in boxes]
         annotations = tuple(
-            Annotation(
-                10 * number + row,
-                1 + int(generator.integers(2)),
-                *box,
-                area=box[2] * box[3],
-                iscrowd=False,
-            )
+            Annotation(10 * number + row, classes[row - 1], *box, area=box[2] * box[3], iscrowd=False)
             for row, box in enumerate(boxes, 1)
         )
+        name = f"{number}.png"
         records.append(
-            ImageRecord(
-                image_id=number, file_name=f"{number}.png", height=SIDE, width=SIDE, annotations=annotations
-            )
+            ImageRecord(image_id=number, file_name=name, height=SIDE, width=SIDE, annotations=annotations)
         )
     return Manifest(
         root=str(folder),
@@ -197,23 +140,10 @@ def write_clairvoyant(manifest: Manifest, path: Path, edit: Callable[[Rows], Row
         helper.make_node("Gather", ["table", "row"], ["said"], axis=0),
         helper.make_node("Identity", ["said"], ["rows"]),
     ]
-    save_graph(nodes, constants, {"rows": ["batch", *table.shape[1:]]}, path)
-
-
-def save_graph(
-    nodes: Sequence[onnx.NodeProto],
-    constants: dict[str, NDArray[Any]],
-    outputs: dict[str, list[Any]],
-    path: Path,
-) -> None:
-    """Write a graph that takes ``images``."""
-    graph = helper.make_graph(
-        list(nodes),
-        "small",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])
+    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["batch", *table.shape[1:]])
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "small", [images], [rows], initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
@@ -252,25 +182,12 @@ def clairvoyant_description(file: str) -> dict[str, Any]:
 
 def config(precision: Precision, side: int = SIDE) -> CacheConfig:
     """How the store of a small teacher is made."""
-    return CacheConfig(
-        views=ViewsConfig(scales=((side, side),), flips=(False,)),
-        regions=RegionsConfig(),
-        precision=precision,
-        views_per_partition=4,
-        batch_size=2,
-        forward_precision="float32",
-    )
+    return small_config(precision, views=ViewsConfig(scales=((side, side),), flips=(False,)))
 
 
 def write(setup: StoreInputs, folder: Path) -> TargetStore:
     """Write the store of a teacher."""
     layout = layout_store(setup.view_set, setup.config, setup.spec, setup.fingerprint)
-    output = folder / "targets.zarr"
-    write_store(
-        layout,
-        setup.view_set,
-        setup.load_teacher(torch.device("cpu")),
-        scratch_root=folder,
-        output=output,
-    )
+    teacher, output = setup.load_teacher(torch.device("cpu")), folder / "targets.zarr"
+    write_store(layout, setup.view_set, teacher, scratch_root=folder, output=output)
     return TargetStore.open(output)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from shapes_dataset import write_dataset
 
-from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import ShapesConfig
@@ -51,39 +50,22 @@ def small_view_set(folder: Path, images: int = 5) -> ViewSet:
     return ViewSet(manifest, DETECTOR.strides, VIEWS, RegionsConfig(), GFL_CONVENTIONS)
 
 
-def small_teacher(
-    manifest: Manifest,
-    seed: int = 0,
-    dense: DensePrecision | None = None,
-    *,
-    valuable_classes: bool = False,
-) -> LogitExtractor:
+def small_teacher(manifest: Manifest, seed: int = 0, **options: Any) -> LogitExtractor:
     torch.manual_seed(seed)
     model = GFL(DETECTOR)
     # Random heads say almost nothing; louder ones make distributions that differ.
     with torch.no_grad():
         model.bbox_head.gfl_reg.weight.mul_(60)
         model.bbox_head.gfl_cls.weight.mul_(60)
-    config = small_config(QUANTIZED, dense=dense, valuable_classes=valuable_classes)
-    return LogitExtractor(model, manifest, config, torch.device("cpu"))
+    return LogitExtractor(model, manifest, small_config(QUANTIZED, **options), torch.device("cpu"))
 
 
-def small_config(precision: Precision, views_per_partition: int = 4, **options: Any) -> CacheConfig:
-    return CacheConfig(
-        views=VIEWS, precision=precision, views_per_partition=views_per_partition, batch_size=3, **options
-    )
+def small_config(precision: Precision, **options: Any) -> CacheConfig:
+    defaults = {"views": VIEWS, "views_per_partition": 4, "batch_size": 3}
+    return CacheConfig(precision=precision, **(defaults | options))
 
 
-def small_layout(
-    view_set: ViewSet,
-    precision: Precision,
-    weights: str = "w",
-    views_per_partition: int = 4,
-    dense: DensePrecision | None = None,
-    *,
-    valuable_classes: bool = False,
-) -> StoreLayout:
-    config = small_config(precision, views_per_partition, dense=dense, valuable_classes=valuable_classes)
-    spec = gfl_spec(DETECTOR, view_set.conventions)
+def small_layout(view_set: ViewSet, precision: Precision, weights: str = "w", **options: Any) -> StoreLayout:
+    config, spec = small_config(precision, **options), gfl_spec(DETECTOR, view_set.conventions)
     fingerprint = store_fingerprint(view_set, spec, DETECTOR.to_json(), weights, config)
     return layout_store(view_set, config, spec, fingerprint)

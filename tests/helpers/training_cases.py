@@ -7,8 +7,8 @@ import torch
 from msgspec.structs import replace
 from teacher_cases import DETECTOR, QUANTIZED, small_layout, small_teacher, small_view_set
 
-from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
+from pipeline.core.files import digest
 from pipeline.detector.gfl import GFL
 from pipeline.losses.config import DistillationConfig
 from pipeline.regions.view_set import ViewSet
@@ -59,29 +59,16 @@ def student(loss: DistillationConfig, **train: Any) -> StudentConfig:
 
 
 def store_of(
-    folder: Path,
-    precision: Precision,
-    teacher_seed: int = 0,
-    view_set: ViewSet | None = None,
-    dense: DensePrecision | None = None,
-    *,
-    valuable_classes: bool = False,
+    folder: Path, precision: Precision, teacher_seed: int = 0, view_set: ViewSet | None = None, **options: Any
 ) -> TargetStore:
     """A store of a few images, written at the first call."""
     view_set = view_set or small_view_set(folder, IMAGES)
-    kind = f"{'lossless' if precision.lossless else 'quantized'}{f'_{dense.floor}' if dense else ''}"
-    kind += "_classes" * valuable_classes
-    output = folder / f"{kind}_{teacher_seed}.zarr"
+    made_of = [precision, teacher_seed, *sorted((key, value) for key, value in options.items() if value)]
+    output = folder / f"{digest({'made_of': str(made_of)})[:16]}.zarr"
     if not output.exists():
-        write_store(
-            small_layout(
-                view_set, precision, f"w{teacher_seed}", dense=dense, valuable_classes=valuable_classes
-            ),
-            view_set,
-            small_teacher(view_set.manifest, teacher_seed, dense, valuable_classes=valuable_classes),
-            scratch_root=folder,
-            output=output,
-        )
+        layout = small_layout(view_set, precision, f"w{teacher_seed}", **options)
+        teacher = small_teacher(view_set.manifest, teacher_seed, **options)
+        write_store(layout, view_set, teacher, scratch_root=folder, output=output)
     return TargetStore.open(output)
 
 

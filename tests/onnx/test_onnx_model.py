@@ -17,8 +17,6 @@ from onnx_cases import (
     SIDE,
     clairvoyant_description,
     clairvoyant_manifest,
-    export_gfl,
-    gfl_description,
     write_clairvoyant,
     write_description,
 )
@@ -31,6 +29,7 @@ from pipeline.onnx import model as onnx_model
 from pipeline.onnx.model import OnnxModel
 from pipeline.onnx.models import import_onnx, open_model, read_onnx, sha256_of_onnx
 from pipeline.views.classes import Category
+from pipeline.views.conventions import GFL_PREPROCESSING
 
 CPU = torch.device("cpu")
 CATEGORIES = tuple(Category(category_id=i, name=name) for i, name in SHAPES.items())
@@ -65,16 +64,50 @@ def described(folder: Path, **changes: Any) -> Path:
     return write_description(document, folder / "changed.yaml")
 
 
-@pytest.mark.parametrize(("fixed_batch", "width"), [(False, 96), (True, 64)])
+class LevelMaps(torch.nn.Module):
+    """A GFL whose outputs are the maps of its levels, channels first."""
+
+    def __init__(self, model: GFL) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.model.bbox_head(self.model.neck(self.model.backbone(images)))
+        return tuple(cls for cls, _ in outputs) + tuple(edges for _, edges in outputs)
+
+
+# The exporter that needs no further package is called legacy.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("axes", "width"), [({0: "batch", 2: "height", 3: "width"}, 96), ({}, 64)])
 def test_an_exported_gfl_says_what_the_gfl_says(
-    gfl: GFL, tmp_path: Path, fixed_batch: bool, width: int
+    gfl: GFL, tmp_path: Path, axes: dict[int, str], width: int
 ) -> None:
     """One tensor a level, channels first, of any size: by description alone."""
-    export_gfl(gfl, tmp_path / "gfl.onnx", fixed_batch=fixed_batch)
-    model = loaded(
-        write_description(gfl_description(gfl, "gfl.onnx"), tmp_path / "gfl.yaml"), categories=CATEGORIES
+    names = {part: [f"{part}_{level}" for level in range(3)] for part in ("cls", "edges")}
+    torch.onnx.export(
+        LevelMaps(gfl).eval(),
+        (torch.zeros(2 if axes else 1, 3, 64, 64),),
+        str(tmp_path / "c.onnx"),
+        input_names=["images"],
+        output_names=names["cls"] + names["edges"],
+        dynamic_axes={"images": axes},
+        dynamo=False,
     )
-    images = torch.randn(3, 3, 64, width)
+    tensors = {part: {"names": names[part], "channels": "first", "columns": None} for part in names}
+    path = described(
+        tmp_path,
+        name="exported GFL",
+        input__size=None,
+        preprocessing__fit="keep_ratio",
+        preprocessing__mean=list(GFL_PREPROCESSING.mean),
+        preprocessing__std=list(GFL_PREPROCESSING.std),
+        points__cell_offset=0.0,
+        cls__tensors=tensors["cls"],
+        edges__tensors=tensors["edges"],
+        edges__bins=DETECTOR.bins,
+        classes=[category._asdict() for category in CATEGORIES],
+    )
+    model, images = loaded(path, CATEGORIES), torch.randn(3, 3, 64, width)
     raw = model(images)
     with torch.inference_mode():
         expected = gfl(images)

@@ -13,10 +13,10 @@ from pretended_device import DEVICE, PretendedDevice, pinned
 from teacher_cases import small_teacher, small_view_set
 
 from pipeline.codec.dense import DensePrecision
-from pipeline.core.errors import PipelineError, TeacherError
+from pipeline.core.errors import PipelineError
 from pipeline.detector.config import NetworkPrecision
 from pipeline.teacher import extractor
-from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch, require_finite
+from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch
 from pipeline.views import images
 from pipeline.views.geometry import PerEpochViewsConfig
 from pipeline.views.types import KeptPoints
@@ -141,9 +141,3 @@ def test_the_host_waits_for_no_batch_before_its_outputs_are_read(
     np.testing.assert_allclose(found.edge_logits, expected.edge_logits, rtol=1e-4, atol=1e-5)
     if found.dense and expected.dense:
         np.testing.assert_allclose(found.dense.distances, expected.dense.distances, rtol=1e-4, atol=1)
-
-
-def test_infinite_class_logits_are_named(tmp_path: Path) -> None:
-    view = next(iter(small_view_set(tmp_path)))
-    with pytest.raises(TeacherError, match="cls_logits"):
-        require_finite(view, edge_logits=np.zeros(3, np.float32), cls_logits=np.full(3, np.inf, np.float32))

@@ -13,7 +13,7 @@ import pytest
 from store_cases import content_of
 from teacher_cases import LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
 
-from pipeline.core.errors import CacheError, DatasetError
+from pipeline.core.errors import CacheError
 from pipeline.core.files import write_atomically
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
@@ -146,13 +146,6 @@ def test_a_process_never_holds_more_partitions_than_it_may(
     with closing(one_writer(scratch, view_set, cores=2)) as one, ThreadPoolExecutor(6) as pool:
         assert [times.views for times in pool.map(one.write, range(6))] == [4] * 6
     assert max(counts) == PARTITIONS_IN_FLIGHT
-
-
-def test_an_image_that_cannot_be_read_stops_the_run_by_name(view_set: ViewSet, scratch: Path) -> None:
-    path = view_set.manifest.image_path(view_set.manifest.images[5])
-    path.write_bytes(b"no image")
-    with pytest.raises(DatasetError, match=f"{path.name}: expected an image"):
-        list(engine(view_set, 2)(scratch, range(6)))
 
 
 def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(view_set: ViewSet, scratch: Path) -> None:
