@@ -1,8 +1,6 @@
 """A GPU, or a word that there is none; ``LDP_TEST_DEVICE=cpu`` tries these tests out without one."""
 
 import os
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -18,51 +16,34 @@ def device() -> torch.device:
     return torch.device(name)
 
 
-@pytest.fixture
-def exact_float32() -> Iterator[None]:
-    """Convolutions in float32 instead of TF32, which is PyTorch's default."""
-    with warnings.catch_warnings():
-        # Newer versions have another name for it; the older one works in all.
-        warnings.simplefilter("ignore")
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = False
-        yield
-        torch.backends.cudnn.allow_tf32 = before
-
-
-Waits = Callable[[], AbstractContextManager[list[str]]]
+@pytest.fixture(params=["exact", "float32", "bfloat16", "float16"])
+def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A precision; ``exact`` is float32 whose convolutions are not in TF32, PyTorch's default."""
+    if request.param == "exact":
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    return str(request.param)
 
 
 @pytest.fixture
-def waits(device: torch.device) -> Waits:
-    """A context that lists where the host waits for the GPU: ``file:line`` for each time."""
+def precision(mode: str) -> str:
+    """The mode as parameters have it."""
+    return mode.replace("exact", "float32")
+
+
+@pytest.fixture
+def no_waits(device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which a line that makes the host wait for the GPU is an error."""
 
     @contextmanager
-    def recorded() -> Iterator[list[str]]:
-        lines: list[str] = []
+    def refused() -> Iterator[None]:
         if device.type != "cuda":
-            yield lines
+            yield
             return
-
-        def note(message: Warning | str, *_: object) -> None:
-            if "synchronizing CUDA operation" in str(message):
-                lines.append(innermost_line_of_the_project())
-
         torch.cuda.synchronize()
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.showwarning = note
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                yield lines
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
-    return recorded
-
-
-def innermost_line_of_the_project() -> str:
-    for frame in reversed(traceback.extract_stack()):
-        if f"{os.sep}pipeline{os.sep}" in frame.filename:
-            return f"{frame.filename.rpartition(f'{os.sep}pipeline{os.sep}')[2]}:{frame.lineno}"
-    return "outside"
+    return refused

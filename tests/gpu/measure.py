@@ -30,13 +30,11 @@ BENCHES["compiled"] = [*BENCHES["bfloat16"], "--steps", "0", "-S", "student.trai
 STAGES = ["prepare_data", "prepare_teacher", f"evaluate {TEACHER}", "cache_teacher", "verify_cache"]
 LIMIT_S = {"tests": 180, **dict.fromkeys(BENCHES, 150)}
 STAGE_LIMIT_S = 90
-FAILED = ("failure", "error", "skipped")
 SHOWN_CHARACTERS = 4_000
 """Of the end of a part's output: what a benchmark prints, or why a part failed."""
 
 
 def main() -> None:
-    """Run the parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="for all results and the default recipe's runs")
     parser.add_argument("--device", default="cuda")
@@ -76,21 +74,17 @@ def run(module: Sequence[str], limit: float, folder: Path, device: str) -> dict[
     """One part, in ``folder``: its seconds, how it ended, and the end of what it wrote."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {"PYTHONPATH": paths, "LDP_DEVICE": device, "LDP_TEST_DEVICE": device}
-    start = time.perf_counter()
+    start, command = time.perf_counter(), [sys.executable, "-m", *module]
+    log, variables = folder / "log", {**os.environ, **environment}
     try:
-        ended = subprocess.run(
-            [sys.executable, "-m", *module],
-            cwd=folder,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limit,
-            check=False,
-        )
-        outcome, output = "passed" if ended.returncode == 0 else f"exit {ended.returncode}", ended.stdout
-    except subprocess.TimeoutExpired as error:
-        outcome, output = f"longer than {limit} s", error.stdout or b""
-    seconds, shown = time.perf_counter() - start, output.decode(errors="replace")[-SHOWN_CHARACTERS:]
+        with log.open("wb") as output:
+            code = subprocess.call(
+                command, cwd=folder, env=variables, stdout=output, stderr=output, timeout=limit
+            )
+        outcome = f"exit {code}" if code else "passed"
+    except subprocess.TimeoutExpired:
+        outcome = f"longer than {limit} s"
+    seconds, shown = time.perf_counter() - start, log.read_text(errors="replace")[-SHOWN_CHARACTERS:]
     return {"seconds": round(seconds, 1), "outcome": outcome, "output": shown}
 
 
@@ -100,9 +94,9 @@ def tests_of(report: Path) -> list[dict[str, Any]]:
         return []
     return [
         {
-            "name": f"{case.get('classname', '').rpartition('.')[2]}: {case.get('name')}",
-            "outcome": next((child.tag for child in case if child.tag in FAILED), "passed"),
-            "recorded": {each.get("name"): each.get("value") for each in case.iter("property")},
+            "test": f"{case.get('classname', '').rpartition('.')[2]}: {case.get('name')}",
+            "outcome": next((e.tag for e in case if e.tag in ("failure", "error", "skipped")), "passed"),
+            "recorded": "; ".join(" ".join(each.attrib.values()) for each in case.iter("property")),
         }
         for case in ElementTree.parse(report).iter("testcase")
     ]
@@ -112,12 +106,8 @@ def page(results: dict[str, Any]) -> str:
     """All of it as Markdown."""
     rows = [[part, str(result["seconds"]), result["outcome"]] for part, result in results.items()]
     texts = [markdown_table(["part", "seconds", "outcome"], rows)]
-    tests = [
-        [test["name"], test["outcome"], "; ".join(f"{k} {v}" for k, v in test["recorded"].items())]
-        for test in results.get("tests", {}).get("tests", [])
-    ]
-    if tests:
-        texts.append("## tests\n\n" + markdown_table(["test", "outcome", "recorded"], tests))
+    if tests := results.get("tests", {}).get("tests"):
+        texts.append("## tests\n\n" + markdown_table(list(tests[0]), [list(test.values()) for test in tests]))
     texts += [
         f"## {part}\n\n```\n{result['output']}\n```\n"
         for part, result in results.items()

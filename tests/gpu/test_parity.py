@@ -25,7 +25,6 @@ from golden_models import recipe_detector, state_entries
 from golden_step import Step, run_step
 from torch import Tensor
 
-from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.device import autocast
 
 FORWARD_ERROR = {"exact": 1e-4, "float32": 5e-3, "bfloat16": 5e-2, "float16": 1e-2}
@@ -42,13 +41,6 @@ STEP_GRADIENT_ERROR = {"exact": 2e-2, "float32": 1e-1, "bfloat16": 4e-1, "float1
 between kernels, which moves single gradients by a hundredth in float32, and more in fewer bits."""
 
 Record = Callable[[str, object], None]
-every_mode = pytest.mark.parametrize("mode", ["exact", "float32", "bfloat16", "float16"])
-
-
-def precision_of(mode: str, request: pytest.FixtureRequest) -> NetworkPrecision:
-    if mode == "exact":
-        request.getfixturevalue("exact_float32")
-    return {"bfloat16": "bfloat16", "float16": "float16"}.get(mode, "float32")
 
 
 def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -57,16 +49,10 @@ def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
     return float((a - b).norm() / b.norm())
 
 
-@every_mode
 @pytest.mark.parametrize("architecture", ["gfl_r18", "gfl_r50", "gfl_r101_dcn_c3c5"])
 def test_forward_pass(
-    architecture: str,
-    mode: str,
-    device: torch.device,
-    request: pytest.FixtureRequest,
-    record_property: Record,
+    architecture: str, mode: str, precision: str, device: torch.device, record_property: Record
 ) -> None:
-    precision = precision_of(mode, request)
     if device.type == "cpu" and "dcn" in architecture and precision != "float32":
         pytest.skip("torchvision's deformable convolution has no mixed precision on the CPU")
     classes = state_entries(architecture)["bbox_head.gfl_cls.bias"][0][0]
@@ -113,22 +99,16 @@ def test_losses_and_their_gradients(path: Path, device: torch.device) -> None:
         torch.testing.assert_close(leaf.grad.cpu(), data[f"grad_{name}"], **GRADIENT_TOLERANCE)
 
 
-@every_mode
-def test_training_step(
-    mode: str, device: torch.device, request: pytest.FixtureRequest, record_property: Record
-) -> None:
-    step = run_step(device, precision_of(mode, request))
-    losses = max(_term_errors(step))
+def test_training_step(mode: str, precision: str, device: torch.device, record_property: Record) -> None:
+    step = run_step(device, precision)
+    terms = step.levels.terms
+    losses = max(relative_error([terms[term].sum()], [step.data[term].sum()]) for term in TERMS)
     gradients = relative_error(*_gradient_samples(step))
     record_property("loss_error", losses)
     record_property("gradient_error", gradients)
     assert losses <= STEP_LOSS_ERROR[mode]
     assert gradients <= STEP_GRADIENT_ERROR[mode]
     assert all(parameter.isfinite().all() for parameter in step.student.parameters())
-
-
-def _term_errors(step: Step) -> list[float]:
-    return [relative_error([step.levels.terms[term].sum()], [step.data[term].sum()]) for term in TERMS]
 
 
 def _gradient_samples(step: Step) -> tuple[list[Tensor], list[Tensor]]:
