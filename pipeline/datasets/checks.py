@@ -14,9 +14,6 @@ from pipeline.views.decode import inspect_image
 from pipeline.views.manifest import Manifest
 from pipeline.views.summary import leaving_image, reasons
 
-MAX_NAMED = 3
-"""A message names so many of the files that are missing."""
-
 MIN_BOXES = 4
 """Fewer boxes prove nothing."""
 
@@ -49,13 +46,12 @@ def look_at_files(manifest: Manifest) -> Manifest:
     if missing:
         raise DatasetError(
             f"expected {len(files):,} images that the annotations name, but {len(missing):,} are not there: "
-            f"{listed(missing, MAX_NAMED)}"
+            f"{listed(missing, 3)}"
         )
     with ThreadPoolExecutor(READERS) as pool:
         looked_at = pool.map(lambda file: inspect_image(*file), files)
         seen = list(show_progress(looked_at, len(files), f"look at {manifest.folder}"))
-    digests = np.array([sha256 for sha256, _ in seen], "S64")
-    images = replace(manifest.images, sha256=digests)
+    images = replace(manifest.images, sha256=np.array([sha256 for sha256, _ in seen], "S64"))
     return replace(manifest, images=images, turned_images=sum(turned for _, turned in seen))
 
 
@@ -76,19 +72,14 @@ def require_boxes_in_pixels(manifest: Manifest) -> None:
         raise DatasetError(f"{where}: expected boxes as x, y, width, height in px, but {got}")
 
 
-def require_same_classes(train: Manifest, val: Manifest) -> None:
-    """Refuse splits in which a label means two things, by a ``DatasetError`` that names the first class."""
-    difference = ids_difference(train.categories, val.categories)
-    if difference:
+def require_trainable(train: Manifest, val: Manifest) -> None:
+    """Refuse splits of other classes, and training without an object, by a ``DatasetError`` that says why."""
+    if difference := ids_difference(train.categories, val.categories):
         raise DatasetError(f"{val.root}/{val.annotations}: the training split's classes: {difference}")
-
-
-def require_objects(manifest: Manifest) -> None:
-    """Refuse a training split without an object to train on, by a ``DatasetError`` that says why."""
-    if not len(manifest.trained_on):
-        objects = len(manifest.drop_reason)
-        got = f"of {objects:,} all are left out: {reasons(manifest)}" if objects else "there are none"
-        raise DatasetError(f"{manifest.root}/{manifest.annotations}: expected objects to train on, but {got}")
+    if not len(train.trained_on):
+        objects = len(train.drop_reason)
+        got = f"of {objects:,} all are left out: {reasons(train)}" if objects else "there are none"
+        raise DatasetError(f"{train.root}/{train.annotations}: expected objects to train on, but {got}")
 
 
 def warnings(manifest: Manifest) -> Iterator[str]:

@@ -76,8 +76,7 @@ def _opened(path: Path) -> Iterator[tuple[bytes, Image.Image]]:
         content = path.read_bytes()
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             yield content, image
-    except UnidentifiedImageError as error:
-        # It may be a page of an error, a pointer of Git LFS, or a link that has become a text.
+    except UnidentifiedImageError as error:  # such as a pointer of Git LFS
         raise DatasetError(
             f"{path}: expected an image, but it cannot be read as any of {', '.join(FORMATS)}; it "
             f"begins with {content[:24]!r}"
@@ -88,15 +87,11 @@ def _opened(path: Path) -> Iterator[tuple[bytes, Image.Image]]:
 
 def _check(image: Image.Image, content: bytes, path: Path, expected_hw: Size) -> int:
     """The EXIF orientation, 1 to 8, of what must be one picture of the expected size."""
-    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+    frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # a camera's is with a preview
+    if frames > 1 or image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise DatasetError(
-            f"{path}: expected pixels of 8 or 16 bits, but got 32-bit numbers (mode {image.mode})"
-        )
-    frames = getattr(image, "n_frames", 1)
-    # A camera's MPO is a JPEG with more JPEGs behind it, such as a preview.
-    if frames > 1 and image.format != "MPO":
-        raise DatasetError(
-            f"{path}: expected a still image, but got {frames} frames; save the one that is meant"
+            f"{path}: expected a still image of 8 or 16 bits a channel, but got {frames} frames of mode "
+            f"{image.mode}; save the one that is meant as such"
         )
     size_hw, orientation, turned = (image.height, image.width), 1, ""
     # Before anything is decoded: a file of a few KB can hold more pixels than the memory.

@@ -14,8 +14,7 @@ from pipeline.core.errors import DatasetError
 from pipeline.datasets.checks import (
     look_at_files,
     require_boxes_in_pixels,
-    require_objects,
-    require_same_classes,
+    require_trainable,
     split_warnings,
     warnings,
 )
@@ -112,22 +111,18 @@ def test_images_in_both_splits_are_counted() -> None:
     assert warning == "2 of 3 images are training images, too"
 
 
-def test_classes_are_compared_by_id_and_name() -> None:
-    train = split(names=("cafe\u0301", "b"))
-    require_same_classes(train, split(names=("café", "b")))
+def test_classes_are_compared_by_id_and_name_and_one_object_at_least_is_trained_on() -> None:
+    train = split((1, 2, 50, 30), names=("cafe\u0301", "b"))
+    require_trainable(train, split(names=("café", "b")))
     shifted = tuple(c._replace(category_id=c.category_id + 1) for c in train.categories)
-    for other, message in (
-        (split(names=("b", "café")), "got 'b'"),
-        (split(names=("café",)), "expected 2 classes, but got 1"),
-        (replace(train, categories=shifted), r"\(id 1\), but got .*\(id 2\)"),
+    for first, other, message in (
+        (train, split(names=("b", "café")), "got 'b'"),
+        (train, split(names=("café",)), "expected 2 classes, but got 1"),
+        (train, replace(train, categories=shifted), r"\(id 1\), but got .*\(id 2\)"),
+        (split(), split(), "expected objects to train on, but there are none"),
     ):
         with pytest.raises(DatasetError, match=message):
-            require_same_classes(train, other)
-
-
-def test_a_training_split_without_an_object_is_refused() -> None:
-    with pytest.raises(DatasetError, match="expected objects to train on, but there are none"):
-        require_objects(split())
+            require_trainable(first, other)
 
 
 def test_equal_names_get_their_ids() -> None:

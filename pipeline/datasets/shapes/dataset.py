@@ -46,7 +46,6 @@ from pipeline.datasets.shapes.draws import (
     value_noise,
 )
 from pipeline.datasets.shapes.outlines import (
-    Outline,
     bar,
     edge_alpha,
     move_outline,
@@ -220,7 +219,14 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     box = outline_box(outline, (0.0, scene.width), (0.0, scene.height))
     if box is None or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_PX:
         return False
-    layer = _object_layer(rng, scene, category, outline, center)
+    window = scene.window(outline_extent(outline), BLUR_PX[1] * scene.scale)
+    distance = outline_distance(outline, window.x, window.y)
+    # a thin object keeps an opaque core; no edge is sharper than a pixel can show
+    drawn = uniform(rng, BLUR_PX[0], BLUR_PX[1]) * scene.scale
+    blur = max(min(drawn, -1.6 * float(distance.min())), BLUR_PX[0])
+    base, contrast = tinted(rng, category, scene.color_at(center))
+    color = textured(rng, scene.scale, window, base, contrast)
+    layer = Layer(window=window, alpha=edge_alpha(distance, blur), color=color)
     inside = np.zeros(scene.canvas.shape[:2], dtype=np.bool_)
     inside[layer.window.pixels] = layer.alpha > 0.5
     pixels = int(np.count_nonzero(inside))
@@ -229,19 +235,6 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     category_id, _ = CATEGORIES[category]
     scene.objects.append(ShapeObject(category_id=category_id, box_xyxy=box, pixels=pixels, visible=inside))
     return True
-
-
-def _object_layer(rng: RandomState, scene: Scene, category: int, outline: Outline, center: Point) -> Layer:
-    widest = BLUR_PX[1] * scene.scale
-    window = scene.window(outline_extent(outline), widest)
-    distance = outline_distance(outline, window.x, window.y)
-    depth = -float(distance.min())
-    # a thin object keeps an opaque core; no edge is sharper than a pixel can show
-    drawn = uniform(rng, BLUR_PX[0], BLUR_PX[1]) * scene.scale
-    blur = max(min(drawn, 1.6 * depth), BLUR_PX[0])
-    base, contrast = tinted(rng, category, scene.color_at(center))
-    color = textured(rng, scene.scale, window, base, contrast)
-    return Layer(window=window, alpha=edge_alpha(distance, blur), color=color)
 
 
 def image_id_of(split: Split, index: int) -> int:
