@@ -4,8 +4,6 @@ import pytest
 from pipeline.views.geometry import ViewGeometry
 from pipeline.views.types import KeptPoints, LabeledView, SoftTargets, ViewKey
 
-GEOMETRY = ViewGeometry(original_hw=(4, 4), resized_hw=(8, 8), padded_hw=(32, 32), flip=False)
-
 
 def points(level: list[int], position: list[int], main_gt: list[int]) -> KeptPoints:
     return KeptPoints(
@@ -28,26 +26,17 @@ def test_points_out_of_order_or_twice_are_refused(level: list[int], position: li
         points(level, position, [0, 0])
 
 
-def test_attributes_of_different_lengths_are_refused() -> None:
+def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(AssertionError, match="expected"):
         points([0, 1], [0, 1], [0])
-
-
-def test_an_assignment_to_a_box_that_is_not_there_is_refused() -> None:
+    boxes, labels = np.zeros((1, 4), np.float32), np.zeros(1, np.int64)
     with pytest.raises(AssertionError, match="1 boxes"):
         LabeledView(
             key=ViewKey(1, 0),
-            geometry=GEOMETRY,
-            boxes_xyxy=np.zeros((1, 4), np.float32),
-            labels=np.zeros(1, np.int64),
+            geometry=ViewGeometry(original_hw=(4, 4), resized_hw=(8, 8), padded_hw=(32, 32), flip=False),
+            boxes_xyxy=boxes,
+            labels=labels,
             points=points([0], [0], [1]),
         )
-
-
-def test_targets_without_four_edges_are_refused() -> None:
     with pytest.raises(AssertionError, match="4, bins"):
         SoftTargets(edge_logits=np.zeros((1, 3, 5), np.float32), cls_logits=np.zeros((0, 2), np.float32))
-
-
-def test_keys_order_by_image_then_view() -> None:
-    assert sorted([ViewKey(2, 0), ViewKey(1, 1), ViewKey(1, 0)]) == [(1, 0), (1, 1), (2, 0)]
