@@ -1,7 +1,6 @@
 """Checkpoints of the reference: recognized, mapped key by key; refused if they misfit or would run code."""
 
 import os
-import pickle
 import subprocess
 from collections import OrderedDict
 from collections.abc import Callable
@@ -162,16 +161,11 @@ class Malicious:
 
 
 def test_code_in_a_file_is_not_run(path: Path, state: State) -> None:
+    """What looks like an object of another program is skipped; what reaches the system is refused."""
     target = path.with_name("ran")
-    touch = Malicious(Path.touch, target)
-    foreign = Malicious(subprocess.run, ["touch", str(target)])
-    torch.save({"state_dict": state, "meta": {"CLASSES": foreign}}, path)
-    assert load_checkpoint(path)[1] == {}, "as an object of another program would look"
-    for harmful in (touch, Malicious(os.system, f"touch {target}")):
-        torch.save({"state_dict": state, "meta": harmful}, path)
-        with pytest.raises(TeacherError, match=r"gfl\.pth: expected a checkpoint of tensors and plain"):
-            load_checkpoint(path)
-    path.write_bytes(pickle.dumps(touch, protocol=2))
-    with pytest.raises(TeacherError):
+    torch.save({"state_dict": state, "meta": {"CLASSES": Malicious(subprocess.run, ["touch", target])}}, path)
+    assert load_checkpoint(path)[1] == {}
+    torch.save({"state_dict": state, "meta": Malicious(os.system, f"touch {target}")}, path)
+    with pytest.raises(TeacherError, match=r"gfl\.pth: expected a checkpoint of tensors and plain"):
         load_checkpoint(path)
     assert not target.exists()

@@ -65,11 +65,7 @@ def test_facts_are_one_document_of_plain_values(tmp_path: Path, precision: Any) 
     assert facts["quantizer"] == store_case.schema.formula
 
 
-@pytest.mark.parametrize(("number", "text"), [(1, "1 view"), (0, "0 views"), (4000, "4,000 views")])
-def test_nouns_are_counted(number: int, text: str) -> None:
-    assert counted(number, "view") == text
-
-
-def test_long_lists_end_with_how_many_are_left() -> None:
+def test_numbers_and_long_lists_are_put_in_words() -> None:
+    assert [counted(number, "view") for number in (1, 0, 4000)] == ["1 view", "0 views", "4,000 views"]
     assert listed([Path("a"), 2]) == "a, 2"
     assert listed(range(12)).endswith("8, 9 and 2 more")

@@ -14,11 +14,7 @@ from onnx_cases import (
     write_description,
 )
 
-from pipeline.core.config import structure
-from pipeline.core.errors import ConfigError
 from pipeline.evaluation.coco_ap import to_coco
-from pipeline.training.config import PrepareTeacherConfig
-from recipes import smoke_params
 
 Ldp = Callable[[str], tuple[str, str]]
 
@@ -73,18 +69,3 @@ def test_a_teacher_that_finds_nothing_fails_with_what_else_the_graph_has(ldp: Ld
     assert "nothing looks wrong" not in printed
     assert "said [84, 34]" in printed
     assert "expected boxes on at least 20%" in error
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"source": "teachers/a.yaml"}, "detector: expected null with the .yaml description of an ONNX file"),
-        ({"detector": None}, "detector: expected null with the .yaml description of an ONNX file"),
-        ({"source": "pipeline/training", "detector": None}, "source: expected pipeline/training to train"),
-    ],
-)
-def test_a_recipe_that_names_half_a_teacher_is_refused(changes: dict[str, object], message: str) -> None:
-    given = smoke_params()["prepare_teacher"] | {"source": "a.safetensors", "views": None, "train": None}
-    structure(PrepareTeacherConfig, given, "here")
-    with pytest.raises(ConfigError, match=message):
-        structure(PrepareTeacherConfig, given | changes, "here")

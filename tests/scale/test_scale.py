@@ -4,7 +4,6 @@ import json
 import tracemalloc
 from pathlib import Path
 
-import bckd_terms
 import numpy as np
 import pytest
 from coco_size import evaluate_generated, plan, prepare, write_annotations
@@ -89,11 +88,3 @@ def test_checksums_are_measured(tmp_path: Path) -> None:
     manifest = small_view_set(tmp_path, IMAGES).manifest
     images = [manifest.image_path(record) for record in manifest.images]
     assert "of decoding" in measure(images[:2], store.path, (64, 64))
-
-
-def test_bckds_terms_are_measured(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["bckd_terms.py", "--positions", "9", "--rounds", "2"])
-    bckd_terms.main()
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["class", "box", "quality"]
