@@ -1,13 +1,12 @@
 """The index of all views, made run by run, several at a time."""
 
 import multiprocessing
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 import torch
 
-from pipeline.core.orphans import begin_helper
+from pipeline.core.prefetch import loading_pool
 from pipeline.core.progress import Progress, unshown
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.table import ViewIndex
@@ -27,16 +26,10 @@ def build_index(view_set: ViewSet, workers: int = 1, progress: Progress[ViewInde
         replace(view_set, manifest=replace(view_set.manifest, images=images[start : start + length]))
         for start in range(0, max(1, len(images)), length)
     ]
-    with _pool(workers, processes=workers > 1 and len(view_set) >= PROCESSES_FROM_VIEWS) as pool:
-        return ViewIndex.concatenate(list(progress(pool.map(ViewIndex.from_views, runs), len(runs), "views")))
-
-
-def _pool(workers: int, *, processes: bool) -> Executor:
     # One thread of torch in each: sharing what is small costs more than it saves.
     one_thread = partial(torch.set_num_threads, 1)
-    if not processes:
-        return ThreadPoolExecutor(workers, initializer=one_thread)
-    # Threads of torch do not survive a fork of this process; spawned ones would each own 300 MB of torch.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(workers, context, begin_helper, (one_thread,))
+    processes = workers > 1 and len(view_set) >= PROCESSES_FROM_VIEWS
+    if processes:  # which would each load 300 MB of torch for themselves
+        multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    with loading_pool(workers, one_thread, processes=processes) as pool:
+        return ViewIndex.concatenate(list(progress(pool.map(ViewIndex.from_views, runs), len(runs), "views")))
