@@ -1,7 +1,7 @@
 """One page about teacher, students and store, for any browser, without a network."""
 
 from pipeline.core.config import load_section
-from pipeline.core.files import atomic_path
+from pipeline.core.files import write_atomically
 from pipeline.core.paths import load_students, run_paths
 from pipeline.core.stage import logger, run_stage, stage_arguments
 from pipeline.detector.device import device
@@ -9,7 +9,6 @@ from pipeline.evaluation.config import EvaluateConfig
 from pipeline.report.collect import Report
 from pipeline.report.page import headline, render
 from pipeline.student.config import StudentConfig
-from pipeline.views.manifest import read_split
 
 
 def main() -> None:
@@ -18,11 +17,8 @@ def main() -> None:
     students = load_students(StudentConfig, params)
     evaluated = load_section(EvaluateConfig, "evaluate", params)
     folder = run_paths(params)
-    train, val = read_split(folder, "train"), read_split(folder, "val")
-    report = Report(folder, train, val, students, device())
-    page = render(report, evaluated.area_edges)
-    with atomic_path(folder.report) as partial:
-        partial.write_text(page)
+    report = Report(folder, students, device())
+    write_atomically(folder.report, render(report, evaluated.area_edges).encode())
     logger.info("%s", headline(report))
     logger.info("the page: %s", folder.report)
 

@@ -161,7 +161,7 @@ def _draw_whole(axes: Axes, view: ShownView, examples: Sequence[EdgeExample], sc
         drawing.draw_teacher(axes, example)
     # The shown objects come first: their labels always have room.
     letters = {example.box: f"{letter} " for letter, example in zip(LETTERS, examples, strict=False)}
-    boxes = sorted(range(len(view.boxes)), key=lambda box: box not in letters)[: drawing.MAX_BOXES]
+    boxes = sorted(range(len(view.boxes)), key=lambda box: box not in letters)
     texts = [letters.get(box, "") + view.class_names[int(view.labels[box])] for box in boxes]
     drawing.draw_labels(axes, view.boxes[boxes], [drawing.class_color(box) for box in boxes], texts, scale)
     axes.set_title("ground truth, and what the teacher predicts" if examples else "the view")
@@ -173,7 +173,7 @@ def _draw_objects(
     """A row an object: its surroundings, whose axes it returns, and the four distributions."""
     grid = part.subplots(len(examples), 1 + len(EDGE_NAMES), squeeze=False)
     for row, example in zip(grid, examples, strict=True):
-        drawing.draw_object(row, example, lines)
+        drawing.draw_object(example, lines, row)
     for axes in grid[-1, 1:]:
         axes.set_xlabel("strides from the point")
     return list(grid[:, 0])

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from pipeline.codec.logits import EDGES
-from pipeline.core.paths import TEACHER, RunPaths
+from pipeline.core.paths import SPLITS, TEACHER, RunPaths
 from pipeline.report.detections import show_images
-from pipeline.report.runs import Run, baseline_of, choose_pair, difference, read_json, read_run
+from pipeline.report.runs import Run, baseline_of, choose_pair, read_json, read_run
 from pipeline.report.shown_views import ShownView, sample_views
 from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.format.schema import GEOMETRY, table_specs
@@ -17,27 +17,20 @@ from pipeline.store.format.table import position_counts
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.shards import read_table
 from pipeline.student.config import StudentConfig
-from pipeline.views.manifest import Manifest
+from pipeline.views.manifest import read_split
 
 
 class Report:
     """Everything behind the page."""
 
-    def __init__(
-        self,
-        folder: RunPaths,
-        train: Manifest,
-        val: Manifest,
-        students: Mapping[str, StudentConfig],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, folder: RunPaths, students: Mapping[str, StudentConfig], device: torch.device) -> None:
         """Read all results of a run, and measure on ``device`` what no earlier stage did.
 
         A ``PipelineError`` names a result that is missing or damaged, and a store of another dataset.
         """
-        self.train, self.val = train, val
+        self.train, self.val = (read_split(folder, split) for split in SPLITS)
         self.store = TargetStore.open(folder.store)
-        check_compatible(self.store.fingerprint, train.identity_in(self.store.fingerprint))
+        check_compatible(self.store.fingerprint, self.train.identity_in(self.store.fingerprint))
         self.teacher = read_run(folder, TEACHER, None)
         self.students: Sequence[Run] = [read_run(folder, name, student) for name, student in students.items()]
         """In the order of ``params.yaml``."""
@@ -45,9 +38,9 @@ class Report:
         """``seconds`` and ``views`` of the stage that wrote the store."""
         self.fidelity = read_json(folder.fidelity)
         """What ``verify_cache`` measured."""
-        self.images = show_images(val, folder, [TEACHER, *(run.name for run in self.pair)])
+        self.images = show_images(self.val, folder, [TEACHER, *(run.name for run in self.pair)])
         """Validation images with the detections of the teacher and of the pair."""
-        self.views: Sequence[ShownView] = sample_views(folder, self.store, train, self.pair, device)
+        self.views: Sequence[ShownView] = sample_views(folder, self.store, self.train, self.pair, device)
         """Sampled stored views with what the pair predicts there."""
 
     @property
@@ -63,16 +56,16 @@ class Report:
     @property
     def distilled(self) -> Run | None:
         """The distilled one of the pair."""
-        return self.pair[-1] if self.pair[-1].role == "distilled" else None
+        return self.pair[-1] if self.pair[-1].distilled else None
 
     def baseline(self, run: Run) -> Run | None:
         """See :func:`baseline_of`."""
         return baseline_of(run, self.students)
 
-    def gain(self, run: Run, metric: str = "AP") -> float | None:
-        """A metric over that of the run's baseline, in points."""
-        baseline = self.baseline(run)
-        return difference(run.metrics.get(metric), baseline.metrics.get(metric)) if baseline else None
+    def gain(self, run: Run, name: str = "AP", of: str = "metrics") -> float | None:
+        """A metric, or an AP ``of`` ``per_class``, over the baseline's; ``None`` if either is unknown."""
+        before, after = (getattr(each, of).get(name) if each else None for each in (self.baseline(run), run))
+        return None if before is None or after is None else after - before
 
     @property
     def cache_seconds(self) -> float | None:

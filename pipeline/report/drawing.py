@@ -25,7 +25,6 @@ INK, MUTED, HAIRLINE, TRUTH = "#22262e", "#6b7280", "#d8dce3", "#1f7a4d"
 TEACHER, VALUABLE = "#27364f", "#d79a1e"
 
 STYLE: Final[Any] = {
-    "svg.fonttype": "none",
     "font.size": 12.0,
     "font.sans-serif": ["Inter", "Segoe UI", "Helvetica Neue", "Liberation Sans", "Arial", "DejaVu Sans"],
     "text.color": INK,
@@ -60,9 +59,6 @@ EDGE_NAMES = ("left", "top", "right", "bottom")
 
 LABEL_FONT, LABEL_HEIGHT, LABEL_PADDING, CHARACTER_WIDTH = 9.0, 13.0, 4.0, 5.6
 """Labels of boxes, points."""
-
-MAX_BOXES = 12
-"""With more boxes than this, outlines are thin."""
 
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=3.4, foreground="white", alpha=0.7)]
 """Keeps lines visible on any picture."""
@@ -136,7 +132,7 @@ def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
         PolyCollection(list(xy[valuable][:, None] + corners), facecolors=colors, linewidths=0, zorder=2)
     )
     for number, box in enumerate(view.boxes.tolist()):
-        draw_box(axes, box, class_color(number), 1.2 if len(view.boxes) <= MAX_BOXES else 0.5)
+        draw_box(axes, box, class_color(number), 1.2)
     dot = float(np.clip(0.35 * stride * scale, 2.5, 11.0))
     of_object = [class_color(box) for box in main_gt[main].tolist()]
     x, y = xy[main].T
@@ -175,7 +171,7 @@ def draw_crop(axes: Axes, example: EdgeExample) -> None:
     axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
 
-def draw_object(panels: Sequence[Axes], example: EdgeExample, lines: Sequence[Line]) -> None:
+def draw_object(example: EdgeExample, lines: Sequence[Line], panels: Sequence[Axes]) -> None:
     """Its surroundings on the first panel, and an edge on each of the other four."""
     draw_crop(panels[0], example)
     for edge, axes in enumerate(panels[1:]):

@@ -1,9 +1,10 @@
-"""Charts and pictures of the page as ``<img>`` elements: charts are SVG, whose text stays text."""
+"""Charts and pictures of the page as ``<img>`` elements."""
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import partial
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,14 +12,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.report.drawing import STYLE, Line, draw_crop, draw_edge, draw_regions, draw_view
+from pipeline.report.drawing import STYLE, Line, draw_object, draw_regions, draw_view
 from pipeline.report.runs import Run
 from pipeline.report.shown_views import EdgeExample, ShownView
 
-T = TypeVar("T")
-
 PX_PER_INCH = 72
-"""Of matplotlib's SVG: one unit of the view box is one CSS pixel."""
+"""Matplotlib's points: as shown, a point is a pixel."""
 
 PIXEL_RATIO = 2
 """Pixels of an embedded picture for each px that it is shown at."""
@@ -56,85 +55,73 @@ def draw_picture(
         axes = figure.add_axes((0, 0, 1, 1))
         plot(axes, scale)
         axes.set_axis_off()
-        return _embed(figure, label, "webp", pil_kwargs={"quality": 85})
+        return _embed(figure, label)
 
 
 def draw_panels(
-    label: str,
-    height: float,
-    items: Sequence[T],
-    plot: Callable[[Axes, T], None],
-    columns: int = MAX_COLUMNS,
-    **subplots: Any,
+    label: str, height: float, grid: tuple[int, int], draw: Callable[[Sequence[Axes]], None], **subplots: Any
 ) -> Markup:
-    """Draw a panel for each item on a chart of some rows, ``height`` px each; the same bytes each time."""
-    rows = max(1, -(-len(items) // columns))
-    with mpl.rc_context({**STYLE, "svg.hashsalt": label}):
-        figure = Figure(figsize=(CHART_PX / PX_PER_INCH, height * rows / PX_PER_INCH))
+    """Draw on the panels of a chart of ``grid`` rows and columns, ``height`` px each; some may stay empty."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(CHART_PX / PX_PER_INCH, height * grid[0] / PX_PER_INCH))
         # The constrained layout is not the same to the last bit each time.
         figure.set_layout_engine("tight", pad=0.3, w_pad=1.5, h_pad=1.0)
-        panels = figure.subplots(rows, columns, squeeze=False, **subplots).ravel()
-        for axes, item in zip(panels, items, strict=False):
-            plot(axes, item)
-        for axes in panels[len(items) :]:
-            axes.set_axis_off()
-        return _embed(figure, label, "svg+xml", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        panels = figure.subplots(*grid, squeeze=False, **subplots).ravel()
+        draw(panels)
+        for axes in panels:
+            axes.axison = axes.has_data()
+        return _embed(figure, label)
 
 
-def _embed(figure: Figure, label: str, media: str, **options: Any) -> Markup:
+def _embed(figure: Figure, label: str) -> Markup:
     content, (width, height) = BytesIO(), figure.get_size_inches() * PX_PER_INCH
-    figure.savefig(content, format=media.partition("+")[0], dpi=PIXEL_RATIO * PX_PER_INCH, **options)
+    figure.savefig(content, format="webp", dpi=PIXEL_RATIO * PX_PER_INCH, pil_kwargs={"quality": 85})
     data = base64.b64encode(content.getvalue()).decode()
-    element = Markup('<img src="data:image/{};base64,{}" alt="{}" width="{:.0f}" height="{:.0f}">')
-    return element.format(media, data, label, width, height)
+    element = Markup('<img src="data:image/webp;base64,{}" alt="{}" width="{:.0f}" height="{:.0f}">')
+    return element.format(data, label, width, height)
 
 
 def precision_recall_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup:
     """A panel for every IoU threshold, with a line a run."""
     thresholds = list(dict.fromkeys(iou for run in runs for iou in run.precision_recall))
 
-    def plot(axes: Axes, iou: str) -> None:
-        for run, (name, color) in zip(runs, lines, strict=True):
-            if curve := run.precision_recall.get(iou):
-                area = 100 * float(np.mean(curve.y))
-                axes.plot(curve.x, curve.y, color=color, label=f"{name}  {area:.1f}")
-        axes.legend(loc="best", labelcolor="linecolor", handlelength=0, handletextpad=0, frameon=False)
-        title = f"precision at IoU \N{GREATER-THAN OR EQUAL TO} {iou}"
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", title=title)
+    def draw(panels: Sequence[Axes]) -> None:
+        for axes, iou in zip(panels, thresholds, strict=True):
+            for run, (name, color) in zip(runs, lines, strict=True):
+                if curve := run.precision_recall.get(iou):
+                    area = 100 * float(np.mean(curve.y))
+                    axes.plot(curve.x, curve.y, color=color, label=f"{name}  {area:.1f}")
+            axes.legend(loc="best", labelcolor="linecolor", handlelength=0, handletextpad=0, frameon=False)
+            title = f"precision at IoU \N{GREATER-THAN OR EQUAL TO} {iou}"
+            axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", title=title)
 
-    return draw_panels("precision over recall", 330, thresholds, plot, len(thresholds), sharey=True)
+    return draw_panels("precision over recall", 330, (1, len(thresholds)), draw, sharey=True)
 
 
 def loss_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup | None:
     """A panel for every loss term that is not always 0; ``None`` if no run was long enough for a point."""
     terms = {term for run in runs for term, curve in run.losses.items() if any(curve.y)}
-
-    def plot(axes: Axes, term: str) -> None:
-        for run, (_, color) in zip(runs, lines, strict=True):
-            if curve := run.losses.get(term):
-                # A single row has no line to draw; its dot is not to be cut by the panel's edge.
-                dot: Any = {"marker": "o", "clip_on": False} if len(curve.y) == 1 else {}
-                axes.plot(curve.x, curve.y, color=color, linewidth=1.4, **dot)
-        axes.set_ylim(bottom=0)
-        axes.set_title(TERM_NAMES[term])
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
-
     shown = [term for term in TERM_NAMES if term in terms]
-    return draw_panels("loss terms over the training step", 215, shown, plot) if shown else None
+
+    def draw(panels: Sequence[Axes]) -> None:
+        for axes, term in zip(panels, shown, strict=False):
+            for run, (_, color) in zip(runs, lines, strict=True):
+                if curve := run.losses.get(term):
+                    # A single row has no line to draw; its dot is not to be cut by the panel's edge.
+                    dot: Any = {"marker": "o", "clip_on": False} if len(curve.y) == 1 else {}
+                    axes.plot(curve.x, curve.y, color=color, linewidth=1.4, **dot)
+            axes.set_ylim(bottom=0)
+            axes.set_title(TERM_NAMES[term])
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
+
+    grid = -(-len(shown) // MAX_COLUMNS), MAX_COLUMNS
+    return draw_panels("loss terms over the training step", 215, grid, draw) if shown else None
 
 
 def example_chart(example: EdgeExample, lines: Sequence[Line]) -> Markup:
-    """An object and its four edge distributions; bars are the teacher, lines the students."""
-
-    def plot(axes: Axes, panel: int) -> None:
-        if panel:
-            draw_edge(axes, example, panel - 1, lines)
-        else:
-            draw_crop(axes, example)
-            axes.set_anchor("W")
-
-    label = f"{example.class_name} of {example.view.title}"
-    return draw_panels(label, 165, range(5), plot, 5, width_ratios=(0.8, 1, 1, 1, 1))
+    """An object and its four edge distributions."""
+    label, draw = f"{example.class_name} of {example.view.title}", partial(draw_object, example, lines)
+    return draw_panels(label, 165, (1, 5), draw, width_ratios=(0.8, 1, 1, 1, 1))
 
 
 def region_picture(view: ShownView, level: int | None, label: str) -> Markup:

@@ -3,22 +3,21 @@
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.core.config import dump_yaml
 from pipeline.core.files import digest
 from pipeline.core.progress import break_even, counted, describe_bytes
-from pipeline.report import detections, drawing, figures, runs, shown_views
+from pipeline.report import detections, drawing, figures, shown_views
 from pipeline.report.collect import Report
 from pipeline.report.drawing import TEACHER, Line
 from pipeline.report.figures import TERM_NAMES
 from pipeline.report.runs import Run
-from pipeline.report.shown_views import ShownView, choose_examples, spread
+from pipeline.report.shown_views import choose_examples, spread
 from pipeline.student.train import SCHEDULES
 from pipeline.views.summary import lines as summary_lines
-
-TEMPLATE = Path(__file__).with_name("page.html")
 
 STUDENT_COLORS = ("#5a92bd", "#cf4f2e", "#d99a2b", "#8e3f72", "#3c7d94", "#6b6f1a")
 """A student has one color in all charts."""
@@ -43,7 +42,7 @@ def duration(seconds: float) -> str:
 def detector_lines(runs: Sequence[Run]) -> list[Line]:
     """Name and color of every detector: a student has its own by its place."""
     colors = cycle(STUDENT_COLORS)
-    return [Line(run.name, TEACHER if run.role == "teacher" else next(colors)) for run in runs]
+    return [Line(run.name, next(colors) if run.student else TEACHER) for run in runs]
 
 
 def headline(report: Report) -> str:
@@ -78,26 +77,18 @@ def taught_by(run: Run) -> str:
     return " + ".join(["ground truth", *terms]) if terms else "ground truth alone"
 
 
-def choose_region_views(views: Sequence[ShownView]) -> list[ShownView]:
-    """The first sampled views of two to four objects; if there is none, the first with any object."""
-    few = [view for view in views if 2 <= len(view.labels) <= 4]
-    return (few or [view for view in views if len(view.labels)])[:REGION_VIEWS]
-
-
 def render(report: Report, area_edges: tuple[float, float]) -> str:
     """The page as HTML that needs no other file; ``area_edges`` px part small, medium and large objects."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = FileSystemLoader(Path(__file__).parent)
+    layout: Any = {"trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
     environment.filters |= {f.__name__: f for f in (shown, duration, counted, describe_bytes, dump_yaml)}
-    modules = (detections, drawing, figures, runs, shown_views)
+    modules = (detections, drawing, figures, shown_views)
     environment.globals |= {module.__name__.rpartition(".")[2]: module for module in modules}
-    lines, views, schema = detector_lines(report.runs), choose_region_views(report.views), report.store.schema
-    return environment.get_template(TEMPLATE.name).render(
+    lines, schema = detector_lines(report.runs), report.store.schema
+    few = [view for view in report.views if 2 <= len(view.labels) <= 4]
+    views = (few or [view for view in report.views if len(view.labels)])[:REGION_VIEWS]
+    return environment.get_template("page.html").render(
         report=report,
         area_edges=area_edges,
         claim=claim(report),

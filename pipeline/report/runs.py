@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -56,11 +56,9 @@ class Run:
     timing: Mapping[str, Any]
 
     @property
-    def role(self) -> Literal["teacher", "plain", "distilled"]:
-        """A plain student is one whose distillation weights are all zero."""
-        if self.student is None:
-            return "teacher"
-        return "distilled" if self.student.loss.reads_teacher else "plain"
+    def distilled(self) -> bool:
+        """A student that reads the teacher."""
+        return self.student is not None and self.student.loss.reads_teacher
 
     @property
     def ap(self) -> float | None:
@@ -140,16 +138,9 @@ def result_of(path: Path) -> Iterator[str]:
 
 def baseline_of(run: Run, students: Sequence[Run]) -> Run | None:
     """The plain student that differs from a distilled one in its loss alone; ``None`` if there is none."""
-    if run.student is None or run.role == "plain":
-        return None
-    kind = (run.student.detector, run.student.train)
-    plain = ((other, other.student) for other in students if other.role == "plain" and other.student)
-    return next((other for other, config in plain if (config.detector, config.train) == kind), None)
-
-
-def difference(value: float | None, other: float | None) -> float | None:
-    """What ``value`` has more than ``other``; ``None`` if either is unknown."""
-    return None if value is None or other is None else value - other
+    kinds = {each.name: each.student and (each.student.detector, each.student.train) for each in students}
+    plain = (other for other in students if run.distilled and not other.distilled)
+    return next((other for other in plain if kinds[other.name] == kinds[run.name]), None)
 
 
 def choose_pair(students: Sequence[Run]) -> list[Run]:
@@ -158,6 +149,6 @@ def choose_pair(students: Sequence[Run]) -> list[Run]:
     Without a distilled student, the plain one of the highest AP.
     """
     baselines = {run.name: baseline_of(run, students) for run in students}
-    best = max(students, key=lambda run: (run.role == "distilled", bool(baselines[run.name]), run.ap or 0))
+    best = max(students, key=lambda run: (run.distilled, bool(baselines[run.name]), run.ap or 0))
     baseline = baselines[best.name]
     return [baseline, best] if baseline else [best]

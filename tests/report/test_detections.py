@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pipeline.core.paths import RunPaths
 from pipeline.evaluation.detect import write_results
 from pipeline.report import detections
-from pipeline.report.detections import ShownImage, choose_images, describe, image_picture, show_images
+from pipeline.report.detections import TRUE, ShownImage, describe, image_picture, show_images
 from pipeline.views.classes import Category
 from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 
@@ -22,10 +22,10 @@ def image_with(count: int, image_id: int = 1) -> ImageRecord:
     return ImageRecord(image_id=image_id, file_name="x.png", height=100, width=100, annotations=objects)
 
 
-def manifest(*counts: int, classes: int = 1) -> Manifest:
+def manifest(*counts: int) -> Manifest:
     """Images of so many objects each."""
     records = [image_with(count, image_id) for image_id, count in enumerate(counts)]
-    categories = tuple(Category(category_id=number + 1, name="cup") for number in range(classes))
+    categories = (Category(category_id=1, name="cup"),)
     return Manifest(root="", folder="", categories=categories, images=ImageTable.of(records))
 
 
@@ -34,18 +34,22 @@ def detection(x: float, score: float, category_id: int = 1) -> dict[str, Any]:
 
 
 def shown(count: int, *results: dict[str, Any]) -> ShownImage:
-    pixels = torch.zeros(3, 100, 100, dtype=torch.uint8)
-    return ShownImage(objects=image_with(count).annotations, pixels=pixels, detections={"ld": results})
+    objects = [{"category_id": a.category_id, "bbox": a.box_xywh} for a in image_with(count).annotations]
+    return ShownImage(torch.zeros(3, 100, 100, dtype=torch.uint8), {TRUE: objects, "ld": results})
 
 
-def test_as_many_detections_are_shown_as_there_are_objects(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunPaths:
+    monkeypatch.setattr(detections, "read_image", lambda _file, record: record)
+    monkeypatch.setattr(Manifest, "image_file", lambda _manifest, record: (None, record))
     folder = RunPaths(tmp_path)
     write_results([detection(x, x / 100) for x in (5, 9, 1, 7)], folder.evaluation("ld") / "detections.json")
-    monkeypatch.setattr(detections, "read_image", lambda *_: torch.zeros(3, 100, 100, dtype=torch.uint8))
+    return folder
+
+
+def test_as_many_detections_are_shown_as_there_are_objects(folder: RunPaths) -> None:
     images = show_images(manifest(0, 3), folder, ["ld"])
-    assert [[row["score"] for row in image.detections["ld"]] for image in images] == [[0.09, 0.07, 0.05]]
+    assert [[row["score"] for row in image.drawn["ld"]] for image in images] == [[0.09, 0.07, 0.05]]
 
 
 @pytest.mark.parametrize(
@@ -65,17 +69,17 @@ def test_caption_says_what_was_found(image: ShownImage, caption: str) -> None:
     assert describe(image, "ld") == caption
 
 
-@pytest.mark.parametrize(("classes", "label"), [(10, "0.50"), (11, "cup 0.50")])
-def test_classes_are_named_where_their_colors_repeat(
-    monkeypatch: pytest.MonkeyPatch, classes: int, label: str
+def test_detections_and_objects_are_labeled(monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = Figure().subplots(1, 2)
+    for panel, name in zip(axes, (TRUE, "ld"), strict=True):
+        monkeypatch.setattr(detections, "draw_picture", lambda *given, panel=panel: given[-1](panel, 2.0))
+        image_picture(shown(1, detection(20, 0.5)), name, manifest(), "")
+    assert [[text.get_text() for text in panel.texts] for panel in axes] == [["cup"], ["cup 0.50"]]
+
+
+@pytest.mark.parametrize(("counts", "chosen"), [((1, 4, 0, 5, 1), [1, 3]), ((0, 1), [0, 1]), ((), [])])
+def test_images_of_several_objects_are_preferred(
+    folder: RunPaths, counts: tuple[int, ...], chosen: list[int]
 ) -> None:
-    axes = Figure().subplots()
-    monkeypatch.setattr(detections, "draw_picture", lambda _size, _shown, _label, plot: plot(axes, 2.0))
-    image_picture(shown(1, detection(20, 0.5, category_id=7)), "ld", manifest(classes=classes), "")
-    assert [text.get_text() for text in axes.texts] == [label]
-
-
-def test_images_of_several_objects_are_preferred() -> None:
-    assert [record.image_id for record in choose_images(manifest(1, 4, 0, 5, 1))] == [1, 3]
-    assert [record.image_id for record in choose_images(manifest(0, 1))] == [0, 1]
-    assert choose_images(manifest()) == []
+    images: list[Any] = show_images(manifest(*counts), folder, [])
+    assert [image.pixels.image_id for image in images] == chosen

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from report_cases import LD_LOSS, NO_LOSS, run_of, student
 
-from pipeline.report.runs import baseline_of, choose_pair, difference, read_losses, read_precision_recall
+from pipeline.report.runs import baseline_of, choose_pair, read_losses, read_precision_recall
 
 
 def test_a_distilled_student_is_compared_with_the_plain_one_of_the_same_detector_and_training() -> None:
@@ -17,11 +17,6 @@ def test_a_distilled_student_is_compared_with_the_plain_one_of_the_same_detector
     assert choose_pair([alone, other_seed]) == [alone]
     assert choose_pair([other_seed, plain]) == [other_seed]
     assert choose_pair([run_of("only", student(NO_LOSS), None)])[0].name == "only"
-
-
-def test_a_difference_to_what_is_unknown_is_unknown() -> None:
-    assert difference(22.5, 20.0) == 2.5
-    assert difference(22.5, None) is difference(None, 22.5) is None
 
 
 def test_curves_are_read_by_threshold_and_by_term(tmp_path: Path) -> None:
