@@ -2,8 +2,6 @@
 
 import logging
 import math
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -167,7 +165,9 @@ class Watch:
             self._record({**terms, "learning_rate": rate, "images_per_second": speed})
             values = {"epoch": epoch, **terms, "rate": rate, "images/s": speed}
             words = {name: f"{value:.3g}" for name, value in values.items()}
-            self.bar.set_postfix({**words, "memory": _used_memory(self.machine.device)}, refresh=False)
+            if self.machine.device.type == "cuda":
+                words["memory"] = describe_bytes(torch.cuda.max_memory_allocated(self.machine.device))
+            self.bar.set_postfix(words, refresh=False)
         self.bar.update()
 
     def scores(self, epoch: int, scores: Scores) -> None:
@@ -184,11 +184,3 @@ class Watch:
             if value is not None:
                 self.live.log_metric(name, value)
         self.live.make_summary()
-
-
-def _used_memory(device: torch.device) -> str:
-    """The most that this process has had: of the GPU, else of the machine."""
-    if device.type == "cuda":
-        return describe_bytes(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024  # of getrusage
-    return describe_bytes(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -12,8 +12,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -178,7 +177,9 @@ def _run_member(main: Callable[[World], None], processes: World) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     meeting = os.environ.get(MEETING)
     try:
-        with explained_memory(), _joined(processes, meeting):
+        with explained_memory():
+            if processes.count > 1:
+                _meet(processes, meeting)
             main(processes)
     except Exception as error:
         code, message = FAILED, f"training process {processes.rank} failed:\n{traceback.format_exc()}"
@@ -192,14 +193,13 @@ def _run_member(main: Callable[[World], None], processes: World) -> None:
             raise PipelineError(message) from error
         Path(meeting, str(processes.rank)).write_text(message)
         sys.exit(code)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
-@contextmanager
-def _joined(processes: World, meeting: str | None) -> Iterator[None]:
-    """Meet the other processes: in a file, or where torchrun says."""
-    if processes.count == 1:
-        yield
-        return
+def _meet(processes: World, meeting: str | None) -> None:
+    """Join the other processes: in a file, or where torchrun says."""
     here = machine(processes).device
     cuda = here.type == "cuda"
     distributed.init_process_group(
@@ -210,7 +210,3 @@ def _joined(processes: World, meeting: str | None) -> Iterator[None]:
         timeout=TIMEOUT,
         device_id=here if cuda else None,
     )
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()

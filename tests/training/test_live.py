@@ -25,7 +25,7 @@ def validation() -> Validation:
     return Validation(score=lambda _model: next(scores), every=1, keep="last")
 
 
-def test_a_log_file_gets_lines_with_terms_rate_speed_memory_and_scores(
+def test_a_log_file_gets_lines_with_terms_rate_speed_and_scores(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -37,7 +37,7 @@ def test_a_log_file_gets_lines_with_terms_rate_speed_memory_and_scores(
     shown = capsys.readouterr().err
     assert "\r" not in shown
     (line,) = [line for line in shown.splitlines() if line.startswith(f"test: 4 of {STEPS} (50 %)")]
-    for word in (" left", "epoch=1", "loss=", "loss_ld=", "loss_kd=", "rate=", "images/s=", "memory="):
+    for word in (" left", "epoch=1", "loss=", "loss_ld=", "loss_kd=", "rate=", "images/s="):
         assert word in line
     assert caplog.messages[-2:] == [
         "test: epoch 1: AP 12.3, AP50 20.0",
