@@ -56,11 +56,6 @@ def stages_run(output: str) -> set[str]:
     return set(re.findall(r"^Running stage '(?:.*:)?(.+)':", output, flags=re.MULTILINE))
 
 
-def repro(folder: Path, *arguments: str, **changes: str) -> set[str]:
-    """Run ``dvc repro``; returns the stages that ran."""
-    return stages_run(run(folder, "dvc", "repro", *arguments, **changes))
-
-
 def export_tree(folder: Path) -> Path:
     """What git tracks, or would, of the working tree, but for the tests; not yet a repository."""
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
