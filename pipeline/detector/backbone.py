@@ -1,6 +1,7 @@
 """torchvision backbones that return C3, C4 and C5, with torchvision's own parameter names."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from torch import Tensor, nn
 from torchvision.models.mobilenetv3 import mobilenet_v3_small
@@ -105,9 +106,8 @@ def build_backbone(
 
 def freeze_stages(backbone: ResNetBackbone | MobileNetBackbone, stages: int) -> None:
     """Stop gradients of stem and first ``stages`` stages, as mmdetection; negative freezes nothing."""
-    for modules in backbone.stem_and_stages()[: stages + 1]:
-        for module in modules:
-            module.requires_grad_(requires_grad=False)
+    for module in chain(*backbone.stem_and_stages()[: stages + 1]):
+        module.requires_grad_(requires_grad=False)
 
 
 def set_norms_to_eval(module: nn.Module, *, frozen_only: bool) -> None:

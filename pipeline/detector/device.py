@@ -31,10 +31,7 @@ def device() -> torch.device:
 
 
 def worker_environments(chosen: torch.device) -> list[dict[str, str]]:
-    """What each process that writes the store has beside this one's environment: a GPU, round and round.
-
-    GPUs are spread over processes if ``LDP_DEVICE`` names no single one, and no processor.
-    """
+    """What each process that writes the store has beside this one's environment: a GPU, round and round."""
     gpus: list[str] = []
     if chosen.type == "cuda" and chosen.index is None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

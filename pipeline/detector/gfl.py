@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """What a weight may be given in; it becomes float32."""
 
-LOUDNESS = 60.0
-"""Factor on a random teacher's last convolutions."""
-
 CLASS_NAMES = "class_names"
 """Key of a description: the classes of a checkpoint, which knows them by name alone."""
 
@@ -91,7 +88,7 @@ def random_teacher(config: DetectorConfig) -> GFL:
     model = GFL(config)
     with torch.no_grad():
         for convolution in (model.bbox_head.gfl_reg, model.bbox_head.gfl_cls):
-            convolution.weight.mul_(LOUDNESS)
+            convolution.weight.mul_(60)
         cast(Tensor, model.bbox_head.gfl_cls.bias).zero_()
     return model
 
@@ -136,8 +133,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{path}: expected a safetensors file, but it cannot be read ({error}); "
             "`ldp teacher import` makes one from a .pth checkpoint"
         ) from error
-    problem = misfit(model, state)
-    if problem:
+    if problem := misfit(model, state):
         raise TeacherError(f"{path}: the weights do not fit the architecture: {problem}")
     model.load_state_dict(state)
 
@@ -164,9 +160,7 @@ def misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
 
 
 def load_given(path: Path, config: DetectorConfig, categories: Sequence[Category]) -> GFL:
-    """A detector for a dataset's categories, in the order of their labels, from a safetensors file.
-
-    Classes are found by what the description beside the file says of them; a teacher may know more.
+    """A detector for categories by label from a safetensors file, whose description may name more.
 
     Raises:
         TeacherError: The weights do not fit, are described otherwise than ``config``, or do not know a class.
@@ -188,13 +182,18 @@ def load_given(path: Path, config: DetectorConfig, categories: Sequence[Category
                 f"prepare_teacher.detector.num_classes: expected the dataset's {len(categories)} classes, "
                 f"but got {number}; a teacher of more names them in {described}: {CLASS_NAMES!r}"
             )
-    columns = class_columns(known, categories, str(described)) if known else list(range(number))
     model = GFL(config, Conventions.from_json(document or {}))
     load_weights(model, path)
+    columns = class_columns(known, categories, str(described)) if known else list(range(number))
     if columns == list(range(number)):
         return model
     logger.info("%s: of its %d classes, the dataset's are %s", described, number, columns)
-    return _select_classes(model, columns)
+    state: dict[str, Tensor] = model.state_dict()
+    for key in ("bbox_head.gfl_cls.weight", "bbox_head.gfl_cls.bias"):
+        state[key] = state[key][torch.tensor(columns)]  # a score depends on no other class
+    chosen = GFL(replace(config, num_classes=len(columns)), model.conventions)
+    chosen.load_state_dict(state)
+    return chosen
 
 
 def _require_architecture(config: DetectorConfig, document: Any, described: Path) -> None:
@@ -219,13 +218,3 @@ def described_classes(document: dict[str, Any], described: Path) -> Known:
             f"{described}: {CLASS_NAMES}: expected the names in classes, or none, but got {short_repr(names)}"
         )
     return known
-
-
-def _select_classes(model: GFL, columns: list[int]) -> GFL:
-    """The same detector with some of its classes, in another order: a score depends on no other class."""
-    state: dict[str, Tensor] = model.state_dict()
-    for key in ("bbox_head.gfl_cls.weight", "bbox_head.gfl_cls.bias"):
-        state[key] = state[key][torch.tensor(columns)]
-    chosen = GFL(replace(model.config, num_classes=len(columns)), model.conventions)
-    chosen.load_state_dict(state)
-    return chosen

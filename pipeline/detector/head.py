@@ -18,9 +18,6 @@ from pipeline.detector.config import DetectorConfig
 EDGES = 4
 """Left, top, right, bottom."""
 
-PRIOR_PROBABILITY = 0.01
-"""Initial score of every class (focal-loss prior of the reference)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RawOutputs:
@@ -116,8 +113,8 @@ class GFLHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-        prior = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
-        nn.init.constant_(cast(Tensor, self.gfl_cls.bias), prior)
+        # Scores of 0.01: the focal loss's prior of the reference.
+        nn.init.constant_(cast(Tensor, self.gfl_cls.bias), -math.log((1 - 0.01) / 0.01))
         nn.init.zeros_(cast(Tensor, self.gfl_reg.bias))
 
     def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -30,10 +30,8 @@ class InputConfig(Section, frozen=True, kw_only=True):
     """``(height, width)`` px of a fixed input, no higher than wide; null if the file takes any."""
 
     def __post_init__(self) -> None:
-        if self.size is not None and not 0 < self.size[0] <= self.size[1]:
-            raise ConfigError(
-                f"size: expected (height, width) with height <= width, but got {list(self.size)}"
-            )
+        if self.size and not 0 < self.size[0] <= self.size[1]:
+            raise ConfigError(f"size: expected (height, width), height <= width, but got {list(self.size)}")
 
 
 class PointsConfig(Section, frozen=True, kw_only=True):
@@ -62,7 +60,7 @@ class TensorsConfig(Section, frozen=True, kw_only=True):
     """First channel, and the one after the last; null takes all."""
 
     def __post_init__(self) -> None:
-        if self.columns is not None and not 0 <= self.columns[0] < self.columns[1]:
+        if self.columns and not 0 <= self.columns[0] < self.columns[1]:
             raise ConfigError(f"columns: expected [first, end] with first < end, but got {self.columns}")
 
 
@@ -125,32 +123,27 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.preprocessing.fit == "keep_ratio" and self.input.size is not None:
             raise ConfigError(
-                f"input.size: expected null with fit 'keep_ratio', whose views differ in size, but got "
-                f"{list(self.input.size)}; take stretch or a letterbox for a fixed input"
+                f"input.size: expected null with fit 'keep_ratio', but got {list(self.input.size)}; take "
+                "stretch or a letterbox for a fixed input"
             )
         parts = (
             ("cls", self.cls.tensors, len(self.classes), "classes"),
             ("edges", self.edges.tensors, 4 * self.edges.bins, "4 * bins"),
         )
         for key, tensors, width, what in parts:
-            if tensors.columns is not None and tensors.columns[1] - tensors.columns[0] != width:
-                raise ConfigError(
-                    f"{key}.tensors.columns: expected {width} columns ({what}), but got "
-                    f"{list(tensors.columns)}"
-                )
-            if len(tensors.names) not in (1, len(self.points.strides)):
-                raise ConfigError(
-                    f"{key}.tensors.names: expected one tensor, or one for each of the "
-                    f"{len(self.points.strides)} strides, but got {list(tensors.names)}"
-                )
-
-        cls, edges = self.cls.tensors, self.edges.tensors
-        columns = sorted(filter(None, (cls.columns, edges.columns)))
-        if cls.names == edges.names and len(columns) == 2 and columns[1][0] < columns[0][1]:
-            raise ConfigError(
-                "edges.tensors.columns: expected others than the classes' of the same tensor, but got "
-                f"{list(columns[0])} and {list(columns[1])}"
+            names, columns, levels = (
+                list(tensors.names),
+                list(tensors.columns or ()),
+                len(self.points.strides),
             )
+            if columns and columns[1] - columns[0] != width:
+                raise ConfigError(f"{key}.tensors.columns: expected {width} ({what}), but got {columns}")
+            if len(names) not in (1, levels):
+                raise ConfigError(f"{key}.tensors.names: expected one, or one a stride, but got {names}")
+        cls, edges = self.cls.tensors, self.edges.tensors
+        both = sorted(filter(None, (cls.columns, edges.columns)))
+        if cls.names == edges.names and len(both) == 2 and both[1][0] < both[0][1]:
+            raise ConfigError(f"edges.tensors.columns: expected others than the classes', but got {both}")
 
     @property
     def conventions(self) -> Conventions:

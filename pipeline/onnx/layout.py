@@ -20,10 +20,9 @@ SUM_TOLERANCE = 0.01
 def read_outputs(
     description: OnnxDescription, columns: Sequence[int], tensors: Mapping[str, Tensor], image_hw: Size
 ) -> RawOutputs:
-    """Raw outputs from the tensors of ``image_hw`` px images: levels by ascending stride, edges l, t, r, b.
+    """Raw outputs, levels by ascending stride, from the tensors of ``image_hw`` px images.
 
-    ``columns`` are the channels of the dataset's labels. A tensor that is not as described is a
-    ``TeacherError``.
+    ``columns`` are the channels of the dataset's labels. A ``TeacherError`` names what is not as described.
     """
     points, classes, edges = description.points, description.cls, description.edges
     grid = description.conventions.pyramid(points.strides).grid(image_hw)
@@ -80,10 +79,9 @@ def _edge_logits(channels: Tensor, edges: EdgesConfig) -> Tensor:
     off = float((values.sum(dim=-1) - 1).abs().max())
     sums_to_one = 0 <= least <= greatest <= 1 + SUM_TOLERANCE and off < SUM_TOLERANCE
     if sums_to_one != (edges.activation == "softmax"):
-        expected, doing = ("softmax", "sum to 1") if sums_to_one else ("none", "do not sum to 1")
         raise TeacherError(
-            f"edges.activation: expected {expected!r}, for the bins of an edge are from {least:.3g} to "
-            f"{greatest:.3g} and {doing}"
+            f"edges.activation: expected {'softmax' if sums_to_one else 'none'!r}, for the bins of an edge "
+            f"are from {least:.3g} to {greatest:.3g}, and their sum is off 1 by up to {off:.3g}"
         )
     # Logits are known but for a constant, which no softmax sees, whatever its temperature.
     return values.clamp(min=PROBABILITY_EPSILON).log() if sums_to_one else values

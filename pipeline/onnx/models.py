@@ -60,10 +60,8 @@ def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
         return onnx_model(description, described.parent / description.file, categories)
     config = structure(DetectorConfig, document.get("architecture"), str(described))
     if config.num_classes != len(categories):
-        raise TeacherError(
-            f"{path}: expected a teacher of {len(categories)} classes, as the dataset has, but it has "
-            f"{config.num_classes}"
-        )
+        number = f"{len(categories)} classes, as the dataset has"
+        raise TeacherError(f"{path}: expected a teacher of {number}, but it has {config.num_classes}")
     known = described_classes(document, described)
     if known and (difference := ids_difference(categories, known)):
         raise TeacherError(f"{described}: it was trained for other classes than the dataset's: {difference}")

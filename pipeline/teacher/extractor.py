@@ -25,7 +25,6 @@ from pipeline.teacher.times import StoreTimes
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import ViewFile, normalize_images, read_images, stack_images
 from pipeline.views.manifest import Manifest
-from pipeline.views.pyramid import Grid
 from pipeline.views.types import LabeledView, SeenPixels, SoftTargets
 
 MAX_PIXELS = 32_000_000
@@ -126,8 +125,8 @@ TeacherThreads = Prefetcher[ViewBatch, DecodedBatch, PendingTargets]
 class LogitExtractor:
     """A frozen detector that turns views into soft targets.
 
-    Views are batched only with views of the same padded size, and batches are cut in the same way
-    whatever the machine, because a convolution's last bits can depend on the batch.
+    Batches are of one padded size, and cut in the same way whatever the machine: a convolution's last bits
+    can depend on them.
     """
 
     model: BoxModel
@@ -207,14 +206,17 @@ class LogitExtractor:
     def forward(self, decoded: DecodedBatch, batch: ViewBatch) -> PendingTargets:
         """Give a batch to the device, which the host does not wait for."""
         raw = self.outputs(self.images(decoded, batch))
-        points, main = kept_rows(batch.views, self.model.spec.pyramid.grid_of(raw.sizes))
+        grid, points = self.model.spec.pyramid.grid_of(raw.sizes), [view.points for view in batch.views]
+        # Among the ``B * N`` positions of B equal grids: all points, and those in the main region.
+        rows = [i * len(grid) + grid.flatten(p.level, p.position) for i, p in enumerate(points)]
+        main = [row[p.main_region] for row, p in zip(rows, points, strict=True)]
         on_gpu = self.model.device.type == "cuda"
         return PendingTargets(
             views=batch.views,
             seen=decoded.seen,
             # Selected on the device: what is copied to the host is a twentieth of the maps.
-            edge_logits=self._select(raw.edge_logits, points),
-            cls_logits=self._select(raw.cls_logits, points if self.config.valuable_classes else main),
+            edge_logits=self._select(raw.edge_logits, rows),
+            cls_logits=self._select(raw.cls_logits, rows if self.config.valuable_classes else main),
             dense=dense_outputs(raw, self.config.dense) if self.config.dense else None,
             ready=torch.cuda.current_stream(self.model.device).record_event() if on_gpu else None,
         )
@@ -224,25 +226,16 @@ class LogitExtractor:
         device = self.model.device
         return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
-    def _select(self, outputs: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    def _select(self, outputs: Tensor, rows: list[NDArray[np.int64]]) -> Tensor:
         """Rows of ``Tensor[B, N, ...]`` seen as ``(B * N, ...)``, as float32 for the host (pinned)."""
-        index = self._send(torch.from_numpy(rows)).to(outputs.device)
+        index = self._send(torch.from_numpy(np.concatenate(rows))).to(outputs.device)
         return outputs.flatten(0, 1)[index].float().to("cpu", non_blocking=True)
-
-
-def kept_rows(batch: Sequence[LabeledView], grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of all points, and of those in the main region, among the ``B * N`` positions of B equal grids."""
-    points = [view.points for view in batch]
-    rows = [number * len(grid) + grid.flatten(p.level, p.position) for number, p in enumerate(points)]
-    main = [row[p.main_region] for row, p in zip(rows, points, strict=True)]
-    return np.concatenate(rows), np.concatenate(main)
 
 
 def require_finite(view: LabeledView, **outputs: NDArray[np.float32]) -> None:
     """Stop at the first image whose teacher outputs are not finite."""
     for name, values in outputs.items():
-        bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-        if bad:
+        if bad := values.size - int(np.count_nonzero(np.isfinite(values))):
             raise TeacherError(
                 f"image_id={view.key.image_id}, view={view.key.view}: expected finite teacher outputs, "
                 f"but {bad} of {values.size} {name} are not"

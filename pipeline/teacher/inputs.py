@@ -39,9 +39,8 @@ class StoreInputs:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What the store that this makes records of its origin."""
-        return store_fingerprint(
-            self.view_set, self.spec, self.files.architecture, self.weights_sha256, self.config
-        )
+        made_from = self.files.architecture, self.weights_sha256
+        return store_fingerprint(self.view_set, self.spec, *made_from, self.config)
 
     def load_teacher(self, device: torch.device) -> LogitExtractor:
         """The teacher, ready to run; a ``TeacherError`` if its weights do not fit their description."""
@@ -53,7 +52,7 @@ def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> Store
 
     Raises:
         TeacherError: There is no teacher, or it is one of other classes than the dataset's.
-        ConfigError: The views have not the size that the teacher takes, or its precision is its file's.
+        ConfigError: The teacher takes no views of this size, or computes in its own precision.
     """
     files = open_model(weights, manifest.categories)
     if config.forward_precision != "float32" and not isinstance(files, GflHandle | TorchModel):

@@ -125,23 +125,16 @@ def fill_store(
     output: Path,
     progress: Progress[StoreTimes] = unshown,
 ) -> StoreTimes:
-    """Write all partitions that are not finished yet, then move the store to ``output``.
+    """Write what is not finished yet in a folder of ``scratch_root``, and move the store to ``output``.
 
-    Args:
-        layout: The store's schema and views.
-        engine: Writes the partitions; not called if all are finished.
-        scratch_root: Folder of unfinished stores.
-        output: Where the finished store goes.
-        progress: Is shown the finished partitions, and given the number of all their views.
+    ``progress`` is shown the finished partitions, and given the number of all their views.
 
     Raises:
         CacheError: another run writes the same store, or partitions do not match the layout.
         DatasetError: an image cannot be read.
         TeacherError: an output is not finite.
     """
-    scratch = scratch_folder(layout, scratch_root)
-    times = StoreTimes()
-    start = time.perf_counter()
+    scratch, times, start = scratch_folder(layout, scratch_root), StoreTimes(), time.perf_counter()
     with lock_scratch(scratch):
         check_same_code(scratch)
         writer.init(scratch, layout.schema, layout.table)

@@ -56,6 +56,5 @@ class StoreTimes:
             "device": ", ".join(sorted(self.devices)),
             "workers": len(self.workers),
             "computed_views": self.views,
-            "busy_seconds": {name: round(getattr(self, name), 2) for name in STEPS},
             "bottleneck": self.bottleneck,
         }

@@ -30,8 +30,7 @@ from pipeline.views.manifest import read_manifest
 class PartitionJob(WorkerPlugin):
     """What a worker makes its ``PartitionWriter`` from: small, and valid wherever the folders are seen.
 
-    The first task makes it, and not the start of the worker: loading would keep that from answering, and
-    could not fail as a task does.
+    The first task makes it: a worker that loads as it starts would not answer, nor fail as a task does.
     """
 
     workspace: Path
@@ -63,13 +62,7 @@ class PartitionJob(WorkerPlugin):
                 self._writer = None
 
     def writer(self) -> PartitionWriter:
-        """The teacher, loaded once, and ready to write.
-
-        Raises:
-            CacheError: this worker would make another store.
-            DatasetError: there is no manifest.
-            TeacherError: the weights cannot be used.
-        """
+        """The teacher, loaded once, and ready to write; a ``PipelineError`` if it would be another store."""
         with self._lock:
             self._writer = self._writer or self._start()
             return self._writer
@@ -99,11 +92,7 @@ def write_in_workers(
     scratch: Path,
     partitions: Sequence[int],
 ) -> Generator[StoreTimes, None, None]:
-    """The engine of a cluster; an ``Engine`` once ``connect`` and ``job`` are given.
-
-    Raises:
-        PipelineError: What a worker raised, or the cluster failed.
-    """
+    """The ``Engine`` of a cluster, once ``connect`` and ``job`` are given; raises what a worker raised."""
     job = replace(job, scratch=scratch.resolve())
     with connect() as client, registered(client, job) as plugin:
         written = run_tasks(

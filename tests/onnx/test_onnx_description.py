@@ -37,17 +37,17 @@ def test_the_file_lies_relative_to_the_description_or_where_an_environment_varia
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("input.size", [96, 64], r"input\.size: expected \(height, width\) with height <= width"),
+        ("input.size", [96, 64], r"input\.size: expected \(height, width\), height <= width"),
         ("preprocessing.fit", "crop", r"preprocessing\.fit: expected one of 'keep_ratio', 'stretch'"),
         ("preprocessing.fit", "keep_ratio", r"input\.size: expected null with fit 'keep_ratio'"),
         ("points.strides", [8, 8], r"points\.strides: expected different numbers"),
-        ("cls.tensors.columns", [0, 3], r"cls\.tensors\.columns: expected 2 columns \(classes\)"),
+        ("cls.tensors.columns", [0, 3], r"cls\.tensors\.columns: expected 2 \(classes\)"),
         (
             "cls.tensors.names",
             ["a", "b"],
-            r"cls\.tensors\.names: expected one tensor, or one for each of the 3",
+            r"cls\.tensors\.names: expected one, or one a stride",
         ),
-        ("edges.tensors.columns", [2, 35], r"edges\.tensors\.columns: expected 32 columns \(4 \* bins\)"),
+        ("edges.tensors.columns", [2, 35], r"edges\.tensors\.columns: expected 32 \(4 \* bins\)"),
         ("edges.tensors.columns", [1, 33], r"edges\.tensors\.columns: expected others than the classes'"),
         ("edges.tensors.columns", [3, 2], r"edges\.tensors\.columns: expected \[first, end\]"),
         ("edges.order", ["l", "t", "r", "r"], r"edges\.order: expected each of l, t, r, b once"),

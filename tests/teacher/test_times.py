@@ -34,6 +34,5 @@ def test_sums_and_the_sentence_that_a_run_ends_with() -> None:
         "device": "cpu",
         "workers": 2,
         "computed_views": 20,
-        "busy_seconds": {"regions": 0.0, "decode": 1.0, "teacher": 6.0, "quantize": 0.0, "write": 0.5},
         "bottleneck": "teacher",
     }
