@@ -70,14 +70,8 @@ ANNOTATION_STREAM = 1  # third seed of the numbers that annotations draw; pixels
 IDS_PER_IMAGE = 10  # annotation ids reserved for one image; more than the largest number of objects
 MIN_VISIBLE_SHARE = 0.45  # of an object's pixels inside the image, under later layers
 
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """Something to paint on a window: opacity ``alpha (h, w)`` and ``color``, ``(h, w, 3)`` or ``(3,)``."""
-
-    window: Window
-    alpha: Floats
-    color: Floats
+Layer = tuple[Window, Floats, Floats]
+"""Something to paint: where, its opacity ``(h, w)``, and its color, ``(h, w, 3)`` or ``(3,)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,15 +115,16 @@ class Scene:
 
     def paint(self, layer: Layer) -> bool:
         """Paint a layer unless it would hide too much of an object; tell whether it was painted."""
-        cover = layer.alpha > 0.5
+        window, alpha, color = layer
+        cover = alpha > 0.5
         for placed in self.objects:
-            hidden = np.count_nonzero(placed.visible[layer.window.pixels] & cover)
+            hidden = np.count_nonzero(placed.visible[window.pixels] & cover)
             if np.count_nonzero(placed.visible) - hidden < MIN_VISIBLE_SHARE * placed.pixels:
                 return False
-        region = self.canvas[layer.window.pixels]
-        region += layer.alpha[:, :, None] * (layer.color - region)
+        region = self.canvas[window.pixels]
+        region += alpha[:, :, None] * (color - region)
         for placed in self.objects:
-            placed.visible[layer.window.pixels] &= ~cover
+            placed.visible[window.pixels] &= ~cover
         return True
 
 
@@ -145,7 +140,7 @@ def _around(scene: Scene, center: Point, reach: float) -> Window:
 def _faded(rng: RandomState, scene: Scene, window: Window, center: Point, alpha: Floats) -> Layer:
     contrast = log_uniform(rng, 0.12, 0.5)
     color = np.array(contrasting(rng, scene.color_at(center), contrast))
-    return Layer(window=window, alpha=alpha * uniform(rng, 0.6, 1.0), color=color)
+    return window, alpha * uniform(rng, 0.6, 1.0), color
 
 
 def _line(rng: RandomState, scene: Scene) -> Layer:
@@ -200,21 +195,19 @@ def scatter(rng: RandomState, scene: Scene, weights: Sequence[float], count: int
         scene.paint((_line, _arc, _blob, _stripe_patch)[pick_weighted(rng, weights)](rng, scene))
 
 
-def _random_center(rng: RandomState, scene: Scene, half_width: float, half_height: float) -> Point:
-    """Mostly such that the object lies inside the image, else such that it may be cut."""
-    inside = uniform(rng, 0.0, 1.0) < 0.82
-    margin_x = half_width if inside and 2.0 * half_width < scene.width else 0.08 * scene.width
-    margin_y = half_height if inside and 2.0 * half_height < scene.height else 0.08 * scene.height
-    return uniform(rng, margin_x, scene.width - margin_x), uniform(rng, margin_y, scene.height - margin_y)
-
-
 def _add_object(rng: RandomState, scene: Scene) -> bool:
     """Draw one object and paint it, unless its box is tiny or it hides another; tell whether it was."""
     category = pick(rng, len(CATEGORIES))
     largest = MAX_OBJECT_SHARE * max(scene.width, scene.height)
     outline = random_outline(rng, category, log_uniform(rng, MIN_OBJECT_PX * scene.scale, largest))
     extent = outline_extent(outline)
-    center = _random_center(rng, scene, extent[2], extent[3])
+    # mostly such that the object lies inside the image, else such that it may be cut
+    inside_image = uniform(rng, 0.0, 1.0) < 0.82
+    x_margin, y_margin = (
+        half if inside_image and 2.0 * half < side else 0.08 * side
+        for half, side in ((extent[2], scene.width), (extent[3], scene.height))
+    )
+    center = uniform(rng, x_margin, scene.width - x_margin), uniform(rng, y_margin, scene.height - y_margin)
     outline = move_outline(outline, 1.0, center)
     box = outline_box(outline, (0.0, scene.width), (0.0, scene.height))
     if box is None or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_PX:
@@ -226,11 +219,11 @@ def _add_object(rng: RandomState, scene: Scene) -> bool:
     blur = max(min(drawn, -1.6 * float(distance.min())), BLUR_PX[0])
     base, contrast = tinted(rng, category, scene.color_at(center))
     color = textured(rng, scene.scale, window, base, contrast)
-    layer = Layer(window=window, alpha=edge_alpha(distance, blur), color=color)
+    alpha = edge_alpha(distance, blur)
     inside = np.zeros(scene.canvas.shape[:2], dtype=np.bool_)
-    inside[layer.window.pixels] = layer.alpha > 0.5
+    inside[window.pixels] = alpha > 0.5
     pixels = int(np.count_nonzero(inside))
-    if pixels == 0 or not scene.paint(layer):
+    if pixels == 0 or not scene.paint((window, alpha, color)):
         return False
     category_id, _ = CATEGORIES[category]
     scene.objects.append(ShapeObject(category_id=category_id, box_xyxy=box, pixels=pixels, visible=inside))

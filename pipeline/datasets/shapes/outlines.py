@@ -103,8 +103,6 @@ def _place(point: Point, scale: float, center: Point) -> Point:
 Outline = tuple[EllipsePart | PolygonPart, ...]
 """The union of its parts."""
 
-EVERYWHERE = (-math.inf, math.inf)
-
 
 def outline_distance(outline: Outline, x: Floats, y: Floats) -> Floats:
     """Signed distance-like field of the union of the parts, in px, negative inside."""
@@ -135,7 +133,7 @@ def _overlap(span: Range | None, limits: Range) -> Range | None:
 
 def outline_extent(outline: Outline) -> Box:
     """Tight xyxy box of the whole outline, wherever it lies."""
-    box = outline_box(outline, EVERYWHERE, EVERYWHERE)
+    box = outline_box(outline, (-math.inf, math.inf), (-math.inf, math.inf))
     assert box is not None
     return box
 
