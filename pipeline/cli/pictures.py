@@ -56,7 +56,6 @@ SHEET: Final[Any] = {
     **STYLE,
     "font.size": 9.5,
     "axes.titlesize": 10.0,
-    "axes.titlepad": 6.0,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "figure.facecolor": "white",

@@ -27,7 +27,6 @@ from pipeline.core.files import digest, lock_scratch, remove, remove_others, wri
 from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.detector.device import device
-from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.attributes import REPLACE_HINT, ROOT_METADATA
 from pipeline.store.format.fingerprint import diff
 from pipeline.store.format.schema import StoreSchema, table_specs
@@ -116,6 +115,17 @@ def _make_again(
             f"{path} cannot be repaired from here, where another store would be made: {field} is "
             f"{left} in the store, but {right} here; change it back, or {REPLACE_HINT}"
         )
+    specs, recorded = table_specs(schema), attributes["table_sha256"]
+    # Finding the regions of many views takes long: as stored, if that is whole.
+    if any(file.name.startswith(f"{spec.path}/c/") for file in lost for spec in specs):
+        table = build_index(setup.view_set, core_count(), show_progress)
+    else:
+        table = ViewIndex.from_arrays({spec.path: read_table(path, spec) for spec in specs})
+    if table.digest() != recorded:
+        raise CacheError(
+            f"{path}: expected a table of views with sha256 {recorded[:12]}, but got "
+            f"{table.digest()[:12]}: the code that finds views has changed; {REPLACE_HINT}"
+        )
     partitions = sorted({file.partition for file in lost if file.partition is not None})
     scratch = root / digest(schema.fingerprint)[:16]
     begun = scratch.exists()
@@ -123,7 +133,7 @@ def _make_again(
         try:
             with TemporaryDirectory(dir=scratch, prefix="repair-") as name:
                 fresh, load_teacher = Path(name), partial(setup.load_teacher, device())
-                init(fresh, schema, _find_table(path, attributes, lost, setup.view_set))
+                init(fresh, schema, table)
                 if partitions:
                     logger.info("running the teacher for partitions %s", listed(partitions))
                     cores = torch.get_num_threads()
@@ -138,23 +148,6 @@ def _make_again(
         finally:
             if not begun:
                 remove(scratch)
-
-
-def _find_table(
-    path: Path, attributes: Mapping[str, Any], lost: Sequence[FileRecord], view_set: ViewSet
-) -> ViewIndex:
-    """The table of all views: as stored if it is whole, for finding the regions of many views takes long."""
-    specs = table_specs(StoreSchema.from_json(attributes["schema"]))
-    if any(file.name.startswith(f"{spec.path}/c/") for file in lost for spec in specs):
-        table = build_index(view_set, core_count(), show_progress)
-    else:
-        table = ViewIndex.from_arrays({spec.path: read_table(path, spec) for spec in specs})
-    if table.digest() != (recorded := attributes["table_sha256"]):
-        raise CacheError(
-            f"{path}: expected a table of views with sha256 {recorded[:12]}, but got "
-            f"{table.digest()[:12]}: the code that finds views has changed; {REPLACE_HINT}"
-        )
-    return table
 
 
 def damaged_objects(files: Sequence[Path]) -> list[Path]:

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cli.diagnosis import Verdict, diagnose
-from pipeline.cli.options import JSON, RECIPE, argument, command, require_least
+from pipeline.cli.options import RECIPE, argument, command, require_least
 from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError, DatasetError, TeacherError, listed
-from pipeline.core.files import write_json
 from pipeline.core.paths import SPLITS, find_recipe, run_paths
 from pipeline.core.tables import markdown_table
 from pipeline.datasets.coco import read_coco
 from pipeline.detector.device import device
 from pipeline.detector.head import EDGES
-from pipeline.evaluation.coco_ap import SUMMARY, evaluate
+from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
 from pipeline.onnx.description import OnnxDescription
 from pipeline.onnx.model import import_optional
@@ -43,7 +42,7 @@ DATASET = (
 )
 
 
-@command(argument("--description", type=Path, metavar="FILE.yaml", help="of an ONNX teacher"), *DATASET, JSON)
+@command(argument("--description", type=Path, metavar="FILE.yaml", help="of an ONNX teacher"), *DATASET)
 def evaluate_command(arguments: argparse.Namespace) -> None:
     """Runs a recipe's teacher, or an ONNX file, over a split and prints COCO's figures in percent."""
     manifest = read_dataset(arguments)
@@ -59,11 +58,9 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
         device=device(),
         label="evaluate",
     )
-    summary, name = evaluate(manifest, results, AREA_EDGES).summary, handle.spec.name
-    cells = ["-" if (value := summary[metric]) is None else f"{value:.2f}" for metric in SUMMARY]
-    sys.stdout.write(markdown_table(["", *SUMMARY], [[name, *cells]]))
-    if arguments.json:
-        write_json(arguments.json, {name: dict(summary)})
+    summary = evaluate(manifest, results, AREA_EDGES).summary
+    cells = ["-" if value is None else f"{value:.2f}" for value in summary.values()]
+    sys.stdout.write(markdown_table(["", *summary], [[handle.spec.name, *cells]]))
 
 
 def read_dataset(arguments: argparse.Namespace) -> Manifest:
@@ -76,14 +73,11 @@ def read_dataset(arguments: argparse.Namespace) -> Manifest:
 
 def choose_scale(handle: ModelHandle, given: list[int] | None) -> tuple[int, int]:
     """The test scale: as given, or the size of the teacher's input; a ``ConfigError`` if it does not fit."""
-    if given is not None:
-        scale = (given[0], given[1])
-        handle.spec.require_scales([scale], "--scale")
-        return scale
-    if handle.spec.input_hw is None:
+    if given is None and handle.spec.input_hw is None:
         raise ConfigError(f"{handle.spec.name} takes images of any size: expected --scale LONG SHORT")
-    height, width = handle.spec.input_hw
-    return width, height
+    long, short = given or list(handle.spec.input_hw or ())[::-1]
+    handle.spec.require_scales([(long, short)], "--scale")
+    return long, short
 
 
 @command(

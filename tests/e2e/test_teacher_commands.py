@@ -41,14 +41,11 @@ def ldp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return lambda arguments: (call(f"ldp teacher {arguments}").error, capsys.readouterr().out)
 
 
-def test_any_described_teacher_is_evaluated_without_a_workspace(
-    ldp: Ldp, dataset: Path, tmp_path: Path
-) -> None:
-    written = tmp_path / "ap.json"
-    _, table = ldp(f"evaluate --description {dataset}/c.yaml --dataset {dataset} --json {written}")
-    figures = json.loads(written.read_text())["clairvoyant"]
-    assert figures["AP50"] > 80
-    assert f"| clairvoyant | {figures['AP']:.2f} |" in table
+def test_any_described_teacher_is_evaluated_without_a_workspace(ldp: Ldp, dataset: Path) -> None:
+    _, table = ldp(f"evaluate --description {dataset}/c.yaml --dataset {dataset}")
+    head, _, row = ([cell.strip() for cell in line.split("|")] for line in table.splitlines())
+    assert row[1] == "clairvoyant"
+    assert float(row[head.index("AP50")]) > 80
 
 
 def test_a_description_is_right_or_has_a_fault_and_a_remedy(ldp: Ldp, dataset: Path) -> None:
