@@ -8,11 +8,9 @@ Each piece of work has a process of its own, whose peak memory is reported.
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,7 +21,7 @@ from pipeline.datasets.coco import read_coco
 from pipeline.evaluation.coco_ap import evaluate
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
-from pipeline.views.manifest import Manifest, keep_trainable, read_manifest, write_manifest
+from pipeline.views.manifest import keep_trainable, read_manifest, write_manifest
 
 BOXES_PER_IMAGE = 7.27
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427), (612, 612), (375, 500), (500, 375), (334, 500))
@@ -42,15 +40,15 @@ def write_annotations(path: Path, images: int, seed: int) -> int:
     """Write a COCO annotation file row by row, for all would take 3 GB; returns the number of boxes."""
     rng = Random(seed)
     sizes = [rng.choice(SIZES) for _ in range(images)]
-    categories = [{"id": number + 1, "name": f"c{number}"} for number in range(CATEGORIES)]
-    described = [
-        {"id": image, "file_name": f"{image:012}.jpg", "height": height, "width": width}
-        for image, (height, width) in enumerate(sizes)
-    ]
+    head = {
+        "images": [
+            {"id": image, "file_name": f"{image:012}.jpg", "height": height, "width": width}
+            for image, (height, width) in enumerate(sizes)
+        ],
+        "categories": [{"id": number + 1, "name": f"c{number}"} for number in range(CATEGORIES)],
+    }
     with path.open("w") as file:
-        file.write(
-            f'{{"images": {json.dumps(described)}, "categories": {json.dumps(categories)}, "annotations": ['
-        )
+        file.write(f'{json.dumps(head)[:-1]}, "annotations": [')
         boxes = 0  # pycocotools takes an id of 0 for "unmatched"
         for boxes, row in enumerate(_draw_annotations(rng, sizes), start=1):
             file.write(f"{', ' if boxes > 1 else ''}{json.dumps({'id': boxes, **row})}")
@@ -65,10 +63,8 @@ def _draw_annotations(rng: Random, sizes: Sequence[tuple[int, int]]) -> Iterator
         for _ in range(1 + int(rng.expovariate(1 / (BOXES_PER_IMAGE - 0.5)))):
             row = _draw_box(rng, image, *size)
             (x, y, w, h), points = row["bbox"], 3 + int(outlines.expovariate(1 / (POINTS_PER_OUTLINE - 3)))
-            outline = [
-                round(start + side * outlines.random(), 2) for start, side in [(x, w), (y, h)] * points
-            ]
-            yield {"segmentation": [outline], **row}
+            sides = [(x, w), (y, h)] * points
+            yield {"segmentation": [[round(start + s * outlines.random(), 2) for start, s in sides]], **row}
 
 
 def _draw_box(rng: Random, image: int, height: int, width: int) -> dict[str, Any]:
@@ -77,11 +73,6 @@ def _draw_box(rng: Random, image: int, height: int, width: int) -> dict[str, Any
     box = [round(value, 2) for value in (rng.uniform(0, width - w), rng.uniform(0, height - h), w, h)]
     category = rng.randint(1, CATEGORIES)
     return {"image_id": image, "category_id": category, "bbox": box, "area": round(w * h, 2), "iscrowd": 0}
-
-
-def import_torch() -> str:
-    """What every process of the plan phase takes before it plans anything."""
-    return str(import_module("torch").__version__)
 
 
 def prepare(annotations: Path, manifest: Path) -> str:
@@ -105,26 +96,17 @@ def plan(manifest: Path, processes: int) -> str:
 
 
 def evaluate_generated(manifest: Path, images: int, seed: int) -> str:
-    """COCO evaluation of so many images' worth of generated detections."""
-    whole = read_manifest(manifest)
-    truth = replace(whole, images=whole.images[:images])
-    results = generated_detections(truth, seed)
-    summary = evaluate(truth, results, (32, 96)).summary
-    return f"{len(results):,} detections, AP {summary['AP']}"
-
-
-def generated_detections(truth: Manifest, seed: int) -> list[dict[str, Any]]:
-    """Detections near all objects, and others anywhere, ``DETECTIONS_PER_IMAGE`` in all."""
-    rng = Random(seed)
-    results = []
+    """COCO evaluation of so many images' worth of detections near all objects, and of others anywhere."""
+    whole, rng = read_manifest(manifest), Random(seed)
+    truth, results = replace(whole, images=whole.images[:images]), []
     for record in truth.images:
-        drawn = [
-            _draw_box(rng, record.image_id, record.height, record.width) for _ in range(DETECTIONS_PER_IMAGE)
-        ]
+        place = record.image_id, record.height, record.width
+        drawn = [_draw_box(rng, *place) | {"score": rng.random()} for _ in range(DETECTIONS_PER_IMAGE)]
         for row, found in zip(drawn, record.annotations, strict=False):
             row |= {"category_id": found.category_id, "bbox": [v + rng.gauss(0, 2) for v in found.box_xywh]}
-        results += [{**row, "score": rng.random()} for row in drawn]
-    return results
+        results += drawn
+    summary = evaluate(truth, results, (32, 96)).summary
+    return f"{len(results):,} detections, AP {summary['AP']}"
 
 
 def main() -> None:
@@ -140,10 +122,10 @@ def main() -> None:
             measure("draw the annotation file (boxes)", write_annotations, annotations, arguments.images, 0),
             measure("read, check, write the manifest", prepare, annotations, manifest),
             measure(f"COCO evaluation of {evaluated:,} images", evaluate_generated, manifest, evaluated, 0),
-            measure("import torch", import_torch),
+            measure("import torch", exec, "import torch"),
             measure(f"plan all views, {processes} processes", plan, manifest, processes),
         ]
-    sys.stdout.write(render(rows))
+    print(render(rows))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A store to measure on where there is no other: COCO-like views, and logits that compress like real ones."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,7 @@ def generate_store(folder: Path, views: int, points: int) -> Path:
 
 def begin(folder: Path, views: int, points: int, views_per_partition: int) -> str:
     """The table of all views, two an image, of 0.5 to 1.5 times ``points`` kept points; the empty store."""
-    templates = [labeled_view(number, points) for number in range(TEMPLATES)]
-    table = ViewIndex.from_views(_keyed(templates, row) for row in range(views))
+    table = ViewIndex.from_views(keyed(row, points) for row in range(views))
     layout = StoreSchema(
         bins=BINS,
         num_classes=CLASSES,
@@ -51,26 +51,20 @@ def begin(folder: Path, views: int, points: int, views_per_partition: int) -> st
         fingerprint={"generated": {"views": views, "points": points}},
         provenance={"generated": "to measure"},
     )
-    schema = fit_schema(layout, table)
-    init(folder / "scratch", schema, table)
+    init(folder / "scratch", fit_schema(layout, table), table)
     return f"{views:,} views, {int(table.counts[:, 0].sum()):,} points"
 
 
 def write(folder: Path, points: int) -> str:
     """Quantize and write every partition."""
     schema = read_schema(folder / "scratch")
-    templates = [labeled_view(number, points) for number in range(TEMPLATES)]
-    targets = [soft_targets(view) for view in templates]
+    targets = [soft_targets(labeled_view(number, points)) for number in range(TEMPLATES)]
     for index in range(schema.partitions):
         numbers = range(schema.views)[schema.partition_views(index)]
-        views = [_keyed(templates, row) for row in numbers]
+        views = [keyed(row, points) for row in numbers]
         rows = quantize_partition(schema, views, [targets[row % TEMPLATES] for row in numbers])
         write_partition(folder / "scratch", index, rows)
     return f"{schema.partitions} partitions"
-
-
-def _keyed(templates: list[LabeledView], row: int) -> LabeledView:
-    return replace(templates[row % TEMPLATES], key=ViewKey(row // 2, row % 2))
 
 
 def finish(folder: Path, store: Path) -> str:
@@ -80,6 +74,11 @@ def finish(folder: Path, store: Path) -> str:
     return f"{len(files):,} files, {sum(path.stat().st_size for path in files) / 1e9:.2f} GB"
 
 
+def keyed(row: int, points: int) -> LabeledView:
+    return replace(labeled_view(row % TEMPLATES, points), key=ViewKey(row // 2, row % 2))
+
+
+@cache
 def labeled_view(number: int, points: int) -> LabeledView:
     """The view of image ``number``, drawn from its number alone."""
     rng = np.random.default_rng([number, 0])
@@ -116,8 +115,7 @@ def _cells(rng: Generator, points: int) -> tuple[NDArray[np.int64], NDArray[np.i
     levels = np.sort(rng.choice(len(LEVEL_STRIDES), points, p=list(LEVEL_STRIDES.values())))
     positions = []
     for level, stride in enumerate(LEVEL_STRIDES):
-        width = GEOMETRY.padded_hw[1] // stride
-        count = int(np.count_nonzero(levels == level))
+        width, count = GEOMETRY.padded_hw[1] // stride, np.count_nonzero(levels == level)
         gaps = np.where(rng.random(count) < RUN_ENDS, rng.integers(2, width + 2, count), 1)
         positions.append(np.cumsum(gaps))
     return levels, np.concatenate(positions)

@@ -1,7 +1,6 @@
 """What one core does for a view beside the network: ``python tests/scale/host.py --size 1333 800``."""
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pipeline.cost.probe import Probe
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
+from pipeline.regions.view_set import ViewSet
 from pipeline.teacher.config import CacheConfig
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
@@ -39,45 +39,39 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    preprocessing = GFL_CONVENTIONS.preprocessing
+    config = ViewsConfig(scales=(tuple(arguments.size),), flips=(False, True))
+    cache = CacheConfig(views=config, precision=Precision(edge_step=0.04, cls_step=0.05), batch_size=4)
+    place, count = machine(SINGLE_PROCESS), 2 * arguments.images
     with TemporaryDirectory() as folder:
-        config = ViewsConfig(scales=(tuple(arguments.size),), flips=(False, True))
-        cache = CacheConfig(views=config, precision=Precision(edge_step=0.04, cls_step=0.05), batch_size=4)
-        probe = Probe(
-            TEACHER,
-            cache,
-            views=2 * arguments.images,
-            batch_size=1,
-            machine=machine(SINGLE_PROCESS),
-            folder=Path(folder),
-        )
-        views = probe.view_set
-        keys = views.keys()
-        files = [views.manifest.image_file(views.manifest.image(key.image_id)) for key in keys]
-        geometries = [views.geometry(key) for key in keys]
-        decoded = [read_image(*file) for file in files]
-        resized = [apply_view(p, g, preprocessing) for p, g in zip(decoded, geometries, strict=True)]
-        stacked = [stack_images([i], g.padded_hw) for i, g in zip(resized, geometries, strict=True)]
-        pairs = list(zip(decoded, geometries, strict=True))
-        parts: dict[str, Callable[[], object]] = {
-            "find the regions": lambda: views.in_rows(slice(None)),
-            "decode": lambda: [read_image(*file) for file in files],
-            "resize and flip": lambda: [apply_view(p, g, preprocessing) for p, g in pairs],
-            "pad": lambda: [stack_images([i], g.padded_hw) for i, (_, g) in zip(resized, pairs, strict=True)],
-            "checksum and thumbnail": lambda: [SeenPixels.of(i.permute(1, 2, 0).numpy()) for i in resized],
-            "normalize (a GPU does it itself)": lambda: [
-                normalize_images(*s, preprocessing) for s in stacked
-            ],
+        probe = Probe(TEACHER, cache, views=count, batch_size=1, machine=place, folder=Path(folder))
+        seconds = {
+            name: min(cpu_seconds(part) for _ in range(arguments.rounds))
+            for name, part in parts_of(probe.view_set).items()
         }
-        rows = [
-            [name, f"{1e3 * min(cpu_seconds(part) for _ in range(arguments.rounds)) / len(keys):.2f}"]
-            for name, part in parts.items()
-        ]
         probe.teacher = replace(probe.teacher, model=InstantModel(probe.teacher.model))
         probe.write_store()  # computes the outputs of every size, once
-        stage = cpu_seconds(probe.write_store) / len(keys)
-        rows.append(["the cache stage, were the network instant", f"{1e3 * stage:.2f}"])
-    sys.stdout.write(markdown_table([f"a view of {arguments.size[0]}x{arguments.size[1]}", "CPU ms"], rows))
+        seconds["the cache stage, were the network instant"] = cpu_seconds(probe.write_store)
+    rows = [[name, f"{1e3 * of_all / count:.2f}"] for name, of_all in seconds.items()]
+    print(markdown_table([f"a view of {arguments.size[0]}x{arguments.size[1]}", "CPU ms"], rows), end="")
+
+
+def parts_of(views: ViewSet) -> dict[str, Callable[[], object]]:
+    """The work on all views, by name."""
+    preprocessing, keys = GFL_CONVENTIONS.preprocessing, views.keys()
+    files = [views.manifest.image_file(views.manifest.image(key.image_id)) for key in keys]
+    geometries = [views.geometry(key) for key in keys]
+    decoded = list(zip([read_image(*file) for file in files], geometries, strict=True))
+    resized = [apply_view(pixels, geometry, preprocessing) for pixels, geometry in decoded]
+    padded_hw = [geometry.padded_hw for geometry in geometries]
+    stacked = [stack_images([pixels], hw) for pixels, hw in zip(resized, padded_hw, strict=True)]
+    return {
+        "find the regions": lambda: views.in_rows(slice(None)),
+        "decode": lambda: [read_image(*file) for file in files],
+        "resize and flip": lambda: [apply_view(*each, preprocessing) for each in decoded],
+        "pad": lambda: [stack_images([pixels], hw) for pixels, hw in zip(resized, padded_hw, strict=True)],
+        "checksum and thumbnail": lambda: [SeenPixels.of(i.permute(1, 2, 0).numpy()) for i in resized],
+        "normalize (a GPU does it itself)": lambda: [normalize_images(*s, preprocessing) for s in stacked],
+    }
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

@@ -2,11 +2,9 @@
 
     uv run python tests/scale/large_store.py --views 100000 --points 300
 
-Given several numbers of views, it ends with a table of how time and memory grow with them.
-
-Content is generated: a few typical views, again and again under other keys.
-What grows with the number of views (tables, records, files, memory) is real; the bytes of a view are set by
-``--points``.
+Given several numbers of views, it ends with a table of how time and memory grow with them. A few typical
+views come again and again under other keys: what grows with their number (tables, records, files, memory) is
+real, and ``--points`` sets the bytes of each.
 """
 
 import argparse
@@ -17,8 +15,9 @@ from pathlib import Path
 from random import Random
 
 from generated_store import begin, finish, write
-from measured import Measured, measure, render, render_growth
+from measured import Row, measure, render
 
+from pipeline.core.tables import markdown_table
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
 
@@ -41,19 +40,17 @@ def open_only(store: Path) -> str:
 def read_at_random(store: Path, views: int) -> str:
     """Decode views in random order."""
     opened = TargetStore.open(store)
-    chosen = Random(0).choices(opened.keys, k=views)
-    points = sum(len(opened.read(key).edge_codes) for key in chosen)
+    points = sum(len(opened.read(key).edge_codes) for key in Random(0).choices(opened.keys, k=views))
     return f"{views:,} views, {points:,} points"
 
 
-def dvc(workspace: Path, command: str) -> str:
+def dvc(workspace: Path, command: str) -> None:
     """One command of DVC."""
     program = [sys.executable, "-m", "dvc", *command.split()]
     subprocess.run(program, cwd=workspace, check=True, capture_output=True)
-    return ""
 
 
-def run(folder: Path, views: int, points: int) -> list[Measured]:
+def run(folder: Path, views: int, points: int) -> list[Row]:
     """All pieces of work, one after another."""
     workspace = folder / "workspace"
     store = workspace / "targets.zarr"
@@ -76,13 +73,13 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", default=[100_000], metavar="N")
     parser.add_argument("--points", type=int, default=300, help="mean kept points of a view; COCO has 2,200")
     arguments = parser.parse_args()
-    columns = {}
+    columns = []
     for views in arguments.views:
         with tempfile.TemporaryDirectory(prefix="ldp-scale-") as folder:
-            columns[views] = run(Path(folder), views, arguments.points)
-        sys.stdout.write(f"{views:,} views\n\n{render(columns[views])}\n")
-    if len(columns) > 1:
-        sys.stdout.write(render_growth(columns))
+            columns.append(run(Path(folder), views, arguments.points))
+        print(f"{views:,} views\n\n{render(columns[-1])}")
+    rows = [[sizes[0][0], *(f"{row[2]}, {row[3]}" for row in sizes)] for sizes in zip(*columns, strict=True)]
+    print(markdown_table(["CPU seconds, peak MB", *(f"{views:,}" for views in arguments.views)], rows))
 
 
 if __name__ == "__main__":

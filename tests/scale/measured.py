@@ -4,55 +4,37 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.core.tables import markdown_table
 
+Row = list[str]
+"""Name, seconds, CPU seconds, peak memory and result of one piece of work.
 
-class Measured(NamedTuple):
-    """One piece of work."""
-
-    name: str
-    seconds: float
-    cpu_seconds: float
-    """Of the process and of those that it started: what a busy machine does not stretch."""
-    peak_mb: float
-    """Largest resident memory of any of them, interpreter and libraries included."""
-    result: Any
+CPU seconds are of the process and of those that it started, which a busy machine does not stretch; the peak
+is the largest resident memory of any of them, interpreter and libraries included.
+"""
 
 
-def measure(name: str, work: Callable[..., Any], *arguments: Any) -> Measured:
+def measure(name: str, work: Callable[..., Any], *arguments: Any) -> Row:
     """Run ``work`` in a fresh process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        measured = pool.submit(_run, name, work, arguments).result()
-    sys.stderr.write(f"{measured}\n")
-    return measured
+        row = [name, *pool.submit(_run, work, arguments).result()]
+    sys.stderr.write(f"{row}\n")
+    return row
 
 
-def _run(name: str, work: Callable[..., Any], arguments: Sequence[Any]) -> Measured:
+def _run(work: Callable[..., Any], arguments: Sequence[Any]) -> Row:
     start = time.perf_counter()
     result = work(*arguments)
     seconds = time.perf_counter() - start
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu_seconds = sum(usage.ru_utime + usage.ru_stime for usage in usages)
-    return Measured(name, seconds, cpu_seconds, max(usage.ru_maxrss for usage in usages) / 1024, result)
+    peak = max(usage.ru_maxrss for usage in usages) / 1024
+    return [f"{seconds:,.1f}", f"{cpu_seconds:,.1f}", f"{peak:,.0f}", str(result or "")]
 
 
-def render(rows: Sequence[Measured]) -> str:
-    """A table in Markdown."""
-    cells = [
-        (m.name, f"{m.seconds:,.1f}", f"{m.cpu_seconds:,.1f}", f"{m.peak_mb:,.0f}", str(m.result))
-        for m in rows
-    ]
-    return markdown_table(("", "seconds", "CPU seconds", "peak MB", ""), cells)
-
-
-def render_growth(columns: Mapping[int, Sequence[Measured]]) -> str:
-    """The same pieces of work for several sizes, side by side: CPU seconds and peak memory."""
-    rows = [
-        [of_sizes[0].name, *(f"{m.cpu_seconds:,.1f}, {m.peak_mb:,.0f}" for m in of_sizes)]
-        for of_sizes in zip(*columns.values(), strict=True)
-    ]
-    return markdown_table(["CPU seconds, peak MB", *(f"{size:,}" for size in columns)], rows)
+def render(rows: Sequence[Row]) -> str:
+    return markdown_table(["", "seconds", "CPU seconds", "peak MB", ""], rows)

@@ -23,25 +23,23 @@ from pipeline.views.geometry import ViewsConfig
 from pipeline.views.images import apply_view, read_image
 from pipeline.views.types import Pixels, checksum, thumbnail
 
-REPEATS = 5
-
 
 def milliseconds(work: Callable[[], object]) -> float:
-    return 1000 * min(repeat(work, number=1, repeat=REPEATS, timer=time.process_time))
+    return 1000 * min(repeat(work, number=1, repeat=5, timer=time.process_time))
+
+
+def decode(scale: tuple[int, int], file: Path) -> Pixels:
+    """As the training does: read, resized, mirrored."""
+    with Image.open(file) as image:
+        size_hw = (image.height, image.width)
+    geometry = ViewsConfig(scales=(scale,), flips=(True,)).geometry(size_hw, 0, 0)
+    view = apply_view(read_image(file, size_hw), geometry, GFL_PREPROCESSING)
+    return np.asarray(view.permute(1, 2, 0).numpy())
 
 
 def measure(files: list[Path], store: Path, scale: tuple[int, int]) -> str:
-    config = ViewsConfig(scales=(scale,), flips=(True,))
-
-    def decode(file: Path) -> Pixels:
-        """As the training does: read, resized, mirrored."""
-        with Image.open(file) as image:
-            size_hw = (image.height, image.width)
-        view = apply_view(read_image(file, size_hw), config.geometry(size_hw, 0, 0), GFL_PREPROCESSING)
-        return np.asarray(view.permute(1, 2, 0).numpy())
-
-    decoding = float(np.mean([milliseconds(partial(decode, file)) for file in files]))
-    views = [decode(file) for file in files]
+    views = [decode(scale, file) for file in files]
+    decoding = np.mean([milliseconds(partial(decode, scale, file)) for file in files])
     crc, cells = (np.mean([milliseconds(partial(of, v)) for v in views]) for of in (checksum, thumbnail))
     (spec,) = (spec for spec in sharded_specs(open_store(store).schema) if spec.path == PIXELS_CRC32C)
     rows = ShardedRows(store, spec)

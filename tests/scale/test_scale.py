@@ -24,27 +24,23 @@ COCO_BYTES, COCO_IMAGES = 448e6, 118_287
 """Of ``instances_train2017.json``."""
 
 
-def test_drawn_annotations_are_as_many_and_as_large_as_cocos(tmp_path: Path) -> None:
-    path = tmp_path / "instances.json"
-    boxes = write_annotations(path, DRAWN, seed=1)
-    assert abs(path.stat().st_size / DRAWN / (COCO_BYTES / COCO_IMAGES) - 1) < 0.1
-    areas = [row["area"] for row in json.loads(path.read_text())["annotations"]]
-    assert len(areas) == boxes
-    assert abs(boxes / DRAWN - 7.27) < 0.5
-    assert abs(sum(area < SMALL_SIDE**2 for area in areas) / boxes - 0.41) < 0.03
-    assert abs(sum(area > LARGE_SIDE**2 for area in areas) / boxes - 0.24) < 0.05
-
-
-def test_a_drawn_dataset_is_prepared_in_less_memory_than_twice_its_file_takes_planned_and_evaluated(
+def test_a_drawn_dataset_is_cocos_and_is_prepared_in_less_memory_than_twice_its_file_takes(
     tmp_path: Path,
 ) -> None:
     annotations, manifest = tmp_path / "instances.json", tmp_path / "manifest.json"
-    write_annotations(annotations, DRAWN, seed=0)
+    boxes = write_annotations(annotations, DRAWN, seed=1)
+    size = annotations.stat().st_size
+    assert size / DRAWN == pytest.approx(COCO_BYTES / COCO_IMAGES, rel=0.1)
+    areas = np.array([row["area"] for row in json.loads(annotations.read_text())["annotations"]])
+    assert len(areas) == boxes
+    assert boxes / DRAWN == pytest.approx(7.27, abs=0.5)
+    assert np.mean(areas < SMALL_SIDE**2) == pytest.approx(0.41, abs=0.03)
+    assert np.mean(areas > LARGE_SIDE**2) == pytest.approx(0.24, abs=0.05)
     tracemalloc.start()
     assert prepare(annotations, manifest).endswith("images")
     _, highest = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert highest < 2 * annotations.stat().st_size
+    assert highest < 2 * size
     assert "1,000 detections" in evaluate_generated(manifest, 10, seed=0)
     write_annotations(annotations, 12, seed=0)
     prepare(annotations, manifest)
