@@ -12,7 +12,7 @@ from pipeline.core.errors import CacheError
 from pipeline.core.files import digest
 from pipeline.store.format.fingerprint import check_compatible, diff
 from pipeline.store.format.schema import EXTENT, FORMAT_VERSION, StoreSchema, sharded_specs
-from pipeline.store.format.table import ViewIndex, geometry_from_row, geometry_row
+from pipeline.store.format.table import ViewIndex
 from pipeline.views.types import ViewKey
 
 STORED = {"teacher": {"weights": "abc", "stride": 8}, "views": [1, 2]}
@@ -70,8 +70,6 @@ def test_tables_of_parts_join_to_the_table_of_the_whole_and_others_differ() -> N
     assert ViewIndex.concatenate(parts).digest() == whole.digest()
     other = ViewIndex.from_views([*views[:-1], make_view(views[-1].key, 4, 1)])
     assert other.digest() != whole.digest()
-    geometry = views[1].geometry
-    assert geometry_from_row(geometry_row(geometry), "keep_ratio") == geometry
 
 
 @pytest.mark.parametrize("keys", [[(1, 1), (1, 0)], [(2, 0), (1, 0)], [(1, 0), (1, 0)]])

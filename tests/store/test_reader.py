@@ -2,8 +2,6 @@ import math
 import pickle
 import re
 import struct
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -153,15 +151,6 @@ def test_a_pickled_store_is_its_path_and_reads_the_same(store: TargetStore) -> N
     again = pickle.loads(pickled)
     for key in store.keys:
         assert_same_view(again.read(key), store.read(key))
-
-
-def test_reading_imports_neither_zarr_nor_torch_and_writing_no_torch() -> None:
-    code = (
-        "import sys, pipeline.store.reader.verify; print({'zarr', 'torch'} & set(sys.modules)); "
-        "import pipeline.store.writer.writer; print('torch' in sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["set()", "False"]
 
 
 def test_open_says_what_is_wrong_with_a_path(tmp_path: Path) -> None:

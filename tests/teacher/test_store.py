@@ -81,7 +81,7 @@ def test_scores_and_distances_at_every_position_are_the_teachers_to_a_step(store
         assert np.abs(dense.edge_distances() - distances_of(raw)).max() <= 1 / 64 + 1e-4
         above = logits >= np.log(0.005 / 0.995)
         assert np.array_equal(above, dense.classes > 0)
-        assert np.abs(dense.class_scores() - 1 / (1 + np.exp(-logits)))[above].max() < 0.013
+        assert np.abs(dense.scores[dense.classes] - 1 / (1 + np.exp(-logits)))[above].max() < 0.013
         total, entries = total + logits[~above].sum(), entries + int((~above).sum())
     recorded = store.statistics["dense"]
     assert recorded["tail_entries"] == entries > 0
@@ -108,7 +108,7 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(stores: 
         row = number // per_partition * shard if number % per_partition == 0 else row
         codes, boxes = (root[f"dense/{name}"][row : row + rows] for name in ("cls_codes", "box_codes"))
         dense = store.read_dense(key)
-        np.testing.assert_allclose(dense.class_scores(), 1 / (1 + np.exp(-log_odds[codes])), rtol=1e-5)
+        np.testing.assert_allclose(dense.scores[dense.classes], 1 / (1 + np.exp(-log_odds[codes])), rtol=1e-5)
         np.testing.assert_array_equal(dense.edge_distances(), np.cumsum(boxes.astype(int) - 128, axis=0) / 32)
         row += rows
 

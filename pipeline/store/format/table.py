@@ -32,8 +32,9 @@ class ViewIndex:
     @classmethod
     def from_views(cls, views: Iterable[LabeledView]) -> "ViewIndex":
         """List views, of which a generator will do; a ``CacheError`` if the keys do not ascend strictly."""
-        rows = [(v.key, geometry_row(v.geometry), counts_row(v), v.boxes_xyxy, v.labels) for v in views]
-        keys, geometry, counts, boxes, labels = zip(*rows, strict=True) if rows else ((),) * 5
+        rows = [(v.key, v.geometry, counts_row(v), v.boxes_xyxy, v.labels) for v in views]
+        keys, geometries, counts, boxes, labels = zip(*rows, strict=True) if rows else ((),) * 5
+        geometry = [(*g.original_hw, *g.resized_hw, *g.padded_hw, g.flip) for g in geometries]
         numbers = np.array(keys, dtype=np.int64).reshape(len(keys), 2)
         return cls(
             image_id=numbers[:, 0].copy(),
@@ -134,12 +135,8 @@ def _first_rows(
     return np.asarray(before - before[partition * views_per_partition] + partition * rows_per_shard)
 
 
-def geometry_row(geometry: ViewGeometry) -> tuple[int, ...]:
-    return (*geometry.original_hw, *geometry.resized_hw, *geometry.padded_hw, int(geometry.flip))
-
-
 def geometry_from_row(row: Sequence[int], fit: ResizeMode) -> ViewGeometry:
-    """Inverse of ``geometry_row``; the fit is the same for all views of a store."""
+    """The geometry of a row of ``views/geometry``; the fit is the same for all views of a store."""
     sizes = {"original_hw": (row[0], row[1]), "resized_hw": (row[2], row[3]), "padded_hw": (row[4], row[5])}
     return ViewGeometry(**sizes, flip=bool(row[6]), fit=fit)
 

@@ -23,12 +23,7 @@ class StoredDense:
     distances: NDArray[np.uint16] | NDArray[np.float32]
     """(n, 4) in 1/32 stride; in strides if lossless."""
     scores: NDArray[np.float32] | None
-    """Score of each class code; ``None`` if lossless."""
-
-    def class_scores(self) -> NDArray[np.float32]:
-        """(n, C) scores."""
-        scores = 1 / (1 + np.exp(-self.classes)) if self.scores is None else self.scores[self.classes]
-        return np.asarray(scores, np.float32)
+    """Score of each class code, ``scores[classes]`` those of the view; ``None`` if lossless."""
 
     def edge_distances(self) -> NDArray[np.float32]:
         """(n, 4) distances from the point to the box's edges l, t, r, b, strides."""
