@@ -1,15 +1,19 @@
 """``ldp plan`` and ``ldp bench``: what a recipe costs on this machine, and beside torchvision."""
 
 import argparse
+import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean, median
 
 import numpy as np
+import torch
 from msgspec import structs
 
 from pipeline.cli import options
@@ -19,11 +23,9 @@ from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError, DatasetError
 from pipeline.core.files import write_json
 from pipeline.core.paths import load_students, require_student, run_paths
-from pipeline.core.progress import timed_call
-from pipeline.core.tables import markdown_table
-from pipeline.cost.card import ASSIGN, TEACHER, WRITE, Card
-from pipeline.cost.probe import MODES, PEER, PLAIN, STORED, Probe
-from pipeline.cost.timer import Repeats, machine_facts, take_turns
+from pipeline.core.progress import break_even, describe_bytes, timed_call
+from pipeline.core.tables import align, markdown_table
+from pipeline.cost.probe import MODES, PEER, PLAIN, STORED, Probe, take_turns
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.student.config import StudentConfig
@@ -46,6 +48,73 @@ BUDGET_SECONDS = 10.0
 """A round of measurements that takes longer is the only one."""
 BATCH = 2
 """Images of a probed step: the published runs' number per GPU."""
+SECONDS_PER_HOUR = 3600
+
+FORMULA = """\
+the store      = views x (assign + teacher's forward pass + quantize and write), once
+from the store = epochs x images x (read + student's step)
+in the loop    = epochs x images x (assign + teacher's forward pass + student's step)
+break-even     = the smallest number n of students with  the store + n x from the store < n x in the loop
+Forward pass and step are measured on drawn images and scaled by the mean padded pixels of a view, reading and
+writing by its points. Decoding is left out: a student decodes either way, in other processes. One device;
+GPUs divide the hours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What was measured of a recipe, seconds of a view or of an image; its hours are by :data:`FORMULA`."""
+
+    images: int
+    views: int
+    points_per_view: float
+    bytes_per_view: float
+    assign: float
+    teacher: float
+    write: float
+    read: float
+    students: Mapping[str, tuple[int, float]]
+    """Epochs, and the seconds of a step by its images, by name."""
+
+    def student_hours(self, name: str) -> tuple[float, float]:
+        """From the store, and with the teacher in the loop."""
+        epochs, step = self.students[name]
+        shown = epochs * self.images / SECONDS_PER_HOUR
+        return shown * (self.read + step), shown * (self.assign + self.teacher + step)
+
+    def break_even(self) -> int | None:
+        """Students of the mean cost from which on the store pays; ``None`` if reading costs more."""
+        hours = self.views * (self.assign + self.teacher + self.write) / SECONDS_PER_HOUR
+        saved = fmean(online - stored for stored, online in map(self.student_hours, self.students))
+        return break_even(hours, saved)
+
+    def render(self) -> str:
+        """The card as text, with its formula."""
+        steps = {"assign points": self.assign, "teacher": self.teacher, "quantize and write": self.write}
+        store, view = describe_bytes(self.views * self.bytes_per_view), describe_bytes(self.bytes_per_view)
+        rows: list[Sequence[str]] = [
+            ("images", f"{self.images:,}", ""),
+            ("views", f"{self.views:,}", f"{self.points_per_view:,.0f} kept points each"),
+            ("store, at most about", store, f"{view} a view"),
+            *(
+                (name, _hours(self.views * seconds / SECONDS_PER_HOUR), f"{_time(seconds)} a view")
+                for name, seconds in steps.items()
+            ),
+            ("break-even, students", str(self.break_even() or "never"), ""),
+        ]
+        students = [
+            (name, str(epochs), _time(step), *map(_hours, self.student_hours(name)))
+            for name, (epochs, step) in self.students.items()
+        ]
+        head = ("student", "epochs", "step, an image", "from the store", "in the loop")
+        return f"{align(rows)}\n{markdown_table(head, students)}\n{FORMULA}\n"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f} h" if hours < 10 else f"{hours:,.0f} h"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
 @command(
@@ -58,8 +127,7 @@ def plan_command(arguments: argparse.Namespace) -> None:
     """Finds the points of a sample of the recipe's views from the annotations, and measures on this machine.
 
     What is measured is the teacher's forward pass, the writing and reading of a small store, and a training
-    step of the students, all at the recipe's size. Neither images nor weights are needed. The formula stands
-    below the figures.
+    step of the students, all at the recipe's size. Neither images nor weights are needed.
     """
     options.require_least(arguments, images=1)
     with options.copied_recipe(arguments) as path:
@@ -70,8 +138,7 @@ def plan_command(arguments: argparse.Namespace) -> None:
             raise DatasetError(f"{manifest.root}: expected images with boxes, but there are none")
         card = plan(path, manifest, images)
     facts = {"recipe": arguments.recipe, "annotations": str(arguments.annotations or manifest.root)}
-    facts |= machine_facts(machine(SINGLE_PROCESS).device)
-    sys.stdout.write(f"{_listed(facts)}\n\n{card.render()}")
+    sys.stdout.write(f"{_listed(facts | _machine_facts())}\n\n{card.render()}")
 
 
 def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
@@ -81,33 +148,29 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
     """
     cache, students = load_section(CacheConfig, "cache_teacher", recipe), load_students(StudentConfig, recipe)
     views = max(MIN_VIEWS, min(MAX_VIEWS, PROBED_PIXELS // cache.views.largest_pixels))
-    probe, device = _probe(recipe, views, BATCH), machine(SINGLE_PROCESS).device
+    probe = _probe(recipe, views, BATCH)
     rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), SAMPLED_IMAGES)).astype(int)
     sample = replace(probe.view_set, manifest=replace(manifest, images=manifest.images.take(rows)))
     layout, assign = timed_call(layout_store, sample, cache, probe.teacher.model.spec, fingerprint={})
-    measure = partial(take_turns, rounds=ROUNDS, device=device, budget=BUDGET_SECONDS)
-    work = {STAGE: probe.write_store, BARE: probe.bare_pass()}
-    bare = measure(work, pieces=len(probe.view_set))[BARE].median
+    measure = partial(take_turns, rounds=ROUNDS, device=probe.machine.device, budget=BUDGET_SECONDS)
+    bare = median(measure({STAGE: probe.write_store, BARE: probe.bare_pass()}, len(probe.view_set))[BARE])
     store, times = probe.open_store(), probe.times
     _, read = timed_call(lambda: [store.read(key) for key in store.keys])
     steps = {  # of each architecture once
-        detector: measure(probe.steps(_from_scratch(one, BATCH), [STORED]), pieces=BATCH)[STORED].median
+        detector: median(measure(probe.steps(one, [STORED]), BATCH)[STORED])
         for detector, one in {one.detector: one for one in students.values()}.items()
     }
-    points, boxes, pixels = _view_means(layout)
-    drawn_points, _, drawn_pixels = _view_means(probe.layout)
+    points, pixels = _view_means(layout)
+    drawn_points, drawn_pixels = _view_means(probe.layout)
     by_points, by_pixels = points / max(1.0, drawn_points), pixels / drawn_pixels
     return Card(
         images=images,
         views=images * len(cache.views.numbers),
         points_per_view=points,
-        boxes_per_view=boxes,
         bytes_per_view=estimate_bytes(layout.schema, layout.table) / len(layout.table),
-        cache={
-            ASSIGN: assign / len(layout.table),
-            TEACHER: bare * by_pixels,
-            WRITE: (times.quantize + times.write) / times.views * by_points,
-        },
+        assign=assign / len(layout.table),
+        teacher=bare * by_pixels,
+        write=(times.quantize + times.write) / times.views * by_points,
         read=read / len(store.keys) * by_points,
         students={
             name: (one.train.epochs, steps[one.detector] * by_pixels) for name, one in students.items()
@@ -115,10 +178,10 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
     )
 
 
-def _view_means(layout: StoreLayout) -> tuple[float, float, float]:
-    """Points, boxes and padded pixels of a view."""
-    points, _, boxes = layout.table.counts.mean(axis=0).tolist()
-    return points, boxes, float(layout.table.geometry[:, 4:6].astype(float).prod(axis=1).mean())
+def _view_means(layout: StoreLayout) -> tuple[float, float]:
+    """Points and padded pixels of a view."""
+    padded_hw = layout.table.geometry[:, 4:6].astype(float)
+    return float(layout.table.counts[:, 0].mean()), float(padded_hw.prod(axis=1).mean())
 
 
 def _probe(recipe: Path, views: int, batch_size: int) -> Probe:
@@ -135,11 +198,6 @@ def _probe(recipe: Path, views: int, batch_size: int) -> Probe:
         cache = structs.replace(cache, views=few)
     here, folder = machine(SINGLE_PROCESS), recipe.parent / "probe"
     return Probe(teacher, cache, views=views, batch_size=batch_size, machine=here, folder=folder)
-
-
-def _from_scratch(student: StudentConfig, size: int) -> StudentConfig:
-    """From random weights, with steps of so many images."""
-    return structs.replace(student, train=structs.replace(student.train, pretrained=False, batch_size=size))
 
 
 def _read(recipe: Path, annotations: Path | None) -> tuple[int, Manifest]:
@@ -180,24 +238,27 @@ def bench_command(arguments: argparse.Namespace) -> None:
     """
     options.require_least(arguments, views=1, rounds=1, steps=0)
     with options.copied_recipe(arguments) as path:
-        name, student = _choose_student(path, arguments.student)
+        students = load_students(StudentConfig, path)
+        name = arguments.student or max(students, key=lambda one: students[one].loss.terms)
+        student = students[require_student(name, path)]
+        if not student.loss.reads_teacher:
+            raise ConfigError(f"ldp bench: students.{name}: expected a student that reads the teacher")
         batch = student.train.batch_size
         probe = _probe(path, arguments.views, batch)
         teacher, device, views = probe.teacher, probe.machine.device, len(probe.view_set)
         passes = {STAGE: probe.write_store, BARE: probe.bare_pass()}
         passes |= {f"{BARE}, in batches of {size}": probe.bare_pass(size) for size in arguments.batches}
-        cached = take_turns(passes, arguments.rounds, device, views)
-        steps = take_turns(probe.steps(student, MODES), arguments.rounds, device)
+        cached = take_turns(passes, views, arguments.rounds, device)
+        steps = take_turns(probe.steps(student, MODES), 1, arguments.rounds, device)
         if arguments.steps:
-            loaded = probe.loaded_step(student, arguments.steps)
-            steps[f"{STORED}, with loading"] = Repeats(loaded, loaded, loaded)
+            steps[f"{STORED}, with loading"] = [probe.loaded_step(student, arguments.steps)]
     facts = {
         "command": f"`{shlex.join(['ldp', *sys.argv[1:]])}`",
         "date": date.today().isoformat(),
         "teacher": f"{teacher.model.spec.name}, {teacher.config.forward_precision}",
         "student": f"{name}, {student.detector.backbone}, {student.train.precision}",
         "views": "x".join(map(str, max(teacher.config.views.scales))),
-        **machine_facts(device),
+        **_machine_facts(),
         "decoding processes": str(probe.machine.workers),
     }
     by_step = compare(f"step of {batch} images", steps, {"/ plain": PLAIN, "/ torchvision": PEER})
@@ -205,32 +266,33 @@ def bench_command(arguments: argparse.Namespace) -> None:
     by_view = compare(what, cached, {"/ bare forward": BARE})
     sys.stdout.write(f"{_listed(facts)}\n\n{by_step}\n{by_view}")
     if arguments.json:
-        measured = {"steps": steps, "cache": cached}
-        seconds = {what: {key: value._asdict() for key, value in by.items()} for what, by in measured.items()}
-        write_json(arguments.json, {**facts, **seconds})
+        write_json(arguments.json, {**facts, "steps": steps, "cache": cached})
 
 
-def _choose_student(path: Path, name: str | None) -> tuple[str, StudentConfig]:
-    """The student that is named, or the one that has most to compute, from random weights."""
-    students = load_students(StudentConfig, path)
-    name = require_student(name, path) if name else max(students, key=lambda one: students[one].loss.terms)
-    if not students[name].loss.reads_teacher:
-        raise ConfigError(f"ldp bench: students.{name}: expected a student that reads the teacher")
-    return name, _from_scratch(students[name], students[name].train.batch_size)
-
-
-def compare(what: str, repeats: Mapping[str, Repeats], beside: Mapping[str, str]) -> str:
+def compare(what: str, seconds: Mapping[str, Sequence[float]], beside: Mapping[str, str]) -> str:
     """A table of medians, and their ratios to those of the candidates that the columns are ``beside``."""
+    medians = {name: median(rounds) for name, rounds in seconds.items()}
     rows: list[Sequence[str]] = [
         [
             name,
-            f"{each.median * 1e3:,.1f}",
-            f"{each.lowest * 1e3:,.1f} - {each.highest * 1e3:,.1f}",
-            *(f"{each.median / repeats[other].median:.3f}" for other in beside.values()),
+            f"{medians[name] * 1e3:,.1f}",
+            f"{min(rounds) * 1e3:,.1f} - {max(rounds) * 1e3:,.1f}",
+            *(f"{medians[name] / medians[other]:.3f}" for other in beside.values()),
         ]
-        for name, each in repeats.items()
+        for name, rounds in seconds.items()
     ]
     return markdown_table([what, "ms", "lowest - highest", *beside], rows)
+
+
+def _machine_facts() -> dict[str, str]:
+    """What a measurement was made with."""
+    device = machine(SINGLE_PROCESS).device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+        **{package: version(package) for package in ("torch", "torchvision", "zarr")},
+    }
 
 
 def _listed(facts: Mapping[str, str]) -> str:

@@ -4,13 +4,15 @@ One probe for ``ldp plan`` and ``ldp bench``. It needs no dataset: images and bo
 random, which changes no time.
 """
 
+import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import chain, count, islice
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 import torch
@@ -21,9 +23,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from pipeline.core.orphans import keep_freed_memory
 from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
-from pipeline.cost.timer import Work, seconds_of
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.device import autocast
 from pipeline.detector.gfl import random_teacher
@@ -45,6 +45,8 @@ from pipeline.training.step import TrainStep, build_optimizer
 from pipeline.views.box_ops import expected_distances
 from pipeline.views.conventions import GFL_CONVENTIONS
 
+Work = Callable[[], object]
+
 PLAIN, ONLINE, STORED = "plain", "LD, teacher in the loop", "LD, from the store"
 PEER = "torchvision fcos_resnet50_fpn"
 MODES = (PLAIN, ONLINE, STORED, PEER)
@@ -56,6 +58,35 @@ PREFETCHED = 2
 """Steps that each process of a data loader reads ahead (torch's default)."""
 NO_RATE = 0.0
 """The same step is taken again and again; random weights should not run away."""
+
+
+def seconds_of(work: Work, device: torch.device) -> float:
+    """Seconds until a device has done what ``work`` gave it."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def take_turns(
+    candidates: Mapping[str, Work], pieces: int, rounds: int, device: torch.device, budget: float = inf
+) -> dict[str, list[float]]:
+    """Seconds of one of each candidate's equal ``pieces``, by name and round: a busy machine is so for all.
+
+    One more round goes before, which does not count, unless it takes longer than ``budget`` seconds: then it
+    is the only one.
+    """
+    rng = random.Random(0)
+    first = {name: [seconds_of(work, device) / pieces] for name, work in candidates.items()}
+    if pieces * sum(seconds for (seconds,) in first.values()) > budget:
+        return first
+    later: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name in rng.sample(list(candidates), len(candidates)):
+            later[name].append(seconds_of(candidates[name], device) / pieces)
+    return later
 
 
 class Probe:
@@ -75,7 +106,6 @@ class Probe:
 
         ``folder`` is for images and stores, and must be empty.
         """
-        keep_freed_memory()  # as every stage does
         # Half of two batches' images are landscapes, so that a batch of one orientation can be had.
         images = max(min(batch_size, 2) * batch_size, ceil(views / len(cache.views.numbers)))
         long_edge = min(LONG_EDGE_PX, max(long for long, _ in cache.views.scales))
@@ -84,7 +114,7 @@ class Probe:
         partition = max(MIN_PARTITION, ceil(len(self.view_set) / PARTITIONS))
         cache = structs.replace(cache, views_per_partition=min(cache.views_per_partition, partition))
         self.teacher = LogitExtractor(random_teacher(teacher), manifest, cache, machine.device)
-        self.machine, self._folder = machine, folder
+        self.machine, self._batch_size, self._folder = machine, batch_size, folder
         self._lay_out = partial(
             layout_store,
             config=cache,
@@ -134,8 +164,7 @@ class Probe:
     def steps(self, student: StudentConfig, modes: Sequence[str]) -> dict[str, Work]:
         """A step by mode, on a batch that is on the device: forward, losses, backward, update.
 
-        The student does not start from pretrained weights; the peer's images are padded as its are, with as
-        many boxes.
+        The peer's images are padded as the student's are, with as many boxes.
         """
         device, take = self.machine.device, self._step_of(student)
 
@@ -179,16 +208,20 @@ class Probe:
             manifest=self.view_set.manifest,
             source=source,
             pyramid=self.view_set.conventions.pyramid(student.detector.strides),
-            config=student.train,
+            config=self._training(student),
             machine=machine,
         )
         return chain.from_iterable(loader.epoch(0) for _ in count())
 
+    def _training(self, student: StudentConfig) -> TrainConfig:
+        """From random weights."""
+        return structs.replace(student.train, pretrained=False, batch_size=self._batch_size)
+
     def _step_of(self, student: StudentConfig) -> Callable[[Sequence[Batch]], object]:
-        device = self.machine.device
-        model = build_for_training(student.detector, self.view_set.conventions, student.train, device)
+        config = self._training(student)
+        model = build_for_training(student.detector, self.view_set.conventions, config, self.machine.device)
         model.train()
-        step = TrainStep(model, student_losses(student), student.train, self.machine)
+        step = TrainStep(model, student_losses(student), config, self.machine)
         return lambda batches: step.step(tuple(batches), NO_RATE)
 
 

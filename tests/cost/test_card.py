@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline.cli.costs import Card
 from pipeline.core.progress import break_even
-from pipeline.cost.card import ASSIGN, TEACHER, WRITE, Card
 
 HOUR = 3600
 
@@ -14,9 +14,10 @@ def test_hours_by_hand() -> None:
         images=1000,
         views=2000,
         points_per_view=900.0,
-        boxes_per_view=7.0,
         bytes_per_view=5000.0,
-        cache={ASSIGN: 0.1, TEACHER: 3.0, WRITE: 0.5},
+        assign=0.1,
+        teacher=3.0,
+        write=0.5,
         read=0.5,
         students={"ld": (10, 2.0)},
     )
