@@ -38,7 +38,7 @@ from pipeline.store.writer.writer import STORE_FOLDER, init
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.teacher.partitions import write_here
-from pipeline.teacher.view_index import build_index
+from pipeline.teacher.run import build_index
 from pipeline.views.manifest import read_split
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,9 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipeline.core.code import made_by
 from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError
 from pipeline.core.files import canonical_json, digest, lock_scratch, write_atomically
+from pipeline.core.prefetch import loading_pool
 from pipeline.core.progress import Progress, describe_bytes, unshown
 from pipeline.detector.model import ModelSpec
 from pipeline.regions.view_set import ViewSet
@@ -29,12 +31,15 @@ from pipeline.teacher.expected import estimate_bytes
 from pipeline.teacher.extractor import LogitExtractor
 from pipeline.teacher.partitions import Engine, write_here
 from pipeline.teacher.times import StoreTimes
-from pipeline.teacher.view_index import build_index
 
 logger = logging.getLogger(__name__)
 
 MADE_BY = "made_by.json"
 """In a scratch folder: what code and libraries began the store."""
+
+VIEWS_PER_RUN = 512
+PROCESSES_FROM_VIEWS = 20_000
+"""The regions of fewer are found by threads before processes would have begun."""
 
 FOLDERS = ("views", "regions", "detector", "onnx", "codec", "store/format", "store/writer", "teacher")
 """Those whose code decides a store's bytes, as ``dvc.yaml`` has them."""
@@ -48,6 +53,25 @@ class StoreLayout:
     table: ViewIndex
     dense_row_bytes: float | None = None
     """What a position takes in the dense arrays, see ``dense.probe_dense``."""
+
+
+def build_index(view_set: ViewSet, workers: int = 1, progress: Progress[ViewIndex] = unshown) -> ViewIndex:
+    """What the writer must know of every view, whose regions are found by ``workers`` at a time.
+
+    ``progress`` is shown the parts, a run of views each.
+    """
+    images, length = view_set.manifest.images, max(1, VIEWS_PER_RUN // len(view_set.views.numbers))
+    runs = [  # one without images if there are none
+        replace(view_set, manifest=replace(view_set.manifest, images=images[start : start + length]))
+        for start in range(0, max(1, len(images)), length)
+    ]
+    # One thread of torch in each: sharing what is small costs more than it saves.
+    one_thread = partial(torch.set_num_threads, 1)
+    processes = workers > 1 and len(view_set) >= PROCESSES_FROM_VIEWS
+    if processes:  # which would each load 300 MB of torch for themselves
+        get_context("forkserver").set_forkserver_preload([ViewSet.__module__, ViewIndex.__module__])
+    with loading_pool(workers, one_thread, processes=processes) as pool:
+        return ViewIndex.concatenate(list(progress(pool.map(ViewIndex.from_views, runs), len(runs), "views")))
 
 
 def layout_store(
