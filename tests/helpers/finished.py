@@ -54,12 +54,7 @@ Files = dict[str, bytes | str]
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended.
-
-    Attributes:
-        code: Its exit code.
-        error: What it says last on standard error, if it failed; else empty.
-    """
+    """How a command ended: its exit code, and what it says last on standard error, if it failed."""
 
     code: int
     error: str

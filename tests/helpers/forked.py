@@ -48,16 +48,11 @@ def ensure_loaded() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A process group that was started by a test.
-
-    Attributes:
-        pid: Of the first process, which leads the group.
-        poll: The exit code, or ``None`` while it runs; negative if a signal ended it.
-        log: What the group writes to standard output and standard error.
-    """
+    """A process group that was started by a test, led by the first process, and all that it writes."""
 
     pid: int
     poll: Callable[[], int | None]
+    """The exit code, or ``None`` while it runs; negative if a signal ended it."""
     log: Path
 
     def wait(self, seconds: float = WAIT_SECONDS) -> int:
@@ -119,15 +114,12 @@ def session_of(pid: int) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Fate:
-    """What befalls a run at a moment that does not depend on how busy the machine is.
-
-    Attributes:
-        stops: A function, as ``package.module.name``, and after how many calls of it all stops (SIGSTOP).
-        interrupted: At which call of a function by its first thread Ctrl-C is pressed; 0 for never.
-    """
+    """What befalls a run at a moment that does not depend on how busy the machine is."""
 
     stops: tuple[str, int] | None = None
+    """A function, as ``package.module.name``, and after how many calls of it all stops (SIGSTOP)."""
     interrupted: int = 0
+    """At which call of a function by its first thread Ctrl-C is pressed; 0 for never."""
 
 
 def start(stage: str, folder: Path, log: Path, fate: Fate | None = None, **variables: str) -> Run:

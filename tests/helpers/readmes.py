@@ -27,14 +27,7 @@ STAND_INS = {
 
 @dataclass(frozen=True)
 class Block:
-    """Shell commands of a README.
-
-    Attributes:
-        readme: The file.
-        line: Of its first command.
-        text: The commands.
-        not_run: Why it is not run; empty if it is.
-    """
+    """Shell commands of a README, from a line on, and why they are not run; empty if they are."""
 
     readme: str
     line: int
