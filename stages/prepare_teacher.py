@@ -52,12 +52,10 @@ def _make(
         return None, None
     if config.train is None and config.source != RANDOM_WEIGHTS:
         return load_given(config.file, config.detector, manifest.categories), None
-    classes = len(manifest.categories)
-    if config.detector.num_classes != classes:
-        raise ConfigError(
-            f"params.yaml: prepare_teacher.detector.num_classes: expected the dataset's {classes} classes, "
-            f"but got {config.detector.num_classes}"
-        )
+    classes, got = len(manifest.categories), config.detector.num_classes
+    if got != classes:
+        where = "params.yaml: prepare_teacher.detector.num_classes"
+        raise ConfigError(f"{where}: expected the dataset's {classes} classes, but got {got}")
     if config.train is None or config.views is None:
         return random_teacher(config.detector), None
     # Training reads only the main region, which does not depend on the choice.

@@ -85,10 +85,8 @@ def _event_loop() -> Iterator["IOLoop"]:
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     runner = LoopRunner()
-    try:
-        runner.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    runner.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         yield runner.loop
     finally:
@@ -105,9 +103,8 @@ def existing_cluster(address: str) -> Iterator[Client]:
         message = f"expected a Dask scheduler at {address}, but none answers within {CONNECT_SECONDS} s"
         raise ConfigError(message) from error
     with client:
-        if not client.nthreads():
-            logger.info("waiting for a worker of %s", address)
-            client.wait_for_workers(1)
+        logger.info("using the workers of %s", address)
+        client.wait_for_workers(1)
         yield client
 
 

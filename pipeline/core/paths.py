@@ -115,10 +115,8 @@ def student_names(path: Path = PARAMS) -> list[str]:
     """Keys of the section ``students``; a ``ConfigError`` if there is none, or one is no folder's name."""
     students: Any = read_sections(path).get("students")
     if not isinstance(students, dict) or not students or TEACHER in students:
-        raise ConfigError(
-            f"{path}: students: expected one or more by name, none of them {TEACHER!r}, "
-            f"but got {short_repr(students)}"
-        )
+        expected = f"{path}: students: expected one or more by name, none of them {TEACHER!r}"
+        raise ConfigError(f"{expected}, but got {short_repr(students)}")
     return [_require_name(name, f"{path}: students") for name in students]
 
 

@@ -49,21 +49,16 @@ def _in_order(submitted: "Generator[Future[T], None, None]", ahead: int) -> Iter
         for future in submitted:
             waiting.append(future)
             if len(waiting) > ahead:
-                yield _result_of(waiting.popleft())
+                yield waiting.popleft().result()
         while waiting:
-            yield _result_of(waiting.popleft())
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        message = "a decoding process was killed, as when the memory is used up; run again to go on"
+        raise PipelineError(message) from error
     finally:
         submitted.close()
         for future in waiting:
             future.cancel()
-
-
-def _result_of(future: "Future[T]") -> T:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        message = "a decoding process was killed, as when the memory is used up; run again to go on"
-        raise PipelineError(message) from error
 
 
 class Prefetcher(AbstractContextManager["Prefetcher[Item, Loaded, Result]"], Generic[Item, Loaded, Result]):
@@ -112,6 +107,6 @@ class Prefetcher(AbstractContextManager["Prefetcher[Item, Loaded, Result]"], Gen
                 yield self._computers.submit(self._compute_loaded, loaded, item)
 
     def _compute_loaded(self, loaded: "Future[tuple[Loaded, float]]", item: Item) -> Computed[Result]:
-        content, load_seconds = _result_of(loaded)
+        content, load_seconds = loaded.result()
         result, compute_seconds = timed_call(self._compute, content, item)
         return Computed(result, load_seconds, compute_seconds)

@@ -42,9 +42,7 @@ def stage_arguments(description: str | None, name_help: str | None = None) -> ar
     parser = argparse.ArgumentParser(description=description)
     if name_help:
         parser.add_argument("name", help=name_help)
-    parser.add_argument(
-        "--params", type=Path, default=PARAMS, metavar="FILE", help="the recipe's parameters (params.yaml)"
-    )
+    parser.add_argument("--params", type=Path, default=PARAMS, metavar="FILE", help="params.yaml of a recipe")
     arguments = parser.parse_args()
     # By name: what reads every section is in no stage's closure, and changes none of its bytes.
     import_module("pipeline.cli.params").check_params(arguments.params)
