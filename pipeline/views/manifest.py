@@ -305,11 +305,9 @@ _HEAD = _File.__struct_fields__[:-1]
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest as JSON, one line an image."""
     head = msgspec.json.encode({name: getattr(manifest, name) for name in _HEAD})
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        file.write(head[:-1] + b',"images":[\n')
-        for place, record in enumerate(manifest.images):
-            file.write((b",\n" if place else b"") + msgspec.json.encode(record))
-        file.write(b"\n]}\n")
+    rows = b",\n".join(map(msgspec.json.encode, manifest.images))
+    with atomic_path(path) as partial:
+        partial.write_bytes(head[:-1] + b',"images":[\n' + rows + b"\n]}\n")
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -18,7 +18,7 @@ from pipeline.datasets.checks import (
     split_warnings,
     warnings,
 )
-from pipeline.views.classes import Category, class_names
+from pipeline.views.classes import Category
 from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 
 Box = tuple[float, float, float, float]
@@ -71,7 +71,9 @@ def test_boxes_in_other_units_are_refused(boxes: list[Box], got: str) -> None:
 
 @pytest.mark.parametrize("boxes", [[], [(0, 0, 60, 40)] * 4, [*CORNERS, (50, 1, 5, 5)], [(0, 0, 1, 1)] * 3])
 def test_boxes_that_may_be_right_are_not_refused(boxes: list[Box]) -> None:
+    """One that is a pixel over the border is not even worth a word."""
     require_boxes_in_pixels(split(*boxes))
+    assert list(warnings(split((0, 0, 61, 40), (1, 2, 3, 4)))) == []
 
 
 @pytest.mark.parametrize(
@@ -94,10 +96,6 @@ def test_what_is_probably_not_meant_is_warned_of(suspicious: Manifest, message: 
     assert re.search(message, warning)
 
 
-def test_a_box_a_pixel_over_the_border_is_no_reason_for_a_word() -> None:
-    assert list(warnings(split((0, 0, 61, 40), (1, 2, 3, 4)))) == []
-
-
 def test_images_in_both_splits_are_counted() -> None:
     (warning,) = split_warnings(split(files="abc"), split(files="bda"))
     assert warning == "2 of 3 images are training images, too"
@@ -115,7 +113,3 @@ def test_classes_are_compared_by_id_and_name_and_one_object_at_least_is_trained_
     ):
         with pytest.raises(DatasetError, match=message):
             require_trainable(first, other)
-
-
-def test_equal_names_get_their_ids() -> None:
-    assert class_names(split(names=("cat", "dog", "cat")).categories) == ["cat (1)", "dog", "cat (3)"]

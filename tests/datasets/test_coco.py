@@ -145,22 +145,23 @@ def test_what_is_not_used_may_be_anything(tmp_path: Path) -> None:
         *box(id=2, segmentation=[[1, 2, float("inf")]], area=float("nan"), iscrowd=False),
     ]
     content = coco(images=image(license=None), annotations=rows, info={"images": [1]}, licenses="none")
-    (record,) = read(tmp_path, content).images
-    assert [(each.area, each.iscrowd) for each in record.annotations] == [(12, False)] * 2
+    assert read(tmp_path, content).drop_reason.tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize("area", [0, -1, None])
-def test_an_area_that_was_not_measured_is_that_of_the_box(tmp_path: Path, area: float | None) -> None:
-    manifest = read(tmp_path, coco(images=image(), annotations=box(area=area)))
-    assert (manifest.images.annotations["area"].tolist(), manifest.drop_reason.tolist()) == ([12], [-1])
-
-
-@pytest.mark.parametrize("flag", [1, True])
-@pytest.mark.parametrize("name", ["iscrowd", "ignore"])
-def test_flagged_objects_are_kept_and_not_trained_on(tmp_path: Path, name: str, flag: object) -> None:
-    manifest = read(tmp_path, coco(images=image(), annotations=box(**{name: flag})))
-    assert manifest.images.annotations[name].tolist() == [True]
-    assert not len(manifest.trained_on)
+@pytest.mark.parametrize(
+    ("change", "read_as", "reason"),
+    [
+        *(({"area": area}, ("area", 12), -1) for area in (0, -1, None, float("nan"))),
+        *(({"iscrowd": flag}, ("iscrowd", True), 0) for flag in (1, True)),
+        *(({"ignore": flag}, ("ignore", True), 1) for flag in (1, True)),
+    ],
+)
+def test_areas_are_measured_and_flagged_objects_are_kept_and_not_trained_on(
+    tmp_path: Path, change: dict[str, Any], read_as: tuple[str, object], reason: int
+) -> None:
+    manifest = read(tmp_path, coco(images=image(), annotations=box(**change)))
+    assert manifest.images.annotations[read_as[0]].tolist() == [read_as[1]]
+    assert manifest.drop_reason.tolist() == [reason]
 
 
 def test_identity_is_that_of_what_is_trained_on(tmp_path: Path) -> None:

@@ -1,14 +1,9 @@
-"""The grid by hand: where points lie, how positions are counted, and what follows for the regions."""
+"""The grid by hand: where points lie, and how positions are counted."""
 
 import numpy as np
 import pytest
-import torch
 
-from pipeline.regions.config import RegionsConfig
-from pipeline.regions.valuable import find_regions
 from pipeline.views.pyramid import Pyramid
-
-PAPER = RegionsConfig(vlr="paper")
 
 
 def test_points_lie_in_the_corners_or_in_the_middle_of_their_cells() -> None:
@@ -35,14 +30,3 @@ def test_in_a_wider_grid_a_cell_keeps_its_point_and_is_valid(offset: float) -> N
     flat = grid.flatten_into(wider, *grid.unflatten(np.arange(len(grid))))
     np.testing.assert_array_equal(wider.points[flat], grid.points)
     assert np.flatnonzero(wider.valid((64, 96))).tolist() == flat.tolist()
-
-
-def test_regions_of_one_level_move_with_its_points() -> None:
-    """Half a cell further, points see a box that is half a cell further as they saw it before."""
-    box = torch.tensor([[20.0, 28.0, 70.0, 66.0]])
-    (corners,) = find_regions(Pyramid((8,), 0.0).grid((128, 128)), [box], PAPER)
-    (middles,) = find_regions(Pyramid((8,), 0.5).grid((128, 128)), [box + 4], PAPER)
-    assert len(corners.position) > 20
-    np.testing.assert_array_equal(corners.position, middles.position)
-    np.testing.assert_array_equal(corners.main_gt, middles.main_gt)
-    np.testing.assert_allclose(corners.valuable_weight, middles.valuable_weight, rtol=1e-5)

@@ -14,12 +14,6 @@ def points(level: list[int], position: list[int], main_gt: list[int]) -> KeptPoi
     )
 
 
-def test_main_region_is_where_a_box_is_assigned() -> None:
-    kept = points([0, 0, 1], [3, 4, 0], [0, -1, 1])
-    assert kept.main_region.tolist() == [True, False, True]
-    assert kept.main_count == 2
-
-
 @pytest.mark.parametrize(("level", "position"), [([1, 0], [0, 1]), ([0, 0], [5, 4]), ([0, 0], [4, 4])])
 def test_points_out_of_order_or_twice_are_refused(level: list[int], position: list[int]) -> None:
     with pytest.raises(AssertionError, match="ascend"):
