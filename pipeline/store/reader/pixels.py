@@ -56,16 +56,12 @@ def _simple(cells: Cells, known: Cells, mean: NDArray[Any], std: NDArray[Any]) -
         yield swapped, _distance((placed * std + mean)[..., ::-1], known)
         for values, faults in ((placed, words), (placed[..., ::-1], swapped)):
             yield faults, _distance(values * std + mean, known)
-            slope, offset = _line(values, known)
+            # The line that best makes one of the other; it does not turn dark to bright.
+            x, y = values - values.mean((0, 1)), known - known.mean((0, 1))
+            slope = np.maximum((x * y).sum((0, 1)), 0) / np.maximum((x * x).sum((0, 1)), 1e-9)
+            offset = known.mean((0, 1)) - slope * values.mean((0, 1))
             shown = (np.round(numbers, 1).tolist() for numbers in (slope, offset, std, mean))
             yield (*faults, line.format(*shown)), _distance(values * slope + offset, known)
-
-
-def _line(cells: Cells, known: Cells) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Slope and offset ``(3,)`` that best make ``known`` of ``cells``; it does not turn dark to bright."""
-    x, y = cells - cells.mean((0, 1)), known - known.mean((0, 1))
-    slope = np.maximum((x * y).sum((0, 1)), 0) / np.maximum((x * x).sum((0, 1)), 1e-9)
-    return slope, known.mean((0, 1)) - slope * cells.mean((0, 1))
 
 
 def _moved(

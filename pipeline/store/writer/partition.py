@@ -1,6 +1,6 @@
 """From views and teacher outputs to the rows of one partition, and its statistics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,15 @@ WEIGHT_SUM_UNIT = 2**24
 """Sums of weights are of whole 2**-24, so that they do not depend on an order."""
 VIEWS_TOGETHER = 8  # at 96 px it is the number of operations that takes time, not their size
 REGION_SOURCES = ("level", "position", "main_gt", "valuable_weight")
-COUNTS = (
-    *("views", "boxes", "points", "main_points", "valuable_points"),
-    "valuable_weight_codes",  # the sum of the weights of the valuable region, in 2**-24
-    *("edge_codes_clipped", "cls_codes_clipped"),
-)
-DENSE_COUNTS = ("rows", "tail_entries", "tail_units")
-"""Of the dense arrays: class codes that are 0, and the sum of their log-odds in ``codec.dense.TAIL_UNIT``."""
-
+COUNTS: dict[str, tuple[str, ...]] = {
+    "statistics": (
+        *("views", "boxes", "points", "main_points", "valuable_points"),
+        "valuable_weight_codes",  # the sum of the weights of the valuable region, in 2**-24
+        *("edge_codes_clipped", "cls_codes_clipped"),
+    ),
+    # Of the dense arrays: class codes that are 0, and the sum of their log-odds in TAIL_UNIT.
+    "dense": ("rows", "tail_entries", "tail_units"),
+}
 Counts = Mapping[str, int]
 """By name, of some views: integers, so that sums do not depend on an order."""
 
@@ -46,11 +47,11 @@ class PartitionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PartitionRows:
-    """The rows of some views, by path of the array, and their statistics."""
+    """The rows of some views, by path of the array, and what there is of it."""
 
     arrays: Mapping[str, NDArray[Any]]
-    statistics: Counts
-    dense: Counts | None = None
+    counts: Mapping[str, Counts]
+    """By the names of ``COUNTS``."""
 
 
 def quantize_partition(
@@ -65,8 +66,7 @@ def quantize_partition(
     parts = [_quantize(schema, *zip(*run, strict=True)) for run in runs]
     return PartitionRows(
         arrays={path: np.concatenate([part.arrays[path] for part in parts]) for path in parts[0].arrays},
-        statistics=_total(COUNTS, (part.statistics for part in parts)),
-        dense=_total(DENSE_COUNTS, (part.dense for part in parts if part.dense)) if schema.dense else None,
+        counts={name: _total(name, [part.counts[name] for part in parts]) for name in parts[0].counts},
     )
 
 
@@ -74,7 +74,7 @@ def store_statistics(
     schema: StoreSchema, records: Sequence[PartitionRecord], stored_bytes: int
 ) -> dict[str, Any]:
     """The store's attribute ``statistics``."""
-    sums = _total(COUNTS, (record.statistics for record in records))
+    sums = _total("statistics", [record.statistics for record in records])
     edge_codes = sums["points"] * edge_columns(schema.bins, lossless=schema.precision.lossless)
     cls_codes = sums["points" if schema.valuable_classes else "main_points"] * schema.num_classes
     weight = sums["valuable_weight_codes"] / WEIGHT_SUM_UNIT
@@ -89,7 +89,7 @@ def store_statistics(
         "bytes_per_point": _ratio(stored_bytes, sums["points"]),
     }
     if schema.dense:
-        dense = _total(DENSE_COUNTS, (record.dense for record in records if record.dense))
+        dense = _total("dense", [record.dense for record in records if record.dense])
         tail = None if schema.dense.lossless else float(schema.dense.log_odds[0])
         if dense["tail_entries"]:
             tail = dense["tail_units"] / TAIL_UNIT / dense["tail_entries"]
@@ -117,7 +117,8 @@ def _quantize(
     edges = quantize_edges(edge_logits, precision.edge_steps(weights, codes, main_region))
     classes = quantize_classes(cls_logits, precision.cls_step)
     stored_weights = weights.dequantize(codes).astype(np.float64)
-    statistics = {
+    counts: dict[str, Counts] = {}
+    counts["statistics"] = {
         "views": len(views),
         "boxes": sum(len(view.labels) for view in views),
         "points": kept,
@@ -135,10 +136,10 @@ def _quantize(
             raise ValueError("expected the pixels that the teacher saw, but got none")
         arrays[layout.PIXELS_CRC32C] = np.array([[pixels.crc32c] for pixels in seen], np.uint32)
         arrays[layout.THUMBNAIL] = np.stack([pixels.thumbnail.ravel() for pixels in seen])
-    if schema.dense is None:
-        return PartitionRows(arrays=arrays, statistics=statistics)
-    rows, dense = _dense_rows(schema, views, targets)
-    return PartitionRows(arrays=arrays | rows, statistics=statistics, dense=dense)
+    if schema.dense:
+        dense, counts["dense"] = _dense_rows(schema, views, targets)
+        arrays |= dense
+    return PartitionRows(arrays=arrays, counts=counts)
 
 
 def _dense_rows(
@@ -157,10 +158,8 @@ def _dense_rows(
     return {layout.DENSE_CLASSES: classes, layout.DENSE_BOXES: boxes}, counts
 
 
-def _total(names: Sequence[str], parts: Iterable[Counts]) -> Counts:
-    """Sums, in the order of ``names``."""
-    parts = list(parts)
-    return {name: sum(part[name] for part in parts) for name in names}
+def _total(name: str, parts: Sequence[Counts]) -> Counts:
+    return {each: sum(part[each] for part in parts) for each in COUNTS[name]}
 
 
 def _require_shape(name: str, values: NDArray[Any], *expected: int) -> None:

@@ -114,9 +114,7 @@ def write_partition(scratch: Path, index: int, rows: PartitionRows) -> Partition
             content, marks[name] = encode_shard(spec, values)
             write_atomically(store / name, content, inside=store)
             shards[name] = FileDigest.of_bytes(content)
-    record = PartitionRecord(
-        partition=index, shards=shards, marks=marks, statistics=rows.statistics, dense=rows.dense
-    )
+    record = PartitionRecord(partition=index, shards=shards, marks=marks, **rows.counts)
     write_atomically(record_path(scratch, index), msgspec.json.encode(record), inside=scratch)
     return record
 
