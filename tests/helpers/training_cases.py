@@ -73,21 +73,17 @@ def store_of(
 
 
 def trained(
-    config: StudentConfig, store: TargetStore, view_set: ViewSet, machine: Placement = HERE, **options: Any
+    config: StudentConfig,
+    source: TargetStore | TargetSource,
+    view_set: ViewSet,
+    machine: Placement = HERE,
+    **options: Any,
 ) -> Trained:
-    """Train from a store."""
-    source = stored_targets(config, store, view_set.manifest)
-    return train_student(config, source, view_set, machine, **options)
-
-
-def train_student(
-    config: StudentConfig, source: TargetSource, view_set: ViewSet, machine: Placement = HERE, **options: Any
-) -> Trained:
-    """Train from any source."""
-    losses, manifest = student_losses(config), view_set.manifest
-    return train(
-        config.detector, source, manifest, config.train, losses, machine=machine, label="test", **options
-    )
+    """Train from a store, or any other source."""
+    manifest, options = view_set.manifest, {"machine": machine, "label": "test", **options}
+    if isinstance(source, TargetStore):
+        source = stored_targets(config, source, manifest)
+    return train(config.detector, source, manifest, config.train, student_losses(config), **options)
 
 
 def taught(config: StudentConfig, folder: Path, machine: Placement = HERE, **options: Any) -> Trained:

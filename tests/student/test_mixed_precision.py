@@ -22,13 +22,12 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 @pytest.mark.parametrize("precision", DTYPES)
 def test_a_student_of_fewer_bits_is_nearly_the_same(precision: str, stores: Path) -> None:
     exact, rough = (
-        taught(student(FULL, epochs=3, precision=each), stores, log_every=1)
-        for each in ("float32", precision)
+        taught(student(FULL, epochs=3, precision=each), stores) for each in ("float32", precision)
     )
     assert 0 < relative_difference(rough.model, exact.model) < 1e-2
     assert {value.dtype for value in rough.model.parameters()} == {torch.float32}
-    for mine, other in zip(rough.curve.values(), exact.curve.values(), strict=True):
-        assert mine == pytest.approx(other, rel=0.05, abs=0.01)
+    for row, other in zip(rough.curve.values(), exact.curve.values(), strict=True):
+        assert row == pytest.approx(other, rel=0.05, abs=0.01)
 
 
 @pytest.fixture(scope="module")

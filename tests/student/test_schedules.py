@@ -36,9 +36,7 @@ def test_only_the_scheduled_term_is_trained_with_another_weight_and_only_by_its_
     scheduled = msgspec.structs.replace(
         constant, schedules=SchedulesConfig(ld=WeightSchedule(start=1), kd=WeightSchedule(start=1))
     )
-    one, other = (
-        list(taught(config, stores, log_every=1).curve.values()) for config in (constant, scheduled)
-    )
+    one, other = (list(taught(config, stores).curve.values()) for config in (constant, scheduled))
     per_epoch = len(one) // 2
     assert other[0] == {**one[0], "loss_ld": 0.0, "loss_kd": 0.0}
     assert all(row["loss_ld"] == 0 for row in other[:per_epoch])

@@ -21,7 +21,6 @@ from training_cases import (
     store_of,
     student,
     taught,
-    train_student,
 )
 
 from pipeline.codec.dense import DensePrecision
@@ -55,8 +54,8 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def trained(config: StudentConfig, store: TargetStore, view_set: ViewSet) -> GFL:
-    return training_cases.trained(config, store, view_set).model
+def trained(config: StudentConfig, source: TargetStore | OnlineSource, view_set: ViewSet) -> GFL:
+    return training_cases.trained(config, source, view_set).model
 
 
 def test_a_plain_student_does_not_depend_on_what_the_teacher_said(stores: Path) -> None:
@@ -69,8 +68,7 @@ def test_a_plain_student_does_not_depend_on_what_the_teacher_said(stores: Path) 
 def trained_online(config: StudentConfig, view_set: ViewSet, dense: DensePrecision | None = None) -> GFL:
     teacher = small_teacher(view_set.manifest, dense=dense, valuable_classes=config.loss.vlr_kd_weight > 0)
     teacher = replace(teacher, config=msgspec.structs.replace(teacher.config, batch_size=1))
-    source = OnlineSource(views=view_set, teacher=teacher)
-    return train_student(config, source, view_set).model
+    return trained(config, OnlineSource(views=view_set, teacher=teacher), view_set)
 
 
 @pytest.mark.usefixtures("two_threads")

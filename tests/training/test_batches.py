@@ -5,8 +5,8 @@ import pytest
 import torch
 from batch_cases import PYRAMID, three_views
 
-from pipeline.store.reader.stored import StoredView
-from pipeline.student.targets import stored_teacher_batch
+from pipeline.store.reader.stored import StoredDense, StoredView
+from pipeline.student.targets import dense_teacher, stored_teacher_batch
 from pipeline.training.batches import batch_labels
 from pipeline.views.types import LabeledView
 
@@ -59,3 +59,27 @@ def test_codes_and_plain_logits_give_what_the_store_gives(coded: bool) -> None:
     assert {moved.edges.dtype, moved.classes.dtype} == {torch.int16 if coded else torch.float32}
     for logits in (moved.edge_logits(), moved.cls_logits()):
         assert (logits.device.type, logits.dtype) == ("meta", torch.float32)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_teachers_position_is_found_by_its_point_in_a_batch_of_several_sizes(lossless: bool) -> None:
+    """Codes of a view tell its point: (x, y) of the position, in cells of 8 px, and its stride."""
+    sizes, grid, parts = [(64, 96), (32, 96), (64, 32), (40, 24)], PYRAMID.grid((64, 96)), []
+    for alone in map(PYRAMID.grid, sizes):
+        told = np.column_stack([alone.points / 8, alone.point_strides])
+        edges = np.repeat(alone.points[:, :1], 4, axis=1)
+        parts.append(
+            StoredDense(
+                classes=told.astype(np.float32 if lossless else np.uint8),
+                distances=edges.astype(np.float32 if lossless else np.uint16),
+                scores=None if lossless else np.linspace(0, 1, 200, dtype=np.float32),
+            )
+        )
+    batch = dense_teacher(parts, sizes, grid)
+    expected = np.column_stack([grid.points / 8, grid.point_strides])
+    for place, valid in enumerate(map(grid.valid, sizes)):
+        classes = batch.classes[place].numpy()
+        assert np.array_equal(classes[valid], expected[valid])
+        assert np.array_equal(batch.distances[place, :, 2].numpy()[valid], grid.points[valid, 0])
+        assert not classes[~valid].any()
+    assert batch.unit == (1 if lossless else 1 / 32)

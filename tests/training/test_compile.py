@@ -30,9 +30,7 @@ def test_a_compiled_training_goes_the_same_way(stores: Path, monkeypatch: pytest
         compile_module(self, backend="aot_eager")
 
     monkeypatch.setattr(nn.Module, "compile", record)
-    plain, other = (
-        taught(student(FULL, compile=choice), stores, log_every=1).curve for choice in (False, True)
-    )
+    plain, other = (taught(student(FULL, compile=choice), stores).curve for choice in (False, True))
     assert len(compiled) == 1
     for row, same in zip(plain.values(), other.values(), strict=True):
         assert same == pytest.approx(row, rel=1e-4)

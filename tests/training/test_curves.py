@@ -1,4 +1,4 @@
-"""A training that runs can be watched: in a log file, and in DVCLive's files; what comes out is the same."""
+"""What a training records and shows: means over steps, the first bad step, a log's lines, DVCLive's files."""
 
 import csv
 import json
@@ -7,13 +7,42 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_cases import FULL, same_weights, student, taught
+import torch
+from training_cases import FULL, HERE, same_weights, student, taught
 
 from pipeline.core import progress
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.training.curves import Curve, log_interval
 from pipeline.training.loop import Trained, Validation
 
 EPOCHS, STEPS = 2, 8
+
+
+def add_all(curve: Curve, values: list[float]) -> None:
+    for value in values:
+        curve.add({"loss_cls": torch.tensor(value), "loss_bbox": torch.tensor(1.0)})
+
+
+def test_a_row_is_the_mean_of_its_steps() -> None:
+    curve = Curve(2, HERE)
+    add_all(curve, [1.0, 3.0, 5.0])
+    assert curve.rows == {2: {"loss_cls": 2.0, "loss_bbox": 1.0}}
+
+
+@pytest.mark.parametrize(("step", "bad"), [(0, "nan"), (4, "inf"), (9, "-inf")])
+def test_the_first_bad_step_is_named_when_its_row_is_complete_or_flushed(step: int, bad: str) -> None:
+    values = [float(bad) if number >= step else 1.0 for number in range(10)]
+    message = rf"^step {step}: expected a finite loss, but got loss_cls=.*loss_bbox=1"
+    with pytest.raises(PipelineError, match=message):
+        add_all(Curve(5, HERE), values)
+    unfinished = Curve(100, HERE)
+    add_all(unfinished, values)
+    with pytest.raises(PipelineError, match=message):
+        unfinished.flush()
+
+
+def test_a_short_run_has_a_curve_too() -> None:
+    assert [log_interval(steps) for steps in (1, 39, 40, 399, 400, 10**6)] == [1, 1, 2, 19, 20, 20]
 
 
 def run(folder: Path, **options: object) -> Trained:
