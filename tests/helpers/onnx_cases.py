@@ -28,8 +28,6 @@ from pipeline.views.pyramid import Pyramid
 SHAPES = {1: "ellipse", 3: "rectangle", 4: "triangle", 7: "cross"}
 """Categories of the embedded dataset."""
 
-SUPPRESSION = {"score_threshold": 0.05, "iou": 0.6, "max_detections": 100, "pre_nms_top": 1000}
-
 
 def write_description(document: dict[str, Any], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,35 +147,22 @@ def write_clairvoyant(manifest: Manifest, path: Path, edit: Callable[[Rows], Row
     onnx.save(model, str(path))
 
 
+DESCRIPTION = """
+name: clairvoyant
+sha256: null
+input: {name: images, size: [64, 64]}
+preprocessing: {fit: stretch, fill: null, sampling: half_pixel, color: RGB, mean: [0, 0, 0], std: [1, 1, 1]}
+points: {strides: [8, 16, 32], order: row_major, cell_offset: 0.5}
+cls: {tensors: {names: [rows], channels: last, columns: [0, 2]}, activation: none}
+edges: {tensors: {names: [rows], channels: last, columns: [2, 34]}, bins: 8, order: [l, t, r, b]}
+suppression: {score_threshold: 0.05, iou: 0.6, max_detections: 100, pre_nms_top: 1000}
+classes: [{category_id: 1, name: one}, {category_id: 2, name: two}]
+"""
+
+
 def clairvoyant_description(file: str) -> dict[str, Any]:
-    """What ``write_clairvoyant`` wrote, as it stands in YAML."""
-    width = 2 + 4 * BINS
-    return {
-        "name": "clairvoyant",
-        "file": file,
-        "sha256": None,
-        "input": {"name": "images", "size": [SIDE, SIDE]},
-        "preprocessing": {
-            "fit": "stretch",
-            "fill": None,
-            "sampling": "half_pixel",
-            "color": "RGB",
-            "mean": [0, 0, 0],
-            "std": [1, 1, 1],
-        },
-        "points": {"strides": list(STRIDES), "order": "row_major", "cell_offset": OFFSET},
-        "cls": {
-            "tensors": {"names": ["rows"], "channels": "last", "columns": [0, 2]},
-            "activation": "none",
-        },
-        "edges": {
-            "tensors": {"names": ["rows"], "channels": "last", "columns": [2, width]},
-            "bins": BINS,
-            "order": ["l", "t", "r", "b"],
-        },
-        "suppression": dict(SUPPRESSION),
-        "classes": [{"category_id": 1, "name": "one"}, {"category_id": 2, "name": "two"}],
-    }
+    """What ``write_clairvoyant`` wrote."""
+    return {**yaml.safe_load(DESCRIPTION), "file": file}
 
 
 def config(precision: Precision, side: int = SIDE) -> CacheConfig:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from forked import ensure_loaded
 from teacher_cases import small_view_set
@@ -39,9 +38,8 @@ def test_keys_of_some_rows_are_those_of_all(tmp_path: Path) -> None:
     for all_views in every_plan(tmp_path):
         keys = all_views.keys()
         assert len(all_views) == len(keys)
-        assert keys == [expected_view.key for expected_view in all_views]
+        assert keys == sorted(view.key for view in all_views)
         assert keys[3:9] == all_views.keys(slice(3, 9))
-        assert np.array(keys).reshape(-1, 2).tolist() == sorted(map(list, keys))
 
 
 def test_remembered_views_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
