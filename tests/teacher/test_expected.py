@@ -76,6 +76,8 @@ def test_the_estimate_of_every_position_is_a_bound_and_a_larger_result_is_said(
     assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table, probed) <= 1
     sizes = [path.stat().st_size for path in store.path.glob("dense/*/c/*/0")]
     positions = sum(len(view_set.pyramid.grid(view_set.geometry(key).padded_hw)) for key in store.keys)
+    expected = [estimate_bytes(layout.schema, layout.table, row_bytes) for row_bytes in (probed, probed + 1)]
+    assert expected[1] - expected[0] == positions
     for bound in (probed, sum(sizes) / positions + 1e-6):
         say_if_larger(store.path, layout.schema, layout.table, bound)
     assert not caplog.records
