@@ -27,10 +27,10 @@ from pipeline.views.types import KeptPoints, LabeledView, SeenPixels, SoftTarget
 
 PINNED = {
     "manifest": "b1e8003e823c93dea738804158c6a07d36c8012b8f796c0b4a003e294dd96f43",
-    "quantized store": "8a3f6f33a673d776239017a2b9559300fb5d92e61d22b2a1af4f5e13a9e9b720",
+    "quantized store": "62113d77af87fb3283b5afbf88008ba767801bdc8f326fa8e4f845c0c3718244",
     "quantized store, as read": "f031578cf3add6336be55c9366d5a69610af2666f66b6d67f1e6c4de2eb4890b",
-    "store with pixels": "38a018ef7a42e2c36b55c42e56f05d16066ad2f14338f0ea11edf1e62f79a307",
-    "lossless store": "f804dc218100197b99a396f0ae55d5e5748f1c5521905bacfd3dbb706ef78a47",
+    "store with pixels": "cbbc23ab0ea6562def999428d8b4caf5c03ee911a9bbbc6020578ed4b480df06",
+    "lossless store": "6d40a4b8bdb174ab8bf6ff5d3b995e584c125a612acfb2516fa40a64fd0f21b9",
     "lossless store, as read": "12756769fcd33f7f30759b4d0b023244e442365f90240dfb96e6a9354e43ea68",
 }
 

@@ -20,6 +20,7 @@ from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import CacheError
 from pipeline.core.files import digest, lock_scratch
 from pipeline.regions.view_set import ViewSet
+from pipeline.store.format.schema import EARLIER_COMPRESSION_LEVEL
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.extractor import DecodedBatch, LogitExtractor, PendingTargets, ViewBatch
 from pipeline.teacher.run import write_store
@@ -34,8 +35,9 @@ SHARD, TABLE = "points/edge_codes/c/0/0", "boxes/xyxy/c/0/0"
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written")
     view_set = small_view_set(folder, IMAGES)
+    layout = small_layout(view_set, QUANTIZED, dense=DENSE)
     write_store(
-        small_layout(view_set, QUANTIZED, dense=DENSE),
+        replace(layout, schema=replace(layout.schema, compression_level=EARLIER_COMPRESSION_LEVEL)),
         view_set,
         small_teacher(view_set.manifest, dense=DENSE),
         scratch_root=folder / "scratch",

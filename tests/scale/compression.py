@@ -11,7 +11,7 @@ from numcodecs.blosc import Blosc
 
 from pipeline.store.format.schema import sharded_specs
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.writer.arrays import COMPRESSOR, blosc_options
+from pipeline.store.writer.arrays import COMPRESSOR, shuffled_bytes
 
 LEVELS = range(1, 8)
 
@@ -23,7 +23,7 @@ def compare_levels(store: Path) -> Iterator[str]:
         shard = np.asarray(array[: array.shards[0] if array.shards else rows])
         chunks = [shard[start : start + rows] for start in range(0, len(shard), rows)]
         for level in LEVELS:
-            codec = Blosc(COMPRESSOR, level, Blosc.SHUFFLE, typesize=blosc_options(spec)[1])
+            codec = Blosc(COMPRESSOR, level, Blosc.SHUFFLE, typesize=shuffled_bytes(spec))
             frames = [codec.encode(chunk) for chunk in chunks]
             names = {"codec": codec, "chunks": chunks, "frames": frames}
             tasks = ("[codec.encode(chunk) for chunk in chunks]", "[codec.decode(frame) for frame in frames]")

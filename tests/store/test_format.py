@@ -11,7 +11,14 @@ from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
 from pipeline.core.files import digest
 from pipeline.store.format.fingerprint import check_compatible, diff
-from pipeline.store.format.schema import EXTENT, FORMAT_VERSION, StoreSchema, sharded_specs
+from pipeline.store.format.schema import (
+    COMPRESSION_LEVEL,
+    EARLIER_COMPRESSION_LEVEL,
+    EXTENT,
+    FORMAT_VERSION,
+    StoreSchema,
+    sharded_specs,
+)
 from pipeline.store.format.table import ViewIndex
 from pipeline.views.types import ViewKey
 
@@ -22,6 +29,14 @@ STORED = {"teacher": {"weights": "abc", "stride": 8}, "views": [1, 2]}
 def test_json_round_trip(precision: Precision) -> None:
     schema = make_store_case(precision).schema
     assert StoreSchema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
+
+
+def test_a_store_that_does_not_say_its_level_of_compression_has_the_earlier_one() -> None:
+    """As stores of formats 2 and 3 that are repaired to the bytes that they had."""
+    document = make_store_case().schema.to_json()
+    assert document.pop("compression_level") == COMPRESSION_LEVEL
+    specs = sharded_specs(StoreSchema.from_json(document))
+    assert {spec.compression_level for spec in specs} == {EARLIER_COMPRESSION_LEVEL}
 
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, None])

@@ -22,6 +22,11 @@ MAIN_CHUNK_SHARE = 4
 """A chunk of the ``main`` array has this share of the rows: a view has a tenth of its points there."""
 DENSE_CHUNK_ROWS = 2048
 """Of the dense arrays; a view of 416 px has 3,598 rows."""
+COMPRESSION_LEVEL, EARLIER_COMPRESSION_LEVEL = 2, 7
+"""The earlier one takes 1.5 to 3 % fewer bytes, and 6 to 11 times as long: a quarter of the host's work on a
+view. Stores that do not say theirs have it, and are repaired with it."""
+DENSE_COMPRESSION_LEVEL = 5
+"""Level 7 packs class codes 3 % better and reads half as fast."""
 
 IMAGE_ID, VIEW, GEOMETRY, EXTENT = "views/image_id", "views/view", "views/geometry", "views/extent"
 BOXES, LABELS = "boxes/xyxy", "boxes/label"
@@ -64,6 +69,7 @@ class ArraySpec:
     """What is one file, for a sharded array."""
     columns: tuple[str, ...] = ()
     """Their names, if they have any."""
+    compression_level: int = COMPRESSION_LEVEL
 
     @property
     def shard_rows(self) -> int:
@@ -104,6 +110,7 @@ class StoreSchema:
     points_per_shard: int = 0
     main_per_shard: int = 0
     chunk_rows: int = CHUNK_ROWS
+    compression_level: int = COMPRESSION_LEVEL
     fingerprint: Mapping[str, Any]
     provenance: Mapping[str, Any]
     format_version: int = FORMAT_VERSION
@@ -156,7 +163,7 @@ class StoreSchema:
     def from_json(cls, document: Mapping[str, Any]) -> "StoreSchema":
         """Inverse of ``to_json``; a ``CacheError`` if the document is of another format version."""
         require_version(document)
-        values = dict(document)
+        values = {"compression_level": EARLIER_COMPRESSION_LEVEL, **document}
         values["strides"] = tuple(values["strides"])
         values["precision"] = Precision.from_json(values["precision"])
         if dense := values.get("dense"):
@@ -185,7 +192,8 @@ def table_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
         width = (len(columns),) if columns else ()
         # One chunk: 14 MB for the largest table of COCO train2017 with two views an image.
         sizes = {"shape": (rows, *width), "chunks": (max(1, rows), *width)}
-        specs.append(ArraySpec(path=path, dtype=dtype, columns=columns, **sizes))
+        level = schema.compression_level
+        specs.append(ArraySpec(path=path, dtype=dtype, columns=columns, compression_level=level, **sizes))
     return tuple(specs)
 
 
@@ -205,7 +213,15 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
         path: str, dtype: str, rows: tuple[int, int], width: int, columns: tuple[str, ...] = ()
     ) -> ArraySpec:
         shape, shards, chunks = ((count, width) for count in (schema.partitions * rows[0], *rows))
-        return ArraySpec(path=path, dtype=dtype, shape=shape, chunks=chunks, shards=shards, columns=columns)
+        return ArraySpec(
+            path=path,
+            dtype=dtype,
+            shape=shape,
+            chunks=chunks,
+            shards=shards,
+            columns=columns,
+            compression_level=DENSE_COMPRESSION_LEVEL if path in DENSE else schema.compression_level,
+        )
 
     arrays = [
         sharded(REGION, "int32", points, 4, ("level", "position", "main_gt", "weight_code")),

@@ -17,10 +17,6 @@ from pipeline.store.format import schema as layout
 from pipeline.store.format.schema import ArraySpec, StoreSchema, sharded_specs, table_specs
 
 COMPRESSOR: Final = "zstd"
-COMPRESSION_LEVEL = 2
-"""Level 7 takes 1.5 to 3 % fewer bytes and 6 to 11 times as long: a quarter of the host's work on a view."""
-DENSE_COMPRESSION_LEVEL = 5
-"""Level 7 packs class codes 3 % better and reads half as fast."""
 MAX_SHUFFLED_BYTES = 255
 """Blosc shuffles no larger elements."""
 
@@ -37,7 +33,6 @@ def create_arrays(root: Path, schema: StoreSchema, tables: Mapping[str, NDArray[
 
 def create_array(store: Store, spec: ArraySpec) -> "zarr.Array[Any]":
     """An empty array; what zarr itself would write into it are the bytes of :func:`encode_shard`."""
-    level, typesize = blosc_options(spec)
     return zarr.create_array(
         store,
         name=spec.path,
@@ -47,7 +42,12 @@ def create_array(store: Store, spec: ArraySpec) -> "zarr.Array[Any]":
         shards=spec.shards,
         # The checksum is outermost, over the bytes on the disk: Blosc does not notice a flipped bit.
         compressors=[
-            BloscCodec(cname=COMPRESSOR, clevel=level, shuffle="shuffle", typesize=typesize),
+            BloscCodec(
+                cname=COMPRESSOR,
+                clevel=spec.compression_level,
+                shuffle="shuffle",
+                typesize=shuffled_bytes(spec),
+            ),
             Crc32cCodec(),
         ],
         fill_value=0,
@@ -64,8 +64,7 @@ def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> tuple[bytes, str]:
     ``reader.shards``. What tells it from any other are the checksums of its first chunk and of its index.
     """
     assert rows.dtype == spec.dtype, f"{spec.path}: expected {spec.dtype}, but got {rows.dtype}"
-    level, typesize = blosc_options(spec)
-    codec = Blosc(COMPRESSOR, level, Blosc.SHUFFLE, typesize=typesize)
+    codec = Blosc(COMPRESSOR, spec.compression_level, Blosc.SHUFFLE, typesize=shuffled_bytes(spec))
     chunks = -(-len(rows) // spec.chunks[0])
     padded = np.zeros((chunks, *spec.chunks), np.dtype(spec.dtype).newbyteorder("<"))
     padded.reshape(-1, *spec.chunks[1:])[: len(rows)] = rows
@@ -81,8 +80,8 @@ def _checksummed(content: bytes) -> bytes:
     return content + int(google_crc32c.value(content)).to_bytes(layout.CRC_BYTES, "little")
 
 
-def blosc_options(spec: ArraySpec) -> tuple[int, int]:
-    """The level of compression, and the bytes that Blosc's shuffle takes for one element.
+def shuffled_bytes(spec: ArraySpec) -> int:
+    """The bytes that Blosc's shuffle takes for one element.
 
     Of regions an element is a whole row, whose columns are as different as a level, a weight and a box: with
     every byte of a column side by side they take a fifth less. Of the dense arrays a class or an edge is
@@ -91,5 +90,4 @@ def blosc_options(spec: ArraySpec) -> tuple[int, int]:
     itemsize = np.dtype(spec.dtype).itemsize
     row = itemsize * spec.shape[-1]
     whole = spec.path in (layout.REGION, *layout.DENSE) and row <= MAX_SHUFFLED_BYTES
-    level = DENSE_COMPRESSION_LEVEL if spec.path in layout.DENSE else COMPRESSION_LEVEL
-    return level, row if whole else itemsize
+    return row if whole else itemsize
