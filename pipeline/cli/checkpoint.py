@@ -156,6 +156,12 @@ def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
         raise TeacherError(f"{where}: expected a ResNet backbone, but got stages of {blocks} blocks")
     if backbone == "resnet101" and state["backbone.layer1.0.conv2.weight"].shape[1] == 4:
         backbone = "resnext101_32x4d"
+    # Groups of the head's GroupNorm, which no state dict shows: as configured, or a guess.
+    configured = str(meta.get("config") or meta.get("cfg") or "")
+    groups = {int(number) for number in re.findall(r"num_groups['\"]?\s*[=:]\s*(\d+)", configured)}
+    if len(groups) != 1:
+        groups = {HEAD_NORM_GROUPS}
+        logger.warning("%s: norm_groups: %d is a guess, as every published GFL has it", where, *groups)
     widths = {len(bias) for key, bias in state.items() if key.endswith("conv_offset.bias")}
     return DetectorConfig(
         backbone=backbone,
@@ -164,21 +170,10 @@ def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
         channels=channels,
         levels=len(numbers(r"bbox_head\.scales\.(\d+)\.scale")),
         stacked_convs=len(numbers(r"bbox_head\.cls_convs\.(\d+)\.conv\.")),
-        norm_groups=_norm_groups(meta, channels, where),
+        norm_groups=groups.pop(),
         reg_max=len(state["bbox_head.gfl_reg.bias"]) // EDGES - 1,
         num_classes=len(state["bbox_head.gfl_cls.bias"]),
     )
-
-
-def _norm_groups(meta: Meta, channels: int, where: str) -> int:
-    """Groups of the head's GroupNorm, which no state dict shows: as configured, or a guess."""
-    configured = str(meta.get("config") or meta.get("cfg") or "")
-    groups = set(re.findall(r"num_groups['\"]?\s*[=:]\s*(\d+)", configured))
-    if len(groups) == 1:
-        return int(groups.pop())
-    guess = HEAD_NORM_GROUPS if channels % HEAD_NORM_GROUPS == 0 else 1
-    logger.warning("%s: norm_groups: %d is a guess, as every published GFL has it", where, guess)
-    return guess
 
 
 def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:

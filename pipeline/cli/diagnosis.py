@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 from typing import Any, NamedTuple
@@ -33,7 +31,6 @@ from pipeline.views.manifest import Manifest
 from pipeline.views.summary import AREA_EDGES
 
 FOUND_IOU = 0.5
-
 MIN_GAIN = 4.0
 """An alternative is suspected if the objects are found better by this many standard errors."""
 MIN_FIT_GAIN = 2.0
@@ -56,7 +53,6 @@ YOLO_FILL = 114
 """Gray level around a letterbox, where the description has none."""
 OTHER_FIT = "images are fitted into the input in another way"
 LAYOUTS = ("edges_first", "bins_first")
-SHOWN_CLASSES = 3
 
 Seen = tuple[int, ViewGeometry, dict[str, Tensor]]
 """Id of an image, its view, and a model's outputs for it."""
@@ -66,8 +62,7 @@ Alternative = tuple[str, str, OnnxDescription]
 """What would be wrong if it were the better one, what to write instead, and a description with that."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Agreement:
+class Agreement(NamedTuple):
     """How far detections agree with annotations; every figure is between 0 and 1."""
 
     ap: float
@@ -175,31 +170,29 @@ def measure_agreement(model: OnnxModel, manifest: Manifest, seen: Sequence[Seen]
     suppression = model.spec.suppression
     few = replace(suppression, pre_nms_top=min(suppression.pre_nms_top, CANDIDATES))
     spec, ids = dataclasses.replace(model.spec, suppression=few), [c.category_id for c in manifest.categories]
-    figures: dict[str, list[Tensor]] = defaultdict(list)
-    confusion, results = torch.zeros(len(ids), len(ids)), list[Result]()
+    objects, errors, results = list[Tensor](), list[Tensor](), list[Result]()
+    confusion = torch.zeros(len(ids), len(ids))
     for image_id, geometry, tensors in seen:
         (detected,) = decode_views(model.read(tensors, geometry.padded_hw), spec, [geometry])
         results.extend(to_results(image_id, detected, ids))
         truth = manifest.training_boxes(image_id)
         labels = torch.from_numpy(truth.labels)
         iou = box_iou(torch.from_numpy(truth.boxes_xyxy)[:, None], detected.boxes_xyxy[None])
-        figures["blind"].append(_best(iou, 1))
         if len(detected.labels):
             best = ((iou >= FOUND_IOU) * detected.scores).max(dim=1)
             pairs = torch.stack([labels, detected.labels[best.indices]])[:, best.values > 0]
             confusion.index_put_(tuple(pairs), torch.ones(()), accumulate=True)
-        iou = iou * (labels[:, None] == detected.labels[None])
-        figures["objects"].append(_best(iou, 1))
-        figures["merits"].append(_best(iou * detected.scores, 1))
-        figures["errors"].append((detected.scores - _best(iou, 0)).abs())
-    joined = {name: torch.cat(parts) for name, parts in figures.items()}
+        same = iou * (labels[:, None] == detected.labels[None])
+        objects.append(torch.stack([_best(iou, 1), _best(same, 1), _best(same * detected.scores, 1)]))
+        errors.append((detected.scores - _best(same, 0)).abs())
+    blind, known, merits = torch.cat(objects, dim=1)
     return Agreement(
         ap=(evaluate(manifest, results, AREA_EDGES).summary["AP"] or 0.0) / 100,
-        recall=_mean(joined["objects"] >= FOUND_IOU),
-        blind_recall=_mean(joined["blind"] >= FOUND_IOU),
-        score_error=_mean(joined["errors"]),
+        recall=_mean(known >= FOUND_IOU),
+        blind_recall=_mean(blind >= FOUND_IOU),
+        score_error=_mean(torch.cat(errors)),
         confusion=confusion,
-        merits=joined["merits"],
+        merits=merits,
     )
 
 
@@ -249,7 +242,7 @@ def alternatives(
     ):
         other = replace(description, classes=tuple(order))
         if other not in tried:
-            yield fault, f"classes in the order {listed([row.name for row in order], SHOWN_CLASSES)}", other
+            yield fault, f"classes in the order {listed([row.name for row in order], 3)}", other
         tried.add(other)
 
 
