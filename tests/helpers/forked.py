@@ -19,6 +19,7 @@ from multiprocessing import forkserver, util
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from blank import blank_pictures
 from finished import STAGES, call, working_in
@@ -98,18 +99,13 @@ class Run:
         self.wait()
 
     def members(self) -> list[int]:
-        """Processes of its session that are still there, by their start."""
-        pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
-        return [pid for pid in pids if session_of(pid) == self.pid]
-
-
-def session_of(pid: int) -> int | None:
-    """Session of a living process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[3])
+        """Living processes of its session, by their start."""
+        pids = []
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if os.getsid(process.pid) == self.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    pids.append(process.pid)
+        return pids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,8 @@ for autograd refuses ``cuda`` where there is none.
 """
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,8 +21,6 @@ COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 aten = torch.ops.aten
 
 READ = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default}
-"""A value goes to the host."""
-
 SHAPED_BY_VALUES = {
     aten.nonzero.default,
     aten.masked_select.default,
@@ -51,7 +51,7 @@ class DeviceTensor(torch.Tensor):
         return wrapper
 
     def tolist(self) -> Any:
-        PretendedDevice.note("tolist")
+        note("tolist")
         return self.held.tolist()
 
     @classmethod
@@ -59,46 +59,33 @@ class DeviceTensor(torch.Tensor):
         return _compute(func, args, kwargs or {})
 
 
-class PretendedDevice(TorchDispatchMode):
-    """While it is entered there is such a device, and ``waits`` grows."""
+_waits: list[str] = []
 
-    current: "PretendedDevice | None" = None
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[str] = []
-        self._literals = _Literals()
+def note(what: str) -> None:
+    """Record a wait at the innermost line of the project."""
+    lines = (frame for frame in reversed(traceback.extract_stack()) if "/pipeline/" in frame.filename)
+    line = next(lines, None)
+    where = f"{line.filename.split('/pipeline/')[-1]}:{line.lineno}" if line else "a test"
+    _waits.append(f"{where}: {what}")
 
-    def __enter__(self) -> "PretendedDevice":
-        PretendedDevice.current = self
-        self._literals.__enter__()
-        super().__enter__()
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        self._literals.__exit__(*error)
-        PretendedDevice.current = None
+@contextmanager
+def pretended_device() -> Iterator[list[str]]:
+    """While it is entered there is such a device, and the list of waits grows."""
+    _waits.clear()
+    with _Literals(), _Dispatch():
+        yield _waits
 
-    @staticmethod
-    def note(what: str) -> None:
-        """Record a wait at the innermost line of the project."""
-        lines = (f for f in reversed(traceback.extract_stack()) if "/pipeline/" in f.filename)
-        line = next(lines, None)
-        where = f"{line.filename.split('/pipeline/')[-1]}:{line.lineno}" if line else "a test"
-        assert PretendedDevice.current is not None
-        PretendedDevice.current.waits.append(f"{where}: {what}")
 
+class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Operations without device tensors among their arguments: factories, and copies to the device."""
         kwargs = kwargs or {}
         if torch.is_inference_mode_enabled() and func.has_kernel_for_dispatch_key(COMPOSITE):
             # Elsewhere autograd has taken it apart before it comes here.
-            TorchDispatchMode.__enter__(self)
-            try:
+            with self:
                 return func.decompose(*args, **kwargs)
-            finally:
-                TorchDispatchMode.__exit__(self, None, None, None)
         if any(isinstance(value, DeviceTensor) for value in tree_leaves((args, kwargs))):
             return _compute(func, args, kwargs)
         if kwargs.get("device") != DEVICE:
@@ -114,10 +101,10 @@ class _Literals(TorchFunctionMode):
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == DEVICE:
-            PretendedDevice.note("a list is copied to the device")
+            note("a list is copied to the device")
             return DeviceTensor(func(*args, **{**kwargs, "device": None}))
         if func is torch.Tensor.new_tensor and isinstance(args[0], DeviceTensor):
-            PretendedDevice.note("a list is copied to the device")
+            note("a list is copied to the device")
             return DeviceTensor(torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype)))
         return func(*args, **kwargs)
 
@@ -135,13 +122,13 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func is aten.copy_.default:
         return _copy_into(*args, **kwargs)
     if func in (aten.prod.dim_int, aten.prod.default) and torch.is_grad_enabled():
-        PretendedDevice.note(f"{func}: its gradient would count zeros")
+        note(f"{func}: its gradient would count zeros")
     if func in READ:
-        PretendedDevice.note(f"{func}: a value is read")
+        note(f"{func}: a value is read")
         return func(*_held(args), **_held(kwargs))
     sized = kwargs.get("output_size") is None
     if func in SHAPED_BY_VALUES or "nms" in str(func) or (func is aten.repeat_interleave.Tensor and sized):
-        PretendedDevice.note(f"{func}: its shape depends on values")
+        note(f"{func}: its shape depends on values")
     if func in INDEXED:
         args = _indexed(func, *args)
     for value in tree_leaves((args, kwargs)):
@@ -155,9 +142,9 @@ def _indexed(func: Any, values: Any, indices: Any, *rest: Any) -> Any:
     """The arguments with all indices on the device."""
     for index in indices:
         if isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8):
-            PretendedDevice.note(f"{func}: the shape of a mask's result depends on values")
+            note(f"{func}: the shape of a mask's result depends on values")
         if isinstance(index, Tensor) and not isinstance(index, DeviceTensor):
-            PretendedDevice.note(f"{func}: an index is copied to the device")
+            note(f"{func}: an index is copied to the device")
     return (values, [_wrap(index) for index in indices], *rest)
 
 
@@ -167,25 +154,21 @@ def _copy_over(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     from_device = isinstance(source, DeviceTensor)
     to_device = kwargs["device"] == DEVICE if kwargs.get("device") else from_device
     result = func(_held(source), **_on_host(kwargs))
-    if from_device and not to_device:
-        if not kwargs.get("non_blocking"):  # else it is read once an event has passed
-            PretendedDevice.note("copied to the host")
-        return result
-    if to_device and not from_device:
-        if not kwargs.get("non_blocking"):
-            PretendedDevice.note(f"copied to the device, {tuple(source.shape)}, and waited for")
-        elif not getattr(source, "pretends_pinned", False):
-            PretendedDevice.note(f"copied from pageable memory, {tuple(source.shape)}")
+    if from_device != to_device and not kwargs.get("non_blocking"):
+        # A copy to the host that is not waited for is read once an event has passed.
+        note(f"{tuple(source.shape)} is copied, and waited for")
+    elif to_device and not from_device and not getattr(source, "pretends_pinned", False):
+        note(f"{tuple(source.shape)} is copied from pageable memory")
     return _wrap(result) if to_device else result
 
 
 def _copy_into(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:  # noqa: FBT002
     if isinstance(target, DeviceTensor):
         if not isinstance(source, DeviceTensor) and source.dim() and not non_blocking:
-            PretendedDevice.note("copied to the device, and waited for")
+            note("copied to the device, and waited for")
         target.held.copy_(_held(source))
         return target
-    PretendedDevice.note("copied to the host")
+    note("copied to the host")
     return target.copy_(_held(source))
 
 

@@ -13,6 +13,7 @@ import os
 import runpy
 import shutil
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,6 @@ PRELOADED = (
     *("dvc.repo", "dvc.cli", "dvc.commands.repro"),
 )
 START_SECONDS = 300
-MAX_WAITING = 16
 
 
 @cache
@@ -71,8 +71,35 @@ def quick_python() -> Path:
     return shim.parent
 
 
-def serve(address: str) -> None:
-    """Fork for every request, until killed, or as long as the process lives that started this one."""
+class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+    """Forks for every request, until killed, or as long as the process lives that started this one."""
+
+    request_queue_size = 16
+    parent = os.getppid()
+
+    def service_actions(self) -> None:
+        super().service_actions()
+        if os.getppid() != self.parent:
+            sys.exit()
+
+
+class Answer(socketserver.BaseRequestHandler):
+    """Runs what is asked for in a process of its own, and says how it ended."""
+
+    def handle(self) -> None:
+        self.server.socket.close()
+        _, streams, _, _ = socket.recv_fds(self.request, 1, 3)
+        request = json.loads(self.request.makefile("rb").read())
+        child = os.fork()
+        if child == 0:
+            for standard, stream in enumerate(streams):
+                os.dup2(stream, standard)
+            os._exit(run_stage(request["arguments"], request["folder"], request["variables"]))
+        self.request.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+
+
+def serve(address: Path) -> None:
+    """Import what takes long, then answer."""
     for name in PRELOADED:
         importlib.import_module(name)
     from blank import blank_pictures  # noqa: PLC0415
@@ -80,51 +107,14 @@ def serve(address: str) -> None:
 
     # A worker of DVC's queue looks every so many seconds whether there is more to do, and ends: not ten.
     TemporaryWorker.timeout = property(lambda _: 2, lambda *_: None)
-    with blank_pictures():
-        _serve(address)
-
-
-def _serve(address: str) -> None:
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(f"{address}.new")
-    server.listen(MAX_WAITING)
-    server.settimeout(1)
-    parent = os.getppid()
-    sys.executable = str(Path(address).with_name("bin") / "python")
-    Path(f"{address}.new").rename(address)
-    while os.getppid() == parent:
-        try:
-            link, _ = server.accept()
-        except TimeoutError:
-            continue
-        if os.fork() == 0:
-            server.close()
-            answer(link)
-            os._exit(0)
-        link.close()
-        reap()
-    shutil.rmtree(Path(address).parent, ignore_errors=True)
-
-
-def reap() -> None:
-    """Take leave of those that have answered."""
+    sys.executable = str(address.with_name("bin") / "python")
+    unready = address.with_suffix(".new")
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
-
-
-def answer(link: socket.socket) -> None:
-    """Run what is asked for in a process of its own, and say how it ended."""
-    _, streams, _, _ = socket.recv_fds(link, 1, 3)
-    request = json.loads(link.makefile("rb").read())
-    child = os.fork()
-    if child == 0:
-        for standard, stream in enumerate(streams):
-            os.dup2(stream, standard)
-        os._exit(run_stage(request["arguments"], request["folder"], request["variables"]))
-    link.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+        with blank_pictures(), Server(str(unready), Answer) as server:
+            unready.rename(address)
+            server.serve_forever()
+    finally:
+        shutil.rmtree(address.parent, ignore_errors=True)
 
 
 def run_stage(arguments: list[str], folder: str, variables: dict[str, str]) -> int:
@@ -143,11 +133,11 @@ def run_stage(arguments: list[str], folder: str, variables: dict[str, str]) -> i
         sys.excepthook(*sys.exc_info())
         code = 1
     if isinstance(code, str):
-        sys.stderr.write(f"{code}\n")
+        print(code, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     return code if isinstance(code, int) else int(code is not None)
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(Path(sys.argv[1]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from msgspec import structs
-from pretended_device import DEVICE, PretendedDevice, pinned
+from pretended_device import DEVICE, pinned, pretended_device
 from teacher_cases import small_teacher, small_view_set
 
 from pipeline.codec.dense import DensePrecision
@@ -131,12 +131,12 @@ def test_the_host_waits_for_no_batch_before_its_outputs_are_read(
         LogitExtractor, "_send", lambda _self, tensor: pinned(tensor).to(DEVICE, non_blocking=True)
     )
     images._mean_std.cache_clear()
-    with PretendedDevice() as device:
+    with pretended_device() as waits:
         on_device = replace(teacher, device=DEVICE)
         on_device.forward(pixels, batch)  # the first copies constants, once for all
-        device.waits.clear()
+        waits.clear()
         pending = on_device.forward(pixels, batch)
-    assert not device.waits
+    assert not waits
     found = pending.read()[0]
     np.testing.assert_allclose(found.edge_logits, expected.edge_logits, rtol=1e-4, atol=1e-5)
     if found.dense and expected.dense:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretended_device import DEVICE, PretendedDevice, pinned
+from pretended_device import DEVICE, pinned, pretended_device
 from teacher_cases import DETECTOR, QUANTIZED
 from training_cases import FULL, HERE, PLAIN, loader_of, store_of, student
 
@@ -23,13 +23,14 @@ from pipeline.views import images
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedDevice]:
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What has made the host wait for the pretended device."""
     monkeypatch.setattr(step_module, "autocast", lambda *_: nullcontext())
     # A test that has used torch's own device of this name has left constants on it.
     for constants in (targets._basis, images._mean_std):
         constants.cache_clear()
-    with PretendedDevice() as device:
-        yield device
+    with pretended_device() as waits:
+        yield waits
 
 
 def load(stores: Path, loss: DistillationConfig, micro_batch: int | None = None) -> StepBatches:
@@ -55,7 +56,7 @@ def test_a_step_waits_for_nothing_and_copies_nothing_from_pageable_memory(
     optimizer: str,
     clipped: float | None,
     stores: Path,
-    device: PretendedDevice,
+    waits: list[str],
 ) -> None:
     config = student(loss, batch_size=4, norm_eval=True, max_grad_norm=clipped, optimizer=optimizer)
     batches = load(stores, loss, micro_batch)
@@ -63,16 +64,16 @@ def test_a_step_waits_for_nothing_and_copies_nothing_from_pageable_memory(
     model = build_for_training(DETECTOR, store_of(stores, QUANTIZED).conventions, config.train, DEVICE)
     step, curve = TrainStep(model, student_losses(config), config.train, machine), Curve(10, machine)
     for _ in range(2):  # the first copies constants, once for all
-        device.waits.clear()
+        waits.clear()
         terms = step.step(tuple(batch.to(DEVICE) for batch in batches), 0.01)
         curve.add(terms)
     assert len(terms) == (6 if loss.reads_teacher else 3)
-    assert not device.waits
+    assert not waits
 
 
-def test_a_wait_is_noticed(device: PretendedDevice) -> None:
+def test_a_wait_is_noticed(waits: list[str]) -> None:
     values = pinned(torch.arange(4.0)).to(DEVICE, non_blocking=True)
-    assert not device.waits
+    assert not waits
     for wait in (
         lambda: values.sum().item(),
         lambda: values.tolist(),
@@ -85,14 +86,14 @@ def test_a_wait_is_noticed(device: PretendedDevice) -> None:
         lambda: torch.arange(4.0).to(DEVICE, non_blocking=True),
         lambda: torch.arange(3, device=DEVICE).repeat_interleave(torch.arange(3, device=DEVICE)),
     ):
-        device.waits.clear()
+        waits.clear()
         wait()
-        assert len(device.waits) == 1, device.waits
+        assert len(waits) == 1, waits
     with pytest.raises(AssertionError, match="mixes"):
         values + torch.arange(4.0)
 
 
-@pytest.mark.usefixtures("device")
+@pytest.mark.usefixtures("waits")
 def test_normalizing_on_the_device_gives_what_the_host_gives(stores: Path) -> None:
     (batch,) = load(stores, PLAIN)
     conventions = store_of(stores, QUANTIZED).conventions
