@@ -89,12 +89,6 @@ def begin_two(folder: Path) -> Run:
     return run
 
 
-def kill_first(run: Run) -> None:
-    """The process that the user started, and not those that it has started."""
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
-
-
 @pytest.fixture(scope="module")
 def straight(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs of one undisturbed process."""
@@ -129,7 +123,8 @@ def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(
     killed.wait_until_stopped()
     step = saved_step(checkpoints(folder)[0])
     assert step % STEPS_PER_EPOCH
-    kill_first(killed)
+    os.kill(killed.pid, signal.SIGKILL)  # and not those that it has started
+    killed.wait()
     output = finish(begin(folder, 1, workers))
     wait_until_gone(killed)
     assert f"ld: going on after step {step} of {EPOCHS * STEPS_PER_EPOCH}" in output
@@ -143,7 +138,7 @@ def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(
 def test_two_processes_train_the_same_student_also_after_a_kill(folder: Path, straight: Path) -> None:
     """The kill takes the one process that started the others; they must not train on without it."""
     killed = begin_two(folder)
-    kill_first(killed)
+    os.kill(killed.pid, signal.SIGKILL)
     wait_until_gone(killed)
     output = finish(begin(folder, 2))
     assert output.count("ld: going on after step") == 1
@@ -177,15 +172,6 @@ def test_an_error_in_one_process_is_one_line_and_ends_all(processes: int, worker
     assert not (folder / FOLDER.student_weights("ld")).exists()
 
 
-def test_no_process_listens_to_anything_but_this_machine(folder: Path) -> None:
-    run = begin_two(folder)
-    connections = [each for pid in run.members()[1:] for each in psutil.Process(pid).net_connections("tcp")]
-    run.kill()
-    addresses = {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
-    assert addresses, "the processes talk to one another"
-    assert addresses <= {"127.0.0.1", "::1"}
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_dies_or_stops_ends_the_others_with_one_line(
@@ -201,9 +187,13 @@ def test_a_process_that_dies_or_stops_ends_the_others_with_one_line(
     wait_until_gone(run)
 
 
-def test_an_interrupt_stops_all_processes(folder: Path) -> None:
+def test_processes_listen_to_this_machine_alone_and_an_interrupt_stops_all(folder: Path) -> None:
     run = begin_two(folder)
+    connections = [each for pid in run.members()[1:] for each in psutil.Process(pid).net_connections("tcp")]
+    addresses = {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
     run.signal(signal.SIGINT)
     assert run.wait() == 130, run.text()
     assert "Traceback" not in run.text()
     wait_until_gone(run)
+    assert addresses, "the processes talk to one another"
+    assert addresses <= {"127.0.0.1", "::1"}

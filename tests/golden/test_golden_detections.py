@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_data import PYRAMID, STRIDES, Arrays, cases, image_count, load, raw_outputs, size_of
-from torch import Tensor
+from golden_data import PYRAMID, STRIDES, cases, load, raw_outputs, size_of
 
 from pipeline.detector.config import GFL_SUPPRESSION
 from pipeline.detector.model import ModelSpec
-from pipeline.evaluation.detect import Detections, best_positions, decode_views
+from pipeline.evaluation.detect import best_positions, decode_views
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewGeometry
 
@@ -27,28 +26,22 @@ SPEC = ModelSpec(
 )
 
 
-def detect(data: Arrays, scale_factors: Tensor) -> list[Detections]:
-    """Of images that were scaled by factors for x1, y1, x2, y2."""
-    views = []
-    for hw, (horizontal, vertical, *_) in zip(data["img_hw"], scale_factors.tolist(), strict=True):
-        height, width = size = size_of(hw)
-        original = (round(height / vertical), round(width / horizontal))
-        views.append(ViewGeometry(original_hw=original, resized_hw=size, padded_hw=size, flip=False))
-    return decode_views(raw_outputs(data, "cls", "reg"), SPEC, views)
-
-
 @pytest.mark.parametrize("path", cases("post/*.npz"))
 def test_candidates_and_detections(path: Path) -> None:
     data = load(path)
     raw, scale = raw_outputs(data, "cls", "reg"), data["scale_factor"]
+    sizes = [size_of(hw) for hw in data["img_hw"]]
     for name, factors in (("rescaled", scale), ("network", torch.ones_like(scale))):
-        found = detect(data, factors)
-        assert len(found) == image_count(data)
-        for image, detections in enumerate(found):
+        views = []
+        for (height, width), (horizontal, vertical, *_) in zip(sizes, factors.tolist(), strict=True):
+            original, size = (round(height / vertical), round(width / horizontal)), (height, width)
+            views.append(ViewGeometry(original_hw=original, resized_hw=size, padded_hw=size, flip=False))
+        for image, detections in enumerate(decode_views(raw, SPEC, views)):
             expected = data[f"dets_{name}_{image}"]
             assert torch.equal(detections.labels, data[f"labels_{image}"])
             torch.testing.assert_close(detections.boxes_xyxy, expected[:, :4], **BOX_TOLERANCE)
             torch.testing.assert_close(detections.scores, expected[:, 4], **SCORE_TOLERANCE)
+        assert image + 1 == len(sizes)
     for image, logits in enumerate(raw.cls_logits):
         scores = logits.sigmoid()
         kept = best_positions(scores, PYRAMID.grid_of(raw.sizes).lengths, GFL_SUPPRESSION.pre_nms_top)

@@ -20,11 +20,8 @@ KINDS = (
 
 
 def test_every_kind_of_case_is_there_and_every_file_is_of_a_kind_that_is_tested() -> None:
-    assert all(cases(kind) for kind in KINDS)
     assert {path for kind in KINDS for path in FOLDER.glob(kind)} == set(FOLDER.rglob("*.npz"))
-
-
-def test_a_kind_without_files_fails_loudly() -> None:
+    assert all(cases(kind) for kind in KINDS)
     with pytest.raises(FileNotFoundError, match=r"expected golden files nothing/\*\.npz, but there are none"):
         cases("nothing/*.npz")
 

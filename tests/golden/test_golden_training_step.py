@@ -3,9 +3,7 @@
 import pytest
 import torch
 from golden_losses import TERMS
-from golden_step import Step, run_step
-
-pytestmark = pytest.mark.slow
+from golden_step import run_step
 
 LOSS_TOLERANCE = {"rtol": 2e-5, "atol": 1e-7}
 NORM_TOLERANCE = 1e-3
@@ -16,39 +14,31 @@ PARAMETER_ROUNDING = 3e-7
 """A few units in the last place of parameters around 1."""
 
 
-@pytest.fixture(scope="module")
-def step() -> Step:
-    return run_step(torch.device("cpu"))
-
-
-def test_losses(step: Step) -> None:
-    for term in TERMS:
-        torch.testing.assert_close(step.levels.terms[term].detach(), step.data[term], **LOSS_TOLERANCE)
-    torch.testing.assert_close(step.imitation, step.data["loss_im"], **LOSS_TOLERANCE)
+@pytest.mark.slow
+def test_losses_gradients_and_parameters_after_the_step() -> None:
+    step = run_step(torch.device("cpu"))
+    data, description, rate = step.data, step.description, step.description["optimizer"]["lr"]
     total = step.levels.total.detach() + step.imitation.sum()
-    torch.testing.assert_close(total, step.data["total"], **LOSS_TOLERANCE)
+    losses = {**step.levels.terms, "loss_im": step.imitation, "total": total}
+    for term in (*TERMS, "loss_im", "total"):
+        torch.testing.assert_close(losses[term].detach(), data[term], **LOSS_TOLERANCE)
 
-
-def test_frozen_parameters_and_running_statistics_stay(step: Step) -> None:
-    frozen = {name for name, parameter in step.student.named_parameters() if not parameter.requires_grad}
-    assert frozen == set(step.description["frozen_parameters"])
-    after = step.student.state_dict()
-    for name in after:
-        if name in frozen or "running_" in name or "num_batches" in name:
-            assert torch.equal(after[name], step.before[name]), name
+    parameters = dict(step.student.named_parameters())
+    frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
+    assert frozen == set(description["frozen_parameters"])
     # The reference's optimizer holds the frozen parameters too, without effect.
-    assert len(list(step.student.parameters())) == step.description["params_in_optimizer"]
+    assert len(parameters) == description["params_in_optimizer"]
+    for name, after in step.student.state_dict().items():
+        if name in frozen or "running_" in name or "num_batches" in name:
+            assert torch.equal(after, step.before[name]), name
 
-
-def test_gradients_and_parameters_after_the_step(step: Step) -> None:
-    parameters = {name: value for name, value in step.student.named_parameters() if value.requires_grad}
-    norms = {name: parameter.grad.norm().item() for name, parameter in parameters.items()}
-    assert norms == pytest.approx(step.description["grad_norms"], rel=NORM_TOLERANCE, abs=1e-7)
-    rate = step.description["optimizer"]["lr"]
-    for index, name in enumerate(step.description["sample_keys"]):
-        expected, gradient = step.data[f"param_after_step_{index}"], step.data[f"grad_sample_{index}"]
-        found = parameters[name].detach().flatten()[: len(expected)]
-        found_gradient = parameters[name].grad.flatten()[: len(expected)]
+    norms = {name: parameters[name].grad.norm().item() for name in parameters.keys() - frozen}
+    assert norms == pytest.approx(description["grad_norms"], rel=NORM_TOLERANCE, abs=1e-7)
+    for index, name in enumerate(description["sample_keys"]):
+        expected, gradient = data[f"param_after_step_{index}"], data[f"grad_sample_{index}"]
+        found, found_gradient = (
+            values.flatten()[: len(expected)] for values in (parameters[name].detach(), parameters[name].grad)
+        )
         tolerance = GRADIENT_TOLERANCE * gradient.abs().max()
         assert (found_gradient - gradient).abs().max() <= tolerance, name
         assert (found - expected).abs().max() <= rate * tolerance + PARAMETER_ROUNDING, name

@@ -48,11 +48,7 @@ def box_loss_of(data: Arrays) -> BoxLoss:
 
 
 def level_terms(raw: RawOutputs, targets: BatchLabels, soft: TeacherBatch, box_loss: BoxLoss) -> LevelTerms:
-    """All terms, in the reference's own normalization.
-
-    It sums LD over the images where this project means them times ``REFERENCE_IMAGES``: the same for a
-    normalizer of that many images, whatever the batch.
-    """
+    """All terms, in the reference's own normalization: LD summed, as over ``REFERENCE_IMAGES`` images."""
     normalizers = LossNormalizers.from_batch(targets, gather_main(raw, targets))
     normalizers = normalizers._replace(images=torch.tensor(float(REFERENCE_IMAGES)))
     rows = []

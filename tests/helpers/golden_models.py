@@ -13,16 +13,12 @@ BACKBONES = {"r": "resnet", "x": "resnext"}
 
 
 def architectures() -> list[str]:
-    """Names of the architectures whose state dicts are recorded.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """Names of the architectures whose state dicts are recorded."""
     prefix = "state_dict_"
-    found = sorted(path.stem.removeprefix(prefix) for path in (FOLDER / "model").glob(f"{prefix}*.json"))
-    if not found:
-        raise FileNotFoundError(f"{FOLDER}: expected model/{prefix}*.json, but there are none (LD_GOLDEN)")
-    return found
+    paths = (FOLDER / "model").glob(f"{prefix}*.json")
+    names = sorted(path.stem.removeprefix(prefix) for path in paths)
+    assert names, f"{FOLDER}: expected model/{prefix}*.json, but there are none (LD_GOLDEN)"
+    return names
 
 
 def state_entries(architecture: str) -> dict[str, tuple[tuple[int, ...], str]]:
