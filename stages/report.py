@@ -6,8 +6,7 @@ from pipeline.core.paths import load_students, run_paths
 from pipeline.core.stage import logger, run_stage, stage_arguments
 from pipeline.detector.device import device
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.report.collect import Report
-from pipeline.report.page import headline, render
+from pipeline.report.page import Report, headline, render
 from pipeline.student.config import StudentConfig
 
 

@@ -58,7 +58,6 @@ SHEET: Final[Any] = {
     "axes.titlesize": 10.0,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
-    "figure.facecolor": "white",
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.1,
 }
@@ -191,7 +190,8 @@ def picture_command(arguments: argparse.Namespace) -> None:
     students = load_students(StudentConfig, params)
     runs = [read_run(folder, name, student) for name, student in students.items()]
     pair, train = choose_pair(runs), read_split(folder, "train")
-    examples = choose_examples(sample_views(folder, TargetStore.open(folder.store), train, pair, device()))
+    store, names = TargetStore.open(folder.store), [run.name for run in pair]
+    examples = choose_examples(sample_views(folder, store, train, names, device()))
     if not examples:
         raise CacheError(f"{folder.store}: expected a view with a large enough object, but there is none")
     example = max(examples, key=lambda example: example.contrast)

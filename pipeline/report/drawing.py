@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,7 +26,6 @@ TEACHER, VALUABLE = "#27364f", "#d79a1e"
 
 STYLE: Final[Any] = {
     "font.size": 12.0,
-    "font.sans-serif": ["Inter", "Segoe UI", "Helvetica Neue", "Liberation Sans", "Arial", "DejaVu Sans"],
     "text.color": INK,
     "axes.edgecolor": HAIRLINE,
     "axes.labelcolor": MUTED,
@@ -44,8 +43,6 @@ STYLE: Final[Any] = {
     "ytick.labelsize": 11.0,
     "xtick.major.size": 0.0,
     "ytick.major.size": 0.0,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
 }
 """Matplotlib's settings, for charts and pictures."""
 
@@ -60,7 +57,7 @@ EDGE_NAMES = ("left", "top", "right", "bottom")
 LABEL_FONT, LABEL_HEIGHT, LABEL_PADDING, CHARACTER_WIDTH = 9.0, 13.0, 4.0, 5.6
 """Labels of boxes, points."""
 
-HALO: list[AbstractPathEffect] = [withStroke(linewidth=3.4, foreground="white", alpha=0.7)]
+HALO = [withStroke(linewidth=3.4, foreground="white", alpha=0.7)]
 """Keeps lines visible on any picture."""
 
 
@@ -90,8 +87,7 @@ def draw_box(axes: Axes, xyxy: Sequence[float], color: str, width: float = 1.8, 
     """The outline of a box."""
     x1, y1, x2, y2 = xyxy
     look: Any = {"edgecolor": color, "linestyle": dash, "linewidth": width, "fill": False, "zorder": 3}
-    halo = [] if color == "white" else HALO
-    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, path_effects=halo, **look))
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, path_effects=HALO, **look))
 
 
 def draw_labels(

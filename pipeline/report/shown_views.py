@@ -11,7 +11,6 @@ from torch.nn.functional import kl_div
 
 from pipeline.core.paths import RunPaths
 from pipeline.detector.gfl import load_detector
-from pipeline.report.runs import Run
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import DecodedView
 from pipeline.views.images import apply_view, network_input, read_image
@@ -42,16 +41,12 @@ class ShownView(DecodedView):
     ) -> None:
         """Read a view of a store; errors as of ``TargetStore.view``.
 
-        Args:
-            store: Where it is.
-            key: Which view.
-            pixels: ``ByteTensor[3, H, W]`` of the view, not padded; gray without them.
-            students: Edge logits ``Tensor[N, 4, bins]`` at all positions by name of the student.
+        ``pixels`` are ``ByteTensor[3, H, W]``, not padded, gray by default; ``students`` are edge logits
+        ``Tensor[N, 4, bins]`` at all positions by name.
         """
         super().__init__(store.read(key), store.schema.pyramid, store.conventions.preprocessing)
         shape = (3, *self.geometry.resized_hw)
         self.pixels = torch.full(shape, GRAY, dtype=torch.uint8) if pixels is None else pixels
-        assert self.pixels.shape == shape, f"expected {shape}, got {self.pixels.shape}"
         self.class_names = [c.name or f"class {label}" for label, c in enumerate(store.classes)]
         self.students = {name: logits[self._cells] for name, logits in (students or {}).items()}
         """``Tensor[P, 4, bins]``: edge logits at the kept points by name of the student."""
@@ -66,11 +61,11 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 @torch.inference_mode()
 def sample_views(
-    folder: RunPaths, store: TargetStore, manifest: Manifest, students: Sequence[Run], device: torch.device
+    folder: RunPaths, store: TargetStore, manifest: Manifest, students: Sequence[str], device: torch.device
 ) -> list[ShownView]:
     """Read one view, by turns, of each of some evenly spread images, and run students on it."""
     preprocessing = store.conventions.preprocessing
-    models = {run.name: load_detector(folder.student_weights(run.name)) for run in students}
+    models = {name: load_detector(folder.student_weights(name)) for name in students}
     for model in models.values():
         model.eval().to(device)
     views = []

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from report_cases import LD_LOSS, NO_LOSS, bare_project, run_of, student
 
 from pipeline.report import figures
-from pipeline.report.collect import Report
-from pipeline.report.page import claim, detector_lines, duration, headline, render, shown
+from pipeline.report.page import Report, claim, detector_lines, duration, headline, render, shown
 from pipeline.report.runs import Curve
 from pipeline.student.config import StudentConfig
 

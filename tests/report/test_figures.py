@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from pipeline.core.paths import RunPaths
 from pipeline.evaluation.detect import write_results
-from pipeline.report import detections
-from pipeline.report.detections import TRUE, ShownImage, describe, image_picture, show_images
+from pipeline.report import figures
+from pipeline.report.figures import TRUE, ShownImage, describe, image_picture, show_images
 from pipeline.views.classes import Category
 from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 
@@ -40,7 +40,7 @@ def shown(count: int, *results: dict[str, Any]) -> ShownImage:
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunPaths:
-    monkeypatch.setattr(detections, "read_image", lambda _file, record: record)
+    monkeypatch.setattr(figures, "read_image", lambda _file, record: record)
     monkeypatch.setattr(Manifest, "image_file", lambda _manifest, record: (None, record))
     folder = RunPaths(tmp_path)
     write_results([detection(x, x / 100) for x in (5, 9, 1, 7)], folder.evaluation("ld") / "detections.json")
@@ -72,7 +72,7 @@ def test_caption_says_what_was_found(image: ShownImage, caption: str) -> None:
 def test_detections_and_objects_are_labeled(monkeypatch: pytest.MonkeyPatch) -> None:
     axes = Figure().subplots(1, 2)
     for panel, name in zip(axes, (TRUE, "ld"), strict=True):
-        monkeypatch.setattr(detections, "draw_picture", lambda *given, panel=panel: given[-1](panel, 2.0))
+        monkeypatch.setattr(figures, "draw_picture", lambda *given, panel=panel: given[-1](panel, 2.0))
         image_picture(shown(1, detection(20, 0.5)), name, manifest(), "")
     assert [[text.get_text() for text in panel.texts] for panel in axes] == [["cup"], ["cup 0.50"]]
 
