@@ -23,9 +23,6 @@ MAX_ID = 2**63 - 2
 MAX_PX = 1e9
 """No box lies farther from its image; beyond 1e38 float32 has no numbers."""
 
-MAX_NAME = 255
-"""Characters of a file's name: no file system has more."""
-
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Control characters, halves of characters, and separators of lines and paragraphs."""
 
@@ -137,7 +134,7 @@ def _require_file_names(images: ImageTable, path: Path) -> None:
     for image_id, file_name in zip(images.image_id.tolist(), images.file_name.tolist(), strict=True):
         name = PurePosixPath(normalize("NFC", file_name))  # either spelling of an accent finds one file
         unsafe = name.is_absolute() or ".." in name.parts or "\\" in file_name or "\0" in file_name
-        if unsafe or not 0 < max(map(len, name.parts), default=0) <= MAX_NAME:
+        if unsafe or not 0 < max(map(len, name.parts), default=0) <= 255:  # no file system has more
             raise DatasetError(
                 f"{path}: image {image_id}: expected file_name as a path inside the image folder, "
                 f"but got {short_repr(file_name)}"

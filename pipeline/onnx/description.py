@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from pipeline.core.config import Section, read_yaml, structure
+from pipeline.core.config import Section, Share, read_yaml, structure
 from pipeline.core.errors import ConfigError
 from pipeline.detector.config import Suppression
 from pipeline.views.conventions import Conventions, Preprocessing
@@ -41,7 +41,7 @@ class PointsConfig(Section, frozen=True, kw_only=True):
     """Strides of the levels, px, in the file's order."""
     order: Literal["row_major", "column_major"]
     """Order of the points of a level."""
-    cell_offset: float
+    cell_offset: Share
     """Where a point lies in its cell, strides: 0 for NanoDet and GFL, 0.5 for YOLO."""
 
     def __post_init__(self) -> None:

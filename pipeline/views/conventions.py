@@ -97,10 +97,6 @@ class Conventions:
     """Offset of a point in its cell, strides: the point of cell ``(row, column)`` on a level of stride ``s``
     is ``((column + cell_offset) * s, (row + cell_offset) * s)`` px. 0 for GFL and NanoDet, 0.5 for YOLO."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.cell_offset <= 1:
-            raise ConfigError(f"cell_offset: expected 0 to 1, but got {self.cell_offset}")
-
     def pyramid(self, strides: tuple[int, ...]) -> Pyramid:
         """Where a detector of these conventions predicts on levels of ``strides`` px."""
         return Pyramid(strides, self.cell_offset)

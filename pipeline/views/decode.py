@@ -18,11 +18,8 @@ from pipeline.views.pyramid import Size
 # As OpenCV does, such a picture is taken as it is.
 warnings.filterwarnings("ignore", "Corrupt EXIF data")
 Image.init()
-FORMATS: list[str] = [
-    name
-    for name in ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "SUN", "TIFF", "WEBP")
-    if name in Image.OPEN
-]
+OPENCV = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "SUN", "TIFF", "WEBP")
+FORMATS = [name for name in OPENCV if name in Image.OPEN]
 """What OpenCV reads, too, whatever a file's name ends in. Others of Pillow's 40 decoders start programs."""
 
 TURNED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")

@@ -33,9 +33,10 @@ class Pyramid:
         height, width = image_hw
         return self.grid_of(tuple((-(-height // stride), -(-width // stride)) for stride in self.strides))
 
+    @lru_cache(maxsize=8)  # noqa: B019 (what it keeps is small)
     def grid_of(self, sizes: tuple[Size, ...]) -> "Grid":
-        """The grid whose levels have ``sizes`` cells."""
-        return _grid(self, sizes)
+        """The grid whose levels have ``sizes`` cells: views of an image mostly share one with its arrays."""
+        return Grid(self, sizes)
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,3 @@ class Grid:
         for mask, (rows, columns) in zip(masks, self.pyramid.grid(padded_hw).sizes, strict=True):
             mask[:rows, :columns] = True
         return np.concatenate([mask.ravel() for mask in masks])
-
-
-@lru_cache(maxsize=8)
-def _grid(pyramid: Pyramid, sizes: tuple[Size, ...]) -> Grid:
-    """The views of an image mostly share their grid, and with it its arrays."""
-    return Grid(pyramid, sizes)

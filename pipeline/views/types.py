@@ -81,7 +81,6 @@ class LabeledView:
 
     def __post_init__(self) -> None:
         boxes = len(self.labels)
-        assert self.labels.shape == (boxes,), f"expected (G,) labels, but got {self.labels.shape}"
         assert self.boxes_xyxy.shape == (boxes, 4), f"expected ({boxes}, 4), but got {self.boxes_xyxy.shape}"
         main_gt = self.points.main_gt
         assert ((main_gt >= NOT_MAIN) & (main_gt < boxes)).all(), f"main_gt must index {boxes} boxes"
