@@ -34,7 +34,7 @@ Check = tuple[object, str, str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A parameter file whose every section is what its class asks for."""
+    """A parameter file, section by section."""
 
     path: Path
     data: PrepareDataConfig
@@ -63,10 +63,9 @@ def check_machine(recipe: Recipe) -> None:
     """Refuse a recipe whose images or teacher are not here; a ``ConfigError`` names them and what to do."""
     if coco := recipe.data.coco:
         root = Path(dataset_root(coco.root))
-        parts = (
-            root / part for split in (coco.train, coco.val) for part in (split.annotations, split.images)
-        )
-        if missing := [part for part in (root, *parts) if not part.exists()]:
+        splits = (coco.train, coco.val)
+        parts = [root / part for split in splits for part in ("", split.annotations, split.images)]
+        if missing := [part for part in parts if not part.exists()]:
             raise ConfigError(
                 f"{recipe.path}: prepare_data.coco: expected {missing[0]}, but there is none; link the "
                 f"dataset's folder there (ln -s FOLDER {root}), name another, or give dvc "
@@ -135,9 +134,8 @@ def _watched(data: PrepareDataConfig) -> Iterator[Check]:
     """What DVC watches is the dataset or its annotations, a part of them, or has them as a part."""
     if (coco := data.coco) and data.source != UNWATCHED:
         source = Path(data.source.removesuffix(".dvc")).resolve()
-        parts = (
-            Path(coco.root, part).resolve() for part in ("", coco.train.annotations, coco.val.annotations)
-        )
+        names = ("", coco.train.annotations, coco.val.annotations)
+        parts = [Path(coco.root, name).resolve() for name in names]
         watched = any(source.is_relative_to(part) or part.is_relative_to(source) for part in parts)
         needs = f"what DVC is to watch: {coco.root} or a part of it"
         yield not watched, "prepare_data.source", needs, data.source
@@ -192,9 +190,7 @@ def _trainings(recipe: Recipe, images: int | None) -> Iterator[Check]:
             yield train.warmup_steps >= steps, f"{where}.warmup_steps", needs, train.warmup_steps
     if recipe.onnx and recipe.onnx.input.size:
         size_wh, cached = recipe.onnx.input.size[::-1], recipe.cache.views.scales
-        for key, scales in (
-            ("cache_teacher.views.scales", cached),
-            ("evaluate.scale", (recipe.evaluate.scale,)),
-        ):
+        tested = (recipe.evaluate.scale,)
+        for key, scales in {"cache_teacher.views.scales": cached, "evaluate.scale": tested}.items():
             needs = f"{list(size_wh)}, the teacher's input"
             yield set(scales) != {size_wh}, key, needs, list(map(list, scales))

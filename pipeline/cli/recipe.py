@@ -87,11 +87,9 @@ def _add(folder: Path) -> None:
 
 def _for_dataset(text: str, root: Path) -> str:
     """The text of :data:`COCO_BASE` with a dataset's files, classes, scale and object sizes."""
+    patterns = {"annotations": "annotations/instances_{}*.json", "images": "{}*"}
     files = {
-        split: {
-            "annotations": _only(root, f"annotations/instances_{split}*.json"),
-            "images": _only(root, f"{split}*"),
-        }
+        split: {key: _only(root, pattern.format(split)) for key, pattern in patterns.items()}
         for split in SPLITS
     }
     train = read_coco(root / files["train"]["annotations"], str(root), files["train"]["images"])
@@ -103,9 +101,8 @@ def _for_dataset(text: str, root: Path) -> str:
     yaml, changed = YAML(), StringIO()  # as a person wrote it, with comments
     yaml.width = MAX_WIDTH
     recipe = yaml.load(text.replace(text.partition("\n")[0], f"# The images of {root}.", 1))
-    data, teacher, cache, student = (
-        recipe[key] for key in ("prepare_data", "prepare_teacher", "cache_teacher", "student")
-    )
+    sections = ("prepare_data", "prepare_teacher", "cache_teacher", "student")
+    data, teacher, cache, student = (recipe[section] for section in sections)
     # A queued experiment runs in another folder, from which `..` is elsewhere.
     data["source"] = data["coco"]["root"] = os.path.abspath(root) if ".." in root.parts else str(root)  # noqa: PTH100
     for split in SPLITS:

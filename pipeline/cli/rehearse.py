@@ -73,7 +73,6 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
 
 
 def _dvc(folder: Path, *arguments: str) -> int:
-    """Run DVC to its end; returns its exit code."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     settings = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
     command = [sys.executable, "-m", "dvc", *arguments]
@@ -115,13 +114,12 @@ def shorten(recipe: Recipe, images: int, epochs: int) -> Changes:
             change(f"students.{name}.validation", student.validation, every=epochs)
     # Of an ONNX file nothing else is known that could stand in for it: its stage will miss it.
     given = not teacher.train and (Path(teacher.source).exists() or teacher.is_onnx)
-    if given:
-        change("prepare_teacher", teacher, source=str(Path(teacher.source).absolute()))
-    else:
+    if not teacher.train:
+        source = str(Path(teacher.source).absolute()) if given else RANDOM_WEIGHTS
+        change("prepare_teacher", teacher, source=source)
+    if not given:
         bounds = [name for name in recipe.fidelity.__struct_fields__ if name.startswith("max_")]
         change("verify_cache", recipe.fidelity, **dict.fromkeys(bounds, NO_BOUND))
-    if not (given or teacher.train):
-        change("prepare_teacher", teacher, source=RANDOM_WEIGHTS)
     return changes
 
 

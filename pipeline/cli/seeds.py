@@ -65,14 +65,12 @@ def seeds_command(arguments: argparse.Namespace) -> None:
 
 
 def _load(student: str) -> tuple[StudentConfig, TargetStore]:
-    """Parameters and store of ``NAME`` or ``NAME@STORE``."""
     name, _, path = student.partition("@")
     config = load_section(StudentConfig, f"students.{require_student(name)}")
     return config, TargetStore.open(Path(path) if path else run_paths().store)
 
 
 def _summary(name: str, config: StudentConfig, store: TargetStore, seed: int) -> Summary:
-    """COCO summary of one student trained with one seed; from the last time if nothing has changed."""
     config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
     finished = FINISHED / f"{run_key(config, evaluation, store)[:24]}.json"
@@ -143,8 +141,6 @@ def render_table(summaries: dict[str, list[Summary]], seeds: list[int]) -> str:
         for seed, row in zip(seeds, by_seed, strict=True)
     ]
     for name, gains in compare(summaries).items():
-        cells = {
-            metric: f"{gain['mean']:+.2f} ± {gain['standard_error']:.2f}" for metric, gain in gains.items()
-        }
+        cells = {metric: "{mean:+.2f} ± {standard_error:.2f}".format(**row) for metric, row in gains.items()}
         rows.append([f"gain of {name}", "mean ± s.e.", *(cells.get(metric, "-") for metric in SUMMARY)])
     return markdown_table(["student", "seed", *SUMMARY], rows)

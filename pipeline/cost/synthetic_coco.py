@@ -17,9 +17,8 @@ LOG_SIDE, LOG_SIDE_DEVIATION = 3.73, 1.18
 """Of the square root of a box's area, px: 41 % lie below 32, and 76 % below 96."""
 LOG_ASPECT_DEVIATION = 0.5
 MIN_SIDE_PX = 2.0
-BLOB_PX = 16
 GRAIN = 12.0
-"""Noise upon soft blobs, gray levels: a file takes about 150 KB, as COCO's do."""
+"""Of gray pixels, levels: a file takes about 150 KB, as COCO's do."""
 JPEG_QUALITY = 90
 
 
@@ -40,9 +39,7 @@ def _draw_image(folder: Path, number: int, categories: int, scale: float) -> Ima
     rng = np.random.default_rng([0, number])
     height, width = (round(side * scale) for side in SIZES[number % len(SIZES)])
     name = f"{number:012}.jpg"
-    blobs = rng.integers(0, 256, (-(-height // BLOB_PX), -(-width // BLOB_PX), 3), np.uint8)
-    soft = np.asarray(Image.fromarray(blobs).resize((width, height), Image.Resampling.BICUBIC), np.float32)
-    pixels = np.clip(soft + rng.normal(0, GRAIN, soft.shape), 0, 255).astype(np.uint8)
+    pixels = rng.normal(128, GRAIN, (height, width, 3)).clip(0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(folder / name, quality=JPEG_QUALITY)
     # One and more, with an exponential tail.
     count = 1 + int(rng.exponential(BOXES_PER_IMAGE - 0.5))

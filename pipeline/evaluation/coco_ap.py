@@ -5,9 +5,8 @@ Computed by ``faster-coco-eval``, which has pycocotools' classes and figures wit
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -33,21 +32,16 @@ HEADLINE = SUMMARY[:3]
 """What is printed of them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Average precision of one detector on one split, percent; ``None`` where there is no object.
-
-    Attributes:
-        summary: By the names of ``SUMMARY``.
-        per_class: AP of every category by name.
-        recall: ``(101,)`` recall grid.
-        precision: ``(101,)`` mean precision over the classes, by IoU threshold (``"0.50"``, ...).
-    """
+class Evaluation(NamedTuple):
+    """Average precision of one detector on one split, percent; ``None`` where there is no object."""
 
     summary: dict[str, float | None]
+    """By the names of ``SUMMARY``."""
     per_class: dict[str, float | None]
+    """By name of the category."""
     recall: NDArray[np.float64]
     precision: dict[str, NDArray[np.float64]]
+    """``(101,)`` means over the classes at ``recall``, by IoU threshold (``"0.50"``, ...)."""
 
 
 def evaluate(

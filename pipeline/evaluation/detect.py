@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from pipeline.core.environment import core_count
 from pipeline.core.files import write_atomically
 from pipeline.core.prefetch import load_ahead, loading_pool
 from pipeline.core.progress import show_progress
-from pipeline.detector.config import NetworkPrecision, Suppression
+from pipeline.detector.config import NetworkPrecision
 from pipeline.detector.device import autocast
 from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel, ModelSpec
@@ -83,8 +82,7 @@ def _batches(
         yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Detections:
+class Detections(NamedTuple):
     """Detections of one image, by descending score: ``Tensor[D, 4]`` px, ``Tensor[D]``, ``LongTensor[D]``."""
 
     boxes_xyxy: Tensor
@@ -102,14 +100,17 @@ def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeom
     strides = torch.from_numpy(grid.point_strides).to(device)
     corners = torch.tensor([view.content_top_left[::-1] for view in geometries]).to(points)
     factors = torch.from_numpy(np.stack([scale_factors(view) for view in geometries])).to(points)
-    results = []
+    results, suppression = [], spec.suppression
     for index, view in enumerate(geometries):
         scores = raw.cls_logits[index].float().sigmoid()
-        kept = best_positions(scores, grid.lengths, spec.suppression.pre_nms_top)
+        kept = best_positions(scores, grid.lengths, suppression.pre_nms_top)
         distances = expected_distances(raw.edge_logits[index, kept].float()) * strides[kept, None]
         boxes = decode_boxes(points[kept] - corners[index], distances)
-        boxes = clip_boxes_to_image(boxes, view.content_hw) / factors[index]
-        results.append(select_detections(boxes, scores[kept], spec.suppression))
+        boxes, scores = clip_boxes_to_image(boxes, view.content_hw) / factors[index], scores[kept]
+        position, labels = (scores > suppression.score_threshold).nonzero().unbind(dim=1)
+        columns = boxes[position], scores[position, labels], labels
+        best = batched_nms(*columns, suppression.iou)[: suppression.max_detections]
+        results.append(Detections(*(column[best] for column in columns)))
     return results
 
 
@@ -121,14 +122,6 @@ def best_positions(scores: Tensor, lengths: list[int], count: int) -> Tensor:
         kept.append(top + start)
         start += len(best)
     return torch.cat(kept)
-
-
-def select_detections(boxes_xyxy: Tensor, scores: Tensor, suppression: Suppression) -> Detections:
-    """Threshold, class-wise NMS, and the best over all classes, of ``Tensor[P, 4]`` px, ``Tensor[P, C]``."""
-    position, label = (scores > suppression.score_threshold).nonzero().unbind(dim=1)
-    candidates, candidate_scores = boxes_xyxy[position], scores[position, label]
-    kept = batched_nms(candidates, candidate_scores, label, suppression.iou)[: suppression.max_detections]
-    return Detections(boxes_xyxy=candidates[kept], scores=candidate_scores[kept], labels=label[kept])
 
 
 def view_at(record: ImageRecord, scale: tuple[int, int], fit: ResizeMode) -> ViewGeometry:

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 
 from pipeline.regions.config import RegionsConfig
-from pipeline.regions.valuable import find_regions
+from pipeline.regions.points import find_regions
 from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, Views, transform_boxes
 from pipeline.views.manifest import GroundTruth, Manifest
@@ -72,7 +72,7 @@ class ViewSet:
         return len(self.manifest.images) * len(self.views.numbers)
 
     def keys(self, rows: slice = slice(None)) -> list[ViewKey]:
-        """Views, ascending: all, or those in some rows of the set; millions need not be listed at once."""
+        """Views, ascending: all, or those in some rows of the set."""
         images, numbers = self.manifest.images, self.views.numbers
         places = (divmod(row, len(numbers)) for row in range(len(self))[rows])
         return [ViewKey(int(images.image_id[image]), numbers[number]) for image, number in places]
@@ -84,7 +84,7 @@ class ViewSet:
         return self.views.geometry((height, width), *key, fit)
 
     def view(self, key: ViewKey) -> LabeledView:
-        """One view, its points found now if they are not remembered."""
+        """One view."""
         return self._labeled([key])[0]
 
     def in_rows(self, rows: slice) -> list[LabeledView]:

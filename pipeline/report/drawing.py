@@ -87,7 +87,8 @@ def draw_box(axes: Axes, xyxy: Sequence[float], color: str, width: float = 1.8, 
     """The outline of a box."""
     x1, y1, x2, y2 = xyxy
     look: Any = {"edgecolor": color, "linestyle": dash, "linewidth": width, "fill": False, "zorder": 3}
-    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, path_effects=HALO, **look))
+    halo = [] if color == "white" else HALO
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, path_effects=halo, **look))
 
 
 def draw_labels(

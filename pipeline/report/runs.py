@@ -70,39 +70,33 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
     """Results of a student, or of the teacher, which is no student; a ``PipelineError`` names a bad file."""
     trained = folder.student(name) if student else folder.teacher
     weights = folder.student_weights(name) if student else folder.teacher_weights
-    described = weights.with_suffix(".json")
-    with result_of(described) as text:
-        description = json.loads(text)
-        onnx = description["onnx"]["name"] if "onnx" in description else None
-    detector = None if onnx else structure(DetectorConfig, description.get("architecture"), str(described))
-    with result_of(folder.summary(name)) as text:
-        metrics = json.loads(text)
-        per_class = metrics.pop("per_class")
-    with result_of(trained / "timing.json") as text:
-        timing = json.loads(text)
-        float(timing["seconds"])
+    description = read_json(weights.with_suffix(".json"))
+    onnx: Any = description.get("onnx")
+    detector, parameters = None, None
+    if onnx is None:
+        where = str(weights.with_suffix(".json"))
+        detector = structure(DetectorConfig, description.get("architecture"), where)
+        with torch.device("meta"):
+            parameters = sum(parameter.numel() for parameter in GFL(detector).parameters())
+    metrics = read_json(folder.summary(name), "per_class")
     return Run(
         name=name,
-        backbone=detector.backbone if detector else str(onnx),
-        parameters=_count_parameters(detector) if detector else None,
+        backbone=detector.backbone if detector else str(onnx["name"]),
+        parameters=parameters,
         student=student,
         metrics=metrics,
-        per_class=per_class,
+        per_class=metrics.pop("per_class"),
         precision_recall=read_precision_recall(folder.evaluation(name) / "precision_recall.csv"),
         losses=read_losses(trained / "loss.csv"),
-        timing=timing,
+        timing=read_json(trained / "timing.json", "seconds"),
     )
 
 
-def _count_parameters(detector: DetectorConfig) -> int:
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in GFL(detector).parameters())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A mapping that another stage wrote."""
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """A mapping that another stage wrote, which has ``keys``."""
     with result_of(path) as text:
-        return dict(json.loads(text))
+        content = dict(json.loads(text))
+        return content | {key: content[key] for key in keys}
 
 
 def read_precision_recall(path: Path) -> dict[str, Curve]:

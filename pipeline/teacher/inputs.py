@@ -13,7 +13,7 @@ from pipeline.core.files import sha256_of_file
 from pipeline.detector.model import ModelSpec
 from pipeline.onnx.model import TorchModel
 from pipeline.onnx.models import GflHandle, ModelHandle, open_model
-from pipeline.regions.atss import INSIDE_MARGIN_PX, TOP_K
+from pipeline.regions.points import INSIDE_MARGIN_PX, TOP_K
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import FORMAT_VERSION
 from pipeline.teacher.config import CacheConfig

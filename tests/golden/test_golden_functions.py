@@ -20,7 +20,7 @@ from pipeline.losses.detection import (
     quality_focal_loss,
 )
 from pipeline.losses.distillation import kd_divergence
-from pipeline.regions.valuable import box_iof, vlr_overlap
+from pipeline.regions.points import box_iof, vlr_overlap
 from pipeline.training.criterion import BOX_WEIGHT, DFL_WEIGHT
 from pipeline.views.box_ops import box_iou, decode_boxes, encode_distances, expected_distances
 

@@ -6,19 +6,18 @@ It costs a hundred times what ``pipeline.regions`` does, which must give the sam
 import torch
 from torch import Tensor
 
-from pipeline.regions.atss import INSIDE_MARGIN_PX, NEGATIVE, TOP_K
 from pipeline.regions.config import RegionsConfig
-from pipeline.regions.valuable import vlr_overlap
+from pipeline.regions.points import INSIDE_MARGIN_PX, TOP_K, vlr_overlap
 from pipeline.views.box_ops import box_iou
 from pipeline.views.pyramid import Grid
-from pipeline.views.types import KeptPoints
+from pipeline.views.types import NOT_MAIN, KeptPoints
 
 
 def dense_regions(grid: Grid, boxes_xyxy: Tensor, regions: RegionsConfig) -> KeptPoints:
     """What ``find_regions`` must return; the golden functions hold the overlaps of pairs."""
     assert regions.vlr != "inside"
     anchors = torch.from_numpy(grid.anchors)
-    gt_index, weights = torch.full((len(anchors),), NEGATIVE), torch.zeros(len(anchors))
+    gt_index, weights = torch.full((len(anchors),), NOT_MAIN), torch.zeros(len(anchors))
     if len(boxes_xyxy):
         iou = box_iou(anchors[:, None], boxes_xyxy)
         points, centers = ((boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (anchors, boxes_xyxy))
@@ -28,7 +27,7 @@ def dense_regions(grid: Grid, boxes_xyxy: Tensor, regions: RegionsConfig) -> Kep
         positive = torch.zeros_like(iou).scatter_(0, candidates, 1).bool() & (iou >= thresholds)
         positive &= _inside(points, boxes_xyxy)
         best = torch.where(positive, iou, -torch.inf).argmax(dim=1)
-        gt_index = torch.where(positive.any(dim=1), best, NEGATIVE)
+        gt_index = torch.where(positive.any(dim=1), best, NOT_MAIN)
         distance = vlr_overlap(anchors[:, None], boxes_xyxy, regions.vlr)
         valuable = (distance >= regions.vlr_gamma * thresholds) & (distance < thresholds)
         weights = torch.where(valuable, iou, 0.0).amax(dim=1)

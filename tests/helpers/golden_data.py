@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.detector.head import RawOutputs, flatten_levels
 from pipeline.losses.config import DistillationConfig
 from pipeline.regions.config import RegionsConfig
-from pipeline.regions.valuable import find_regions
+from pipeline.regions.points import find_regions
 from pipeline.store.reader.stored import StoredView
 from pipeline.student.targets import TeacherBatch, stored_teacher_batch
 from pipeline.training.batches import BatchLabels, batch_labels

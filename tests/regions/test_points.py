@@ -9,9 +9,9 @@ import torch
 from dense_regions import dense_regions
 from torch import Tensor
 
-from pipeline.regions import valuable
+from pipeline.regions import points
 from pipeline.regions.config import RegionsConfig, Vlr
-from pipeline.regions.valuable import (
+from pipeline.regions.points import (
     CandidatePairs,
     candidate_pairs,
     find_regions,
@@ -125,7 +125,7 @@ def test_random_boxes(seed: int, vlr: Vlr) -> None:
 def test_views_found_together_have_the_points_of_each_alone(vlr: Vlr) -> None:
     generator = torch.Generator().manual_seed(0)
     views = [random_boxes(generator, count, (160, 192)) for count in (3, 0, 1, 40, 1, 0, 7)]
-    with patch.object(valuable, "MAX_POSITIONS", 4 * len(Pyramid(STRIDES, 0.0).grid((160, 192)))):
+    with patch.object(points, "MAX_POSITIONS", 4 * len(Pyramid(STRIDES, 0.0).grid((160, 192)))):
         assert_equal((160, 192), views, vlr)
 
 

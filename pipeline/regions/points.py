@@ -1,7 +1,9 @@
-"""The valuable localization region (VLR), and the points that a store keeps.
+"""The points that a store keeps: the main region (ATSS) and the valuable localization region (VLR).
 
-Source: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022;
-repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py``.
+Sources: Zhang et al., "Adaptive Training Sample Selection", CVPR 2020, mmdetection
+``core/bbox/assigners/atss_assigner.py``, whose ignore boxes are off by default and left out; Zheng et al.,
+"Localization Distillation for Dense Object Detection", CVPR 2022, repository HikariTJU/LD,
+``mmdet/models/dense_heads/ld_head.py``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,11 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.regions.atss import NEGATIVE, assign_atss, inside_boxes, nearest_candidates
 from pipeline.regions.config import RegionsConfig
 from pipeline.views.box_ops import EPSILON, box_areas, box_intersection, box_iou
 from pipeline.views.pyramid import ANCHOR_SCALE, Grid
-from pipeline.views.types import KeptPoints
+from pipeline.views.types import NOT_MAIN, KeptPoints
+
+TOP_K = 9
+"""Candidates per level and box (``topk`` of the GFL configurations)."""
+
+INSIDE_MARGIN_PX = 0.01
+"""A positive's point lies inside its box by more than this on all four sides (reference literal)."""
 
 MAX_POSITIONS = 100_000
 """Of views whose regions are found together: five of 1333x800. More find no sooner."""
@@ -24,11 +31,59 @@ ANCHOR_RADIUS_CELLS = ANCHOR_SCALE // 2
 """An anchor reaches this many cells to each side of its point."""
 
 
+def nearest_candidates(grid: Grid, boxes_xyxy: Tensor) -> Tensor:
+    """Flat positions ``LongTensor[K, G]``: of every level the ``TOP_K`` nearest to the center of each box."""
+    centers = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    candidates = []
+    for level, (start, length) in enumerate(zip(grid.starts.tolist(), grid.lengths, strict=True)):
+        y, x = (torch.from_numpy(axis).to(centers.device) for axis in grid.axes(level))
+        across = (x - centers[:, :1]).square_()
+        down = (y - centers[:, 1:]).square_()
+        # The root stays, though it changes no order: it makes ties, and what a tie decides must not change.
+        distances = (across[:, None, :] + down[:, :, None]).sqrt_().flatten(1)
+        nearest = distances.topk(min(TOP_K, length), dim=1, largest=False).indices
+        candidates.append(nearest.t() + start)
+    return torch.cat(candidates)
+
+
+def assign_atss(
+    anchors_xyxy: Tensor, candidates: Tensor, boxes_xyxy: Tensor, counts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Assign anchors ``Tensor[N, 4]`` to boxes ``Tensor[G, 4]``: only the nearest can be positive.
+
+    ``counts`` are the boxes of each view: a mean's last bits depend on how many others are taken with it.
+
+    Returns:
+        ``LongTensor[N]``, index of the box a position is positive for, -1 where negative; and
+        ``Tensor[G]``, the adaptive IoU threshold of every box.
+    """
+    if not len(boxes_xyxy):
+        return torch.full((len(anchors_xyxy),), NOT_MAIN), anchors_xyxy.new_zeros(0)
+    anchors = anchors_xyxy[candidates]
+    iou = box_iou(anchors, boxes_xyxy)
+    means = [each.contiguous().mean(dim=0) for each in torch.split(iou, list(counts), dim=1)]
+    thresholds = torch.cat(means) + iou.std(dim=0)
+    positive = (iou >= thresholds) & inside_boxes((anchors[..., :2] + anchors[..., 2:]) / 2, boxes_xyxy)
+    positions, boxes, overlaps = candidates[positive], positive.nonzero()[:, 1], iou[positive]
+    # A position has the box of the largest IoU, the first of equal ones.
+    best = iou.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, positions, overlaps, "amax")
+    largest, none = overlaps == best[positions], len(boxes_xyxy)
+    gt_index = torch.full_like(best, none, dtype=torch.int64)
+    gt_index.scatter_reduce_(0, positions[largest], boxes[largest], "amin")
+    return gt_index.masked_fill_(gt_index == none, NOT_MAIN), thresholds
+
+
+def inside_boxes(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
+    """``BoolTensor[...]``: points ``Tensor[..., 2]`` are in boxes ``Tensor[..., 4]``, by a margin."""
+    to_upper_left = points - boxes_xyxy[:, :2]
+    to_lower_right = boxes_xyxy[:, 2:] - points
+    return torch.cat([to_upper_left, to_lower_right], dim=-1).amin(dim=-1) > INSIDE_MARGIN_PX
+
+
 class CandidatePairs(NamedTuple):
     """``LongTensor[M]`` each: pairs of an anchor, by its flat position, and a box.
 
-    Every pair that overlaps is among them, and few others of the millions of a view: all that the regions
-    need of a pair is zero where anchor and box do not meet.
+    Every pair that overlaps is among them, and few others of the millions of a view.
     """
 
     position: Tensor
@@ -140,7 +195,7 @@ def _find_together(grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsCon
     kept = ((assigned >= 0) | (weights > 0)).nonzero().squeeze(1)
     number, flat = np.divmod(kept.numpy(), positions)
     gt_index, first = assigned[kept].numpy(), np.cumsum(counts) - counts
-    main_gt = np.where(gt_index >= 0, gt_index - first[number], NEGATIVE)
+    main_gt = np.where(gt_index >= 0, gt_index - first[number], NOT_MAIN)
     columns = (*grid.unflatten(flat), main_gt, weights[kept].numpy())
     ends = np.searchsorted(number, np.arange(1, len(counts)))
     for level, position, gt, weight in zip(*(np.split(column, ends) for column in columns), strict=True):
