@@ -11,12 +11,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from dvc_in_process import repro
 from finished import call, working_in
 from project import commit, edited_json, export_tree, start_repository, write_params, write_tiny_dataset
 from readmes import ALONE, BLOCKS, OWN_IMAGES, Block, shell
 
-from recipes import DATASET, Params, tiny_params
+from pipeline.core.config import structure
+from pipeline.detector.config import DetectorConfig
+from pipeline.detector.gfl import GFL, save_detector
+from recipes import DATASET, tiny_params
 
 pytestmark = pytest.mark.slow
 
@@ -31,28 +35,17 @@ def project(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory)
     for recipe in {name for block in BLOCKS for name in re.findall(r"recipes/(\w+)/", block.text)} - {"mine"}:
         place = project / "recipes" / recipe
         place.mkdir(exist_ok=True)
-        write_params(place, _recipe(recipe))
+        params = tiny_params(recipe) | {"root": "../..", "file": f"recipes/{recipe}/params.yaml"}
+        if recipe.startswith("coco_r101"):
+            params["students"] = {"r50_full": params["students"]["ld"]}
+        write_params(place, params)
     write_checkpoint(project)
     commit(project, "tiny recipes")
     return project
 
 
-def _recipe(name: str) -> Params:
-    params = tiny_params(name)
-    params.update(root="../..", file=f"recipes/{name}/params.yaml")
-    if name.startswith("coco_r101"):
-        params["students"] = {"r50_full": params["students"]["ld"]}
-    return params
-
-
 def write_checkpoint(folder: Path) -> None:
     """A detector as mmdetection keeps it."""
-    import torch  # noqa: PLC0415
-
-    from pipeline.core.config import structure  # noqa: PLC0415
-    from pipeline.detector.config import DetectorConfig  # noqa: PLC0415
-    from pipeline.detector.gfl import GFL, save_detector  # noqa: PLC0415
-
     config = tiny_params()["prepare_teacher"]["detector"] | {"backbone": "resnet18"}
     torch.manual_seed(0)
     detector = GFL(structure(DetectorConfig, config, "the tiny recipe"))

@@ -51,12 +51,9 @@ def cases(pattern: str, holding: str | None = None, folder: Path = FOLDER) -> li
     Raises:
         FileNotFoundError: there is none; a test that collects nothing would look like one that passes.
     """
-    paths = sorted(folder.glob(pattern))
-    if holding is not None:
-        paths = [path for path in paths if holding in np.load(path).files]
+    paths = [p for p in sorted(folder.glob(pattern)) if holding is None or holding in np.load(p).files]
     if not paths:
-        wanted = pattern if holding is None else f"{pattern} holding {holding!r}"
-        raise FileNotFoundError(f"{folder}: expected golden files {wanted}, but there are none (LD_GOLDEN)")
+        raise FileNotFoundError(f"{folder}: expected golden files {pattern}, but there are none (LD_GOLDEN)")
     return [pytest.param(path, id=path.relative_to(folder).as_posix()) for path in paths]
 
 
@@ -78,15 +75,6 @@ def size_of(hw: Tensor) -> Size:
 def boxes_of(data: Arrays, image: int) -> Tensor:
     """``Tensor[G, 4]``; a file about images without boxes has no array for them."""
     return data.get(f"gt_boxes_{image}", torch.zeros(0, 4))
-
-
-def in_batch(data: Arrays, image: int, values: Tensor, outside: float) -> Tensor:
-    """Values of an image's own grid at their cells of the batch's grid, ``outside`` beyond its padding."""
-    grid = PYRAMID.grid(size_of(data["batch_hw"]))
-    valid = torch.from_numpy(grid.valid(size_of(data["pad_hw"][image])))
-    dense = values.new_full((len(valid), *values.shape[1:]), outside)
-    dense[valid] = values
-    return dense
 
 
 def labeled_views(data: Arrays) -> list[LabeledView]:

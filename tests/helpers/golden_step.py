@@ -6,8 +6,8 @@ parameters can be compared.
 """
 
 import json
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from golden_data import (
@@ -16,7 +16,6 @@ from golden_data import (
     Arrays,
     boxes_of,
     image_count,
-    in_batch,
     labeled_views,
     load,
     lossless_targets,
@@ -46,16 +45,13 @@ FLOAT16_SCALE = 1024.0
 """Of the loss, so that small gradients are not zero; divided out of them again."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """The recorded step and this project's."""
+class Step(NamedTuple):
+    """The recorded step, and this project's student after it and state before it."""
 
     data: Arrays
     description: dict[str, Any]
     student: GFL
-    """After the step."""
     before: dict[str, Tensor]
-    """Its state before."""
     levels: LevelTerms
     imitation: Tensor
 
@@ -76,9 +72,13 @@ def imitation_loss(
 
 def imitated(data: Arrays, image: int) -> Tensor:
     """``BoolTensor[N]``: the fine-grained imitation region of an image in the batch's grid."""
-    anchors = torch.from_numpy(PYRAMID.grid(size_of(data["pad_hw"][image])).anchors)
+    padded_hw = size_of(data["pad_hw"][image])
+    anchors = torch.from_numpy(PYRAMID.grid(padded_hw).anchors)
     iou = box_iou(anchors[:, None], boxes_of(data, image))
-    return in_batch(data, image, (iou > IMITATED_FRACTION * iou.amax(dim=0)).any(dim=1), outside=0)
+    valid = torch.from_numpy(PYRAMID.grid(size_of(data["batch_hw"])).valid(padded_hw))
+    region = valid.clone()
+    region[valid] = (iou > IMITATED_FRACTION * iou.amax(dim=0)).any(dim=1)
+    return region
 
 
 def run_step(device: torch.device, precision: NetworkPrecision = "float32") -> Step:
@@ -117,14 +117,7 @@ def run_step(device: torch.device, precision: NetworkPrecision = "float32") -> S
         if parameter.grad is not None:
             parameter.grad.div_(scale)
     optimizer.step()
-    return Step(
-        data=data,
-        description=description,
-        student=student,
-        before=before,
-        levels=levels,
-        imitation=imitation.detach(),
-    )
+    return Step(data, description, student, before, levels, imitation.detach())
 
 
 def _forward(model: GFL, images: Tensor) -> tuple[list[Tensor], RawOutputs]:
