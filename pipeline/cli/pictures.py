@@ -119,7 +119,7 @@ def draw_view(view: ShownView) -> bytes:
         whole, *panels = upper.subplots(1, columns)
         _draw_whole(whole, view, examples, inches * POINTS_PER_INCH)
         for level, axes in enumerate(panels):
-            drawing.draw_regions(axes, view, level, inches * POINTS_PER_INCH)
+            drawing.draw_regions(axes, inches * POINTS_PER_INCH, view, level)
             main, valuable = drawing.count_regions(view, level)
             stride = view.pyramid.strides[level]
             axes.set_title(f"P{level + 3}, stride {stride}: {main:,} main, {valuable:,} valuable")
@@ -154,7 +154,7 @@ def _legend() -> list[Artist]:
 
 
 def _draw_whole(axes: Axes, view: ShownView, examples: Sequence[EdgeExample], scale: float) -> None:
-    drawing.draw_view(axes, view)
+    drawing.draw_view(axes, scale, view)
     for example in examples:
         drawing.draw_teacher(axes, example)
     # The shown objects come first: their labels always have room.

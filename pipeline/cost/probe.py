@@ -114,7 +114,7 @@ class Probe:
         partition = max(MIN_PARTITION, ceil(len(self.view_set) / PARTITIONS))
         cache = structs.replace(cache, views_per_partition=min(cache.views_per_partition, partition))
         self.teacher = LogitExtractor(random_teacher(teacher), manifest, cache, machine.device)
-        self.machine, self._batch_size, self._folder = machine, batch_size, folder
+        self.machine, self._batch_size, self._store = machine, batch_size, folder / "targets.zarr"
         self._lay_out = partial(
             layout_store,
             config=cache,
@@ -128,23 +128,22 @@ class Probe:
 
     def write_store(self) -> None:
         """The whole stage, its table of views and finalising included."""
-        output, view_set = self._folder / "targets.zarr", self.view_set.remembering()
-        shutil.rmtree(output, ignore_errors=True)
-        scratch = self._folder / "scratch"
+        scratch, view_set = self._store.with_name("scratch"), self.view_set.remembering()
+        shutil.rmtree(self._store, ignore_errors=True)
         layout = self._lay_out(view_set)
-        self.times += write_store(layout, view_set, self.teacher, scratch_root=scratch, output=output)
+        self.times += write_store(layout, view_set, self.teacher, scratch_root=scratch, output=self._store)
 
     def open_store(self) -> TargetStore:
         """What was written last."""
-        return TargetStore.open(self._folder / "targets.zarr")
+        return TargetStore.open(self._store)
 
     def bare_pass(self, batch_size: int | None = None) -> Work:
         """All of the stage's views, decoded already, through the network: the limit that no cache can beat.
 
         In batches of the recipe's size, or of ``batch_size``, and in as many threads as the stage has.
         """
-        schema = self.layout.schema
-        config = structs.replace(self.teacher.config, batch_size=batch_size or self.teacher.config.batch_size)
+        schema, config = self.layout.schema, self.teacher.config
+        config = structs.replace(config, batch_size=batch_size or config.batch_size)
         teacher = replace(self.teacher, config=config)
         parts = (self.view_set.in_rows(schema.partition_views(index)) for index in range(schema.partitions))
         batches = [batch for part in parts for batch in teacher.batches(part)]
@@ -175,8 +174,7 @@ class Probe:
                 store = self.open_store()
                 views = [store.view(key) for key in store.keys[: len(images)]]
                 boxes = [(torch.from_numpy(v.boxes_xyxy), torch.from_numpy(v.labels)) for v in views]
-                classes = student.detector.num_classes
-                return peer_step(images.to(device), boxes, classes, student.train, device)
+                return peer_step(images.to(device), boxes, student.detector.num_classes, student.train)
             moved = [part.to(device) for part in parts]
             if mode == ONLINE:
                 return lambda: take([replace(part, teacher=ask(self.teacher, part)) for part in moved])
@@ -246,11 +244,7 @@ def ask(teacher: LogitExtractor, batch: Batch) -> TeacherBatch:
 
 
 def peer_step(
-    images: Tensor,
-    boxes: list[tuple[Tensor, Tensor]],
-    num_classes: int,
-    config: TrainConfig,
-    device: torch.device,
+    images: Tensor, boxes: list[tuple[Tensor, Tensor]], num_classes: int, config: TrainConfig
 ) -> Work:
     """A step of torchvision's FCOS: forward, its own matching and losses, backward, update.
 
@@ -258,6 +252,7 @@ def peer_step(
     ``images`` are ``Tensor[B, 3, H, W]``, padded, and neither resized nor padded again; ``boxes`` are
     ``Tensor[N, 4]`` xyxy px and ``LongTensor[N]`` labels of each.
     """
+    device = images.device
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=None,

@@ -109,14 +109,14 @@ def draw_labels(
             axes.text(place.x0 + w / 2, place.y0 + h / 2, text, color="white", fontsize=LABEL_FONT, **look)
 
 
-def draw_view(axes: Axes, view: ShownView) -> None:
+def draw_view(axes: Axes, _scale: float, view: ShownView) -> None:
     """Its pixels and boxes, a color an object."""
     draw_pixels(axes, view.pixels)
     for number, box in enumerate(view.boxes.tolist()):
         draw_box(axes, box, class_color(number))
 
 
-def draw_regions(axes: Axes, view: ShownView, level: int, scale: float) -> None:
+def draw_regions(axes: Axes, scale: float, view: ShownView, level: int) -> None:
     """Cells of the valuable region by weight, and points of the main region in their object's color."""
     draw_pixels(axes, view.pixels, pale=0.62)
     chosen, stride = view.level == level, view.pyramid.strides[level]

@@ -143,14 +143,8 @@ def example_chart(example: EdgeExample, lines: Sequence[Line]) -> Markup:
 
 def region_picture(view: ShownView, level: int | None, label: str) -> Markup:
     """The regions of a level of a view; without one, the boxes."""
-
-    def plot(axes: Axes, scale: float) -> None:
-        if level is None:
-            drawing.draw_view(axes, view)
-        else:
-            drawing.draw_regions(axes, view, level, scale)
-
-    return draw_picture(view.geometry.resized_hw, REGION_PX, label, plot)
+    draw = drawing.draw_view if level is None else partial(drawing.draw_regions, level=level)
+    return draw_picture(view.geometry.resized_hw, REGION_PX, label, partial(draw, view=view))
 
 
 class ShownImage(NamedTuple):

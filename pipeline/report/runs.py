@@ -31,27 +31,18 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One trained and evaluated detector.
-
-    Attributes:
-        name: As in ``students`` of ``params.yaml``, or ``TEACHER``.
-        backbone: What kind of detector it is, in a word: the name of a teacher that is an ONNX file.
-        parameters: Learned numbers of the detector; not known of an ONNX file.
-        student: Its section of ``params.yaml``; ``None`` for the teacher.
-        metrics: Percent by name (``AP``, ``AP50``, ...); ``None`` where there is no such object.
-        per_class: AP in percent by name of the category.
-        precision_recall: Precision over recall by IoU threshold (``"0.50"``, ...).
-        losses: Every loss term over the training step.
-        timing: ``seconds`` and what else its training stage recorded.
-    """
+    """One trained and evaluated detector; AP is in percent, ``None`` where there is no such object."""
 
     name: str
     backbone: str
+    """Of an ONNX file, its name; its ``parameters`` are not known."""
     parameters: int | None
     student: StudentConfig | None
+    """Its section of ``params.yaml``; ``None`` for the teacher."""
     metrics: Mapping[str, float | None]
     per_class: Mapping[str, float | None]
     precision_recall: Mapping[str, Curve]
+    """By IoU threshold (``"0.50"``, ...)."""
     losses: Mapping[str, Curve]
     timing: Mapping[str, Any]
 

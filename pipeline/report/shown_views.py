@@ -97,10 +97,8 @@ class EdgeExample:
         """The teacher's probability of the object's class."""
         self.level, self.stride = f"P{int(view.level[point]) + 3}", float(view.stride[point])
         """Name of the point's level, and its stride, px."""
-        self.box_xyxy, self.point_xy = (
-            view.boxes[box].astype(np.float64),
-            view.points_xy[point].astype(np.float64),
-        )
+        self.box_xyxy = view.boxes[box].astype(np.float64)
+        self.point_xy = view.points_xy[point].astype(np.float64)
         """(4,) the true box and (2,) the point, px of the view."""
         self.target = (self.box_xyxy - np.tile(self.point_xy, 2)) * (-1, -1, 1, 1) / self.stride
         """(4,) true distances, strides."""

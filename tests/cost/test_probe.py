@@ -59,7 +59,7 @@ def test_the_peer_trains_as_much_of_its_backbone_as_the_student(
     monkeypatch.setattr("pipeline.cost.probe.build_optimizer", optimizer)
     boxes = [(torch.tensor([[4.0, 4.0, 40.0, 40.0]]), torch.tensor([1]))]
     config = student(FULL, frozen_stages=frozen, norm_eval=frozen > 0).train
-    peer_step(torch.rand(1, 3, 64, 64), boxes, 4, config, HERE.device)()
+    peer_step(torch.rand(1, 3, 64, 64), boxes, 4, config)()
 
 
 def test_drawn_images_are_readable_and_their_boxes_trained_on(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_labels_do_not_overlap_and_stay_inside() -> None:
 
 def test_points_and_cells_are_where_the_store_has_them(view: ShownView) -> None:
     axes, first = Figure().subplots(), view.level == 0
-    draw_regions(axes, view, 0, 1.0)
+    draw_regions(axes, 1.0, view, 0)
     (cells,) = (c for c in axes.collections if isinstance(c, PolyCollection))
     (dots,) = (c for c in axes.collections if isinstance(c, PathCollection))
     valuable = view.points_xy[first & (view.valuable_weight > 0)]
