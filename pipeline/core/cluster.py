@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import active_children, resource_tracker
+from threading import Timer
 from typing import TYPE_CHECKING, TypeVar
 
 import dask
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECT_SECONDS, START_SECONDS = 10, 300
-"""How long a scheduler may take to answer, and worker processes of this machine to start."""
+CONNECT_SECONDS, SLOW_SECONDS, START_SECONDS = 10, 60, 300
+"""How long a scheduler may take to answer, and worker processes of this machine to start until that is
+logged, and until they are given up."""
 NO_WORKER_SECONDS = 60
 """How long a running scheduler may be without any worker; a worker that starts anew takes some 20."""
 POLL_SECONDS = 0.1
@@ -62,7 +64,10 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
     options = [host | worker | {"silence_logs": logging.CRITICAL, "env": {**each}} for each in environments]
     workers = {number: {"cls": Nanny, "options": each} for number, each in enumerate(options)}
     logger.info("starting %d worker processes", len(workers))
+    late = "the worker processes have not started after %d s: are they stopped, or their disk asleep?"
+    slow = Timer(SLOW_SECONDS, logger.warning, (late, SLOW_SECONDS))
     with dask.config.set(SETTINGS), _event_loop() as loop:
+        slow.start()
         try:
             cluster = SpecCluster(scheduler=scheduler, workers=workers, loop=loop, security=security)
         except BaseException as error:
@@ -74,6 +79,8 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
                 raise
             wanted = f"expected worker processes to start within {START_SECONDS} s"
             raise CacheError(f"{wanted}, but they do not: {error}") from error
+        finally:
+            slow.cancel()
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
 

@@ -1,6 +1,7 @@
 """Files that survive a kill: written whole or not at all, hashed, moved by rename, locked."""
 
 import csv
+import errno
 import fcntl
 import hashlib
 import json
@@ -152,11 +153,22 @@ def remove(path: Path) -> None:
 
 
 def move_into_place(folder: Path, target: Path) -> None:
-    """Replace ``target`` by ``folder``, of the same file system, with one rename."""
+    """Replace ``target`` by ``folder`` with one rename, after a copy from another file system."""
+    partial = target.with_name(target.name + PARTIAL_SUFFIX)
     with os_errors_as_output_error(target):
         make_folder(target.parent)
         remove(target)
-        folder.rename(target)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            remove(partial)
+            shutil.copytree(folder, partial)
+            fsync_tree(partial)
+            partial.rename(target)
+        finally:
+            remove(partial)
         _fsync(target.parent)
 
 

@@ -11,12 +11,15 @@ import torch
 from pipeline.codec.precision import Precision
 from pipeline.core.config import load_section
 from pipeline.core.errors import ConfigError
+from pipeline.core.progress import describe_bytes
 from pipeline.detector.device import device
 from pipeline.detector.model import ModelSpec
 from pipeline.fidelity.config import load_fidelity
 from pipeline.fidelity.fidelity import exceeded_bound, find_precision, measure_quantization, sample_keys
-from pipeline.store.format.schema import StoreSchema
+from pipeline.store.format.schema import StoreSchema, sharded_specs
 from pipeline.store.format.table import ViewIndex, fit_schema
+from pipeline.store.writer.arrays import encode_shard
+from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.inputs import StoreInputs
 from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
 from pipeline.views.box_ops import box_iou, decode_boxes, expected_distances
@@ -33,7 +36,8 @@ MIN_IOU = 0.5
 def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> None:
     """Run the teacher on the views of ``verify_cache``; warn if it was given and does not find the objects.
 
-    A ``ConfigError`` names the bound that too coarse steps break, and the coarsest tried that break none.
+    A ``ConfigError`` names the bound that too coarse steps break, and the coarsest tried that break none,
+    with the bytes of both.
     """
     config, precision = load_fidelity(params), inputs.config.precision
     source = load_section(PrepareTeacherConfig, "prepare_teacher", params)
@@ -53,15 +57,22 @@ def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> N
     base = replace(schema, views_per_partition=len(views), dense=None)
     base = fit_schema(base, ViewIndex.from_views(views))
     if problem := exceeded_bound(measure_quantization(base, views, live, config), config):
-        finer = find_precision(base, views, live, config) or LOSSLESS
+        finer = replace(base, precision=find_precision(base, views, live, config) or LOSSLESS)
         raise ConfigError(
-            f"{params}: cache_teacher.precision: {problem} on {len(views)} views with {_steps(precision)}; "
-            f"choose {_steps(finer)}, which keeps the bounds of verify_cache"
+            f"{params}: cache_teacher.precision: {problem} on {len(views)} views with "
+            f"{_describe(base, views, live)}; choose {_describe(finer, views, live)}, which keeps the bounds "
+            "of verify_cache"
         )
 
 
-def _steps(precision: Precision) -> str:
-    return f"{{edge_step: {precision.edge_step or 'null'}, cls_step: {precision.cls_step or 'null'}}}"
+def _describe(schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets]) -> str:
+    """A schema's steps, as a parameter file has them, and what a view takes with them."""
+    arrays = quantize_partition(schema, views, live).arrays
+    specs = [spec for spec in sharded_specs(schema) if len(arrays[spec.path])]
+    shards = [encode_shard(spec, arrays[spec.path])[0] for spec in specs]
+    edge, cls = (step or "null" for step in (schema.precision.edge_step, schema.precision.cls_step))
+    size = describe_bytes(sum(map(len, shards)) / len(views))
+    return f"{{edge_step: {edge}, cls_step: {cls}}} ({size} a view)"
 
 
 def doubt_teacher(spec: ModelSpec, views: Sequence[LabeledView], live: Sequence[SoftTargets]) -> str | None:

@@ -1,5 +1,6 @@
 """Files survive a kill: whole or not at all, never mixed, and locked."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from pipeline.core.files import (
     FileDigest,
     atomic_path,
     lock_scratch,
+    move_into_place,
     remove,
     require_writable,
     write_atomically,
@@ -78,6 +80,24 @@ def write_half(path: Path, error: type[BaseException]) -> None:
     with atomic_path(path) as partial:
         partial.write_text("half")
         raise error
+
+
+def test_a_folder_moves_to_another_file_system_by_a_copy_and_a_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def rename_inside(self: Path, target: Path) -> Path:
+        if self.parent != target.parent:
+            raise OSError(errno.EXDEV, "another file system")
+        return rename(self, target)
+
+    (tmp_path / "here/store").mkdir(parents=True)
+    (tmp_path / "here/store/file").write_bytes(b"abc")
+    monkeypatch.setattr(Path, "rename", rename_inside)
+    move_into_place(tmp_path / "here/store", tmp_path / "there/store")
+    assert (tmp_path / "there/store/file").read_bytes() == b"abc"
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["store"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])

@@ -43,12 +43,13 @@ def test_the_steps_that_are_proposed_pass_and_nothing_is_begun_without_them(own_
     error = cached_with(0.1, 0.1).error
     figures = re.search(
         r"params.yaml: cache_teacher.precision: expected \w+ of at most \S+, but got \S+ on 4 views with "
-        r"{edge_step: 0.1, cls_step: 0.1}; choose {edge_step: (\S+), cls_step: (\S+)}, which keeps",
+        r"{edge_step: 0.1, cls_step: 0.1} \((\S+) B a view\); choose {edge_step: (\S+), cls_step: (\S+)} "
+        r"\((\S+) B a view\), which keeps",
         error,
     )
     assert figures, error
-    edge_step, cls_step = map(float, figures.groups())
-    assert edge_step < 0.1
+    coarse, edge_step, cls_step, fine = map(float, figures.groups())
+    assert fine > coarse
     assert set(Path("scratch").iterdir()) == begun
     assert cached_with(edge_step, cls_step).code == call("verify_cache").code == 0
     assert set(Path("scratch").iterdir()) == begun

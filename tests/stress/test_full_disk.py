@@ -54,6 +54,8 @@ class Case(NamedTuple):
     """Somebody takes all bytes once so many partitions are finished."""
     relief: int | None = None
     """Bytes that become free in the end; ``None`` for plenty."""
+    folders: tuple[Path, ...] = (SCRATCH, CACHE)
+    """Those that lie on the small disk."""
 
 
 CASES = {
@@ -64,6 +66,7 @@ CASES = {
     "enough for the rest": Case((WRITE, FINALISE), fill_at=PARTITIONS - 4, relief=200_000),
     "few inodes": Case((INIT, WRITE, FINALISE), inodes=0.1),
     "half of the inodes": Case((INIT, WRITE, FINALISE), inodes=0.5),
+    "the output's disk": Case((FINALISE,), inodes=0.5, folders=(CACHE,)),
 }
 QUICK = tuple(CASES)[:3]
 
@@ -139,7 +142,7 @@ def test_a_full_disk_costs_no_finished_partition(
     case = CASES[name]
     (workspace / CACHE).parent.mkdir(exist_ok=True)
     disk.resize(f"size=64m,nr_inodes={int(case.inodes * needed_inodes)}" if case.inodes else case.options)
-    for folder in (SCRATCH, CACHE):
+    for folder in case.folders:
         disk.place(workspace / folder)
     if case.fill_at is None:
         run = STAGE.start(workspace, workspace.parent / "full.log")
