@@ -158,7 +158,9 @@ def _wait(members: "list[subprocess.Popen[bytes]]", meeting: Path) -> None:
     codes = {rank: member.returncode for rank, member in enumerate(members) if member.returncode}
     if not codes:
         return
-    rank = min(codes, key=lambda rank: (codes[rank] == LOST_OTHERS, codes[rank] != FAILED))
+    # Own failures first, then kills, and last what only follows from another's end.
+    order = {FAILED: 0, -signal.SIGKILL: 1, LOST_OTHERS: 3}
+    rank = min(codes, key=lambda rank: order.get(codes[rank], 2))
     message = meeting / str(rank)
     if message.is_file():
         raise PipelineError(message.read_text())
