@@ -1,10 +1,11 @@
 """Whether a dataset is what it seems: files are there, boxes are in px, both splits have the same classes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.errors import DatasetError, listed
 from pipeline.core.progress import show_progress
@@ -23,6 +24,16 @@ READERS = 8
 """Threads: reading and hashing release the interpreter."""
 
 SIDES = ("x", "y", "width", "height")
+Side = NDArray[np.float64]
+Reading = Callable[[Side, Side, Side, Side], tuple[Side, Side, Side, Side]]
+CORNERS = "they were x1, y1, x2, y2"
+READINGS: dict[str, Reading] = {
+    CORNERS: lambda x, y, right, bottom: (x, y, right - x, bottom - y),
+    "their first two numbers were the center": lambda x, y, w, h: (x - w / 2, y - h / 2, w, h),
+    "they were y, x, height, width": lambda y, x, h, w: (x, y, w, h),
+    "they were y1, x1, y2, x2": lambda y, x, bottom, right: (x, y, right - x, bottom - y),
+}
+"""Other ways to write a box, and what they would mean."""
 
 
 def look_at_files(manifest: Manifest) -> Manifest:
@@ -49,13 +60,13 @@ def require_boxes_in_pixels(manifest: Manifest) -> None:
     boxes, got = manifest.images.annotations, ""
     if len(boxes) < MIN_BOXES:
         return
-    x, y, right, bottom = (boxes[side] for side in SIDES)
-    corners = {"x": x, "y": y, "width": right - x, "height": bottom - y}
-    misfits = leaving_image(manifest, corners) | (right < x) | (bottom < y)
     if max(np.abs(boxes[side]).max() for side in SIDES) <= 1:
         got = "no number in them is above 1: multiply these shares of the image by its width and height"
-    elif leaving_image(manifest).mean() > 0.5 and not misfits.any():
-        got = "most leave the image, but not as x1, y1, x2, y2: subtract the first two from the last two"
+    elif leaving_image(manifest).mean() > 0.5 and _fits(manifest, READINGS[CORNERS]):
+        got = (
+            f"most leave their image, which they would not if {CORNERS}: "
+            "subtract the first two numbers from the last two"
+        )
     if got:
         where = f"{manifest.root}/{manifest.annotations}"
         raise DatasetError(f"{where}: expected boxes as x, y, width, height in px, but {got}")
@@ -86,6 +97,12 @@ def warnings(manifest: Manifest) -> Iterator[str]:
     ends = np.maximum((boxes["x"] + boxes["width"]) / width, (boxes["y"] + boxes["height"]) / height)
     if objects >= MIN_BOXES and ends.max() <= 0.5:
         yield "all boxes lie in the upper left quarter of their images: are they in px of these very images?"
+    fitting = next((words for words, reading in READINGS.items() if _fits(manifest, reading)), None)
+    if leaving >= MIN_BOXES and fitting:
+        yield (
+            f"{leaving:,} boxes leave their image, and none would if {fitting}: expected x, y of the upper "
+            "left corner, width, height"
+        )
     twice = objects - len(set(boxes[["image_id", "category_id", *SIDES]].tolist()))
     if twice > MAX_TWICE * objects:
         yield f"{twice:,} of {objects:,} objects are there twice: the same image, class and box"
@@ -106,3 +123,10 @@ def split_warnings(train: Manifest, val: Manifest) -> Iterator[str]:
     if ids:
         names = [category.name for category in val.categories if category.category_id in ids]
         yield f"classes without an object to train on: {', '.join(names)}"
+
+
+def _fits(manifest: Manifest, reading: Reading) -> bool:
+    """Whether all boxes lie in their images if their numbers are read in another way."""
+    sides = reading(*(manifest.images.annotations[side] for side in SIDES))
+    boxes = dict(zip(SIDES, sides, strict=True))
+    return not (leaving_image(manifest, boxes) | (boxes["width"] < 0) | (boxes["height"] < 0)).any()

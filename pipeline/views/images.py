@@ -112,9 +112,13 @@ def normalize_images(stacked: Tensor, sizes_hw: Tensor, preprocessing: Preproces
     ordered = stacked if preprocessing.color == "RGB" else stacked.flip(-1)
     # Rows of numbers, not of pixels: a CPU takes three at a time otherwise.
     normalized = ordered.flatten(2).float().sub_(mean.repeat(width)).div_(std.repeat(width))
-    below = torch.arange(height, device=device) >= sizes_hw[:, :1]
-    beside = torch.arange(width, device=device).repeat_interleave(3) >= sizes_hw[:, 1:]
-    normalized.masked_fill_(below[:, :, None], 0).masked_fill_(beside[:, None, :], 0)
+    if device.type == "cpu":  # in two thirds of the time
+        for image, (own_height, own_width) in zip(normalized, sizes_hw.tolist(), strict=True):
+            image[own_height:], image[:, 3 * own_width :] = 0, 0
+    else:
+        below = torch.arange(height, device=device) >= sizes_hw[:, :1]
+        beside = torch.arange(width, device=device).repeat_interleave(3) >= sizes_hw[:, 1:]
+        normalized.masked_fill_(below[:, :, None], 0).masked_fill_(beside[:, None, :], 0)
     return normalized.view(*stacked.shape).permute(0, 3, 1, 2)
 
 

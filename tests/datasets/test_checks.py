@@ -76,10 +76,18 @@ def test_boxes_that_may_be_right_are_not_refused(boxes: list[Box]) -> None:
     assert list(warnings(split((0, 0, 61, 40), (1, 2, 3, 4)))) == []
 
 
+CENTERED = [(54, 30, 12, 20), (50, 31, 20, 18), (40, 33, 8, 14), (52, 8, 16, 10)]
+CENTERED += [(20 + n, 20, 12, 10) for n in range(5)]
+INSIDE = [(1, 1 + n, 6, 9) for n in range(5)]
+
+
 @pytest.mark.parametrize(
     ("suspicious", "message"),
     [
         (split(*CORNERS, (50, 1, 5, 5)), "most boxes, which .*, leave their image: 3 of 5"),
+        (split(*CENTERED), "4 boxes leave .* none would if their first two numbers were the center"),
+        (split(*((2 + n, 30, 9, 25) for n in range(4)), *INSIDE), "if they were y, x, height, width"),
+        (split(*((2 + n, 30, 11, 55) for n in range(4)), *INSIDE), "if they were y1, x1, y2, x2"),
         (split(*((n, n, 20 - n, 5) for n in range(8))), "all boxes lie in the upper left quarter"),
         (split(*[(1, 2, 50, 30)] * 2), "1 of 2 objects are there twice"),
         (split(files="0"), "most images have no object to train on: 1 of 1"),
@@ -91,7 +99,7 @@ def test_boxes_that_may_be_right_are_not_refused(boxes: list[Box]) -> None:
     ],
 )
 def test_what_is_probably_not_meant_is_warned_of(suspicious: Manifest, message: str) -> None:
-    """Percent and boxes of a larger picture are no error that could be proved."""
+    """Percent, boxes of a larger picture and centers are no error that could be proved."""
     (warning,) = warnings(suspicious)
     assert re.search(message, warning)
 
