@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_convert
 
 from pipeline.core.paths import RunPaths
 from pipeline.report import drawing
@@ -37,9 +37,6 @@ MAX_COLUMNS = 4
 
 TRUE = "ground truth"
 SHOWN_IMAGES = 5
-
-FOUND_IOU = 0.5
-"""An object is found by a detection of its class from this IoU on."""
 
 GALLERY_PX, GAP_PX = 1082.0, 16.0
 """Width of a row of images and space between its pictures, as shown."""
@@ -205,11 +202,3 @@ def image_picture(image: ShownImage, name: str, manifest: Manifest, label: str) 
 
 def _boxes_xyxy(rows: Sequence[Mapping[str, Any]]) -> Tensor:
     return box_convert(torch.tensor([row["bbox"] for row in rows]).reshape(-1, 4), "xywh", "xyxy")
-
-
-def describe(image: ShownImage, name: str) -> str:
-    """How many objects the drawn detections find."""
-    rows, objects = image.drawn[name], image.drawn[TRUE]
-    near = box_iou(_boxes_xyxy(rows), _boxes_xyxy(objects)).numpy() >= FOUND_IOU
-    same = np.equal.outer(*([row["category_id"] for row in each] for each in (rows, objects)))
-    return f"{np.count_nonzero((same & near).any(axis=0))} of {len(objects)} found"

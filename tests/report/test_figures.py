@@ -1,4 +1,4 @@
-"""Which validation images and detections are shown, and what is said of them."""
+"""Which validation images and detections are shown, and how they are labeled."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pipeline.core.paths import RunPaths
 from pipeline.evaluation.detect import write_results
 from pipeline.report import figures
-from pipeline.report.figures import TRUE, ShownImage, describe, image_picture, show_images
+from pipeline.report.figures import TRUE, ShownImage, image_picture, show_images
 from pipeline.views.classes import Category
 from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 
@@ -50,23 +50,6 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunPaths:
 def test_as_many_detections_are_shown_as_there_are_objects(folder: RunPaths) -> None:
     images = show_images(manifest(0, 3), folder, ["ld"])
     assert [[row["score"] for row in image.drawn["ld"]] for image in images] == [[0.09, 0.07, 0.05]]
-
-
-@pytest.mark.parametrize(
-    ("image", "caption"),
-    [
-        (shown(2), "0 of 2 found"),
-        (shown(2, detection(0, 0.1)), "1 of 2 found"),
-        (shown(2, detection(60, 0.9)), "0 of 2 found"),
-        (shown(0, detection(60, 0.9)), "0 of 0 found"),
-        (shown(2, detection(0, 0.9), detection(0, 0.8)), "1 of 2 found"),
-        (shown(2, detection(0, 0.9, category_id=2)), "0 of 2 found"),
-        # 8 of 10 px overlap, of 12; of the next 6 of 14.
-        (shown(2, detection(2, 0.9), detection(24, 0.8)), "1 of 2 found"),
-    ],
-)
-def test_caption_says_what_was_found(image: ShownImage, caption: str) -> None:
-    assert describe(image, "ld") == caption
 
 
 def test_detections_and_objects_are_labeled(monkeypatch: pytest.MonkeyPatch) -> None:
