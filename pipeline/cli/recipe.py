@@ -79,7 +79,6 @@ def new_command(arguments: argparse.Namespace) -> None:
 
 
 def _add(folder: Path) -> None:
-    """Let DVC find the stages of the recipe in a folder; a ``ConfigError`` if others stand there already."""
     if not has_stages(folder):
         # A copy: DVC reads a symbolic link of an older commit as the text that git keeps of it.
         shutil.copyfile(STAGES, folder / STAGES)

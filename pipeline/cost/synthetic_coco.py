@@ -13,10 +13,8 @@ SIZES = ((480, 640), (640, 480), (427, 640), (640, 427))
 """``(height, width)`` px: the most frequent ones of COCO's train2017, in turn."""
 BOXES_PER_IMAGE = 7.27
 """Mean of train2017's images with boxes."""
-LOG_SIDE, LOG_SIDE_DEVIATION = 3.73, 1.18
+LOG_SIDE, LOG_SIDE_DEVIATION, LOG_ASPECT_DEVIATION, MIN_SIDE_PX = 3.73, 1.18, 0.5, 2.0
 """Of the square root of a box's area, px: 41 % lie below 32, and 76 % below 96."""
-LOG_ASPECT_DEVIATION = 0.5
-MIN_SIDE_PX = 2.0
 GRAIN = 12.0
 """Of gray pixels, levels: a file takes about 150 KB, as COCO's do."""
 JPEG_QUALITY = 90

@@ -98,7 +98,7 @@ def _curve(evaluator: COCOeval_faster, iou: float) -> NDArray[np.float64]:
 
 
 def write_precision_recall(evaluation: Evaluation, path: Path) -> None:
-    """Write the precision-recall curves as CSV: a row for every recall and IoU threshold."""
+    """Write the curves as CSV: a row for every recall and IoU threshold."""
     rows = [
         (f"{recall:.2f}", f"{precision:.4f}", iou)
         for iou, curve in evaluation.precision.items()

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,7 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
         detector = structure(DetectorConfig, description.get("architecture"), where)
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in GFL(detector).parameters())
-    metrics = read_json(folder.summary(name), "per_class")
+    metrics = read_json(folder.summary(name), per_class=dict)
     return Run(
         name=name,
         backbone=detector.backbone if detector else str(onnx["name"]),
@@ -79,15 +79,15 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
         per_class=metrics.pop("per_class"),
         precision_recall=read_precision_recall(folder.evaluation(name) / "precision_recall.csv"),
         losses=read_losses(trained / "loss.csv"),
-        timing=read_json(trained / "timing.json", "seconds"),
+        timing=read_json(trained / "timing.json", seconds=float),
     )
 
 
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """A mapping that another stage wrote, which has ``keys``."""
+def read_json(path: Path, **kinds: Callable[[Any], object]) -> dict[str, Any]:
+    """A mapping that another stage wrote, which has values of ``kinds``."""
     with result_of(path) as text:
         content = dict(json.loads(text))
-        return content | {key: content[key] for key in keys}
+        return content | {key: kind(content[key]) for key, kind in kinds.items()}
 
 
 def read_precision_recall(path: Path) -> dict[str, Curve]:
