@@ -216,7 +216,8 @@ def _require_shared_memory(order: EpochSampler, machine: Placement) -> None:
         return
     ahead = list(islice(order, machine.workers * PREFETCH + 1))
     pixels = sum(3 * len(part) * math.prod(step.batch_hw) for step in ahead for part in step.parts)
-    needed = int(machine.processes.count * pixels / PIXELS_SHARE)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", machine.processes.count))
+    needed = int(here * pixels / PIXELS_SHARE)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise PipelineError(

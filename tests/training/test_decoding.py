@@ -106,6 +106,10 @@ def test_too_little_shared_memory_is_refused_before_the_first_step(
     free = MB
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, free))
     train(2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "9")  # as many processes of this machine read ahead
+    with pytest.raises(PipelineError, match="/dev/shm: "):
+        train(2)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
     free = MB // 10
     train(0)
     with pytest.raises(PipelineError, match=r"/dev/shm: .* but 100 KB are free; .*--shm-size"):
