@@ -86,6 +86,7 @@ def test_a_checkpoint_is_recognized_and_loads_strictly(
     assert facts == ({"class_names": list(NAMES)} if "mmdetection" in write.__name__ else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
