@@ -133,10 +133,14 @@ def _place(path: Path) -> Iterator[Check]:
 def _watched(data: PrepareDataConfig) -> Iterator[Check]:
     """What DVC watches is the dataset or its annotations, a part of them, or has them as a part."""
     if (coco := data.coco) and data.source != UNWATCHED:
-        source = Path(data.source.removesuffix(".dvc")).resolve()
-        names = ("", coco.train.annotations, coco.val.annotations)
-        parts = [Path(coco.root, name).resolve() for name in names]
-        watched = any(source.is_relative_to(part) or part.is_relative_to(source) for part in parts)
+        parts = [f"{coco.root}/{name}" for name in ("", coco.train.annotations, coco.val.annotations)]
+        # By name, or by what the names are links to: a folder of images may lie elsewhere.
+        pairs = [
+            (Path(path(data.source.removesuffix(".dvc"))), Path(path(part)))
+            for path in (os.path.normpath, os.path.realpath)
+            for part in parts
+        ]
+        watched = any(source.is_relative_to(part) or part.is_relative_to(source) for source, part in pairs)
         needs = f"what DVC is to watch: {coco.root} or a part of it"
         yield not watched, "prepare_data.source", needs, data.source
 

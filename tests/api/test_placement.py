@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from store_cases import QUANTIZED
-from store_view_cases import BINS, CROWDED, EMPTY, FEW, WIDE, write_store_to_show
+from store_view_cases import BINS, CROWDED, EMPTY, FEW, HIGH, WIDE, write_store_to_show
 from torch import Tensor
 
 from pipeline import kd_divergence, open_store, place_targets
@@ -57,12 +57,14 @@ def test_every_point_is_in_its_cell(store: TargetStore, batch_hw: tuple[int, int
     np.testing.assert_array_equal(targets.boxes_xyxy, np.concatenate(boxes))
 
 
-def test_a_batch_without_the_views_padding_has_no_points_in_it(store: TargetStore) -> None:
-    view = store[WIDE, 0]  # 40 x 300 px, padded to 64 x 320
-    targets = place_targets([view], (40, 300))
-    fits = (view.points_xy < (300, 40)).all(axis=1)
+@pytest.mark.parametrize("image", [WIDE, HIGH])
+def test_a_batch_without_the_views_padding_has_no_points_in_it(store: TargetStore, image: int) -> None:
+    view = store[image, 0]  # of 40 x 300 px, padded to 64 x 320, or the other way
+    height, width = view.geometry.resized_hw
+    targets = place_targets([view], (height, width))
+    fits = (view.points_xy < (width, height)).all(axis=1)
     assert 0 < fits.sum() < len(fits)
-    sizes = [(5, 38), (3, 19)]
+    sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
     got = addresses(1, sizes)[0][targets.index]
     strides = torch.tensor(STRIDES)[got[:, 1]]
     np.testing.assert_array_equal(

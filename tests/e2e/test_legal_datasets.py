@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from finished import FOLDER, call, files_below
-from project import edited_json
+from project import edit_params, edited_json
 from wrong_input import LAST_IMAGE, TRAIN, VAL, reshape_boxes
 
 from pipeline.views.manifest import read_manifest
-from recipes import DATASET
+from recipes import DATASET, set_value
 
 pytestmark = pytest.mark.usefixtures("own_project")
 
@@ -39,9 +39,11 @@ def test_boxes_without_a_size_or_outside_the_image_are_legal_and_not_trained_on(
 
 @pytest.mark.parametrize("linked", [DATASET / "train", LAST_IMAGE])
 def test_images_and_their_folder_may_be_links(linked: Path) -> None:
-    """DVC, git-annex and hubs leave each image as a link into a cache."""
+    """DVC, git-annex and hubs leave each image as a link into a cache; a folder may be what DVC watches."""
     linked.rename("elsewhere")
     linked.symlink_to(Path("elsewhere").absolute())
+    if linked.is_dir():
+        edit_params(Path(), lambda params: set_value(params, ("prepare_data", "source"), str(linked)))
     manifest = FOLDER.manifest("train").read_bytes()
     assert call("prepare_data").code == 0
     assert FOLDER.manifest("train").read_bytes() == manifest

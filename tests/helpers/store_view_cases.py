@@ -1,4 +1,4 @@
-"""A store of four kinds of views, whose teacher points at distances 3, 1, 2 and 4 strides."""
+"""A store of five kinds of views, whose teacher points at distances 3, 1, 2 and 4 strides."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pipeline.views.types import LabeledView, SoftTargets
 
 BINS, CLASSES = 17, 3
 LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
-EMPTY, FEW, CROWDED, WIDE = range(4)
+EMPTY, FEW, CROWDED, WIDE, HIGH = range(5)
 
 
 def labeled(number: int, size_hw: tuple[int, int], boxes: int, strides: tuple[int, ...]) -> LabeledView:
@@ -42,7 +42,7 @@ def targets(view: LabeledView) -> SoftTargets:
 def write_store_to_show(
     folder: Path, strides: tuple[int, ...], precision: Precision = LOSSLESS
 ) -> TargetStore:
-    sizes = [((96, 96), 0), ((96, 96), 2), ((120, 160), 30), ((40, 300), 3)]
+    sizes = [((96, 96), 0), ((96, 96), 2), ((120, 160), 30), ((40, 300), 3), ((300, 40), 3)]
     views = [labeled(number, size, boxes, strides) for number, (size, boxes) in enumerate(sizes)]
     table = ViewIndex.from_views(views)
     layout = StoreSchema(
@@ -50,7 +50,7 @@ def write_store_to_show(
         num_classes=CLASSES,
         strides=strides,
         precision=precision,
-        views_per_partition=4,
+        views_per_partition=5,
         fingerprint={"classes": [7, 300, 301], "class_names": ["cat", "dog", "cow"]},
         provenance={},
     )
