@@ -11,6 +11,9 @@ import pytest
 
 pytest.register_assert_rewrite("finished", "wrong_input")
 
+# Before torch is loaded: threads that spin while they wait keep the other worker's from running.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 

@@ -18,8 +18,8 @@ SMOKE = Path("recipes/smoke/params.yaml")
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the recipes and the default parameters."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes", symlinks=True)
+    """A copy of the recipes and the default parameters; none has been added."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes", ignore=shutil.ignore_patterns("dvc.*"))
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)

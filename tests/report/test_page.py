@@ -80,7 +80,9 @@ def changed(report: Report, **values: Any) -> Report:
     return other
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["pair", *(pytest.param(name, marks=pytest.mark.slow) for name in [*CASES][1:])]
+)
 def test_page_needs_no_other_file_and_says_what_is_unknown(
     case: str, report: Report, collected: Collect
 ) -> None:
