@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from pipeline.codec.dense import BOX_UNITS, DensePrecision, decode_boxes, encode_boxes
-from pipeline.core.config import structure
-from pipeline.core.errors import ConfigError
 
 
 @pytest.mark.parametrize("floor", [1e-5, 0.001, 0.005, 0.01, 0.05, 0.4])
@@ -26,19 +24,6 @@ def test_levels_begin_at_the_floor_widen_below_and_are_the_nearest_of_a_value(fl
     distance = np.abs(levels[:, None] - values[kept])
     nearest = distance[codes[kept] - 1, np.arange(distance.shape[1])]
     assert np.abs(nearest - distance.min(axis=0)).max() < 1e-5
-
-
-def test_scores_are_those_of_the_levels_and_the_first_of_the_tail() -> None:
-    precision = DensePrecision(floor=0.005)
-    scores = precision.scores(-7.0)
-    assert scores[0] == pytest.approx(np.exp(-7) / (1 + np.exp(-7)))
-    assert np.log(scores[1:100] / (1 - scores[1:100])) == pytest.approx(precision.log_odds[:99], rel=1e-4)
-
-
-@pytest.mark.parametrize("floor", [1e-60, 0.5, -0.1])
-def test_a_floor_that_no_code_serves_is_refused(floor: float) -> None:
-    with pytest.raises(ConfigError, match=r"cache_teacher\.dense.*floor"):
-        structure(DensePrecision, {"floor": floor}, "cache_teacher.dense")
 
 
 @pytest.mark.parametrize("rows", [0, 1, 50])
