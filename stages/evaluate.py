@@ -1,14 +1,16 @@
 """COCO evaluation of the teacher, or of one student."""
 
+import json
+
 from pipeline.core.config import load_section
 from pipeline.core.environment import Environment
-from pipeline.core.files import write_json
+from pipeline.core.files import write_atomically, write_json
 from pipeline.core.paths import TEACHER, require_student, run_paths
 from pipeline.core.stage import logger, run_stage, stage_arguments
 from pipeline.detector.device import device
-from pipeline.evaluation.coco_ap import HEADLINE, evaluate, write_precision_recall
+from pipeline.evaluation.coco_ap import evaluate, write_precision_recall
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.evaluation.detect import detect, write_results
+from pipeline.evaluation.detect import detect
 from pipeline.onnx.models import open_model
 from pipeline.views.manifest import read_split
 
@@ -33,10 +35,10 @@ def main() -> None:
         label=f"evaluate {name}",
     )
     evaluation = evaluate(manifest, results, config.area_edges)
-    write_results(results, folder.evaluation(name) / "detections.json")
+    write_atomically(folder.evaluation(name) / "detections.json", f"{json.dumps(results)}\n".encode())
     write_precision_recall(evaluation, folder.evaluation(name) / "precision_recall.csv")
     write_json(folder.summary(name), {**evaluation.summary, "per_class": evaluation.per_class})
-    headline = {metric: evaluation.summary[metric] for metric in HEADLINE}
+    headline = {metric: evaluation.summary[metric] for metric in ("AP", "AP50", "AP75")}
     write_json(folder.metrics(name), headline)
     figures = (f"{metric} {'-' if value is None else f'{value:.1f}'}" for metric, value in headline.items())
     logger.info("%s: %s", name, ", ".join(figures))

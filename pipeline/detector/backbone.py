@@ -1,14 +1,14 @@
 """torchvision backbones that return C3, C4 and C5, with torchvision's own parameter names."""
 
-from collections.abc import Sequence
-from itertools import chain
-
 from torch import Tensor, nn
 from torchvision.models.mobilenetv3 import mobilenet_v3_small
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import deform_conv2d
 
+from pipeline.detector.config import DetectorConfig
+
 Features = tuple[Tensor, Tensor, Tensor]
+"""C3, C4 and C5, of strides 8, 16 and 32."""
 
 RESNET_LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
@@ -18,9 +18,6 @@ RESNET_LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
     "resnext101_32x4d": (Bottleneck, [3, 4, 23, 3]),
 }
-
-MOBILENET_SLICES = ((0, 4), (4, 9), (9, 13))
-"""Modules of ``MobileNetV3.features`` up to strides 8, 16 and 32."""
 
 
 class DeformableConv(nn.Module):
@@ -52,16 +49,15 @@ class DeformableConv(nn.Module):
 class ResNetBackbone(ResNet):
     """torchvision's ResNet without its classifier; a bottleneck's stride is in its 3x3 convolution."""
 
-    def __init__(self, name: str, dcn_stages: Sequence[int], *, dcn_modulated: bool) -> None:
-        block, layers = RESNET_LAYERS[name]
-        groups, width = (32, 4) if name.startswith("resnext") else (1, 64)
+    def __init__(self, config: DetectorConfig) -> None:
+        block, layers = RESNET_LAYERS[config.backbone]
+        groups, width = (32, 4) if config.backbone.startswith("resnext") else (1, 64)
         super().__init__(block, layers, groups=groups, width_per_group=width)
         del self.avgpool, self.fc
         self.channels = tuple(block.expansion * planes for planes in (128, 256, 512))
-        """Of C3, C4 and C5 (strides 8, 16, 32)."""
-        for stage in dcn_stages:
+        for stage in config.dcn_stages:
             for residual in getattr(self, f"layer{stage - 1}"):
-                residual.conv2 = DeformableConv(residual.conv2, modulated=dcn_modulated)
+                residual.conv2 = DeformableConv(residual.conv2, modulated=config.dcn_modulated)
 
     def forward(self, x: Tensor) -> Features:  # type: ignore[override]
         """Images ``Tensor[B, 3, H, W]`` to C3, C4, C5."""
@@ -70,9 +66,10 @@ class ResNetBackbone(ResNet):
         c4 = self.layer3(c3)
         return c3, c4, self.layer4(c4)
 
-    def stem_and_stages(self) -> list[list[nn.Module]]:
+    def stem_and_stages(self) -> list[nn.Module]:
         """Modules as ``frozen_stages`` counts them: stem, stage 1, stage 2, ..."""
-        return [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
+        stem = nn.ModuleList([self.conv1, self.bn1])
+        return [stem, self.layer1, self.layer2, self.layer3, self.layer4]
 
 
 class MobileNetBackbone(nn.Module):
@@ -85,28 +82,23 @@ class MobileNetBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Features:
         """Images ``Tensor[B, 3, H, W]`` to C3, C4, C5."""
-        third, fourth, fifth = (self.features[start:end] for start, end in MOBILENET_SLICES)
-        c3 = third(x)
-        c4 = fourth(c3)
-        return c3, c4, fifth(c4)
+        c3 = self.features[:4](x)
+        c4 = self.features[4:9](c3)
+        return c3, c4, self.features[9:](c4)
 
-    def stem_and_stages(self) -> list[list[nn.Module]]:
+    def stem_and_stages(self) -> list[nn.Module]:
         """Stem, then every feature module as a stage."""
-        return [[module] for module in self.features]
+        return list(self.features)
 
 
-def build_backbone(
-    name: str, dcn_stages: Sequence[int], *, dcn_modulated: bool
-) -> ResNetBackbone | MobileNetBackbone:
+def build_backbone(config: DetectorConfig) -> ResNetBackbone | MobileNetBackbone:
     """A randomly initialized backbone."""
-    if name in RESNET_LAYERS:
-        return ResNetBackbone(name, dcn_stages, dcn_modulated=dcn_modulated)
-    return MobileNetBackbone()
+    return ResNetBackbone(config) if config.backbone in RESNET_LAYERS else MobileNetBackbone()
 
 
 def freeze_stages(backbone: ResNetBackbone | MobileNetBackbone, stages: int) -> None:
     """Stop gradients of stem and first ``stages`` stages, as mmdetection; negative freezes nothing."""
-    for module in chain(*backbone.stem_and_stages()[: stages + 1]):
+    for module in backbone.stem_and_stages()[: stages + 1]:
         module.requires_grad_(requires_grad=False)
 
 

@@ -14,9 +14,6 @@ Backbone = Literal[
 NetworkPrecision = Literal["float32", "bfloat16", "float16"]
 """In how many bits a network computes; its weights, and all that reads its outputs, stay float32."""
 
-FIRST_STRIDE = 8
-BACKBONE_LEVELS = 3
-
 
 class DetectorConfig(Section, frozen=True, kw_only=True):
     """Architecture of a GFL detector; no bound is near, but no slip of a finger takes a terabyte."""
@@ -28,7 +25,7 @@ class DetectorConfig(Section, frozen=True, kw_only=True):
     """Deformable convolutions v2 (with masks) instead of v1, which the published R-101-DCN has."""
     channels: Annotated[int, Meta(ge=1, le=4096)]
     """Width of neck and head (256 in the paper)."""
-    levels: Annotated[int, Meta(ge=BACKBONE_LEVELS, le=BACKBONE_LEVELS + 2)]
+    levels: Annotated[int, Meta(ge=3, le=5)]
     """Pyramid levels from stride 8 on (5 in the paper: strides 8-128)."""
     stacked_convs: Annotated[int, Meta(ge=0, le=64)]
     """Convolutions in each tower of the head (4 in the paper)."""
@@ -49,7 +46,7 @@ class DetectorConfig(Section, frozen=True, kw_only=True):
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the levels, px."""
-        return tuple(FIRST_STRIDE * 2**level for level in range(self.levels))
+        return tuple(8 * 2**level for level in range(self.levels))
 
     @property
     def bins(self) -> int:

@@ -8,8 +8,6 @@ from pipeline.core.environment import Environment
 from pipeline.core.errors import ConfigError
 from pipeline.detector.config import NetworkPrecision
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 def device() -> torch.device:
     """The device to compute on; a ``ConfigError`` if ``LDP_DEVICE`` is none, or none of this machine's."""
@@ -42,4 +40,4 @@ def worker_environments(chosen: torch.device) -> list[dict[str, str]]:
 
 def autocast(precision: NetworkPrecision, device: torch.device) -> torch.autocast:
     """A context in which networks compute so; float32 is as PyTorch has it: TF32 in a GPU's convolutions."""
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "float32")
+    return torch.autocast(device.type, dtype=getattr(torch, precision), enabled=precision != "float32")

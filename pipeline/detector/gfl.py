@@ -19,7 +19,7 @@ from pipeline.detector.backbone import build_backbone
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.head import FeaturePyramid, GFLHead, RawOutputs, flatten_levels
 from pipeline.detector.model import ModelSpec
-from pipeline.views.classes import Category, class_columns
+from pipeline.views.classes import Category, KnownClass, class_columns
 from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
 
 logger = logging.getLogger(__name__)
@@ -29,9 +29,6 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 CLASS_NAMES = "class_names"
 """Key of a description: the classes of a checkpoint, which knows them by name alone."""
-
-Known = list[tuple[int | None, str]]
-"""Id, if it is known, and name of each of a detector's classes, in the order of its channels."""
 
 
 class GFL(nn.Module):
@@ -44,7 +41,7 @@ class GFL(nn.Module):
         super().__init__()
         self.config = config
         self.conventions = conventions
-        self.backbone = build_backbone(config.backbone, config.dcn_stages, dcn_modulated=config.dcn_modulated)
+        self.backbone = build_backbone(config)
         self.neck = FeaturePyramid(self.backbone.channels, config.channels, config.levels)
         self.bbox_head = GFLHead(config)
 
@@ -79,9 +76,9 @@ def gfl_spec(config: DetectorConfig, conventions: Conventions) -> ModelSpec:
 
 
 def random_teacher(config: DetectorConfig) -> GFL:
-    """A detector to rehearse and to measure with: its distributions differ, though nothing was learned.
+    """A detector to rehearse and to measure with, though nothing was learned.
 
-    Louder than at the start of a training, for a store of next to nothing would compress to nothing. Class
+    It is louder than at the start of a training, so that a store does not compress to nothing, and its class
     scores are about a half, so that something is detected.
     """
     torch.manual_seed(0)
@@ -139,7 +136,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
-    """Why a state dict is not this model's, in words: of the first key; ``None`` if it fits."""
+    """Why a state dict is not this model's, by its first wrong key; ``None`` if it fits."""
     expected = model.state_dict()
     for key, value in expected.items():
         if key not in state:
@@ -206,11 +203,11 @@ def _require_architecture(config: DetectorConfig, document: Any, described: Path
             )
 
 
-def described_classes(document: dict[str, Any], described: Path) -> Known:
-    """Classes that a description names, if it does; a ``TeacherError`` for two lists, or other values."""
+def described_classes(document: dict[str, Any], described: Path) -> list[KnownClass]:
+    """Classes that a description names, by channel; a ``TeacherError`` for two lists, or other values."""
     try:
         names = msgspec.convert(document.get(CLASS_NAMES, []), list[str])
-        known = msgspec.convert(document.get("classes", [(None, name) for name in names]), Known)
+        known = msgspec.convert(document.get("classes", [(None, name) for name in names]), list[KnownClass])
     except msgspec.ValidationError as error:
         raise TeacherError(f"{described}: classes: expected ids and names, but {error}") from error
     if names and names != [name for _, name in known]:

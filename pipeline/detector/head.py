@@ -49,7 +49,7 @@ class ConvModule(nn.Module):
 
 
 def _normalize_groups(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """In the network's precision; CUDA's autocast would take float32, and twice the memory's traffic."""
+    """In the network's precision: CUDA's autocast would take float32, and twice the memory's traffic."""
     if x.dtype == norm.weight.dtype or not x.is_cuda:
         return cast(Tensor, norm(x))
     weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
@@ -78,9 +78,7 @@ class FeaturePyramid(nn.Module):
         merged = [conv(feature) for conv, feature in zip(self.lateral_convs, features, strict=True)]
         for finer in range(len(merged) - 2, -1, -1):
             size = merged[finer].shape[-2:]
-            merged[finer] = merged[finer] + functional.interpolate(
-                merged[finer + 1], size=size, mode="nearest"
-            )
+            merged[finer] = merged[finer] + functional.interpolate(merged[finer + 1], size, mode="nearest")
         outputs = [conv(x) for conv, x in zip(self.fpn_convs, merged, strict=False)]
         for conv in self.fpn_convs[len(merged) :]:
             outputs.append(conv(outputs[-1]))

@@ -21,15 +21,10 @@ logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # else twenty l
 MAX_AREA = 1e10
 """COCO's upper bound of an object's area, px^2."""
 
-PERCENT_DECIMALS = 3
-
 CURVE_IOUS = (0.5, 0.75, 0.9)
 
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """The first six numbers of COCO's summary."""
-
-HEADLINE = SUMMARY[:3]
-"""What is printed of them."""
 
 
 class Evaluation(NamedTuple):
@@ -86,7 +81,7 @@ def to_coco(manifest: Manifest) -> dict[str, Any]:
 def _percent(values: NDArray[np.float64]) -> float | None:
     """The mean; pycocotools marks "no such object" by -1."""
     defined = values[values > -1]
-    return round(100 * float(defined.mean()), PERCENT_DECIMALS) if defined.size else None
+    return round(100 * float(defined.mean()), 3) if defined.size else None
 
 
 def _curve(evaluator: COCOeval_faster, iou: float) -> NDArray[np.float64]:

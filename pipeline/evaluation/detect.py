@@ -1,9 +1,7 @@
 """Run a detector over a split and collect detections in COCO's result format."""
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +10,6 @@ from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from pipeline.core.environment import core_count
-from pipeline.core.files import write_atomically
 from pipeline.core.prefetch import load_ahead, loading_pool
 from pipeline.core.progress import show_progress
 from pipeline.detector.config import NetworkPrecision
@@ -93,7 +90,7 @@ class Detections(NamedTuple):
 def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeometry]) -> list[Detections]:
     """Detections in px of the original images, from a model's outputs for their views.
 
-    Decodes, clips to the image's content, rescales to the original image, thresholds, NMS class by class.
+    Boxes are clipped to the image's content, and suppressed class by class.
     """
     grid, device = spec.pyramid.grid_of(raw.sizes), raw.cls_logits.device
     points = torch.from_numpy(grid.points).to(device)
@@ -141,8 +138,3 @@ def to_results(image_id: int, detections: Detections, category_ids: list[int]) -
             "bbox": [round(value, BOX_DECIMALS) for value in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(score, SCORE_DECIMALS),
         }
-
-
-def write_results(results: list[Result], path: Path) -> None:
-    """Write detections as COCO's result file."""
-    write_atomically(path, f"{json.dumps(results)}\n".encode())

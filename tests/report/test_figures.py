@@ -1,5 +1,6 @@
 """Which validation images and detections are shown, and how they are labeled."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from pipeline.core.files import write_atomically
 from pipeline.core.paths import RunPaths
-from pipeline.evaluation.detect import write_results
 from pipeline.report import figures
 from pipeline.report.figures import TRUE, ShownImage, image_picture, show_images
 from pipeline.views.classes import Category
@@ -43,7 +44,8 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunPaths:
     monkeypatch.setattr(figures, "read_image", lambda _file, record: record)
     monkeypatch.setattr(Manifest, "image_file", lambda _manifest, record: (None, record))
     folder = RunPaths(tmp_path)
-    write_results([detection(x, x / 100) for x in (5, 9, 1, 7)], folder.evaluation("ld") / "detections.json")
+    detections = [detection(x, x / 100) for x in (5, 9, 1, 7)]
+    write_atomically(folder.evaluation("ld") / "detections.json", json.dumps(detections).encode())
     return folder
 
 

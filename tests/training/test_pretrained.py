@@ -5,6 +5,8 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from msgspec.structs import replace
+from teacher_cases import DETECTOR
 from torchvision.models import ResNet18_Weights, resnet18
 
 from pipeline.core.errors import TeacherError
@@ -17,7 +19,7 @@ def test_a_classifiers_weights_become_a_backbones(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         ResNet18_Weights, "get_state_dict", lambda *_args, **_kwargs: dict(classifier.state_dict())
     )
-    backbone = build_backbone("resnet18", (), dcn_modulated=False)
+    backbone = build_backbone(replace(DETECTOR, backbone="resnet18"))
     load_imagenet(backbone, "resnet18")
     assert torch.equal(backbone.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
 
@@ -32,9 +34,9 @@ def test_without_network_the_file_and_its_place_are_named(
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     missing = rf"but .*resnet18.* cannot be fetched .*; put that file at {tmp_path}/checkpoints/resnet18"
     with pytest.raises(TeacherError, match=missing):
-        load_imagenet(build_backbone("resnet18", (), dcn_modulated=False), "resnet18")
+        load_imagenet(build_backbone(replace(DETECTOR, backbone="resnet18")), "resnet18")
 
 
 def test_a_backbone_without_imagenet_weights_is_named() -> None:
     with pytest.raises(TeacherError, match="backbone resnet10: torchvision has no ImageNet weights"):
-        load_imagenet(build_backbone("resnet10", (), dcn_modulated=False), "resnet10")
+        load_imagenet(build_backbone(replace(DETECTOR, backbone="resnet10")), "resnet10")
