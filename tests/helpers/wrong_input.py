@@ -197,7 +197,7 @@ def require_one_clear_line(row: Wrong, folder: Path) -> None:
     """Do it in a project in which everything had run, and see what comes of it."""
     with blank_pictures(), pytest.MonkeyPatch.context() as patch:
         for text in row.changes:
-            if setting := re.fullmatch(r"(LDP_\w+)=(.*)", text):
+            if setting := re.fullmatch(r"([A-Z_]+)=(.*)", text):
                 patch.setenv(*setting.groups())
             else:
                 change(folder, text)

@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 import torch
 from batch_cases import BINS, CLASSES, PYRAMID, labeled_view, random_outputs, three_views
-from msgspec import to_builtins
 from msgspec.structs import replace
 from torch import Tensor, nn
 
-from pipeline.core.config import structure
-from pipeline.core.errors import ConfigError
 from pipeline.detector.head import RawOutputs
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
@@ -148,9 +145,3 @@ def test_class_distillation_in_the_valuable_region_is_a_mean_over_its_points_on_
     taught[targets.image[inside], targets.index[inside]] = True
     assert torch.equal(raw.cls_logits.grad.abs().sum(dim=2) > 0, taught)
     assert not taught.all()
-
-
-@pytest.mark.parametrize("change", [{"ld_weight": -1.0}, {"kd_temperature": 0.0}])
-def test_impossible_weights_are_refused(change: dict[str, float]) -> None:
-    with pytest.raises(ConfigError):
-        structure(DistillationConfig, to_builtins(FULL) | change, "loss")

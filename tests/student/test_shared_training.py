@@ -1,19 +1,16 @@
 """However a batch is shared by processes or cut into parts, the student is the same."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from shared_runs import CASES, GOES_ON, States, go_on, in_processes, states_of, train_all
 from teacher_cases import QUANTIZED, small_view_set
 from torch import Tensor
-from training_cases import FULL, HERE, IMAGES, KilledAfterSaving, KilledError, store_of, student, taught
+from training_cases import IMAGES, KilledAfterSaving, KilledError, store_of
 
-from pipeline.core.errors import ConfigError
-from pipeline.training.processes import SINGLE_PROCESS, World
+from pipeline.training.processes import SINGLE_PROCESS
 
 ROUNDING = 1e-4
 """Of a tensor's largest value: sums in another order, and what six steps make of that (1e-5 measured)."""
@@ -75,15 +72,3 @@ def test_the_cases_would_notice(folder: Path, alone: States) -> None:
     shapes = {(r.height, r.width) for r in small_view_set(folder, IMAGES).manifest.images}
     assert len(shapes) > 1
     assert largest_difference(alone["grouped"], alone["norms_in_eval"]) > 10 * ROUNDING
-
-
-@pytest.mark.parametrize(
-    ("placed", "message"),
-    [
-        ({"processes": World(rank=0, count=3)}, "a multiple of the 3 training processes, but got 2"),
-        ({"micro_batch": 1}, "norm_eval: expected true"),
-    ],
-)
-def test_what_would_change_the_student_is_refused(placed: dict[str, Any], message: str, stores: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
-        taught(student(FULL), stores, replace(HERE, **placed))

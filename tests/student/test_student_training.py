@@ -103,20 +103,6 @@ def test_twenty_steps_from_a_lossless_store_equal_twenty_steps_with_the_teacher_
         assert same_weights(without, trained(other, store_of(stores, LOSSLESS), view_set))
 
 
-@pytest.mark.parametrize(
-    ("loss", "message"),
-    [
-        (VLR_KD, r"vlr_kd_weight.* cache_teacher\.valuable_classes: true"),
-        (BCKD, r"bckd_cls_weight.* cache_teacher\.dense: \{floor: 0\.005\}"),
-    ],
-)
-def test_a_student_refuses_a_store_without_what_it_reads(
-    loss: DistillationConfig, message: str, stores: Path
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        stored_targets(student(loss), store_of(stores, QUANTIZED), small_view_set(stores, IMAGES).manifest)
-
-
 @pytest.mark.usefixtures("two_threads")
 def test_a_student_of_views_drawn_per_epoch_sees_those_of_a_teacher_in_the_loop(tmp_path: Path) -> None:
     """Two epochs from the store of exactly two views an image; sizes differ from epoch to epoch."""

@@ -5,6 +5,7 @@ import torch
 from msgspec.structs import replace
 from training_cases import TRAIN
 
+from pipeline.core.errors import ConfigError
 from pipeline.training.dataset import EpochSampler, epoch_batches
 from pipeline.training.processes import Placement, World
 from pipeline.views.geometry import ViewGeometry, choose_view
@@ -70,6 +71,11 @@ def test_the_shares_of_processes_make_up_the_batches_of_one(count: int, grouped:
         for whole, *shares in zip(alone, *members, strict=True):
             assert whole.parts == [[key for share in shares for part in share.parts for key in part]]
             assert {share.batch_hw for share in shares} == {whole.batch_hw}
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a multiple of the 3 training processes, but got 4"):
+        order_of(World(rank=0, count=3), grouped=False)
 
 
 def test_a_part_is_padded_as_its_whole_batch() -> None:

@@ -35,8 +35,3 @@ def test_without_network_the_file_and_its_place_are_named(
     missing = rf"but .*resnet18.* cannot be fetched .*; put that file at {tmp_path}/checkpoints/resnet18"
     with pytest.raises(TeacherError, match=missing):
         load_imagenet(build_backbone(replace(DETECTOR, backbone="resnet18")), "resnet18")
-
-
-def test_a_backbone_without_imagenet_weights_is_named() -> None:
-    with pytest.raises(TeacherError, match="backbone resnet10: torchvision has no ImageNet weights"):
-        load_imagenet(build_backbone(replace(DETECTOR, backbone="resnet10")), "resnet10")
