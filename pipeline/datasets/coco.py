@@ -54,7 +54,7 @@ class _Annotation(Struct, gc=False):
     ignore: Flag = 0
 
     def row(self) -> tuple[float, ...]:
-        """In the order of :data:`COLUMNS`. An area that is not above 0 was not measured."""
+        """In the order of :data:`COLUMNS`; an area that is not above 0 was not measured."""
         area = self.area if self.area and self.area > 0 else self.bbox[2] * self.bbox[3]
         flags = bool(self.iscrowd), bool(self.ignore)
         return self.image_id, self.id, self.category_id, *self.bbox, area, *flags
@@ -70,8 +70,6 @@ class _Coco(Struct):
 
 def read_coco(annotations: Path, root: str, folder: str) -> Manifest:
     """Read ``instances_*.json`` of a dataset at ``root`` whose images lie in ``root/folder``.
-
-    Boxes are kept as they are annotated; which images and boxes are trained on is decided later.
 
     Raises:
         DatasetError: not COCO detection JSON; an id is used twice; a reference leads nowhere; a number is

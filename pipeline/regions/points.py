@@ -7,7 +7,7 @@ Sources: Zhang et al., "Adaptive Training Sample Selection", CVPR 2020, mmdetect
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -49,13 +49,10 @@ def nearest_candidates(grid: Grid, boxes_xyxy: Tensor) -> Tensor:
 def assign_atss(
     anchors_xyxy: Tensor, candidates: Tensor, boxes_xyxy: Tensor, counts: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Assign anchors ``Tensor[N, 4]`` to boxes ``Tensor[G, 4]``: only the nearest can be positive.
+    """The box of each anchor ``Tensor[N, 4]``, and the adaptive IoU threshold of each box ``Tensor[G, 4]``.
 
-    ``counts`` are the boxes of each view: a mean's last bits depend on how many others are taken with it.
-
-    Returns:
-        ``LongTensor[N]``, index of the box a position is positive for, -1 where negative; and
-        ``Tensor[G]``, the adaptive IoU threshold of every box.
+    ``LongTensor[N]``, -1 where negative, as all are but the nearest; and ``Tensor[G]``. ``counts`` are the
+    boxes of each view: a mean's last bits depend on how many others are taken with it.
     """
     if not len(boxes_xyxy):
         return torch.full((len(anchors_xyxy),), NOT_MAIN), anchors_xyxy.new_zeros(0)
@@ -80,18 +77,12 @@ def inside_boxes(points: Tensor, boxes_xyxy: Tensor) -> Tensor:
     return torch.cat([to_upper_left, to_lower_right], dim=-1).amin(dim=-1) > INSIDE_MARGIN_PX
 
 
-class CandidatePairs(NamedTuple):
-    """``LongTensor[M]`` each: pairs of an anchor, by its flat position, and a box.
-
-    Every pair that overlaps is among them, and few others of the millions of a view.
-    """
-
-    position: Tensor
-    box: Tensor
+CandidatePairs = tuple[Tensor, Tensor]
+"""``LongTensor[M]`` each: pairs of an anchor, by its flat position, and a box."""
 
 
 def candidate_pairs(grid: Grid, boxes_xyxy: Tensor) -> CandidatePairs:
-    """Pairs of the anchors of all levels and the boxes ``Tensor[G, 4]`` px around which they lie."""
+    """Every pair of an anchor and a box ``Tensor[G, 4]`` px that overlap, and few others of millions."""
     pyramid, device = grid.pyramid, boxes_xyxy.device
     sizes, strides = torch.tensor(grid.sizes, device=device), torch.tensor(pyramid.strides, device=device)
     cells = boxes_xyxy[None] / strides[:, None, None] - pyramid.point_offset
@@ -108,20 +99,13 @@ def _list_windows(first: Tensor, extent: Tensor, grid: Grid) -> CandidatePairs:
     window = torch.arange(len(first), device=first.device).repeat_interleave(extent[:, 0])
     starts = corners[window] + _ranges(first[:, 0], extent[:, 0]) * widths[window]
     columns = extent[:, 1][window]
-    return CandidatePairs(
-        position=_ranges(starts, columns), box=(window % max(1, boxes)).repeat_interleave(columns)
-    )
+    return _ranges(starts, columns), (window % max(1, boxes)).repeat_interleave(columns)
 
 
 def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
     """``start, start + 1, ..., start + length - 1`` for all of ``LongTensor[R]``, one after the other."""
     shifts = starts - (lengths.cumsum(0) - lengths)
     return torch.arange(int(lengths.sum()), device=starts.device) + shifts.repeat_interleave(lengths)
-
-
-def box_iof(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """Intersection over the area of the *first* box, ``Tensor[...]``."""
-    return box_intersection(boxes1_xyxy, boxes2_xyxy) / box_areas(boxes1_xyxy).clamp(min=EPSILON)
 
 
 def center_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
@@ -139,12 +123,14 @@ def center_penalty(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
 def vlr_overlap(anchors_xyxy: Tensor, boxes_xyxy: Tensor, vlr: Literal["released", "paper"]) -> Tensor:
     """The overlap ``D`` that bounds the valuable localization region, ``Tensor[...]``.
 
-    ``paper``: ``IoU - d^2/c^2`` (LD paper, CVPR 2022, section 3.3). ``released``: the LD repository's
-    ``iou2d_calculator`` divides the intersection by the *anchor's area* where the union belongs;
-    the published results were most likely trained with it.
+    ``paper``: ``IoU - d^2/c^2`` (section 3.3). ``released``, most likely the published results': the LD
+    repository's ``iou2d_calculator`` divides by the *anchor's area* where the union belongs.
     """
-    overlap = {"released": box_iof, "paper": box_iou}[vlr]
-    return overlap(anchors_xyxy, boxes_xyxy) - center_penalty(anchors_xyxy, boxes_xyxy)
+    if vlr == "paper":
+        overlap = box_iou(anchors_xyxy, boxes_xyxy)
+    else:
+        overlap = box_intersection(anchors_xyxy, boxes_xyxy) / box_areas(anchors_xyxy).clamp(min=EPSILON)
+    return overlap - center_penalty(anchors_xyxy, boxes_xyxy)
 
 
 def valuable_weights(
@@ -161,15 +147,16 @@ def valuable_weights(
     ``vlr: inside``, if its point is in the box, as all of the main region are. It can be in both regions.
     ``pairs`` are all that overlap, for the weight of others is 0.
     """
-    anchors = anchors_xyxy.index_select(0, pairs.position)
-    boxes, upper = boxes_xyxy.index_select(0, pairs.box), thresholds.index_select(0, pairs.box)
+    position, box = pairs
+    anchors = anchors_xyxy.index_select(0, position)
+    boxes, upper = boxes_xyxy.index_select(0, box), thresholds.index_select(0, box)
     if regions.vlr == "inside":
         inside = inside_boxes((anchors[:, :2] + anchors[:, 2:]) / 2, boxes)
     else:
         distance = vlr_overlap(anchors, boxes, regions.vlr)
         inside = (distance >= regions.vlr_gamma * upper) & (distance < upper)
     weights = torch.where(inside, box_iou(anchors, boxes), 0.0)
-    return anchors_xyxy.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, pairs.position, weights, "amax")
+    return anchors_xyxy.new_zeros(len(anchors_xyxy)).scatter_reduce_(0, position, weights, "amax")
 
 
 def find_regions(grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsConfig) -> list[KeptPoints]:
@@ -189,8 +176,8 @@ def _find_together(grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsCon
     anchors = torch.from_numpy(grid.anchors).repeat(len(counts), 1)
     candidates = nearest_candidates(grid, boxes) + positions * view
     assigned, thresholds = assign_atss(anchors, candidates, boxes, counts)
-    pairs = candidate_pairs(grid, boxes)
-    pairs = pairs._replace(position=pairs.position + positions * view[pairs.box])
+    position, box = candidate_pairs(grid, boxes)
+    pairs = position + positions * view[box], box
     weights = valuable_weights(anchors, pairs, boxes, thresholds, regions)
     kept = ((assigned >= 0) | (weights > 0)).nonzero().squeeze(1)
     number, flat = np.divmod(kept.numpy(), positions)

@@ -48,10 +48,10 @@ class ViewSet:
     regions: RegionsConfig
     conventions: Conventions
     remembered: dict[ViewKey, LabeledView] | None = field(default=None, compare=False, repr=False)
-    """Views whose points were found, where they are to be asked for again."""
+    """Views whose points were found, if they are kept."""
 
     def remembering(self) -> "ViewSet":
-        """The same views, found once each; millions are not kept but found whenever they are asked for."""
+        """The same views, found once each unless there are too many to keep."""
         return replace(self, remembered={}) if len(self) <= MAX_REMEMBERED_VIEWS else self
 
     @property

@@ -45,8 +45,7 @@ def ids_difference(expected: Sequence[Category], got: Sequence[KnownClass]) -> s
 def class_columns(known: Sequence[KnownClass], categories: Sequence[Category], where: str) -> list[int]:
     """A detector's channel for each of a dataset's categories.
 
-    A ``TeacherError`` names ``where`` the detector's classes are described, and the first category that is
-    not there, or twice.
+    A ``TeacherError`` names ``where`` its classes are described, and the first category not there once.
     """
     columns = []
     for category in categories:

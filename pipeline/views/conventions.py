@@ -1,7 +1,6 @@
 """How a detector sees an image, and where its points lie: what a student shares with its teacher.
 
-These conventions go from the teacher's description into the store's fingerprint, and from there into the
-students. There they stand in the words that they always had, so that older stores stay readable.
+Descriptions and fingerprints have them in the words that they always had: older stores stay readable.
 """
 
 from collections.abc import Mapping
@@ -94,15 +93,14 @@ class Conventions:
 
     preprocessing: Preprocessing
     cell_offset: float
-    """Offset of a point in its cell, strides: the point of cell ``(row, column)`` on a level of stride ``s``
-    is ``((column + cell_offset) * s, (row + cell_offset) * s)`` px. 0 for GFL and NanoDet, 0.5 for YOLO."""
+    """Offset of a point in its cell, strides: 0 for GFL and NanoDet, 0.5 for YOLO."""
 
     def pyramid(self, strides: tuple[int, ...]) -> Pyramid:
         """Where a detector of these conventions predicts on levels of ``strides`` px."""
         return Pyramid(strides, self.cell_offset)
 
     def geometry(self) -> dict[str, float]:
-        """What ``geometry`` in a fingerprint says of it: nothing for an offset of 0, as it always was."""
+        """What ``geometry`` in a fingerprint says of it: nothing for an offset of 0."""
         return {"cell_offset": self.cell_offset} if self.cell_offset else {}
 
     def to_json(self) -> dict[str, Any]:
@@ -111,10 +109,7 @@ class Conventions:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Those of a description or a fingerprint, GFL's where it says nothing.
-
-        A ``CacheError`` is raised for pixels that this code does not make.
-        """
+        """Those of a description or a fingerprint, GFL's where it says nothing; a ``CacheError`` as above."""
         pixels, geometry = document.get("preprocessing"), document.get("geometry", document)
         return cls(
             preprocessing=GFL_PREPROCESSING if pixels is None else Preprocessing.from_json(pixels),

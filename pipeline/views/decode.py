@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from pipeline.core.errors import DatasetError
 from pipeline.views.pyramid import Size
 
-# As OpenCV does, such a picture is taken as it is.
+# Such a picture is taken as it is.
 warnings.filterwarnings("ignore", "Corrupt EXIF data")
 Image.init()
 OPENCV = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "SUN", "TIFF", "WEBP")
@@ -29,18 +29,15 @@ TURNED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
 Image.MAX_IMAGE_PIXELS = None
 
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error)
-"""What Pillow raises, depending on the format and on the place where it is broken."""
+"""What Pillow raises, by format and place of the damage."""
 
 
 def read_rgb(path: Path, expected_hw: Size, sha256: str = "") -> NDArray[np.uint8]:
-    """Decode an image of the annotated size ``expected_hw``: ``(H, W, 3)``, upright.
+    """Decode an image of the annotated size ``expected_hw``: ``(H, W, 3)``, as OpenCV does.
 
-    As OpenCV does, grayscale, palettes and CMYK are converted, transparency is left out, of 16 bits the
-    upper 8 are taken, and a picture is turned as its EXIF orientation says.
-
-    Raises:
-        DatasetError: missing, unreadable, moving, of another size than annotated, or of another ``sha256``,
-            if there is one, than the manifest has.
+    Grayscale, palettes and CMYK are converted, transparency is left out, of 16 bits the upper 8 are taken,
+    and a picture is turned as its EXIF orientation says. A ``DatasetError`` is raised if it is missing,
+    unreadable, moving, or of another size or ``sha256`` (if there is one) than the manifest has.
     """
     with _opened(path) as (content, image):
         if sha256 and hashlib.sha256(content).hexdigest() != sha256:
@@ -129,11 +126,9 @@ def _png_exif(content: bytes) -> bytes:
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Pixels ``(H, W, 3)``."""
-    # Pillow would clip these to white instead.
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I"):  # Pillow would clip these to white
         upper = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(upper[:, :, None], 3, axis=2)
-    # A palette with transparency goes by way of RGBA, or Pillow warns.
-    image = image.convert("RGBA") if image.mode == "P" else image
+    if image.mode == "P":  # or Pillow warns of a palette with transparency
+        image = image.convert("RGBA")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))

@@ -1,7 +1,6 @@
 """Views: deterministic augmentations of an image, and which of them a student sees when.
 
-They follow mmdetection's ``Resize(keep_ratio=True)``, ``RandomFlip`` and ``Pad(size_divisor=32)``, or have
-one fixed size.
+They follow mmdetection's ``Resize``, ``RandomFlip`` and ``Pad(size_divisor=32)``, or have one fixed size.
 """
 
 import hashlib
@@ -50,8 +49,7 @@ class ViewGeometry:
     def content_hw(self) -> Size:
         """Size of the image in the view, without the borders of a letterbox.
 
-        A half px there is rounded as where the letterbox comes from: to the even px if it is centered
-        (Ultralytics ``LetterBox``), else down like any other (YOLOX ``preproc``).
+        Rounded as where it comes from: half to even if it is centered (Ultralytics), else down (YOLOX).
         """
         if self.fit in ("keep_ratio", "stretch"):
             return self.resized_hw
@@ -99,7 +97,7 @@ def transform_boxes(boxes_xyxy: Boxes, geometry: ViewGeometry) -> Boxes:
 
 
 class Views:
-    """A section ``views``, with the keys of :class:`ViewsConfig` or of :class:`PerEpochViewsConfig`."""
+    """A section ``views``: :class:`ViewsConfig` or :class:`PerEpochViewsConfig`."""
 
     __slots__ = ()
 
@@ -166,9 +164,9 @@ class ViewsConfig(Section, Views, frozen=True, kw_only=True):
 
 
 class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
-    """Views of all epochs, drawn beforehand: epoch ``e`` trains on exactly view ``e`` of every image.
+    """Views drawn beforehand by seed, epoch and image: epoch ``e`` trains on view ``e`` of every image.
 
-    mmdetection's ``Resize(multiscale_mode="range")`` and ``RandomFlip``, by seed, epoch and image.
+    mmdetection's ``Resize(multiscale_mode="range")`` and ``RandomFlip``.
     """
 
     epochs: Count

@@ -1,8 +1,7 @@
 """Reading, resizing and normalizing images.
 
-A resize is bilinear, *without antialiasing*, rounded to 8 bits, and to one gray level OpenCV's
-``INTER_LINEAR``. Each product and each sum is rounded by itself, so that its bits depend neither on the
-number of threads nor on the processor, as those of torch's ``interpolate`` do.
+A resize is bilinear, *without antialiasing*, rounded to 8 bits: to one gray level OpenCV's ``INTER_LINEAR``.
+Each product and sum is rounded by itself: unlike torch's, its bits depend on no thread and no processor.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,22 +20,19 @@ from pipeline.views.geometry import ViewGeometry
 from pipeline.views.pyramid import Size
 
 ViewFile = tuple[tuple[Path, Size, str], ViewGeometry]
-"""Arguments of :func:`read_image`, and what is made of the image."""
+"""Arguments of :func:`read_image`, and the view of that image."""
 
 STRIP_ROWS = 32
-"""Rows of a resized image that are made at a time: 0.5 MB of a view of 1333x800."""
+"""Rows of a resized image that are made at a time, in a core's cache: 0.5 MB of a view of 1333x800."""
 
 
 def read_image(path: Path, expected_hw: Size, sha256: str = "") -> Tensor:
-    """Decode an image to RGB, ``ByteTensor[3, H, W]``: :func:`~pipeline.views.decode.read_rgb`.
-
-    The channels of a pixel lie side by side, here and in all that is made of it, as batches have them.
-    """
+    """:func:`~pipeline.views.decode.read_rgb` as ``ByteTensor[3, H, W]``, a pixel's channels side by side."""
     return torch.from_numpy(np.ascontiguousarray(read_rgb(path, expected_hw, sha256))).permute(2, 0, 1)
 
 
 def resize_image(pixels: Tensor, size_hw: Size, sampling: Sampling = "half_pixel") -> Tensor:
-    """Resize ``ByteTensor[3, H, W]`` to ``size_hw``, in strips that stay in a core's cache."""
+    """Resize ``ByteTensor[3, H, W]`` to ``size_hw``."""
     (channels, old_height, old_width), (height, width) = pixels.shape, size_hw
     if (old_height, old_width) == size_hw:
         return pixels
@@ -62,10 +58,7 @@ def resize_image(pixels: Tensor, size_hw: Size, sampling: Sampling = "half_pixel
 def _samples(
     old: int, size: int, sampling: Sampling
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Both neighbors of each sample of an axis, and the weight of the second.
-
-    Sample ``i`` lies at ``(i + 0.5) * old / size - 0.5``, or at ``i * old / size``.
-    """
+    """Both neighbors of each sample of an axis, and the weight of the second."""
     center = np.float32(0.5 if sampling == "half_pixel" else 0)
     places = np.float32(old / size) * (np.arange(size, dtype=np.float32) + center) - center
     places = places.clip(min=0)
@@ -95,10 +88,7 @@ def read_views(files: Sequence[ViewFile], preprocessing: Preprocessing) -> NDArr
 
 
 def stack_images(images: Sequence[Tensor], batch_hw: Size) -> tuple[Tensor, Tensor]:
-    """Images ``ByteTensor[3, H, W]`` in a batch of ``batch_hw`` px, for a device to normalize.
-
-    Returns ``ByteTensor[B, *batch_hw, 3]``, zeros beside each, and their sizes ``LongTensor[B, 2]``.
-    """
+    """A batch ``ByteTensor[B, *batch_hw, 3]``, 0 beside the images, and their sizes ``LongTensor[B, 2]``."""
     stacked = torch.zeros(len(images), *batch_hw, 3, dtype=torch.uint8)
     for target, pixels in zip(stacked, images, strict=True):
         target[: pixels.shape[1], : pixels.shape[2]] = pixels.permute(1, 2, 0)

@@ -34,10 +34,8 @@ DROP_REASONS = {
     "below_1_px": "less than 1 px wide or high",
     "outside_image": "outside their image",
 }
-"""Why an object is not trained on, and that in words: the rules of mmdetection's ``CocoDataset``.
-
-mmdetection also leaves out what has no area; here such an area counts as not measured.
-"""
+"""Why an object is not trained on: the rules of mmdetection's ``CocoDataset``, except that here an area of 0
+counts as not measured."""
 
 
 class Annotation(Struct, frozen=True, array_like=True, gc=False):
@@ -52,7 +50,6 @@ class Annotation(Struct, frozen=True, array_like=True, gc=False):
     area: float
     iscrowd: bool
     ignore: bool = False
-    """Not to be trained on (mmdetection leaves such objects out)."""
 
     @property
     def box_xywh(self) -> tuple[float, float, float, float]:
@@ -79,10 +76,7 @@ COLUMNS = np.dtype({"names": ("image_id", *Annotation.__struct_fields__), "forma
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ImageTable(Sequence[ImageRecord]):
-    """``I`` images, ascending by id, with ``A`` annotations, ascending by image and id.
-
-    A record is made when it is asked for; a slice is a table.
-    """
+    """``I`` images, ascending by id, and ``A`` annotations, by image and id; a slice is a table, too."""
 
     image_id: NDArray[np.int64]
     """``(I,)``."""
@@ -134,8 +128,7 @@ class ImageTable(Sequence[ImageRecord]):
     def __getitem__(self, place: int | slice) -> "ImageRecord | ImageTable":
         if isinstance(place, slice):
             return self.take(np.arange(len(self))[place])
-        # Also of a negative place, and an IndexError where there is none.
-        row = range(len(self))[place]
+        row = range(len(self))[place]  # of a negative place, too
         height, width = self.size_hw[row].tolist()
         rows = self.annotations[self.offset[row] : self.offset[row + 1]].tolist()
         return ImageRecord(
@@ -190,7 +183,7 @@ class Manifest:
     """One split of a dataset, images in ascending order of their ids."""
 
     root: str
-    """Folder of the dataset as the parameters name it (relative to the repository, or absolute)."""
+    """Folder of the dataset as the parameters name it."""
     folder: str
     """Folder of the images under ``root``."""
     categories: tuple[Category, ...]
@@ -225,10 +218,7 @@ class Manifest:
         return np.diff(np.append(0, np.cumsum(self.drop_reason < 0))[self.images.offset])
 
     def identity(self) -> dict[str, Any]:
-        """Everything in a split that decides what a detector learns from it, for fingerprints.
-
-        Of annotations it is those that are trained on: another order or another comment changes nothing.
-        """
+        """What of a split decides what a detector learns from it, for fingerprints: no order, no comment."""
         table = self.images
         columns = (table.image_id, table.file_name, *table.size_hw.T)
         rows = list(zip(*(column.tolist() for column in columns), strict=True))

@@ -1,9 +1,8 @@
-"""Positions, points and anchors of a feature pyramid.
+"""Positions, points and anchors of a feature pyramid, without torch: a store can be read without it.
 
 The point of cell ``(row, column)`` on a level of stride ``s`` is ``((column + o) * s, (row + o) * s)`` px,
 with an offset ``o``: 0 for GFL (mmdetection ``AnchorGenerator`` with ``center_offset=0``), 0.5 for YOLO. A
-position is a level and its row-major cell there, or one *flat* number that counts through all levels. Arrays
-are read only, and need no torch, so that a store can be read without it.
+position is a level and its row-major cell there, or one *flat* number that counts through all levels.
 """
 
 from dataclasses import dataclass

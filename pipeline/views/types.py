@@ -1,4 +1,4 @@
-"""The nouns that annotations, teacher and store share: immutable, shapes checked once."""
+"""The nouns that annotations, teacher and store share."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Self, TypeVar
@@ -42,11 +42,7 @@ class KeptPoints:
     """``(P,)`` in [0, 1], 0 outside the valuable region."""
 
     def __post_init__(self) -> None:
-        shape = (len(self.level),)
-        for values in (self.level, self.position, self.main_gt, self.valuable_weight):
-            assert values.shape == shape, f"expected {shape}, but got {values.shape}"
-        # A cell index fits 32 bits, so that level and position make one sortable number.
-        order = (self.level.astype(np.int64) << 32) + self.position
+        order = (self.level.astype(np.int64) << 32) + self.position  # a cell index fits 32 bits
         assert (order[1:] > order[:-1]).all(), "points must ascend by (level, position)"
 
     def __len__(self) -> int:
@@ -79,12 +75,6 @@ class LabeledView:
     """``(G,)``, contiguous classes."""
     points: KeptPoints
 
-    def __post_init__(self) -> None:
-        boxes = len(self.labels)
-        assert self.boxes_xyxy.shape == (boxes, 4), f"expected ({boxes}, 4), but got {self.boxes_xyxy.shape}"
-        main_gt = self.points.main_gt
-        assert ((main_gt >= NOT_MAIN) & (main_gt < boxes)).all(), f"main_gt must index {boxes} boxes"
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DenseOutputs:
@@ -107,7 +97,7 @@ class SeenPixels(NamedTuple):
 
     @classmethod
     def of(cls, pixels: Pixels) -> Self:
-        """What is kept of ``pixels``."""
+        """Those of ``pixels``."""
         return cls(checksum(pixels), thumbnail(pixels))
 
 
@@ -141,8 +131,3 @@ class SoftTargets:
     """At all positions, where a store holds them."""
     pixels: SeenPixels | None = None
     """What the teacher saw, where a store is to remember it."""
-
-    def __post_init__(self) -> None:
-        edges, classes = self.edge_logits, self.cls_logits
-        assert edges.shape[1:-1] == (4,), f"expected (P, 4, bins), but got {edges.shape}"
-        assert classes.ndim == 2, f"expected (M, C), but got {classes.shape}"

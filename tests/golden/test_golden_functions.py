@@ -20,7 +20,7 @@ from pipeline.losses.detection import (
     quality_focal_loss,
 )
 from pipeline.losses.distillation import kd_divergence
-from pipeline.regions.points import box_iof, vlr_overlap
+from pipeline.regions.points import center_penalty, vlr_overlap
 from pipeline.training.criterion import BOX_WEIGHT, DFL_WEIGHT
 from pipeline.views.box_ops import box_iou, decode_boxes, encode_distances, expected_distances
 
@@ -122,9 +122,9 @@ def giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 OVERLAPS = {
     "iou": box_iou,
-    "iof": box_iof,
+    "iof": lambda *boxes: vlr_overlap(*boxes, "released") + center_penalty(*boxes),
     "giou": giou,
-    "diou": lambda boxes1, boxes2: vlr_overlap(boxes1, boxes2, "released"),
+    "diou": lambda *boxes: vlr_overlap(*boxes, "released"),
 }
 """``diou`` of the reference has the first box's area where the union belongs (note N2)."""
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from pipeline.regions import points
 from pipeline.regions.config import RegionsConfig, Vlr
 from pipeline.regions.points import (
-    CandidatePairs,
     candidate_pairs,
     find_regions,
     valuable_weights,
@@ -30,7 +29,7 @@ ANCHOR = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
 
 def weight(anchor: Tensor, boxes: Tensor, thresholds: Tensor, vlr: Vlr, vlr_gamma: float = 0.25) -> float:
     """Of one anchor, paired with all boxes."""
-    pairs = CandidatePairs(position=torch.zeros(len(boxes), dtype=torch.int64), box=torch.arange(len(boxes)))
+    pairs = torch.zeros(len(boxes), dtype=torch.int64), torch.arange(len(boxes))
     regions = RegionsConfig(vlr=vlr, vlr_gamma=vlr_gamma)
     return valuable_weights(anchor, pairs, boxes, thresholds, regions).item()
 
@@ -168,10 +167,10 @@ def test_every_overlapping_pair_is_listed_once_and_few_others() -> None:
     boxes = random_boxes(generator, 30, (320, 448))
     grid = Pyramid(STRIDES, 0.0).grid((320, 448))
     anchors = torch.from_numpy(grid.anchors)
-    pairs = candidate_pairs(grid, boxes)
+    position, box = candidate_pairs(grid, boxes)
     listed = torch.zeros(len(anchors), len(boxes))
-    listed.index_put_((pairs.position, pairs.box), torch.ones(len(pairs.box)), accumulate=True)
+    listed.index_put_((position, box), torch.ones(len(box)), accumulate=True)
     overlapping = box_intersection(anchors[:, None], boxes) > 0
     assert listed.max() == 1
     assert listed[overlapping].all()
-    assert len(pairs.box) < 1.5 * overlapping.sum()
+    assert len(box) < 1.5 * overlapping.sum()

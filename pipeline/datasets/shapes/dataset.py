@@ -1,8 +1,6 @@
 """``shapes``: a procedural detection dataset in COCO layout whose difficulty is localization.
 
-Rotated, textured objects of four classes, edges 0.6 to 5 px wide, clear to faint, of very different sizes,
-partly hidden by each other and by unlabelled clutter.
-
+Rotated, textured objects of four classes and very different sizes, clear to faint, partly hidden by clutter.
 The same bytes on every machine: random numbers come from ``RandomState.random_sample`` alone (frozen by NEP
 19), arrays see only operations that IEEE 754 rounds exactly, one per call so that no compiler fuses two, and
 scalar ``math`` results are rounded before use.
@@ -79,7 +77,6 @@ class ShapeObject:
     """One labelled object of an image."""
 
     category_id: int
-    """COCO-like id."""
     box_xyxy: Box
     """Tight box, px, of that part of the un-occluded outline that lies inside the image."""
     pixels: int
@@ -88,10 +85,7 @@ class ShapeObject:
 
 
 class Scene:
-    """An image under construction: ``canvas (H, W, 3)`` in [0, 1] and the objects on it, bottom to top.
-
-    ``scale`` is the size of a reference pixel.
-    """
+    """An image under construction: ``canvas (H, W, 3)`` in [0, 1], a reference pixel's ``scale``, objects."""
 
     def __init__(self, canvas: Floats, scale: float) -> None:
         self.canvas = canvas
