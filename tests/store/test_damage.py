@@ -73,7 +73,6 @@ def test_a_whole_frame_that_is_shorter_than_its_chunk_is_refused(path: Path) -> 
         ShardedRows(path, wider).read(0, 1)
 
 
-@pytest.mark.parametrize("array", ["points/region", "points/edge_codes", "main/cls_codes"])
 @pytest.mark.parametrize(
     ("harm", "found", "reading", "opening"),
     [
@@ -84,16 +83,16 @@ def test_a_whole_frame_that_is_shorter_than_its_chunk_is_refused(path: Path) -> 
     ids=["removed", "cut", "flipped"],
 )
 def test_a_damaged_shard_is_named(
-    path: Path, array: str, harm: Callable[[Path], object], found: str, reading: str, opening: str | None
+    path: Path, harm: Callable[[Path], object], found: str, reading: str, opening: str | None
 ) -> None:
     """That whatever else befalls any file is found, too, is the experiment of `stress/test_damage.py`."""
     store = TargetStore.open(path)
-    harm(path / array / "c/1/0")
+    harm(path / "points/edge_codes/c/1/0")
     (problem,) = verify(path)
-    assert (problem.file, problem.partition) == (f"{array}/c/1/0", 1)
+    assert (problem.file, problem.partition) == ("points/edge_codes/c/1/0", 1)
     assert found in problem.message
-    with pytest.raises(CacheError, match=f"partition 1 of {array} of .* {reading}"):
+    with pytest.raises(CacheError, match=f"partition 1 of points/edge_codes of .* {reading}"):
         [store.read(key) for key in store.keys]
     if opening:
-        with pytest.raises(CacheError, match=f"{array}/c/1/0: .*{opening}"):
+        with pytest.raises(CacheError, match=f"points/edge_codes/c/1/0: .*{opening}"):
             TargetStore.open(path)

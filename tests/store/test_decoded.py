@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from msgspec import structs
-from store_cases import LOSSLESS, make_store_case, make_view, write_store
+from store_cases import make_view
 from store_view_cases import CROWDED, write_store_to_show
 
 from pipeline import DecodedView, open_store
@@ -29,22 +29,6 @@ def decoded(geometry: ViewGeometry, preprocessing: Preprocessing) -> DecodedView
     codes = np.zeros((0, 4), np.int16)
     stored = StoredView(view=view, edge_codes=codes, edge_steps=None, cls_codes=codes, cls_step=None)
     return DecodedView(stored=stored, pyramid=Pyramid((8,), 0.0), preprocessing=preprocessing)
-
-
-def test_a_view_is_what_was_written(tmp_path: Path) -> None:
-    store_case = make_store_case(LOSSLESS)
-    store = open_store(str(write_store(tmp_path, store_case)))
-    assert store.image_ids == tuple(sorted({view.key.image_id for view in store_case.views}))
-    assert (store.strides, store.bins) == ((8, 16, 32, 64), 5)
-    for written, soft in zip(store_case.views, store_case.targets, strict=True):
-        assert written.key.view in store.views(written.key.image_id)
-        view = store[written.key.image_id, written.key.view]
-        assert (view.key, view.geometry) == (written.key, written.geometry)
-        np.testing.assert_array_equal(view.edge_logits, soft.edge_logits, strict=True)
-        np.testing.assert_array_equal(view.cls_logits, soft.cls_logits, strict=True)
-        np.testing.assert_array_equal(view.main, written.points.main_gt)
-        np.testing.assert_array_equal(view.boxes, written.boxes_xyxy)
-        np.testing.assert_array_equal(view.labels, written.labels)
 
 
 def test_a_point_is_the_corner_of_its_cell_by_hand(tmp_path: Path) -> None:

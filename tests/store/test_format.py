@@ -1,7 +1,6 @@
 """The layout of a store, the index of its views, and what it was made from."""
 
 import json
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from pipeline.store.format.fingerprint import check_compatible, diff
 from pipeline.store.format.schema import (
     COMPRESSION_LEVEL,
     EARLIER_COMPRESSION_LEVEL,
-    EXTENT,
     FORMAT_VERSION,
     StoreSchema,
     sharded_specs,
@@ -46,45 +44,15 @@ def test_another_version_is_refused_with_a_remedy(version: int | None) -> None:
         StoreSchema.from_json(document)
 
 
-def test_partitions_cover_all_views_once_and_are_one_shard_of_each_array() -> None:
+def test_partitions_cover_all_views_and_shards_hold_the_fullest_in_whole_chunks_and_one_at_least() -> None:
     schema = make_store_case().schema
     runs = [schema.partition_views(index) for index in range(schema.partitions)]
     assert [(run.start, run.stop) for run in runs] == [(0, 4), (4, 8), (8, 12), (12, 14)]
-    for spec in sharded_specs(schema):
-        assert spec.shards is not None
-        assert spec.shape == (4 * spec.shards[0], spec.shards[1])
-        assert spec.shards[0] % spec.chunks[0] == 0
-
-
-def test_extents_follow_one_another_from_the_beginning_of_each_partitions_shard() -> None:
-    store_case = make_store_case()
-    schema, extents = store_case.schema, store_case.table.arrays(store_case.schema)[EXTENT].tolist()
-    for number, (view, row) in enumerate(zip(store_case.views, extents, strict=True)):
-        assert row[1::2] == [len(view.points), view.points.main_count, len(view.labels)]
-        if number % schema.views_per_partition == 0:
-            partition = number // schema.views_per_partition
-            assert row[0:4:2] == [partition * schema.points_per_shard, partition * schema.main_per_shard]
-    for number, (before, row) in enumerate(pairwise(extents), start=1):
-        assert row[4] == before[4] + before[5]
-        if number % schema.views_per_partition:
-            assert row[0:4:2] == [before[0] + before[1], before[2] + before[3]]
-
-
-def test_shards_hold_the_fullest_partition_in_whole_chunks_and_one_at_least() -> None:
-    schema = make_store_case().schema
     assert schema.points_per_shard == 64, "20 + 0 + 9 + 31 = 60 points, in chunks of 8"
     assert schema.main_per_shard == 16, "6 + 0 + 0 + 10 = 16 main-region points, in chunks of 8"
     assert store_case_of([make_view(ViewKey(1, 0), 0, 0)]).schema.points_per_shard == CHUNK_ROWS
     empty = store_case_of([]).schema
     assert (empty.partitions, empty.boxes) == (0, 0)
-
-
-def test_tables_of_parts_join_to_the_table_of_the_whole_and_others_differ() -> None:
-    views, whole = make_store_case().views, make_store_case().table
-    parts = [ViewIndex.from_views(views[:5]), ViewIndex.from_views(views[5:])]
-    assert ViewIndex.concatenate(parts).digest() == whole.digest()
-    other = ViewIndex.from_views([*views[:-1], make_view(views[-1].key, 4, 1)])
-    assert other.digest() != whole.digest()
 
 
 @pytest.mark.parametrize("keys", [[(1, 1), (1, 0)], [(2, 0), (1, 0)], [(1, 0), (1, 0)]])

@@ -2,9 +2,7 @@ import math
 import pickle
 import re
 import struct
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,11 @@ from store_cases import (
     write_all,
     write_store,
 )
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
 from pipeline.store.reader.reader import TargetStore
-from pipeline.store.reader.stored import StoredView
 from pipeline.store.writer.writer import STORE_FOLDER
 from pipeline.views.types import ViewKey
 
@@ -42,33 +39,27 @@ def store(store_case: StoreCase, tmp_path: Path) -> TargetStore:
     return TargetStore.open(write_store(tmp_path, store_case))
 
 
-def test_a_view_comes_back_as_planned(store_case: StoreCase, store: TargetStore) -> None:
-    for expected in store_case.views:
-        read = store.view(expected.key)
+def test_a_view_comes_back_as_it_was_written(store_case: StoreCase, store: TargetStore) -> None:
+    """Exactly if lossless, else within half a step, of weights and in each coefficient and class logit."""
+    for expected, targets in zip(store_case.views, store_case.targets, strict=True):
+        view, read = store[expected.key], store.view(expected.key)
         assert (read.key, read.geometry) == (expected.key, expected.geometry)
-        np.testing.assert_array_equal(read.boxes_xyxy, expected.boxes_xyxy, strict=True)
-        np.testing.assert_array_equal(read.labels, expected.labels, strict=True)
+        np.testing.assert_array_equal(view.boxes, expected.boxes_xyxy, strict=True)
+        np.testing.assert_array_equal(view.labels, expected.labels, strict=True)
         for name in ("level", "position", "main_gt"):
             np.testing.assert_array_equal(getattr(read.points, name), getattr(expected.points, name))
-        weight, exact = read.points.valuable_weight, expected.points.valuable_weight
+        weight, exact = view.valuable_weight, expected.points.valuable_weight
         np.testing.assert_array_equal(weight > 0, exact > 0)
         assert (abs(weight - exact) <= store.schema.weight_code.max_error(exact)).all()
-
-
-def test_logits_come_back_within_half_a_step(store_case: StoreCase, store: TargetStore) -> None:
-    for expected_view, targets in zip(store_case.views, store_case.targets, strict=True):
-        view = store.read(expected_view.key)
-        edges = targets.edge_logits
-        if view.edge_steps is None or view.cls_step is None:
-            np.testing.assert_array_equal(view.edge_logits(), edges)
-            np.testing.assert_array_equal(view.cls_logits(), targets.cls_logits)
+        steps, edges = view.stored.edge_steps, targets.edge_logits
+        if steps is None:
+            np.testing.assert_array_equal(view.edge_logits, edges, strict=True)
+            np.testing.assert_array_equal(view.cls_logits, targets.cls_logits, strict=True)
             continue
-        # Half a step in each of the 4 coefficients that 5 bins have, up to a constant per edge.
-        error = view.edge_logits() - (edges - edges.mean(axis=-1, keepdims=True))
-        assert (np.linalg.norm(error, axis=-1) <= view.edge_steps[:, None] / 2 * 2 + 1e-5).all()
-        assert (np.abs(view.cls_logits() - targets.cls_logits) <= view.cls_step / 2 + 1e-5).all()
-        assert (view.edge_steps[expected_view.points.main_region] == np.float32(0.1)).all()
-        assert (view.edge_codes.dtype, view.cls_codes.dtype) == (np.int16, np.int16)
+        # 5 bins have 4 coefficients, and a constant per edge is free.
+        error = view.edge_logits - (edges - edges.mean(axis=-1, keepdims=True))
+        assert (np.linalg.norm(error, axis=-1) <= steps[:, None] / 2 * 2 + 1e-5).all()
+        assert (np.abs(view.cls_logits - targets.cls_logits) <= 0.05 / 2 + 1e-5).all()
 
 
 def decode_by_the_description(formula: str, region: Any, edge_codes: Any, cls_codes: Any, bins: int) -> Any:
@@ -121,14 +112,6 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(
         np.testing.assert_allclose(view.cls_logits(), np.reshape(classes, (-1, 3)), atol=1e-6)
 
 
-def test_attributes_describe_the_store(store_case: StoreCase, store: TargetStore) -> None:
-    attributes = zarr.open_group(store.path, mode="r").attrs
-    assert attributes["quantizer"] == store_case.schema.formula
-    assert store.schema == store_case.schema
-    columns = zarr.open_array(store.path / "points/region", mode="r").attrs["columns"]
-    assert columns == ["level", "position", "main_gt", "weight_code"]
-
-
 def test_keys_and_views_of_images_with_gaps(store_case: StoreCase, store: TargetStore) -> None:
     assert store.keys == tuple(view.key for view in store_case.views)
     assert (len(store.keys), store.views(17), store.views(11)) == (14, (0, 1), ())
@@ -168,39 +151,24 @@ def test_open_says_what_is_wrong_with_a_path(tmp_path: Path) -> None:
             TargetStore.open(tmp_path / name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredViews(Dataset[StoredView]):
-    store: TargetStore
-    keys: Sequence[ViewKey]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: int) -> StoredView:
-        return self.store.read(self.keys[index])
-
-
 def open_files() -> set[str]:
     """Where the process's descriptors point to, but for the one that lists them."""
     links = Path("/proc/self/fd").iterdir()
     return {f"{link.name} {link.readlink()}" for link in links if link.exists()}
 
 
-@pytest.mark.parametrize(
-    "start", ["fork", *(pytest.param(start, marks=pytest.mark.slow) for start in ("spawn", "forkserver"))]
-)
-def test_loader_workers_read_what_the_parent_reads(tmp_path: Path, start: str) -> None:
+def test_loader_workers_read_what_the_parent_reads(tmp_path: Path) -> None:
+    """Forked ones; those that are started otherwise get a pickled store."""
     store = TargetStore.open(write_store(tmp_path, make_store_case()))
     here = [store.read(key) for key in store.keys]
     loader = DataLoader(
-        StoredViews(store=store, keys=store.keys),
+        store.keys,  # type: ignore[arg-type]
         batch_size=3,
         num_workers=2,
-        collate_fn=list,
-        multiprocessing_context=start,
+        collate_fn=lambda keys: [store.read(key) for key in keys],
+        multiprocessing_context="fork",
     )
-    there = [view for batch in loader for view in batch]
-    for left, right in zip(here, there, strict=True):
+    for left, right in zip(here, (view for batch in loader for view in batch), strict=True):
         assert_same_view(left, right)
     for left, key in zip(here, store.keys, strict=True):
         assert_same_view(left, store.read(key))

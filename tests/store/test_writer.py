@@ -1,7 +1,6 @@
 """A store is the same to the byte however it is written, or what is wrong with its beginning is said."""
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -68,18 +67,12 @@ def test_order_of_partitions_and_repetition_do_not_change_a_byte(scratch: Path, 
     assert finish(scratch) == expected
 
 
-@pytest.mark.parametrize("together", [1, 3])
 def test_how_many_views_are_quantized_together_changes_no_byte(
-    tmp_path: Path, together: int, expected: Content, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, expected: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition, "VIEWS_TOGETHER", together)
+    """Three and one of the four of a partition."""
+    monkeypatch.setattr(partition, "VIEWS_TOGETHER", 3)
     assert content_of(write_store(tmp_path, CASE)) == expected
-
-
-def test_another_process_writes_the_same_bytes(scratch: Path, expected: Content) -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pool.starmap(write_one, [(scratch, CASE, index) for index in range(4)])
-    assert finish(scratch) == expected
 
 
 def test_finished_partitions_are_those_with_a_record_and_whole_files(scratch: Path) -> None:
