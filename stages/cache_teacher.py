@@ -14,10 +14,9 @@ from pipeline.core.progress import show_progress, timed_call
 from pipeline.core.stage import run_stage, stage_inputs
 from pipeline.detector.device import device, worker_environments
 from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.dense import probe_dense, say_if_larger
 from pipeline.teacher.inputs import StoreInputs, load_inputs
-from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, write_here
-from pipeline.teacher.run import fill_store, layout_store, require_disk, scratch_folder
+from pipeline.teacher.layout import layout_store, probe_dense, require_disk, say_if_larger, scratch_folder
+from pipeline.teacher.run import PARTITIONS_IN_FLIGHT, Engine, fill_store, write_here
 from pipeline.views.manifest import read_split
 
 
@@ -30,8 +29,8 @@ def main() -> None:
     views, made_from = setup.view_set, setup.fingerprint
     layout = layout_store(views, config, setup.spec, made_from, workers=core_count(), progress=show_progress)
     if config.dense:
-        run = setup.load_teacher(device()).run
-        layout = replace(layout, dense_row_bytes=probe_dense(run, setup.view_set, layout.schema))
+        probed = probe_dense(setup.load_teacher(device()), views, layout.schema)
+        layout = replace(layout, dense_row_bytes=probed)
     with os_errors_as_output_error(SCRATCH):
         SCRATCH.mkdir(exist_ok=True)
     require_disk(layout, SCRATCH)
@@ -46,10 +45,12 @@ def main() -> None:
     )
     write = partial(fill_store, scratch_root=SCRATCH, output=folder.store, progress=show)
     times, seconds = timed_call(write, layout, engine)
-    if layout.dense_row_bytes is not None:
-        say_if_larger(folder.store, layout.schema, layout.table, layout.dense_row_bytes)
+    say_if_larger(folder.store, layout)
     facts = {"seconds": round(seconds, 2), "device": str(device()), "views": layout.schema.views}
-    write_json(folder.cache_timing, facts | (times.to_json() if times.views else {}))
+    if times.views:
+        facts |= {"device": ", ".join(sorted(times.devices)), "workers": len(times.workers)}
+        facts |= {"computed_views": times.views, "bottleneck": times.bottleneck}
+    write_json(folder.cache_timing, facts)
 
 
 def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:

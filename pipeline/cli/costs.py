@@ -30,8 +30,7 @@ from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.expected import estimate_bytes
-from pipeline.teacher.run import StoreLayout, layout_store
+from pipeline.teacher.layout import StoreLayout, estimate_bytes, layout_store
 from pipeline.training.config import PrepareTeacherConfig
 from pipeline.training.launch import machine
 from pipeline.training.processes import SINGLE_PROCESS
@@ -167,7 +166,7 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
         images=images,
         views=images * len(cache.views.numbers),
         points_per_view=points,
-        bytes_per_view=estimate_bytes(layout.schema, layout.table) / len(layout.table),
+        bytes_per_view=estimate_bytes(layout) / len(layout.table),
         assign=assign / len(layout.table),
         teacher=bare * by_pixels,
         write=(times.quantize + times.write) / times.views * by_points,

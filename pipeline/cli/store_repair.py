@@ -37,8 +37,8 @@ from pipeline.store.reader.verify import verify
 from pipeline.store.writer.writer import STORE_FOLDER, init
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs, load_inputs
-from pipeline.teacher.partitions import write_here
-from pipeline.teacher.run import build_index
+from pipeline.teacher.layout import build_index
+from pipeline.teacher.run import write_here
 from pipeline.views.manifest import read_split
 
 logger = logging.getLogger(__name__)

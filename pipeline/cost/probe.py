@@ -34,7 +34,8 @@ from pipeline.student.targets import DenseTeacher, StoreSource, TeacherBatch
 from pipeline.student.train import student_losses
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch
-from pipeline.teacher.run import layout_store, write_store
+from pipeline.teacher.layout import layout_store
+from pipeline.teacher.run import write_store
 from pipeline.teacher.times import StoreTimes
 from pipeline.training.batches import Batch, TargetSource
 from pipeline.training.config import TrainConfig

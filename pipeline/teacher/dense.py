@@ -1,10 +1,8 @@
 """A teacher at every position of a view, quantized where it was computed: a byte a class and two an edge."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,23 +10,9 @@ from torch import Tensor
 
 from pipeline.codec.dense import BOX_UNITS, TAIL_LIMIT, TAIL_UNIT, DensePrecision
 from pipeline.core.errors import TeacherError
-from pipeline.core.progress import describe_bytes
 from pipeline.detector.head import RawOutputs
-from pipeline.regions.view_set import ViewSet
-from pipeline.store.format import schema as layout
-from pipeline.store.format.attributes import read_attributes
-from pipeline.store.format.schema import StoreSchema, sharded_specs
-from pipeline.store.format.table import ViewIndex, position_counts
-from pipeline.store.writer.arrays import encode_shard
-from pipeline.store.writer.partition import quantize_partition
 from pipeline.views.box_ops import expected_distances
-from pipeline.views.types import DenseOutputs, LabeledView, SoftTargets
-
-logger = logging.getLogger(__name__)
-
-PROBED_VIEWS = 16
-MARGIN = 1.25
-"""Over the mean of so few views."""
+from pipeline.views.types import DenseOutputs, LabeledView
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,30 +67,3 @@ def _quantize(logits: Tensor, edge_logits: Tensor, precision: DensePrecision) ->
 def _class_edges(precision: DensePrecision, device: torch.device) -> Tensor:
     """Copied once: the host waits for what does not lie in pinned memory."""
     return torch.from_numpy(precision.edges).to(device)
-
-
-def probe_dense(
-    run: Callable[[Sequence[LabeledView]], Iterator[SoftTargets]], view_set: ViewSet, schema: StoreSchema
-) -> float:
-    """Bytes of a position in dense arrays, at most: of a few views, which the actual teacher may ``run``."""
-    rows = np.unique(np.linspace(0, len(view_set) - 1, PROBED_VIEWS).astype(int)).tolist()
-    views = [view for row in rows for view in view_set.in_rows(slice(row, row + 1))]
-    arrays = quantize_partition(schema, views, list(run(views))).arrays
-    positions = len(arrays[layout.DENSE_CLASSES])
-    shard_rows = -(-positions // layout.DENSE_CHUNK_ROWS) * layout.DENSE_CHUNK_ROWS
-    specs = [
-        replace(spec, shards=(shard_rows, spec.shape[1]))
-        for spec in sharded_specs(schema)
-        if spec.path in layout.DENSE
-    ]
-    return MARGIN * sum(len(encode_shard(spec, arrays[spec.path])[0]) for spec in specs) / positions
-
-
-def say_if_larger(store: Path, schema: StoreSchema, table: ViewIndex, row_bytes: float) -> None:
-    """Say it if the dense arrays of a finished store take more than ``row_bytes`` a position."""
-    shards = (shard for record in read_attributes(store)["partitions"] for shard in record["shards"].items())
-    taken = sum(file["size"] for name, file in shards if name.startswith(layout.DENSE))
-    expected = row_bytes * float(position_counts(table.geometry, schema.strides).sum())
-    if taken > expected:
-        sizes = describe_bytes(taken), describe_bytes(expected)
-        logger.warning("%s: the dense arrays take %s, where at most %s were expected", store, *sizes)

@@ -1,6 +1,5 @@
 """What a store is made from, without loading the teacher: writing and repairing one start here."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from pipeline.views.manifest import Manifest
 from pipeline.views.pyramid import ANCHOR_SCALE
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class StoreInputs:
     """A teacher's files, and the views that it is to see."""
 
@@ -38,9 +37,38 @@ class StoreInputs:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the store that this makes records of its origin."""
-        made_from = self.files.architecture, self.weights_sha256
-        return store_fingerprint(self.view_set, self.spec, *made_from, self.config)
+        """Everything that decides the store's bytes, and nothing else, as nested plain values."""
+        config, view_set, spec = self.config, self.view_set, self.spec
+        teacher = {
+            "architecture": self.files.architecture,
+            "weights": self.weights_sha256,
+            "batch_size": config.batch_size,
+        }
+        # What came later is named only where it is used: older stores stay good.
+        if config.forward_precision != "float32":
+            teacher["forward_precision"] = config.forward_precision
+        # Where that decides who is in a batch: views of one size are in the order of keys.
+        originals = np.unique(view_set.manifest.images.size_hw, axis=0).tolist()
+        sizes = view_set.views.padded_sizes(originals, view_set.conventions.preprocessing.fit)
+        if config.batch_size > 1 and len(sizes) > 1:
+            teacher["batches"] = "by padded size"
+        return {
+            "format_version": FORMAT_VERSION,
+            **view_set.manifest.identity(),
+            "geometry": {"strides": list(spec.strides), "bins": spec.bins, **spec.conventions.geometry()},
+            "preprocessing": spec.conventions.preprocessing.to_json(),
+            "precision": config.precision.to_json(),
+            "regions": {
+                **view_set.regions.to_json(),
+                "anchor_scale": ANCHOR_SCALE,
+                "atss_top_k": TOP_K,
+                "inside_margin_px": INSIDE_MARGIN_PX,
+            },
+            "teacher": teacher,
+            "views": view_set.views.to_json(),
+            **({"dense": config.dense.to_json()} if config.dense else {}),
+            **({"valuable_classes": True} if config.valuable_classes else {}),
+        }
 
     def load_teacher(self, device: torch.device) -> LogitExtractor:
         """The teacher, ready to run; a ``TeacherError`` if its weights do not fit their description."""
@@ -65,42 +93,4 @@ def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> Store
     spec = files.spec
     spec.require_scales(config.views.scales, "cache_teacher.views.scales")
     view_set = ViewSet(manifest, spec.strides, config.views, config.regions, spec.conventions)
-    return StoreInputs(
-        config=config, view_set=view_set, files=files, weights_sha256=sha256_of_file(files.weights)
-    )
-
-
-def store_fingerprint(
-    view_set: ViewSet,
-    spec: ModelSpec,
-    architecture: Mapping[str, Any],
-    weights_sha256: str,
-    config: CacheConfig,
-) -> dict[str, Any]:
-    """Everything that decides a store's bytes, and nothing else, as nested plain values."""
-    teacher = {"architecture": dict(architecture), "weights": weights_sha256, "batch_size": config.batch_size}
-    # What came later is named only where it is used: older stores stay good.
-    if config.forward_precision != "float32":
-        teacher["forward_precision"] = config.forward_precision
-    # Where that decides who is in a batch: views of one size are in the order of keys.
-    originals = np.unique(view_set.manifest.images.size_hw, axis=0).tolist()
-    sizes = view_set.views.padded_sizes(originals, view_set.conventions.preprocessing.fit)
-    if config.batch_size > 1 and len(sizes) > 1:
-        teacher["batches"] = "by padded size"
-    return {
-        "format_version": FORMAT_VERSION,
-        **view_set.manifest.identity(),
-        "geometry": {"strides": list(spec.strides), "bins": spec.bins, **spec.conventions.geometry()},
-        "preprocessing": spec.conventions.preprocessing.to_json(),
-        "precision": config.precision.to_json(),
-        "regions": {
-            **view_set.regions.to_json(),
-            "anchor_scale": ANCHOR_SCALE,
-            "atss_top_k": TOP_K,
-            "inside_margin_px": INSIDE_MARGIN_PX,
-        },
-        "teacher": teacher,
-        "views": view_set.views.to_json(),
-        **({"dense": config.dense.to_json()} if config.dense else {}),
-        **({"valuable_classes": True} if config.valuable_classes else {}),
-    }
+    return StoreInputs(config, view_set, files, sha256_of_file(files.weights))

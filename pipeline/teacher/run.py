@@ -1,35 +1,28 @@
-"""Lay out, write and finalise a store of the teacher's outputs."""
+"""Write and finalise a store: decode, teacher and the writing of the partition before overlap."""
 
 import json
 import logging
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from threading import BoundedSemaphore
 
 import torch
 
 from pipeline.core.code import made_by
 from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError
-from pipeline.core.files import canonical_json, digest, lock_scratch, write_atomically
-from pipeline.core.prefetch import loading_pool
-from pipeline.core.progress import Progress, describe_bytes, unshown
-from pipeline.detector.model import ModelSpec
+from pipeline.core.files import canonical_json, lock_scratch, write_atomically
+from pipeline.core.progress import Progress, timed_call, unshown
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.fingerprint import diff
-from pipeline.store.format.schema import StoreSchema
-from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.store.writer import writer
-from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.expected import estimate_bytes
-from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.partitions import Engine, write_here
+from pipeline.store.writer.partition import quantize_partition
+from pipeline.teacher.extractor import LogitExtractor, ThreadCounts
+from pipeline.teacher.layout import StoreLayout, scratch_folder
 from pipeline.teacher.times import StoreTimes
 
 logger = logging.getLogger(__name__)
@@ -37,108 +30,26 @@ logger = logging.getLogger(__name__)
 MADE_BY = "made_by.json"
 """In a scratch folder: what code and libraries began the store."""
 
-VIEWS_PER_RUN = 512
-PROCESSES_FROM_VIEWS = 20_000
-"""The regions of fewer are found by threads before processes would have begun."""
-
 FOLDERS = ("views", "regions", "detector", "onnx", "codec", "store/format", "store/writer", "teacher")
 """Those whose code decides a store's bytes, as ``dvc.yaml`` has them."""
 
+PARTITIONS_IN_FLIGHT = 4
+"""In one process: one is computed while those before it are quantized and written. Bounds the memory, 0.3 GB
+each at COCO's size."""
 
-@dataclass(frozen=True, kw_only=True)
-class StoreLayout:
-    """Everything about a store that is known before its teacher runs."""
+Engine = Callable[[Path, Sequence[int]], Generator[StoreTimes, None, None]]
+"""Writes partitions of the store that ``writer.init`` began in a scratch folder; yields the finished ones.
 
-    schema: StoreSchema
-    table: ViewIndex
-    dense_row_bytes: float | None = None
-    """What a position takes in the dense arrays, see ``dense.probe_dense``."""
-
-
-def build_index(view_set: ViewSet, workers: int = 1, progress: Progress[ViewIndex] = unshown) -> ViewIndex:
-    """What the writer must know of every view, whose regions are found by ``workers`` at a time.
-
-    ``progress`` is shown the parts, a run of views each.
-    """
-    images, length = view_set.manifest.images, max(1, VIEWS_PER_RUN // len(view_set.views.numbers))
-    runs = [  # one without images if there are none
-        replace(view_set, manifest=replace(view_set.manifest, images=images[start : start + length]))
-        for start in range(0, max(1, len(images)), length)
-    ]
-    # One thread of torch in each: sharing what is small costs more than it saves.
-    one_thread = partial(torch.set_num_threads, 1)
-    processes = workers > 1 and len(view_set) >= PROCESSES_FROM_VIEWS
-    if processes:  # which would each load 300 MB of torch for themselves
-        get_context("forkserver").set_forkserver_preload([ViewSet.__module__, ViewIndex.__module__])
-    with loading_pool(workers, one_thread, processes=processes) as pool:
-        return ViewIndex.concatenate(list(progress(pool.map(ViewIndex.from_views, runs), len(runs), "views")))
-
-
-def layout_store(
-    view_set: ViewSet,
-    config: CacheConfig,
-    spec: ModelSpec,
-    fingerprint: Mapping[str, Any],
-    workers: int = 1,
-    progress: Progress[ViewIndex] = unshown,
-) -> StoreLayout:
-    """Find the regions of every view, by ``workers`` at a time; keeps counts and boxes alone."""
-    table = build_index(view_set, workers, progress)
-    schema = StoreSchema(
-        bins=spec.bins,
-        num_classes=spec.num_classes,
-        strides=view_set.strides,
-        precision=config.precision,
-        views_per_partition=config.views_per_partition,
-        fingerprint=fingerprint,
-        provenance={"method": "Localization Distillation, CVPR 2022", "teacher": spec.name},
-        dense=config.dense,
-        pixels=True,
-        valuable_classes=config.valuable_classes,
-    )
-    return StoreLayout(schema=fit_schema(schema, table), table=table)
-
-
-def scratch_folder(layout: StoreLayout, scratch_root: Path) -> Path:
-    """Where a store grows: a folder of its own for every fingerprint."""
-    return scratch_root / digest(layout.schema.fingerprint)[:16]
-
-
-def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
-    """Refuse by a ``CacheError``, before the teacher starts, what of a store is missing and cannot fit."""
-    expected = estimate_bytes(layout.schema, layout.table, layout.dense_row_bytes)
-    free = shutil.disk_usage(scratch_root).free
-    begun = scratch_folder(layout, scratch_root) / writer.STORE_FOLDER
-    written = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
-    views, (points, main, objects) = layout.schema.views, layout.table.counts.sum(axis=0).tolist()
-    sizes = [describe_bytes(size) for size in (expected, expected / max(1, views), free)]
-    logger.info("store: %d views, %d kept points, about %s (%s a view), %s free", views, points, *sizes)
-    if main < objects:
-        logger.warning(
-            "WARNING: %d points for the %d objects of all views: objects smaller than a cell get none; take "
-            "larger scales",
-            main,
-            objects,
-        )
-    if expected - written > free:
-        raise CacheError(
-            f"{scratch_root}: expected room for about {describe_bytes(expected - written)}, but {sizes[-1]} "
-            "are free; free some, or choose fewer views or a coarser precision"
-        )
+Closing it early drops what has not begun; partitions that were finished stay.
+"""
 
 
 def write_store(
-    layout: StoreLayout,
-    view_set: ViewSet,
-    teacher: LogitExtractor,
-    *,
-    scratch_root: Path,
-    output: Path,
-    progress: Progress[StoreTimes] = unshown,
+    layout: StoreLayout, view_set: ViewSet, teacher: LogitExtractor, *, scratch_root: Path, output: Path
 ) -> StoreTimes:
     """:func:`fill_store` in this process alone."""
     engine = partial(write_here, view_set, lambda: teacher, torch.get_num_threads())
-    return fill_store(layout, engine, scratch_root=scratch_root, output=output, progress=progress)
+    return fill_store(layout, engine, scratch_root=scratch_root, output=output)
 
 
 def fill_store(
@@ -191,3 +102,69 @@ def check_same_code(scratch: Path) -> None:
             )
         logger.warning("%s: begun by other code (%s); going on, for LDP_RESUME is set", scratch, what)
     write_atomically(path, canonical_json(now))
+
+
+def write_here(
+    view_set: ViewSet,
+    load_teacher: Callable[[], LogitExtractor],
+    cores: int,
+    scratch: Path,
+    partitions: Sequence[int],
+) -> Generator[StoreTimes, None, None]:
+    """The engine of one process; an ``Engine`` once all but ``scratch`` and ``partitions`` is given."""
+    partition_writer = PartitionWriter(scratch, view_set, load_teacher(), cores=cores, name="here")
+    with ThreadPoolExecutor(PARTITIONS_IN_FLIGHT, thread_name_prefix="partition") as pool:
+        written = [pool.submit(partition_writer.write, index) for index in partitions]
+        try:
+            for times in as_completed(written):
+                yield times.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            partition_writer.close()
+
+
+class PartitionWriter:
+    """What one process needs to write partitions: the views, the teacher and their threads."""
+
+    def __init__(
+        self, scratch: Path, view_set: ViewSet, teacher: LogitExtractor, *, cores: int, name: str
+    ) -> None:
+        """Start the threads of a process that may use ``cores`` of them, and is reported by ``name``.
+
+        A ``CacheError`` if ``writer.init`` has not begun a store in ``scratch``.
+        """
+        self._scratch = scratch
+        self._schema = writer.read_schema(scratch)
+        self._view_set = view_set
+        self._teacher = teacher
+        pixels = teacher.config.batch_size * view_set.views.largest_pixels
+        counts = ThreadCounts.of(teacher.device, cores, pixels)
+        self._threads = teacher.threads(counts)
+        self._room = BoundedSemaphore(PARTITIONS_IN_FLIGHT)
+        self._process = StoreTimes(
+            workers=frozenset({name}),
+            devices=frozenset({str(teacher.device)}),
+            threads=(counts.decoders, counts.forwards, PARTITIONS_IN_FLIGHT),
+        )
+
+    def close(self) -> None:
+        """Give up partitions that are not computed yet."""
+        self._threads.close()
+
+    def write(self, index: int) -> StoreTimes:
+        """Find the views of one partition, compute, quantize and write it; errors as of :func:`fill_store`.
+
+        Any number of threads may call it.
+        """
+        with self._room:
+            views, regions = timed_call(self._view_set.in_rows, self._schema.partition_views(index))
+            writer.require_views(self._scratch, index, views)
+            targets, times = self._teacher.compute(self._threads, views)
+            rows, quantize = timed_call(quantize_partition, self._schema, views, targets)
+            write = 0.0
+            # The partition of a lost worker, or of a killed run, may be written twice: the second to come
+            # leaves the files alone, for they may be on their way into the store.
+            if not writer.is_finished(self._scratch, index):
+                _, write = timed_call(writer.write_partition, self._scratch, index, rows)
+        times += StoreTimes(views=len(views), regions=regions, quantize=quantize, write=write)
+        return times + self._process

@@ -1,7 +1,6 @@
 """Where the time goes while a store is written, and which step holds up the others."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.core.progress import counted
 
@@ -49,12 +48,3 @@ class StoreTimes:
         return (
             f"cached {self.views} views in {elapsed:.1f} s ({rate}): {steps}; bottleneck: {self.bottleneck}"
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """For the stage's record of its times."""
-        return {
-            "device": ", ".join(sorted(self.devices)),
-            "workers": len(self.workers),
-            "computed_views": self.views,
-            "bottleneck": self.bottleneck,
-        }

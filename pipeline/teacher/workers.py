@@ -20,8 +20,7 @@ from pipeline.store.format.fingerprint import diff
 from pipeline.store.writer.writer import read_schema
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, PartitionWriter
-from pipeline.teacher.run import FOLDERS
+from pipeline.teacher.run import FOLDERS, PARTITIONS_IN_FLIGHT, PartitionWriter
 from pipeline.teacher.times import StoreTimes
 from pipeline.views.manifest import read_manifest
 
@@ -61,11 +60,14 @@ class PartitionJob(WorkerPlugin):
                 self._writer.close()
                 self._writer = None
 
-    def writer(self) -> PartitionWriter:
-        """The teacher, loaded once, and ready to write; a ``PipelineError`` if it would be another store."""
+    def write(self, index: int) -> StoreTimes:
+        """Write a partition with the teacher, which is loaded once.
+
+        A ``PipelineError`` if this worker would make another store, or as of ``PartitionWriter.write``.
+        """
         with self._lock:
-            self._writer = self._writer or self._start()
-            return self._writer
+            writer = self._writer = self._writer or self._start()
+        return writer.write(index)
 
     def _start(self) -> PartitionWriter:
         assert self.scratch is not None
@@ -82,8 +84,9 @@ class PartitionJob(WorkerPlugin):
             )
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         cores, name = self.cores or self._worker.state.nthreads, str(self._worker.name)
-        teacher = setup.load_teacher(device)
-        return PartitionWriter(self.scratch, setup.view_set, teacher, cores=cores, name=name)
+        return PartitionWriter(
+            self.scratch, setup.view_set, setup.load_teacher(device), cores=cores, name=name
+        )
 
 
 def write_in_workers(
@@ -113,6 +116,6 @@ def write_partition(plugin: str, index: int) -> StoreTimes | PipelineError:
     holder = get_worker().plugins[plugin]
     assert isinstance(holder, PartitionJob)
     try:
-        return holder.writer().write(index)
+        return holder.write(index)
     except PipelineError as error:
         return error

@@ -18,7 +18,8 @@ from pipeline.codec.precision import Precision
 from pipeline.store.reader.reader import TargetStore
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs
-from pipeline.teacher.run import layout_store, write_store
+from pipeline.teacher.layout import layout_store
+from pipeline.teacher.run import write_store
 from pipeline.views.box_ops import encode_distances
 from pipeline.views.classes import Category
 from pipeline.views.geometry import ViewsConfig

@@ -11,12 +11,13 @@ from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import ShapesConfig
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL, gfl_spec
+from pipeline.onnx.models import GflHandle
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor
-from pipeline.teacher.inputs import store_fingerprint
-from pipeline.teacher.run import StoreLayout, layout_store
+from pipeline.teacher.inputs import StoreInputs
+from pipeline.teacher.layout import StoreLayout, layout_store
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.manifest import Manifest
@@ -66,6 +67,11 @@ def small_config(precision: Precision, **options: Any) -> CacheConfig:
 
 
 def small_layout(view_set: ViewSet, precision: Precision, weights: str = "w", **options: Any) -> StoreLayout:
-    config, spec = small_config(precision, **options), gfl_spec(DETECTOR, view_set.conventions)
-    fingerprint = store_fingerprint(view_set, spec, DETECTOR.to_json(), weights, config)
-    return layout_store(view_set, config, spec, fingerprint)
+    inputs = small_inputs(view_set, precision, weights, **options)
+    return layout_store(view_set, inputs.config, inputs.spec, inputs.fingerprint)
+
+
+def small_inputs(view_set: ViewSet, precision: Precision, weights: str = "w", **options: Any) -> StoreInputs:
+    spec = gfl_spec(DETECTOR, view_set.conventions)
+    handle = GflHandle(weights=Path(weights), spec=spec, architecture=DETECTOR.to_json())
+    return StoreInputs(small_config(precision, **options), view_set, handle, weights)

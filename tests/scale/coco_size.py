@@ -87,7 +87,7 @@ def plan(manifest: Path, processes: int) -> str:
     # Loaded here: the other pieces of work do without torch.
     from pipeline.regions.config import RegionsConfig  # noqa: PLC0415
     from pipeline.regions.view_set import ViewSet  # noqa: PLC0415
-    from pipeline.teacher.run import build_index  # noqa: PLC0415
+    from pipeline.teacher.layout import build_index  # noqa: PLC0415
 
     views = ViewSet(read_manifest(manifest), STRIDES, VIEWS, RegionsConfig(), GFL_CONVENTIONS)
     table = build_index(views, processes)

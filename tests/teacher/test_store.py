@@ -9,19 +9,17 @@ import torch
 import zarr
 from numpy.typing import NDArray
 from store_cases import content_of
-from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_config, small_teacher, small_view_set
+from teacher_cases import LOSSLESS, QUANTIZED, small_inputs, small_teacher, small_view_set
 from training_cases import IMAGES, store_of
 
 from pipeline.api.placement import place_targets
 from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import TeacherError
-from pipeline.detector.gfl import gfl_spec
 from pipeline.detector.head import RawOutputs
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.attributes import read_attributes
 from pipeline.store.format.fingerprint import diff
 from pipeline.teacher.dense import dense_outputs
-from pipeline.teacher.inputs import store_fingerprint
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.images import apply_view, network_input, read_image
 from pipeline.views.types import LabeledView
@@ -149,19 +147,12 @@ def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(stores: Path)
 def test_a_fingerprint_names_what_came_later_only_where_it_is_used(stores: Path) -> None:
     """Stores from before it could be chosen stay good."""
     view_set = small_view_set(stores, IMAGES)
-    spec = gfl_spec(DETECTOR, view_set.conventions)
-
-    def made(**options: object) -> dict[str, object]:
-        config = small_config(QUANTIZED, **options)
-        return store_fingerprint(view_set, spec, DETECTOR.to_json(), "w", config)
-
-    assert list(made()["teacher"]) == ["architecture", "weights", "batch_size"]
-    assert not {"dense", "valuable_classes"} & set(made())
+    plain = small_inputs(view_set, QUANTIZED).fingerprint
+    assert list(plain["teacher"]) == ["architecture", "weights", "batch_size"]
+    assert not {"dense", "valuable_classes"} & set(plain)
     for options, path in (
         ({"forward_precision": "float16"}, "teacher.forward_precision"),
         ({"dense": DENSE}, "dense"),
         ({"valuable_classes": True}, "valuable_classes"),
     ):
-        difference = diff(made(**options), made())
-        assert difference
-        assert difference[0] == path
+        assert diff(small_inputs(view_set, QUANTIZED, **options).fingerprint, plain)[0] == path

@@ -10,8 +10,8 @@ from teacher_cases import small_view_set
 from pipeline.regions import view_set
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.table import ViewIndex
-from pipeline.teacher import run
-from pipeline.teacher.run import build_index
+from pipeline.teacher import layout
+from pipeline.teacher.layout import build_index
 from pipeline.views.geometry import PerEpochViewsConfig
 
 
@@ -27,8 +27,8 @@ def test_runs_threads_and_processes_make_the_table_of_all_views(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, processes: bool
 ) -> None:
     ensure_loaded()
-    monkeypatch.setattr(run, "VIEWS_PER_RUN", 4)
-    monkeypatch.setattr(run, "PROCESSES_FROM_VIEWS", 1 if processes else 1000)
+    monkeypatch.setattr(layout, "VIEWS_PER_RUN", 4)
+    monkeypatch.setattr(layout, "PROCESSES_FROM_VIEWS", 1 if processes else 1000)
     for all_views in every_plan(tmp_path)[: 1 if processes else 3]:
         table = build_index(all_views, workers)
         assert table.digest() == ViewIndex.from_views(all_views).digest()

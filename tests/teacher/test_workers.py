@@ -22,8 +22,8 @@ from pipeline.core.errors import CacheError, TeacherError
 from pipeline.core.progress import Progress, unshown
 from pipeline.detector.gfl import save_detector
 from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.partitions import Engine, write_here
-from pipeline.teacher.run import fill_store, layout_store
+from pipeline.teacher.layout import layout_store
+from pipeline.teacher.run import Engine, fill_store, write_here
 from pipeline.teacher.times import StoreTimes
 from pipeline.teacher.workers import PartitionJob, write_in_workers
 from pipeline.views.manifest import write_manifest

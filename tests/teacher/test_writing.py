@@ -19,8 +19,8 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.store.writer import writer
 from pipeline.teacher import run
 from pipeline.teacher.extractor import DecodedBatch, LogitExtractor, ViewBatch
-from pipeline.teacher.partitions import PARTITIONS_IN_FLIGHT, Engine, PartitionWriter, write_here
-from pipeline.teacher.run import StoreLayout, fill_store, scratch_folder
+from pipeline.teacher.layout import StoreLayout, scratch_folder
+from pipeline.teacher.run import PARTITIONS_IN_FLIGHT, Engine, PartitionWriter, fill_store, write_here
 from pipeline.teacher.times import StoreTimes
 
 IMAGES = 12

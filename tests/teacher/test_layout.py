@@ -1,5 +1,6 @@
 """The estimate of a store's size against stores that were written and curves that were measured."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,14 @@ from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, fit_schema
-from pipeline.teacher.dense import probe_dense, say_if_larger
-from pipeline.teacher.expected import estimate_bytes
-from pipeline.teacher.run import require_disk, scratch_folder
+from pipeline.teacher.layout import (
+    StoreLayout,
+    estimate_bytes,
+    probe_dense,
+    require_disk,
+    say_if_larger,
+    scratch_folder,
+)
 
 SHAPES = {"views": 4000, "boxes": 11366, "points": 336606, "main": 73001, "bins": 17, "classes": 4}
 RELEASED = {"views": 89, "boxes": 794, "points": 75699, "main": 4694, "bins": 8, "classes": 80}
@@ -37,7 +43,7 @@ MEASURED = [
 def test_the_estimate_is_not_too_small_and_at_most_four_tenths_too_large(
     sizes: dict[str, int], edge_step: float | None, cls_step: float | None, measured: int
 ) -> None:
-    layout = StoreSchema(
+    schema = StoreSchema(
         bins=sizes["bins"],
         num_classes=sizes["classes"],
         strides=(8, 16, 32),
@@ -57,13 +63,14 @@ def test_the_estimate_is_not_too_small_and_at_most_four_tenths_too_large(
         boxes_xyxy=np.zeros((boxes, 4), np.float32),
         labels=np.zeros(boxes, np.int32),
     )
-    assert 0.98 <= estimate_bytes(fit_schema(layout, table), table) / measured <= 1.42
+    layout = StoreLayout(schema=fit_schema(schema, table), table=table)
+    assert 0.98 <= estimate_bytes(layout) / measured <= 1.42
 
 
 def test_the_estimate_counts_classes_of_the_valuable_region(stores: Path) -> None:
     view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED, valuable_classes=True)
     layout = small_layout(view_set, QUANTIZED, valuable_classes=True)
-    assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table) <= 1
+    assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout) <= 1
 
 
 def test_the_estimate_of_every_position_is_a_bound_and_a_larger_result_is_said(
@@ -71,17 +78,18 @@ def test_the_estimate_of_every_position_is_a_bound_and_a_larger_result_is_said(
 ) -> None:
     dense = DensePrecision(floor=0.005)
     view_set, store = small_view_set(stores, IMAGES), store_of(stores, QUANTIZED, dense=dense)
-    layout = small_layout(view_set, QUANTIZED, "w0", dense=dense)
-    probed = probe_dense(small_teacher(view_set.manifest, dense=dense).run, view_set, layout.schema)
-    assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout.schema, layout.table, probed) <= 1
+    unprobed = small_layout(view_set, QUANTIZED, "w0", dense=dense)
+    teacher = small_teacher(view_set.manifest, dense=dense)
+    layout = replace(unprobed, dense_row_bytes=probe_dense(teacher, view_set, unprobed.schema))
+    assert 0.6 < store.statistics["bytes"] / estimate_bytes(layout) <= 1
     sizes = [path.stat().st_size for path in store.path.glob("dense/*/c/*/0")]
     positions = sum(len(view_set.pyramid.grid(view_set.geometry(key).padded_hw)) for key in store.keys)
-    expected = [estimate_bytes(layout.schema, layout.table, row_bytes) for row_bytes in (probed, probed + 1)]
-    assert expected[1] - expected[0] == positions
-    for bound in (probed, sum(sizes) / positions + 1e-6):
-        say_if_larger(store.path, layout.schema, layout.table, bound)
+    larger = replace(layout, dense_row_bytes=layout.dense_row_bytes + 1)
+    assert estimate_bytes(larger) - estimate_bytes(layout) == positions
+    for bound in (None, layout.dense_row_bytes, sum(sizes) / positions + 1e-6):
+        say_if_larger(store.path, replace(layout, dense_row_bytes=bound))
     assert not caplog.records
-    say_if_larger(store.path, layout.schema, layout.table, sum(sizes) / positions - 1e-6)
+    say_if_larger(store.path, replace(layout, dense_row_bytes=sum(sizes) / positions - 1e-6))
     assert "the dense arrays take" in caplog.text
 
 
@@ -89,7 +97,7 @@ def test_a_store_that_cannot_fit_is_refused_and_what_a_killed_run_left_needs_no_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = small_layout(small_view_set(tmp_path), QUANTIZED)
-    usage = type("Usage", (), {"free": estimate_bytes(layout.schema, layout.table) - 100})
+    usage = type("Usage", (), {"free": estimate_bytes(layout) - 100})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(CacheError, match=r"expected room for about \S+ KB, but \S+ KB are free"):
         require_disk(layout, tmp_path)
