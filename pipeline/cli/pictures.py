@@ -3,7 +3,7 @@
 import argparse
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from pipeline.core.progress import counted
 from pipeline.detector.device import device
 from pipeline.report import drawing
 from pipeline.report.drawing import EDGE_NAMES, MUTED, STYLE, TEACHER, TRUTH, VALUABLE
-from pipeline.report.page import detector_lines
+from pipeline.report.page import detector_colors
 from pipeline.report.runs import choose_pair, read_run
 from pipeline.report.shown_views import (
     EdgeExample,
@@ -124,7 +124,9 @@ def draw_view(view: ShownView) -> bytes:
             stride = view.pyramid.strides[level]
             axes.set_title(f"P{level + 3}, stride {stride}: {main:,} main, {valuable:,} valuable")
         if examples:
-            for letter, example, axes in zip(LETTERS, examples, _draw_objects(lower, examples), strict=False):
+            for letter, example, axes in zip(
+                LETTERS, examples, _draw_objects(lower, examples, {}), strict=False
+            ):
                 axes.set_title(f"{letter} {example.class_name} {example.score:.2f}, {example.level}")
         objects, kept = counted(len(view.boxes), "object"), counted(len(view.level), "kept point")
         title = f"{view.title}, view {view.key.view}: {width} x {height} px, {objects}, {kept}"
@@ -165,13 +167,11 @@ def _draw_whole(axes: Axes, view: ShownView, examples: Sequence[EdgeExample], sc
     axes.set_title("ground truth, and what the teacher predicts" if examples else "the view")
 
 
-def _draw_objects(
-    part: FigureBase, examples: Sequence[EdgeExample], lines: Sequence[drawing.Line] = ()
-) -> list[Axes]:
+def _draw_objects(part: FigureBase, examples: Sequence[EdgeExample], colors: Mapping[str, str]) -> list[Axes]:
     """A row an object: its surroundings, whose axes it returns, and the four distributions."""
     grid = part.subplots(len(examples), 1 + len(EDGE_NAMES), squeeze=False)
     for row, example in zip(grid, examples, strict=True):
-        drawing.draw_object(example, lines, row)
+        drawing.draw_object(example, colors, row)
     for axes in grid[-1, 1:]:
         axes.set_xlabel("strides from the point")
     return list(grid[:, 0])
@@ -195,12 +195,12 @@ def picture_command(arguments: argparse.Namespace) -> None:
     if not examples:
         raise CacheError(f"{folder.store}: expected a view with a large enough object, but there is none")
     example = max(examples, key=lambda example: example.contrast)
-    lines = [line for line in detector_lines(runs) if line.name in example.students]
+    colors = detector_colors(runs)
     with mpl.rc_context(SHEET):
         figure = Figure(figsize=PICTURE_INCHES, layout="constrained")
-        _draw_objects(figure, [example], lines)
+        _draw_objects(figure, [example], colors)
         handles = [Patch(color=TEACHER, label="teacher, from the store", alpha=0.35)]
-        handles += [Patch(color=line.color, label=line.name) for line in lines]
+        handles += [Patch(color=colors[name], label=name) for name in example.students]
         figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
         with atomic_path(arguments.output) as partial:
             figure.savefig(partial, **PNG)

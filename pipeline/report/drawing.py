@@ -4,9 +4,9 @@ Every function draws on given axes, whose unit is a pixel of the view; ``scale``
 points (1/72 inch, or 1 px of the page) that such a pixel takes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -59,13 +59,6 @@ LABEL_FONT, LABEL_HEIGHT, LABEL_PADDING, CHARACTER_WIDTH = 9.0, 13.0, 4.0, 5.6
 
 HALO = [withStroke(linewidth=3.4, foreground="white", alpha=0.7)]
 """Keeps lines visible on any picture."""
-
-
-class Line(NamedTuple):
-    """A detector, and its color everywhere."""
-
-    name: str
-    color: str
 
 
 def class_color(number: int) -> str:
@@ -168,21 +161,20 @@ def draw_crop(axes: Axes, example: EdgeExample) -> None:
     axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
 
-def draw_object(example: EdgeExample, lines: Sequence[Line], panels: Sequence[Axes]) -> None:
-    """Its surroundings on the first panel, and an edge on each of the other four."""
+def draw_object(example: EdgeExample, colors: Mapping[str, str], panels: Sequence[Axes]) -> None:
+    """Its surroundings on the first panel, and an edge on each of the other four; ``colors`` by student."""
     draw_crop(panels[0], example)
     for edge, axes in enumerate(panels[1:]):
-        draw_edge(axes, example, edge, lines)
+        _draw_edge(axes, example, edge, colors)
 
 
-def draw_edge(axes: Axes, example: EdgeExample, edge: int, lines: Sequence[Line]) -> None:
-    """One of an object's edge distributions; bars are the teacher, lines the students."""
+def _draw_edge(axes: Axes, example: EdgeExample, edge: int, colors: Mapping[str, str]) -> None:
+    """An edge's distributions; bars are the teacher, lines the students."""
     every = np.stack([example.teacher, *example.students.values()])
-    axes.bar(
-        range(every.shape[-1]), example.teacher[edge], width=0.86, color=TEACHER, alpha=0.28, linewidth=0
-    )
-    for name, color in lines:
-        axes.plot(example.students[name][edge], color=color, marker="o", markersize=2.6, linewidth=1.3)
+    bars = range(every.shape[-1])
+    axes.bar(bars, example.teacher[edge], width=0.86, color=TEACHER, alpha=0.28, linewidth=0)
+    for name, student in example.students.items():
+        axes.plot(student[edge], color=colors[name], marker="o", markersize=2.6, linewidth=1.3)
     axes.axvline(float(example.target[edge]), color=TRUTH, linewidth=1.4, linestyle=(0, (4, 2)))
     mean, truth = example.distances[edge] * example.stride, example.target[edge] * example.stride
     axes.set_title(f"{EDGE_NAMES[edge]}: {mean:.1f}, truth {truth:.1f} px")

@@ -18,7 +18,7 @@ from torchvision.ops import box_convert
 
 from pipeline.core.paths import RunPaths
 from pipeline.report import drawing
-from pipeline.report.drawing import STYLE, Line, draw_object
+from pipeline.report.drawing import STYLE, draw_object
 from pipeline.report.runs import Run, result_of
 from pipeline.report.shown_views import EdgeExample, ShownView, spread
 from pipeline.views.images import read_image
@@ -95,16 +95,16 @@ def _embed(figure: Figure, label: str) -> Markup:
     return element.format(data, label, width, height)
 
 
-def precision_recall_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup:
-    """A panel for every IoU threshold, with a line a run."""
+def precision_recall_chart(runs: Sequence[Run], colors: Mapping[str, str]) -> Markup:
+    """A panel for every IoU threshold, with a line a run, in its color by name."""
     thresholds = list(dict.fromkeys(iou for run in runs for iou in run.precision_recall))
 
     def draw(panels: Sequence[Axes]) -> None:
         for axes, iou in zip(panels, thresholds, strict=True):
-            for run, (name, color) in zip(runs, lines, strict=True):
+            for run in runs:
                 if curve := run.precision_recall.get(iou):
-                    area = 100 * float(np.mean(curve.y))
-                    axes.plot(curve.x, curve.y, color=color, label=f"{name}  {area:.1f}")
+                    label = f"{run.name}  {100 * float(np.mean(curve.y)):.1f}"
+                    axes.plot(curve.x, curve.y, color=colors[run.name], label=label)
             axes.legend(loc="best", labelcolor="linecolor", handlelength=0, handletextpad=0, frameon=False)
             title = f"precision at IoU \N{GREATER-THAN OR EQUAL TO} {iou}"
             axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", title=title)
@@ -112,18 +112,18 @@ def precision_recall_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup
     return draw_panels("precision over recall", 330, (1, len(thresholds)), draw, sharey=True)
 
 
-def loss_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup | None:
+def loss_chart(runs: Sequence[Run], colors: Mapping[str, str]) -> Markup | None:
     """A panel for every loss term that is not always 0; ``None`` if no run was long enough for a point."""
     terms = {term for run in runs for term, curve in run.losses.items() if any(curve.y)}
     shown = [term for term in TERM_NAMES if term in terms]
 
     def draw(panels: Sequence[Axes]) -> None:
         for axes, term in zip(panels, shown, strict=False):
-            for run, (_, color) in zip(runs, lines, strict=True):
+            for run in runs:
                 if curve := run.losses.get(term):
                     # A single row has no line to draw; its dot is not to be cut by the panel's edge.
                     dot: Any = {"marker": "o", "clip_on": False} if len(curve.y) == 1 else {}
-                    axes.plot(curve.x, curve.y, color=color, linewidth=1.4, **dot)
+                    axes.plot(curve.x, curve.y, color=colors[run.name], linewidth=1.4, **dot)
             axes.set_ylim(bottom=0)
             axes.set_title(TERM_NAMES[term])
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
@@ -132,9 +132,9 @@ def loss_chart(runs: Sequence[Run], lines: Sequence[Line]) -> Markup | None:
     return draw_panels("loss terms over the training step", 215, grid, draw) if shown else None
 
 
-def example_chart(example: EdgeExample, lines: Sequence[Line]) -> Markup:
+def example_chart(example: EdgeExample, colors: Mapping[str, str]) -> Markup:
     """An object and its four edge distributions."""
-    label, draw = f"{example.class_name} of {example.view.title}", partial(draw_object, example, lines)
+    label, draw = f"{example.class_name} of {example.view.title}", partial(draw_object, example, colors)
     return draw_panels(label, 165, (1, 5), draw, width_ratios=(0.8, 1, 1, 1, 1))
 
 
@@ -163,16 +163,11 @@ def show_images(manifest: Manifest, folder: RunPaths, names: Sequence[str]) -> l
     for name in names:
         with result_of(folder.evaluation(name) / "detections.json") as text:
             results[name] = sorted(json.loads(text), key=lambda row: -float(row["score"]))
-    objects = {
-        record.image_id: [
-            {"category_id": a.category_id, "bbox": a.box_xywh} for a in record.annotations if not a.iscrowd
-        ]
-        for record in manifest.images
-    }
-    several = [record for record in manifest.images if 3 <= len(objects[record.image_id]) <= 8]
+    several = [r for r in manifest.images if 3 <= sum(not each.iscrowd for each in r.annotations) <= 8]
     images = []
     for record in spread(several or list(manifest.images), SHOWN_IMAGES):
-        drawn = {TRUE: objects[record.image_id]}
+        objects = [each for each in record.annotations if not each.iscrowd]
+        drawn = {TRUE: [{"category_id": each.category_id, "bbox": each.box_xywh} for each in objects]}
         for name, rows in results.items():
             drawn[name] = [row for row in rows if row["image_id"] == record.image_id][: len(drawn[TRUE])]
         images.append(ShownImage(read_image(*manifest.image_file(record)), drawn))
@@ -181,10 +176,10 @@ def show_images(manifest: Manifest, folder: RunPaths, names: Sequence[str]) -> l
 
 def image_picture(image: ShownImage, name: str, manifest: Manifest, label: str) -> Markup:
     """The detections of a detector over dashed true boxes, or these alone."""
-    rows, classes = image.drawn[name], [category.category_id for category in manifest.categories]
-    numbers = [classes.index(row["category_id"]) for row in rows]
-    colors, boxes = [drawing.class_color(number) for number in numbers], _boxes_xyxy(rows)
-    texts = [manifest.categories[number].name for number in numbers]
+    rows, boxes = image.drawn[name], _boxes_xyxy(image.drawn[name])
+    labels = [manifest.labels[row["category_id"]] for row in rows]
+    colors = [drawing.class_color(label) for label in labels]
+    texts = [manifest.categories[label].name for label in labels]
     if name != TRUE:
         texts = [f"{text} {row['score']:.2f}" for text, row in zip(texts, rows, strict=True)]
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,11 +13,10 @@ from pipeline.core.config import dump_yaml
 from pipeline.core.files import digest
 from pipeline.core.paths import SPLITS, TEACHER, RunPaths
 from pipeline.core.progress import break_even, counted, describe_bytes
-from pipeline.report import drawing, figures, shown_views
-from pipeline.report.drawing import Line
+from pipeline.report import drawing, figures
 from pipeline.report.figures import TERM_NAMES, show_images
 from pipeline.report.runs import Run, baseline_of, choose_pair, read_json, read_run
-from pipeline.report.shown_views import choose_examples, sample_views, spread
+from pipeline.report.shown_views import choose_examples, mean_kl, sample_views, spread
 from pipeline.store.format.fingerprint import check_compatible
 from pipeline.store.format.schema import GEOMETRY, table_specs
 from pipeline.store.format.table import position_counts
@@ -136,19 +134,18 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def detector_lines(runs: Sequence[Run]) -> list[Line]:
-    """Name and color of every detector: a student has its own by its place."""
+def detector_colors(runs: Sequence[Run]) -> dict[str, str]:
+    """Color of every detector by its name: a student's by its place."""
     colors = cycle(STUDENT_COLORS)
-    return [Line(run.name, next(colors) if run.student else drawing.TEACHER) for run in runs]
+    return {run.name: next(colors) if run.student else drawing.TEACHER for run in runs}
 
 
 def headline(report: Report) -> str:
     """AP of every detector in a line."""
-    figures = []
-    for run in report.runs:
-        gain = report.gain(run)
-        figures.append(f"{run.name} {shown(run.ap)}" + ("" if gain is None else f" ({gain:+z.1f})"))
-    return f"AP: {', '.join(figures)}"
+    gains = [(run, report.gain(run)) for run in report.runs]
+    return "AP: " + ", ".join(
+        f"{run.name} {shown(run.ap)}" + ("" if gain is None else f" ({gain:+z.1f})") for run, gain in gains
+    )
 
 
 def claim(report: Report) -> str:
@@ -156,13 +153,12 @@ def claim(report: Report) -> str:
     run = report.distilled
     if run is None:
         return "No student of this run was distilled: the store is there, and no student has read it."
-    compared, baseline = "no plain student of the same kind was trained", report.baseline(run)
-    if baseline:
+    compared = "no plain student of the same kind was trained"
+    if baseline := report.baseline(run):
         without = f"the same {baseline.backbone} trained without distillation ({shown(baseline.ap)})"
         compared = f"{shown(report.gain(run), '{:+z.1f}')} against {without}"
     name = f"\N{LEFT DOUBLE QUOTATION MARK}{run.name}\N{RIGHT DOUBLE QUOTATION MARK}"
-    reached = f"Trained from cached teacher outputs, the student {name} reaches {shown(run.ap)} AP"
-    return f"{reached}: {compared}."
+    return f"Trained from cached teacher outputs, the student {name} reaches {shown(run.ap)} AP: {compared}."
 
 
 def taught_by(run: Run) -> str:
@@ -176,22 +172,26 @@ def taught_by(run: Run) -> str:
 
 def render(report: Report, area_edges: tuple[float, float]) -> str:
     """The page as HTML that needs no other file; ``area_edges`` px part small, medium and large objects."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    layout: Any = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {f.__name__: f for f in (shown, duration, counted, describe_bytes, dump_yaml)}
-    modules = (drawing, figures, shown_views)
-    environment.globals |= {module.__name__.rpartition(".")[2]: module for module in modules}
-    lines, schema = detector_lines(report.runs), report.store.schema
+    schema = report.store.schema
     few = [view for view in report.views if 2 <= len(view.labels) <= 4]
     views = (few or [view for view in report.views if len(view.labels)])[:REGION_VIEWS]
     return environment.get_template("page.html").render(
+        drawing=drawing,
+        figures=figures,
+        mean_kl=mean_kl,
         report=report,
         area_edges=area_edges,
         claim=claim(report),
         taught_by=taught_by,
-        lines=lines,
-        pair_lines=[line for line in lines if line.name in [run.name for run in report.pair]],
+        colors=detector_colors(report.runs),
         examples=spread(choose_examples(report.views), EXAMPLES),
         region_views=views,
         region_levels=sorted(set().union(*(view.level.tolist() for view in views))),

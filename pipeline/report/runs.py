@@ -61,18 +61,19 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
     """Results of a student, or of the teacher, which is no student; a ``PipelineError`` names a bad file."""
     trained = folder.student(name) if student else folder.teacher
     weights = folder.student_weights(name) if student else folder.teacher_weights
-    description = read_json(weights.with_suffix(".json"))
-    onnx: Any = description.get("onnx")
-    detector, parameters = None, None
-    if onnx is None:
-        where = str(weights.with_suffix(".json"))
-        detector = structure(DetectorConfig, description.get("architecture"), where)
+    described = weights.with_suffix(".json")
+    description, parameters = read_json(described), None
+    if "onnx" in description:
+        backbone = str(description["onnx"]["name"])
+    else:
+        detector = structure(DetectorConfig, description.get("architecture"), str(described))
+        backbone = detector.backbone
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in GFL(detector).parameters())
     metrics = read_json(folder.summary(name), per_class=dict)
     return Run(
         name=name,
-        backbone=detector.backbone if detector else str(onnx["name"]),
+        backbone=backbone,
         parameters=parameters,
         student=student,
         metrics=metrics,
@@ -133,7 +134,6 @@ def choose_pair(students: Sequence[Run]) -> list[Run]:
 
     Without a distilled student, the plain one of the highest AP.
     """
-    baselines = {run.name: baseline_of(run, students) for run in students}
-    best = max(students, key=lambda run: (run.distilled, bool(baselines[run.name]), run.ap or 0))
-    baseline = baselines[best.name]
+    best = max(students, key=lambda run: (run.distilled, bool(baseline_of(run, students)), run.ap or 0))
+    baseline = baseline_of(best, students)
     return [baseline, best] if baseline else [best]

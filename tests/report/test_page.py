@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from report_cases import LD_LOSS, NO_LOSS, bare_project, run_of, student
 
 from pipeline.report import figures
-from pipeline.report.page import Report, claim, detector_lines, duration, headline, render, shown
+from pipeline.report.page import Report, claim, detector_colors, duration, headline, render, shown
 from pipeline.report.runs import Curve
 from pipeline.student.config import StudentConfig
 
@@ -168,7 +168,7 @@ def test_a_loss_of_weight_zero_has_no_panel_and_one_of_a_row_is_a_dot(
         run, panels = run_of("ld", student(LD_LOSS), 1.0), list(Figure().subplots(1, 4))
         curves = {name: Curve([*range(1, len(values) + 1)], values) for name, values in losses.items()}
         monkeypatch.setattr(figures, "draw_panels", lambda _label, _height, _grid, draw: draw(panels))
-        figures.loss_chart([replace(run, losses=curves)], detector_lines([run]))
+        figures.loss_chart([replace(run, losses=curves)], detector_colors([run]))
         return [axes for axes in panels if axes.lines]
 
     (panel,) = panels_of(loss_ld=[2.0, 1.0], loss_kd=[0.0, 0.0])
