@@ -195,8 +195,7 @@ def _probe(recipe: Path, views: int, batch_size: int) -> Probe:
     if isinstance(cache.views, PerEpochViewsConfig):
         few = structs.replace(cache.views, epochs=min(2, cache.views.epochs))
         cache = structs.replace(cache, views=few)
-    here, folder = machine(SINGLE_PROCESS), recipe.parent / "probe"
-    return Probe(teacher, cache, views=views, batch_size=batch_size, machine=here, folder=folder)
+    return Probe(teacher, cache, views=views, batch_size=batch_size, folder=recipe.parent / "probe")
 
 
 def _read(recipe: Path, annotations: Path | None) -> tuple[int, Manifest]:

@@ -18,8 +18,6 @@ from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
 from pipeline.regions.view_set import ViewSet
 from pipeline.teacher.config import CacheConfig
-from pipeline.training.launch import machine
-from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.conventions import GFL_CONVENTIONS
 from pipeline.views.geometry import ViewsConfig
 from pipeline.views.images import apply_view, normalize_images, read_image, stack_images
@@ -41,9 +39,9 @@ def main() -> None:
     torch.set_num_threads(1)
     config = ViewsConfig(scales=(tuple(arguments.size),), flips=(False, True))
     cache = CacheConfig(views=config, precision=Precision(edge_step=0.04, cls_step=0.05), batch_size=4)
-    place, count = machine(SINGLE_PROCESS), 2 * arguments.images
+    count = 2 * arguments.images
     with TemporaryDirectory() as folder:
-        probe = Probe(TEACHER, cache, views=count, batch_size=1, machine=place, folder=Path(folder))
+        probe = Probe(TEACHER, cache, views=count, batch_size=1, folder=Path(folder))
         seconds = {
             name: min(cpu_seconds(part) for _ in range(arguments.rounds))
             for name, part in parts_of(probe.view_set).items()
