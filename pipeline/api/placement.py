@@ -32,12 +32,10 @@ class TargetBatch(BatchLabels):
 
 
 def place_targets(views: Sequence[DecodedView], batch_hw: Size) -> TargetBatch:
-    """Place the points of views in the grid of a batch whose images are in its upper left corners.
+    """Place the points of views of one store in the grid of a batch, images in its upper left corner.
 
-    Args:
-        views: One for each image of the batch, of one store.
-        batch_hw: ``(height, width)`` px, a ``ValueError`` if a view is larger; points of a view's own padding
-            that the batch lacks are left out.
+    ``batch_hw`` is ``(height, width)`` px, a ``ValueError`` if a view is larger. Points of a view's padding
+    that the batch lacks are left out.
     """
     if not views:
         raise ValueError("expected a view for each image of a batch, but got none")

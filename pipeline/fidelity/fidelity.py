@@ -32,14 +32,14 @@ VALUABLE_DIVISOR = 4.0
 STUDENT_NOISE = 1.0
 """Standard deviation, in logits, of the noise that makes a stand-in student out of the teacher.
 
-As far is the student ``plain`` of the default run from its teacher when its training ends (0.8-0.9, root mean
-square), the hardest moment: the gradient that an error is compared with vanishes as they approach.
+So far is the default run's student ``plain`` from its teacher at its end (0.8-0.9), the hardest moment: the
+gradient that an error is compared with vanishes as they approach.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossErrors:
-    """Exact logits against approximate ones, over all rows: relative errors of the loss and its gradient."""
+    """Relative errors of a loss and its gradient, of approximate logits against exact ones."""
 
     kl_mean: float
     """KL of approximate to exact distributions at the temperature, nats."""
@@ -65,12 +65,11 @@ class Fidelity(LossErrors):
         "choose finer steps in cache_teacher.precision; if it was written from other pixels, by other code "
         f"or by another teacher than is here, {WRITE_AGAIN}"
     )
-    """What to do, if a bound is exceeded."""
 
 
 @dataclass(frozen=True)
 class DenseFidelity:
-    """Relative errors over all positions of the sampled views; the student is the teacher with noise."""
+    """Relative errors of BCKD's terms over all positions of the sampled views."""
 
     bckd_cls_loss_error: float
     bckd_cls_last_layer_error: float
@@ -81,7 +80,6 @@ class DenseFidelity:
     """Share of the exact box loss at positions all of whose scores are below the floor."""
 
     remedy: ClassVar[str] = "choose a lower cache_teacher.dense.floor"
-    """What to do, if a bound is exceeded."""
 
 
 class PointLogits(NamedTuple):
@@ -143,7 +141,7 @@ def compare(views: int, exact: PointLogits, approximate: PointLogits, config: Fi
     true, stored = (logits.classes.unsqueeze(1) for logits in (exact, approximate))
     student = stand_in_student(true, config.seed)
     classes = measure_loss_error((true, ones), (stored, ones), student, config.cls_temperature)
-    kd: dict[str, Any] = {f"kd_{name}": getattr(classes, name) for name in ("loss_error", "gradient_error")}
+    kd: dict[str, Any] = {"kd_loss_error": classes.loss_error, "kd_gradient_error": classes.gradient_error}
     return Fidelity(views=views, points=len(exact.edges), **asdict(edges), **kd)
 
 
@@ -203,9 +201,8 @@ def find_precision(
     for share in FINER:
         edge_step, cls_step = (float(f"{share * step:.2g}") for step in (steps.edge_step, steps.cls_step))
         finer = structs.replace(steps, edge_step=edge_step, cls_step=cls_step)
-        if not exceeded_bound(
-            measure_quantization(replace(schema, precision=finer), views, live, config), config
-        ):
+        lost = measure_quantization(replace(schema, precision=finer), views, live, config)
+        if not exceeded_bound(lost, config):
             return finer
     return None
 

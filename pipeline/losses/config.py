@@ -32,12 +32,12 @@ class DistillationConfig(Section, frozen=True, kw_only=True):
 
     @property
     def terms(self) -> int:
-        """Number of terms that are computed; each needs the teacher's outputs."""
+        """Number of terms that are computed."""
         return sum(getattr(self, name) > 0 for name in self.__struct_fields__ if name.endswith("_weight"))
 
     @property
     def reads_teacher(self) -> bool:
-        """Whether any term needs the teacher's outputs."""
+        """Whether any term is computed: each needs the teacher's outputs."""
         return self.terms > 0
 
     @property

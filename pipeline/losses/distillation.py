@@ -40,13 +40,8 @@ def bckd_cls_loss(cls_logits: Tensor, classes: Tensor, scores: Tensor | None) ->
     differentiated, the second with sign 0 where ``p = t``. It is computed image by image in the same memory,
     gradient and all, so that no more than that is held for the backward pass.
 
-    Args:
-        cls_logits: ``Tensor[B, N, C]`` of the student.
-        classes: ``Tensor[B, N, C]`` of the teacher: codes, or float logits.
-        scores: Score of each code; ``None`` for logits.
-
-    Returns:
-        Both ``Tensor[B, N]``; the weight has no gradient.
+    ``cls_logits`` are the student's ``Tensor[B, N, C]``, ``classes`` the teacher's: logits, or codes with the
+    score of each in ``scores``. Both results are ``Tensor[B, N]``; the weight has no gradient.
     """
     loss, weight = _ClassTerm.apply(cls_logits, classes, scores)
     return loss, weight
@@ -73,8 +68,8 @@ def _area(distances: Tensor) -> Tensor:
 def bckd_distances(edge_logits: Tensor) -> Tensor:
     """Means ``Tensor[B, N, 4]``, in strides, of edge distributions ``Tensor[B, N, 4, bins]``.
 
-    They are ``expected_distances``, with the gradient at once: at *every* position the softmax over so few
-    bins would take more time than all else of BCKD's terms.
+    They are ``expected_distances``, with the gradient at once: at *every* position the softmax would take
+    more time than all else of BCKD's terms.
     """
     distances: Tensor = _Distances.apply(edge_logits)
     return distances

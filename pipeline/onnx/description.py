@@ -126,21 +126,14 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
                 f"input.size: expected null with fit 'keep_ratio', but got {list(self.input.size)}; take "
                 "stretch or a letterbox for a fixed input"
             )
-        parts = (
-            ("cls", self.cls.tensors, len(self.classes), "classes"),
-            ("edges", self.edges.tensors, 4 * self.edges.bins, "4 * bins"),
-        )
-        for key, tensors, width, what in parts:
-            names, columns, levels = (
-                list(tensors.names),
-                list(tensors.columns or ()),
-                len(self.points.strides),
-            )
+        cls, edges = self.cls.tensors, self.edges.tensors
+        widths = (len(self.classes), "classes"), (4 * self.edges.bins, "4 * bins")
+        for key, tensors, (width, what) in zip(("cls", "edges"), (cls, edges), widths, strict=True):
+            names, columns = list(tensors.names), list(tensors.columns or ())
             if columns and columns[1] - columns[0] != width:
                 raise ConfigError(f"{key}.tensors.columns: expected {width} ({what}), but got {columns}")
-            if len(names) not in (1, levels):
+            if len(names) not in (1, len(self.points.strides)):
                 raise ConfigError(f"{key}.tensors.names: expected one, or one a stride, but got {names}")
-        cls, edges = self.cls.tensors, self.edges.tensors
         both = sorted(filter(None, (cls.columns, edges.columns)))
         if cls.names == edges.names and len(both) == 2 and both[1][0] < both[0][1]:
             raise ConfigError(f"edges.tensors.columns: expected others than the classes', but got {both}")

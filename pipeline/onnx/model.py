@@ -24,16 +24,10 @@ from pipeline.onnx.description import OnnxDescription
 from pipeline.onnx.layout import read_outputs
 from pipeline.views.pyramid import Size
 
-INSTALL = "`uv sync --extra onnx` or `pip install -e '.[onnx]'`"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-QUIET = 4
-"""ONNX Runtime's log level for what ends the process: errors are raised as well."""
 
 INPUT_TYPES = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 """What a file may take beside float32, in ONNX Runtime's words."""
-
-OUTPUT = "output"
-"""What a module returns; its parts are ``output.0``, ``output.name`` and so on."""
 
 
 class OnnxModel:
@@ -41,11 +35,11 @@ class OnnxModel:
 
     On the CPU a call stays in its thread, for the last bits of a convolution depend on how many threads
     share it; several calls may run at once. A file of a fixed batch gets just that, the last one filled up;
-    one that does not take two images at once gets one by one.
+    one that does not take two images at once gets one by one. ``columns`` are the channels of the dataset's
+    labels.
     """
 
     def __init__(self, description: OnnxDescription, weights: Path, columns: Sequence[int]) -> None:
-        """Describe the model; ``columns`` are its classes of the dataset's labels."""
         self.description = description
         self.weights = weights
         self.device = torch.device("cpu")
@@ -143,9 +137,8 @@ class OnnxModel:
         laid = laid.round().clamp(0, 255) if self._dtype == np.uint8 else laid
         pixels = np.ascontiguousarray(laid.numpy().astype(self._dtype))
         name, shape = self.description.input.name, list(images.shape)
-        with as_teacher_error(
-            f"{self.weights}: expected an input {name!r} that takes images of shape {shape}"
-        ):
+        expected = f"an input {name!r} that takes images of shape {shape}"
+        with as_teacher_error(f"{self.weights}: expected {expected}"):
             arrays = self._session.run(names, {name: pixels})
         for name, array in zip(names, arrays, strict=True):
             kind = getattr(array, "dtype", np.dtype(object))
@@ -157,7 +150,8 @@ class OnnxModel:
 class TorchModel(OnnxModel):
     """A PyTorch module as a ``BoxModel``.
 
-    Tensors are its outputs, or those of named submodules; ``NAME@1`` is the second call of one in a pass.
+    Tensors are what it returns, ``output``, ``output.0``, ``output.name`` and so on, or what named submodules
+    do; ``NAME@1`` is the second call of one in a pass.
     """
 
     @property
@@ -175,7 +169,7 @@ class TorchModel(OnnxModel):
         self._seen = local()
         with as_teacher_error(f"{self.weights}: expected the weights of {self.description.module}"):
             module = find_factory(str(self.description.module))[0]()
-            module.load_state_dict(read_weights(self.weights))
+            module.load_state_dict(_read_weights(self.weights))
         self._module = module.eval().to(device)
         self.device = device
         known = dict(module.named_modules())
@@ -193,7 +187,7 @@ class TorchModel(OnnxModel):
         name, shape = self.description.module, tuple(images.shape)
         with as_teacher_error(f"{name}: expected a module that takes images of shape {shape}"):
             output = self._module(images.to(self.device))
-        tensors = dict(_flat(OUTPUT, output))
+        tensors = dict(_flat("output", output))
         for part, values in self._seen.calls.items():
             if len(values) == 1:
                 tensors |= dict(_flat(part, values[0]))
@@ -211,21 +205,19 @@ def find_factory(name: str) -> tuple[Callable[[], nn.Module], Path]:
     """The factory ``package.file:function``, and its file, which is run here; or a ``TeacherError``."""
     if (root := str(Path.cwd())) not in sys.path:  # where stages run; a console script does not look there
         sys.path.insert(0, root)
-    with as_teacher_error(
-        f"module: expected package.file:factory that can be imported from {root}, but got {name!r}"
-    ):
+    expected = f"package.file:factory that can be imported from {root}, but got {name!r}"
+    with as_teacher_error(f"module: expected {expected}"):
         factory: Callable[[], nn.Module] = pkgutil.resolve_name(name)
         return factory, Path(inspect.getfile(factory))
 
 
-def read_weights(path: Path) -> Mapping[str, Tensor]:
+def _read_weights(path: Path) -> Any:
     """A state dict from safetensors, or from a checkpoint without code, whose ``state_dict`` it may be."""
     with as_teacher_error(f"{path}: expected weights without code"):
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-        state: Mapping[str, Tensor] = content.get("state_dict", content)
-        return state
+        return content.get("state_dict", content)
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
@@ -253,7 +245,8 @@ def import_optional(name: str, purpose: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        raise TeacherError(f"{purpose} needs the package {name}: install it with {INSTALL}") from error
+        install = "`uv sync --extra onnx` or `pip install -e '.[onnx]'`"
+        raise TeacherError(f"{purpose} needs the package {name}: install it with {install}") from error
 
 
 def read_graph(path: Path, purpose: str, *, with_data: bool = True) -> Any:
@@ -287,6 +280,6 @@ def _open(path: Path, device: torch.device, content: bytes | None = None) -> Any
         providers = [(CUDA, {"device_id": device.index or 0}), CPU]  # the CPU takes what a GPU cannot
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = QUIET
+    options.log_severity_level = 4  # what ends the process; errors are raised as well
     with as_teacher_error(f"{path}: expected an ONNX file that can be run and has the described tensors"):
         return runtime.InferenceSession(content or str(path), options, providers=providers)

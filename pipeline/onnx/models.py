@@ -22,9 +22,6 @@ from pipeline.views.classes import Category, class_columns, ids_difference
 from pipeline.views.conventions import Conventions
 
 EMBEDDING = "an ONNX file whose weights lie beside it"
-WEIGHTS = (".safetensors", ".pt", ".pth")
-"""Files of a PyTorch module's weights, which are no graph."""
-
 ONNX = "onnx"
 """Key of a description under which that of an ONNX file stands."""
 
@@ -50,8 +47,7 @@ ModelHandle = GflHandle | OnnxModel
 def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
     """The model that is described beside ``path``, in ``.json``, for categories by label.
 
-    A ``TeacherError`` if there is none, or it does not know the categories; a ``ConfigError`` if its
-    description is none.
+    A ``TeacherError`` if it does not know them, or there is none; a ``ConfigError`` of its description.
     """
     described = path.with_suffix(".json")
     document = read_description(path)
@@ -102,7 +98,8 @@ def read_onnx(path: Path, categories: Sequence[Category]) -> OnnxModel:
 
 def external_data(file: Path) -> list[Path]:
     """Files beside an ONNX file that hold its weights, ascending; a ``TeacherError`` if one is missing."""
-    if file.suffix in WEIGHTS or b"location" not in file.read_bytes():  # the key of their file's name
+    is_graph = file.suffix not in (".safetensors", ".pt", ".pth")
+    if not is_graph or b"location" not in file.read_bytes():  # the key of their file's name
         return []
     graph = read_graph(file, EMBEDDING, with_data=False).graph
     attributes = (attribute for node in graph.node for attribute in node.attribute)
@@ -121,14 +118,14 @@ def sha256_of_onnx(file: Path) -> str:
 
 
 def import_onnx(path: Path, categories: Sequence[Category], weights: Path) -> None:
-    """Copy a described teacher to the place of a run's: from there on it depends on nothing else.
+    """Copy a described teacher to the place of a run's, where it depends on nothing else, and run it once.
 
-    It is run once on a black image; weights beside a graph become part of the copy. Both files get the name
-    of ``weights``, with other suffixes. Errors as of :func:`read_onnx`.
+    Weights beside a graph become part of the copy. Copy and description get the name of ``weights``, with
+    other suffixes. Errors as of :func:`read_onnx`.
     """
     model = read_onnx(path, categories)
     model.to_inference(torch.device("cpu"))
-    model(model.black_images(1))
+    model(model.black_images(1))  # also its outputs are as described
     copy = weights.with_suffix(model.weights.suffix)
     with atomic_path(copy) as partial:
         if external_data(model.weights):
