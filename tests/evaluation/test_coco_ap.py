@@ -11,9 +11,7 @@ from msgspec import structs
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.core.errors import ConfigError
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate, to_coco, write_precision_recall
-from pipeline.evaluation.config import EvaluateConfig
 from pipeline.views.classes import Category
 from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 
@@ -51,18 +49,18 @@ def test_perfect_detections_have_100_and_none_0(first_id: int) -> None:
     assert evaluate(truth, [], EDGES).summary["AP"] == 0
 
 
-@pytest.mark.parametrize("seed", range(4, 8))
-def test_figures_are_those_of_pycocotools(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "edges"), [(4, EDGES), (5, EDGES), (6, (60.0, 100.0)), (7, (20.0, 150.0))])
+def test_figures_are_those_of_pycocotools(seed: int, edges: tuple[float, float]) -> None:
     """With crowds, many equal scores, and images of more detections than count."""
     truth, results = drawn_detections(Random(seed))
     results = [{**result, "score": round(result["score"], 1)} for result in results]
     results += [{**result, "score": 0.05} for result in results[::30] * 100]
-    evaluation = evaluate(truth, results, EDGES)
+    evaluation, (small, large) = evaluate(truth, results, edges), edges
     whole = COCO()
     whole.dataset = to_coco(truth)
     whole.createIndex()
     oracle = COCOeval(whole, whole.loadRes(results), "bbox")
-    oracle.params.areaRng = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
+    oracle.params.areaRng = [[0, 1e10], [0, small**2], [small**2, large**2], [large**2, 1e10]]
     for step in (oracle.evaluate, oracle.accumulate, oracle.summarize):
         step()
     assert list(evaluation.summary.values()) == [round(100 * value, 3) for value in oracle.stats[:6]]
@@ -92,14 +90,6 @@ def drawn_detections(rng: Random) -> tuple[Manifest, list[dict[str, Any]]]:
         for a in annotations
     ]
     return replace(manifest(), images=ImageTable.of(records)), results
-
-
-def test_area_edges_decide_who_is_small() -> None:
-    evaluation = evaluate(manifest(), [found(1), found(2)], (10.0, 40.0))
-    sizes = [evaluation.summary[name] for name in ("APs", "APm", "APl")]
-    assert sizes == [None, pytest.approx(100), pytest.approx(100)]
-    with pytest.raises(ConfigError, match="area_edges: expected small < large"):
-        EvaluateConfig(scale=(64, 64), area_edges=(40.0, 10.0))
 
 
 def test_curves_have_a_row_for_every_recall_and_threshold(tmp_path: Path) -> None:

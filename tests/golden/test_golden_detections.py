@@ -15,15 +15,7 @@ from pipeline.views.geometry import ViewGeometry
 BOX_TOLERANCE = {"rtol": 1e-6, "atol": 1e-4}
 SCORE_TOLERANCE = {"rtol": 0, "atol": 1e-6}
 
-SPEC = ModelSpec(
-    name="GFL",
-    strides=STRIDES,
-    bins=17,
-    num_classes=80,
-    conventions=GFL_CONVENTIONS,
-    suppression=GFL_SUPPRESSION,
-    input_hw=None,
-)
+SPEC = ModelSpec(name="GFL", strides=STRIDES, bins=17, num_classes=80, conventions=GFL_CONVENTIONS)
 
 
 @pytest.mark.parametrize("path", cases("post/*.npz"))

@@ -1,7 +1,5 @@
 """Losses that read a teacher: gradients as autograd has them, and to the student alone."""
 
-import math
-
 import pytest
 import torch
 from torch.nn import functional
@@ -12,22 +10,6 @@ STUDENT = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0)) * 3
 CODES = torch.randint(0, 40, (2, 9, 5), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 SCORES = torch.linspace(0.001, 0.999, 40)
 WEIGHTS = torch.arange(18.0).reshape(2, 9)
-
-
-def test_the_divergences_gradient_by_hand() -> None:
-    """``T / n * (p - q)`` = 2 / 2 * ((1/2, 1/2) - (3/4, 1/4)); the teacher gets none."""
-    student = torch.zeros(1, 2, requires_grad=True)
-    teacher = torch.tensor([[2 * math.log(3), 0.0]], requires_grad=True)
-    kd_divergence(student, teacher, 2.0).sum().backward()
-    torch.testing.assert_close(student.grad, torch.tensor([[-0.25, 0.25]]))
-    assert teacher.grad is None
-
-
-def test_a_constant_per_distribution_changes_nothing() -> None:
-    """What lets a store drop it."""
-    student, teacher = torch.tensor([[1.0, 2.0, -1.0]]), torch.tensor([[0.0, 3.0, 1.0]])
-    expected = kd_divergence(student, teacher, 10.0)
-    torch.testing.assert_close(kd_divergence(student + 7, teacher - 4, 10.0), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("shape", "temperature"), [((1, 4, 17), 2.0), ((5, 4, 17), 0.0), ((5, 4, 17), -1.0)])
@@ -73,12 +55,6 @@ def test_boxes_around_any_point_of_any_unit_and_no_gradient_to_the_teacher() -> 
     loss = bckd_box_loss(student, teacher)
     torch.testing.assert_close(bckd_box_loss(student * 32, teacher * 32), loss)
     assert not bckd_box_loss(student, student).any()
-    loss.sum().backward()
+    (loss + kd_divergence(student, teacher, 2.0)).sum().backward()
     assert student.grad is not None
     assert teacher.grad is None
-
-
-def test_no_position_is_no_loss() -> None:
-    none = torch.zeros(2, 0, 4)
-    losses = (*bckd_cls_loss(none, none, None), bckd_box_loss(none, none))
-    assert [loss.shape for loss in losses] == [(2, 0)] * 3
