@@ -16,10 +16,8 @@ CONFIG = FidelityConfig(temperature=10, cls_temperature=2)
 
 
 def fidelity_of(stores: Path, floor: float, live_seed: int = 0) -> DenseFidelity:
-    view_set, store = (
-        small_view_set(stores, IMAGES),
-        store_of(stores, QUANTIZED, dense=DensePrecision(floor=floor)),
-    )
+    view_set = small_view_set(stores, IMAGES)
+    store = store_of(stores, QUANTIZED, dense=DensePrecision(floor=floor))
     return measure_dense(store, view_set, small_teacher(view_set.manifest, live_seed), 0, store.keys)
 
 

@@ -40,7 +40,6 @@ CONFIG = DistillationConfig(
 TERMS = {"loss_kd": "loss_bckd_cls", "loss_score_kd": "loss_bckd_box"}
 """This project's name of each term of the reference."""
 DATA = load(BCKD / "functions.npz")
-every_case = pytest.mark.parametrize("path", cases("loss/*.npz", folder=BCKD))
 
 
 def close(found: Tensor, expected: Tensor, share: float = 3e-6) -> None:
@@ -77,7 +76,7 @@ def computed(path: Path) -> Case:
     return data, data["stu_cls"], data["stu_reg"], levels
 
 
-@every_case
+@pytest.mark.parametrize("path", cases("loss/*.npz", folder=BCKD))
 def test_terms_and_gradients_of_every_level(path: Path) -> None:
     data, classes, edges, levels = computed(path)
     gate = data["pos_per_level"] > 0

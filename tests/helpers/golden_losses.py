@@ -1,6 +1,7 @@
 """Loss terms level by level, as the reference records them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from golden_data import PYRAMID, REFERENCE_CONFIG, STRIDES, Arrays
@@ -11,24 +12,16 @@ from pipeline.losses.detection import ciou_loss, giou_loss
 from pipeline.student.targets import TeacherBatch
 from pipeline.student.train import REFERENCE_IMAGES, distillation_terms
 from pipeline.training.batches import BatchLabels
-from pipeline.training.criterion import (
-    WEIGHT_SUM_EPSILON,
-    BoxLoss,
-    LossNormalizers,
-    detection_terms,
-    gather_main,
-)
+from pipeline.training.criterion import BoxLoss, LossNormalizers, detection_terms, gather_main
 
 TERMS = ("loss_cls", "loss_bbox", "loss_dfl", "loss_ld", "loss_ld_vlr", "loss_kd")
 """Terms of the product, in the order of the reference's components."""
 
-DETECTION_TERMS = TERMS[:3]
 VOC_CLASSES = 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class LevelTerms:
-    """Weighted and normalized terms: ``Tensor[levels]`` each; their sum is what is minimised."""
+class LevelTerms(NamedTuple):
+    """Weighted and normalized terms: ``Tensor[levels]`` each; their sum is what is minimized."""
 
     terms: dict[str, Tensor]
     normalizers: LossNormalizers
@@ -36,10 +29,6 @@ class LevelTerms:
     @property
     def total(self) -> Tensor:
         return torch.stack(list(self.terms.values())).sum()
-
-    @property
-    def avg_factor(self) -> Tensor:
-        return self.normalizers.weight_sum + WEIGHT_SUM_EPSILON
 
 
 def box_loss_of(data: Arrays) -> BoxLoss:
@@ -57,8 +46,7 @@ def level_terms(raw: RawOutputs, targets: BatchLabels, soft: TeacherBatch, box_l
         main = gather_main(raw, labels)
         distilled = distillation_terms(raw, labels, teacher, main, normalizers, REFERENCE_CONFIG)
         rows.append(detection_terms(raw, labels, main, normalizers, box_loss) | distilled)
-    terms = {name: torch.stack([row[name] for row in rows]) for name in TERMS}
-    return LevelTerms(terms=terms, normalizers=normalizers)
+    return LevelTerms({name: torch.stack([row[name] for row in rows]) for name in TERMS}, normalizers)
 
 
 def at_level(targets: BatchLabels, teacher: TeacherBatch, level: int) -> tuple[BatchLabels, TeacherBatch]:

@@ -14,11 +14,9 @@ BACKBONES = {"r": "resnet", "x": "resnext"}
 
 def architectures() -> list[str]:
     """Names of the architectures whose state dicts are recorded."""
-    prefix = "state_dict_"
-    paths = (FOLDER / "model").glob(f"{prefix}*.json")
-    names = sorted(path.stem.removeprefix(prefix) for path in paths)
-    assert names, f"{FOLDER}: expected model/{prefix}*.json, but there are none (LD_GOLDEN)"
-    return names
+    names = [path.stem.removeprefix("state_dict_") for path in FOLDER.glob("model/state_dict_*.json")]
+    assert names, f"{FOLDER}: expected model/state_dict_*.json, but there are none (LD_GOLDEN)"
+    return sorted(names)
 
 
 def state_entries(architecture: str) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -35,13 +33,11 @@ def detector_config(architecture: str, num_classes: int) -> DetectorConfig:
     family, depth, first, last = match.groups()
     return DetectorConfig(
         backbone=BACKBONES[family] + depth,
-        dcn_modulated=False,
         dcn_stages=tuple(range(int(first), int(last) + 1)) if first else (),
         channels=256,
         levels=5,
         stacked_convs=4,
         norm_groups=32,
-        reg_max=16,
         num_classes=num_classes,
     )
 

@@ -30,6 +30,7 @@ def rows(maps: list[Tensor]) -> Tensor:
 CLS_MAPS, EDGE_MAPS = level_maps(2, 0), level_maps(4 * BINS, 1)
 CLS, EDGES = rows(CLS_MAPS), rows(EDGE_MAPS)
 BY_EDGE = EDGES.reshape(IMAGES, -1, 4, BINS)
+ONE_TENSOR = {"cls": ["x"], "edges": ["x"]}
 
 
 def described(**changes: Any) -> OnnxDescription:
@@ -60,18 +61,12 @@ def read(
     ("layout", "tensors"),
     [
         pytest.param(
-            {"cls": ["x"], "edges": ["x"], "cls_columns": [0, 2], "edges_columns": [2, 34]},
+            {**ONE_TENSOR, "cls_columns": [0, 2], "edges_columns": [2, 34]},
             {"x": torch.cat([CLS, EDGES], dim=2)},
             id="one tensor with column ranges",
         ),
         pytest.param(
-            {
-                "channels": "first",
-                "cls": ["x"],
-                "edges": ["x"],
-                "cls_columns": [32, 34],
-                "edges_columns": [0, 32],
-            },
+            {**ONE_TENSOR, "channels": "first", "cls_columns": [32, 34], "edges_columns": [0, 32]},
             {"x": torch.cat([EDGES, CLS], dim=2).mT},
             id="one tensor with channels first",
         ),
