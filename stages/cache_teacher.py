@@ -66,10 +66,9 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     from pipeline.teacher.workers import PartitionJob, write_in_workers  # noqa: PLC0415
 
     job = PartitionJob(
-        workspace=Path.cwd(),
-        manifest=folder.manifest("train"),
-        images=Path(setup.view_set.manifest.root),
-        weights=folder.teacher_weights,
+        manifest=folder.manifest("train").absolute(),
+        images=Path(setup.view_set.manifest.root).absolute(),
+        weights=folder.teacher_weights.absolute(),
         config=setup.config,
         device=str(chosen) if scheduler is None else Environment.read().device,
         cores=max(1, cores // len(environments)) if scheduler is None else None,

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
 from multiprocessing import get_context
 from threading import Lock
 from typing import Generic, NamedTuple, TypeVar
@@ -61,11 +60,11 @@ def _in_order(submitted: "Generator[Future[T], None, None]", ahead: int) -> Iter
             future.cancel()
 
 
-class Prefetcher(AbstractContextManager["Prefetcher[Item, Loaded, Result]"], Generic[Item, Loaded, Result]):
+class Prefetcher(Generic[Item, Loaded, Result]):
     """The threads around one device: some load items, others compute on them in the order of submission.
 
     Runs of several threads take the device one after another; the next one's first items are loaded while
-    the last ones of the run before it are computed.
+    the last ones of the run before it are computed. To be closed.
     """
 
     def __init__(
@@ -85,9 +84,6 @@ class Prefetcher(AbstractContextManager["Prefetcher[Item, Loaded, Result]"], Gen
         self._threads = loaders + computers
         self._turn = Lock()
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Finish what has begun and drop the rest; a :meth:`run` that is under way raises."""
         self._loaders.shutdown(cancel_futures=True)
@@ -98,13 +94,14 @@ class Prefetcher(AbstractContextManager["Prefetcher[Item, Loaded, Result]"], Gen
 
         An error comes in its item's place. A caller that takes no more results keeps other runs waiting.
         """
-        return _in_order(self._submit(items), self._threads - 1)
 
-    def _submit(self, items: Iterable[Item]) -> "Generator[Future[Computed[Result]], None, None]":
-        with self._turn:
-            for item in items:
-                loaded = self._loaders.submit(timed_call, self._load, item)
-                yield self._computers.submit(self._compute_loaded, loaded, item)
+        def submitted() -> "Generator[Future[Computed[Result]], None, None]":
+            with self._turn:
+                for item in items:
+                    loaded = self._loaders.submit(timed_call, self._load, item)
+                    yield self._computers.submit(self._compute_loaded, loaded, item)
+
+        return _in_order(submitted(), self._threads - 1)
 
     def _compute_loaded(self, loaded: "Future[tuple[Loaded, float]]", item: Item) -> Computed[Result]:
         content, load_seconds = loaded.result()

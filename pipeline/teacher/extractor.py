@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -49,9 +50,8 @@ class ThreadCounts(NamedTuple):
     def of(cls, device: torch.device, cores: int, batch_pixels: int) -> "ThreadCounts":
         """One thread drives a GPU; on the CPU there is one for each core, as far as the memory reaches.
 
-        A forward pass on the CPU has one thread, for its last bits depend on how many it is spread over
-        (oneDNN and group normalization sum in another order): so a store is the same on any number of cores.
-        ``batch_pixels`` are those of all views of the largest batch.
+        There a forward pass has one thread: how many it is spread over decides its last bits (oneDNN, group
+        normalization), and a store is the same on any machine. ``batch_pixels`` are of the largest batch.
         """
         if device.type != "cpu":
             # Workers of another scheduler are daemons, which may have no processes, unless they are told.
@@ -75,7 +75,6 @@ class DecodedBatch(NamedTuple):
     pixels: NDArray[np.uint8]
     """``(B, H, W, 3)``, zeros beside each. No tensor: between processes it would take /dev/shm."""
     seen: list[SeenPixels]
-    """Of each view."""
 
 
 def read_batch(batch: ViewBatch, preprocessing: Preprocessing) -> DecodedBatch:
@@ -95,25 +94,28 @@ class PendingTargets:
     cls_logits: Tensor
     """``Tensor[M, C]``, or ``[P, C]``."""
     seen: list[SeenPixels]
-    """Of each view."""
     dense: PendingDense | None
     ready: torch.cuda.Event | None
-    """Nothing to wait for, if there is none."""
+    """What the host waits for, if for anything."""
 
     def read(self) -> list[SoftTargets]:
         """The outputs of each view, once they are there; a ``TeacherError`` names one that is not finite."""
         if self.ready:
             self.ready.synchronize()
-        ends = np.cumsum([len(view.points) for view in self.views])[:-1]
-        edges = np.split(self.edge_logits.numpy(), ends)
-        if len(self.cls_logits) < len(self.edge_logits):
-            ends = np.cumsum([view.points.main_count for view in self.views])[:-1]
-        classes = np.split(self.cls_logits.numpy(), ends)
+        kept = [len(view.points) for view in self.views]
+        main = [view.points.main_count for view in self.views]
+        edges = torch.split(self.edge_logits, kept)
+        classes = torch.split(self.cls_logits, main if len(self.cls_logits) == sum(main) else kept)
         dense = self.dense.read(self.views) if self.dense else repeat(None, len(self.views))
         targets = []
         for view, e, c, d, p in zip(self.views, edges, classes, dense, self.seen, strict=True):
-            require_finite(view, edge_logits=e, cls_logits=c)
-            targets.append(SoftTargets(edge_logits=e, cls_logits=c, dense=d, pixels=p))
+            for name, values in (("edge_logits", e), ("cls_logits", c)):
+                if bad := values.numel() - int(values.isfinite().sum()):
+                    raise TeacherError(
+                        f"image_id={view.key.image_id}, view={view.key.view}: expected finite teacher "
+                        f"outputs, but {bad} of {values.numel()} {name} are not"
+                    )
+            targets.append(SoftTargets(edge_logits=e.numpy(), cls_logits=c.numpy(), dense=d, pixels=p))
         return targets
 
 
@@ -125,8 +127,7 @@ TeacherThreads = Prefetcher[ViewBatch, DecodedBatch, PendingTargets]
 class LogitExtractor:
     """A frozen detector that turns views into soft targets.
 
-    Batches are of one padded size, and cut in the same way whatever the machine: a convolution's last bits
-    can depend on them.
+    Batches are cut in the same way whatever the machine: a convolution's last bits can depend on them.
     """
 
     model: BoxModel
@@ -147,11 +148,11 @@ class LogitExtractor:
         """Soft targets of views, in their order; the next batches are decoded while one is computed."""
         largest = max((math.prod(view.geometry.padded_hw) for view in views), default=1)
         counts = ThreadCounts.of(self.device, torch.get_num_threads(), self.config.batch_size * largest)
-        with self.threads(counts) as threads:
+        with closing(self.threads(counts)) as threads:
             yield from self.compute(threads, views)[0]
 
     def threads(self, counts: ThreadCounts) -> TeacherThreads:
-        """The threads of a process that runs this teacher; to be closed."""
+        """The threads of a process that runs this teacher."""
         return Prefetcher(
             partial(read_batch, preprocessing=self.preprocessing),
             self.forward,
@@ -180,9 +181,8 @@ class LogitExtractor:
             groups.setdefault(view.geometry.padded_hw, []).append(place)
         size, batches = self.config.batch_size, []
         for places in (group[i : i + size] for group in groups.values() for i in range(0, len(group), size)):
-            chosen = [views[place] for place in places]
-            records = (self.manifest.image(view.key.image_id) for view in chosen)
-            files = [(self.manifest.image_file(r), v.geometry) for r, v in zip(records, chosen, strict=True)]
+            chosen, manifest = [views[place] for place in places], self.manifest
+            files = [(manifest.image_file(manifest.image(v.key.image_id)), v.geometry) for v in chosen]
             batches.append(ViewBatch(places, chosen, files))
         return batches
 
@@ -230,13 +230,3 @@ class LogitExtractor:
         """Rows of ``Tensor[B, N, ...]`` seen as ``(B * N, ...)``, as float32 for the host (pinned)."""
         index = self._send(torch.from_numpy(np.concatenate(rows))).to(outputs.device)
         return outputs.flatten(0, 1)[index].float().to("cpu", non_blocking=True)
-
-
-def require_finite(view: LabeledView, **outputs: NDArray[np.float32]) -> None:
-    """Stop at the first image whose teacher outputs are not finite."""
-    for name, values in outputs.items():
-        if bad := values.size - int(np.count_nonzero(np.isfinite(values))):
-            raise TeacherError(
-                f"image_id={view.key.image_id}, view={view.key.view}: expected finite teacher outputs, "
-                f"but {bad} of {values.size} {name} are not"
-            )

@@ -27,13 +27,11 @@ from pipeline.views.manifest import read_manifest
 
 @dataclass(kw_only=True)
 class PartitionJob(WorkerPlugin):
-    """What a worker makes its ``PartitionWriter`` from: small, and valid wherever the folders are seen.
+    """What a worker makes its ``PartitionWriter`` from: absolute paths, valid wherever the folders are seen.
 
     The first task makes it: a worker that loads as it starts would not answer, nor fail as a task does.
     """
 
-    workspace: Path
-    """What the other paths are relative to; ``images`` may be absolute."""
     manifest: Path
     """File of the training split."""
     images: Path
@@ -61,10 +59,7 @@ class PartitionJob(WorkerPlugin):
                 self._writer = None
 
     def write(self, index: int) -> StoreTimes:
-        """Write a partition with the teacher, which is loaded once.
-
-        A ``PipelineError`` if this worker would make another store, or as of ``PartitionWriter.write``.
-        """
+        """Write a partition with the teacher, which is loaded once; a ``CacheError`` if of another store."""
         with self._lock:
             writer = self._writer = self._writer or self._start()
         return writer.write(index)
@@ -72,14 +67,13 @@ class PartitionJob(WorkerPlugin):
     def _start(self) -> PartitionWriter:
         assert self.scratch is not None
         keep_freed_memory()
-        manifest = read_manifest(self.workspace / self.manifest)
-        manifest = replace(manifest, root=str(self.workspace / self.images))
-        setup = load_inputs(self.config, manifest, self.workspace / self.weights)
+        manifest = replace(read_manifest(self.manifest), root=str(self.images))
+        setup = load_inputs(self.config, manifest, self.weights)
         differing = diff(read_schema(self.scratch).fingerprint, setup.fingerprint)
         if differing := differing or diff(self.made_by, made_by(FOLDERS)):
             where, expected, got = differing
             raise CacheError(
-                f"worker {self._worker.address}: expected to make the store of {self.workspace}, but its own "
+                f"worker {self._worker.address}: expected to make the store of {self.weights}, but its own "
                 f"{where} is {got} instead of {expected}; give it the same folders and code"
             )
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))

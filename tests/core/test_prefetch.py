@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_results_come_in_the_order_of_the_items_whatever_finishes_first() -> Non
         time.sleep(0.002 * (1 - number % 2))
         return 2 * number
 
-    with Prefetcher(slow_if_even, add, loaders=3, computers=2) as overlap:
+    with closing(Prefetcher(slow_if_even, add, loaders=3, computers=2)) as overlap:
         assert results(overlap, range(20)) == [3 * number for number in range(20)]
         assert results(overlap, range(0)) == []
 
@@ -42,7 +43,7 @@ def test_no_more_is_loaded_than_every_thread_has_one() -> None:
         loaded.append(number)
         return number
 
-    with Prefetcher(load, add, loaders=2, computers=1) as overlap:
+    with closing(Prefetcher(load, add, loaders=2, computers=1)) as overlap:
         for taken, _ in enumerate(overlap.run(range(50)), start=1):
             time.sleep(0.001)
             assert len(loaded) <= taken + 3
@@ -71,7 +72,7 @@ def test_one_computer_is_one_thread_and_the_next_run_is_loaded_while_the_last_it
         begun.wait(timeout=60)
         return results(overlap, range(100, 103))
 
-    with Prefetcher(load, compute, loaders=2, computers=1) as overlap, ThreadPoolExecutor(1) as pool:
+    with closing(Prefetcher(load, compute, loaders=2, computers=1)) as overlap, ThreadPoolExecutor(1) as pool:
         second = pool.submit(second_run)
         assert [computed.result for computed in overlap.run(items())] == [0, 1, 2]
         assert second.result() == [100, 101, 102]
@@ -87,7 +88,7 @@ def test_an_error_comes_in_its_items_place_and_later_runs_work(step: str) -> Non
         return number
 
     steps = (refuse, add) if step == "load" else (double, lambda loaded, number: loaded + refuse(number))
-    with Prefetcher(*steps, loaders=2, computers=1) as overlap:
+    with closing(Prefetcher(*steps, loaders=2, computers=1)) as overlap:
         seen = []
         with pytest.raises(ValueError, match="no such image"):
             seen.extend(computed.result for computed in overlap.run(range(10)))
@@ -115,7 +116,7 @@ def test_only_work_is_timed_not_waiting() -> None:
         time.sleep(0.2)
         return number
 
-    with Prefetcher(load, add, loaders=1, computers=1) as overlap:
+    with closing(Prefetcher(load, add, loaders=1, computers=1)) as overlap:
         computed = list(overlap.run(range(3)))
     assert all(item.load_seconds >= 0.2 for item in computed)
     assert sum(item.compute_seconds for item in computed) < 0.2

@@ -1,5 +1,6 @@
 """An ONNX teacher through the pipeline: a store as of any teacher, and a student of its geometry."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_boxes_decoded_from_stored_points_are_the_annotated_ones(tmp_path: Path,
 def test_what_is_said_does_not_depend_on_how_many_runs_there_are_at_once(setup: StoreInputs) -> None:
     views, teacher, outputs = list(setup.view_set), setup.load_teacher(CPU), []
     for cores in (1, 3):
-        with teacher.threads(ThreadCounts.of(CPU, cores, SIDE * SIDE)) as threads:
+        with closing(teacher.threads(ThreadCounts.of(CPU, cores, SIDE * SIDE))) as threads:
             outputs.append([soft.edge_logits.tobytes() for soft in teacher.compute(threads, views)[0]])
     assert outputs[0] == outputs[1]
 

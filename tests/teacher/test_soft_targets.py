@@ -1,7 +1,7 @@
 """The teacher on views: what a batch, threads and processes change, which is nothing."""
 
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def test_decoding_in_processes_changes_no_output_and_a_killed_process_is_said(tm
     view_set = small_view_set(tmp_path)
     teacher, views = small_teacher(view_set.manifest), list(view_set)
     counts = ThreadCounts(decoders=2, forwards=1, in_processes=True)
-    with teacher.threads(counts) as threads:
+    with closing(teacher.threads(counts)) as threads:
         for soft, expected in zip(teacher.compute(threads, views)[0], teacher.run(views), strict=True):
             np.testing.assert_array_equal(soft.edge_logits, expected.edge_logits)
         for process in threads._loaders._processes.values():

@@ -50,10 +50,9 @@ class Workspace:
 
     def workers(self, connect: Connect) -> Engine:
         job = PartitionJob(
-            workspace=self.folder,
-            manifest=Path("train.json"),
-            images=Path("shapes"),
-            weights=Path("teacher.safetensors"),
+            manifest=self.folder / "train.json",
+            images=self.folder / "shapes",
+            weights=self.folder / "teacher.safetensors",
             config=self.setup.config,
             device="cpu",
             cores=1,
