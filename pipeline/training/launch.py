@@ -37,11 +37,8 @@ TIMEOUT = timedelta(minutes=10)
 """How long processes wait for one another: the main one may be scoring detections, or writing."""
 
 POLL_SECONDS, STOPPED_SECONDS = 0.2, 30.0
-GRACE_SECONDS = 5.0
-"""What the other processes have to report why they failed, once one has ended: it may be the cause."""
-
-FAILED, LOST_OTHERS = 1, 3
-"""Exit codes of a process that has left a message: of its own failure, and of what another's led to."""
+LOST_SECONDS = 5.0
+"""How long a process that has lost the others waits to be ended with them, before it fails of that itself."""
 
 MEETING = "_LDP_TRAINING_MEETING"
 """Folder in which the processes of a stage find one another; set by the one that starts them."""
@@ -141,12 +138,13 @@ def _wait(members: "list[subprocess.Popen[bytes]]", meeting: Path) -> None:
     """Until all have ended well.
 
     Raises:
-        PipelineError: one is stopped, or has failed; the message is that of the cause.
+        PipelineError: one is stopped, or the first has failed.
     """
-    stopped = failed = 0.0
-    while failed < GRACE_SECONDS and any(member.poll() is None for member in members):
+    stopped = 0.0
+    while not any(member.poll() for member in members):
+        if all(member.returncode == 0 for member in members):
+            return
         time.sleep(POLL_SECONDS)
-        failed += POLL_SECONDS * any(member.returncode for member in members)
         # Counted in looks, not by the clock: where all are stopped, as by Ctrl-Z, so is this one.
         ranks = [rank for rank, member in enumerate(members) if is_stopped(member.pid)]
         stopped = stopped + POLL_SECONDS if ranks else 0.0
@@ -155,21 +153,16 @@ def _wait(members: "list[subprocess.Popen[bytes]]", meeting: Path) -> None:
                 f"training process {ranks[0]} has been stopped for {STOPPED_SECONDS:.0f} s and the others "
                 "wait for it; run again to go on from the last checkpoint"
             )
-    codes = {rank: member.returncode for rank, member in enumerate(members) if member.returncode}
-    if not codes:
-        return
-    # Own failures first, then kills, and last what only follows from another's end.
-    order = {FAILED: 0, -signal.SIGKILL: 1, LOST_OTHERS: 3}
-    rank = min(codes, key=lambda rank: order.get(codes[rank], 2))
+    rank, code = next((rank, member.returncode) for rank, member in enumerate(members) if member.returncode)
     message = meeting / str(rank)
     if message.is_file():
         raise PipelineError(message.read_text())
-    if codes[rank] == -signal.SIGKILL:
+    if code == -signal.SIGKILL:
         sys.stderr.write("\n")  # a killed process does not end the line of its progress
         raise PipelineError(
             f"training process {rank} was killed (SIGKILL), as when the memory is used up; run again"
         )
-    raise PipelineError(f"training process {rank} ended with exit code {codes[rank]}")
+    raise PipelineError(f"training process {rank} ended with exit code {code}")
 
 
 def _run_member(main: Callable[[World], None], processes: World) -> None:
@@ -184,17 +177,17 @@ def _run_member(main: Callable[[World], None], processes: World) -> None:
                 _meet(processes, meeting)
             main(processes)
     except Exception as error:
-        code, message = FAILED, f"training process {processes.rank} failed:\n{traceback.format_exc()}"
-        # What processes report when another one has gone is never the cause.
+        message = f"training process {processes.rank} failed:\n{traceback.format_exc()}"
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            time.sleep(LOST_SECONDS)  # another one is the cause, and is about to end
             reason = str(error).partition("\n")[0]
-            code, message = LOST_OTHERS, f"training process {processes.rank} lost the others: {reason}"
+            message = f"training process {processes.rank} lost the others: {reason}"
         elif isinstance(error, PipelineError | OSError):
             message = str(error)
         if meeting is None:
             raise PipelineError(message) from error
         Path(meeting, str(processes.rank)).write_text(message)
-        sys.exit(code)
+        sys.exit(1)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
