@@ -11,7 +11,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipeline.core.code import changed_code, loaded_code
 from pipeline.core.environment import Environment
@@ -114,16 +113,3 @@ def hold_checkpoints(folder: Path, results: Path, processes: World) -> Iterator[
 def run_key(label: str, decides: Mapping[str, Any]) -> str:
     """Folder name of a run: its label, and a digest of the parameters and data that decide its result."""
     return f"{label}-{digest(decides)[:NAME_DIGITS]}"
-
-
-def random_states(device: torch.device) -> list[Tensor]:
-    """States of the generators that training on a device may draw from."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def restore_random(states: list[Tensor], device: torch.device) -> None:
-    """Inverse of :func:`random_states`; a run may go on on another kind of device."""
-    torch.set_rng_state(states[0])
-    if device.type == "cuda" and len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)

@@ -98,10 +98,10 @@ class Curve:
 def write_curve(rows: Rows, path: Path) -> None:
     """Write the loss curve as CSV: one column a term, and their sum."""
     names = list(next(iter(rows.values()), {}))
-    table = []
-    for step, terms in rows.items():
-        values = [terms[name] for name in names]
-        table.append([step, *(f"{value:.6g}" for value in (*values, sum(values)))])
+    table = [
+        [step, *(f"{value:.6g}" for value in (*terms.values(), sum(terms.values())))]
+        for step, terms in rows.items()
+    ]
     write_csv(path, ["step", *names, "loss"], table)
 
 

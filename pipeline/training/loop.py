@@ -15,7 +15,7 @@ from pipeline.detector.backbone import freeze_stages, set_norms_to_eval
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.gfl import GFL
 from pipeline.training.batches import TargetSource
-from pipeline.training.checkpoints import Checkpoints, State, random_states, restore_random
+from pipeline.training.checkpoints import Checkpoints, State
 from pipeline.training.config import TrainConfig
 from pipeline.training.curves import SCORES, Curve, Rows, Scores, log_interval, watch
 from pipeline.training.dataset import Loader, decoding_errors, on_device
@@ -86,7 +86,6 @@ def train(
     *,
     machine: Placement,
     label: str,
-    log_every: int | None = None,
     checkpoints: Checkpoints | None = None,
     validation: Validation | None = None,
 ) -> Trained:
@@ -100,7 +99,6 @@ def train(
         distill: what is minimized beside the detection losses.
         machine: where to train.
         label: shown beside the progress.
-        log_every: steps that a row of the loss curve is the mean of; by default ``log_interval``.
         checkpoints: to go on from and to leave behind.
         validation: between epochs.
 
@@ -112,7 +110,7 @@ def train(
     model = build_for_training(detector, conventions, config, machine.device)
     step = TrainStep(model, distill, config, machine)
     total = config.epochs * len(loader)
-    curve = Curve(log_every or log_interval(total), machine)
+    curve = Curve(log_interval(total), machine)
     run = _Run(model, step, loader, config, machine, curve, checkpoints, validation)
     if checkpoints and run.restore(checkpoints):
         logger.info("%s: going on after step %d of %d (%s)", label, curve.step, total, checkpoints.path)
@@ -197,13 +195,12 @@ class _Run:
         self.saved = time.monotonic()
 
     def _state(self) -> State:
-        """The order of an epoch depends on its seed alone, so the curve's step is the loader's state."""
+        """Orders and colors depend on the seed and the curve's step alone, and a step draws no number."""
         return {
             "seconds": time.monotonic() - self.began,
             "weights": dict(self.model.state_dict()),
             "optimizer": self.train_step.optimizer.state_dict(),
             "scaler": self.train_step.scaler.state_dict(),
-            "random": random_states(self.machine.device),
             "curve": self.curve.state(),
             "scores": self.scores,
             "best": self.best,
@@ -218,7 +215,6 @@ class _Run:
             self.model.load_state_dict(state["weights"])
             self.train_step.optimizer.load_state_dict(state["optimizer"])
             self.train_step.scaler.load_state_dict(state["scaler"])
-            restore_random(state["random"], self.machine.device)
             self.curve.restore(state["curve"])
             self.scores = {**state["scores"]}
             self.best = state["best"]

@@ -148,17 +148,14 @@ def _normalize(norm: nn.BatchNorm2d, processes: World, x: Tensor) -> Tensor:
     if not norm.training:
         return nn.BatchNorm2d.forward(norm, x)
     assert norm.momentum is not None
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
     values = x.float()
     mean: Tensor = _SharedMean.apply(values.mean(dim=(0, 2, 3)), processes)
     centered = values - mean[:, None, None]
     variance: Tensor = _SharedMean.apply(centered.square().mean(dim=(0, 2, 3)), processes)
     count = x.numel() // norm.num_features * processes.count
     with torch.no_grad():
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
-        norm.num_batches_tracked.add_(1)
+        norm.get_buffer("running_mean").lerp_(mean, norm.momentum)
+        norm.get_buffer("running_var").lerp_(variance * (count / (count - 1)), norm.momentum)
+        norm.get_buffer("num_batches_tracked").add_(1)
     factor = norm.weight * (variance + norm.eps).rsqrt()
     return (centered * factor[:, None, None] + norm.bias[:, None, None]).to(x.dtype)

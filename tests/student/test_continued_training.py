@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,12 @@ Run = Callable[..., Trained]
 
 @pytest.fixture(scope="module")
 def run(stores: Path) -> Run:
-    return lambda config=CONFIG, **options: taught(config, stores, **{"log_every": 3, **options})
+    def run(config: StudentConfig = CONFIG, rows_of: int = 3, **options: Any) -> Trained:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipeline.training.loop.log_interval", lambda _steps: rows_of)
+            return taught(config, stores, **options)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -88,32 +94,25 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(
 ) -> None:
     """Rows of three steps, which the ends of epochs of four cut, or of one, with a checkpoint after each."""
     config = replace(CONFIG, train=replace(CONFIG.train, precision=precision))
-    log_every, seconds = (3, 300) if saves == 4 else (1, 0)
-    expected = straight(config, log_every=log_every)
+    rows_of, seconds = (3, 300) if saves == 4 else (1, 0)
+    expected = straight(config, rows_of)
     checkpoints = Checkpoints(folder=tmp_path, seconds=seconds)
     with monkeypatch.context() as patch:
         change_step(step, patch, kill)
         with pytest.raises(KilledError):
-            run(config, log_every=log_every, checkpoints=checkpoints)
-    torch.manual_seed(123)  # the next process begins with other random numbers
+            run(config, rows_of, checkpoints=checkpoints)
     caplog.set_level("INFO")
-    resumed = run(config, log_every=log_every, checkpoints=checkpoints)
+    resumed = run(config, rows_of, checkpoints=checkpoints)
     assert f"after step {step // saves * saves} of 16" in caplog.text or step < saves
     assert same_weights(resumed.model, expected.model)
     assert resumed.curve == expected.curve
 
 
-def test_a_finished_run_that_was_killed_while_writing_is_not_trained_again(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Random numbers, of which every step draws one, go on too."""
-    plain = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda *args: (torch.rand(1), plain(*args))[1])
+def test_a_finished_run_that_was_killed_while_writing_is_not_trained_again(run: Run, tmp_path: Path) -> None:
     checkpoints = Checkpoints(folder=tmp_path)
-    finished, drawn = run(checkpoints=checkpoints), torch.rand(3)
+    finished = run(checkpoints=checkpoints)
     before = checkpoints.load(SINGLE_PROCESS)["seconds"]
     again = run(checkpoints=checkpoints)
-    assert torch.equal(torch.rand(3), drawn)
     assert again.seconds > before > 0, "the time of the first run counts"
     assert same_weights(again.model, finished.model)
     assert again.curve == finished.curve
@@ -189,7 +188,7 @@ def test_a_checkpoint_is_refused_with_any_bit_flipped_and_at_any_length(saved: C
 def test_a_checkpoint_of_other_keys_or_shapes_is_refused_in_one_line(run: Run, saved: Checkpoints) -> None:
     state = saved.load(SINGLE_PROCESS)
     weights = {name: value[:1] if value.dim() else value for name, value in state["weights"].items()}
-    changes = {"weights": {}, "optimizer": {}, "curve": {}, "scores": [{"epoch": 1}], "random": []}
+    changes = {"weights": {}, "optimizer": {}, "curve": {}, "scores": [{"epoch": 1}]}
     wrong = [{}, {**state, "weights": weights}, *({**state, name: value} for name, value in changes.items())]
     for other in wrong:
         saved.save(other)

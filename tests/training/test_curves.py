@@ -46,7 +46,7 @@ def test_a_short_run_has_a_curve_too() -> None:
 
 
 def run(folder: Path, **options: object) -> Trained:
-    return taught(student(FULL, epochs=EPOCHS), folder, log_every=2, **options)
+    return taught(student(FULL, epochs=EPOCHS), folder, **options)
 
 
 def validation() -> Validation:
