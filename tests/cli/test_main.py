@@ -1,5 +1,7 @@
-"""``ldp``: every command of its table is there, and its docstring is its help."""
+"""``ldp``: every command of its table is there, its docstring is its help, and not all of them load torch."""
 
+import subprocess
+import sys
 from importlib import import_module
 from inspect import cleandoc
 
@@ -7,6 +9,7 @@ import pytest
 from finished import call
 
 from pipeline.cli.main import COMMANDS
+from recipes import ROOT
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -19,3 +22,9 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     if module := COMMANDS[name][0]:
         command = getattr(import_module(f"pipeline.cli.{module}"), f"{name.split()[-1]}_command")
         assert " ".join(cleandoc(command.run.__doc__).replace("``", "`").split()) in printed
+
+
+def test_checking_a_recipe_loads_neither_torch_nor_zarr() -> None:
+    modules = "pipeline.cli.main, pipeline.cli.params, pipeline.cli.recipe"
+    code = f"import sys, {modules}; sys.exit(bool({{'torch', 'zarr', 'dask', 'PIL'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

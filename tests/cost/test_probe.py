@@ -1,20 +1,42 @@
-"""What is timed: steps that differ by where the teacher's logits come from, and a peer beside them."""
+"""What is timed, in turns: the teacher in the loop as from a store, and a peer beside them."""
 
-import json
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from finished import call, working_in
 from PIL import Image
 from teacher_cases import DETECTOR, LOSSLESS, small_config
 from training_cases import FULL, student
 
-from pipeline.cli.costs import BARE, STAGE, compare
-from pipeline.cost.probe import MODES, STORED, Probe, ask, peer_step
+from pipeline.cost.probe import Probe, ask, peer_step, take_turns
 from pipeline.cost.synthetic_coco import SIZES, draw_dataset
-from recipes import ROOT
+
+CPU = torch.device("cpu")
+
+
+def test_candidates_take_turns_in_changing_orders_after_a_round_that_does_not_count() -> None:
+    """If that one takes longer than the budget it is the only one, and counts."""
+    calls: list[str] = []
+
+    def work(name: str) -> None:
+        calls.append(name)
+        time.sleep(0.04 * (name == "c"))
+
+    candidates = {name: partial(work, name) for name in "abc"}
+    repeats = take_turns(candidates, 4, 8, CPU)
+    rounds = [calls[start : start + 3] for start in range(0, len(calls), 3)]
+    assert [sorted(each) for each in rounds] == [["a", "b", "c"]] * 9
+    assert len({tuple(each) for each in rounds[1:]}) > 1
+    assert all(len(seconds) == 8 and min(seconds) > 0 for seconds in repeats.values())
+    assert 0.01 <= min(repeats["c"]) < 0.03
+    calls.clear()
+    once = take_turns(candidates, 4, 8, CPU, budget=0.03)
+    assert calls == ["a", "b", "c"]
+    assert [len(seconds) for seconds in once.values()] == [1, 1, 1]
+    assert 0.01 <= once["c"][0] < 1
 
 
 def test_the_teacher_in_the_loop_gives_what_a_lossless_store_holds(
@@ -33,17 +55,6 @@ def test_the_teacher_in_the_loop_gives_what_a_lossless_store_holds(
     assert live.edge_logits().std() > 0.1
     torch.testing.assert_close(live.edge_logits(), stored.teacher.edge_logits(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(live.cls_logits(), stored.teacher.cls_logits(), rtol=1e-4, atol=1e-4)
-
-
-def test_medians_are_compared_with_those_they_stand_beside() -> None:
-    seconds = {"plain": [0.004, 0.001, 0.002], "ld": [0.003, 0.003, 1.5]}
-    lines = compare("step", seconds, {"/ plain": "plain", "/ ld": "ld"}).splitlines()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert rows[0] == ["step", "ms", "lowest - highest", "/ plain", "/ ld"]
-    assert rows[2:] == [
-        ["plain", "2.0", "1.0 - 4.0", "1.000", "0.667"],
-        ["ld", "3.0", "3.0 - 1,500.0", "1.500", "1.000"],
-    ]
 
 
 @pytest.mark.parametrize(("frozen", "trained"), [(-1, 159), (1, 13 + 19 + 10)])
@@ -73,21 +84,3 @@ def test_drawn_images_are_readable_and_their_boxes_trained_on(tmp_path: Path) ->
         assert len(manifest.training_boxes(record.image_id).labels) == len(record.annotations) > 0
     assert 50_000 < np.mean(sizes) < 300_000
     assert {(record.height, record.width) for record in manifest.images} == set(SIZES)
-
-
-@pytest.mark.slow
-def test_the_command_needs_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = "--views 4 --rounds 1 --steps 1 --batches 2 --json out.json"
-    small = "-S student.train.batch_size=1 -S student.train.precision=bfloat16"
-    with working_in(tmp_path):
-        ended = call(f"ldp bench {ROOT / 'recipes/smoke/params.yaml'} {options} {small}")
-    assert ended.code == 0, ended.error
-    document = json.loads((tmp_path / "out.json").read_text())
-    assert document["student"] == "ld, mobilenet_v3_small, bfloat16"
-    assert list(document["steps"]) == [*MODES, f"{STORED}, with loading"]
-    assert list(document["cache"]) == [STAGE, BARE, f"{BARE}, in batches of 2"]
-    measured = [*document["steps"].values(), *document["cache"].values()]
-    assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in measured)
-    printed = capsys.readouterr().out
-    assert all(mode in printed for mode in (*MODES, STAGE, BARE))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json"]
