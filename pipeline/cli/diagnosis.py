@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import permutations
@@ -56,10 +56,9 @@ LAYOUTS = ("edges_first", "bins_first")
 
 Seen = tuple[int, ViewGeometry, dict[str, Tensor]]
 """Id of an image, its view, and a model's outputs for it."""
-Faults = Mapping[str, Sequence[dict[str, Any]]]
-"""What may stand, by dotted key, in a description without a fault; what stands there already is no fault."""
-Alternative = tuple[str, str, OnnxDescription]
-"""What would be wrong if it were the better one, what to write instead, and a description with that."""
+Faults = Mapping[str, Mapping[str, Iterable[Any]]]
+"""What may stand in a description without a fault, by dotted key: the first value of each, the second and so
+on; what stands there already is no fault."""
 
 
 class Agreement(NamedTuple):
@@ -100,7 +99,7 @@ class Suspect(NamedTuple):
     agreement: Agreement
 
     def is_better(self, described: Agreement) -> bool:
-        """Whether it, good in itself, agrees so much better that the description is doubtful."""
+        """Whether it is good, and so much better that the description is doubtful."""
         other = self.agreement
         if other.weakness or other.ap < MIN_AP_RATIO * described.ap:
             return False
@@ -157,8 +156,7 @@ def diagnose(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], devic
     recognized = _recognized_order(description.classes, columns, described.confusion)
     suspects = []
     for fault, remedy, other in alternatives(description, channels, recognized):
-        # What the outputs themselves rule out is no alternative.
-        with suppress(TeacherError):
+        with suppress(TeacherError):  # what the outputs themselves rule out is no alternative
             suspects.append(Suspect(fault, remedy, agreement(other)))
     better = [suspect for suspect in suspects if suspect.is_better(described)]
     better.sort(key=lambda suspect: (-suspect.agreement.ap, suspect.agreement.score_error))
@@ -186,11 +184,14 @@ def measure_agreement(model: OnnxModel, manifest: Manifest, seen: Sequence[Seen]
         objects.append(torch.stack([_best(iou, 1), _best(same, 1), _best(same * detected.scores, 1)]))
         errors.append((detected.scores - _best(same, 0)).abs())
     blind, known, merits = torch.cat(objects, dim=1)
+    # Means of nothing, without an object or a detection, are 0.
+    figures = ((known >= FOUND_IOU).float(), (blind >= FOUND_IOU).float(), torch.cat(errors).float())
+    recall, blind_recall, score_error = (float(each.mean().nan_to_num()) for each in figures)
     return Agreement(
         ap=(evaluate(manifest, results, AREA_EDGES).summary["AP"] or 0.0) / 100,
-        recall=_mean(known >= FOUND_IOU),
-        blind_recall=_mean(blind >= FOUND_IOU),
-        score_error=_mean(torch.cat(errors)),
+        recall=recall,
+        blind_recall=blind_recall,
+        score_error=score_error,
         confusion=confusion,
         merits=merits,
     )
@@ -199,10 +200,6 @@ def measure_agreement(model: OnnxModel, manifest: Manifest, seen: Sequence[Seen]
 def _best(iou: Tensor, axis: int) -> Tensor:
     """Largest value along an axis; 0 where there is none."""
     return iou.amax(dim=axis) if iou.shape[axis] else iou.new_zeros(iou.shape[1 - axis])
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.float().mean()) if len(values) else 0.0
 
 
 def _true_score(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], seen: Sequence[Seen]) -> float:
@@ -220,54 +217,47 @@ def _true_score(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], se
 
 def alternatives(
     description: OnnxDescription, channels: int, recognized: Sequence[ClassConfig]
-) -> Iterator[Alternative]:
-    """Every description that differs by one usual fault, once.
+) -> Iterator[tuple[str, str, OnnxDescription]]:
+    """Every description that differs by one usual fault, once, after the fault and what to write instead.
 
     ``channels`` have the tensors of the edges; ``recognized`` are the classes as the objects suggest them.
     """
     tried = {description}
-    for fault, remedies in {**_output_faults(description, channels), **_pixel_faults(description)}.items():
-        for values in remedies:
-            other = structure(OnnxDescription, override(description.to_json(), values), description.name)
-            if other not in tried:
-                yield fault, ", ".join(f"{key}: {json.dumps(value)}" for key, value in values.items()), other
-            tried.add(other)
-    rows = description.classes
-    for fault, order in (
-        ("class channels are shifted by one", [*rows[1:], rows[0]]),
-        ("class channels are shifted by one", [rows[-1], *rows[:-1]]),
-        ("class channels are in the order of the names", sorted(rows, key=lambda row: row.name)),
-        ("class channels are in the order of the ids", sorted(rows, key=lambda row: row.category_id)),
-        ("classes are confused with one another", recognized),
-    ):
-        other = replace(description, classes=tuple(order))
-        if other not in tried:
-            yield fault, f"classes in the order {listed([row.name for row in order], 3)}", other
+    faults = {**_pixel_faults(description), **_output_faults(description, channels, recognized)}
+    rows = ((fault, keys, row) for fault, keys in faults.items() for row in zip(*keys.values(), strict=True))
+    for fault, keys, row in rows:
+        values = dict(zip(keys, row, strict=True))
+        other = structure(OnnxDescription, override(description.to_json(), values), description.name)
+        if other not in tried and "classes" in values:
+            yield fault, f"classes in the order {listed([row.name for row in other.classes], 3)}", other
+        elif other not in tried:
+            yield fault, ", ".join(f"{key}: {json.dumps(value)}" for key, value in values.items()), other
         tried.add(other)
 
 
-def _output_faults(description: OnnxDescription, channels: int) -> Faults:
-    """What may be wrong with points, classes and edges."""
-    edges, strides = description.edges, description.points.strides
+def _output_faults(description: OnnxDescription, channels: int, recognized: Sequence[ClassConfig]) -> Faults:
+    """What may be wrong with points, edges and classes."""
+    edges, strides, rows = description.edges, description.points.strides, description.classes
     one_tensor = len(description.cls.tensors.names) == len(edges.tensors.names) == 1
     start, end = (edges.tensors.columns or (0,))[0], channels
     bins, rest = divmod(end - start, EDGES)
-    others = {"edges.bins": bins, "edges.tensors.columns": (start, end)}
-    fitting = bins > 1 and not rest and bins != edges.bins
+    others: dict[str, Any] = {"edges.bins": [bins], "edges.tensors.columns": [(start, end)]}
     return {
-        "boxes are shifted by half a cell": [{"points.cell_offset": offset} for offset in (0.0, 0.5)],
-        "rows and columns of the points are swapped": [
-            {"points.order": order} for order in ("column_major", "row_major")
-        ],
-        "levels are in the opposite order": [{"points.strides": strides[::-1]}] if one_tensor else [],
-        "class logits are already through a sigmoid": [{"cls.activation": "sigmoid"}],
-        "class outputs are logits": [{"cls.activation": "none"}],
-        "edges are out of order": [{"edges.order": order} for order in permutations(EDGE_ORDER)],
-        "bins and edges are swapped in the channels": [{"edges.layout": layout} for layout in LAYOUTS],
-        "edges are already through a softmax": [
-            {"edges.activation": "softmax", "edges.layout": layout} for layout in LAYOUTS
-        ],
-        "edges have another number of bins": [others] if fitting else [],
+        "boxes are shifted by half a cell": {"points.cell_offset": (0.0, 0.5)},
+        "rows and columns of the points are swapped": {"points.order": ("column_major", "row_major")},
+        "levels are in the opposite order": {"points.strides": [strides[::-1]] if one_tensor else []},
+        "class logits are already through a sigmoid": {"cls.activation": ["sigmoid"]},
+        "class outputs are logits": {"cls.activation": ["none"]},
+        "edges are out of order": {"edges.order": permutations(EDGE_ORDER)},
+        "bins and edges are swapped in the channels": {"edges.layout": LAYOUTS},
+        "edges are already through a softmax": {"edges.activation": ["softmax"] * 2, "edges.layout": LAYOUTS},
+        "edges have another number of bins": others if bins > 1 and not rest and bins != edges.bins else {},
+        "class channels are shifted by one": {"classes": ([*rows[1:], rows[0]], [rows[-1], *rows[:-1]])},
+        "class channels are in the order of the names": {"classes": [sorted(rows, key=lambda row: row.name)]},
+        "class channels are in the order of the ids": {
+            "classes": [sorted(rows, key=lambda row: row.category_id)]
+        },
+        "classes are confused with one another": {"classes": [recognized]},
     }
 
 
@@ -275,24 +265,20 @@ def _pixel_faults(description: OnnxDescription) -> Faults:
     """The order of the colors, every usual way to scale gray levels of 0-255, and the fit."""
     pixels = description.preprocessing
     mean, std, turn = pixels.mean, pixels.std, -1 if pixels.color == "BGR" else 1
-    scales = (
-        ((0.0,) * 3, (1.0,) * 3),
-        ((0.0,) * 3, (255.0,) * 3),
-        ((127.5,) * 3, (127.5,) * 3),
-        (GFL_PREPROCESSING.mean[::turn], GFL_PREPROCESSING.std[::turn]),
-        *(tuple(tuple(value * by for value in row) for row in (mean, std)) for by in (255, 1 / 255)),
-    )
-    swapped = {"preprocessing.color": "BGR" if pixels.color == "RGB" else "RGB"}
-    turned = {"preprocessing.mean": mean[::-1], "preprocessing.std": std[::-1]}
-    fills = {"stretch": None, **dict.fromkeys(("letterbox", "letterbox_centred"), pixels.fill or YOLO_FILL)}
-    fits = set(fills) - {pixels.fit} if description.input.size else ()
+    means = [(0.0,) * 3, (0.0,) * 3, (127.5,) * 3, GFL_PREPROCESSING.mean[::turn]]
+    stds = [(1.0,) * 3, (255.0,) * 3, (127.5,) * 3, GFL_PREPROCESSING.std[::turn]]
+    for by in (255, 1 / 255):
+        means.append(tuple(value * by for value in mean))
+        stds.append(tuple(value * by for value in std))
+    swapped = {"preprocessing.color": ["BGR" if pixels.color == "RGB" else "RGB"]}
+    turned = {"preprocessing.mean": [mean[::-1]], "preprocessing.std": [std[::-1]]}
+    fills = {**dict.fromkeys(("letterbox", "letterbox_centred"), pixels.fill or YOLO_FILL), "stretch": None}
+    fits = [fit for fit in fills if description.input.size and fit != pixels.fit]
     return {
-        "channels are swapped": [swapped],
-        "channels are swapped, and mean and std with them": [{**swapped, **turned}],
-        "pixels are scaled otherwise": [
-            {"preprocessing.mean": mean, "preprocessing.std": std} for mean, std in scales
-        ],
-        OTHER_FIT: [{"preprocessing.fit": fit, "preprocessing.fill": fills[fit]} for fit in sorted(fits)],
+        "channels are swapped": swapped,
+        "channels are swapped, and mean and std with them": {**swapped, **turned},
+        "pixels are scaled otherwise": {"preprocessing.mean": means, "preprocessing.std": stds},
+        OTHER_FIT: {"preprocessing.fit": fits, "preprocessing.fill": [fills[fit] for fit in fits]},
     }
 
 

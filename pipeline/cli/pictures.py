@@ -1,7 +1,6 @@
 """``ldp store show`` and ``ldp picture``: a stored view, or what distillation transfers at one object."""
 
 import argparse
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from torch import Tensor
 from pipeline.cli.options import RECIPE, argument, command, output_file
 from pipeline.cli.store import STORE, find_store
 from pipeline.core.errors import CacheError, DatasetError, listed
-from pipeline.core.files import atomic_path, write_atomically
+from pipeline.core.files import atomic_path
 from pipeline.core.paths import RunPaths, find_recipe, load_students, run_paths
 from pipeline.core.progress import counted
 from pipeline.detector.device import device
@@ -42,7 +41,6 @@ from pipeline.views.images import apply_view, read_image
 from pipeline.views.manifest import read_split
 from pipeline.views.types import ViewKey
 
-PNG: Final[Any] = {"format": "png", "dpi": 100, "metadata": {"Software": None}}
 POINTS_PER_INCH = 72
 PICTURE_INCHES = (12.0, 2.3)
 LETTERS = "ABCD"
@@ -82,7 +80,7 @@ def show_command(arguments: argparse.Namespace) -> None:
     store = TargetStore.open(find_store(arguments.store)[0])
     key = _choose_view(store, arguments.image_id, arguments.view)
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
-    write_atomically(output, draw_view(ShownView(store, key, _read_pixels(store, key))))
+    draw_view(ShownView(store, key, _read_pixels(store, key)), output)
     logger.info("wrote %s", output)
 
 
@@ -108,8 +106,8 @@ def _read_pixels(store: TargetStore, key: ViewKey) -> Tensor | None:
         return None
 
 
-def draw_view(view: ShownView) -> bytes:
-    """The picture as a PNG file: the boxes and each level's points side by side, below them some objects."""
+def draw_view(view: ShownView, output: Path) -> None:
+    """Write a PNG file: the boxes and each level's points side by side, below them some objects."""
     examples, (height, width) = choose_objects(view), view.geometry.resized_hw
     columns, inches = 1 + len(view.pyramid.strides), PANEL_INCHES / max(height, width)
     heights = [height * inches + TITLE_HEIGHT, OBJECT_HEIGHT * max(1, len(examples))]
@@ -132,9 +130,12 @@ def draw_view(view: ShownView) -> bytes:
         title = f"{view.title}, view {view.key.view}: {width} x {height} px, {objects}, {kept}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=13)
         figure.legend(handles=_legend(), loc="outside lower left", ncols=5, frameon=False)
-        content = io.BytesIO()
-        figure.savefig(content, **PNG)
-    return content.getvalue()
+        _save(figure, output)
+
+
+def _save(figure: Figure, output: Path) -> None:
+    with atomic_path(output) as file:
+        figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
 
 
 def choose_objects(view: ShownView) -> list[EdgeExample]:
@@ -202,6 +203,5 @@ def picture_command(arguments: argparse.Namespace) -> None:
         handles = [Patch(color=TEACHER, label="teacher, from the store", alpha=0.35)]
         handles += [Patch(color=colors[name], label=name) for name in example.students]
         figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
-        with atomic_path(arguments.output) as partial:
-            figure.savefig(partial, **PNG)
+        _save(figure, arguments.output)
     logger.info("%s of %s; wrote %s", example.class_name, example.view.title, arguments.output)
