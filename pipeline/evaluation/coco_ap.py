@@ -34,9 +34,8 @@ class Evaluation(NamedTuple):
     """By the names of ``SUMMARY``."""
     per_class: dict[str, float | None]
     """By name of the category."""
-    recall: NDArray[np.float64]
     precision: dict[str, NDArray[np.float64]]
-    """``(101,)`` means over the classes at ``recall``, by IoU threshold (``"0.50"``, ...)."""
+    """``(101,)`` means over the classes at recalls of 0, 0.01, ... 1, by IoU threshold (``"0.50"``, ...)."""
 
 
 def evaluate(
@@ -56,7 +55,6 @@ def evaluate(
     return Evaluation(
         summary=dict(zip(SUMMARY, map(_percent, np.array(evaluator.stats)[:6, None]), strict=True)),
         per_class={name: _percent(precision[:, :, k, 0, -1]) for k, name in enumerate(names)},
-        recall=np.asarray(evaluator.params.recThrs),
         precision={f"{iou:.2f}": _curve(evaluator, iou) for iou in CURVE_IOUS},
     )
 
@@ -95,8 +93,8 @@ def _curve(evaluator: COCOeval_faster, iou: float) -> NDArray[np.float64]:
 def write_precision_recall(evaluation: Evaluation, path: Path) -> None:
     """Write the curves as CSV: a row for every recall and IoU threshold."""
     rows = [
-        (f"{recall:.2f}", f"{precision:.4f}", iou)
+        (f"{percent / 100:.2f}", f"{precision:.4f}", iou)
         for iou, curve in evaluation.precision.items()
-        for recall, precision in zip(evaluation.recall, curve, strict=True)
+        for percent, precision in enumerate(curve)
     ]
     write_csv(path, ["recall", "precision", "iou"], rows)

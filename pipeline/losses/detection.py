@@ -37,9 +37,9 @@ def quality_focal_loss(cls_logits: Tensor, quality: Tensor) -> Tensor:
 def sparse_quality_focal_loss(cls_logits: Tensor, entry: Tensor, quality: Tensor) -> Tensor:
     """:func:`quality_focal_loss` of ``Tensor[B, N, C]`` in any precision: ``Tensor[B, N]`` float32.
 
-    ``quality`` is ``Tensor[M]`` at the flat places ``entry``, ``LongTensor[M]``, and 0 elsewhere. Only the
-    logits are kept for the backward pass, which computes the loss once more: both passes go part by part, so
-    that nothing else is as large. Values and gradients are those of the whole.
+    ``quality`` is ``Tensor[M]`` at the flat places ``entry``, ``LongTensor[M]``, and 0 elsewhere. Both passes
+    go part by part, and the backward pass computes the loss again, so that nothing but logits and gradient is
+    as large. Values and gradients are those of the whole.
     """
     loss: Tensor = _InParts.apply(cls_logits, entry, quality)
     return loss
@@ -93,12 +93,6 @@ def distribution_focal_loss(edge_logits: Tensor, distances: Tensor) -> Tensor:
     return -(left_term * (1 - fraction) + right_term * fraction)
 
 
-def aligned_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """IoU ``Tensor[P]`` of two ``Tensor[P, 4]``, row by row; any unit."""
-    intersection, union = _intersection_union(boxes1_xyxy, boxes2_xyxy)
-    return intersection / union
-
-
 def giou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
     """``1 - GIoU`` (Rezatofighi et al., CVPR 2019) of two ``Tensor[P, 4]``, row by row: ``Tensor[P]``."""
     intersection, union = _intersection_union(predicted_xyxy, target_xyxy)
@@ -114,7 +108,8 @@ def ciou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
     The aspect term ``v^2 / (1 - IoU + v)`` is 0, not NaN as in the reference, where the boxes are equal.
     """
     aspect = 4 / math.pi**2 * (_aspect_angle(target_xyxy) - _aspect_angle(predicted_xyxy)).square()
-    denominator = 1 - aligned_iou(predicted_xyxy, target_xyxy) + aspect
+    intersection, union = _intersection_union(predicted_xyxy, target_xyxy)
+    denominator = 1 - intersection / union + aspect
     penalty = torch.where(denominator > 0, aspect.square() / denominator.where(denominator > 0, 1), 0)
     return distance_box_iou_loss(predicted_xyxy, target_xyxy) + penalty
 

@@ -18,8 +18,6 @@ Edge = Literal["l", "t", "r", "b"]
 EDGE_ORDER: tuple[Edge, ...] = ("l", "t", "r", "b")
 """Left, top, right, bottom: the order of this project."""
 
-VARIABLE = re.compile(r"\$\{(\w+)\}")
-
 
 class InputConfig(Section, frozen=True, kw_only=True):
     """What the file takes."""
@@ -159,7 +157,7 @@ def read_onnx_description(path: Path) -> OnnxDescription:
     content = read_yaml(path, "the description of a teacher")
     description = structure(OnnxDescription, content, f"{path}: teacher")
     file = os.path.expandvars(description.file)
-    if unknown := VARIABLE.search(file):
+    if unknown := re.search(r"\$\{(\w+)\}", file):
         raise ConfigError(
             f"{path}: teacher.file: expected the environment variable {unknown[1]} for {description.file!r}"
         )

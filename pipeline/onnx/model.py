@@ -26,9 +26,6 @@ from pipeline.views.pyramid import Size
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-INPUT_TYPES = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
-"""What a file may take beside float32, in ONNX Runtime's words."""
-
 
 class OnnxModel:
     """An ONNX file as a ``BoxModel`` and its handle: nothing is read before :meth:`to_inference`.
@@ -103,7 +100,7 @@ class OnnxModel:
         inputs = self._session.get_inputs()
         given = next((each for each in inputs if each.name == self.description.input.name), inputs[0])
         shape, pixels = given.shape, self.description.preprocessing
-        self._dtype = INPUT_TYPES.get(given.type, np.float32)
+        self._dtype = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(given.type, np.float32)
         self._channels_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
         self._batch: int | None = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
         if self._dtype == np.uint8 and (set(pixels.mean), set(pixels.std)) != ({0.0}, {1.0}):

@@ -3,9 +3,8 @@
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from msgspec.structs import replace
@@ -26,8 +25,7 @@ ONNX = "onnx"
 """Key of a description under which that of an ONNX file stands."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GflHandle:
+class GflHandle(NamedTuple):
     """A GFL detector of this project that is not loaded yet: a safetensors file."""
 
     weights: Path

@@ -12,15 +12,10 @@ import torch
 from torch import Tensor
 
 from pipeline.detector.head import RawOutputs
-from pipeline.losses.detection import (
-    aligned_iou,
-    distribution_focal_loss,
-    giou_loss,
-    sparse_quality_focal_loss,
-)
+from pipeline.losses.detection import distribution_focal_loss, giou_loss, sparse_quality_focal_loss
 from pipeline.training.batches import BatchLabels
 from pipeline.training.processes import World
-from pipeline.views.box_ops import decode_boxes, encode_distances, expected_distances
+from pipeline.views.box_ops import box_iou, decode_boxes, encode_distances, expected_distances
 
 CLS_WEIGHT, BOX_WEIGHT, DFL_WEIGHT = 1.0, 2.0, 0.25
 """Loss weights of the GFL configurations."""
@@ -116,7 +111,7 @@ def detection_terms(
     centers = targets.points_xy / targets.strides[:, None]
     goals = targets.boxes_xyxy / targets.strides[:, None]
     predicted = decode_boxes(centers, expected_distances(main.edge_logits))
-    quality = aligned_iou(predicted.detach(), goals)
+    quality = box_iou(predicted.detach(), goals)
     _, positions, classes = raw.cls_logits.shape
     row = targets.image[targets.main] * positions + targets.index[targets.main]
     cls = sparse_quality_focal_loss(raw.cls_logits, row * classes + targets.labels, quality) * targets.valid

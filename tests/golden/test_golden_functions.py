@@ -12,13 +12,7 @@ from golden_data import FOLDER, load
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image, distance_box_iou_loss
 
-from pipeline.losses.detection import (
-    aligned_iou,
-    ciou_loss,
-    distribution_focal_loss,
-    giou_loss,
-    quality_focal_loss,
-)
+from pipeline.losses.detection import ciou_loss, distribution_focal_loss, giou_loss, quality_focal_loss
 from pipeline.losses.distillation import kd_divergence
 from pipeline.regions.points import center_penalty, vlr_overlap
 from pipeline.training.criterion import BOX_WEIGHT, DFL_WEIGHT
@@ -134,4 +128,3 @@ def test_overlaps(name: str) -> None:
     overlap = OVERLAPS[name]
     assert_loss(overlap(DATA["ov_boxes1"][:, None], DATA["ov_boxes2"]), DATA[f"ov_{name}_matrix"])
     assert_loss(overlap(DATA["box_pred"], DATA["box_target"]), DATA[f"ov_{name}_aligned"])
-    assert_loss(aligned_iou(DATA["box_pred"], DATA["box_target"]), DATA["ov_iou_aligned"])
