@@ -32,7 +32,7 @@ def main(processes: World) -> None:
     folder = run_paths(arguments.params)
     images = read_split(folder, "train")
     import_module("pipeline.cli.params").check_images(arguments.params, len(images.images))  # by name
-    val = read_split(folder, "val") if config.validation.enabled else None
+    val = read_split(folder, "val") if config.validation.split == "val" else None
     store = TargetStore.open(folder.store)
     here, output = machine(processes), folder.student(name)
     read = [split for split in (images, val) if split]

@@ -110,7 +110,7 @@ def shorten(recipe: Recipe, images: int, epochs: int) -> Changes:
         if train.pretrained and not has_imagenet(detector.backbone):
             change(where, train, pretrained=False, frozen_stages=-1)
     for name, student in recipe.students.items():
-        if student.validation.enabled:
+        if student.validation.split == "val":
             change(f"students.{name}.validation", student.validation, every=epochs)
     # Of an ONNX file nothing else is known that could stand in for it: its stage will miss it.
     given = not teacher.train and (Path(teacher.source).exists() or teacher.is_onnx)

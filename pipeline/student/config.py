@@ -28,13 +28,8 @@ class ValidationConfig(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.scale:
             check_scale(self.scale, "scale")
-        elif self.enabled:
+        elif self.split == "val":
             raise ConfigError("scale: expected (long, short) in px to validate at, but got null")
-
-    @property
-    def enabled(self) -> bool:
-        """Epochs are validated."""
-        return self.split == "val"
 
 
 class WeightSchedule(Section, frozen=True, kw_only=True):

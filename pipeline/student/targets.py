@@ -128,14 +128,10 @@ class StoreSource(TargetSource):
 
 
 def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manifest: Manifest) -> None:
-    """Refuse a store that was made for another grid, other bins, classes or images.
+    """Refuse a store that was made for another grid, other bins, classes or images by a ``CacheError``.
 
     Other bins are not resampled: mass at the teacher's last one means "here or anywhere beyond", and would
     mean "exactly here" to a student whose bins reach farther.
-
-    Raises:
-        CacheError: names the field and both values.
-        ConfigError: the student is of another number of classes than the dataset.
     """
     if detector.num_classes != len(manifest.categories):
         raise ConfigError(
@@ -148,12 +144,11 @@ def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manife
 
 
 def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoreSource:
-    """A student's targets from a store; the student takes over the store's conventions.
+    """A student's targets from a store, whose conventions it takes over.
 
     Raises:
         CacheError: the store does not fit the student or the dataset.
-        ConfigError: the student trains for more epochs than the store has views for, or reads the teacher
-            at more positions, or its classes at more points.
+        ConfigError: the student has other classes, trains for more epochs, or reads more than there is.
     """
     require_fit(store.fingerprint, config.detector, manifest)
     planned, epochs = store.planned_epochs, config.train.epochs

@@ -54,11 +54,10 @@ class Checkpoints:
     def load(self, processes: World) -> State | None:
         """The newest checkpoint, if there is one; the main process reads it for all.
 
-        Raises:
-            CacheError: the file is damaged, or of code that has changed since.
+        Raises a ``CacheError`` if the file is damaged, or of code that has changed since.
         """
-        there = processes.is_main and self.path.is_file()
-        content = processes.broadcast(self.path.read_bytes() if there else b"missing")
+        saved = processes.is_main and self.path.is_file()
+        content = processes.broadcast(self.path.read_bytes() if saved else b"missing")
         if content == b"missing":
             return None
         with self.explaining():
@@ -94,8 +93,7 @@ class Checkpoints:
 def hold_checkpoints(folder: Path, results: Path, processes: World) -> Iterator[Checkpoints]:
     """Hold a folder for one run; it goes when the run has ended well, and its ``results`` are on the disk.
 
-    Raises:
-        CacheError: another run of the same training holds it, or one that writes the same results.
+    Raises a ``CacheError`` if another run of the same training holds it, or one that writes the same results.
     """
     checkpoints = Checkpoints(folder=folder, seconds=Environment.read().checkpoint_seconds)
     if not processes.is_main:

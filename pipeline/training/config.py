@@ -106,11 +106,7 @@ class PrepareTeacherConfig(Section, frozen=True, kw_only=True):
 
     @property
     def file(self) -> Path:
-        """The weights or the description: ``source``, or the one that lies in that folder.
-
-        Raises:
-            ConfigError: There is none there, or there are several.
-        """
+        """The weights or the description: ``source``, or the one in it; else a ``ConfigError``."""
         source, suffix = Path(self.source), ".yaml" if self.is_onnx else ".safetensors"
         files = sorted(source.glob(f"*{suffix}")) if source.is_dir() else [source]
         if len(files) != 1:

@@ -70,8 +70,7 @@ class Curve:
     def flush(self) -> None:
         """Average the pending steps over the processes.
 
-        Raises:
-            PipelineError: names the first of them whose loss is not finite, and its terms.
+        Raises a ``PipelineError`` with the first of them whose loss is not finite, and its terms.
         """
         if not self._pending:
             return

@@ -38,7 +38,7 @@ TIMEOUT = timedelta(minutes=10)
 
 POLL_SECONDS, STOPPED_SECONDS = 0.2, 30.0
 LOST_SECONDS = 5.0
-"""How long a process that has lost the others waits to be ended with them, before it fails of that itself."""
+"""How long a process that has lost the others waits to be ended with them, before it fails of that."""
 
 MEETING = "_LDP_TRAINING_MEETING"
 """Folder in which the processes of a stage find one another; set by the one that starts them."""
@@ -63,11 +63,7 @@ def run_training(main: Callable[[World], None], module: str) -> None:
 
 
 def _given_world() -> World:
-    """What torchrun, or the stage that has started this process, has set.
-
-    Raises:
-        ConfigError: It is not whole, as where only a scheduler of jobs has set a part of it.
-    """
+    """As torchrun, or the stage that started this process, has set it; a scheduler of jobs may set a part."""
     rank, count, local = values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
     meets = count == "1" or MEETING in os.environ or {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
     if meets and all(value.isdecimal() for value in values) and int(rank) < int(count):
@@ -79,36 +75,31 @@ def _given_world() -> World:
 
 
 def machine(processes: World) -> Placement:
-    """Where this process trains: on one GPU, which its threads use from here on, or on the CPU as all do.
+    """Where this process trains: on the CPU as all do, or on one GPU, which its threads use from here on.
 
-    Raises:
-        ConfigError: there are fewer GPUs than processes, or one is given for several.
+    Raises a ``ConfigError`` if there are fewer GPUs than processes, or one is given for several.
     """
-    chosen = device()
-    if processes.count > 1 and chosen.type == "cuda":
-        chosen = _own_gpu(chosen, processes.count)
+    chosen, count = device(), processes.count
+    if count > 1 and chosen.type == "cuda":
+        if chosen.index is not None:
+            raise ConfigError(f"LDP_DEVICE: expected cuda or cpu for {count} processes, but got {chosen}")
+        local, visible = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if visible == 1 and os.environ.get("SLURM_NTASKS") == str(count):
+            local = 0  # Slurm shows each of its tasks the one GPU that it has
+        if local >= visible:
+            raise ConfigError(
+                f"expected a GPU for each training process, but got {visible} for {count}; take fewer "
+                "processes, or LDP_DEVICE=cpu"
+            )
+        chosen = torch.device("cuda", local)
     if chosen.type == "cuda" and chosen.index is not None:  # else the current one, which is CUDA's first
         torch.cuda.set_device(chosen)
     return Placement(
         device=chosen,
-        workers=workers(int(os.environ.get("LOCAL_WORLD_SIZE", processes.count))),
+        workers=workers(int(os.environ.get("LOCAL_WORLD_SIZE", count))),
         processes=processes,
         micro_batch=Environment.read().micro_batch,
     )
-
-
-def _own_gpu(chosen: torch.device, count: int) -> torch.device:
-    if chosen.index is not None:
-        raise ConfigError(f"LDP_DEVICE: expected cuda or cpu for {count} processes, but got {chosen}")
-    local, visible = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if visible == 1 and os.environ.get("SLURM_NTASKS") == str(count):
-        local = 0  # Slurm shows each of its tasks the one GPU that it has
-    if local >= visible:
-        raise ConfigError(
-            f"expected a GPU for each training process, but got {visible} for {count}; take fewer processes, "
-            "or LDP_DEVICE=cpu"
-        )
-    return torch.device("cuda", local)
 
 
 def _run_members(module: str, count: int) -> None:
@@ -135,11 +126,7 @@ def _run_members(module: str, count: int) -> None:
 
 
 def _wait(members: "list[subprocess.Popen[bytes]]", meeting: Path) -> None:
-    """Until all have ended well.
-
-    Raises:
-        PipelineError: one is stopped, or the first has failed.
-    """
+    """Until all have ended well; raises a ``PipelineError`` if one is stopped, or the first has failed."""
     stopped = 0.0
     while not any(member.poll() for member in members):
         if all(member.returncode == 0 for member in members):

@@ -92,14 +92,10 @@ def train(
     """Train a detector, on from the newest of ``checkpoints`` if there is one.
 
     Args:
-        detector: what to train.
-        source: targets of the views; the detector takes over their conventions.
-        manifest: of the training images.
-        config: how to train.
+        detector: takes over the conventions of the ``source``.
+        source: targets of the views of the manifest's images.
         distill: what is minimized beside the detection losses.
-        machine: where to train.
         label: shown beside the progress.
-        checkpoints: to go on from and to leave behind.
         validation: between epochs.
 
     Raises:

@@ -16,8 +16,7 @@ CLASSIFIERS = ("fc.", "classifier.")
 def load_imagenet(backbone: nn.Module, name: str) -> None:
     """Load torchvision's ImageNet weights by the backbone's name, from its cache or from the network.
 
-    Raises:
-        TeacherError: torchvision has none of this name, or they cannot be had on this machine.
+    Raises a ``TeacherError`` if it has none of this name, or they cannot be had on this machine.
     """
     weights = _weights(name)
     try:

@@ -133,10 +133,9 @@ class _SharedMean(torch.autograd.Function):
 
 
 def _share_batch_norms(module: nn.Module, processes: World) -> None:
-    """Take the statistics of every BatchNorm below ``module`` in training from all processes' images.
+    """Take every BatchNorm's statistics in training from all processes' images, of equally many pixels each.
 
-    ``nn.SyncBatchNorm`` does this on GPUs only. All processes have equally many pixels, so the mean of their
-    means is the mean of all.
+    ``nn.SyncBatchNorm`` does this on GPUs only.
     """
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
