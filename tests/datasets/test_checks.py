@@ -90,6 +90,7 @@ INSIDE = [(1, 1 + n, 6, 9) for n in range(5)]
         (split(*((2 + n, 30, 11, 55) for n in range(4)), *INSIDE), "if they were y1, x1, y2, x2"),
         (split(*((n, n, 20 - n, 5) for n in range(8))), "all boxes lie in the upper left quarter"),
         (split(*[(1, 2, 50, 30)] * 2), "1 of 2 objects are there twice"),
+        (split((1, 2, 50, 30), (5, 5, 0.5, 9), (5, 5, 9, 0)), "most objects are not trained on: 2 of 3"),
         (split(files="0"), "most images have no object to train on: 1 of 1"),
         (split((1, 2, 50, 30), files="aba"), "1 images are copies of others, under another name"),
         (

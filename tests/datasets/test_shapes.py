@@ -1,29 +1,20 @@
 """The procedural dataset: same bytes everywhere, tight boxes, valid COCO."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from msgspec import to_builtins
 from numpy.random import RandomState
 from PIL import Image
 from pycocotools.coco import COCO
 from shapes_dataset import write_dataset
 from store_cases import content_of
 
-from pipeline.core.config import structure
-from pipeline.core.errors import ConfigError
 from pipeline.core.paths import Split
 from pipeline.datasets.config import ShapesConfig
-from pipeline.datasets.shapes.dataset import (
-    CATEGORIES,
-    MIN_BOX_PX,
-    MIN_VISIBLE_SHARE,
-    render_image,
-)
+from pipeline.datasets.shapes.dataset import CATEGORIES, MIN_BOX_PX, MIN_VISIBLE_SHARE, render_image
 from pipeline.datasets.shapes.outlines import (
     edge_alpha,
     move_outline,
@@ -140,20 +131,3 @@ def test_pycocotools_reads_what_was_rendered(dataset: Path, split: Split, count:
             errors.append(np.abs(np.subtract((x, y, x + width, y + height), shape.box_xyxy)))
             assert (errors[-1] <= noise * np.array([x2 - x1, y2 - y1] * 2) + 0.011).all()
     assert np.mean(errors) >= 3 * noise
-
-
-def test_ids_are_unique_across_splits(dataset: Path) -> None:
-    files = [dataset / f"annotations/instances_{split}.json" for split in ("train", "val")]
-    train, val = (json.loads(path.read_text()) for path in files)
-    for section in ("images", "annotations"):
-        ids = [row["id"] for row in train[section] + val[section]]
-        assert len(set(ids)) == len(ids)
-
-
-WRONG = {"seed": -1, "val_images": 1_000_001, "long_edge": 97, "annotation_noise": 0.3}
-
-
-@pytest.mark.parametrize(("key", "value"), [*WRONG.items(), ("long_edge", 96.0)])
-def test_bad_config_names_the_key_and_the_value(key: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"shapes\.{key}: expected .*, but got {value!r}"):
-        structure(ShapesConfig, {**to_builtins(small()), key: value}, "shapes")

@@ -15,7 +15,6 @@ from pipeline.views.types import NOT_MAIN, KeptPoints
 
 def dense_regions(grid: Grid, boxes_xyxy: Tensor, regions: RegionsConfig) -> KeptPoints:
     """What ``find_regions`` must return; the golden functions hold the overlaps of pairs."""
-    assert regions.vlr != "inside"
     anchors = torch.from_numpy(grid.anchors)
     gt_index, weights = torch.full((len(anchors),), NOT_MAIN), torch.zeros(len(anchors))
     if len(boxes_xyxy):
@@ -25,12 +24,14 @@ def dense_regions(grid: Grid, boxes_xyxy: Tensor, regions: RegionsConfig) -> Kep
         overlaps = iou.gather(0, candidates)
         thresholds = overlaps.mean(dim=0) + overlaps.std(dim=0)
         positive = torch.zeros_like(iou).scatter_(0, candidates, 1).bool() & (iou >= thresholds)
-        positive &= _inside(points, boxes_xyxy)
+        inside = _inside(points, boxes_xyxy)
+        positive &= inside
         best = torch.where(positive, iou, -torch.inf).argmax(dim=1)
         gt_index = torch.where(positive.any(dim=1), best, NOT_MAIN)
-        distance = vlr_overlap(anchors[:, None], boxes_xyxy, regions.vlr)
-        valuable = (distance >= regions.vlr_gamma * thresholds) & (distance < thresholds)
-        weights = torch.where(valuable, iou, 0.0).amax(dim=1)
+        if regions.vlr != "inside":
+            distance = vlr_overlap(anchors[:, None], boxes_xyxy, regions.vlr)
+            inside = (distance >= regions.vlr_gamma * thresholds) & (distance < thresholds)
+        weights = torch.where(inside, iou, 0.0).amax(dim=1)
     kept = ((gt_index >= 0) | (weights > 0)).nonzero().squeeze(1)
     level, position = grid.unflatten(kept.numpy())
     return KeptPoints(

@@ -22,16 +22,7 @@ from pipeline.views.pyramid import Pyramid, Size
 
 STRIDES = (8, 16, 32, 64, 128)
 
-both = pytest.mark.parametrize("vlr", ["released", "paper"])
-PYRAMID = Pyramid((8, 16), 0.0)
-ANCHOR = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
-
-
-def weight(anchor: Tensor, boxes: Tensor, thresholds: Tensor, vlr: Vlr, vlr_gamma: float = 0.25) -> float:
-    """Of one anchor, paired with all boxes."""
-    pairs = torch.zeros(len(boxes), dtype=torch.int64), torch.arange(len(boxes))
-    regions = RegionsConfig(vlr=vlr, vlr_gamma=vlr_gamma)
-    return valuable_weights(anchor, pairs, boxes, thresholds, regions).item()
+each_vlr = pytest.mark.parametrize("vlr", ["released", "paper", "inside"])
 
 
 def test_the_two_definitions_by_hand() -> None:
@@ -40,9 +31,9 @@ def test_the_two_definitions_by_hand() -> None:
     Intersection 100, anchor 100, union 200; centers 5 px apart, enclosing diagonal^2 = 10^2 + 20^2:
     ``released`` = 100 / 100 - 25 / 500, ``paper`` = 100 / 200 - 25 / 500.
     """
-    box = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
-    assert vlr_overlap(ANCHOR, box, "released").item() == pytest.approx(0.95)
-    assert vlr_overlap(ANCHOR, box, "paper").item() == pytest.approx(0.45)
+    anchor, box = torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+    assert vlr_overlap(anchor, box, "released").item() == pytest.approx(0.95)
+    assert vlr_overlap(anchor, box, "paper").item() == pytest.approx(0.45)
 
 
 @pytest.mark.parametrize(
@@ -58,36 +49,9 @@ def test_the_two_definitions_by_hand() -> None:
 def test_bounds(threshold: float, expected: float, vlr: Vlr) -> None:
     """Concentric, half of the anchor covered: D = 128 / 256 = 0.5 exactly under either definition."""
     anchor, box = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([[4.0, 0.0, 12.0, 16.0]])
-    assert weight(anchor, box, torch.tensor([threshold]), vlr) == expected
-
-
-def test_inside_keeps_every_point_in_a_box_and_no_other() -> None:
-    boxes = [[3.0, 2.0, 61.0, 40.5], [16.0, 16.0, 17.0, 90.0], [70.0, 70.0, 71.0, 71.0]]
-    grid = PYRAMID.grid((96, 96))
-    (kept,) = find_regions(grid, [torch.tensor(boxes)], RegionsConfig(vlr="inside"))
-    expected = {
-        (level, row * cells + column)
-        for level, (stride, cells) in enumerate(((8, 12), (16, 6)))
-        for row in range(cells)
-        for column in range(cells)
-        if any(
-            min(column * stride - x1, row * stride - y1, x2 - column * stride, y2 - row * stride) > 0.01
-            for x1, y1, x2, y2 in boxes
-        )
-    }
-    assert set(zip(kept.level.tolist(), kept.position.tolist(), strict=True)) == expected
-    assert (kept.valuable_weight > 0).all()
-    assert kept.main_count > 0
-
-
-def test_the_weight_inside_is_the_largest_iou_of_the_boxes_around_the_point() -> None:
-    """The anchor of (8, 8) on stride 8 is 64 px wide; IoUs 1600 / 4096 and 1600 / (4096 + 10000 - 1600)."""
-    boxes = torch.tensor([[0.0, 0.0, 40.0, 40.0], [0.0, 0.0, 100.0, 100.0]])
-    (kept,) = find_regions(PYRAMID.grid((96, 96)), [boxes[:1]], RegionsConfig(vlr="inside"))
-    place = kept.position.tolist().index(13)
-    assert kept.valuable_weight[place] == pytest.approx(1600 / 4096)
-    (both,) = find_regions(PYRAMID.grid((96, 96)), [boxes], RegionsConfig(vlr="inside"))
-    assert both.valuable_weight[both.position.tolist().index(13)] == pytest.approx(1600 / 4096)
+    zero = torch.zeros(1, dtype=torch.int64)
+    regions = RegionsConfig(vlr=vlr, vlr_gamma=0.25)
+    assert valuable_weights(anchor, (zero, zero), box, torch.tensor([threshold]), regions).item() == expected
 
 
 def assert_equal(
@@ -109,7 +73,7 @@ def random_boxes(generator: torch.Generator, count: int, padded_hw: Size) -> Ten
     return torch.cat([centers - sides / 2, centers + sides / 2], dim=1)
 
 
-@both
+@each_vlr
 @pytest.mark.parametrize("seed", range(8))
 def test_random_boxes(seed: int, vlr: Vlr) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -120,7 +84,7 @@ def test_random_boxes(seed: int, vlr: Vlr) -> None:
     assert_equal((320, 448), [random_boxes(generator, 40, (320, 448))], vlr, point_offset=0.5)
 
 
-@both
+@each_vlr
 def test_views_found_together_have_the_points_of_each_alone(vlr: Vlr) -> None:
     generator = torch.Generator().manual_seed(0)
     views = [random_boxes(generator, count, (160, 192)) for count in (3, 0, 1, 40, 1, 0, 7)]
@@ -128,7 +92,7 @@ def test_views_found_together_have_the_points_of_each_alone(vlr: Vlr) -> None:
         assert_equal((160, 192), views, vlr)
 
 
-@both
+@each_vlr
 @pytest.mark.parametrize("multiple", [1, 4, 8, 16])
 def test_whole_coordinates_make_ties(multiple: int, vlr: Vlr) -> None:
     """Centers on points and half-way between them: many candidates are equally near."""
@@ -139,7 +103,7 @@ def test_whole_coordinates_make_ties(multiple: int, vlr: Vlr) -> None:
         assert_equal((320, 320), [ordered.repeat(2, 1)], vlr)
 
 
-@both
+@each_vlr
 @pytest.mark.parametrize(
     "box",
     [
