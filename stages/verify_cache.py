@@ -13,7 +13,7 @@ from pipeline.detector.device import device
 from pipeline.fidelity.config import load_fidelity
 from pipeline.fidelity.dense import measure_dense
 from pipeline.fidelity.fidelity import DenseFidelity, Fidelity, measure_fidelity, require_bounds, sample_keys
-from pipeline.store.format.fingerprint import check_compatible
+from pipeline.store.format.attributes import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
 from pipeline.teacher.config import CacheConfig

@@ -27,8 +27,7 @@ from pipeline.core.files import digest, lock_scratch, remove, remove_others, wri
 from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.detector.device import device
-from pipeline.store.format.attributes import REPLACE_HINT, ROOT_METADATA
-from pipeline.store.format.fingerprint import diff
+from pipeline.store.format.attributes import REPLACE_HINT, ROOT_METADATA, diff
 from pipeline.store.format.schema import StoreSchema, table_specs
 from pipeline.store.format.table import ViewIndex
 from pipeline.store.reader.reader import FileRecord, read_finished, recorded_files

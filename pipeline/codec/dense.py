@@ -1,8 +1,8 @@
 """A teacher at *every* point of a view: class scores as graded codes of a byte, boxes in 1/32 stride.
 
 A class code is a step of log-odds, fine where a class is likely. Below the *floor* all is code 0, which
-stands for the mean of all log-odds there (the tail); the mean score would lie far above most of them. Boxes
-are distances to their four edges, each as the difference from the point before it.
+stands for the mean of all log-odds there (the tail). Boxes are distances to their four edges, each as the
+difference from the point before it.
 """
 
 import math
@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 from pipeline.core.config import Section
 from pipeline.core.errors import ConfigError
 
-STEPS = ((0.01, 0.8), (0.02, 0.4), (0.1, 0.2), (1.0, 0.1))
-"""Up to which score, and the step of the log-odds there."""
+STEPS = ((0.01, 0.8), (0.02, 0.4), (0.1, 0.2), (1.0, 0.1))  # up to which score, and the step of log-odds
 HIGHEST_LOG_ODDS = 12.0  # beyond it a score is 1 to within 6e-6
 MAX_CODES = 255
 BOX_UNITS = 32  # in a stride
 CODE_OF_NO_DIFFERENCE = 128  # with it nearly all high bytes are zeros, as those of the edge codes
-TAIL_UNIT = 2**10
-"""Sums of log-odds are of whole 1/1024, so that they do not depend on an order."""
-TAIL_LIMIT = 100.0
-"""Log-odds below -100 count as that in the tail: a score of 4e-44."""
+TAIL_UNIT = 2**10  # sums of log-odds are of whole 1/1024, so that they do not depend on an order
+TAIL_LIMIT = 100.0  # log-odds below -100 count as that in the tail: a score of 4e-44
 
 Distances = NDArray[np.uint16] | NDArray[np.float32]
 
@@ -67,7 +64,7 @@ class DensePrecision(Section, frozen=True, kw_only=True):
 
     @property
     def formula(self) -> str:
-        """How to turn the stored numbers into values, in words, for a reader without this code."""
+        """How to turn the stored numbers into values, in words."""
         if self.lossless:
             return "dense/cls_codes are float32 logits, dense/box_codes float32 distances in strides."
         steps = ", ".join(f"{step} below {score}" for score, step in STEPS[:-1])

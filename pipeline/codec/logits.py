@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 EDGES = 4
-
-CODE_OF_ZERO = 128
-"""Code of a coefficient of 0: nearly all high bytes, which are compressed apart, are zeros."""
+CODE_OF_ZERO = 128  # of a coefficient: nearly all high bytes, which are compressed apart, are zeros
 MAX_CODE = 2**15 - 1
 
 
 class Quantized(NamedTuple):
-    """Codes int16 of logits (lossless: the float32 logits themselves), and how many of them saturated."""
+    """Codes of logits (lossless: the float32 logits themselves), and how many of them saturated."""
 
     codes: NDArray[np.int16] | NDArray[np.float32]
     clipped: int

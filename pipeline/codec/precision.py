@@ -1,9 +1,10 @@
 """How finely logits are stored, and weights; ``pipeline/codec/README.md`` says why.
 
 A weight of the valuable region is a true IoU, in [0, 1]; code 0 is outside the region. Every way to code them
-has ``formula``, the decoder in words for a reader without this code; ``quantize`` and ``dequantize``;
-``max_error``, how far the stored values may lie from exact weights; and ``step_exponents``, ``k = round(1 -
-log2(weight))`` but at most ``largest``, by integers alone, with ``exponent_formula``. All work on ``(P,)``.
+has ``formula``, the decoder in words; ``quantize`` and ``dequantize``; ``max_error``, how far stored weights
+may lie from exact ones; and, unless exact, ``step_exponents``, ``k = round(1 - log2(weight))`` but at most
+``largest``, by integers alone, so that no machine's ``log2`` matters, with ``exponent_formula``. All work on
+``(P,)``.
 """
 
 import math
@@ -34,11 +35,8 @@ class LogarithmicWeights:
     exponent_formula = f"floor(1.5 + (weight_code - 1) / {CODES_PER_OCTAVE})"
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
-        """``code = rint(-128 * log2(weight)) + 1``; a ``ValueError`` for a weight outside [0, 1].
-
-        In float64: no float32 lies so near to the limit between two codes that the last bit of another
-        machine's logarithm would tip it.
-        """
+        """``code = rint(-128 * log2(weight)) + 1``; a ``ValueError`` for a weight outside [0, 1]."""
+        # In float64, where no float32 is so near to a limit that another machine's logarithm tips a code.
         exact = _require_weights(weights)
         octaves = -np.log2(np.where(exact > 0, exact, 1.0))
         return np.where(exact > 0, np.rint(octaves * CODES_PER_OCTAVE) + 1, 0).astype(np.int32)
@@ -62,7 +60,6 @@ class ExactWeights:
     """The code is the bits of the float32, which ascend with it: of lossless stores from format 3 on."""
 
     formula = "valuable_weight = the float32 whose 32 bits, read as an integer, are weight_code."
-    exponent_formula = ""
 
     def quantize(self, weights: Weights) -> NDArray[np.int32]:
         return (_require_weights(weights) + 0.0).astype(np.float32).view(np.int32)
@@ -72,9 +69,6 @@ class ExactWeights:
 
     def max_error(self, weights: Weights) -> NDArray[np.float64]:
         return weights.astype(np.float64) * FLOAT_SLACK
-
-    def step_exponents(self, codes: Codes, largest: int) -> NDArray[np.int64]:
-        raise AssertionError(f"expected no steps, but got {len(codes)} points (limit {largest})")
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,6 @@ class LinearWeights:
 
 
 WeightCode = LogarithmicWeights | ExactWeights | LinearWeights
-"""How a store holds weights."""
 
 
 def _require_weights(weights: Weights) -> NDArray[np.float64]:
@@ -154,12 +147,11 @@ class Precision(Section, frozen=True, kw_only=True):
     ) -> NDArray[np.float32] | None:
         """The step (P,) of each point's edge logits, ``None`` if lossless: the less it weighs, the coarser.
 
-        ``edge_step`` in the main region, which LD weighs with the student's score, unknown when the store is
-        written; else ``edge_step * 2**(k/2)`` with the ``k`` of the weight's code: a step of ``1 / sqrt(w)``
-        is the optimum of bits and error, and a valuable point counts half its weight there. Writer and reader
-        derive it from the *integer* code, so that no machine's ``log2`` can make them disagree.
+        ``edge_step`` in the main region, whose weights are the student's; else ``edge_step * 2**(k/2)`` with
+        the ``k`` of the weight's integer code: a step of ``1 / sqrt(w)`` is the optimum of bits and error,
+        and a valuable point counts half its weight.
         """
-        if self.edge_step is None:
+        if self.edge_step is None or isinstance(weights, ExactWeights):
             return None
         largest = self.max_step_exponent
         exponents = np.where(main_region, 0, weights.step_exponents(codes, largest))
@@ -168,8 +160,8 @@ class Precision(Section, frozen=True, kw_only=True):
         return np.array([self.edge_step * factor for factor in factors], dtype=np.float32)[exponents]
 
     def formula(self, weights: WeightCode) -> str:
-        """How to turn the stored numbers into values, in words, for a reader without this code."""
-        if self.lossless:
+        """How to turn the stored numbers into values, in words."""
+        if self.lossless or isinstance(weights, ExactWeights):
             return f"{weights.formula} edge_codes and cls_codes are float32 logits as they are."
         return (
             f"{weights.formula} cls_logit = cls_code * {self.cls_step}. "
@@ -181,11 +173,11 @@ class Precision(Section, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, float | None]:
         """In the words of stores and fingerprints."""
-        steps = {"edge_step": self.edge_step, "edge_step_cap": self.max_step_factor}
-        return {**steps, "cls_step": self.cls_step}
+        factor = self.max_step_factor
+        return {"edge_step": self.edge_step, "edge_step_cap": factor, "cls_step": self.cls_step}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Precision":
         """Inverse of ``to_json``."""
-        steps = {name: document[name] for name in ("edge_step", "cls_step")}
+        steps = {"edge_step": document["edge_step"], "cls_step": document["cls_step"]}
         return cls(**steps, max_step_factor=document["edge_step_cap"])

@@ -17,7 +17,7 @@ from pipeline.report import drawing, figures
 from pipeline.report.figures import TERM_NAMES, show_images
 from pipeline.report.runs import Run, baseline_of, choose_pair, read_json, read_run
 from pipeline.report.shown_views import choose_examples, mean_kl, sample_views, spread
-from pipeline.store.format.fingerprint import check_compatible
+from pipeline.store.format.attributes import check_compatible
 from pipeline.store.format.schema import GEOMETRY, table_specs
 from pipeline.store.format.table import position_counts
 from pipeline.store.reader.reader import TargetStore

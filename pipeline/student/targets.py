@@ -13,7 +13,7 @@ from pipeline.codec.dense import BOX_UNITS
 from pipeline.codec.logits import CODE_OF_ZERO, EDGES, cosine_basis
 from pipeline.core.errors import ConfigError
 from pipeline.detector.config import DetectorConfig
-from pipeline.store.format.fingerprint import check_compatible
+from pipeline.store.format.attributes import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredDense, StoredView
 from pipeline.student.config import StudentConfig

@@ -18,7 +18,7 @@ from pipeline.core.errors import CacheError
 from pipeline.core.files import canonical_json, lock_scratch, write_atomically
 from pipeline.core.progress import Progress, timed_call, unshown
 from pipeline.regions.view_set import ViewSet
-from pipeline.store.format.fingerprint import diff
+from pipeline.store.format.attributes import diff
 from pipeline.store.writer import writer
 from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts

@@ -16,7 +16,7 @@ from pipeline.core.cluster import registered, run_tasks
 from pipeline.core.code import made_by
 from pipeline.core.errors import CacheError, PipelineError
 from pipeline.core.orphans import keep_freed_memory
-from pipeline.store.format.fingerprint import diff
+from pipeline.store.format.attributes import diff
 from pipeline.store.writer.writer import read_schema
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs

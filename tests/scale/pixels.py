@@ -42,7 +42,7 @@ def measure(files: list[Path], store: Path, scale: tuple[int, int]) -> str:
     decoding = np.mean([milliseconds(partial(decode, scale, file)) for file in files])
     crc, cells = (np.mean([milliseconds(partial(of, v)) for v in views]) for of in (checksum, thumbnail))
     (spec,) = (spec for spec in sharded_specs(open_store(store).schema) if spec.path == PIXELS_CRC32C)
-    rows = ShardedRows(store, spec)
+    rows = ShardedRows(store, spec, {})
     read = milliseconds(lambda: [rows.read(0, 1) for _ in range(100)]) / 100
     return (
         f"decoding {decoding:.2f} ms, checksum {crc:.3f} ms, reading the stored one {read:.3f} ms "

@@ -70,7 +70,7 @@ def test_a_whole_frame_that_is_shorter_than_its_chunk_is_refused(path: Path) -> 
         spec, shape=(rows, 2 * columns), chunks=(chunk_rows, 2 * columns), shards=(rows, 2 * columns)
     )
     with pytest.raises(CacheError, match="chunk 0 is of another size"):
-        ShardedRows(path, wider).read(0, 1)
+        ShardedRows(path, wider, {}).read(0, 1)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def write(folder: Path, rows: NDArray[np.int16], partition: int) -> ShardedRows:
     file = folder / "rows" / chunk_key(partition, 2)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(encode_shard(spec_of(), rows)[0])
-    return ShardedRows(folder, spec_of())
+    return ShardedRows(folder, spec_of(), {})
 
 
 def test_every_run_of_rows_is_what_was_written_and_the_callers_own(tmp_path: Path) -> None:

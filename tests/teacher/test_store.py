@@ -17,8 +17,7 @@ from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import TeacherError
 from pipeline.detector.head import RawOutputs
 from pipeline.regions.view_set import ViewSet
-from pipeline.store.format.attributes import read_attributes
-from pipeline.store.format.fingerprint import diff
+from pipeline.store.format.attributes import diff, read_attributes
 from pipeline.teacher.dense import dense_outputs
 from pipeline.views.conventions import GFL_PREPROCESSING
 from pipeline.views.images import apply_view, network_input, read_image

@@ -7,7 +7,6 @@ from typing import Any
 from pipeline.codec.dense import DensePrecision
 from pipeline.codec.logits import edge_columns
 from pipeline.codec.precision import Precision, WeightCode
-from pipeline.core.errors import CacheError
 from pipeline.views.conventions import Conventions
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import THUMBNAIL_CELLS
@@ -16,17 +15,12 @@ FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, FORMAT_VERSION)
 """Format 2 coded weights linearly, see ``codec.precision``; format 1 was never released."""
 
-CHUNK_ROWS = 512
-"""Rows that are read and decompressed at once: 1,024 pack 1 % better and read 20 % slower, 256 pack worse."""
-MAIN_CHUNK_SHARE = 4
-"""A chunk of the ``main`` array has this share of the rows: a view has a tenth of its points there."""
-DENSE_CHUNK_ROWS = 2048
-"""Of the dense arrays; a view of 416 px has 3,598 rows."""
+CHUNK_ROWS = 512  # read and decompressed at once: 1,024 pack 1 % better and read 20 % slower
+MAIN_CHUNK_SHARE = 4  # a fourth of the rows in a chunk of ``main``, where a view has a tenth of its points
+DENSE_CHUNK_ROWS = 2048  # a view of 416 px has 3,598 rows
 COMPRESSION_LEVEL, EARLIER_COMPRESSION_LEVEL = 2, 7
-"""The earlier one takes 1.5 to 3 % fewer bytes, and 6 to 11 times as long: a quarter of the host's work on a
-view. Stores that do not say theirs have it, and are repaired with it."""
-DENSE_COMPRESSION_LEVEL = 5
-"""Level 7 packs class codes 3 % better and reads half as fast."""
+"""The earlier one, of stores that do not say theirs, takes 3 % fewer bytes and 6 to 11 times as long."""
+DENSE_COMPRESSION_LEVEL = 5  # level 7 packs class codes 3 % better and reads half as fast
 
 IMAGE_ID, VIEW, GEOMETRY, EXTENT = "views/image_id", "views/view", "views/geometry", "views/extent"
 BOXES, LABELS = "boxes/xyxy", "boxes/label"
@@ -49,11 +43,9 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Type and columns of the arrays that do not depend on the teacher: a row for each view, or for each box."""
 
-CRC_BYTES = 4
-"""A crc32c ends every chunk, table and index of a shard."""
-INDEX_ENTRY_BYTES = 16
-"""Offset and size of a chunk, two little-endian uint64; both are ``NO_CHUNK`` if it was never written."""
+CRC_BYTES = 4  # a crc32c ends every chunk, table and index of a shard
 NO_CHUNK = 2**64 - 1
+"""Offset and size of a chunk that was never written, in the index of its shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +60,12 @@ class ArraySpec:
     shards: tuple[int, int] | None = None
     """What is one file, for a sharded array."""
     columns: tuple[str, ...] = ()
-    """Their names, if they have any."""
     compression_level: int = COMPRESSION_LEVEL
 
     @property
     def shard_rows(self) -> int:
         assert self.shards is not None, f"{self.path} is not sharded"
         return self.shards[0]
-
-    @property
-    def index_bytes(self) -> int:
-        """The end of a shard's file: an entry for each of its chunks, and their checksum."""
-        return INDEX_ENTRY_BYTES * (self.shard_rows // self.chunks[0]) + CRC_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +80,7 @@ class StoreSchema:
         points_per_shard: Rows, in whole chunks, that a partition owns in the ``points`` arrays; likewise
             ``main_per_shard`` and ``dense_per_shard``.
         chunk_rows: Rows of an inner chunk of the ``points`` arrays.
-        fingerprint: JSON; what the store was made from, see ``fingerprint.check_compatible``.
+        fingerprint: JSON; what the store was made from, see ``attributes.check_compatible``.
         provenance: JSON; where it came from, for people. No times or hosts: same inputs, same bytes.
         pixels: Checksum and thumbnail of the pixels that the teacher saw are stored.
         valuable_classes: Class logits are of all kept points, not of the main region's alone.
@@ -161,27 +147,14 @@ class StoreSchema:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "StoreSchema":
-        """Inverse of ``to_json``; a ``CacheError`` if the document is of another format version."""
-        require_version(document)
+        """Inverse of ``to_json``, of any readable version."""
         values = {"compression_level": EARLIER_COMPRESSION_LEVEL, **document}
         values["strides"] = tuple(values["strides"])
         values["precision"] = Precision.from_json(values["precision"])
         if dense := values.get("dense"):
-            values |= {
-                "dense": DensePrecision(floor=dense["floor"]),
-                "dense_per_shard": dense["rows_per_shard"],
-            }
+            values["dense"] = DensePrecision(floor=dense["floor"])
+            values["dense_per_shard"] = dense["rows_per_shard"]
         return cls(**values)
-
-
-def require_version(document: Mapping[str, Any]) -> None:
-    """Raise a ``CacheError`` for a store of another layout."""
-    version, expected = document.get("format_version"), " or ".join(map(str, READABLE_VERSIONS))
-    if version not in READABLE_VERSIONS:
-        raise CacheError(
-            f"expected a store of format_version {expected}, but got {version!r}; update this code if that "
-            "is newer, or make the store again: `dvc repro -f cache_teacher`"
-        )
 
 
 def table_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:

@@ -15,6 +15,15 @@ from pipeline.store.format.schema import DENSE_CHUNK_ROWS, StoreSchema
 from pipeline.views.geometry import ResizeMode, ViewGeometry
 from pipeline.views.types import LabeledView
 
+PATHS = {
+    "image_id": layout.IMAGE_ID,
+    "view": layout.VIEW,
+    "geometry": layout.GEOMETRY,
+    "boxes_xyxy": layout.BOXES,
+    "labels": layout.LABELS,
+}
+"""Arrays of a store that are fields of its index as they are."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ViewIndex:
@@ -48,14 +57,8 @@ class ViewIndex:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "ViewIndex":
         """Inverse of ``arrays``: the table of a finished store."""
-        return cls(
-            image_id=arrays[layout.IMAGE_ID],
-            view=arrays[layout.VIEW],
-            geometry=arrays[layout.GEOMETRY],
-            counts=arrays[layout.EXTENT][:, 1::2].copy(),
-            boxes_xyxy=arrays[layout.BOXES],
-            labels=arrays[layout.LABELS],
-        )
+        columns = {name: arrays[path] for name, path in PATHS.items()}
+        return cls(**columns, counts=arrays[layout.EXTENT][:, 1::2].copy())
 
     @classmethod
     def concatenate(cls, tables: Sequence["ViewIndex"]) -> "ViewIndex":
@@ -80,18 +83,11 @@ class ViewIndex:
     def arrays(self, schema: StoreSchema) -> Mapping[str, NDArray[Any]]:
         """The values of ``schema.table_specs``, by path."""
         points, main, boxes = self.counts.T
-        per_partition = schema.views_per_partition
-        first_point = _first_rows(points, per_partition, schema.points_per_shard)
-        first_main = _first_rows(main, per_partition, schema.main_per_shard)
+        first_point = _first_rows(points, schema.views_per_partition, schema.points_per_shard)
+        first_main = _first_rows(main, schema.views_per_partition, schema.main_per_shard)
         extents = (first_point, points, first_main, main, np.cumsum(boxes) - boxes, boxes)
-        return {
-            layout.IMAGE_ID: self.image_id,
-            layout.VIEW: self.view,
-            layout.GEOMETRY: self.geometry,
-            layout.EXTENT: np.stack(extents, axis=1),
-            layout.BOXES: self.boxes_xyxy,
-            layout.LABELS: self.labels,
-        }
+        columns = {path: getattr(self, name) for name, path in PATHS.items()}
+        return {**columns, layout.EXTENT: np.stack(extents, axis=1)}
 
 
 def fit_schema(schema: StoreSchema, table: ViewIndex) -> StoreSchema:

@@ -8,7 +8,6 @@ two reads, so that a reader may be used before and after a fork.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import google_crc32c
@@ -37,12 +36,9 @@ def read_table(store: Path, spec: ArraySpec) -> NDArray[Any]:
 
 
 class ShardedRows:
-    """The rows of one sharded array of a store, with a single column of chunks.
+    """The rows of a sharded array with one column of chunks; its ``marks``, by path: see ``encode_shard``."""
 
-    ``marks`` are signatures of shards, by path, see ``encode_shard``; others are not compared.
-    """
-
-    def __init__(self, store: Path, spec: ArraySpec, marks: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, store: Path, spec: ArraySpec, marks: Mapping[str, str]) -> None:
         self._store, self._spec, self._marks = store, spec, marks
         self._chunk_rows, self._columns = spec.chunks
         self._chunk_bytes = self._chunk_rows * self._columns * np.dtype(spec.dtype).itemsize
@@ -71,7 +67,9 @@ class ShardedRows:
 
     def _index(self, descriptor: int, partition: int, where: str) -> NDArray[np.uint64]:
         """(chunks, 2) offset and size of each chunk of a shard, parsed once for each file that was there."""
-        status, size = os.fstat(descriptor), self._spec.index_bytes
+        status = os.fstat(descriptor)
+        # Offset and size of each chunk are two little-endian uint64.
+        size = 16 * (self._spec.shard_rows // self._chunk_rows) + CRC_BYTES
         # What changes when another file takes a shard's place.
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._indices.get(partition)

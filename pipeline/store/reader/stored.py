@@ -48,8 +48,8 @@ class StoredView:
 
     def soft_targets(self) -> SoftTargets:
         """What the teacher's own outputs would be; edge logits up to a constant per edge, unless lossless."""
-        edges = dequantize_edges(self.edge_codes, self.edge_steps)
-        return SoftTargets(edge_logits=edges, cls_logits=dequantize_classes(self.cls_codes, self.cls_step))
+        classes = dequantize_classes(self.cls_codes, self.cls_step)
+        return SoftTargets(edge_logits=self.edge_logits(), cls_logits=classes)
 
     def edge_logits(self) -> NDArray[np.float32]:
         """(P, 4, bins)."""

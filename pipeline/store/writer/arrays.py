@@ -17,8 +17,7 @@ from pipeline.store.format import schema as layout
 from pipeline.store.format.schema import ArraySpec, StoreSchema, sharded_specs, table_specs
 
 COMPRESSOR: Final = "zstd"
-MAX_SHUFFLED_BYTES = 255
-"""Blosc shuffles no larger elements."""
+MAX_SHUFFLED_BYTES = 255  # of an element, for Blosc
 
 
 def create_arrays(root: Path, schema: StoreSchema, tables: Mapping[str, NDArray[Any]]) -> None:
@@ -60,8 +59,8 @@ def create_array(store: Store, spec: ArraySpec) -> "zarr.Array[Any]":
 def encode_shard(spec: ArraySpec, rows: NDArray[Any]) -> tuple[bytes, str]:
     """One shard that starts with ``rows`` (n > 0, columns), without chunks behind them, and its signature.
 
-    Its bytes are zarr's own, without its event loop, which takes more time than the compression: see
-    ``reader.shards``. What tells it from any other are the checksums of its first chunk and of its index.
+    Its bytes are zarr's own, without its event loop, which takes longer than the compression: see
+    ``reader.shards``. The checksums of its first chunk and of its index tell it from any other.
     """
     assert rows.dtype == spec.dtype, f"{spec.path}: expected {spec.dtype}, but got {rows.dtype}"
     codec = Blosc(COMPRESSOR, spec.compression_level, Blosc.SHUFFLE, typesize=shuffled_bytes(spec))
@@ -83,9 +82,8 @@ def _checksummed(content: bytes) -> bytes:
 def shuffled_bytes(spec: ArraySpec) -> int:
     """The bytes that Blosc's shuffle takes for one element.
 
-    Of regions an element is a whole row, whose columns are as different as a level, a weight and a box: with
-    every byte of a column side by side they take a fifth less. Of the dense arrays a class or an edge is
-    alike from point to point: a sixth less. Other codes gain 1 % at most, and then decompress half as fast.
+    A whole row of regions, whose columns are as different as a level and a weight, takes a fifth less, and of
+    the dense arrays a sixth. Other codes gain 1 % at most, and then decompress half as fast.
     """
     itemsize = np.dtype(spec.dtype).itemsize
     row = itemsize * spec.shape[-1]

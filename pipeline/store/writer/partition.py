@@ -16,10 +16,8 @@ from pipeline.store.format.schema import StoreSchema
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import NOT_MAIN, LabeledView, SoftTargets
 
-WEIGHT_SUM_UNIT = 2**24
-"""Sums of weights are of whole 2**-24, so that they do not depend on an order."""
+WEIGHT_SUM_UNIT = 2**24  # sums of weights are of whole 2**-24, so that they do not depend on an order
 VIEWS_TOGETHER = 8  # at 96 px it is the number of operations that takes time, not their size
-REGION_SOURCES = ("level", "position", "main_gt", "valuable_weight")
 COUNTS: dict[str, tuple[str, ...]] = {
     "statistics": (
         *("views", "boxes", "points", "main_points", "valuable_points"),
@@ -30,7 +28,6 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "dense": ("rows", "tail_entries", "tail_units"),
 }
 Counts = Mapping[str, int]
-"""By name, of some views: integers, so that sums do not depend on an order."""
 
 
 class PartitionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,27 +37,23 @@ class PartitionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     shards: Mapping[str, FileDigest]
     """By path inside the store; there is no file without rows."""
     marks: Mapping[str, str]
-    """The signature of each of them, see ``encode_shard``."""
+    """The signature of each shard, see ``encode_shard``."""
     statistics: Counts
     dense: Counts | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PartitionRows:
-    """The rows of some views, by path of the array, and what there is of it."""
+    """The rows of some views, by path of the array, and what there is of them, by the names of ``COUNTS``."""
 
     arrays: Mapping[str, NDArray[Any]]
     counts: Mapping[str, Counts]
-    """By the names of ``COUNTS``."""
 
 
 def quantize_partition(
     schema: StoreSchema, views: Sequence[LabeledView], targets: Sequence[SoftTargets]
 ) -> PartitionRows:
-    """Quantize the views of one partition and put their rows one after another.
-
-    Outputs of the wrong shape, or that are not finite, are a ``ValueError``.
-    """
+    """The rows of one partition's views; a ``ValueError`` if outputs are of a wrong shape or not finite."""
     pairs = list(zip(views, targets, strict=True))
     runs = (pairs[start : start + VIEWS_TOGETHER] for start in range(0, len(pairs), VIEWS_TOGETHER))
     parts = [_quantize(schema, *zip(*run, strict=True)) for run in runs]
@@ -103,7 +96,8 @@ def _quantize(
     """The rows of a few views, all at once."""
     points = [view.points for view in views]
     level, position, main_gt, weight = (
-        np.concatenate([getattr(each, name) for each in points]) for name in REGION_SOURCES
+        np.concatenate([getattr(each, name) for each in points])
+        for name in ("level", "position", "main_gt", "valuable_weight")
     )
     edge_logits = np.concatenate([soft.edge_logits for soft in targets])
     cls_logits = np.concatenate([soft.cls_logits for soft in targets])
@@ -117,8 +111,7 @@ def _quantize(
     edges = quantize_edges(edge_logits, precision.edge_steps(weights, codes, main_region))
     classes = quantize_classes(cls_logits, precision.cls_step)
     stored_weights = weights.dequantize(codes).astype(np.float64)
-    counts: dict[str, Counts] = {}
-    counts["statistics"] = {
+    statistics = {
         "views": len(views),
         "boxes": sum(len(view.labels) for view in views),
         "points": kept,
@@ -128,8 +121,12 @@ def _quantize(
         "edge_codes_clipped": edges.clipped,
         "cls_codes_clipped": classes.clipped,
     }
-    arrays: dict[str, NDArray[Any]] = {layout.REGION: region, layout.EDGE_CODES: edges.codes}
-    arrays[schema.cls_path] = classes.codes
+    counts: dict[str, Counts] = {"statistics": statistics}
+    arrays: dict[str, NDArray[Any]] = {
+        layout.REGION: region,
+        layout.EDGE_CODES: edges.codes,
+        schema.cls_path: classes.codes,
+    }
     if schema.pixels:
         seen = [soft.pixels for soft in targets if soft.pixels is not None]
         if len(seen) < len(targets):

@@ -30,8 +30,7 @@ from pipeline.core.files import (
     remove_others,
     write_atomically,
 )
-from pipeline.store.format.attributes import ROOT_METADATA, read_attributes, write_attributes
-from pipeline.store.format.fingerprint import diff
+from pipeline.store.format.attributes import ROOT_METADATA, diff, read_attributes, write_attributes
 from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
 from pipeline.store.format.table import ViewIndex, counts_row
 from pipeline.store.writer.arrays import create_arrays, encode_shard
@@ -48,8 +47,7 @@ LAYOUT = ("title", "schema", "quantizer", "table_sha256")
 def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
     """Write the metadata, the empty arrays and the tables, or resume what an earlier run began.
 
-    ``scratch`` is made if needed; hold it with ``files.lock_scratch`` during the whole run. It is a
-    ``CacheError`` if it holds the beginning of another store.
+    Hold ``scratch`` with ``files.lock_scratch`` meanwhile; a ``CacheError`` if another store was begun in it.
     """
     store, partial = scratch / STORE_FOLDER, scratch / (STORE_FOLDER + PARTIAL_SUFFIX)
     layout = {
@@ -83,7 +81,7 @@ def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
 
 
 def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> None:
-    """Refuse views that are not those of the layout: the offsets of all later views depend on their counts.
+    """Refuse views that are not those of the layout, on whose counts all later offsets depend.
 
     The ``CacheError`` names the first; another says that ``init`` has not run.
     """
@@ -101,10 +99,7 @@ def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> No
 
 
 def write_partition(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecord:
-    """Write one partition: its shards, then its completion record.
-
-    ``rows`` are of views that :func:`require_views` has compared with the layout.
-    """
+    """Write a partition's shards, then its record; ``rows`` are of views that ``require_views`` let pass."""
     store, shards, marks = scratch / STORE_FOLDER, dict[str, FileDigest](), dict[str, str]()
     # The old record, if any, must not outlive the shards that it describes.
     record_path(scratch, index).unlink(missing_ok=True)
@@ -124,7 +119,7 @@ def record_path(scratch: Path, partition: int) -> Path:
 
 
 def read_record(scratch: Path, partition: int) -> PartitionRecord | None:
-    """The record of a partition, or ``None`` if there is no readable one: it then counts as unfinished."""
+    """The record of a partition; ``None``, as of an unfinished one, if it cannot be read."""
     try:
         return msgspec.json.decode(record_path(scratch, partition).read_bytes(), type=PartitionRecord)
     except (FileNotFoundError, ValueError):
@@ -137,21 +132,21 @@ def read_schema(scratch: Path) -> StoreSchema:
 
 
 def finished_partitions(scratch: Path) -> set[int]:
-    """Partitions that need no more work."""
     return {index for index in range(read_schema(scratch).partitions) if is_finished(scratch, index)}
 
 
 def is_finished(scratch: Path, index: int) -> bool:
     """Whether a partition needs no more work: its record is there, and its files have the recorded size."""
-    record, store = read_record(scratch, index), scratch / STORE_FOLDER
-    shards = record.shards.items() if record else ()
-    return record is not None and not any(shard.size_problem(store / name) for name, shard in shards)
+    if (record := read_record(scratch, index)) is None:
+        return False
+    store = scratch / STORE_FOLDER
+    return not any(shard.size_problem(store / name) for name, shard in record.shards.items())
 
 
 def finalise(scratch: Path, output: Path) -> None:
     """Check every partition, complete the attributes, replace ``output`` by the store, remove ``scratch``.
 
-    Partitions that are missing or damaged are a ``CacheError``; their next ``write_partition`` repairs that.
+    Partitions that are missing or damaged are a ``CacheError``; ``write_partition`` repairs them.
     """
     store = scratch / STORE_FOLDER
     begun = read_attributes(store)
@@ -177,7 +172,7 @@ def finalise(scratch: Path, output: Path) -> None:
 
 
 def _read_begun(scratch: Path, layout: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of the store that was begun, once they have proved to be of the same layout."""
+    """The attributes of the store that was begun, which must be of the same layout."""
     try:
         begun = read_attributes(scratch / STORE_FOLDER)
     except CacheError as error:
@@ -192,7 +187,7 @@ def _read_begun(scratch: Path, layout: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_records(scratch: Path, partitions: int) -> list[PartitionRecord]:
-    """Every partition's record, in order, once each of its files has proved to match."""
+    """Every partition's record, in order, each of whose files must match."""
     store, records, bad = scratch / STORE_FOLDER, [], []
     for index in range(partitions):
         record = read_record(scratch, index)
