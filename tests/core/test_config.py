@@ -1,10 +1,9 @@
 """Parameter files: every mistake is named with file, section and key."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import pytest
-from msgspec import Meta
 
 from pipeline.core.config import (
     Count,
@@ -41,7 +40,6 @@ class Outer(Section, frozen=True, kw_only=True):
     inner: Inner
     form: Form | None = None
     modes: tuple[Literal["x", "y"], ...] = ()
-    limit: Annotated[float, Meta(ge=0, le=9)] | None = None
 
     def __post_init__(self) -> None:
         if self.count == 13:
@@ -60,26 +58,17 @@ def test_a_section_becomes_its_class() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"count": 1.5}, "p.count: expected an integer, but got 1.5"),
-        ({"count": True}, "p.count: expected an integer, but got True"),
-        ({"count": -1}, "p.count: expected an integer >= 0, but got -1"),
         ({"count": 2**300}, f"p.count: expected an integer <= 2147483647, but got {2**300}"),
         ({"count": 13}, "p.count: expected another number, but got 13"),
         ({"rate": "1e-3"}, "p.rate: expected a number, but got '1e-3'"),
-        ({"rate": 0}, "p.rate: expected a number > 0.0, but got 0"),
         ({"rate": 10**400}, f"p.rate: Number out of range, but got {short_repr(10**400)}"),
-        ({"rate": float("nan")}, "p.rate: expected a number > 0.0, but got nan"),
-        ({"rate": 1e200}, "p.rate: expected a number <= 1000000000.0, but got 1e+200"),
         ({"rate": float("inf")}, "p.rate: expected a number <= 1000000000.0, but got inf"),
         ({"on": 1}, "p.on: expected true or false, but got 1"),
-        ({"mode": "c"}, "p.mode: expected one of 'a', 'b', but got 'c'"),
         ({"modes": ["x", "z"]}, "p.modes[1]: expected one of 'x', 'y', but got 'z'"),
         ({"inner": 3}, "p.inner: expected a mapping, but got 3"),
-        ({"inner": {"size": [3], "names": []}}, "p.inner.size: expected a list of length 2, but got [3]"),
         ({"inner": {"size": [3, "x"], "names": []}}, "p.inner.size[1]: expected an integer, but got 'x'"),
         ({"inner": {"size": [3, 4]}}, "p.inner: missing key 'names'"),
-        ({"limit": "no"}, "p.limit: expected a number or null, but got 'no'"),
-        ({"color": 1}, "p: unknown key 'color'; expected rate, count, on, mode, inner, form, modes, limit"),
+        ({"color": 1}, "p: unknown key 'color'; expected rate, count, on, mode, inner, form, modes"),
     ],
 )
 def test_a_mistake_is_named(change: dict[str, object], message: str) -> None:

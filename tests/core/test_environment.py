@@ -17,16 +17,18 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_nothing_needs_to_be_set_and_texts_become_numbers_and_levels(
+def test_texts_become_numbers_and_levels_and_a_variable_that_nothing_reads_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert Environment.read() == Environment()
+    monkeypatch.setenv("LDP_WORKER", "2")
     values = {"workers": "0", "train_processes": "4", "eval_batch": "7", "log": "DEBUG", "device": "cpu"}
     for field, value in values.items():
         monkeypatch.setenv(f"LDP_{field.upper()}", value)
     expected = Environment(workers=0, train_processes=4, eval_batch=7, log="DEBUG", device="cpu")
     assert Environment.read() == expected
     assert workers(training_processes=2) == 0
+    assert Environment.unknown() == ["LDP_WORKER"]
 
 
 @pytest.mark.parametrize(
@@ -44,12 +46,6 @@ def test_a_wrong_variable_is_named(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=f"^{name}: {message}.*{value!r}"):
         Environment.read()
-
-
-def test_a_variable_that_nothing_reads_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LDP_WORKER", "2")
-    monkeypatch.setenv("LDP_WORKERS", "2")
-    assert Environment.unknown() == ["LDP_WORKER"]
 
 
 def test_every_variable_is_documented_and_read_in_no_other_place() -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -25,17 +26,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """Page faults while 100 MB are filled for the second time."""
 
 
-def stage_that_raises(error: Exception) -> None:
-    def main() -> None:
-        raise error
-
-    run_stage(main)
-
-
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError(CUDA), RuntimeError(CPU)])
 def test_too_little_memory_is_one_line_with_the_ways_out(error: Exception) -> None:
     with pytest.raises(SystemExit) as ended:
-        stage_that_raises(error)
+        run_stage(Mock(side_effect=error))
     message = str(ended.value)
     assert message.startswith("error: expected enough memory, but it is used up (")
     assert "\n" not in message
@@ -44,7 +38,7 @@ def test_too_little_memory_is_one_line_with_the_ways_out(error: Exception) -> No
 
 def test_any_other_error_keeps_its_place() -> None:
     with pytest.raises(RuntimeError, match="a bug"):
-        stage_that_raises(RuntimeError("a bug"))
+        run_stage(Mock(side_effect=RuntimeError("a bug")))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")

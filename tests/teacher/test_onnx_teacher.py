@@ -1,6 +1,5 @@
 """An ONNX teacher through the pipeline: a store as of any teacher, and a student of its geometry."""
 
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from msgspec.structs import replace
 from onnx_cases import (
     BINS,
     OFFSET,
-    SIDE,
     STRIDES,
     clairvoyant_description,
     clairvoyant_manifest,
@@ -24,12 +22,8 @@ from training_cases import FULL, student, trained
 from pipeline.core.errors import ConfigError
 from pipeline.detector.gfl import load_detector, save_detector
 from pipeline.onnx.models import import_onnx
-from pipeline.teacher.config import CacheConfig
-from pipeline.teacher.extractor import ThreadCounts
 from pipeline.teacher.inputs import StoreInputs, load_inputs
 from pipeline.views.box_ops import box_iou, decode_boxes, expected_distances
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -62,29 +56,12 @@ def test_boxes_decoded_from_stored_points_are_the_annotated_ones(tmp_path: Path,
     assert iou.median() > 0.97
 
 
-def test_what_is_said_does_not_depend_on_how_many_runs_there_are_at_once(setup: StoreInputs) -> None:
-    views, teacher, outputs = list(setup.view_set), setup.load_teacher(CPU), []
-    for cores in (1, 3):
-        with closing(teacher.threads(ThreadCounts.of(CPU, cores, SIDE * SIDE))) as threads:
-            outputs.append([soft.edge_logits.tobytes() for soft in teacher.compute(threads, views)[0]])
-    assert outputs[0] == outputs[1]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (config(QUANTIZED, side=96), r"cache_teacher\.views\.scales: expected \[64, 64\]"),
-        (
-            replace(config(LOSSLESS), forward_precision="float16"),
-            r"forward_precision: expected float32, .* but got float16",
-        ),
-    ],
-)
-def test_views_of_another_size_and_another_precision_are_refused(
-    tmp_path: Path, setup: StoreInputs, wrong: CacheConfig, message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load_inputs(wrong, setup.view_set.manifest, tmp_path / "teacher.safetensors")
+def test_views_of_another_size_and_another_precision_are_refused(tmp_path: Path, setup: StoreInputs) -> None:
+    weights, half = tmp_path / "teacher.safetensors", replace(config(LOSSLESS), forward_precision="float16")
+    with pytest.raises(ConfigError, match=r"cache_teacher\.views\.scales: expected \[64, 64\]"):
+        load_inputs(config(QUANTIZED, side=96), setup.view_set.manifest, weights)
+    with pytest.raises(ConfigError, match="forward_precision: expected float32"):
+        load_inputs(half, setup.view_set.manifest, weights)
 
 
 def test_a_student_takes_over_its_teachers_conventions(tmp_path: Path, setup: StoreInputs) -> None:

@@ -25,7 +25,7 @@ def test_the_bottleneck_is_the_step_that_takes_each_of_its_threads_longest(
 def test_sums_and_the_sentence_that_a_run_ends_with() -> None:
     total = StoreTimes()
     for name, seconds in (("a", {"decode": 1.0, "teacher": 4.0}), ("b", {"teacher": 2.0, "write": 0.5})):
-        total += StoreTimes(views=10, workers=frozenset({name}), devices=frozenset({"cpu"}), **seconds)
+        total += StoreTimes(views=10, workers=frozenset({name}), **seconds)
     assert total.summary_line(4.0) == (
         "cached 20 views in 4.0 s (5 views/s, 2 workers): "
         "regions 0.0 s, decode 1.0 s, teacher 6.0 s, quantize 0.0 s, write 0.5 s; bottleneck: teacher"

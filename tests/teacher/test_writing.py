@@ -2,12 +2,13 @@
 
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from store_cases import content_of
@@ -25,10 +26,6 @@ from pipeline.teacher.times import StoreTimes
 
 IMAGES = 12
 """24 views in 6 partitions."""
-
-
-class KilledError(Exception):
-    """Stands for a process that dies."""
 
 
 @pytest.fixture
@@ -60,10 +57,8 @@ def one_writer(scratch: Path, view_set: ViewSet, cores: int = 1) -> PartitionWri
 def test_a_store_does_not_depend_on_the_number_of_cores(view_set: ViewSet, tmp_path: Path) -> None:
     stores = []
     for cores in (1, 2, 4):
-        output = tmp_path / f"{cores}.zarr"
-        fill_store(
-            small_layout(view_set, LOSSLESS), engine(view_set, cores), scratch_root=tmp_path, output=output
-        )
+        layout, output = small_layout(view_set, LOSSLESS), tmp_path / f"{cores}.zarr"
+        fill_store(layout, engine(view_set, cores), scratch_root=tmp_path, output=output)
         stores.append(content_of(output))
     assert stores[0] == stores[1] == stores[2]
 
@@ -162,13 +157,9 @@ def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(view_set: Vie
 def test_a_store_is_finished_by_the_code_that_began_it_or_as_the_user_says(
     view_set: ViewSet, layout: StoreLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dying(items: Iterable[StoreTimes], _total: int, _label: str) -> Iterator[StoreTimes]:
-        yield next(iter(items))
-        raise KilledError
-
     fill = partial(fill_store, layout, engine(view_set), scratch_root=tmp_path, output=tmp_path / "s.zarr")
-    with pytest.raises(KilledError):
-        fill(progress=dying)
+    with pytest.raises(KeyboardInterrupt):
+        fill(progress=Mock(side_effect=KeyboardInterrupt))
     real = run.made_by(run.FOLDERS)
     edited = {**real, "code": {**real["code"], "pipeline/views/images.py": "0" * 64}}
     monkeypatch.setattr(run, "made_by", lambda _: edited)
