@@ -11,8 +11,7 @@ from pipeline.core.files import write_json
 from pipeline.core.stage import logger, run_stage, stage_inputs
 from pipeline.detector.device import device
 from pipeline.fidelity.config import load_fidelity
-from pipeline.fidelity.dense import measure_dense
-from pipeline.fidelity.fidelity import DenseFidelity, Fidelity, measure_fidelity, require_bounds, sample_keys
+from pipeline.fidelity.fidelity import Measured, measure_dense, measure_fidelity, require_bounds, sample_keys
 from pipeline.store.format.attributes import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.verify import verify
@@ -43,7 +42,7 @@ def main() -> None:
     fidelity = measure_fidelity(store, setup.view_set, teacher, config, keys)
     figures = (fidelity.views, fidelity.kl_mean, fidelity.loss_error, fidelity.gradient_error)
     logger.info("fidelity over %d views: KL %.2g, LD loss off by %.2g, gradient by %.2g", *figures)
-    measured: list[Fidelity | DenseFidelity] = [fidelity]
+    measured: list[Measured] = [fidelity]
     if store.schema.dense:
         measured.append(measure_dense(store, setup.view_set, teacher, config.seed, keys))
     # The figures stay, whatever they are.

@@ -159,9 +159,8 @@ def misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
 def load_given(path: Path, config: DetectorConfig, categories: Sequence[Category]) -> GFL:
     """A detector for categories by label from a safetensors file, whose description may name more.
 
-    Raises:
-        TeacherError: The weights do not fit, are described otherwise than ``config``, or do not know a class.
-        CacheError: They are described with a preprocessing that this code does not make.
+    A ``TeacherError`` if its weights do not fit, are described otherwise than ``config``, or do not know a
+    class; a ``CacheError`` if they are described with a preprocessing that this code does not make.
     """
     described, number = path.with_suffix(".json"), config.num_classes
     document = read_description(path) if described.is_file() else None

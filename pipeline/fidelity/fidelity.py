@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -15,12 +16,13 @@ from pipeline.codec.logits import dequantize_classes, dequantize_edges
 from pipeline.codec.precision import Precision, WeightCode
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import BOUNDED, FidelityConfig
-from pipeline.losses.distillation import kd_divergence
+from pipeline.losses.distillation import bckd_box_loss, bckd_cls_loss, kd_divergence
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import EDGE_CODES, REGION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.extractor import LogitExtractor
+from pipeline.views.box_ops import expected_distances
 from pipeline.views.types import NOT_MAIN, LabeledView, SoftTargets, ViewKey
 
 FINER = (0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -80,6 +82,9 @@ class DenseFidelity:
     """Share of the exact box loss at positions all of whose scores are below the floor."""
 
     remedy: ClassVar[str] = "choose a lower cache_teacher.dense.floor"
+
+
+Measured = Fidelity | DenseFidelity
 
 
 class PointLogits(NamedTuple):
@@ -191,6 +196,56 @@ def ratio(part: float | Tensor, whole: float | Tensor) -> float:
     return float(part / whole) if whole else 0.0
 
 
+def measure_dense(
+    store: TargetStore, view_set: ViewSet, teacher: LogitExtractor, seed: int, keys: Sequence[ViewKey]
+) -> DenseFidelity:
+    """Run the teacher again on stored views and compare it at every position, as BCKD's terms see it.
+
+    Both terms have a kink where student and teacher agree: there the smallest error of the target turns a
+    gradient *by the student's logits* over. Bounded are the loss, and the gradient of a last layer, summing
+    positions up: a linear one on the teacher's logits and a constant, as not every teacher shows features.
+    """
+    assert store.schema.dense is not None, "the store has dense arrays"
+    floor, generator = store.schema.dense.floor, torch.Generator().manual_seed(seed)
+    figures: list[list[Tensor]] = []
+    for batch in teacher.batches([view_set.view(key) for key in keys]):
+        raw = teacher.outputs_of(batch)
+        for number, view in enumerate(batch.views):
+            logits, edges = (each[number].float().cpu() for each in (raw.cls_logits, raw.edge_logits))
+            student = [
+                each + STUDENT_NOISE * torch.randn(each.shape, generator=generator)
+                for each in (logits, edges)
+            ]
+            dense = store.read_dense(view.key)
+            scores = None if dense.scores is None else torch.from_numpy(dense.scores)
+            exact = _terms(student, logits, None, expected_distances(edges))
+            distances = torch.from_numpy(dense.edge_distances())
+            stored = _terms(student, torch.from_numpy(dense.classes), scores, distances)
+            features = torch.cat([torch.ones(len(logits), 1), logits, edges.flatten(1)], dim=1)
+            below = exact[1][0][logits.sigmoid().amax(dim=1) < floor].sum()
+            of_view = [below]
+            for (new, gradient), (old, true) in zip(stored, exact, strict=True):
+                of_view += [new.sum() - old.sum(), old.sum()]
+                of_view += [features.T @ (gradient - true), features.T @ true]
+            figures.append([value.double() for value in of_view])
+    below_floor, *totals = (reduce(torch.add, values) for values in zip(*figures, strict=True))
+    errors = [ratio(off.norm(), exact.norm()) for off, exact in zip(totals[::2], totals[1::2], strict=True)]
+    errors.append(ratio(below_floor, totals[5]))
+    return DenseFidelity(*errors)
+
+
+def _terms(
+    student: Sequence[Tensor], classes: Tensor, scores: Tensor | None, distances: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Class and box term of one view: ``Tensor[n]``, and ``Tensor[n, K]``, its gradient by the logits."""
+    logits, edges = (each.clone().requires_grad_() for each in student)
+    cls, weight = (each[0] for each in bckd_cls_loss(logits[None], classes[None], scores))
+    box = bckd_box_loss(expected_distances(edges), distances) * weight
+    (cls_gradient,) = torch.autograd.grad(cls.sum(), logits)
+    (box_gradient,) = torch.autograd.grad(box.sum(), edges)
+    return (cls.detach(), cls_gradient), (box.detach(), box_gradient.flatten(1))
+
+
 def find_precision(
     schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets], config: FidelityConfig
 ) -> Precision | None:
@@ -242,7 +297,7 @@ def check_regions(live: LabeledView, stored: LabeledView, weights: WeightCode, s
         )
 
 
-def exceeded_bound(fidelity: Fidelity | DenseFidelity, config: FidelityConfig) -> str | None:
+def exceeded_bound(fidelity: Measured, config: FidelityConfig) -> str | None:
     """The first figure that is beyond its bound, in words; ``None`` if all are kept."""
     for bound, names in BOUNDED.items():
         for name in names:
@@ -252,7 +307,7 @@ def exceeded_bound(fidelity: Fidelity | DenseFidelity, config: FidelityConfig) -
     return None
 
 
-def require_bounds(fidelity: Fidelity | DenseFidelity, config: FidelityConfig) -> None:
+def require_bounds(fidelity: Measured, config: FidelityConfig) -> None:
     """Refuse a store beyond a bound; the ``CacheError`` names the figure, the bound, and what to do."""
     if problem := exceeded_bound(fidelity, config):
         raise CacheError(f"fidelity: {problem}; {fidelity.remedy}")

@@ -6,7 +6,7 @@ Source: Li et al., "Generalized Focal Loss", NeurIPS 2020; mmdetection ``losses/
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -41,8 +41,7 @@ def sparse_quality_focal_loss(cls_logits: Tensor, entry: Tensor, quality: Tensor
     go part by part, and the backward pass computes the loss again, so that nothing but logits and gradient is
     as large. Values and gradients are those of the whole.
     """
-    loss: Tensor = _InParts.apply(cls_logits, entry, quality)
-    return loss
+    return cast(Tensor, _InParts.apply(cls_logits, entry, quality))
 
 
 class _InParts(torch.autograd.Function):
@@ -140,8 +139,7 @@ class _Area(torch.autograd.Function):
 
 
 def _area(sides_wh: Tensor) -> Tensor:
-    area: Tensor = _Area.apply(sides_wh)
-    return area
+    return cast(Tensor, _Area.apply(sides_wh))
 
 
 def _aspect_angle(boxes_xyxy: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ for Distillation in Dense Object Detection", ICCV 2023; repository TinyTigerPan/
 ``mmdet/models/losses/kd_loss.py`` and ``dense_heads/bckd_head.py``.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -43,8 +43,7 @@ def bckd_cls_loss(cls_logits: Tensor, classes: Tensor, scores: Tensor | None) ->
     ``cls_logits`` are the student's ``Tensor[B, N, C]``, ``classes`` the teacher's: logits, or codes with the
     score of each in ``scores``. Both results are ``Tensor[B, N]``; the weight has no gradient.
     """
-    loss, weight = _ClassTerm.apply(cls_logits, classes, scores)
-    return loss, weight
+    return cast(tuple[Tensor, Tensor], _ClassTerm.apply(cls_logits, classes, scores))
 
 
 def bckd_box_loss(student_distances: Tensor, teacher_distances: Tensor) -> Tensor:
@@ -71,8 +70,7 @@ def bckd_distances(edge_logits: Tensor) -> Tensor:
     They are ``expected_distances``, with the gradient at once: at *every* position the softmax would take
     more time than all else of BCKD's terms.
     """
-    distances: Tensor = _Distances.apply(edge_logits)
-    return distances
+    return cast(Tensor, _Distances.apply(edge_logits))
 
 
 class _Distances(torch.autograd.Function):

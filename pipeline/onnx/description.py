@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
@@ -96,7 +95,7 @@ class ClassConfig(Section, frozen=True, kw_only=True):
     name: str
 
 
-class OnnxDescription(Section, frozen=True, kw_only=True):
+class OnnxDescription(Section, frozen=True, kw_only=True, omit_defaults=True):
     """A teacher that is an ONNX file, or a PyTorch module."""
 
     name: Annotated[str, Meta(pattern="^[^\\n]+$")]
@@ -113,9 +112,9 @@ class OnnxDescription(Section, frozen=True, kw_only=True):
     edges: EdgesConfig
     suppression: Suppression
     classes: tuple[ClassConfig, ...]
-    module: str | msgspec.UnsetType = msgspec.UNSET
+    module: str | None = None
     """``package.file:factory``, whose call without arguments makes a PyTorch module."""
-    source_sha256: str | msgspec.UnsetType = msgspec.UNSET
+    source_sha256: str | None = None
     """Digest of that file, if it is to be that one and no other."""
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import local
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -259,8 +259,7 @@ def whole_graph(path: Path, purpose: str, outputs: Sequence[str] = ()) -> bytes:
     for name in outputs:
         model.graph.output.add(name=name)
     with as_teacher_error(f"{path}: expected less than 2 GB with its weights"):
-        content: bytes = model.SerializeToString()
-    return content
+        return cast(bytes, model.SerializeToString())
 
 
 def _open(path: Path, device: torch.device, content: bytes | None = None) -> Any:

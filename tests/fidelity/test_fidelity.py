@@ -11,14 +11,17 @@ from store_cases import make_view
 from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
 from training_cases import IMAGES, store_of
 
+from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import LogarithmicWeights
 from pipeline.core.errors import CacheError
 from pipeline.fidelity.config import FidelityConfig
 from pipeline.fidelity.fidelity import (
+    DenseFidelity,
     PointLogits,
     check_regions,
     compare,
     find_precision,
+    measure_dense,
     measure_fidelity,
     require_bounds,
     sample_keys,
@@ -95,6 +98,33 @@ def test_a_weight_further_off_than_its_code_allows_is_named_with_field_view_and_
     message = f"valuable_weight of image_id=7, view=1: row 2 is {far[2]:g} in the store, but {weight[2]:g}"
     with pytest.raises(CacheError, match=message):
         check_regions(view, replace(view, points=replace(view.points, valuable_weight=far)), code, Path("s"))
+
+
+def dense_fidelity(stores: Path, floor: float, live_seed: int = 0) -> DenseFidelity:
+    view_set = small_view_set(stores, IMAGES)
+    store = store_of(stores, QUANTIZED, dense=DensePrecision(floor=floor))
+    return measure_dense(store, view_set, small_teacher(view_set.manifest, live_seed), 0, store.keys)
+
+
+def test_a_lossless_dense_part_has_no_error(stores: Path) -> None:
+    fidelity = dense_fidelity(stores, 0)
+    for name in ("cls_loss", "box_loss", "cls_last_layer", "box_last_layer"):
+        assert getattr(fidelity, f"bckd_{name}_error") < 1e-4
+    assert fidelity.box_share_below_floor == 0
+
+
+def test_dense_errors_grow_with_the_floor_and_are_refused(stores: Path) -> None:
+    fine, coarse = (dense_fidelity(stores, floor) for floor in (0.005, 0.45))
+    require_bounds(fine, CONFIG)
+    assert 0 < fine.bckd_cls_last_layer_error < coarse.bckd_cls_last_layer_error
+    assert fine.box_share_below_floor < 0.05 < coarse.box_share_below_floor
+    with pytest.raises(CacheError, match=r"expected \w+ of at most .* a lower cache_teacher\.dense\.floor"):
+        require_bounds(coarse, CONFIG)
+
+
+def test_dense_outputs_of_another_teacher_are_refused(stores: Path) -> None:
+    with pytest.raises(CacheError, match="bckd_cls_loss_error"):
+        require_bounds(dense_fidelity(stores, 0.005, live_seed=1), CONFIG)
 
 
 def test_other_regions_than_stored_are_refused(view_set: ViewSet, store: TargetStore) -> None:
