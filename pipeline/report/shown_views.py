@@ -44,7 +44,7 @@ class ShownView(DecodedView):
         ``pixels`` are ``ByteTensor[3, H, W]``, not padded, gray by default; ``students`` are edge logits
         ``Tensor[N, 4, bins]`` at all positions by name.
         """
-        super().__init__(store.read(key), store.schema.pyramid, store.conventions.preprocessing)
+        super().__init__(store.read(key), store.pyramid, store.conventions.preprocessing)
         shape = (3, *self.geometry.resized_hw)
         self.pixels = torch.full(shape, GRAY, dtype=torch.uint8) if pixels is None else pixels
         self.class_names = [c.name or f"class {label}" for label, c in enumerate(store.classes)]

@@ -142,7 +142,7 @@ def test_what_the_teacher_would_cost_in_the_loop_by_hand(report: Report) -> None
 def test_sizes_are_those_of_the_whole_store(report: Report) -> None:
     store = report.store
     views = [store.read(key) for key in store.keys]
-    grids = [store.schema.pyramid.grid(stored.view.geometry.padded_hw) for stored in views]
+    grids = [store.pyramid.grid(stored.view.geometry.padded_hw) for stored in views]
     assert report.positions == sum(map(len, grids))
     numbers = 4 * store.bins + store.schema.num_classes
     kept = sum(stored.edge_logits().size + stored.cls_logits().size for stored in views)

@@ -7,8 +7,6 @@ from typing import Any
 from pipeline.codec.dense import DensePrecision
 from pipeline.codec.logits import edge_columns
 from pipeline.codec.precision import Precision, WeightCode
-from pipeline.views.conventions import Conventions
-from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import THUMBNAIL_CELLS
 
 FORMAT_VERSION = 3
@@ -118,14 +116,6 @@ class StoreSchema:
         """How to turn the stored numbers into values, in words."""
         formula = self.precision.formula(self.weight_code)
         return f"{formula} {self.dense.formula}" if self.dense else formula
-
-    @property
-    def conventions(self) -> Conventions:
-        return Conventions.from_json(self.fingerprint)
-
-    @property
-    def pyramid(self) -> Pyramid:
-        return self.conventions.pyramid(self.strides)
 
     @property
     def partitions(self) -> int:

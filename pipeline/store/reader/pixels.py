@@ -10,18 +10,15 @@ from pipeline.views.pyramid import Size
 from pipeline.views.types import THUMBNAIL_CELLS as CELLS
 from pipeline.views.types import Pixels
 
-TOLERANCE = 1.0
-"""Gray levels by which means of cells may differ: another decoder or another resize differs by less."""
-EXPLAINED = 0.2
-"""What a fault leaves unexplained, over how much the thumbnail's cells differ among themselves."""
+TOLERANCE = 1.0  # gray levels between means of cells: another decoder or another resize differs by less
+EXPLAINED = 0.2  # what a fault may leave of it, over how much the thumbnail's cells differ among themselves
 FAULT_PRICE = 0.03  # in the same unit: one fault more must explain so much more
 SCALES, SHIFTS = np.geomspace(0.5, 2, 13), np.linspace(-0.5, 0.5, 11)
 """Sizes over the teacher's, and shifts in sides of the view, from which the search for both begins."""
 MIN_CELLS = 0.4  # the share of the cells that must lie in the loader's image
 
 Cells = NDArray[np.float64]  # (CELLS, CELLS, 3)
-Guess = tuple[tuple[str, ...], float]
-"""Faults, and what they leave of the difference, in gray levels."""
+Guess = tuple[tuple[str, ...], float]  # faults, and what they leave of the difference, in gray levels
 
 
 def diagnose(
@@ -89,10 +86,7 @@ def _moved(
 
 
 def _cells(sums: NDArray[np.float64], size_hw: Size, place: NDArray[np.float64]) -> Cells:
-    """Means of a view's cells, if it is scaled by ``(x, y) = place[:2]`` and shifted by sides ``place[2:]``.
-
-    NaN where a cell is not all inside the image that ``sums`` are of.
-    """
+    """Means of the cells of a view, scaled by ``place[:2]``, shifted by sides ``place[2:]``; NaN outside."""
     rows, columns = (
         np.arange(CELLS + 1) * side // CELLS * scale + shift * side
         for side, scale, shift in zip(size_hw, place[1::-1], place[:1:-1], strict=True)

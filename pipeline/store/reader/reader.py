@@ -21,12 +21,13 @@ from pipeline.store.reader.pixels import diagnose
 from pipeline.store.reader.shards import ShardedRows, read_table
 from pipeline.store.reader.stored import DecodedView, StoredDense, StoredView
 from pipeline.views.classes import Category
+from pipeline.views.conventions import Conventions
 from pipeline.views.geometry import ViewGeometry, choose_view
 from pipeline.views.types import THUMBNAIL_CELLS, KeptPoints, LabeledView, Pixels, ViewKey, checksum
 
 
 class FileRecord(NamedTuple):
-    """A file of a finished store, as recorded when it was written; ``name`` is its path inside."""
+    """A file of a finished store as it was written; ``name`` is its path inside."""
 
     name: str
     partition: int | None
@@ -45,7 +46,7 @@ def recorded_files(attributes: Mapping[str, Any]) -> Iterator[FileRecord]:
 
 
 def read_finished(store: Path) -> dict[str, Any]:
-    """The attributes of a finished store; a ``CacheError`` if there is none whole, or of another version."""
+    """The attributes of a finished store; errors as of ``read_attributes``, another if it is unfinished."""
     attributes = read_attributes(store)
     if "partitions" not in attributes:
         raise CacheError(f"{store} was never finished; run `dvc repro cache_teacher` to complete it")
@@ -63,14 +64,14 @@ class TargetStore:
         self.schema = schema = StoreSchema.from_json(attributes["schema"])
         self.strides, self.bins = schema.strides, schema.bins
         """Pixels of a cell on each level; bins of an edge's distribution: distances of 0, 1, ... strides."""
-        self.fingerprint, self.conventions = schema.fingerprint, schema.conventions
+        self.fingerprint, self.conventions = schema.fingerprint, Conventions.from_json(schema.fingerprint)
+        self.pyramid = self.conventions.pyramid(schema.strides)
         self.statistics: Mapping[str, Any] = attributes["statistics"]
         self.content_sha256 = digest(attributes)
         """Covers everything: its attributes have a digest of every other file."""
-        tables = {spec.path: read_table(path, spec) for spec in table_specs(schema)}
-        paths = (layout.IMAGE_ID, layout.VIEW, layout.GEOMETRY, layout.EXTENT)
-        self._image_id, self._view, self._geometry, self._extent = (tables[name] for name in paths)
-        self._boxes, self._labels = tables[layout.BOXES], tables[layout.LABELS]
+        # In the order of ``layout.TABLES``.
+        tables = (read_table(path, spec) for spec in table_specs(schema))
+        self._image_id, self._view, self._geometry, self._extent, self._boxes, self._labels = tables
         marks = {name: mark for record in attributes["partitions"] for name, mark in record["marks"].items()}
         self._rows = {spec.path: ShardedRows(path, spec, marks) for spec in sharded_specs(schema)}
         if dense := schema.dense:
@@ -80,11 +81,7 @@ class TargetStore:
 
     @classmethod
     def open(cls, path: Path | str) -> "TargetStore":
-        """Open a store, once its tables have proved whole and its shards present.
-
-        Raises:
-            CacheError: There is none, or it is unfinished, of another version, incomplete or damaged.
-        """
+        """Open a store whose tables are whole and whose shards are there; a ``CacheError`` if not."""
         path = Path(path).absolute()
         attributes = read_finished(path)
         for name, partition, recorded in recorded_files(attributes):
@@ -120,7 +117,7 @@ class TargetStore:
         except (TypeError, ValueError) as error:
             raise TypeError(f"expected the integers (image_id, view), but got {short_repr(key)}") from error
         stored = self.read(ViewKey(image_id, view))
-        return DecodedView(stored, self.schema.pyramid, self.conventions.preprocessing)
+        return DecodedView(stored, self.pyramid, self.conventions.preprocessing)
 
     def views(self, image_id: int) -> tuple[int, ...]:
         """The numbers of the stored views of an image, ascending; empty if there is none."""
@@ -183,10 +180,9 @@ class TargetStore:
     def check_pixels(self, key: tuple[int, int], values: Any) -> None:
         """Refuse an image that is not what the teacher saw, as far as a thumbnail shows it.
 
-        Another library's decoder or resize passes; so does what a thumbnail does not show, such as the mirror
-        image of a symmetric picture: check a few images, each view of one. ``key`` is ``(image_id, view)``;
-        ``values`` are ``(3, H, W)``, an array or a tensor of the CPU, as ``preprocessing`` says, or gray
-        levels as uint8, the view in the upper left corner.
+        Another decoder or resize passes, and so does the mirror image of a symmetric picture: check a few
+        images, each view of one. ``key`` is ``(image_id, view)``; ``values`` are ``(3, H, W)``, an array or a
+        tensor of the CPU, as ``preprocessing`` says, or gray levels as uint8, the view in the upper left.
 
         Raises:
             DatasetError: Names what looks wrong.

@@ -19,8 +19,7 @@ from pipeline.core.errors import CacheError
 from pipeline.store.format.attributes import REPAIR_HINT
 from pipeline.store.format.schema import CRC_BYTES, NO_CHUNK, ArraySpec, chunk_key
 
-CRC_RESIDUE = 0x48674BC7
-"""The crc32c of any bytes followed by their own crc32c (little-endian)."""
+CRC_RESIDUE = 0x48674BC7  # the crc32c of any bytes followed by their own crc32c (little-endian)
 
 # As zarr sets it: Blosc's own threads gain nothing on chunks this small, and do not survive a fork.
 blosc.use_threads = False

@@ -40,8 +40,7 @@ from pipeline.views.types import LabeledView
 logger = logging.getLogger(__name__)
 
 STORE_FOLDER = "store.zarr"
-LAYOUT = ("title", "schema", "quantizer", "table_sha256")
-"""The attributes that ``init`` writes, beside the digests of the files."""
+LAYOUT = ("title", "schema", "quantizer", "table_sha256")  # what ``init`` writes beside digests of the files
 
 
 def init(scratch: Path, schema: StoreSchema, table: ViewIndex) -> None:
