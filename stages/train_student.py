@@ -2,6 +2,8 @@
 
 from importlib import import_module
 
+from msgspec import to_builtins
+
 from pipeline.core.config import load_section
 from pipeline.core.files import write_json
 from pipeline.core.paths import require_student, run_paths
@@ -11,7 +13,7 @@ from pipeline.losses.config import DistillationConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.targets import stored_targets
-from pipeline.student.train import run_identity, student_losses, validation_on
+from pipeline.student.train import student_losses, validation_on
 from pipeline.training.checkpoints import hold_checkpoints, run_key
 from pipeline.training.curves import write_curve, write_scores
 from pipeline.training.launch import UNFINISHED, machine, run_training
@@ -35,8 +37,9 @@ def main(processes: World) -> None:
     val = read_split(folder, "val") if config.validation.split == "val" else None
     store = TargetStore.open(folder.store)
     here, output = machine(processes), folder.student(name)
-    read = [split for split in (images, val) if split]
-    unfinished = UNFINISHED / run_key(name, run_identity(config, store, read))
+    made_from = {"student": to_builtins(config), "store": store.content_sha256}
+    made_from["images"] = [split.identity() for split in (images, val) if split]
+    unfinished = UNFINISHED / run_key(name, made_from)
     with hold_checkpoints(unfinished, output, processes) as checkpoints:
         student = train(
             config.detector,

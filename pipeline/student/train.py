@@ -1,23 +1,11 @@
 """What a student is trained by: distillation terms, weighted and normalized once and visibly; validation.
 
-Source: repository HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py`` (``loss_single``).
-
-The reference sums ``loss_ld`` and ``loss_ld_vlr`` over one GPU's images, of which the published runs have 2.
-Here they are means over the images times 2 (:data:`REFERENCE_IMAGES`): equal at its batch, and the same for
-any other. The class KD on the valuable region is multiplied by zero there; the run on PASCAL VOC had it.
-
-BCKD's terms are divided by what divides ``loss_cls``, as in their reference (repository TinyTigerPan/BCKD).
-There a level on which no image of the GPU's batch has a positive is left out, so that an image's gradient
-depends on which others are beside it. Here no level is: on one without objects the teacher's scores are next
-to 0, and teach just that.
+Sources: repositories HikariTJU/LD, ``mmdet/models/dense_heads/ld_head.py`` (``loss_single``), and
+TinyTigerPan/BCKD. Where the normalization differs on purpose, and why, is in ``pipeline/losses/README.md``.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
-
-from msgspec import to_builtins
 
 from pipeline.core.environment import Environment
 from pipeline.detector.config import NetworkPrecision
@@ -27,7 +15,6 @@ from pipeline.evaluation.coco_ap import evaluate
 from pipeline.evaluation.detect import detect
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import bckd_box_loss, bckd_cls_loss, bckd_distances, kd_divergence
-from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig, ValidationConfig, WeightSchedule
 from pipeline.student.targets import TeacherBatch
 from pipeline.training.batches import Batch, BatchLabels
@@ -121,15 +108,6 @@ def student_losses(config: StudentConfig) -> Distill:
         return terms
 
     return distill
-
-
-def run_identity(config: StudentConfig, store: TargetStore, manifests: Sequence[Manifest]) -> dict[str, Any]:
-    """All that decides a student's weights but the code: what a checkpoint may be continued by."""
-    return {
-        "student": to_builtins(config),
-        "store": store.content_sha256,
-        "images": [manifest.identity() for manifest in manifests],
-    }
 
 
 def validation_on(

@@ -91,15 +91,8 @@ def train(
 ) -> Trained:
     """Train a detector, on from the newest of ``checkpoints`` if there is one.
 
-    Args:
-        detector: takes over the conventions of the ``source``.
-        source: targets of the views of the manifest's images.
-        distill: what is minimized beside the detection losses.
-        label: shown beside the progress.
-        validation: between epochs.
-
-    Raises:
-        PipelineError: a loss or a weight is not finite; the message names the step.
+    It takes over the conventions of the ``source``, which has targets for views of the manifest's images.
+    Raises a ``PipelineError`` that names the step after which a loss or a weight is not finite.
     """
     conventions = source.views.conventions
     loader = Loader(source, manifest, conventions.pyramid(detector.strides), config, machine)
@@ -150,17 +143,15 @@ class _Run:
         for batches in on_device(self.loader.epoch(epoch, first), self.machine.device):
             rate = self.config.learning_rate * rate_factor(self.curve.step, steps, self.config)
             self.curve.add(self.train_step.step(batches, rate))
-            if self.checkpoints and self.curve.step % steps and self._is_due(self.checkpoints.seconds):
-                self._save()
+            # Only where a row of the curve ends, for there the processes wait for one another.
+            if self.checkpoints and self.curve.ends_row and self.curve.step % steps:
+                due = b"due" * (time.monotonic() - self.saved >= self.checkpoints.seconds)
+                if self.machine.processes.broadcast(due):
+                    self._save()
             yield rate
         self.curve.flush()
         self._validate(epoch + 1)
         self._save()
-
-    def _is_due(self, seconds: float) -> bool:
-        """Whether to save where a row of the curve ends; for there the processes wait for one another."""
-        due = b"due" * (time.monotonic() - self.saved >= seconds)
-        return self.curve.ends_row and self.machine.processes.broadcast(due) == b"due"
 
     def _validate(self, finished: int) -> None:
         """Score the model after an epoch, if it is due, and keep the best weights."""

@@ -11,15 +11,19 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from finished import FOLDER
+from finished import FOLDER, call, working_in
 from forked import Fate, Run, start, start_process
 from msgspec import to_builtins
 from msgspec.structs import replace
 from project import edit_params
 from safetensors.torch import load_file
 from training_cases import FULL, student
+from wrong_input import change
 
+from pipeline.core.errors import ConfigError
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import ValidationConfig
+from pipeline.training.checkpoints import run_key
 from recipes import DATASET, ROOT, Params
 
 EPOCHS = 12
@@ -197,3 +201,25 @@ def test_processes_listen_to_this_machine_alone_and_an_interrupt_stops_all(folde
     wait_until_gone(run)
     assert addresses, "the processes talk to one another"
     assert addresses <= {"127.0.0.1", "::1"}
+
+
+def test_another_parameter_is_another_run_and_another_store_of_the_same_fingerprint_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+
+    def stop(label: str, made_from: dict[str, object]) -> str:
+        keys.append(run_key(label, made_from))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("stages.train_student.run_key", stop)
+    with working_in(folder):
+        for changed in ("-", "-", "students.ld.train.seed = 1"):
+            change(folder, changed)
+            assert call("train_student ld").error == "error: enough"
+        other = TargetStore.open(FOLDER.store)
+        other.content_sha256 = "another"
+        monkeypatch.setattr(TargetStore, "open", lambda _path: other)
+        call("train_student ld")
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3

@@ -10,24 +10,12 @@ from typing import Any
 import pytest
 import torch
 from msgspec.structs import replace
-from teacher_cases import QUANTIZED, small_view_set
-from training_cases import (
-    FULL,
-    IMAGES,
-    KilledAfterSaving,
-    KilledError,
-    same_weights,
-    store_of,
-    student,
-    taught,
-)
+from training_cases import FULL, KilledAfterSaving, KilledError, same_weights, student, taught
 
 from pipeline.core.errors import CacheError, PipelineError
 from pipeline.detector.gfl import GFL
-from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from pipeline.student.train import run_identity
-from pipeline.training.checkpoints import Checkpoints, hold_checkpoints, run_key
+from pipeline.training.checkpoints import Checkpoints, hold_checkpoints
 from pipeline.training.loop import Trained, Validation
 from pipeline.training.processes import SINGLE_PROCESS
 
@@ -226,17 +214,3 @@ def test_the_folder_is_held_by_one_run_and_goes_when_it_ends_well(tmp_path: Path
             pass
         assert folder.is_dir()
     assert not folder.exists()
-
-
-def test_another_parameter_is_another_run_and_another_store_of_the_same_fingerprint_too(
-    tmp_path: Path,
-) -> None:
-    def key(config: StudentConfig, store: TargetStore) -> str:
-        return run_key("ld", run_identity(config, store, [small_view_set(tmp_path, IMAGES).manifest]))
-
-    store = store_of(tmp_path, QUANTIZED)
-    assert key(CONFIG, store) == key(CONFIG, TargetStore.open(store.path))
-    assert key(CONFIG, store) != key(replace(CONFIG, train=replace(CONFIG.train, seed=1)), store)
-    other = store_of(tmp_path, QUANTIZED, 1)
-    other.schema, other.fingerprint = store.schema, store.fingerprint
-    assert key(CONFIG, store) != key(CONFIG, other)
