@@ -1,9 +1,8 @@
 """A student's targets from a store that fits it; the teacher's codes become logits on the device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor
 from pipeline.codec.dense import BOX_UNITS
 from pipeline.codec.logits import CODE_OF_ZERO, EDGES, cosine_basis
 from pipeline.core.errors import ConfigError
-from pipeline.detector.config import DetectorConfig
 from pipeline.store.format.attributes import check_compatible
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.reader.stored import StoredDense, StoredView
@@ -127,22 +125,6 @@ class StoreSource(TargetSource):
         return self.views.changed_pixels(key, pixels)
 
 
-def require_fit(fingerprint: Mapping[str, Any], detector: DetectorConfig, manifest: Manifest) -> None:
-    """Refuse a store that was made for another grid, other bins, classes or images by a ``CacheError``.
-
-    Other bins are not resampled: mass at the teacher's last one means "here or anywhere beyond", and would
-    mean "exactly here" to a student whose bins reach farther.
-    """
-    if detector.num_classes != len(manifest.categories):
-        raise ConfigError(
-            f"detector.num_classes: expected the dataset's {len(manifest.categories)} classes, "
-            f"but got {detector.num_classes}"
-        )
-    # Not the conventions: a student takes over those of the store, see ``training.loop.train``.
-    geometry = {"strides": list(detector.strides), "bins": detector.bins}
-    check_compatible(fingerprint, {"geometry": geometry, **manifest.identity_in(fingerprint)})
-
-
 def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest) -> StoreSource:
     """A student's targets from a store, whose conventions it takes over.
 
@@ -150,7 +132,14 @@ def stored_targets(config: StudentConfig, store: TargetStore, manifest: Manifest
         CacheError: the store does not fit the student or the dataset.
         ConfigError: the student has other classes, trains for more epochs, or reads more than there is.
     """
-    require_fit(store.fingerprint, config.detector, manifest)
+    detector, classes = config.detector, len(manifest.categories)
+    if detector.num_classes != classes:
+        raise ConfigError(
+            f"detector.num_classes: expected the dataset's {classes} classes, but got {detector.num_classes}"
+        )
+    # Bins are not resampled: mass at the teacher's last one means "here or anywhere beyond".
+    geometry = {"strides": list(detector.strides), "bins": detector.bins}
+    check_compatible(store.fingerprint, {"geometry": geometry, **manifest.identity_in(store.fingerprint)})
     planned, epochs = store.planned_epochs, config.train.epochs
     if planned is not None and epochs > planned:
         raise ConfigError(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from msgspec import structs
 from store_cases import make_view
-from teacher_cases import DETECTOR, LOSSLESS, QUANTIZED, small_layout, small_teacher, small_view_set
+from teacher_cases import QUANTIZED, small_layout, small_teacher, small_view_set
 from training_cases import IMAGES, store_of
 
 from pipeline.codec.dense import DensePrecision
@@ -29,7 +29,6 @@ from pipeline.fidelity.fidelity import (
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
-from pipeline.student.targets import require_fit
 from pipeline.teacher.run import write_store
 from pipeline.views.types import ViewKey
 
@@ -132,19 +131,3 @@ def test_other_regions_than_stored_are_refused(view_set: ViewSet, store: TargetS
     message = r"regions of stored views differ .*: level of image_id=\d+, view=\d: \d+ rows in"
     with pytest.raises(CacheError, match=message):
         measure_fidelity(store, moved, teacher, CONFIG, sample_keys(store.keys, 4, seed=0))
-
-
-def test_a_student_of_another_geometry_or_dataset_is_refused_with_both_values(
-    stores: Path, view_set: ViewSet
-) -> None:
-    fingerprint = store_of(stores, LOSSLESS).fingerprint
-    require_fit(fingerprint, DETECTOR, view_set.manifest)
-    for changes, message in (
-        ({"reg_max": 7}, r"geometry\.bins is 17 in the store, but 8 is needed"),
-        ({"levels": 4}, r"geometry\.strides is \[8,16,32\] in the store, but \[8,16,32,64\]"),
-    ):
-        with pytest.raises(CacheError, match=message):
-            require_fit(fingerprint, structs.replace(DETECTOR, **changes), view_set.manifest)
-    fewer = replace(view_set.manifest, images=view_set.manifest.images[1:])
-    with pytest.raises(CacheError, match="boxes"):
-        require_fit(fingerprint, DETECTOR, fewer)
