@@ -59,14 +59,3 @@ def tiny_params(name: str = NAME) -> Params:
 def given_teacher(params: Params, weights: str) -> None:
     """Take a weights file instead of training the teacher."""
     params["prepare_teacher"] |= {"source": weights, "views": None, "train": None}
-
-
-def small_params(partitions: int, views_per_partition: int, views_per_image: int) -> Params:
-    """The smoke recipe with partitions so small that there are many."""
-    params = smoke_params()
-    images = -(-partitions * views_per_partition // views_per_image)
-    set_value(params, ("prepare_data", "shapes", "train_images"), images)
-    set_value(params, ("prepare_data", "shapes", "val_images"), 2)
-    set_value(params, ("prepare_teacher", *SCHEDULE, "epochs"), 1)
-    params["cache_teacher"].update(views_per_partition=views_per_partition, batch_size=views_per_partition)
-    return params

@@ -1,35 +1,23 @@
-"""What all experiments with the stage itself share; ``LDP_STRESS`` makes each of them larger."""
+"""What all experiments with the stage itself share."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
-from workspace import STAGE, Quiet, prepare, watch
-
-
-@pytest.fixture(scope="session")
-def factor() -> int:
-    """How many times larger than in a run of all tests."""
-    return int(os.environ.get("LDP_STRESS", "1"))
-
-
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset and a teacher; copied for each test that uses it."""
-    folder = tmp_path_factory.mktemp("prepared") / "workspace"
-    prepare(folder, STAGE)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def quiet(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Quiet:
-    """A run of the stage that nobody disturbs."""
-    folder = tmp_path_factory.mktemp("quiet")
-    shutil.copytree(prepared, folder / "workspace")
-    return watch(STAGE, folder / "workspace", folder / "quiet.log")
+from store_cases import content_of
+from workspace import OUTPUT, Content, complete, without_store
 
 
 @pytest.fixture
-def workspace(prepared: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(prepared, tmp_path / "workspace"))
+def workspace(finished_project: Path, tmp_path: Path) -> Path:
+    """The tiny project, whose store is still to be written."""
+    return without_store(shutil.copytree(finished_project, tmp_path / "workspace", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def quiet(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Content:
+    """The store of a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("quiet") / "workspace"
+    workspace = without_store(shutil.copytree(finished_project, folder, symlinks=True))
+    complete(workspace)
+    return content_of(workspace / OUTPUT)

@@ -19,19 +19,14 @@ from finished import file_size_limit
 from forked import Run
 from store_cases import content_of, random_store_case, write_one, write_remaining
 from workspace import (
-    FINALISE,
-    INIT,
+    FACTOR,
     OUTPUT,
     PARTITIONS,
-    PLAN,
-    STAGE,
-    WRITE,
-    Quiet,
+    Content,
+    begin,
+    begin_and_stop,
     complete,
-    examine,
-    phase_of,
-    resumed,
-    start_and_stop,
+    finished,
 )
 
 from pipeline.core.errors import OutputError
@@ -44,8 +39,6 @@ PLENTY = "size=64m,nr_inodes=100000"
 class Case(NamedTuple):
     """One way to run out of room."""
 
-    phases: tuple[str, ...]
-    """In which the run may end."""
     options: str = "size=16m,nr_inodes=100000"
     """The disk's limits at first."""
     inodes: float = 0.0
@@ -59,14 +52,14 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "the plan": Case((PLAN, INIT), options="size=64k,nr_inodes=100000"),
-    "no bytes at 3": Case((WRITE, FINALISE), fill_at=3),
-    "nearly enough inodes": Case((WRITE, FINALISE), inodes=0.9),
-    "no bytes near the end": Case((WRITE, FINALISE), fill_at=PARTITIONS - 4),
-    "enough for the rest": Case((WRITE, FINALISE), fill_at=PARTITIONS - 4, relief=200_000),
-    "few inodes": Case((INIT, WRITE, FINALISE), inodes=0.1),
-    "half of the inodes": Case((INIT, WRITE, FINALISE), inodes=0.5),
-    "the output's disk": Case((FINALISE,), inodes=0.5, folders=(CACHE,)),
+    "the plan": Case(options="size=64k,nr_inodes=100000"),
+    "no bytes at 3": Case(fill_at=3),
+    "nearly enough inodes": Case(inodes=0.9),
+    "no bytes near the end": Case(fill_at=PARTITIONS - 4),
+    "enough for the rest": Case(fill_at=PARTITIONS - 4, relief=200_000),
+    "few inodes": Case(inodes=0.1),
+    "half of the inodes": Case(inodes=0.5),
+    "the output's disk": Case(inodes=0.5, folders=(CACHE,)),
 }
 QUICK = tuple(CASES)[:3]
 
@@ -120,48 +113,32 @@ def ended_for_lack_of_room(run: Run) -> str:
     return line
 
 
-@pytest.fixture(scope="session")
-def needed_inodes(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """The most that are in use at any time in a run that has plenty."""
-    workspace = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("plenty") / "workspace"))
-    run, needed = STAGE.start(workspace, workspace.parent / "log"), 0
-    while run.poll() is None:
-        with suppress(FileNotFoundError):
-            needed = max(needed, sum(1 for at in (SCRATCH, CACHE) for _ in (workspace / at).rglob("*")))
-    assert run.poll() == 0
-    return needed + 3  # the disk's root, and both folders
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", QUICK if FACTOR == 1 else CASES)
 def test_a_full_disk_costs_no_finished_partition(
-    name: str, workspace: Path, quiet: Quiet, disk: SmallDisk, needed_inodes: int, factor: int
+    name: str, workspace: Path, quiet: Content, disk: SmallDisk
 ) -> None:
-    if name not in QUICK and factor == 1:
-        pytest.skip("LDP_STRESS=2 and more")
     case = CASES[name]
-    (workspace / CACHE).parent.mkdir(exist_ok=True)
-    disk.resize(f"size=64m,nr_inodes={int(case.inodes * needed_inodes)}" if case.inodes else case.options)
+    if case.inodes:  # each file, its folders, and the records
+        needed = len(quiet) + len({folder for path in quiet for folder in Path(path).parents}) + PARTITIONS
+    disk.resize(f"size=64m,nr_inodes={int(case.inodes * needed)}" if case.inodes else case.options)
     for folder in case.folders:
         disk.place(workspace / folder)
-    if case.fill_at is None:
-        run = STAGE.start(workspace, workspace.parent / "full.log")
-    else:
-        run = start_and_stop(workspace, case.fill_at)
+    run = begin(workspace) if case.fill_at is None else begin_and_stop(workspace, case.fill_at)
+    if case.fill_at:
         disk.fill()
         run.signal(signal.SIGCONT)
     line = ended_for_lack_of_room(run)
     if name == "the plan":
         assert line.startswith("error: scratch: expected room for about ")
         assert "are free; free some" in line
-    assert phase_of(run, workspace, None) in case.phases
-    finished = examine(workspace).finished
-    ended_for_lack_of_room(STAGE.start(workspace, workspace.parent / "still full.log"))
-    assert finished.items() <= examine(workspace).finished.items()
+    whole = finished(workspace)
+    ended_for_lack_of_room(begin(workspace))
+    assert whole.items() <= finished(workspace).items()
     used = shutil.disk_usage(disk.folder).used
     disk.resize(PLENTY if case.relief is None else f"size={used + case.relief}")
-    assert (resumed(complete(workspace)) or 0) >= len(finished)
-    assert content_of(workspace / OUTPUT) == quiet.store
+    assert (complete(workspace) or 0) >= len(whole)
+    assert content_of(workspace / OUTPUT) == quiet
 
 
 def test_what_cannot_be_written_is_named_leaves_nothing_behind_and_is_made_up_for_later(

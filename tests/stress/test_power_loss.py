@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import pytest
 from store_cases import StoreCase, content_of, random_store_case, write_one, write_remaining
-from workspace import Content, is_whole
+from workspace import FACTOR, Content, is_whole
 
 from pipeline.core.errors import CacheError
 from pipeline.core.files import write_atomically
@@ -218,13 +218,13 @@ def is_new(output: Path, recorded: Recorded) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("recorded_run", [record_first_run, record_second_run])
 def test_a_run_after_a_power_cut_ends_with_the_same_bytes(
-    recorded_run: Callable[[Path], Recorded], tmp_path: Path, factor: int
+    recorded_run: Callable[[Path], Recorded], tmp_path: Path
 ) -> None:
     """Equal states are tried once; every one needs one run."""
     recorded, random, seen = recorded_run(tmp_path / "recorded"), Random(0), set[int]()
     outcomes: Counter[str] = Counter()
     last = recorded.moments[-1]
-    moments = [*recorded.moments[:: max(1, len(recorded.moments) // (MAX_MOMENTS * factor))], last]
+    moments = [*recorded.moments[:: max(1, len(recorded.moments) // (MAX_MOMENTS * FACTOR))], last]
     for moment, model in ((moment, model) for moment in moments for model in MODELS):
         tree = after_power_loss(moment, model, random)
         if (state := hash(tuple(sorted(tree.items())))) in seen:
