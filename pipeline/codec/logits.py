@@ -73,10 +73,8 @@ def dequantize_edges(
 
 
 def quantize_classes(cls_logits: NDArray[np.float32], step: float | None) -> Quantized:
-    """``code = rint(logit / step)``, (M, C), or float32 as it is; a ``ValueError`` if one is not finite.
-
-    Absolute, unlike the edge codes: a sigmoid loss needs the logit itself, a softmax loss its differences.
-    """
+    """``code = rint(logit / step)``, (M, C), or float32 as it is; a ``ValueError`` if one is not finite."""
+    # Absolute, unlike the edge codes: a sigmoid loss needs the logit itself, a softmax loss its differences.
     require_finite("class logits", cls_logits)
     if step is None:
         return Quantized(cls_logits.astype(np.float32), 0)

@@ -4,8 +4,10 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from timeit import repeat
 
 import torch
 from torch import Tensor
@@ -42,13 +44,12 @@ def main() -> None:
     count = 2 * arguments.images
     with TemporaryDirectory() as folder:
         probe = Probe(TEACHER, cache, views=count, batch_size=1, folder=Path(folder))
-        seconds = {
-            name: min(cpu_seconds(part) for _ in range(arguments.rounds))
-            for name, part in parts_of(probe.view_set).items()
-        }
+        cpu = partial(repeat, number=1, timer=time.process_time)
+        parts = parts_of(probe.view_set).items()
+        seconds = {name: min(cpu(part, repeat=arguments.rounds)) for name, part in parts}
         probe.teacher = replace(probe.teacher, model=InstantModel(probe.teacher.model))
         probe.write_store()  # computes the outputs of every size, once
-        seconds["the cache stage, were the network instant"] = cpu_seconds(probe.write_store)
+        seconds["the cache stage, were the network instant"] = min(cpu(probe.write_store, repeat=1))
     rows = [[name, f"{1e3 * of_all / count:.2f}"] for name, of_all in seconds.items()]
     print(markdown_table([f"a view of {arguments.size[0]}x{arguments.size[1]}", "CPU ms"], rows), end="")
 
@@ -70,13 +71,6 @@ def parts_of(views: ViewSet) -> dict[str, Callable[[], object]]:
         "checksum and thumbnail": lambda: [SeenPixels.of(i.permute(1, 2, 0).numpy()) for i in resized],
         "normalize (a GPU does it itself)": lambda: [normalize_images(*s, preprocessing) for s in stacked],
     }
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Of this process."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 class InstantModel:

@@ -71,20 +71,16 @@ def decode_by_the_description(formula: str, region: Any, edge_codes: Any, cls_co
         assert "valuable_weight = 0 where weight_code = 0, else 2**(-(weight_code - 1) / 128)." in formula
         weights = [2 ** (-(code - 1) / 128) if code else 0.0 for code in rows]
     if "float32 logits as they are" in formula:
-        return weights, edge_codes.reshape(-1, 4, bins).tolist(), cls_codes.tolist()
+        return weights, edge_codes.reshape(-1, 4, bins), cls_codes
     (cls_step,) = re.findall(r"cls_logit = cls_code \* ([0-9.]+)\. ", formula)
     ((step, largest),) = re.findall(r"step = ([0-9.]+) where .* but at most (\d+)\.", formula)
     assert "sqrt(2/bins) * cos(pi*j*(2*i+1)/(2*bins))" in formula
     assert "k = floor(1.5 + (weight_code - 1) / 128)" in formula
-    edges = []
-    for row, codes in zip(region, edge_codes.reshape(-1, 4, bins - 1).tolist(), strict=True):
-        k = 0 if row[2] >= 0 else min(math.floor(1.5 + (row[3] - 1) / 128), int(largest))
-        scale = float(step) * 2 ** (k / 2) * math.sqrt(2 / bins)
-        for edge in codes:
-            for i in range(bins):
-                cosines = [math.cos(math.pi * j * (2 * i + 1) / (2 * bins)) for j in range(1, bins)]
-                edges.append(sum((c - 128) * scale * cosine for c, cosine in zip(edge, cosines, strict=True)))
-    return weights, edges, [[code * float(cls_step) for code in row] for row in cls_codes.tolist()]
+    k = [0 if row[2] >= 0 else min(math.floor(1.5 + (row[3] - 1) / 128), int(largest)) for row in region]
+    steps, j, i = float(step) * 2 ** (np.array(k) / 2), np.arange(1, bins)[:, None], np.arange(bins)
+    cosines = math.sqrt(2 / bins) * np.cos(math.pi * j * (2 * i + 1) / (2 * bins))
+    edges = (edge_codes.reshape(-1, 4, bins - 1) - 128.0) * steps[:, None, None] @ cosines
+    return weights, edges, cls_codes * float(cls_step)
 
 
 @pytest.mark.parametrize("cap", [1.0, 3.0, 4.0, 8.0])
@@ -108,8 +104,8 @@ def test_a_decoder_written_from_the_description_alone_equals_the_reader(
         )
         view = store.read(expected_view.key)
         np.testing.assert_array_equal(view.view.points.valuable_weight, np.float32(weights))
-        np.testing.assert_allclose(view.edge_logits(), np.reshape(edges, (-1, 4, 5)), atol=2e-5)
-        np.testing.assert_allclose(view.cls_logits(), np.reshape(classes, (-1, 3)), atol=1e-6)
+        np.testing.assert_allclose(view.edge_logits(), edges, atol=2e-5)
+        np.testing.assert_allclose(view.cls_logits(), classes, atol=1e-6)
 
 
 def test_keys_and_views_of_images_with_gaps(store_case: StoreCase, store: TargetStore) -> None:

@@ -166,9 +166,7 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     codes = "float32" if lossless else "int16"
     # Rows of a shard and of a chunk.
     points = schema.points_per_shard, schema.chunk_rows
-    main = (
-        points if schema.valuable_classes else (schema.main_per_shard, schema.chunk_rows // MAIN_CHUNK_SHARE)
-    )
+    main = schema.main_per_shard, schema.chunk_rows // MAIN_CHUNK_SHARE
     positions = schema.dense_per_shard, DENSE_CHUNK_ROWS
     views = schema.views_per_partition, schema.views_per_partition
 
@@ -189,7 +187,7 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
     arrays = [
         sharded(REGION, "int32", points, 4, ("level", "position", "main_gt", "weight_code")),
         sharded(EDGE_CODES, codes, points, edge_columns(schema.bins, lossless=lossless)),
-        sharded(schema.cls_path, codes, main, classes),
+        sharded(schema.cls_path, codes, points if schema.valuable_classes else main, classes),
     ]
     if dense := schema.dense:
         scores, boxes = ("float32", "float32") if dense.lossless else ("uint8", "uint16")

@@ -94,9 +94,8 @@ def _quantize(
     schema: StoreSchema, views: Sequence[LabeledView], targets: Sequence[SoftTargets]
 ) -> PartitionRows:
     """The rows of a few views, all at once."""
-    points = [view.points for view in views]
     level, position, main_gt, weight = (
-        np.concatenate([getattr(each, name) for each in points])
+        np.concatenate([getattr(view.points, name) for view in views])
         for name in ("level", "position", "main_gt", "valuable_weight")
     )
     edge_logits = np.concatenate([soft.edge_logits for soft in targets])

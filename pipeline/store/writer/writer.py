@@ -1,12 +1,11 @@
 """Writing a store in three phases: ``init``, ``write_partition`` (independent, repeatable), ``finalise``.
 
-The phases meet only in a scratch folder, so that partitions may be written by any process in any order:
+The phases, as of bio2zarr (``bio2zarr/vcz.py``), meet only in a scratch folder, so that any process may write
+partitions, in any order:
 
     scratch/store.zarr              the store that grows; moved to its place by ``finalise``
     scratch/partitions/p00012.json  a completion record, written last, once per partition
     scratch/lock                    held by ``files.lock_scratch`` while a run is on
-
-The three phases are the pattern of bio2zarr (``bio2zarr/vcz.py``).
 """
 
 import logging
