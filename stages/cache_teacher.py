@@ -65,7 +65,8 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
     from pipeline.core.cluster import existing_cluster, local_cluster  # noqa: PLC0415
     from pipeline.teacher.workers import PartitionJob, write_in_workers  # noqa: PLC0415
 
-    job = PartitionJob(
+    make_job = partial(
+        PartitionJob,
         manifest=folder.manifest("train").absolute(),
         images=Path(setup.view_set.manifest.root).absolute(),
         weights=folder.teacher_weights.absolute(),
@@ -74,7 +75,7 @@ def choose_engine(setup: StoreInputs, folder: RunPaths) -> Engine:
         cores=max(1, cores // len(environments)) if scheduler is None else None,
     )
     local = partial(local_cluster, environments, PARTITIONS_IN_FLIGHT)
-    return partial(write_in_workers, partial(existing_cluster, scheduler) if scheduler else local, job)
+    return partial(write_in_workers, partial(existing_cluster, scheduler) if scheduler else local, make_job)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import active_children, resource_tracker
 from threading import Timer
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
@@ -21,17 +21,14 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 from distributed.security import Security
 from distributed.utils import LoopRunner
+from tornado.ioloop import IOLoop
 
 from pipeline.core.errors import CacheError, ConfigError
-
-if TYPE_CHECKING:
-    from tornado.ioloop import IOLoop
 
 T = TypeVar("T")
 
 CONNECT_SECONDS, SLOW_SECONDS, START_SECONDS = 10, 60, 300
-"""How long a scheduler may take to answer, and worker processes of this machine to start until that is
-logged, and until they are given up."""
+"""For a scheduler to answer, and for workers of this machine to start: until that is logged, and given up."""
 NO_WORKER_SECONDS = 60
 """How long a running scheduler may be without any worker; a worker that starts anew takes some 20."""
 POLL_SECONDS = 0.1
@@ -86,7 +83,7 @@ def local_cluster(environments: Sequence[Mapping[str, str]], threads: int) -> It
 
 
 @contextmanager
-def _event_loop() -> Iterator["IOLoop"]:
+def _event_loop() -> Iterator[IOLoop]:
     """Dask's thread, which ignores Ctrl-C as do the processes that it starts: this one ends them."""
     # It would unblock the signal in the thread that starts it.
     resource_tracker.ensure_running()

@@ -58,10 +58,10 @@ class FileDigest:
 
     def problem(self, path: Path) -> str | None:
         """What is wrong with the file at ``path``, read whole, or ``None``."""
-        problem = self.size_problem(path)
-        if problem is None and sha256_of_file(path) != self.sha256:
-            problem = f"the content differs from its sha256 {self.sha256[:12]}"
-        return problem
+        if problem := self.size_problem(path):
+            return problem
+        same = sha256_of_file(path) == self.sha256
+        return None if same else f"the content differs from its sha256 {self.sha256[:12]}"
 
 
 @contextmanager

@@ -30,8 +30,7 @@ from pipeline.student.train import student_losses
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts, read_batch
 from pipeline.teacher.layout import StoreLayout, layout_store
-from pipeline.teacher.run import write_store
-from pipeline.teacher.times import StoreTimes
+from pipeline.teacher.run import StoreTimes, write_store
 from pipeline.training.batches import Batch
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import PREFETCH, Loader, StepBatches

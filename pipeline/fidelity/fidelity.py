@@ -21,7 +21,7 @@ from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import EDGE_CODES, REGION, StoreSchema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.store.writer.partition import quantize_partition
-from pipeline.teacher.extractor import LogitExtractor
+from pipeline.teacher.extractor import LogitExtractor, read_batch
 from pipeline.views.box_ops import expected_distances
 from pipeline.views.types import NOT_MAIN, LabeledView, SoftTargets, ViewKey
 
@@ -209,7 +209,7 @@ def measure_dense(
     floor, generator = store.schema.dense.floor, torch.Generator().manual_seed(seed)
     figures: list[list[Tensor]] = []
     for batch in teacher.batches([view_set.view(key) for key in keys]):
-        raw = teacher.outputs_of(batch)
+        raw = teacher.outputs(teacher.images(read_batch(batch, teacher.preprocessing), batch))
         for number, view in enumerate(batch.views):
             logits, edges = (each[number].float().cpu() for each in (raw.cls_logits, raw.edge_logits))
             student = [

@@ -22,7 +22,6 @@ from pipeline.detector.head import RawOutputs
 from pipeline.detector.model import BoxModel
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.dense import PendingDense, dense_outputs
-from pipeline.teacher.times import StoreTimes
 from pipeline.views.conventions import Preprocessing
 from pipeline.views.images import ViewFile, normalize_images, read_images, stack_images
 from pipeline.views.manifest import Manifest
@@ -125,10 +124,7 @@ TeacherThreads = Prefetcher[ViewBatch, DecodedBatch, PendingTargets]
 
 @dataclass(frozen=True)
 class LogitExtractor:
-    """A frozen detector that turns views into soft targets.
-
-    Batches are cut in the same way whatever the machine: a convolution's last bits can depend on them.
-    """
+    """A frozen detector that turns views into soft targets."""
 
     model: BoxModel
     manifest: Manifest
@@ -141,7 +137,6 @@ class LogitExtractor:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the model takes."""
         return self.model.spec.conventions.preprocessing
 
     def run(self, views: Sequence[LabeledView]) -> Iterator[SoftTargets]:
@@ -165,17 +160,21 @@ class LogitExtractor:
 
     def compute(
         self, threads: TeacherThreads, views: Sequence[LabeledView]
-    ) -> tuple[list[SoftTargets], StoreTimes]:
-        """Soft targets of views, in their order, by threads that others may use meanwhile."""
-        batches, times, targets = self.batches(views), StoreTimes(), dict[int, SoftTargets]()
+    ) -> tuple[list[SoftTargets], float, float]:
+        """Soft targets of views, in their order, by threads that others may use meanwhile.
+
+        Also the seconds that it took to decode, and to run the teacher.
+        """
+        batches, targets, decode, teacher = self.batches(views), dict[int, SoftTargets](), 0.0, 0.0
         for batch, computed in zip(batches, threads.run(batches), strict=True):
             read, seconds = timed_call(computed.result.read)
             targets |= zip(batch.places, read, strict=True)
-            times += StoreTimes(decode=computed.load_seconds, teacher=computed.compute_seconds + seconds)
-        return [targets[place] for place in range(len(views))], times
+            decode += computed.load_seconds
+            teacher += computed.compute_seconds + seconds
+        return [targets[place] for place in range(len(views))], decode, teacher
 
     def batches(self, views: Sequence[LabeledView]) -> list[ViewBatch]:
-        """Views of equal padded size, in their order, at most ``batch_size`` at a time."""
+        """Views of equal padded size, in their order, ``batch_size`` at a time: last bits depend on that."""
         groups: dict[tuple[int, int], list[int]] = {}
         for place, view in enumerate(views):
             groups.setdefault(view.geometry.padded_hw, []).append(place)
@@ -197,10 +196,6 @@ class LogitExtractor:
         """The network's outputs for images as :meth:`images` gives them."""
         with autocast(self.config.forward_precision, self.model.device):
             return self.model(images)
-
-    def outputs_of(self, batch: ViewBatch) -> RawOutputs:
-        """At every position of the views of a batch, which are read now."""
-        return self.outputs(self.images(read_batch(batch, self.preprocessing), batch))
 
     @torch.inference_mode()
     def forward(self, decoded: DecodedBatch, batch: ViewBatch) -> PendingTargets:

@@ -78,9 +78,8 @@ class StoreInputs:
 def load_inputs(config: CacheConfig, manifest: Manifest, weights: Path) -> StoreInputs:
     """Put together what a store is made from; the teacher's description lies beside its weights.
 
-    Raises:
-        TeacherError: There is no teacher, or it is one of other classes than the dataset's.
-        ConfigError: The teacher takes no views of this size, or computes in its own precision.
+    A ``TeacherError`` if there is none, or one of other classes than the dataset's; a ``ConfigError`` if it
+    takes no views of this size, or computes in its own precision.
     """
     files = open_model(weights, manifest.categories)
     if config.forward_precision != "float32" and not isinstance(files, GflHandle | TorchModel):

@@ -1,8 +1,8 @@
 """What is known of a store before its teacher runs: its views, its arrays, and what it will take on the disk.
 
-Bits per code were measured (``pipeline/codec/README.md``) on two teachers that have little in common, a real
-COCO detector of 8 bins and the 17-bin teacher of ``shapes``. Halving a step adds a bit. The estimate takes
-the higher of the two: it is 0-40 % too large, the more so the coarser the steps.
+Bits per code are the higher of two measured ones (``pipeline/codec/README.md``), of a COCO detector of 8 bins
+and the 17-bin teacher of ``shapes``; halving a step adds one. The estimate is 0-40 % too large, the more so
+the coarser the steps.
 """
 
 import logging
@@ -75,10 +75,7 @@ class StoreLayout:
 
 
 def build_index(view_set: ViewSet, workers: int = 1, progress: Progress[ViewIndex] = unshown) -> ViewIndex:
-    """What the writer must know of every view, whose regions are found by ``workers`` at a time.
-
-    ``progress`` is shown the parts, a run of views each.
-    """
+    """What the writer must know of every view; ``progress`` is shown the parts that ``workers`` find."""
     images, length = view_set.manifest.images, max(1, VIEWS_PER_RUN // len(view_set.views.numbers))
     runs = [  # one without images if there are none
         replace(view_set, manifest=replace(view_set.manifest, images=images[start : start + length]))

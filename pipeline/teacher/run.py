@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -16,14 +17,13 @@ from pipeline.core.code import made_by
 from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError
 from pipeline.core.files import canonical_json, lock_scratch, write_atomically
-from pipeline.core.progress import Progress, timed_call, unshown
+from pipeline.core.progress import Progress, counted, timed_call, unshown
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.attributes import diff
 from pipeline.store.writer import writer
 from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.extractor import LogitExtractor, ThreadCounts
 from pipeline.teacher.layout import StoreLayout, scratch_folder
-from pipeline.teacher.times import StoreTimes
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +33,58 @@ MADE_BY = "made_by.json"
 FOLDERS = ("views", "regions", "detector", "onnx", "codec", "store/format", "store/writer", "teacher")
 """Those whose code decides a store's bytes, as ``dvc.yaml`` has them."""
 
+STEPS = ("regions", "decode", "teacher", "quantize", "write")
+"""What a partition takes its time for."""
+
 PARTITIONS_IN_FLIGHT = 4
-"""In one process: one is computed while those before it are quantized and written. Bounds the memory, 0.3 GB
-each at COCO's size."""
+"""In one process: one is computed while those before it are written. Each takes 0.3 GB at COCO's size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreTimes:
+    """Sums over finished partitions, which may come from several machines: seconds without waiting."""
+
+    views: int = 0
+    workers: frozenset[str] = frozenset()
+    """Names of the processes that wrote them."""
+    devices: frozenset[str] = frozenset()
+    threads: tuple[int, ...] = (1, 1, 1)
+    """How many of a process decode, run the teacher, and do all else."""
+    regions: float = 0.0
+    decode: float = 0.0
+    teacher: float = 0.0
+    quantize: float = 0.0
+    write: float = 0.0
+
+    def __add__(self, other: "StoreTimes") -> "StoreTimes":
+        return StoreTimes(
+            **{name: getattr(self, name) + getattr(other, name) for name in ("views", *STEPS)},
+            workers=self.workers | other.workers,
+            devices=self.devices | other.devices,
+            threads=tuple(map(max, self.threads, other.threads)),
+        )
+
+    @property
+    def bottleneck(self) -> str:
+        """The step whose threads were busy longest, each: those of the other steps waited for them."""
+        decoders, forwards, others = self.threads
+        rest = {name: getattr(self, name) for name in ("regions", "quantize", "write")}
+        shares = {"decode": self.decode / decoders, "teacher": self.teacher / forwards}
+        shares[max(rest, key=rest.__getitem__)] = sum(rest.values()) / others
+        return max(shares, key=shares.__getitem__)
+
+    def summary_line(self, elapsed: float) -> str:
+        """Rate, seconds of each step and bottleneck, after ``elapsed`` seconds."""
+        steps = ", ".join(f"{name} {getattr(self, name):.1f} s" for name in STEPS)
+        rate = f"{self.views / elapsed:.3g} views/s, {counted(len(self.workers), 'worker')}"
+        return (
+            f"cached {self.views} views in {elapsed:.1f} s ({rate}): {steps}; bottleneck: {self.bottleneck}"
+        )
+
 
 Engine = Callable[[Path, Sequence[int]], Generator[StoreTimes, None, None]]
 """Writes partitions of the store that ``writer.init`` began in a scratch folder; yields the finished ones.
-
-Closing it early drops what has not begun; partitions that were finished stay.
-"""
+Closing it early drops what has not begun."""
 
 
 def write_store(
@@ -62,12 +105,9 @@ def fill_store(
 ) -> StoreTimes:
     """Write what is not finished yet in a folder of ``scratch_root``, and move the store to ``output``.
 
-    ``progress`` is shown the finished partitions, and given the number of all their views.
-
-    Raises:
-        CacheError: another run writes the same store, or partitions do not match the layout.
-        DatasetError: an image cannot be read.
-        TeacherError: an output is not finite.
+    ``progress`` is shown the finished partitions, and given the number of all their views. A ``CacheError``
+    if another run writes the same store, or partitions do not match the layout; a ``DatasetError`` if an
+    image cannot be read, a ``TeacherError`` if an output is not finite.
     """
     scratch, times, start = scratch_folder(layout, scratch_root), StoreTimes(), time.perf_counter()
     with lock_scratch(scratch):
@@ -129,10 +169,7 @@ class PartitionWriter:
     def __init__(
         self, scratch: Path, view_set: ViewSet, teacher: LogitExtractor, *, cores: int, name: str
     ) -> None:
-        """Start the threads of a process that may use ``cores`` of them, and is reported by ``name``.
-
-        A ``CacheError`` if ``writer.init`` has not begun a store in ``scratch``.
-        """
+        """Start the threads of a process that may use ``cores``; its times are reported under ``name``."""
         self._scratch = scratch
         self._schema = writer.read_schema(scratch)
         self._view_set = view_set
@@ -152,19 +189,16 @@ class PartitionWriter:
         self._threads.close()
 
     def write(self, index: int) -> StoreTimes:
-        """Find the views of one partition, compute, quantize and write it; errors as of :func:`fill_store`.
-
-        Any number of threads may call it.
-        """
+        """Make one partition, in any number of threads; errors as of :func:`fill_store`."""
         with self._room:
             views, regions = timed_call(self._view_set.in_rows, self._schema.partition_views(index))
             writer.require_views(self._scratch, index, views)
-            targets, times = self._teacher.compute(self._threads, views)
+            targets, decode, teacher = self._teacher.compute(self._threads, views)
             rows, quantize = timed_call(quantize_partition, self._schema, views, targets)
             write = 0.0
             # The partition of a lost worker, or of a killed run, may be written twice: the second to come
             # leaves the files alone, for they may be on their way into the store.
             if not writer.is_finished(self._scratch, index):
                 _, write = timed_call(writer.write_partition, self._scratch, index, rows)
-        times += StoreTimes(views=len(views), regions=regions, quantize=quantize, write=write)
-        return times + self._process
+        times = StoreTimes(views=len(views), regions=regions, quantize=quantize, write=write)
+        return times + replace(self._process, decode=decode, teacher=teacher)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -20,8 +20,7 @@ from pipeline.store.format.attributes import diff
 from pipeline.store.writer.writer import read_schema
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import load_inputs
-from pipeline.teacher.run import FOLDERS, PARTITIONS_IN_FLIGHT, PartitionWriter
-from pipeline.teacher.times import StoreTimes
+from pipeline.teacher.run import FOLDERS, PARTITIONS_IN_FLIGHT, PartitionWriter, StoreTimes
 from pipeline.views.manifest import read_manifest
 
 
@@ -43,9 +42,9 @@ class PartitionJob(WorkerPlugin):
     """A torch device; ``None`` for the worker's first GPU, or its CPU if it has none."""
     cores: int | None
     """How many a worker may use; ``None`` for as many as it runs tasks at a time (``--nthreads``)."""
-    scratch: Path | None = None
+    scratch: Path
     """Where the store was begun."""
-    made_by: Mapping[str, Any] = field(default_factory=lambda: made_by(FOLDERS))
+    made_by: Mapping[str, Any]
     """Code and libraries of the stage, which a worker must have, too."""
 
     def setup(self, worker: Worker) -> None:
@@ -65,7 +64,6 @@ class PartitionJob(WorkerPlugin):
         return writer.write(index)
 
     def _start(self) -> PartitionWriter:
-        assert self.scratch is not None
         keep_freed_memory()
         manifest = replace(read_manifest(self.manifest), root=str(self.images))
         setup = load_inputs(self.config, manifest, self.weights)
@@ -85,12 +83,12 @@ class PartitionJob(WorkerPlugin):
 
 def write_in_workers(
     connect: Callable[[], AbstractContextManager[Client]],
-    job: PartitionJob,
+    make_job: Callable[..., PartitionJob],
     scratch: Path,
     partitions: Sequence[int],
 ) -> Generator[StoreTimes, None, None]:
-    """The ``Engine`` of a cluster, once ``connect`` and ``job`` are given; raises what a worker raised."""
-    job = replace(job, scratch=scratch.resolve())
+    """The ``Engine`` of a cluster, once the first two are given; raises what a worker raised."""
+    job = make_job(scratch=scratch.resolve(), made_by=made_by(FOLDERS))
     with connect() as client, registered(client, job) as plugin:
         written = run_tasks(
             client,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.teacher.times import STEPS, StoreTimes
+from pipeline.teacher.run import STEPS, StoreTimes
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,7 @@ from pipeline.core.progress import Progress, unshown
 from pipeline.detector.gfl import save_detector
 from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.layout import layout_store
-from pipeline.teacher.run import Engine, fill_store, write_here
-from pipeline.teacher.times import StoreTimes
+from pipeline.teacher.run import Engine, StoreTimes, fill_store, write_here
 from pipeline.teacher.workers import PartitionJob, write_in_workers
 from pipeline.views.manifest import write_manifest
 
@@ -49,7 +48,8 @@ class Workspace:
         self.here = partial(write_here, self.setup.view_set, partial(self.setup.load_teacher, CPU), 1)
 
     def workers(self, connect: Connect) -> Engine:
-        job = PartitionJob(
+        make_job = partial(
+            PartitionJob,
             manifest=self.folder / "train.json",
             images=self.folder / "shapes",
             weights=self.folder / "teacher.safetensors",
@@ -57,7 +57,7 @@ class Workspace:
             device="cpu",
             cores=1,
         )
-        return partial(write_in_workers, connect, job)
+        return partial(write_in_workers, connect, make_job)
 
     def fill(
         self, engine: Engine, name: str, progress: Progress[StoreTimes] = unshown

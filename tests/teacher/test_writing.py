@@ -21,8 +21,14 @@ from pipeline.store.writer import writer
 from pipeline.teacher import run
 from pipeline.teacher.extractor import DecodedBatch, LogitExtractor, ViewBatch
 from pipeline.teacher.layout import StoreLayout, scratch_folder
-from pipeline.teacher.run import PARTITIONS_IN_FLIGHT, Engine, PartitionWriter, fill_store, write_here
-from pipeline.teacher.times import StoreTimes
+from pipeline.teacher.run import (
+    PARTITIONS_IN_FLIGHT,
+    Engine,
+    PartitionWriter,
+    StoreTimes,
+    fill_store,
+    write_here,
+)
 
 IMAGES = 12
 """24 views in 6 partitions."""
