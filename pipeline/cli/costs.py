@@ -28,6 +28,8 @@ from pipeline.core.tables import align, markdown_table
 from pipeline.cost.probe import MODES, PEER, PLAIN, STORED, Probe, take_turns
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
+from pipeline.detector.config import DetectorConfig
+from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.layout import StoreLayout, estimate_bytes, layout_store
@@ -38,13 +40,10 @@ from pipeline.views.geometry import PerEpochViewsConfig
 from pipeline.views.manifest import Manifest, keep_trainable, read_split
 
 BARE, STAGE = "bare teacher forward", "cache stage"
-SAMPLED_IMAGES = 500
-"""Of all images, evenly spaced: the mean number of kept points is then known to some 4 %."""
-ROUNDS = 5
-MIN_VIEWS, MAX_VIEWS, PROBED_PIXELS = 4, 64, 4_000_000
-"""Views of the probe: as many as have these pixels."""
-BUDGET_SECONDS = 10.0
-"""A round of measurements that takes longer is the only one."""
+MAX_SAMPLED_IMAGES = 500
+"""Evenly spaced: the mean number of kept points is then known to some 4 %."""
+MIN_VIEWS, MAX_VIEWS, MAX_PIXELS = 4, 64, 4_000_000
+"""Of the probe."""
 BATCH = 2
 """Images of a probed step: the published runs' number per GPU."""
 SECONDS_PER_HOUR = 3600
@@ -141,24 +140,21 @@ def plan_command(arguments: argparse.Namespace) -> None:
 
 
 def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
-    """Lay out the views of a sample, which stand for those of so many images, and measure what they take.
-
-    Drawn images and stores are left beside the ``recipe``, which is a copy.
-    """
+    """Measure what views of a sample take, which stand for ``images``; leaves files beside the ``recipe``."""
     cache, students = load_section(CacheConfig, "cache_teacher", recipe), load_students(StudentConfig, recipe)
-    views = max(MIN_VIEWS, min(MAX_VIEWS, PROBED_PIXELS // cache.views.largest_pixels))
+    views = max(MIN_VIEWS, min(MAX_VIEWS, MAX_PIXELS // cache.views.largest_pixels))
     probe = _probe(recipe, views, BATCH)
-    rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), SAMPLED_IMAGES)).astype(int)
+    rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), MAX_SAMPLED_IMAGES)).astype(int)
     sample = replace(probe.view_set, manifest=replace(manifest, images=manifest.images.take(rows)))
     layout, assign = timed_call(layout_store, sample, cache, probe.teacher.model.spec, fingerprint={})
-    measure = partial(take_turns, rounds=ROUNDS, device=probe.machine.device, budget=BUDGET_SECONDS)
+    measure = partial(take_turns, rounds=5, device=probe.machine.device, budget=10.0)
     bare = median(measure({STAGE: probe.write_store, BARE: probe.bare_pass()}, len(probe.view_set))[BARE])
-    store, times = probe.open_store(), probe.times
+    store, times = TargetStore.open(probe.output), probe.times
     _, read = timed_call(lambda: [store.read(key) for key in store.keys])
-    steps = {  # of each architecture once
-        detector: median(measure(probe.steps(one, [STORED]), BATCH)[STORED])
-        for detector, one in {one.detector: one for one in students.values()}.items()
-    }
+    steps = dict[DetectorConfig, float]()
+    for one in {one.detector: one for one in students.values()}.values():
+        small = structs.replace(one, train=structs.replace(one.train, batch_size=BATCH))
+        steps[one.detector] = median(measure(probe.steps(small, [STORED]), BATCH)[STORED])
     points, pixels = _view_means(layout)
     drawn_points, drawn_pixels = _view_means(probe.layout)
     by_points, by_pixels = points / max(1.0, drawn_points), pixels / drawn_pixels

@@ -31,8 +31,7 @@ COMMANDS = {
     "picture": ("pictures", "draw the distributions of teacher and students at one object of a finished run"),
     "bench": ("costs", "what distillation costs here, beside plain training and torchvision"),
 }
-"""The module of this package whose ``NAME_command`` it is, and what it does; of two words, the second is an
-action of the first."""
+"""The module of this package that has its ``LAST_WORD_command``, and what it does, by a command's words."""
 
 
 def main() -> None:

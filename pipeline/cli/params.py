@@ -26,7 +26,7 @@ KEYS = (
 )
 
 UNWATCHED = "pipeline/datasets/coco.py"
-"""As ``prepare_data.source``: DVC does not look at the dataset, as in a rehearsal, which runs once."""
+"""As ``prepare_data.source``: DVC does not look at the dataset, as in a rehearsal."""
 
 Check = tuple[object, str, str, object]
 """Whether something is wrong; then the key, what was expected of it, and what it is."""
@@ -48,10 +48,7 @@ class Recipe:
 
 
 def check_params(path: Path) -> Recipe:
-    """Check a parameter file from its first key to its last, and its sections against each other.
-
-    A ``ConfigError`` names the file, the section and the key.
-    """
+    """Check every key, and sections against each other; a ``ConfigError`` names file, section and key."""
     recipe = read_recipe(path)
     coco, shapes = recipe.data.coco, recipe.data.shapes
     images = shapes.train_images if shapes else coco.train.limit if coco else None

@@ -22,8 +22,6 @@ from pipeline.datasets.coco import read_coco
 
 COCO_BASE = "coco_sample"
 """A new recipe for one's own images starts as this one."""
-MAX_WIDTH = 4096
-"""No line is broken that a person did not break."""
 
 
 @command()
@@ -86,26 +84,23 @@ def _add(folder: Path) -> None:
 
 def _for_dataset(text: str, root: Path) -> str:
     """The text of :data:`COCO_BASE` with a dataset's files, classes, scale and object sizes."""
-    patterns = {"annotations": "annotations/instances_{}*.json", "images": "{}*"}
-    files = {
-        split: {key: _only(root, pattern.format(split)) for key, pattern in patterns.items()}
-        for split in SPLITS
-    }
-    train = read_coco(root / files["train"]["annotations"], str(root), files["train"]["images"])
-    if not len(objects := train.images.annotations):
-        raise DatasetError(f"{root}: expected objects to train on, but there are none")
-    side = int(np.quantile(train.images.size_hw.max(axis=1), 0.5))
-    edges = np.quantile(objects["area"] ** 0.5, [1 / 3, 2 / 3]).round().astype(int).tolist()
-    trainable = len(np.unique(objects["image_id"]))
     yaml, changed = YAML(), StringIO()  # as a person wrote it, with comments
-    yaml.width = MAX_WIDTH
+    yaml.width = 4096  # nor is a line broken that a person did not break
     recipe = yaml.load(text.replace(text.partition("\n")[0], f"# The images of {root}.", 1))
     sections = ("prepare_data", "prepare_teacher", "cache_teacher", "student")
     data, teacher, cache, student = (recipe[section] for section in sections)
+    coco = data["coco"]
     # A queued experiment runs in another folder, from which `..` is elsewhere.
-    data["source"] = data["coco"]["root"] = os.path.abspath(root) if ".." in root.parts else str(root)  # noqa: PTH100
+    data["source"] = coco["root"] = os.path.abspath(root) if ".." in root.parts else str(root)  # noqa: PTH100
     for split in SPLITS:
-        data["coco"][split].update(files[split])
+        coco[split]["annotations"] = _only(root, f"annotations/instances_{split}*.json")
+        coco[split]["images"] = _only(root, f"{split}*")
+    train = read_coco(root / coco["train"]["annotations"], str(root), coco["train"]["images"])
+    if not len(objects := train.images.annotations):
+        raise DatasetError(f"{root}: expected objects to train on, but there are none")
+    side = int(np.median(train.images.size_hw.max(axis=1)))
+    edges = np.quantile(objects["area"] ** 0.5, [1 / 3, 2 / 3]).round().astype(int).tolist()
+    trainable = len(np.unique(objects["image_id"]))
     for section in (teacher, student):
         section["detector"]["num_classes"] = len(train.categories)
         settings = section["train"]

@@ -14,19 +14,16 @@ from typing import Any
 from pipeline.cli import options
 from pipeline.cli.options import CHANGES, RECIPE, argument, command
 from pipeline.cli.params import UNWATCHED, Recipe, check_params, trainings
-from pipeline.core.config import PARAMS, Section, dump_yaml, read_sections
+from pipeline.core.config import MAX_NUMBER, PARAMS, Section, dump_yaml, read_sections
 from pipeline.core.environment import Environment, dataset_root
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.paths import SPLITS
+from pipeline.fidelity.config import BOUNDED
 from pipeline.training.config import RANDOM_WEIGHTS, TrainConfig
 from pipeline.training.pretrained import has_imagenet
 from pipeline.views.geometry import PerEpochViewsConfig
 
 CODE = Path(__file__).parents[2]
-COPIED = ("pipeline", "stages", "dvc.yaml", ".dvcignore")
-
-NO_BOUND = 1e9
-"""More than any of the errors that ``verify_cache`` measures."""
 
 Changes = dict[str, tuple[Any, Any]]
 """The recipe's value and that of the rehearsal, by dotted key."""
@@ -44,9 +41,9 @@ logger = logging.getLogger(__name__)
 def rehearse_command(arguments: argparse.Namespace) -> None:
     """Lets DVC run all stages of a recipe in a copy of this tree, and prints their metrics.
 
-    They run at the recipe's resolution, with its detectors, losses, optimizer and precision, on a few images
-    for a few steps. Where the teacher's weights file is missing, random weights of its architecture stand in
-    for it. The workspace is not touched.
+    At the recipe's resolution, with its detectors, losses, optimizer and precision, on a few images for a few
+    steps. Random weights of its architecture stand in for a teacher's weights file that is missing. The
+    workspace is not touched.
     """
     options.require_least(arguments, images=1, epochs=1)
     if (keep := arguments.keep) and keep.exists():
@@ -58,11 +55,13 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
     with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="ldp-rehearse-") as name:
         folder = Path(name).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        for part in COPIED:
-            (shutil.copytree if (CODE / part).is_dir() else shutil.copy)(CODE / part, folder / part)
+        for part in ("pipeline", "stages"):
+            shutil.copytree(CODE / part, folder / part)
+        for part in ("dvc.yaml", ".dvcignore"):
+            shutil.copy(CODE / part, folder)
         (folder / PARAMS).write_text(dump_yaml(options.override(params, values)))
-        lines = [f"  {key}: {old} -> {new}" for key, (old, new) in changes.items()]
-        logger.info("%s", "\n".join(["not as in the recipe; with random weights, AP means nothing:", *lines]))
+        lines = [f"\n  {key}: {old} -> {new}" for key, (old, new) in changes.items()]
+        logger.info("not as in the recipe; with random weights, AP means nothing:%s", "".join(lines))
         _dvc(folder, "init", "--no-scm", "--quiet")
         failed = _dvc(folder, "repro") or _dvc(folder, "metrics", "show")
     if failed:
@@ -73,10 +72,9 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
 
 
 def _dvc(folder: Path, *arguments: str) -> int:
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     settings = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    with subprocess.Popen(command, cwd=folder, env=settings) as process:
+    with subprocess.Popen([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=settings) as process:
         try:
             return process.wait()
         finally:  # interrupted, with DVC: its folder must not go before it has ended
@@ -118,8 +116,7 @@ def shorten(recipe: Recipe, images: int, epochs: int) -> Changes:
         source = str(Path(teacher.source).absolute()) if given else RANDOM_WEIGHTS
         change("prepare_teacher", teacher, source=source)
     if not given:
-        bounds = [name for name in recipe.fidelity.__struct_fields__ if name.startswith("max_")]
-        change("verify_cache", recipe.fidelity, **dict.fromkeys(bounds, NO_BOUND))
+        change("verify_cache", recipe.fidelity, **dict.fromkeys(BOUNDED, MAX_NUMBER))
     return changes
 
 

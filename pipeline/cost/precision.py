@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -21,13 +22,12 @@ from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.store.writer.arrays import encode_shard
 from pipeline.store.writer.partition import quantize_partition
 from pipeline.teacher.inputs import StoreInputs
+from pipeline.training.batches import batch_labels
 from pipeline.training.config import RANDOM_WEIGHTS, PrepareTeacherConfig
 from pipeline.views.box_ops import box_iou, decode_boxes, expected_distances
 from pipeline.views.types import LabeledView, SoftTargets
 
 logger = logging.getLogger(__name__)
-
-LOSSLESS = Precision(edge_step=None, max_step_factor=1.0, cls_step=None)
 
 MIN_IOU = 0.5
 """NanoDet has 0.67 on COCO, and 0.24-0.46 if it is wrongly described; 0.67 with swapped colors."""
@@ -36,8 +36,8 @@ MIN_IOU = 0.5
 def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> None:
     """Run the teacher on the views of ``verify_cache``; warn if it was given and does not find the objects.
 
-    A ``ConfigError`` names the bound that too coarse steps break, and the coarsest tried that break none,
-    with the bytes of both.
+    A ``ConfigError`` names the bound that too coarse steps break, and coarse ones that keep it, with the
+    bytes of both.
     """
     config, precision = load_fidelity(params), inputs.config.precision
     source = load_section(PrepareTeacherConfig, "prepare_teacher", params)
@@ -48,7 +48,7 @@ def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> N
     views = [inputs.view_set.view(key) for key in keys]
     live = list(inputs.load_teacher(device()).run(views))
     if given and (doubt := doubt_teacher(inputs.spec, views, live)):
-        # A safetensors file has a description of this project's own, and few ways to be described wrongly.
+        # A safetensors file is described by this project, and hardly wrongly.
         advice = "check` tries whether its description is wrong" if source.is_onnx else "evaluate` has its AP"
         warning = "WARNING: %s: on %d views %s; `ldp teacher %s"
         logger.warning(warning, source.source, len(views), doubt, advice)
@@ -57,7 +57,8 @@ def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> N
     base = replace(schema, views_per_partition=len(views), dense=None)
     base = fit_schema(base, ViewIndex.from_views(views))
     if problem := exceeded_bound(measure_quantization(base, views, live, config), config):
-        finer = replace(base, precision=find_precision(base, views, live, config) or LOSSLESS)
+        precision = find_precision(base, views, live, config) or Precision(edge_step=None, cls_step=None)
+        finer = replace(base, precision=precision)
         raise ConfigError(
             f"{params}: cache_teacher.precision: {problem} on {len(views)} views with "
             f"{_describe(base, views, live)}; choose {_describe(finer, views, live)}, which keeps the bounds "
@@ -66,7 +67,7 @@ def probe_precision(inputs: StoreInputs, schema: StoreSchema, params: Path) -> N
 
 
 def _describe(schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[SoftTargets]) -> str:
-    """A schema's steps, as a parameter file has them, and what a view takes with them."""
+    """Steps, as a parameter file has them, and what a view takes with them."""
     arrays = quantize_partition(schema, views, live).arrays
     specs = [spec for spec in sharded_specs(schema) if len(arrays[spec.path])]
     shards = [encode_shard(spec, arrays[spec.path])[0] for spec in specs]
@@ -77,24 +78,18 @@ def _describe(schema: StoreSchema, views: Sequence[LabeledView], live: Sequence[
 
 def doubt_teacher(spec: ModelSpec, views: Sequence[LabeledView], live: Sequence[SoftTargets]) -> str | None:
     """Why a teacher does not seem to find the objects at the main region's points; ``None`` if it does."""
-    ious, right, labels = [], [], []
-    for view, soft in zip(views, live, strict=True):
-        points, main = view.points, view.points.main_region
-        grid = spec.pyramid.grid(view.geometry.padded_hw)
-        rows = grid.flatten(points.level[main], points.position[main])
-        distances = expected_distances(torch.from_numpy(soft.edge_logits[main]))
-        strides = torch.from_numpy(grid.point_strides[rows, None])
-        boxes = decode_boxes(torch.from_numpy(grid.points[rows]), distances * strides)
-        objects = points.main_gt[main]
-        ious.append(box_iou(boxes, torch.from_numpy(view.boxes_xyxy[objects])).numpy())
-        labels.append(view.labels[objects])
-        right.append(points.at_main(soft.cls_logits).argmax(axis=1) == labels[-1])
-    iou, correct, label = map(np.concatenate, (ious, right, labels))
-    if not len(label):
+    heights, widths = zip(*(view.geometry.padded_hw for view in views), strict=True)
+    objects = batch_labels(views, (max(heights), max(widths)), spec.pyramid)
+    if not len(objects.labels):
         return None
+    edges = torch.from_numpy(np.concatenate([soft.edge_logits for soft in live]))[objects.main]
+    classes = objects.at_main(torch.from_numpy(np.concatenate([soft.cls_logits for soft in live])))
+    boxes = decode_boxes(objects.points_xy, expected_distances(edges) * objects.strides[:, None])
+    iou = float(box_iou(boxes, objects.boxes_xyxy).mean())
+    right = (classes.argmax(dim=1) == objects.labels).float()
     # Class by class: half of the objects may be of one class that is right among many that are not.
-    known = float(np.mean([correct[label == each].mean() for each in np.unique(label)]))
+    known = fmean(float(right[objects.labels == each].mean()) for each in set(objects.labels.tolist()))
     # A third of the way from chance: NanoDet has 0.6 of COCO's 80 classes, and at most 0.05 in a wrong order.
-    if iou.mean() >= MIN_IOU and known >= (1 + 2 / spec.num_classes) / 3:
+    if iou >= MIN_IOU and known >= (1 + 2 / spec.num_classes) / 3:
         return None
-    return f"its boxes overlap the objects by {iou.mean():.2f} (mean IoU), {known:.0%} are of the right class"
+    return f"its boxes overlap the objects by {iou:.2f} (mean IoU), {known:.0%} are of the right class"

@@ -46,10 +46,6 @@ Work = Callable[[], object]
 PLAIN, ONLINE, STORED = "plain", "LD, teacher in the loop", "LD, from the store"
 PEER = "torchvision fcos_resnet50_fpn"
 MODES = (PLAIN, ONLINE, STORED, PEER)
-PEER_STAGES = 5
-"""Of the peer's backbone, the stem included."""
-PARTITIONS, MIN_PARTITION = 4, 8
-"""A store's, and views of one, at least: writing a partition overlaps with the teacher's work on the next."""
 NO_RATE = 0.0
 """The same step is taken again and again; random weights should not run away."""
 
@@ -98,28 +94,24 @@ class Probe:
         long_edge = min(LONG_EDGE_PX, max(long for long, _ in cache.views.scales))
         manifest = draw_dataset(folder / "drawn", images, teacher.num_classes, long_edge)
         self.view_set = ViewSet(manifest, teacher.strides, cache.views, cache.regions, GFL_CONVENTIONS)
-        partition = max(MIN_PARTITION, ceil(len(self.view_set) / PARTITIONS))
+        # Four partitions or so: writing one overlaps with the teacher's work on the next.
+        partition = max(8, ceil(len(self.view_set) / 4))
         cache = structs.replace(cache, views_per_partition=min(cache.views_per_partition, partition))
         self.machine = machine(SINGLE_PROCESS)
         self.teacher = LogitExtractor(random_teacher(teacher), manifest, cache, self.machine.device)
-        self._batch_size, self._store = batch_size, folder / "targets.zarr"
-        self.times = StoreTimes()
-        """Of all stores written."""
+        self.output, self.times = folder / "targets.zarr", StoreTimes()
+        """The store that was written last, and the times of all."""
 
     def write_store(self) -> None:
         """The whole stage, its table of views and finalising included."""
         view_set, config = self.view_set.remembering(), self.teacher.config
-        shutil.rmtree(self._store, ignore_errors=True)
+        shutil.rmtree(self.output, ignore_errors=True)
         fingerprint, threads = {"views": config.views.to_json()}, torch.get_num_threads()
         self.layout = layout_store(view_set, config, self.teacher.model.spec, fingerprint, threads)
-        scratch = self._store.with_name("scratch")
+        scratch = self.output.with_name("scratch")
         self.times += write_store(
-            self.layout, view_set, self.teacher, scratch_root=scratch, output=self._store
+            self.layout, view_set, self.teacher, scratch_root=scratch, output=self.output
         )
-
-    def open_store(self) -> TargetStore:
-        """What was written last."""
-        return TargetStore.open(self._store)
 
     def bare_pass(self, batch_size: int | None = None) -> Work:
         """All views, decoded already, through the network: the limit that no cache can beat.
@@ -178,16 +170,13 @@ class Probe:
     def batches(self, student: StudentConfig, *, workers: int, logits: bool) -> Iterator[StepBatches]:
         """Steps of the store's first epoch, again and again; with the teacher's ``logits``, or without."""
         dense = logits and student.loss.reads_dense
-        source = StoreSource(views=self.open_store(), read_logits=logits, read_dense=dense)
-        views, config, here = self.view_set, self._training(student), replace(self.machine, workers=workers)
-        loader = Loader(source, views.manifest, views.pyramid, config, here)
+        source = StoreSource(views=TargetStore.open(self.output), read_logits=logits, read_dense=dense)
+        views, here = self.view_set, replace(self.machine, workers=workers)
+        loader = Loader(source, views.manifest, views.pyramid, student.train, here)
         return chain.from_iterable(loader.epoch(0) for _ in count())
 
-    def _training(self, student: StudentConfig) -> TrainConfig:
-        return structs.replace(student.train, pretrained=False, batch_size=self._batch_size)
-
     def _step_of(self, student: StudentConfig) -> Callable[[Sequence[Batch]], object]:
-        config = self._training(student)
+        config = structs.replace(student.train, pretrained=False)
         model = build_for_training(student.detector, self.view_set.conventions, config, self.machine.device)
         model.train()
         step = TrainStep(model, student_losses(student), config, self.machine)
@@ -223,7 +212,7 @@ def peer_step(
         backbone_name="resnet50",
         weights=None,
         norm_layer=FrozenBatchNorm2d if config.norm_eval else torch.nn.BatchNorm2d,
-        trainable_layers=PEER_STAGES - max(0, config.frozen_stages + 1),
+        trainable_layers=5 - max(0, config.frozen_stages + 1),  # the stem included
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )
