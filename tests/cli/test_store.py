@@ -3,40 +3,31 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from store_cases import LOSSLESS, content_of, flip_bit, make_store_case, write_store
+from store_cases import LOSSLESS, QUANTIZED, content_of, flip_bit, make_store_case, write_store
 
 from pipeline.cli.store import METADATA, describe_store
+from pipeline.codec.precision import Precision
 from pipeline.core.errors import listed
 from pipeline.core.progress import counted
 from pipeline.store.format.schema import FORMAT_VERSION
-from pipeline.store.reader.reader import TargetStore
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_store(tmp_path, make_store_case())
-
-
-def test_counts_are_those_of_the_views(path: Path) -> None:
-    store, facts = TargetStore.open(path), describe_store(path)
-    views = [store.view(key) for key in store.keys]
+@pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS], ids=["quantized", "lossless"])
+def test_facts_are_those_of_the_views_and_of_the_files_in_plain_values(
+    tmp_path: Path, precision: Precision
+) -> None:
+    case = make_store_case(precision)
+    path = write_store(tmp_path, case)
+    facts, views, schema = describe_store(path), case.views, case.schema
+    assert json.loads(json.dumps(facts, allow_nan=False)) == yaml.safe_load(yaml.safe_dump(facts))
     assert (facts["format_version"], facts["partitions"]) == (FORMAT_VERSION, 4)
     assert (facts["views"], facts["boxes"]) == (len(views), sum(len(view.labels) for view in views))
     assert facts["images"] == len({view.key.image_id for view in views})
-    points = [view.points for view in views]
-    assert [facts["statistics"][name] for name in ("points", "main_points", "valuable_points")] == [
-        sum(map(len, points)),
-        sum(each.main_count for each in points),
-        sum(int((each.valuable_weight > 0).sum()) for each in points),
-    ]
-
-
-def test_bytes_of_all_arrays_are_those_on_the_disk(path: Path) -> None:
-    facts = describe_store(path)
+    assert (facts["fingerprint"], facts["quantizer"]) == (schema.fingerprint, schema.formula)
+    assert facts["precision"] == precision.to_json()
     on_disk = {name: len(content) for name, content in content_of(path).items() if name != "zarr.json"}
     assert sum(facts["bytes"].values()) == facts["statistics"]["bytes"] == sum(on_disk.values())
     regions = [size for name, size in on_disk.items() if name.startswith("points/region/c/")]
@@ -45,24 +36,16 @@ def test_bytes_of_all_arrays_are_those_on_the_disk(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda file: flip_bit(file, 30)], ids=["removed", "changed"])
-def test_a_damaged_store_is_described_as_far_as_it_goes(path: Path, harm: Callable[[Path], object]) -> None:
+def test_a_damaged_store_is_described_as_far_as_it_goes(
+    tmp_path: Path, harm: Callable[[Path], object]
+) -> None:
+    path = write_store(tmp_path, make_store_case())
     assert describe_store(path)["files"].startswith("all there")
     harm(path / "views/image_id/c/0")
     (path / "points/region/c/1/0").write_bytes(b"")
     facts = describe_store(path)
-    assert facts["images"] is None
+    assert (facts["images"], facts["views"]) == (None, 14)
     assert "points/region/c/1/0" in facts["files"]
-    assert facts["views"] == 14
-
-
-@pytest.mark.parametrize("precision", [None, LOSSLESS], ids=["quantized", "lossless"])
-def test_facts_are_one_document_of_plain_values(tmp_path: Path, precision: Any) -> None:
-    store_case = make_store_case(*([precision] if precision else []))
-    facts = describe_store(write_store(tmp_path, store_case))
-    assert json.loads(json.dumps(facts, allow_nan=False)) == yaml.safe_load(yaml.safe_dump(facts))
-    assert facts["fingerprint"] == store_case.schema.fingerprint
-    assert facts["precision"] == store_case.schema.precision.to_json()
-    assert facts["quantizer"] == store_case.schema.formula
 
 
 def test_numbers_and_long_lists_are_put_in_words() -> None:

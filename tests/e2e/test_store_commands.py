@@ -33,10 +33,10 @@ def folder(own_project: Path) -> Path:
 @pytest.fixture
 def ldp(folder: Path, caplog: pytest.LogCaptureFixture) -> Ldp:  # noqa: ARG001
     """Run `ldp store ...` in this process; an end without an error has what was logged in its place."""
+    caplog.set_level("INFO")
 
     def run(*arguments: object) -> Ended:
         caplog.clear()
-        caplog.set_level("INFO")
         ended = call(" ".join(["ldp store", *map(str, arguments)]))
         return Ended(code=ended.code, error=ended.error or "\n".join(caplog.messages))
 
@@ -47,18 +47,14 @@ def test_info_prints_the_facts_of_a_store_by_its_folder_or_its_recipe(
     ldp: Ldp, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("recipes").mkdir()
-    texts = []
-    for named in ((), ("shapes",), (STORE,)):
-        assert ldp("info", *named).code == 0
-        texts.append(capsys.readouterr().out)
-    shutil.move("params.yaml", "recipes/params.yaml")
-    for named in ("recipes", "recipes/params.yaml"):
+    shutil.copy("params.yaml", "recipes/params.yaml")
+    texts = set()
+    for named in ("", "shapes", STORE, "recipes", "recipes/params.yaml"):
         assert ldp("info", named).code == 0
-        texts.append(capsys.readouterr().out)
-    assert texts[0].startswith("path: runs/shapes/cache/targets.zarr\n")
-    assert "edge_step" in texts[0]
-    assert len(set(texts)) == 1
-    assert "expected a name" in ldp("info", "another").error
+        texts.add(capsys.readouterr().out)
+    (text,) = texts
+    assert text.startswith("path: runs/shapes/cache/targets.zarr\n")
+    assert "edge_step" in text
     ldp("info", STORE, "--json")
     document = json.loads(capsys.readouterr().out)
     assert (document["views"], document["images"], document["partitions"]) == (16, 8, 4)
@@ -71,13 +67,10 @@ def test_info_and_verify_load_neither_torch_nor_matplotlib(folder: Path) -> None
         "try: main()\n"
         "finally: assert not {'torch', 'matplotlib', 'dask'} & set(sys.modules), 'too much is imported'"
     )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     for action in ("info", "verify"):
         command = [sys.executable, "-c", code, "store", action]
-        environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
-        finished = subprocess.run(
-            command, cwd=folder, env=environment, text=True, capture_output=True, check=False
-        )
-        assert finished.returncode == 0, finished.stderr
+        subprocess.run(command, cwd=folder, env=environment, check=True)
 
 
 def test_a_whole_store_is_called_so_and_needs_neither_parameters_nor_teacher(
@@ -108,42 +101,26 @@ def test_verify_has_a_line_for_every_problem_and_names_the_partitions_last(
     assert finished == Ended(code=1, error=f"error: {problem}")
 
 
-def test_repair_brings_every_file_back_with_the_partitions_of_the_store_and_verifies_again(
-    folder: Path, ldp: Ldp
-) -> None:
-    before = content_of(folder / STORE)
-    keys = ("cache_teacher", "views_per_partition")
-    edit_params(folder, lambda params: set_value(params, keys, 7))
+def test_repair_brings_every_file_back_with_the_partitions_of_the_store(folder: Path, ldp: Ldp) -> None:
+    before = content_of(STORE)
+    edit_params(folder, lambda params: set_value(params, ("cache_teacher", "views_per_partition"), 7))
     for name in set(before) - {"zarr.json"}:
         flip_middle(STORE / name)
     (STORE / "stray").touch()
     finished = ldp("repair")
-    assert finished.code == 0, finished.error
-    assert content_of(folder / STORE) == before
+    assert content_of(STORE) == before
     assert "running the teacher for partitions 0, 1, 2, 3" in finished.error
     assert "runs/shapes/cache/targets.zarr is whole again: made or removed " in finished.error
-
-
-def test_repair_of_a_damaged_root_says_what_to_do(ldp: Ldp) -> None:
-    flip_middle(STORE / "zarr.json")
-    finished = ldp("repair")
-    assert finished.code == 1
-    assert "nothing can be repaired without the store's own records" in finished.error
-    assert "dvc" in finished.error
 
 
 def test_show_draws_the_image_of_the_manifest_or_on_gray_and_says_so(
     ldp: Ldp, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image_id = TargetStore.open(STORE).keys[0].image_id
-    finished = ldp("show", image_id, "--view", 1)
-    assert (finished.code, capsys.readouterr().out) == (0, "")
-    assert finished.error == f"wrote {image_id}_v1.png"
-    assert Path(f"{image_id}_v1.png").read_bytes().startswith(PNG)
+    assert ldp("show", 1, "--view", 1) == Ended(code=0, error="wrote 1_v1.png")
+    assert capsys.readouterr().out == ""
     shutil.rmtree(DATASET)
-    finished = ldp("show", image_id, "--output", "new/a.png")
+    finished = ldp("show", 1, "--output", "new/a.png")
     assert finished.code == 0
-    assert re.search(
-        "drawn on gray: .* expected an image, but there is none.*wrote new/a.png", finished.error, re.S
-    )
-    assert Path("new/a.png").read_bytes().startswith(PNG)
+    assert re.search("drawn on gray: .* expected an image, but there is none", finished.error)
+    for picture in ("1_v1.png", "new/a.png"):
+        assert Path(picture).read_bytes().startswith(PNG)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from finished import call
 from onnx_cases import (
@@ -17,6 +18,7 @@ from onnx_cases import (
 from pipeline.evaluation.coco_ap import to_coco
 
 Ldp = Callable[[str], tuple[str, str]]
+NO_CLASSES = "class distillation would teach nothing"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,7 @@ def test_a_description_is_right_or_has_a_fault_and_a_remedy(ldp: Ldp, dataset: P
     error, printed = ldp(f"check {dataset}/c.yaml --dataset {dataset}")
     assert error == ""
     assert "nothing looks wrong" in printed
+    assert NO_CLASSES not in printed
     document = clairvoyant_description("c.onnx")
     document["points"]["cell_offset"] = 0.0
     error, printed = ldp(f"check {write_description(document, dataset / 'w.yaml')} --dataset {dataset}")
@@ -66,3 +69,10 @@ def test_a_teacher_that_finds_nothing_fails_with_what_else_the_graph_has(ldp: Ld
     assert "nothing looks wrong" not in printed
     assert "said [84, 34]" in printed
     assert "expected boxes on at least 20%" in error
+
+
+def test_a_teacher_of_other_points_is_said_to_teach_no_classes(ldp: Ldp, dataset: Path) -> None:
+    manifest = clairvoyant_manifest(dataset / "silent")
+    write_clairvoyant(manifest, dataset / "silent.onnx", lambda rows: np.minimum(rows, -3.0))
+    described = write_description(clairvoyant_description("silent.onnx"), dataset / "silent.yaml")
+    assert NO_CLASSES in ldp(f"check {described} --dataset {dataset}")[1]

@@ -11,18 +11,11 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
-from store_view_cases import FEW, write_store_to_show
 
 from pipeline.report.drawing import count_regions, draw_crop, draw_labels, draw_pixels, draw_regions, opacity
 from pipeline.report.figures import draw_picture
 from pipeline.report.shown_views import ShownView, edge_examples
-from pipeline.views.types import NOT_MAIN, ViewKey
-
-
-@pytest.fixture(scope="module")
-def view(tmp_path_factory: pytest.TempPathFactory) -> ShownView:
-    store = write_store_to_show(tmp_path_factory.mktemp("store"), (8, 16, 32))
-    return ShownView(store, ViewKey(FEW, 0))
+from pipeline.views.types import NOT_MAIN
 
 
 def labels_at(boxes: list[tuple[float, float, float, float]], text: str, scale: float) -> list[Bbox]:

@@ -6,22 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from store_view_cases import FEW, write_store_to_show
 
-from pipeline.report.shown_views import (
-    ShownView,
-    choose_examples,
-    edge_examples,
-    mean_kl,
-    spread,
-)
-from pipeline.views.types import NOT_MAIN, ViewKey
-
-
-@pytest.fixture(scope="module")
-def view(tmp_path_factory: pytest.TempPathFactory) -> ShownView:
-    store = write_store_to_show(tmp_path_factory.mktemp("store"), (8, 16, 32))
-    return ShownView(store, ViewKey(FEW, 0))
+from pipeline.report.shown_views import ShownView, choose_examples, edge_examples, mean_kl, spread
+from pipeline.views.types import NOT_MAIN
 
 
 def view_of(*objects: tuple[int, ...], box: tuple[int, ...] = (32, 32, 64, 64)) -> Any:
