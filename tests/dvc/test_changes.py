@@ -1,5 +1,7 @@
 """What runs again after which change: DVC is asked in a small project in which everything has run.
 
+`.ci/run` goes the whole way with real processes.
+
 A change of a value, an annotation or a pixel is followed by a real ``dvc repro``, because what comes out the
 same to the byte ends the chain. A change of code that changes no byte is followed by ``dvc status``, which
 names the same stages for less.
@@ -10,14 +12,13 @@ from pathlib import Path
 
 import pytest
 from dvc_in_process import accept, repro, status
-from finished import call, working_in
+from finished import STUDENTS, call, files_below, without_times, working_in
 from project import edited_json, run
 from safetensors.numpy import load_file, save_file
 from wrong_input import change
 
 from recipes import DATASET, NAME
 
-STUDENTS = ("plain", "ld")
 GIVEN = "weights/given.safetensors"
 TEACHER = {"prepare_teacher", "evaluate_teacher"}
 STORE = {"cache_teacher", "verify_cache"}
@@ -120,6 +121,25 @@ def test_code_that_changes_no_byte_runs_what_depends_on_it(asked: Path, text: st
     edit(asked, text)
     assert status(asked) == NO_VALUE[text]
     run(asked, "git", "checkout", "--quiet", ".")
+
+
+@pytest.mark.slow
+def test_from_nothing_every_stage_runs_once_to_the_same_bytes(own_repository: Path) -> None:
+    before = without_times(files_below(own_repository / "runs"))
+    for folder in ("runs", ".dvc/cache"):
+        shutil.rmtree(own_repository / folder)
+    (own_repository / "dvc.lock").unlink()
+    assert repro(own_repository) == {"check_recipe"} | EVERYTHING
+    assert without_times(files_below(own_repository / "runs")) == before
+    assert repro(own_repository) == set()
+
+
+@pytest.mark.slow
+def test_going_back_to_old_parameters_computes_nothing(own_repository: Path) -> None:
+    edit(own_repository, "students.ld.loss.ld_weight = 0.5")
+    assert repro(own_repository) == TRAIN_LD | REPORT
+    edit(own_repository, "students.ld.loss.ld_weight = 1.0")
+    assert repro(own_repository) == set()
 
 
 @pytest.mark.slow
