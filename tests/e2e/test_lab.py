@@ -1,14 +1,13 @@
 """People who share a git server and a DVC remote: the blocks of the manual that need two, or an order."""
 
 import json
-import re
 import shutil
 import stat
 from pathlib import Path
 
 import pytest
 from dvc_in_process import accept
-from project import attempt, commit, edit_params, run, stages_run
+from project import attempt, commit, edit_params, queue_logs, run, stages_run
 from readmes import (
     EXPERIMENT,
     LD_STAGES,
@@ -30,89 +29,83 @@ pytestmark = pytest.mark.slow
 WEIGHTS = "weights/teacher.safetensors"
 
 
-class Lab:
-    """A place with a git server, a DVC remote, and people who work there."""
+def clone(lab: Path, name: str, *, images: bool = True, weights: bool = False) -> Path:
+    """A new person's clone."""
+    run(lab, "git", "clone", "--quiet", "hub.git", name)
+    for place, copied in ((DATASET, images), ("weights", weights)):
+        if copied:
+            shutil.copytree(lab / "project" / place, lab / name / place)
+    return lab / name
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
-    def shell(self, where: Path, text: str, **changes: str) -> str:
-        return shell(where, self.folder, text, **changes)
-
-    def clone(self, name: str, *, images: bool = True) -> Path:
-        """A new person's clone."""
-        run(self.folder, "git", "clone", "--quiet", "hub.git", name)
-        if images:
-            shutil.copytree(self.folder / "project" / DATASET, self.folder / name / DATASET)
-        return self.folder / name
+def set_weight(folder: Path, value: float) -> None:
+    edit_params(folder, lambda values: set_value(values, (*LD, "loss", "ld_weight"), value))
 
 
 @pytest.fixture(scope="module")
-def lab(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """The first person has run the teacher, whose weights only they have, and pushed."""
-    lab = Lab(tmp_path_factory.mktemp("lab"))
-    first = Path(shutil.copytree(finished_repository, lab.folder / "project", symlinks=True))
+def lab(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git server and a DVC remote; the first person, who alone has the teacher's weights, has pushed."""
+    lab = tmp_path_factory.mktemp("lab")
+    first = Path(shutil.copytree(finished_repository, lab / "project", symlinks=True))
     (first / "weights").mkdir()
     shutil.copy(first / "runs/shapes/teacher/model/teacher.safetensors", first / WEIGHTS)
     edit_params(first, lambda values: given_teacher(values, WEIGHTS))
     accept(first)
     commit(first, "a given teacher")
-    run(lab.folder, "git", "clone", "--quiet", "--bare", "project", "hub.git")
-    run(first, "git", "remote", "add", "origin", str(lab.folder / "hub.git"))
-    run(first, "git", "fetch", "--quiet", "origin")
-    run(first, "git", "branch", "--set-upstream-to", "origin/main", "--quiet")
-    lab.shell(first, PUSH.text)
+    run(lab, "git", "clone", "--quiet", "--bare", "project", "hub.git")
+    run(first, "git", "remote", "add", "origin", str(lab / "hub.git"))
+    run(first, "git", "push", "--quiet", "--set-upstream", "origin", "main")
+    shell(first, lab, PUSH.text)
     return lab
 
 
-def test_a_colleague_pulls_and_only_the_new_student_trains(lab: Lab) -> None:
+def test_a_colleague_pulls_and_only_the_new_student_trains(lab: Path) -> None:
     """On a machine with the images but without the teacher's weights file."""
-    second = lab.folder / "ld"
+    second = lab / "ld"
     cloned, entered, *rest = PULL.text.splitlines()
     assert entered == "cd ld"
-    lab.shell(lab.folder, f"{cloned} ld")
-    shutil.copytree(lab.folder / "project" / DATASET, second / DATASET)
+    shell(lab, lab, f"{cloned} ld")
+    shutil.copytree(lab / "project" / DATASET, second / DATASET)
     pulled, nothing, experiment = rest
-    lab.shell(second, pulled)
+    shell(second, lab, pulled)
     assert not (second / "weights").exists()
-    assert stages_run(lab.shell(second, nothing)) == set()
-    assert stages_run(lab.shell(second, experiment)) == LD_STAGES
+    assert stages_run(shell(second, lab, nothing)) == set()
+    assert stages_run(shell(second, lab, experiment)) == LD_STAGES
     output = run(second, "dvc", "metrics", "show", "--json", "runs/shapes/metrics")
     metrics = json.loads(output[output.index("{") :])
     assert "runs/shapes/metrics/ld.json" in metrics[""]["data"]
 
 
-def test_a_colleague_fetches_no_more_than_students_need(lab: Lab) -> None:
-    folder = lab.clone("lean")
+def test_a_colleague_fetches_no_more_than_students_need(lab: Path) -> None:
+    folder = clone(lab, "lean")
     set_weight(folder, 0.25)
-    assert stages_run(lab.shell(folder, STUDENTS_ONLY.text)) == LD_STAGES - {"report"}
+    assert stages_run(shell(folder, lab, STUDENTS_ONLY.text)) == LD_STAGES - {"report"}
     assert not (folder / "runs/shapes/teacher").exists()
 
 
-def test_without_a_lock_file_all_is_found_by_its_inputs(lab: Lab) -> None:
-    folder = lab.clone("lockless")
-    shutil.copytree(lab.folder / "project/weights", folder / "weights")
+def test_without_a_lock_file_all_is_found_by_its_inputs(lab: Path) -> None:
+    folder = clone(lab, "lockless", weights=True)
     run(folder, "git", "rm", "--quiet", "dvc.lock")
-    assert stages_run(lab.shell(folder, RUN_CACHE.text)) == {"check_recipe"}
+    assert stages_run(shell(folder, lab, RUN_CACHE.text)) == {"check_recipe"}
     assert (folder / STORE / "zarr.json").is_file()
 
 
-def test_a_store_is_looked_at_without_images_and_teacher(lab: Lab) -> None:
-    folder = lab.clone("viewer", images=False)
-    output = lab.shell(folder, LOOK.text)
+def test_a_store_is_looked_at_without_images_and_teacher(lab: Path) -> None:
+    folder = clone(lab, "viewer", images=False)
+    output = shell(folder, lab, LOOK.text)
     assert f"{STORE} is whole" in output
     assert "drawn on gray" in output
     assert (folder / "1_v0.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (folder / "runs/shapes").iterdir() if path.is_dir()] == ["cache"]
 
 
-def test_users_of_one_machine_share_a_cache_that_none_can_write_to(lab: Lab) -> None:
-    one, other = lab.clone("one"), lab.clone("other")
+def test_users_of_one_machine_share_a_cache_that_none_can_write_to(lab: Path) -> None:
+    one, other = clone(lab, "one"), clone(lab, "other")
     for folder in (one, other):
-        assert stages_run(lab.shell(folder, SHARED.text)) == set()
+        assert stages_run(shell(folder, lab, SHARED.text)) == set()
         shard = folder / STORE / "points/region/c/0/0"
         assert shard.is_symlink()
-        assert shard.resolve().is_relative_to(lab.folder / "shared_cache")
+        assert shard.resolve().is_relative_to(lab / "shared_cache")
         assert not shard.resolve().stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
     set_weight(one, 4.0)
     assert stages_run(run(one, "dvc", "repro", "--allow-missing")) == LD_STAGES
@@ -121,50 +114,36 @@ def test_users_of_one_machine_share_a_cache_that_none_can_write_to(lab: Lab) -> 
     assert stages_run(run(other, "dvc", "repro", "--allow-missing")) == set()
 
 
-def test_a_remote_that_is_not_there_is_named_and_nothing_is_lost(lab: Lab) -> None:
-    folder = lab.clone("offline", images=False)
+def test_a_remote_that_is_not_there_is_named_and_nothing_is_lost(lab: Path) -> None:
+    folder = clone(lab, "offline", images=False)
     run(folder, "dvc", "remote", "add", "--local", "--force", "storage", "ssh://127.0.0.1:1/nowhere")
     code, output = attempt(folder, "dvc", "pull")
     assert code != 0
     assert "ERROR" in output
-    run(folder, "dvc", "remote", "modify", "--local", "storage", "url", str(lab.folder / "remote"))
+    run(folder, "dvc", "remote", "modify", "--local", "storage", "url", str(lab / "remote"))
     run(folder, "dvc", "pull", STORE)
     assert "is whole" in run(folder, "ldp", "store", "verify")
 
 
-def test_one_experiment_and_its_table(lab: Lab) -> None:
-    folder = lab.clone("experimenter")
-    shutil.copytree(lab.folder / "project/weights", folder / "weights")
+def test_one_experiment_and_its_table(lab: Path) -> None:
+    folder = clone(lab, "experimenter", weights=True)
     run(folder, "dvc", "pull", "--allow-missing")
-    output = lab.shell(folder, EXPERIMENT.text)
+    output = shell(folder, lab, EXPERIMENT.text)
     assert stages_run(output) - {"check_recipe"} == LD_STAGES
     # An AP of 0 does not change.
     for column in ("training/ld.json:seconds", "students.ld.loss.ld_weight"):
         assert column in output
 
 
-def test_a_queue_trains_each_point_of_a_grid_from_the_one_store(lab: Lab) -> None:
+def test_a_queue_trains_each_point_of_a_grid_from_the_one_store(lab: Path) -> None:
     """Git tracks neither the images nor the teacher's weights: each run's folder gets links to them."""
-    folder = lab.clone("queue")
-    shutil.copytree(lab.folder / "project/weights", folder / "weights")
+    folder = clone(lab, "queue", weights=True)
     run(folder, "dvc", "pull", "--allow-missing")
-    queued, started, status, shown = QUEUE.text.splitlines()
-    lab.shell(folder, queued)
-    lab.shell(folder, started)
-    for _ in range(600):
-        output = lab.shell(folder, status)
-        tasks = re.findall(r"^([0-9a-f]{7}) .*(Queued|Running|Success|Failed)", output, flags=re.MULTILINE)
-        assert "Failed" not in output, run(folder, "dvc", "queue", "logs", tasks[0][0])
-        if tasks and all(state == "Success" for _, state in tasks):
-            break
-        attempt(folder, "sleep", "1")
-    logs = [run(folder, "dvc", "queue", "logs", task) for task, _ in tasks]
-    assert [stages_run(log) for log in logs] == [{"check_recipe"} | LD_STAGES] * 2
+    *commands, status, shown = QUEUE.text.splitlines()
+    for command in (*commands, status):
+        shell(folder, lab, command)
+    assert [stages_run(log) for log in queue_logs(folder)] == [{"check_recipe"} | LD_STAGES] * 2
     assert (folder / DATASET / "train").is_dir()
-    table = lab.shell(folder, shown)
+    table = shell(folder, lab, shown)
     assert "0.5" in table
     assert "2" in table
-
-
-def set_weight(folder: Path, value: float) -> None:
-    edit_params(folder, lambda values: set_value(values, (*LD, "loss", "ld_weight"), value))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from shapes_dataset import write_dataset
 
 from pipeline.datasets.config import ShapesConfig
 from recipes import DATASET, ROOT, Params
+
+MAX_QUEUE_SECONDS = 600
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -54,6 +57,19 @@ def run(folder: Path, *command: str, **changes: str) -> str:
 def stages_run(output: str) -> set[str]:
     """Stages that a run of DVC ran: ``cache_teacher``, ``train_student@ld``."""
     return set(re.findall(r"^Running stage '(?:.*:)?(.+)':", output, flags=re.MULTILINE))
+
+
+def queue_logs(folder: Path) -> list[str]:
+    """What every task of DVC's queue wrote, once all have succeeded."""
+    for _ in range(MAX_QUEUE_SECONDS):
+        status = run(folder, "dvc", "queue", "status")
+        tasks = re.findall(r"^([0-9a-f]{7}) .*(Queued|Running|Success|Failed)", status, flags=re.MULTILINE)
+        logs = [run(folder, "dvc", "queue", "logs", task) for task, state in tasks if state != "Queued"]
+        assert "Failed" not in status, logs
+        if "Queued" not in status and "Running" not in status:
+            return logs
+        time.sleep(1)
+    raise AssertionError(status)
 
 
 def export_tree(folder: Path) -> Path:

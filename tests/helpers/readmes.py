@@ -59,17 +59,15 @@ def block_with(command: str, readme: str = "stages/README.md") -> Block:
     return next(block for block in BLOCKS if block.readme == readme and command in block.text)
 
 
-PUSH = block_with("dvc push")
-PULL = block_with("git clone")
-STUDENTS_ONLY = block_with("--pull --allow-missing")
-RUN_CACHE = block_with("dvc fetch --run-cache")
-LOOK = block_with("ldp store show")
-SHARED = block_with("cache.shared")
-EXPERIMENT = block_with("dvc exp run -S")
-QUEUE = block_with("dvc queue start")
 OWN_IMAGES = block_with("ldp recipe new", "README.md")
-IN_ORDER = (OWN_IMAGES, PUSH, PULL, STUDENTS_ONLY, RUN_CACHE, LOOK, SHARED, EXPERIMENT, QUEUE)
-ALONE = [block for block in BLOCKS if block not in IN_ORDER and not block.not_run]
+PUSH, PULL, STUDENTS_ONLY, RUN_CACHE, LOOK, SHARED, EXPERIMENT, QUEUE = IN_ORDER = [
+    block_with(command)
+    for command in (
+        *("dvc push", "git clone", "--pull --allow-missing", "dvc fetch --run-cache", "ldp store show"),
+        *("cache.shared", "dvc exp run -S", "dvc queue start"),
+    )
+]
+ALONE = [block for block in BLOCKS if block not in (OWN_IMAGES, *IN_ORDER) and not block.not_run]
 
 
 def shell(where: Path, folder: Path, text: str, **changes: str) -> str:
