@@ -9,7 +9,6 @@ write the same values in other bytes: what is read stays.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +79,8 @@ def targets_of(number: int, view: LabeledView, *, pixels: bool) -> SoftTargets:
 
 def store_of(folder: Path, precision: Precision, *, pixels: bool = False) -> Path:
     views = [view_of(number, points) for number, points in enumerate(POINTS)]
-    case = store_case_of(views, precision)
     targets = [targets_of(number, view, pixels=pixels) for number, view in enumerate(views)]
-    return write_store(folder, replace(case, targets=targets, schema=replace(case.schema, pixels=pixels)))
+    return write_store(folder, store_case_of(views, precision, targets, pixels=pixels))
 
 
 def arrays_of(store: TargetStore) -> Iterable[NDArray[np.generic]]:

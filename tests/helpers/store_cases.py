@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,26 +94,23 @@ def make_store_case(precision: Precision = QUANTIZED) -> StoreCase:
 def store_case_of(
     views: Sequence[LabeledView],
     precision: Precision = QUANTIZED,
-    *,
-    views_per_partition: int = VIEWS_PER_PARTITION,
-    chunk_rows: int = CHUNK_ROWS,
-    dense: DensePrecision | None = None,
+    targets: Sequence[SoftTargets] | None = None,
+    **layout: Any,
 ) -> StoreCase:
+    """The store of some views, whose targets are random if not given; ``layout`` is of ``StoreSchema``."""
     table = ViewIndex.from_views(views)
-    layout = StoreSchema(
-        bins=BINS,
-        num_classes=CLASSES,
-        strides=STRIDES,
-        precision=precision,
-        views_per_partition=views_per_partition,
-        fingerprint={"teacher": {"weights": "abc", "reg_max": 4}, "views": ["plain", "flip"]},
-        provenance={"teacher": "random numbers"},
-        chunk_rows=chunk_rows,
-        dense=dense,
-    )
-    schema = fit_schema(layout, table)
-    targets = [make_targets(view) for view in views]
-    if dense:
+    defaults = {
+        "bins": BINS,
+        "num_classes": CLASSES,
+        "strides": STRIDES,
+        "views_per_partition": VIEWS_PER_PARTITION,
+        "fingerprint": {"teacher": {"weights": "abc", "reg_max": 4}, "views": ["plain", "flip"]},
+        "provenance": {"teacher": "random numbers"},
+        "chunk_rows": CHUNK_ROWS,
+    }
+    schema = fit_schema(StoreSchema(precision=precision, **defaults | layout), table)
+    targets = targets or [make_targets(view) for view in views]
+    if schema.dense:
         targets = [replace(soft, dense=make_dense(view)) for soft, view in zip(targets, views, strict=True)]
     return StoreCase(views=views, targets=targets, table=table, schema=schema)
 

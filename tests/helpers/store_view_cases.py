@@ -4,11 +4,9 @@ from pathlib import Path
 
 import numpy as np
 from batch_cases import labeled_view
-from store_cases import StoreCase, write_store
+from store_cases import store_case_of, write_store
 
 from pipeline.codec.precision import Precision
-from pipeline.store.format.schema import StoreSchema
-from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.store.reader.reader import TargetStore
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, SoftTargets
@@ -44,17 +42,7 @@ def write_store_to_show(
 ) -> TargetStore:
     sizes = [((96, 96), 0), ((96, 96), 2), ((120, 160), 30), ((40, 300), 3), ((300, 40), 3)]
     views = [labeled(number, size, boxes, strides) for number, (size, boxes) in enumerate(sizes)]
-    table = ViewIndex.from_views(views)
-    layout = StoreSchema(
-        bins=BINS,
-        num_classes=CLASSES,
-        strides=strides,
-        precision=precision,
-        views_per_partition=5,
-        fingerprint={"classes": [7, 300, 301], "class_names": ["cat", "dog", "cow"]},
-        provenance={},
-    )
-    case = StoreCase(
-        views=views, targets=[targets(view) for view in views], table=table, schema=fit_schema(layout, table)
-    )
+    fingerprint = {"classes": [7, 300, 301], "class_names": ["cat", "dog", "cow"]}
+    layout = {"bins": BINS, "strides": strides, "views_per_partition": 5, "fingerprint": fingerprint}
+    case = store_case_of(views, precision, [targets(view) for view in views], **layout)
     return TargetStore.open(write_store(folder, case))
