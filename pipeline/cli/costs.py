@@ -29,13 +29,12 @@ from pipeline.cost.probe import MODES, PEER, PLAIN, STORED, Probe, take_turns
 from pipeline.datasets.coco import read_coco
 from pipeline.datasets.config import PrepareDataConfig
 from pipeline.detector.config import DetectorConfig
+from pipeline.detector.device import device
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.layout import StoreLayout, estimate_bytes, layout_store
 from pipeline.training.config import PrepareTeacherConfig
-from pipeline.training.launch import machine
-from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.geometry import PerEpochViewsConfig
 from pipeline.views.manifest import Manifest, keep_trainable, read_split
 
@@ -147,7 +146,7 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
     rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), MAX_SAMPLED_IMAGES)).astype(int)
     sample = replace(probe.view_set, manifest=replace(manifest, images=manifest.images.take(rows)))
     layout, assign = timed_call(layout_store, sample, cache, probe.teacher.model.spec, fingerprint={})
-    measure = partial(take_turns, rounds=5, device=probe.machine.device, budget=10.0)
+    measure = partial(take_turns, rounds=5, budget=10.0)
     bare = median(measure({STAGE: probe.write_store, BARE: probe.bare_pass()}, len(probe.view_set))[BARE])
     store, times = TargetStore.open(probe.output), probe.times
     _, read = timed_call(lambda: [store.read(key) for key in store.keys])
@@ -239,11 +238,11 @@ def bench_command(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"ldp bench: students.{name}: expected a student that reads the teacher")
         batch = student.train.batch_size
         probe = _probe(path, arguments.views, batch)
-        teacher, device, views = probe.teacher, probe.machine.device, len(probe.view_set)
+        teacher, views = probe.teacher, len(probe.view_set)
         passes = {STAGE: probe.write_store, BARE: probe.bare_pass()}
         passes |= {f"{BARE}, in batches of {size}": probe.bare_pass(size) for size in arguments.batches}
-        cached = take_turns(passes, views, arguments.rounds, device)
-        steps = take_turns(probe.steps(student, MODES), 1, arguments.rounds, device)
+        cached = take_turns(passes, views, arguments.rounds)
+        steps = take_turns(probe.steps(student, MODES), 1, arguments.rounds)
         if arguments.steps:
             steps[f"{STORED}, with loading"] = [probe.loaded_step(student, arguments.steps)]
     facts = {
@@ -280,9 +279,9 @@ def compare(what: str, seconds: Mapping[str, Sequence[float]], beside: Mapping[s
 
 def _machine_facts() -> dict[str, str]:
     """What a measurement was made with."""
-    device = machine(SINGLE_PROCESS).device
+    chosen = device()
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else str(chosen),
         "machine": platform.machine(),
         "threads": str(torch.get_num_threads()),
         **{package: version(package) for package in ("torch", "torchvision", "zarr")},

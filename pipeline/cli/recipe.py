@@ -38,7 +38,9 @@ def recipe_command(_arguments: argparse.Namespace) -> None:
 def add_command(arguments: argparse.Namespace) -> None:
     """Lets DVC know a recipe, by a copy of dvc.yaml beside its parameters."""
     path = find_recipe(arguments.recipe)
-    _add(path.parent)
+    if not has_stages(path.parent):
+        # A copy: DVC reads a symbolic link of an older commit as the text that git keeps of it.
+        shutil.copyfile(STAGES, path.parent / STAGES)
     sys.stdout.write(f"{path.parent / STAGES}: DVC knows this recipe; run it with {_command(path)}\n")
 
 
@@ -71,15 +73,9 @@ def new_command(arguments: argparse.Namespace) -> None:
     if is_dataset:
         text = _for_dataset(text, Path(arguments.source))
     folder.mkdir(parents=True)
-    _add(folder)
+    shutil.copyfile(STAGES, folder / STAGES)
     write_atomically(path, text.encode())
     sys.stdout.write(f"{path} is yours to edit; then `ldp recipe check {name}` and {_command(path)}\n")
-
-
-def _add(folder: Path) -> None:
-    if not has_stages(folder):
-        # A copy: DVC reads a symbolic link of an older commit as the text that git keeps of it.
-        shutil.copyfile(STAGES, folder / STAGES)
 
 
 def _for_dataset(text: str, root: Path) -> str:

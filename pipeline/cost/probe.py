@@ -20,7 +20,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
 from pipeline.detector.config import DetectorConfig
-from pipeline.detector.device import autocast
+from pipeline.detector.device import autocast, device
 from pipeline.detector.gfl import random_teacher
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
@@ -50,32 +50,31 @@ NO_RATE = 0.0
 """The same step is taken again and again; random weights should not run away."""
 
 
-def seconds_of(work: Work, device: torch.device) -> float:
-    """Seconds until a device has done what ``work`` gave it."""
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
-    synchronize(device)
+def seconds_of(work: Work) -> float:
+    """Seconds until the device has done what ``work`` gave it."""
+    synchronize: Work = torch.cuda.synchronize if device().type == "cuda" else lambda: None
+    synchronize()
     start = time.perf_counter()
     work()
-    synchronize(device)
+    synchronize()
     return time.perf_counter() - start
 
 
 def take_turns(
-    candidates: Mapping[str, Work], pieces: int, rounds: int, device: torch.device, budget: float = inf
+    candidates: Mapping[str, Work], pieces: int, rounds: int, budget: float = inf
 ) -> dict[str, list[float]]:
     """Seconds of one of each candidate's equal ``pieces``, by name and round: a busy machine is so for all.
 
-    One more round goes before, which does not count, unless it takes longer than ``budget`` seconds: then it
-    is the only one.
+    A round before does not count; if it takes longer than ``budget`` seconds it is the only one.
     """
     rng = random.Random(0)
-    first = {name: [seconds_of(work, device) / pieces] for name, work in candidates.items()}
+    first = {name: [seconds_of(work) / pieces] for name, work in candidates.items()}
     if pieces * sum(seconds for (seconds,) in first.values()) > budget:
         return first
     later: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name in rng.sample(list(candidates), len(candidates)):
-            later[name].append(seconds_of(candidates[name], device) / pieces)
+            later[name].append(seconds_of(candidates[name]) / pieces)
     return later
 
 
@@ -114,16 +113,15 @@ class Probe:
         )
 
     def bare_pass(self, batch_size: int | None = None) -> Work:
-        """All views, decoded already, through the network: the limit that no cache can beat.
+        """All views, decoded already, through the network in the stage's threads: what no cache can beat.
 
-        In batches of the recipe's size, or of ``batch_size``, and in as many threads as the stage has.
+        In batches of the recipe's size, or of ``batch_size``.
         """
-        config, views = self.teacher.config, self.view_set
+        config = self.teacher.config
         if batch_size:
             config = structs.replace(config, batch_size=batch_size)
-        teacher, length = replace(self.teacher, config=config), config.views_per_partition
-        parts = (views.in_rows(slice(start, start + length)) for start in range(0, len(views), length))
-        batches = [batch for part in parts for batch in teacher.batches(part)]
+        teacher = replace(self.teacher, config=config)
+        batches = teacher.batches(list(self.view_set))
         decoded = [teacher.images(read_batch(batch, teacher.preprocessing), batch) for batch in batches]
         pixels = config.batch_size * config.views.largest_pixels
         threads = ThreadCounts.of(teacher.device, torch.get_num_threads(), pixels).forwards
@@ -138,11 +136,11 @@ class Probe:
 
     def steps(self, student: StudentConfig, modes: Sequence[str]) -> dict[str, Work]:
         """A step by mode, on a batch that is on the device: forward, losses, backward, update."""
-        device, take = self.machine.device, self._step_of(student)
+        take = self._step_of(student)
 
         def work(mode: str) -> Work:
             batches = self.batches(student, workers=0, logits=mode == STORED)
-            parts = [part.to(device) for part in next(batches)]
+            parts = [part.to(self.machine.device) for part in next(batches)]
             if mode == PEER:
                 # Padded as the student's are, with as many boxes.
                 images = torch.cat([part.images(self.teacher.preprocessing) for part in parts])
@@ -165,7 +163,7 @@ class Probe:
                 take([part.to(self.machine.device) for part in parts])
 
         run(1 + PREFETCH * workers)
-        return seconds_of(lambda: run(steps), self.machine.device) / steps
+        return seconds_of(lambda: run(steps)) / steps
 
     def batches(self, student: StudentConfig, *, workers: int, logits: bool) -> Iterator[StepBatches]:
         """Steps of the store's first epoch, again and again; with the teacher's ``logits``, or without."""
@@ -207,7 +205,7 @@ def peer_step(
     ``images`` are ``Tensor[B, 3, H, W]``, padded, and not resized; ``boxes`` are ``Tensor[N, 4]`` xyxy px
     and ``LongTensor[N]`` labels of each.
     """
-    device = images.device
+    here = images.device
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=None,
@@ -217,15 +215,15 @@ def peer_step(
         extra_blocks=LastLevelP6P7(256, 256),
     )
     model = FCOS(backbone, num_classes + 1, _skip_resize=True)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(here, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    optimizer = build_optimizer(model, structs.replace(config, learning_rate=NO_RATE), device)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
-    targets = [{"boxes": xyxy.to(device), "labels": labels.to(device)} for xyxy, labels in boxes]
+    optimizer = build_optimizer(model, structs.replace(config, learning_rate=NO_RATE), here)
+    scaler = torch.amp.GradScaler(here.type, enabled=config.precision == "float16")
+    targets = [{"boxes": xyxy.to(here), "labels": labels.to(here)} for xyxy, labels in boxes]
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with autocast(config.precision, device):
+        with autocast(config.precision, here):
             losses: dict[str, Tensor] = model(list(images), targets)
         scaler.scale(torch.stack([*losses.values()]).sum()).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)

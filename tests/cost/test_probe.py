@@ -14,8 +14,6 @@ from training_cases import FULL, student
 from pipeline.cost.probe import Probe, ask, peer_step, take_turns
 from pipeline.cost.synthetic_coco import SIZES, draw_dataset
 
-CPU = torch.device("cpu")
-
 
 def test_candidates_take_turns_in_changing_orders_after_a_round_that_does_not_count() -> None:
     """If that one takes longer than the budget it is the only one, and counts."""
@@ -26,14 +24,14 @@ def test_candidates_take_turns_in_changing_orders_after_a_round_that_does_not_co
         time.sleep(0.04 * (name == "c"))
 
     candidates = {name: partial(work, name) for name in "abc"}
-    repeats = take_turns(candidates, 4, 8, CPU)
+    repeats = take_turns(candidates, 4, 8)
     rounds = [calls[start : start + 3] for start in range(0, len(calls), 3)]
     assert [sorted(each) for each in rounds] == [["a", "b", "c"]] * 9
     assert len({tuple(each) for each in rounds[1:]}) > 1
     assert all(len(seconds) == 8 and min(seconds) > 0 for seconds in repeats.values())
     assert 0.01 <= min(repeats["c"]) < 0.03
     calls.clear()
-    once = take_turns(candidates, 4, 8, CPU, budget=0.03)
+    once = take_turns(candidates, 4, 8, budget=0.03)
     assert calls == ["a", "b", "c"]
     assert [len(seconds) for seconds in once.values()] == [1, 1, 1]
     assert 0.01 <= once["c"][0] < 1
