@@ -10,7 +10,7 @@ import torch
 from pipeline.core.environment import Environment, core_count
 from pipeline.core.files import os_errors_as_output_error, write_json
 from pipeline.core.paths import SCRATCH, RunPaths
-from pipeline.core.progress import show_progress, timed_call
+from pipeline.core.progress import timed_call
 from pipeline.core.stage import run_stage, stage_inputs
 from pipeline.detector.device import device, worker_environments
 from pipeline.teacher.config import CacheConfig
@@ -27,7 +27,7 @@ def main() -> None:
     setup = replace(setup, view_set=setup.view_set.remembering())
     engine = choose_engine(setup, folder)
     views, made_from = setup.view_set, setup.fingerprint
-    layout = layout_store(views, config, setup.spec, made_from, workers=core_count(), progress=show_progress)
+    layout = layout_store(views, config, setup.spec, made_from, workers=core_count(), shown=True)
     if config.dense:
         probed = probe_dense(setup.load_teacher(device()), views, layout.schema)
         layout = replace(layout, dense_row_bytes=probed)
@@ -37,13 +37,7 @@ def main() -> None:
     if not scratch_folder(layout, SCRATCH).exists():  # a store that was begun has passed
         # By name, as in core.stage: what may refuse a precision changes no byte of a store.
         import_module("pipeline.cost.precision").probe_precision(setup, layout.schema, params)
-    show = partial(
-        show_progress,
-        unit=" views",
-        amount=lambda times: times.views,
-        note=lambda times: f"bottleneck: {times.bottleneck}",
-    )
-    write = partial(fill_store, scratch_root=SCRATCH, output=folder.store, progress=show)
+    write = partial(fill_store, scratch_root=SCRATCH, output=folder.store, shown=True)
     times, seconds = timed_call(write, layout, engine)
     say_if_larger(folder.store, layout)
     facts = {"seconds": round(seconds, 2), "device": str(device()), "views": layout.schema.views}

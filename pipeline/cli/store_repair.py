@@ -117,7 +117,7 @@ def _make_again(
     specs, recorded = table_specs(schema), attributes["table_sha256"]
     # Finding the regions of many views takes long: as stored, if that is whole.
     if any(file.name.startswith(f"{spec.path}/c/") for file in lost for spec in specs):
-        table = build_index(setup.view_set, core_count(), show_progress)
+        table = build_index(setup.view_set, core_count(), shown=True)
     else:
         table = ViewIndex.from_arrays({spec.path: read_table(path, spec) for spec in specs})
     if table.digest() != recorded:

@@ -12,8 +12,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Progress = Callable[[Iterable[T], int, str], Iterable[T]]
-"""Wraps an iterable, given its length and a label, to show how far it is."""
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 15.0
 """How often a terminal, and a file, is told of progress."""
 LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f} %), {elapsed} passed, {remaining} left{postfix}"
@@ -49,27 +47,13 @@ def progress_bar(total: int, label: str, unit: str, *, initial: int = 0, hidden:
     )
 
 
-def show_progress(
-    items: Iterable[T],
-    total: int,
-    label: str,
-    *,
-    unit: str = "it",
-    amount: Callable[[T], int] = lambda _: 1,
-    note: Callable[[T], str] = lambda _: "",
-) -> Iterable[T]:
-    """Pass finished items through: each is an ``amount`` of the ``total``, the newest may bring a note."""
+def show_progress(items: Iterable[T], total: int, label: str, *, unit: str = "it") -> Iterable[T]:
+    """Pass ``total`` finished items through."""
     # What is logged meanwhile goes above the bar, not into it.
     with progress_bar(total, label, unit) as bar, logging_redirect_tqdm():
         for item in items:
-            bar.set_postfix_str(note(item), refresh=False)
-            bar.update(amount(item))
+            bar.update()
             yield item
-
-
-def unshown(items: Iterable[T], _total: int, _label: str) -> Iterable[T]:
-    """A :data:`Progress` that shows nothing."""
-    return items
 
 
 def describe_bytes(count: float) -> str:

@@ -22,7 +22,7 @@ from pipeline.codec.logits import EDGES, edge_columns
 from pipeline.core.errors import CacheError
 from pipeline.core.files import digest
 from pipeline.core.prefetch import loading_pool
-from pipeline.core.progress import Progress, describe_bytes, unshown
+from pipeline.core.progress import describe_bytes, show_progress
 from pipeline.detector.model import ModelSpec
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.attributes import read_attributes
@@ -74,8 +74,8 @@ class StoreLayout:
         return int(position_counts(self.table.geometry, self.schema.strides).sum())
 
 
-def build_index(view_set: ViewSet, workers: int = 1, progress: Progress[ViewIndex] = unshown) -> ViewIndex:
-    """What the writer must know of every view; ``progress`` is shown the parts that ``workers`` find."""
+def build_index(view_set: ViewSet, workers: int = 1, *, shown: bool = False) -> ViewIndex:
+    """What the writer must know of every view, whose regions are found by ``workers`` at a time."""
     images, length = view_set.manifest.images, max(1, VIEWS_PER_RUN // len(view_set.views.numbers))
     runs = [  # one without images if there are none
         replace(view_set, manifest=replace(view_set.manifest, images=images[start : start + length]))
@@ -87,7 +87,8 @@ def build_index(view_set: ViewSet, workers: int = 1, progress: Progress[ViewInde
     if processes:  # which would each load 300 MB of torch for themselves
         get_context("forkserver").set_forkserver_preload([ViewSet.__module__, ViewIndex.__module__])
     with loading_pool(workers, one_thread, processes=processes) as pool:
-        return ViewIndex.concatenate(list(progress(pool.map(ViewIndex.from_views, runs), len(runs), "views")))
+        parts = pool.map(ViewIndex.from_views, runs)
+        return ViewIndex.concatenate(list(show_progress(parts, len(runs), "views") if shown else parts))
 
 
 def layout_store(
@@ -96,10 +97,11 @@ def layout_store(
     spec: ModelSpec,
     fingerprint: Mapping[str, Any],
     workers: int = 1,
-    progress: Progress[ViewIndex] = unshown,
+    *,
+    shown: bool = False,
 ) -> StoreLayout:
     """Find the regions of every view, by ``workers`` at a time; keeps counts and boxes alone."""
-    table = build_index(view_set, workers, progress)
+    table = build_index(view_set, workers, shown=shown)
     schema = StoreSchema(
         bins=spec.bins,
         num_classes=spec.num_classes,

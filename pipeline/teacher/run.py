@@ -12,12 +12,13 @@ from pathlib import Path
 from threading import BoundedSemaphore
 
 import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pipeline.core.code import made_by
 from pipeline.core.environment import Environment
 from pipeline.core.errors import CacheError
 from pipeline.core.files import canonical_json, lock_scratch, write_atomically
-from pipeline.core.progress import Progress, counted, timed_call, unshown
+from pipeline.core.progress import counted, progress_bar, timed_call
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.attributes import diff
 from pipeline.store.writer import writer
@@ -96,18 +97,12 @@ def write_store(
 
 
 def fill_store(
-    layout: StoreLayout,
-    engine: Engine,
-    *,
-    scratch_root: Path,
-    output: Path,
-    progress: Progress[StoreTimes] = unshown,
+    layout: StoreLayout, engine: Engine, *, scratch_root: Path, output: Path, shown: bool = False
 ) -> StoreTimes:
     """Write what is not finished yet in a folder of ``scratch_root``, and move the store to ``output``.
 
-    ``progress`` is shown the finished partitions, and given the number of all their views. A ``CacheError``
-    if another run writes the same store, or partitions do not match the layout; a ``DatasetError`` if an
-    image cannot be read, a ``TeacherError`` if an output is not finite.
+    A ``CacheError`` if another run writes the same store, or partitions do not match the layout; a
+    ``DatasetError`` if an image cannot be read, a ``TeacherError`` if an output is not finite.
     """
     scratch, times, start = scratch_folder(layout, scratch_root), StoreTimes(), time.perf_counter()
     with lock_scratch(scratch):
@@ -118,9 +113,12 @@ def fill_store(
             logger.info("resuming: %d of %d partitions were finished", len(finished), number)
         if remaining := [index for index in range(number) if index not in finished]:
             views = sum(run.stop - run.start for run in map(layout.schema.partition_views, remaining))
-            with closing(engine(scratch, remaining)) as written:
-                for partition in progress(written, views, "cache"):
+            bar = progress_bar(views, "cache", " views", hidden=not shown)
+            with closing(engine(scratch, remaining)) as written, bar, logging_redirect_tqdm():
+                for partition in written:
                     times += partition
+                    bar.set_postfix_str(f"bottleneck: {partition.bottleneck}", refresh=False)
+                    bar.update(partition.views)
             logger.info("%s", times.summary_line(time.perf_counter() - start))
         writer.finalise(scratch, output)
     return times

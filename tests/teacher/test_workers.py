@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from teacher_cases import QUANTIZED, small_config, small_teacher, small_view_set
 
 from pipeline.core.cluster import existing_cluster, local_cluster
 from pipeline.core.errors import CacheError, TeacherError
-from pipeline.core.progress import Progress, unshown
 from pipeline.detector.gfl import save_detector
 from pipeline.teacher.inputs import load_inputs
 from pipeline.teacher.layout import layout_store
@@ -59,11 +58,9 @@ class Workspace:
         )
         return partial(write_in_workers, connect, make_job)
 
-    def fill(
-        self, engine: Engine, name: str, progress: Progress[StoreTimes] = unshown
-    ) -> tuple[dict[str, bytes], StoreTimes]:
+    def fill(self, engine: Engine, name: str) -> tuple[dict[str, bytes], StoreTimes]:
         output = self.folder / f"{name}.zarr"
-        times = fill_store(self.layout, engine, scratch_root=self.folder, output=output, progress=progress)
+        times = fill_store(self.layout, engine, scratch_root=self.folder, output=output)
         return content_of(output), times
 
 
@@ -115,14 +112,14 @@ def test_two_processes_one_of_which_is_killed_write_the_same_bytes(
             victims.append(min(client.run(os.getpid).values()))
             yield client
 
-    def kill_one(items: Iterable[StoreTimes], _total: int, _label: str) -> Iterator[StoreTimes]:
-        for number, item in enumerate(items):
+    def kill_one(scratch: Path, partitions: Sequence[int]) -> Iterator[StoreTimes]:
+        for number, item in enumerate(workspace.workers(connect)(scratch, partitions)):
             if number == 0:
                 os.kill(victims[0], signal.SIGKILL)
             yield item
 
     with caplog.at_level(logging.WARNING):
-        files, times = workspace.fill(workspace.workers(connect), "killed", kill_one)
+        files, times = workspace.fill(kill_one, "killed")
     assert files == written_here
     assert times.views == 2 * IMAGES
     assert "is gone; what it was at is done again" in caplog.text

@@ -163,16 +163,16 @@ def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(view_set: Vie
 def test_a_store_is_finished_by_the_code_that_began_it_or_as_the_user_says(
     view_set: ViewSet, layout: StoreLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill = partial(fill_store, layout, engine(view_set), scratch_root=tmp_path, output=tmp_path / "s.zarr")
+    fill = partial(fill_store, layout, scratch_root=tmp_path, output=tmp_path / "s.zarr")
     with pytest.raises(KeyboardInterrupt):
-        fill(progress=Mock(side_effect=KeyboardInterrupt))
+        fill(Mock(side_effect=KeyboardInterrupt))
     real = run.made_by(run.FOLDERS)
     edited = {**real, "code": {**real["code"], "pipeline/views/images.py": "0" * 64}}
     monkeypatch.setattr(run, "made_by", lambda _: edited)
     with pytest.raises(CacheError, match=r"other code began: code\.pipeline/views/images\.py was"):
-        fill()
+        fill(engine(view_set))
     monkeypatch.setenv("LDP_RESUME", "changed-code")
-    fill()
+    fill(engine(view_set))
 
 
 def test_a_worker_that_wakes_up_late_leaves_no_scratch_folder(view_set: ViewSet, scratch: Path) -> None:
