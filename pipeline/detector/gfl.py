@@ -41,6 +41,7 @@ class GFL(nn.Module):
         super().__init__()
         self.config = config
         self.conventions = conventions
+        self.spec = gfl_spec(config, conventions)
         self.backbone = build_backbone(config)
         self.neck = FeaturePyramid(self.backbone.channels, config.channels, config.levels)
         self.bbox_head = GFLHead(config)
@@ -48,11 +49,6 @@ class GFL(nn.Module):
     def forward(self, images: Tensor) -> RawOutputs:
         """Normalized images ``Tensor[B, 3, H, W]`` to raw outputs."""
         return flatten_levels(self.bbox_head(self.neck(self.backbone(images))))
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What it predicts."""
-        return gfl_spec(self.config, self.conventions)
 
     @property
     def device(self) -> torch.device:

@@ -38,8 +38,7 @@ class ConvModule(nn.Module):
         self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, norm_groups: int = 0
     ) -> None:
         super().__init__()
-        bias = norm_groups == 0
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=not norm_groups)
         self.gn = nn.GroupNorm(norm_groups, out_channels) if norm_groups else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,11 +61,10 @@ class FeaturePyramid(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], channels: int, levels: int) -> None:
         super().__init__()
-        extra = levels - len(in_channels)
         self.lateral_convs = nn.ModuleList(ConvModule(width, channels, 1) for width in in_channels)
         self.fpn_convs = nn.ModuleList(
             [ConvModule(channels, channels, 3) for _ in in_channels]
-            + [ConvModule(channels, channels, 3, stride=2) for _ in range(extra)]
+            + [ConvModule(channels, channels, 3, stride=2) for _ in range(levels - len(in_channels))]
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
