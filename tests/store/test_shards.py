@@ -8,13 +8,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from pipeline.core.errors import CacheError
-from pipeline.store.format.schema import (
-    CLS_CODES,
-    EDGE_CODES,
-    REGION,
-    ArraySpec,
-    chunk_key,
-)
+from pipeline.store.format.schema import CLS_CODES, EDGE_CODES, REGION, ArraySpec
 from pipeline.store.reader.shards import ShardedRows
 from pipeline.store.writer.arrays import create_array, encode_shard
 
@@ -24,7 +18,7 @@ def spec_of(path: str = "rows", dtype: str = "int16") -> ArraySpec:
 
 
 def write(folder: Path, rows: NDArray[np.int16], partition: int) -> ShardedRows:
-    file = folder / "rows" / chunk_key(partition, 2)
+    file = folder / spec_of().file(partition)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(encode_shard(spec_of(), rows)[0])
     return ShardedRows(folder, spec_of(), {})
@@ -56,4 +50,4 @@ def test_a_shard_has_the_bytes_that_zarr_gives_it(tmp_path: Path, path: str, dty
     rows[8:16] = 0
     spec = spec_of(path, dtype)
     create_array(LocalStore(tmp_path), spec)[:count] = rows
-    assert (tmp_path / path / chunk_key(0, 2)).read_bytes() == encode_shard(spec, rows)[0]
+    assert (tmp_path / spec.file(0)).read_bytes() == encode_shard(spec, rows)[0]

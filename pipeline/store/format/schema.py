@@ -60,6 +60,10 @@ class ArraySpec:
     columns: tuple[str, ...] = ()
     compression_level: int = COMPRESSION_LEVEL
 
+    def file(self, index: int) -> str:
+        """Path, inside the store, of the ``index``-th run of rows: zarr's default chunk keys."""
+        return f"{self.path}/c/{index}" + "/0" * (len(self.shape) - 1)
+
     @property
     def shard_rows(self) -> int:
         assert self.shards is not None, f"{self.path} is not sharded"
@@ -197,8 +201,3 @@ def sharded_specs(schema: StoreSchema) -> tuple[ArraySpec, ...]:
         arrays.append(sharded(PIXELS_CRC32C, "uint32", views, 1))
         arrays.append(sharded(THUMBNAIL, "uint8", views, 3 * THUMBNAIL_CELLS**2))
     return tuple(arrays)
-
-
-def chunk_key(index: int, dimensions: int) -> str:
-    """Path, inside the array's folder, of the ``index``-th run of rows: zarr's default chunk keys."""
-    return f"c/{index}" + "/0" * (dimensions - 1)

@@ -27,11 +27,10 @@ from pipeline.views.types import THUMBNAIL_CELLS, KeptPoints, LabeledView, Pixel
 
 
 class FileRecord(NamedTuple):
-    """A file of a finished store as it was written; ``name`` is its path inside."""
+    """A file of a finished store as it was written: path inside, partition if it is a shard, digest."""
 
     name: str
     partition: int | None
-    """``None`` for a table or for metadata."""
     digest: FileDigest
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import CacheError
 from pipeline.store.format.attributes import REPAIR_HINT
-from pipeline.store.format.schema import CRC_BYTES, NO_CHUNK, ArraySpec, chunk_key
+from pipeline.store.format.schema import CRC_BYTES, NO_CHUNK, ArraySpec
 
 CRC_RESIDUE = 0x48674BC7  # the crc32c of any bytes followed by their own crc32c (little-endian)
 
@@ -29,7 +29,7 @@ def read_table(store: Path, spec: ArraySpec) -> NDArray[Any]:
     """The whole of an array of a single chunk; a ``CacheError`` if its checksum differs."""
     values = np.empty(spec.shape, spec.dtype)
     if len(values):
-        content = (store / spec.path / chunk_key(0, len(spec.shape))).read_bytes()
+        content = (store / spec.file(0)).read_bytes()
         blosc.decompress(_checked(content, f"{spec.path} of {store}", "the table"), values)
     return values
 
@@ -52,7 +52,7 @@ class ShardedRows:
         rows = np.empty((len(chunks), self._chunk_rows, self._columns), self._spec.dtype)
         where = f"partition {partition} of {self._spec.path} of {self._store}"
         try:
-            descriptor = os.open(f"{self._store}/{self._spec.path}/{chunk_key(partition, 2)}", os.O_RDONLY)
+            descriptor = os.open(f"{self._store}/{self._spec.file(partition)}", os.O_RDONLY)
         except FileNotFoundError:
             raise _damaged(where, "the shard is missing") from None
         try:
@@ -79,7 +79,7 @@ class ShardedRows:
         content = _checked(os.pread(descriptor, size, status.st_size - size), where, "the index")
         index = np.frombuffer(content[:-CRC_BYTES], dtype="<u8").reshape(-1, 2)
         # Another whole shard may lie in its place: checksums alone would hold there.
-        if expected := self._marks.get(f"{self._spec.path}/{chunk_key(partition, 2)}"):
+        if expected := self._marks.get(self._spec.file(partition)):
             offset, size = index[0].tolist()
             first = b"" if offset == NO_CHUNK else os.pread(descriptor, CRC_BYTES, offset + size - CRC_BYTES)
             if (first + content[-CRC_BYTES:]).hex() != expected:

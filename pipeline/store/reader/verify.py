@@ -9,19 +9,15 @@ from pipeline.store.reader.reader import read_finished, recorded_files
 
 
 class Problem(NamedTuple):
-    """A damaged, missing or unexpected file, by its path inside the store."""
+    """A damaged, missing or unexpected file by its path inside the store; its partition, if it is a shard."""
 
     file: str
     partition: int | None
-    """``None`` for a table or for metadata."""
     message: str
 
 
 def verify(path: Path, label: str | None = None) -> list[Problem]:
-    """Compare every file of a store with its recorded size and sha256; errors as of :func:`read_finished`.
-
-    Problems come in order of the files; a ``label`` shows how far it is.
-    """
+    """Files that are not of the recorded size and sha256, in order; errors as of :func:`read_finished`."""
     files = list(recorded_files(read_finished(path)))
     paths = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
     strays = {file.relative_to(path).as_posix() for file in paths} - {file.name for file in files}

@@ -30,7 +30,7 @@ from pipeline.core.files import (
     write_atomically,
 )
 from pipeline.store.format.attributes import ROOT_METADATA, diff, read_attributes, write_attributes
-from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, chunk_key, sharded_specs
+from pipeline.store.format.schema import EXTENT, IMAGE_ID, VIEW, StoreSchema, sharded_specs
 from pipeline.store.format.table import ViewIndex, counts_row
 from pipeline.store.writer.arrays import create_arrays, encode_shard
 from pipeline.store.writer.partition import PartitionRecord, PartitionRows, store_statistics
@@ -96,20 +96,19 @@ def require_views(scratch: Path, index: int, views: Sequence[LabeledView]) -> No
         )
 
 
-def write_partition(scratch: Path, index: int, rows: PartitionRows) -> PartitionRecord:
+def write_partition(scratch: Path, index: int, rows: PartitionRows) -> None:
     """Write a partition's shards, then its record; ``rows`` are of views that ``require_views`` let pass."""
     store, shards, marks = scratch / STORE_FOLDER, dict[str, FileDigest](), dict[str, str]()
     # The old record, if any, must not outlive the shards that it describes.
     record_path(scratch, index).unlink(missing_ok=True)
     for spec in sorted(sharded_specs(read_schema(scratch)), key=lambda spec: spec.path):
-        values, name = rows.arrays[spec.path], f"{spec.path}/{chunk_key(index, 2)}"
+        values, name = rows.arrays[spec.path], spec.file(index)
         if len(values):
             content, marks[name] = encode_shard(spec, values)
             write_atomically(store / name, content, inside=store)
             shards[name] = FileDigest.of_bytes(content)
     record = PartitionRecord(partition=index, shards=shards, marks=marks, **rows.counts)
     write_atomically(record_path(scratch, index), msgspec.json.encode(record), inside=scratch)
-    return record
 
 
 def record_path(scratch: Path, partition: int) -> Path:
