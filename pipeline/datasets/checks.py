@@ -37,10 +37,7 @@ READINGS: dict[str, Reading] = {
 
 
 def look_at_files(manifest: Manifest) -> Manifest:
-    """The manifest with what is known of each image's file: its sha256, and whether it is turned.
-
-    A ``DatasetError`` names images that are missing, or one that is no image of the annotated size.
-    """
+    """The manifest with each file's sha256 and how many EXIF turns; a ``DatasetError`` names unfit files."""
     files = [manifest.image_file(record)[:2] for record in manifest.images]
     missing = [path for path, _ in files if not path.is_file()]
     if missing:

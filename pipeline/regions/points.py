@@ -25,7 +25,7 @@ INSIDE_MARGIN_PX = 0.01
 """A positive's point lies inside its box by more than this on all four sides (reference literal)."""
 
 MAX_POSITIONS = 100_000
-"""Of views whose regions are found together: five of 1333x800. More find no sooner."""
+"""Of views whose regions are found together, which takes as many operations as one: five of 1333x800."""
 
 ANCHOR_RADIUS_CELLS = ANCHOR_SCALE // 2
 """An anchor reaches this many cells to each side of its point."""
@@ -160,10 +160,7 @@ def valuable_weights(
 
 
 def find_regions(grid: Grid, boxes_xyxy: Sequence[Tensor], regions: RegionsConfig) -> list[KeptPoints]:
-    """Both regions of views that share a ``grid``, from the boxes ``Tensor[G, 4]`` px of each: no teacher.
-
-    Views are taken together, as it is the number of operations that takes time, not their size.
-    """
+    """Both regions of views that share a ``grid``, from the boxes ``Tensor[G, 4]`` px of each: no teacher."""
     size = max(1, MAX_POSITIONS // len(grid))
     runs = (boxes_xyxy[start : start + size] for start in range(0, len(boxes_xyxy), size))
     return [points for run in runs for points in _find_together(grid, run, regions)]

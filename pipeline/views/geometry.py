@@ -29,9 +29,9 @@ Scale = tuple[int, int]
 """``(long, short)`` edges in px that a view must fit into; for a fixed size, its ``(width, height)``."""
 
 ResizeMode = Literal["keep_ratio", "stretch", "letterbox", "letterbox_centred"]
-"""How an image fills its view: ``keep_ratio`` resizes it into the scale, and the view has its size;
-``stretch`` resizes it to the scale, whatever its ratio; the letterboxes give the view the size of the scale,
-and put the image, ratio kept, into the upper left corner (YOLOX) or into the middle (YOLOv8)."""
+"""How an image fills its view: ``keep_ratio`` resizes (or enlarges) it into the scale, and the view has its
+size; ``stretch`` resizes it to the scale, whatever its ratio; the letterboxes give the view the size of the
+scale, and put the image, ratio kept, into the upper left corner (YOLOX) or into the middle (YOLOv8)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +65,6 @@ class ViewGeometry:
             return 0, 0
         (height, width), (content_height, content_width) = self.resized_hw, self.content_hw
         return (height - content_height) // 2, (width - content_width) // 2
-
-
-def resize_keep_ratio(original_hw: Size, scale: Scale) -> Size:
-    """Size of an image resized, ratio kept, to fit into ``(long, short)``; enlarged, too."""
-    height, width = original_hw
-    factor = min(scale[0] / max(height, width), scale[1] / min(height, width))
-    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-
-
-def pad_size(size_hw: Size) -> Size:
-    """Size rounded up to multiples of ``PAD_MULTIPLE``."""
-    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in size_hw)
-    return height, width
 
 
 def scale_factors(geometry: ViewGeometry) -> NDArray[np.float32]:
@@ -222,6 +209,8 @@ def choose_view(seed: int, epoch: int, image_id: int, views: Sequence[int]) -> i
 def _view(original_hw: Size, scale: Scale, fit: ResizeMode, *, flip: bool) -> ViewGeometry:
     resized = padded = scale[::-1]  # a detector of a fixed input gets just that
     if fit == "keep_ratio":
-        resized = resize_keep_ratio(original_hw, scale)
-        padded = pad_size(resized)
+        factor = min(scale[0] / max(original_hw), scale[1] / min(original_hw))
+        height, width = (max(1, int(side * factor + 0.5)) for side in original_hw)
+        resized = height, width
+        padded = -(-height // PAD_MULTIPLE) * PAD_MULTIPLE, -(-width // PAD_MULTIPLE) * PAD_MULTIPLE
     return ViewGeometry(original_hw=original_hw, resized_hw=resized, padded_hw=padded, flip=flip, fit=fit)

@@ -6,7 +6,7 @@ import torch
 from golden_data import FOLDER, load, size_of
 
 from pipeline.views.conventions import GFL_PREPROCESSING
-from pipeline.views.geometry import ViewGeometry, pad_size, resize_keep_ratio, scale_factors, transform_boxes
+from pipeline.views.geometry import ViewGeometry, ViewsConfig, scale_factors, transform_boxes
 from pipeline.views.images import apply_view, network_input, resize_image
 from pipeline.views.pyramid import Size
 
@@ -23,8 +23,7 @@ BOX_TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
 
 def geometry_of(original_hw: Size, scale: torch.Tensor, *, flip: bool) -> ViewGeometry:
-    resized = resize_keep_ratio(original_hw, size_of(scale))
-    return ViewGeometry(original_hw=original_hw, resized_hw=resized, padded_hw=pad_size(resized), flip=flip)
+    return ViewsConfig(scales=(size_of(scale),), flips=(flip,)).geometry(original_hw, 0, 0)
 
 
 @pytest.mark.parametrize("row", ROWS)

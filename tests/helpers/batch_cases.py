@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from pipeline.detector.head import RawOutputs
 from pipeline.regions.config import RegionsConfig
 from pipeline.regions.view_set import label_views
-from pipeline.views.geometry import ViewGeometry, pad_size
+from pipeline.views.geometry import ViewsConfig
 from pipeline.views.manifest import GroundTruth
 from pipeline.views.pyramid import Pyramid
 from pipeline.views.types import LabeledView, ViewKey
@@ -22,12 +22,12 @@ def labeled_view(
     image_id: int, size_hw: tuple[int, int], boxes: ArrayLike, labels: ArrayLike, pyramid: Pyramid = PYRAMID
 ) -> LabeledView:
     """A view without resizing or flip."""
-    geometry = ViewGeometry(original_hw=size_hw, resized_hw=size_hw, padded_hw=pad_size(size_hw), flip=False)
+    views = ViewsConfig(scales=((max(size_hw), min(size_hw)),), flips=(False,))
     truth = GroundTruth(
         boxes_xyxy=np.asarray(boxes, np.float32).reshape(-1, 4), labels=np.asarray(labels, np.int64)
     )
     key = ViewKey(image_id, 0)
-    return label_views([(key, geometry, truth)], pyramid, REGIONS)[key]
+    return label_views([(key, views.geometry(size_hw, *key), truth)], pyramid, REGIONS)[key]
 
 
 def three_views() -> list[LabeledView]:

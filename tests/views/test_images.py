@@ -25,7 +25,7 @@ from pipeline.core.errors import DatasetError
 from pipeline.datasets.coco import read_coco
 from pipeline.views.conventions import GFL_PREPROCESSING, Sampling
 from pipeline.views.decode import inspect_image
-from pipeline.views.geometry import resize_keep_ratio
+from pipeline.views.geometry import ViewsConfig
 from pipeline.views.images import normalize_images, read_image, resize_image, stack_images
 from pipeline.views.manifest import ImageRecord, ImageTable, Manifest
 from pipeline.views.types import SeenPixels, checksum
@@ -166,7 +166,8 @@ def test_real_photos_are_decoded_and_resized_as_by_opencv() -> None:
     for record in manifest.images[:16]:
         path, size_hw, _ = manifest.image_file(record)
         pixels = read_image(path, size_hw)
-        image, view_hw = pixels.permute(1, 2, 0).numpy(), resize_keep_ratio(size_hw, (1333, 800))
+        view = ViewsConfig(scales=((1333, 800),), flips=(False,)).geometry(size_hw, 0, 0)
+        image, view_hw = pixels.permute(1, 2, 0).numpy(), view.resized_hw
         decoded.append(np.abs(image - opencv(path)).mean())
         resized = cv2.resize(image, view_hw[::-1], interpolation=cv2.INTER_LINEAR).astype(int)
         assert np.abs(resize_image(pixels, view_hw).permute(1, 2, 0).numpy() - resized).max() <= 1
