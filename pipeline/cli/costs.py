@@ -144,7 +144,7 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
     views = max(MIN_VIEWS, min(MAX_VIEWS, MAX_PIXELS // cache.views.largest_pixels))
     probe = _probe(recipe, views, BATCH)
     rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), MAX_SAMPLED_IMAGES)).astype(int)
-    sample = replace(probe.view_set, manifest=replace(manifest, images=manifest.images.take(rows)))
+    sample = replace(probe.view_set, manifest=replace(manifest, images=manifest.images[rows]))
     layout, assign = timed_call(layout_store, sample, cache, probe.teacher.model.spec, fingerprint={})
     measure = partial(take_turns, rounds=5, budget=10.0)
     bare = median(measure({STAGE: probe.write_store, BARE: probe.bare_pass()}, len(probe.view_set))[BARE])

@@ -94,7 +94,7 @@ def check_command(arguments: argparse.Namespace) -> None:
     """
     require_least(arguments, images=1)
     manifest = read_dataset(arguments)
-    images = manifest.images.take(np.flatnonzero(np.diff(manifest.images.offset))[: arguments.images])
+    images = manifest.images[np.flatnonzero(np.diff(manifest.images.offset))[: arguments.images]]
     if not images:
         raise DatasetError(
             f"{manifest.root}/{manifest.folder}: expected annotated images, but there are none"

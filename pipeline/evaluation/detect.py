@@ -1,6 +1,6 @@
 """Run a detector over a split and collect detections in COCO's result format."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ def detect(
 
 
 def _batches(
-    records: Sequence[ImageRecord], scale: tuple[int, int], fit: ResizeMode, batch_size: int
+    records: Iterable[ImageRecord], scale: tuple[int, int], fit: ResizeMode, batch_size: int
 ) -> Iterator[list[tuple[ImageRecord, ViewGeometry]]]:
     """Images of equal padded size, so that what a batch pads never changes a detection."""
     groups: dict[Size, list[tuple[ImageRecord, ViewGeometry]]] = {}

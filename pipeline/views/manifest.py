@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 from unicodedata import normalize
 
 import msgspec
@@ -75,8 +75,8 @@ COLUMNS = np.dtype({"names": ("image_id", *Annotation.__struct_fields__), "forma
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class ImageTable(Sequence[ImageRecord]):
-    """``I`` images, ascending by id, and ``A`` annotations, by image and id; a slice is a table, too."""
+class ImageTable:
+    """``I`` images, ascending by id, and ``A`` annotations, by image and id; iterated over, records."""
 
     image_id: NDArray[np.int64]
     """``(I,)``."""
@@ -119,16 +119,11 @@ class ImageTable(Sequence[ImageRecord]):
     def __len__(self) -> int:
         return len(self.image_id)
 
-    @overload
-    def __getitem__(self, place: int) -> ImageRecord: ...
+    def __iter__(self) -> Iterator[ImageRecord]:
+        return map(self.record, range(len(self)))
 
-    @overload
-    def __getitem__(self, place: slice) -> "ImageTable": ...
-
-    def __getitem__(self, place: int | slice) -> "ImageRecord | ImageTable":
-        if isinstance(place, slice):
-            return self.take(np.arange(len(self))[place])
-        row = range(len(self))[place]  # of a negative place, too
+    def record(self, row: int) -> ImageRecord:
+        """One image."""
         height, width = self.size_hw[row].tolist()
         rows = self.annotations[self.offset[row] : self.offset[row + 1]].tolist()
         return ImageRecord(
@@ -140,16 +135,17 @@ class ImageTable(Sequence[ImageRecord]):
             annotations=tuple(Annotation(*values) for _, *values in rows),
         )
 
-    def take(self, rows: NDArray[np.int64]) -> "ImageTable":
+    def __getitem__(self, places: slice | NDArray[np.int64]) -> "ImageTable":
         """The images in some rows, which ascend."""
-        counts, taken = np.diff(self.offset), np.isin(np.arange(len(self)), rows)
+        every, counts = np.arange(len(self)), np.diff(self.offset)
+        rows = every[places]
         return ImageTable(
             image_id=self.image_id[rows],
             size_hw=self.size_hw[rows],
             file_name=self.file_name[rows],
             sha256=self.sha256[rows],
             offset=np.append(0, counts[rows].cumsum()),
-            annotations=self.annotations[np.repeat(taken, counts)],
+            annotations=self.annotations[np.repeat(np.isin(every, rows), counts)],
         )
 
     def annotated_hw(self) -> NDArray[np.int64]:
@@ -257,7 +253,7 @@ class Manifest:
 
     def image(self, image_id: int) -> ImageRecord:
         """An image by its id; a ``KeyError`` if the split has none."""
-        return self.images[self.images.row_of(image_id)]
+        return self.images.record(self.images.row_of(image_id))
 
     def training_boxes(self, image_id: int) -> GroundTruth:
         """Boxes of an image that are trained on; a ``KeyError`` if the split has no such image."""
@@ -277,7 +273,7 @@ def keep_trainable(manifest: Manifest, *, keep_empty: bool) -> Manifest:
     kept = manifest.images.size_hw.min(axis=1) >= MIN_SIDE_PX
     if not keep_empty:
         kept &= manifest.trained_on_counts > 0
-    return replace(manifest, images=manifest.images.take(np.flatnonzero(kept)))
+    return replace(manifest, images=manifest.images[np.flatnonzero(kept)])
 
 
 class _File(Struct):

@@ -55,7 +55,7 @@ def test_what_is_read_is_ordered_by_id_and_trained_on_by_mmdetections_rules(tmp_
     manifest = read(tmp_path, coco())
     assert manifest.images.image_id.tolist() == [3, 5, 9]
     assert manifest.labels == {2: 0, 7: 1}
-    assert manifest.image_path(manifest.images[0]) == Path("root/images/sub/three.jpg")
+    assert manifest.image_path(manifest.images.record(0)) == Path("root/images/sub/three.jpg")
     truth = manifest.training_boxes(9)
     np.testing.assert_array_equal(truth.boxes_xyxy, np.float32([[1, 2, 11, 22]]))
     np.testing.assert_array_equal(truth.labels, [1])

@@ -29,8 +29,8 @@ def test_boxes_without_a_size_or_outside_the_image_are_legal_and_not_trained_on(
     for stage in ("prepare_data", "prepare_teacher", "evaluate teacher", "cache_teacher"):
         assert call(stage).code == 0
     after = read_manifest(FOLDER.manifest("train"))
-    assert len(after.images[0].annotations) == len(before.images[0].annotations) + len(boxes)
-    old, new = (manifest.training_boxes(manifest.images[0].image_id) for manifest in (before, after))
+    assert len(after.images.record(0).annotations) == len(before.images.record(0).annotations) + len(boxes)
+    old, new = (manifest.training_boxes(manifest.images.image_id[0]) for manifest in (before, after))
     np.testing.assert_array_equal(old.boxes_xyxy, new.boxes_xyxy)
     np.testing.assert_array_equal(old.labels, new.labels)
 
