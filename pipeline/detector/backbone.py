@@ -68,8 +68,7 @@ class ResNetBackbone(ResNet):
 
     def stem_and_stages(self) -> list[nn.Module]:
         """Modules as ``frozen_stages`` counts them: stem, stage 1, stage 2, ..."""
-        stem = nn.ModuleList([self.conv1, self.bn1])
-        return [stem, self.layer1, self.layer2, self.layer3, self.layer4]
+        return [nn.ModuleList([self.conv1, self.bn1]), self.layer1, self.layer2, self.layer3, self.layer4]
 
 
 class MobileNetBackbone(nn.Module):

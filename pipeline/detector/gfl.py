@@ -32,10 +32,7 @@ CLASS_NAMES = "class_names"
 
 
 class GFL(nn.Module):
-    """Generalized Focal Loss detector (NeurIPS 2020) with mmdetection's module names.
-
-    Its conventions are no part of its weights; a student takes over those of its teacher.
-    """
+    """Generalized Focal Loss detector (NeurIPS 2020); its conventions are no part of its weights."""
 
     def __init__(self, config: DetectorConfig, conventions: Conventions = GFL_CONVENTIONS) -> None:
         super().__init__()

@@ -1,7 +1,4 @@
-"""Average precision as pycocotools computes it, from a manifest instead of COCO's annotation file.
-
-Computed by ``faster-coco-eval``, which has pycocotools' classes and figures with the loops in C++.
-"""
+"""Average precision from a manifest, by ``faster-coco-eval``: pycocotools' figures with the loops in C++."""
 
 import logging
 from collections.abc import Sequence

@@ -88,10 +88,7 @@ class Detections(NamedTuple):
 
 
 def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeometry]) -> list[Detections]:
-    """Detections in px of the original images, from a model's outputs for their views.
-
-    Boxes are clipped to the image's content, and suppressed class by class.
-    """
+    """Detections in px of the original images, clipped to them, from a model's outputs for their views."""
     grid, device = spec.pyramid.grid_of(raw.sizes), raw.cls_logits.device
     points = torch.from_numpy(grid.points).to(device)
     strides = torch.from_numpy(grid.point_strides).to(device)

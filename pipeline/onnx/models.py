@@ -67,10 +67,7 @@ def open_model(path: Path, categories: Sequence[Category]) -> ModelHandle:
 
 
 def onnx_model(description: OnnxDescription, file: Path, categories: Sequence[Category]) -> OnnxModel:
-    """A described teacher for categories by label.
-
-    A ``TeacherError`` if its file is missing or another, or it does not know the categories.
-    """
+    """A described teacher for categories by label; a ``TeacherError`` if it lacks one, or is another file."""
     if not file.is_file():
         raise TeacherError(f"{file}: expected the teacher's file, but there is none")
     digest = sha256_of_onnx(file)
