@@ -161,17 +161,20 @@ class Recorded:
     moments: Sequence[Disk]
     store_case: StoreCase
     store: Content
-    old: Content | None = None
+    old: Content
 
 
-def record_first_run(folder: Path) -> Recorded:
-    """Write a store where there is nothing."""
-    folder.mkdir()
-    return record(folder, None)
+def small_store_case(images: int) -> StoreCase:
+    """Two views an image, in partitions of three."""
+    return random_store_case(images, views_per_partition=3, most_points=20, chunk_rows=8)
 
 
-def record_second_run(folder: Path) -> Recorded:
-    """Continue an earlier run; one of its tables is damaged, and an old store is in the way."""
+def leave_nothing(_folder: Path) -> None:
+    """The run that is recorded is the first."""
+
+
+def leave_an_interrupted_run(folder: Path) -> None:
+    """It is to be continued; one of its tables is damaged, and an old store is in the way."""
     store_case, scratch = small_store_case(6), folder / SCRATCH_FOLDER
     write_remaining(scratch, folder / OUTPUT, small_store_case(5))
     init(scratch, store_case.schema, store_case.table)
@@ -179,20 +182,17 @@ def record_second_run(folder: Path) -> Recorded:
         write_one(scratch, store_case, index)
     table = scratch / STORE / "views/extent/c/0/0"
     table.write_bytes(table.read_bytes()[:-1])
-    return record(folder, content_of(folder / OUTPUT))
 
 
-def record(folder: Path, old: Content | None) -> Recorded:
-    store_case = small_store_case(6)
+def record(folder: Path, leave: Callable[[Path], None]) -> Recorded:
+    """Write a store after what an earlier run left."""
+    folder.mkdir()
+    leave(folder)
+    old, store_case = content_of(folder / OUTPUT), small_store_case(6)
     with recording(folder) as recorder:
         write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, store_case)
     store = content_of(folder / OUTPUT)
     return Recorded(moments=recorder.moments, store_case=store_case, store=store, old=old)
-
-
-def small_store_case(images: int) -> StoreCase:
-    """Two views an image, in partitions of three."""
-    return random_store_case(images, views_per_partition=3, most_points=20, chunk_rows=8)
 
 
 def require_true_records(folder: Path) -> None:
@@ -216,12 +216,12 @@ def is_new(output: Path, recorded: Recorded) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recorded_run", [record_first_run, record_second_run])
+@pytest.mark.parametrize("leave", [leave_nothing, leave_an_interrupted_run])
 def test_a_run_after_a_power_cut_ends_with_the_same_bytes(
-    recorded_run: Callable[[Path], Recorded], tmp_path: Path
+    leave: Callable[[Path], None], tmp_path: Path
 ) -> None:
     """Equal states are tried once; every one needs one run."""
-    recorded, random, seen = recorded_run(tmp_path / "recorded"), Random(0), set[int]()
+    recorded, random, seen = record(tmp_path / "recorded", leave), Random(0), set[int]()
     outcomes: Counter[str] = Counter()
     last = recorded.moments[-1]
     moments = [*recorded.moments[:: max(1, len(recorded.moments) // (MAX_MOMENTS * FACTOR))], last]
@@ -246,7 +246,7 @@ def test_a_run_after_a_power_cut_ends_with_the_same_bytes(
 
 def test_what_was_fsynced_alone_tells_of_every_finished_partition(tmp_path: Path) -> None:
     """Nothing of a partition is left to chance once its writer has gone on to the next."""
-    recorded = record_first_run(tmp_path / "recorded")
+    recorded = record(tmp_path / "recorded", leave_nothing)
     renamed = [i for i, moment in enumerate(recorded.moments) if ".json." in moment.operation]
     finished = [i for i in renamed if recorded.moments[i].operation.startswith("replace p0")]
     assert len(finished) == recorded.store_case.schema.partitions
