@@ -17,7 +17,6 @@ import socketserver
 import subprocess
 import sys
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +43,7 @@ PRELOADED = (
     *("torch", "torchvision", "matplotlib.figure", "zarr", "distributed"),
     *("dvc.repo", "dvc.cli", "dvc.commands.repro"),
 )
-START_SECONDS = 300
+READY = b"ready\n"
 
 
 @cache
@@ -52,23 +51,21 @@ def quick_python() -> Path:
     """Folder of all three, to stand first in ``PATH``; it goes when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="ldp_quick_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "bin").mkdir()
     address = folder / "socket"
+    for command in ("python", "ldp", "dvc"):
+        shim = folder / "bin" / command
+        shim.write_text(SHIM.format(python=sys.executable, address=str(address)))
+        shim.chmod(0o755)
     server = subprocess.Popen(
-        [sys.executable, __file__, str(address)], env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, __file__, str(address)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
     )
     atexit.register(server.kill)
-    end = time.monotonic() + START_SECONDS
-    while not address.exists():
-        assert server.poll() is None, "the quick Python did not start"
-        assert time.monotonic() < end, "the quick Python did not start in time"
-        time.sleep(0.05)
-    shim = folder / "bin" / "python"
-    shim.parent.mkdir()
-    shim.write_text(SHIM.format(python=sys.executable, address=str(address)))
-    shim.chmod(0o755)
-    for command in ("ldp", "dvc"):
-        shutil.copy(shim, shim.with_name(command))
-    return shim.parent
+    assert server.stdout
+    assert server.stdout.readline() == READY, "the quick Python did not start"
+    return folder / "bin"
 
 
 class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
@@ -84,18 +81,16 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
 
 class Answer(socketserver.BaseRequestHandler):
-    """Runs what is asked for in a process of its own, and says how it ended."""
+    """Runs what is asked for in this process, which is its own, and says how it ended."""
 
     def handle(self) -> None:
         self.server.socket.close()
         _, streams, _, _ = socket.recv_fds(self.request, 1, 3)
         request = json.loads(self.request.makefile("rb").read())
-        child = os.fork()
-        if child == 0:
-            for standard, stream in enumerate(streams):
-                os.dup2(stream, standard)
-            os._exit(run_stage(request["arguments"], request["folder"], request["variables"]))
-        self.request.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+        for standard, stream in enumerate(streams):
+            os.dup2(stream, standard)
+            os.close(stream)
+        self.request.sendall(str(run_stage(**request)).encode())
 
 
 def serve(address: Path) -> None:
@@ -108,10 +103,9 @@ def serve(address: Path) -> None:
     # A worker of DVC's queue looks every so many seconds whether there is more to do, and ends: not ten.
     TemporaryWorker.timeout = property(lambda _: 2, lambda *_: None)
     sys.executable = str(address.with_name("bin") / "python")
-    unready = address.with_suffix(".new")
     try:
-        with blank_pictures(), Server(str(unready), Answer) as server:
-            unready.rename(address)
+        with blank_pictures(), Server(str(address), Answer) as server:
+            os.write(1, READY)
             server.serve_forever()
     finally:
         shutil.rmtree(address.parent, ignore_errors=True)
