@@ -17,12 +17,6 @@ from pipeline.views.summary import leaving_image, reasons
 MIN_BOXES = 4
 """Fewer boxes prove nothing."""
 
-MAX_TWICE = 0.1
-"""Share of objects that are twice in a dataset; COCO's is far lower."""
-
-READERS = 8
-"""Threads: reading and hashing release the interpreter."""
-
 SIDES = ("x", "y", "width", "height")
 Side = NDArray[np.float64]
 Reading = Callable[[Side, Side, Side, Side], tuple[Side, Side, Side, Side]]
@@ -45,7 +39,7 @@ def look_at_files(manifest: Manifest) -> Manifest:
             f"expected {len(files):,} images that the annotations name, but {len(missing):,} are not there: "
             f"{listed(missing, 3)}"
         )
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(8) as pool:  # reading and hashing release the interpreter
         looked_at = pool.map(lambda file: inspect_image(*file), files)
         seen = list(show_progress(looked_at, len(files), f"look at {manifest.folder}"))
     images = replace(manifest.images, sha256=np.array([sha256 for sha256, _ in seen], "S64"))
@@ -101,7 +95,7 @@ def warnings(manifest: Manifest) -> Iterator[str]:
             "left corner, width, height"
         )
     twice = objects - len(set(boxes[["image_id", "category_id", *SIDES]].tolist()))
-    if twice > MAX_TWICE * objects:
+    if twice > 0.1 * objects:  # COCO has far fewer
         yield f"{twice:,} of {objects:,} objects are there twice: the same image, class and box"
     files = images.sha256[images.sha256 != b""]
     if copies := len(files) - len(np.unique(files)):

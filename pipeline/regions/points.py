@@ -144,8 +144,7 @@ def valuable_weights(
 
     A cell of the anchors ``Tensor[N, 4]`` is in the region of one of the boxes ``Tensor[G, 4]`` px if
     ``vlr_gamma * t <= D < t``, with ATSS's threshold ``t`` of the box and ``D`` of :func:`vlr_overlap`; with
-    ``vlr: inside``, if its point is in the box, as all of the main region are. It can be in both regions.
-    ``pairs`` are all that overlap, for the weight of others is 0.
+    ``vlr: inside``, if its point is in the box. ``pairs`` are all that overlap: the weight of others is 0.
     """
     position, box = pairs
     anchors = anchors_xyxy.index_select(0, position)

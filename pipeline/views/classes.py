@@ -43,10 +43,7 @@ def ids_difference(expected: Sequence[Category], got: Sequence[KnownClass]) -> s
 
 
 def class_columns(known: Sequence[KnownClass], categories: Sequence[Category], where: str) -> list[int]:
-    """A detector's channel for each of a dataset's categories.
-
-    A ``TeacherError`` names ``where`` its classes are described, and the first category not there once.
-    """
+    """A detector's channel for each category; a ``TeacherError`` names ``where`` one is missing or twice."""
     columns = []
     for category in categories:
         alike = [column for column, name in enumerate(known) if category.is_known_as(name)]

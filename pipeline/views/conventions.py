@@ -19,8 +19,6 @@ Sampling = Literal["half_pixel", "corner"]
 """``half_pixel``: pixel centers lie at halves, as in OpenCV's and torch's resize; ``corner``: pixel (0, 0)
 lies on pixel (0, 0) and pixel (x, y) of the result on (x, y) times the factor, as in a perspective warp."""
 
-Color = Literal["RGB", "BGR"]
-
 _WORDS: dict[str, str] = {
     "half_pixel": "bilinear, half-pixel centres, no antialiasing, rounded to 8 bits",
     "corner": "bilinear, pixel (0, 0) onto (0, 0), no antialiasing, rounded to 8 bits",
@@ -38,7 +36,7 @@ class Preprocessing(Section, frozen=True, kw_only=True):
     fill: Annotated[int, Meta(ge=0, le=255)] | None
     """Gray level around a letterboxed image; null for any other fit."""
     sampling: Sampling
-    color: Color
+    color: Literal["RGB", "BGR"]
     """Order of the channels; ``mean`` and ``std`` are in this order."""
     mean: tuple[float, float, float]
     """Gray levels (0-255) that are subtracted."""

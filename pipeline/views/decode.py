@@ -22,9 +22,6 @@ OPENCV = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "SUN", 
 FORMATS = [name for name in OPENCV if name in Image.OPEN]
 """What OpenCV reads, too, whatever a file's name ends in. Others of Pillow's 40 decoders start programs."""
 
-TURNED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
-"""Those that OpenCV turns as their EXIF orientation says; TIFF is turned by Pillow, or by neither."""
-
 # A picture that has as many pixels as are annotated is no decompression bomb.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -105,9 +102,9 @@ def _check(image: Image.Image, content: bytes, path: Path, expected_hw: Size) ->
 
 
 def _orientation(image: Image.Image, content: bytes) -> int:
-    """Not by ``getexif``, which heeds XMP, which OpenCV does not."""
+    """As OpenCV takes it: ``getexif`` would read XMP, too; a TIFF is turned by Pillow, or by neither."""
     exif = Image.Exif()
-    if image.format in TURNED_FORMATS:
+    if image.format in ("JPEG", "MPO", "PNG", "WEBP"):
         with suppress(*UNREADABLE):
             exif.load(_png_exif(content) if image.format == "PNG" else image.info.get("exif", b""))
     orientation = exif.get(ExifTags.Base.Orientation)

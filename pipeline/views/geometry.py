@@ -47,12 +47,10 @@ class ViewGeometry:
 
     @property
     def content_hw(self) -> Size:
-        """Size of the image in the view, without the borders of a letterbox.
-
-        Rounded as where it comes from: half to even if it is centered (Ultralytics), else down (YOLOX).
-        """
+        """Size without the borders of a letterbox, rounded half to even if centered, else down."""
         if self.fit in ("keep_ratio", "stretch"):
             return self.resized_hw
+        # As Ultralytics' LetterBox, and as YOLOX's preproc.
         rounded: Callable[[float], int] = round if self.fit == "letterbox_centred" else int
         factor = min(view / side for view, side in zip(self.resized_hw, self.original_hw, strict=True))
         height, width = (max(1, rounded(side * factor)) for side in self.original_hw)
@@ -151,10 +149,7 @@ class ViewsConfig(Section, Views, frozen=True, kw_only=True):
 
 
 class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
-    """Views drawn beforehand by seed, epoch and image: epoch ``e`` trains on view ``e`` of every image.
-
-    mmdetection's ``Resize(multiscale_mode="range")`` and ``RandomFlip``.
-    """
+    """mmdetection's ``multiscale_mode="range"``, drawn beforehand: epoch ``e`` trains on view ``e``."""
 
     epochs: Count
     """Views of every image."""

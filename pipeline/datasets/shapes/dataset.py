@@ -148,7 +148,6 @@ def _line(rng: RandomState, scene: Scene) -> Layer:
 
 
 def _arc(rng: RandomState, scene: Scene) -> Layer:
-    """A thin piece, at most half, of a circle."""
     center = _random_point(rng, scene)
     radius = log_uniform(rng, 5.0, 40.0) * scene.scale
     window = _around(scene, center, radius + 2.0 * scene.scale)
@@ -168,7 +167,6 @@ def _blob(rng: RandomState, scene: Scene) -> Layer:
 
 
 def _stripe_patch(rng: RandomState, scene: Scene) -> Layer:
-    """Stripes that fade out in every direction."""
     center, _, window, hill = _hill(rng, scene, (10.0, 35.0))
     pattern = stripes(rng, window.x, window.y, log_uniform(rng, 3.0, 10.0) * scene.scale)
     return _faded(rng, scene, window, center, hill * hill * pattern)
