@@ -37,9 +37,9 @@ def main() -> None:
     if not scratch_folder(layout, SCRATCH).exists():  # a store that was begun has passed
         # By name, as in core.stage: what may refuse a precision changes no byte of a store.
         import_module("pipeline.cost.precision").probe_precision(setup, layout.schema, params)
-    write = partial(fill_store, scratch_root=SCRATCH, output=folder.store, shown=True)
-    times, seconds = timed_call(write, layout, engine)
-    say_if_larger(folder.store, layout)
+    output = folder.store
+    times, seconds = timed_call(fill_store, layout, engine, scratch_root=SCRATCH, output=output, shown=True)
+    say_if_larger(output, layout)
     facts = {"seconds": round(seconds, 2), "device": str(device()), "views": layout.schema.views}
     if times.views:
         facts |= {"device": ", ".join(sorted(times.devices)), "workers": len(times.workers)}

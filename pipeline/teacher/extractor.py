@@ -119,7 +119,6 @@ class PendingTargets:
 
 
 TeacherThreads = Prefetcher[ViewBatch, DecodedBatch, PendingTargets]
-"""The threads that decode batches and run the teacher on them."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ class PartitionJob(WorkerPlugin):
     images: Path
     """Root of its dataset."""
     weights: Path
-    """The teacher's file."""
     config: CacheConfig
     device: str | None
     """A torch device; ``None`` for the worker's first GPU, or its CPU if it has none."""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
 from distributed import Client
 from distributed.security import Security
@@ -139,19 +140,14 @@ def test_a_worker_that_is_stopped_while_it_starts_is_noticed_and_given_up(tmp_pa
     assert "CacheError: expected worker processes to start within 3 s" in last
 
 
-def runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + HANGS_AFTER_SECONDS
-    while any(map(runs, pids)):
+    """Until they have ended; what nobody has waited for is a zombie."""
+    deadline, living = time.monotonic() + HANGS_AFTER_SECONDS, set(pids)
+    while living:
         assert time.monotonic() < deadline, "workers are still there"
         time.sleep(0.02)
+        states = psutil.process_iter(["status"])
+        living &= {process.pid for process in states if process.info["status"] != psutil.STATUS_ZOMBIE}
 
 
 @pytest.mark.slow

@@ -1,26 +1,30 @@
-"""The estimate of a store's size against stores that were written and curves that were measured."""
+"""What is known of a store before it is written: its views, whoever finds them, and its size."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import ensure_loaded
 from teacher_cases import QUANTIZED, small_layout, small_teacher, small_view_set
 from training_cases import IMAGES, store_of
 
 from pipeline.codec.dense import DensePrecision
 from pipeline.codec.precision import Precision
 from pipeline.core.errors import CacheError
+from pipeline.regions.view_set import ViewSet, label_views
 from pipeline.store.format.schema import StoreSchema
 from pipeline.store.format.table import ViewIndex, fit_schema
 from pipeline.teacher.layout import (
     StoreLayout,
+    build_index,
     estimate_bytes,
     probe_dense,
     require_disk,
     say_if_larger,
     scratch_folder,
 )
+from pipeline.views.geometry import PerEpochViewsConfig
 
 SHAPES = {"views": 4000, "boxes": 11366, "points": 336606, "main": 73001, "bins": 17, "classes": 4}
 RELEASED = {"views": 89, "boxes": 794, "points": 75699, "main": 4694, "bins": 8, "classes": 80}
@@ -105,3 +109,42 @@ def test_a_store_that_cannot_fit_is_refused_and_what_a_killed_run_left_needs_no_
     begun.mkdir(parents=True)
     (begun / "shard").write_bytes(bytes(100))
     require_disk(layout, tmp_path)
+
+
+def every_plan(folder: Path) -> list[ViewSet]:
+    all_views = small_view_set(folder, 7)
+    drawn = PerEpochViewsConfig(epochs=3, long_edge=64, short_edges=(32, 64), flip_probability=0.5, seed=0)
+    nothing = replace(all_views, manifest=replace(all_views.manifest, images=all_views.manifest.images[:0]))
+    return [all_views, replace(all_views, views=drawn), nothing]
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(1, False), (2, False), (2, True)])
+def test_runs_threads_and_processes_make_the_table_of_all_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, processes: bool
+) -> None:
+    ensure_loaded()
+    monkeypatch.setattr("pipeline.teacher.layout.VIEWS_PER_RUN", 4)
+    monkeypatch.setattr("pipeline.teacher.layout.PROCESSES_FROM_VIEWS", 1 if processes else 1000)
+    for all_views in every_plan(tmp_path)[: 1 if processes else 3]:
+        table = build_index(all_views, workers)
+        assert table.digest() == ViewIndex.from_views(all_views).digest()
+
+
+def test_keys_of_some_rows_are_those_of_all(tmp_path: Path) -> None:
+    for all_views in every_plan(tmp_path):
+        keys = all_views.keys()
+        assert len(all_views) == len(keys)
+        assert keys == sorted(view.key for view in all_views)
+        assert keys[3:9] == all_views.keys(slice(3, 9))
+
+
+def test_remembered_views_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_views = small_view_set(tmp_path)
+    remembering, found = all_views.remembering(), []
+    name = "pipeline.regions.view_set.label_views"
+    monkeypatch.setattr(name, lambda *args: found.extend(args[0]) or label_views(*args))
+    table = build_index(remembering)
+    assert table.digest() == ViewIndex.from_views(remembering.in_rows(slice(None))).digest()
+    assert [key for key, *_ in found] == all_views.keys()
+    monkeypatch.setattr("pipeline.regions.view_set.MAX_REMEMBERED_VIEWS", len(all_views) - 1)
+    assert all_views.remembering().remembered is None

@@ -70,22 +70,13 @@ def test_one_thread_drives_a_gpu_and_one_a_core_the_cpu(
     assert ThreadCounts.of(torch.device(device), cores, pixels) == expected
 
 
-def test_views_without_points_have_empty_targets_in_their_place(view_set: ViewSet) -> None:
-    teacher, views = small_teacher(view_set.manifest), list(view_set)[:3]
-    whole, points = list(teacher.run(views)), views[1].points
-    none = KeptPoints(**{field.name: getattr(points, field.name)[:0] for field in fields(points)})
-    views[1] = replace(views[1], points=none)
-    targets = list(teacher.run(views))
-    assert targets[1].edge_logits.shape == (0, 4, 17)
-    assert targets[1].cls_logits.shape == (0, 4)
-    for row in (0, 2):
-        np.testing.assert_array_equal(targets[row].edge_logits, whole[row].edge_logits)
-        np.testing.assert_array_equal(targets[row].cls_logits, whole[row].cls_logits)
-
-
 def test_batches_are_as_few_as_padded_sizes_allow_and_outputs_keep_their_order(view_set: ViewSet) -> None:
+    """Also where a view has no points."""
     drawn = PerEpochViewsConfig(epochs=3, long_edge=96, short_edges=(32, 96), flip_probability=0.5, seed=0)
     views = list(replace(view_set, views=drawn))
+    points = views[1].points
+    none = KeptPoints(**{field.name: getattr(points, field.name)[:0] for field in fields(points)})
+    views[1] = replace(views[1], points=none)
     teacher = small_teacher(view_set.manifest)
     batches = teacher.batches(views)
     assert sorted(place for batch in batches for place in batch.places) == list(range(len(views)))
@@ -97,6 +88,8 @@ def test_batches_are_as_few_as_padded_sizes_allow_and_outputs_keep_their_order(v
     assert len(batches) == sum(-(-count // 3) for count in sizes.values())
     for view, soft in zip(views, teacher.run(views), strict=True):
         (alone,) = teacher.run([view])
+        assert soft.edge_logits.shape == (len(view.points), 4, 17)
+        assert soft.cls_logits.shape == (view.points.main_count, 4)
         np.testing.assert_allclose(soft.edge_logits, alone.edge_logits, rtol=1e-4, atol=1e-5)
 
 

@@ -12,7 +12,6 @@ from store_cases import content_of
 from teacher_cases import LOSSLESS, QUANTIZED, small_inputs, small_teacher, small_view_set
 from training_cases import IMAGES, store_of
 
-from pipeline.api.placement import place_targets
 from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import TeacherError
 from pipeline.detector.head import RawOutputs
@@ -122,13 +121,6 @@ def test_all_else_is_as_in_an_ordinary_store_which_does_not_name_what_it_lacks(
     assert name.encode() not in less["zarr.json"]
     same = [name for name in less if not name.startswith(changed) and name != "zarr.json"]
     assert {name: more[name] for name in same} == {name: less[name] for name in same}
-
-
-def test_a_training_loop_of_ones_own_gets_classes_of_the_main_region(stores: Path) -> None:
-    more, less = (store_of(stores, QUANTIZED, valuable_classes=each) for each in (True, False))
-    for batch_hw in ((64, 64), (96, 96)):
-        pair = [place_targets([store[key] for key in store.keys[:3]], batch_hw) for store in (more, less)]
-        np.testing.assert_array_equal(*(targets.cls_logits().numpy() for targets in pair))
 
 
 def test_an_output_that_is_not_finite_stops_the_run_wherever_it_is(stores: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writing a store in one process: what overlaps, survives a kill, and is refused."""
+"""Writing a store in one process: what overlaps, survives a kill, is refused, and where the time goes."""
 
 import shutil
 import threading
@@ -23,6 +23,7 @@ from pipeline.teacher.extractor import DecodedBatch, LogitExtractor, ViewBatch
 from pipeline.teacher.layout import StoreLayout, scratch_folder
 from pipeline.teacher.run import (
     PARTITIONS_IN_FLIGHT,
+    STEPS,
     Engine,
     PartitionWriter,
     StoreTimes,
@@ -185,3 +186,30 @@ def test_a_worker_that_wakes_up_late_leaves_no_scratch_folder(view_set: ViewSet,
     with pytest.raises(CacheError, match="is gone: another run has finished with it"):
         write_atomically(scratch / "store.zarr/points/c/0", b"x", inside=scratch / "store.zarr")
     assert not scratch.exists()
+
+
+@pytest.mark.parametrize(
+    ("threads", "seconds", "bottleneck"),
+    [
+        *(((1, 1, 1), dict.fromkeys(STEPS, 1.0) | {step: 9.0}, step) for step in STEPS),
+        ((1, 1, 1), {"decode": 8.0, "teacher": 4.0}, "decode"),
+        ((8, 1, 1), {"decode": 8.0, "teacher": 4.0}, "teacher"),
+        ((1, 1, 1), {"teacher": 5.0, "regions": 2.0, "quantize": 1.0, "write": 3.0}, "write"),
+        ((1, 1, 4), {"teacher": 5.0, "regions": 2.0, "quantize": 1.0, "write": 3.0}, "teacher"),
+    ],
+)
+def test_the_bottleneck_is_the_step_that_takes_each_of_its_threads_longest(
+    threads: tuple[int, ...], seconds: dict[str, float], bottleneck: str
+) -> None:
+    """Those that write find regions and quantize, too."""
+    assert StoreTimes(threads=threads, **seconds).bottleneck == bottleneck
+
+
+def test_sums_and_the_sentence_that_a_run_ends_with() -> None:
+    total = StoreTimes()
+    for name, seconds in (("a", {"decode": 1.0, "teacher": 4.0}), ("b", {"teacher": 2.0, "write": 0.5})):
+        total += StoreTimes(views=10, workers=frozenset({name}), **seconds)
+    assert total.summary_line(4.0) == (
+        "cached 20 views in 4.0 s (5 views/s, 2 workers): "
+        "regions 0.0 s, decode 1.0 s, teacher 6.0 s, quantize 0.0 s, write 0.5 s; bottleneck: teacher"
+    )
