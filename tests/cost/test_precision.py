@@ -21,15 +21,10 @@ from pipeline.teacher.inputs import load_inputs
 from pipeline.views.types import LabeledView, SoftTargets
 from recipes import given_teacher
 
-Description = dict[str, Any]
-FAULTS: dict[str, Callable[[Description], object]] = {
+Fault = Callable[[dict[str, Any]], object]
+FAULTS: dict[str, Fault] = {
     "boxes are transposed": lambda d: d["edges"].update(order=["t", "l", "b", "r"]),
-    "classes are in another order": lambda d: d.update(
-        classes=[
-            {**row, "category_id": other["category_id"], "name": other["name"]}
-            for row, other in zip(d["classes"], d["classes"][::-1], strict=True)
-        ]
-    ),
+    "classes are in another order": lambda d: d["classes"].reverse(),
     "channels are swapped": lambda d: d["preprocessing"].update(color="BGR"),
 }
 
@@ -61,7 +56,7 @@ def test_a_wrongly_described_teacher_is_doubted_and_a_right_one_is_not(tmp_path:
     manifest, weights = clairvoyant_manifest(tmp_path / "images"), tmp_path / "teacher.safetensors"
     write_clairvoyant(manifest, tmp_path / "c.onnx")
 
-    def run(fault: Callable[[Description], object]) -> tuple[ModelSpec, list[LabeledView], list[SoftTargets]]:
+    def run(fault: Fault) -> tuple[ModelSpec, list[LabeledView], list[SoftTargets]]:
         document = clairvoyant_description(str(tmp_path / "c.onnx"))
         fault(document)
         import_onnx(write(document, tmp_path / "teacher.yaml"), manifest.categories, weights)
@@ -74,13 +69,12 @@ def test_a_wrongly_described_teacher_is_doubted_and_a_right_one_is_not(tmp_path:
     for name, fault in FAULTS.items():
         assert "mean IoU" in str(doubt_teacher(*run(fault))), name
     # One class of two is never predicted: it is missed, though nearly all objects are of the other.
-    common = [number for number, view in enumerate(views) if not view.labels.any()]
-    chosen = [*range(len(views)), *30 * common]
     for soft in live:
         soft.cls_logits[:, 1] = -30
-    assert "50% are of the right class" in str(
-        doubt_teacher(spec, [views[number] for number in chosen], [live[number] for number in chosen])
-    )
+    common = [pair for pair in zip(views, live, strict=True) if not pair[0].labels.any()]
+    more_views, more_live = zip(*30 * common, strict=True)
+    doubt = doubt_teacher(spec, [*views, *more_views], [*live, *more_live])
+    assert "50% are of the right class" in str(doubt)
 
 
 def test_a_weak_teacher_is_warned_of_if_it_was_given_and_left_alone_if_it_was_trained(

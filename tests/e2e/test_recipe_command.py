@@ -69,10 +69,8 @@ def test_a_recipe_for_a_coco_folder_is_filled_in_and_valid(folder: Path) -> None
     recipe = check_params(Path("recipes/own/params.yaml"))
     check_machine(recipe)
     check_images(recipe.path, 6)  # of 8 images 6 have an object
-    assert recipe.data.coco is not None
     assert recipe.data.source == recipe.data.coco.root == str(DATASET)
     assert recipe.data.coco.val.images == "val"
-    assert recipe.teacher.detector is not None
     assert recipe.teacher.detector.num_classes == 4
     assert recipe.cache.views.scales == (recipe.evaluate.scale,) == ((64, 64),)
     assert 0 < recipe.evaluate.area_edges[0] < recipe.evaluate.area_edges[1] < 64

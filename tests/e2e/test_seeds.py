@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from finished import call
-from project import edit_params
+from wrong_input import change
 
 from pipeline.cli.seeds import compare, deciding_folders, render_table, run_key
 from pipeline.core.config import load_section
@@ -14,7 +14,7 @@ from pipeline.evaluation.coco_ap import SUMMARY
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
-from recipes import ROOT, set_value
+from recipes import ROOT
 
 
 def test_gains_are_paired_by_seed_and_sizes_that_no_object_has_count_nothing() -> None:
@@ -47,8 +47,8 @@ def test_a_kept_run_is_found_by_all_that_decides_it(
         manifest = run_paths().manifest(split)
         manifest.write_text(manifest.read_text() + "\n")
         keys.append(key())
-    for path, value in ((("student", "loss", "ld_temperature"), 5.0), (("evaluate", "area_edges"), [9, 36])):
-        edit_params(own_project, lambda params, path=path, value=value: set_value(params, path, value))
+    for text in ("student.loss.ld_temperature = 5.0", "evaluate.area_edges = [9, 36]"):
+        change(own_project, text)
         keys.append(key())
     shutil.rmtree(run_paths().store)
     shutil.copytree(ROOT / "tests/store/format_3.zarr", run_paths().store)
