@@ -91,15 +91,6 @@ def test_the_bytes_of_a_manifest_are_what_they_were(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("images", ["{}", "3", "[3]", '[{"id": 1}]'])
-def test_a_manifest_without_a_list_of_images_is_damaged(tmp_path: Path, images: str) -> None:
-    path = tmp_path / "m.json"
-    head = '{"root": "", "folder": "", "annotations": "", "turned_images": 0, "categories": []'
-    path.write_text(f'{head}, "images": {images}}}')
-    with pytest.raises(DatasetError, match="it is damaged; run the stage prepare_data again"):
-        read_manifest(path)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
