@@ -160,10 +160,7 @@ class LogitExtractor:
     def compute(
         self, threads: TeacherThreads, views: Sequence[LabeledView]
     ) -> tuple[list[SoftTargets], float, float]:
-        """Soft targets of views, in their order, by threads that others may use meanwhile.
-
-        Also the seconds that it took to decode, and to run the teacher.
-        """
+        """Soft targets in the views' order, by threads that others may share; seconds to decode and run."""
         batches, targets, decode, teacher = self.batches(views), dict[int, SoftTargets](), 0.0, 0.0
         for batch, computed in zip(batches, threads.run(batches), strict=True):
             read, seconds = timed_call(computed.result.read)

@@ -39,11 +39,8 @@ class StoreInputs:
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the store's bytes, and nothing else, as nested plain values."""
         config, view_set, spec = self.config, self.view_set, self.spec
-        teacher = {
-            "architecture": self.files.architecture,
-            "weights": self.weights_sha256,
-            "batch_size": config.batch_size,
-        }
+        teacher: dict[str, Any] = {"architecture": self.files.architecture, "weights": self.weights_sha256}
+        teacher["batch_size"] = config.batch_size
         # What came later is named only where it is used: older stores stay good.
         if config.forward_precision != "float32":
             teacher["forward_precision"] = config.forward_precision

@@ -156,12 +156,8 @@ def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
     sizes = [describe_bytes(size) for size in (expected, expected / max(1, views), free)]
     logger.info("store: %d views, %d kept points, about %s (%s a view), %s free", views, points, *sizes)
     if main < objects:
-        logger.warning(
-            "WARNING: %d points for the %d objects of all views: objects smaller than a cell get none; take "
-            "larger scales",
-            main,
-            objects,
-        )
+        why = "objects smaller than a cell get none; take larger scales"
+        logger.warning("WARNING: %d points for the %d objects of all views: %s", main, objects, why)
     if expected - written > free:
         raise CacheError(
             f"{scratch_root}: expected room for about {describe_bytes(expected - written)}, but {sizes[-1]} "
@@ -176,11 +172,8 @@ def probe_dense(teacher: LogitExtractor, view_set: ViewSet, schema: StoreSchema)
     arrays = quantize_partition(schema, views, list(teacher.run(views))).arrays
     positions = len(arrays[DENSE_CLASSES])
     shard_rows = -(-positions // DENSE_CHUNK_ROWS) * DENSE_CHUNK_ROWS
-    specs = [
-        replace(spec, shards=(shard_rows, spec.shape[1]))
-        for spec in sharded_specs(schema)
-        if spec.path in DENSE
-    ]
+    dense = [spec for spec in sharded_specs(schema) if spec.path in DENSE]
+    specs = [replace(spec, shards=(shard_rows, spec.shape[1])) for spec in dense]
     return MARGIN * sum(len(encode_shard(spec, arrays[spec.path])[0]) for spec in specs) / positions
 
 

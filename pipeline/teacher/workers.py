@@ -75,9 +75,8 @@ class PartitionJob(WorkerPlugin):
             )
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         cores, name = self.cores or self._worker.state.nthreads, str(self._worker.name)
-        return PartitionWriter(
-            self.scratch, setup.view_set, setup.load_teacher(device), cores=cores, name=name
-        )
+        teacher = setup.load_teacher(device)
+        return PartitionWriter(self.scratch, setup.view_set, teacher, cores=cores, name=name)
 
 
 def write_in_workers(

@@ -10,7 +10,6 @@ from pipeline.core.config import (
     Positive,
     Section,
     Whole,
-    load_section,
     parse_yaml,
     read_sections,
     structure,
@@ -68,6 +67,12 @@ def test_a_section_becomes_its_class() -> None:
         ({"inner": 3}, "p.inner: expected a mapping, but got 3"),
         ({"inner": {"size": [3, "x"], "names": []}}, "p.inner.size[1]: expected an integer, but got 'x'"),
         ({"inner": {"size": [3, 4]}}, "p.inner: missing key 'names'"),
+        ({"form": {"size": [3, 4]}}, "p.form: missing key 'names'"),
+        ({"form": {"size": [3, 0], "names": []}}, "p.form.size[1]: expected an integer >= 1, but got 0"),
+        (
+            {"form": {"weight": 1, "size": [], "power": 3}},
+            "p.form: unknown key 'size'; expected weight, power",
+        ),
         ({"color": 1}, "p: unknown key 'color'; expected rate, count, on, mode, inner, form, modes"),
     ],
 )
@@ -80,14 +85,6 @@ def test_a_mistake_is_named(change: dict[str, object], message: str) -> None:
 def test_the_keys_of_a_mapping_say_which_of_two_forms_it_is() -> None:
     assert structure(Outer, GOOD | {"form": INNER}, "p").form == Inner(size=(3, 4), names=("x",))
     assert structure(Outer, GOOD | {"form": {"weight": 1}}, "p").form == Other(weight=1.0)
-    for wrong, message in (
-        ({"size": [3, 4]}, "p.form: missing key 'names'"),
-        ({"size": [3, 0], "names": []}, "p.form.size[1]: expected an integer >= 1, but got 0"),
-        ({"weight": 1, "size": [], "power": 3}, "p.form: unknown key 'size'; expected weight, power"),
-    ):
-        with pytest.raises(ConfigError) as caught:
-            structure(Outer, GOOD | {"form": wrong}, "p")
-        assert str(caught.value) == message
 
 
 def test_a_file_means_what_dvc_records(tmp_path: Path) -> None:
@@ -99,12 +96,3 @@ def test_a_file_means_what_dvc_records(tmp_path: Path) -> None:
 def test_what_is_nested_beyond_reason_is_no_yaml() -> None:
     with pytest.raises(ConfigError, match="p: expected YAML, but it cannot be read"):
         parse_yaml("[" * 2000, "p")
-
-
-def test_a_missing_section_or_student_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text("students: {plain: 1}\n")
-    with pytest.raises(ConfigError, match="expected a section 'evaluate', but 'evaluate' is not there"):
-        load_section(Outer, "evaluate", path)
-    with pytest.raises(ConfigError, match=r"expected a section 'students\.ld', but 'ld' is not there"):
-        load_section(Outer, "students.ld", path)

@@ -21,15 +21,7 @@ from pipeline.store.writer import writer
 from pipeline.teacher import run
 from pipeline.teacher.extractor import DecodedBatch, LogitExtractor, ViewBatch
 from pipeline.teacher.layout import StoreLayout, scratch_folder
-from pipeline.teacher.run import (
-    PARTITIONS_IN_FLIGHT,
-    STEPS,
-    Engine,
-    PartitionWriter,
-    StoreTimes,
-    fill_store,
-    write_here,
-)
+from pipeline.teacher.run import STEPS, Engine, PartitionWriter, StoreTimes, fill_store, write_here
 
 IMAGES = 12
 """24 views in 6 partitions."""
@@ -147,7 +139,7 @@ def test_a_process_never_holds_more_partitions_than_it_may(
     monkeypatch.setattr(writer, "write_partition", end)
     with closing(one_writer(scratch, view_set, cores=2)) as one, ThreadPoolExecutor(6) as pool:
         assert [times.views for times in pool.map(one.write, range(6))] == [4] * 6
-    assert max(counts) == PARTITIONS_IN_FLIGHT
+    assert max(counts) == run.PARTITIONS_IN_FLIGHT
 
 
 def test_a_run_that_is_given_up_stops_at_once_and_can_be_continued(view_set: ViewSet, scratch: Path) -> None:
