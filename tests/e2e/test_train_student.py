@@ -1,6 +1,5 @@
 """The training stage as a user runs it: in one process or several, killed, interrupted, in error."""
 
-import io
 import os
 import shutil
 import signal
@@ -10,14 +9,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from finished import FOLDER, call, working_in
 from forked import Fate, Run, start, start_process
 from msgspec import to_builtins
 from msgspec.structs import replace
 from project import edit_params
 from safetensors.torch import load_file
-from training_cases import FULL, student
+from training_cases import FULL, largest_difference, student
 from wrong_input import change
 
 from pipeline.core.errors import ConfigError
@@ -27,7 +25,6 @@ from pipeline.training.checkpoints import run_key
 from recipes import DATASET, ROOT, Params
 
 EPOCHS = 12
-STEPS_PER_EPOCH = 2
 WAIT_SECONDS = 90
 
 pytestmark = [
@@ -104,17 +101,9 @@ def straight(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_nearly_the_same(folder: Path, straight: Path) -> None:
     weights, expected = (load_file(path / "model/student.safetensors") for path in (folder, straight))
-    assert weights.keys() == expected.keys()
-    for name, value in expected.items():
-        assert (weights[name] - value).abs().max() <= 1e-4 * value.abs().max().clamp(min=1e-3), name
+    assert largest_difference(weights, expected) <= 1e-4
     rows, expected_rows = ((path / "loss.csv").read_text().splitlines() for path in (folder, straight))
     assert len(rows) == len(expected_rows)
-
-
-def saved_step(checkpoint: Path) -> int:
-    """Steps that a checkpoint, behind its digest, was saved after."""
-    content = io.BytesIO(checkpoint.read_bytes()[32:])
-    return int(torch.load(content, weights_only=True)["state"]["curve"]["step"])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -125,13 +114,11 @@ def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(
     fate = Fate(stops=("pipeline.training.checkpoints.Checkpoints.save", 5))
     killed = begin(folder, 1, workers, fate)
     killed.wait_until_stopped()
-    step = saved_step(checkpoints(folder)[0])
-    assert step % STEPS_PER_EPOCH
     os.kill(killed.pid, signal.SIGKILL)  # and not those that it has started
     killed.wait()
     output = finish(begin(folder, 1, workers))
     wait_until_gone(killed)
-    assert f"ld: going on after step {step} of {EPOCHS * STEPS_PER_EPOCH}" in output
+    assert "ld: going on after step 5 of 24" in output, "in the middle of an epoch of two"
     for name in ("model/student.safetensors", "loss.csv", "ap.csv"):
         assert (folder / FOLDER.student("ld") / name).read_bytes() == (straight / name).read_bytes(), name
     rows = (straight / "ap.csv").read_text().splitlines()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from msgspec.structs import replace
 from teacher_cases import DETECTOR, QUANTIZED, small_layout, small_teacher, small_view_set
+from torch import Tensor
 
 from pipeline.codec.precision import Precision
 from pipeline.core.files import digest
@@ -95,13 +96,8 @@ def taught(config: StudentConfig, folder: Path, machine: Placement = HERE, **opt
 def loader_of(config: StudentConfig, folder: Path, machine: Placement = HERE) -> Loader:
     """What loads its batches from the quantized store of a folder."""
     view_set = small_view_set(folder, IMAGES)
-    return Loader(
-        manifest=view_set.manifest,
-        source=stored_targets(config, store_of(folder, QUANTIZED), view_set.manifest),
-        pyramid=view_set.pyramid,
-        config=config.train,
-        machine=machine,
-    )
+    source = stored_targets(config, store_of(folder, QUANTIZED), view_set.manifest)
+    return Loader(source, view_set.manifest, view_set.pyramid, config.train, machine)
 
 
 def same_weights(first: GFL, second: GFL) -> bool:
@@ -115,3 +111,13 @@ def relative_difference(first: GFL, second: GFL) -> float:
     pairs = list(zip(first.parameters(), second.parameters(), strict=True))
     difference = sum((a - b).double().square().sum() for a, b in pairs)
     return float((difference / sum(a.double().square().sum() for a, _ in pairs)).sqrt().detach())
+
+
+def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    """Over all weights and running statistics, relative to the largest value of each tensor."""
+    assert first.keys() == second.keys()
+    return max(
+        float((first[name] - second[name]).abs().max() / second[name].abs().max().clamp(min=1e-3))
+        for name in first
+        if first[name].is_floating_point()
+    )

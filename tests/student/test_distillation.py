@@ -1,7 +1,6 @@
 """The terms of a batch: whatever shares it is cut into, its gradient is the average of theirs."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from pipeline.detector.head import RawOutputs
 from pipeline.losses.config import DistillationConfig
 from pipeline.losses.distillation import kd_divergence
 from pipeline.student.targets import TeacherBatch
-from pipeline.student.train import distillation_terms
+from pipeline.student.train import SCHEDULES, distillation_terms
 from pipeline.training.batches import BatchLabels, batch_labels
 from pipeline.training.criterion import LossNormalizers, Terms, detection_terms, gather_main
 from pipeline.views.types import LabeledView
@@ -28,43 +27,30 @@ EMPTY = [2, 3, 5]
 """Images without a box: all of one share, and one of another."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Image:
-    """One of a batch, with what a stand-in network makes its logits from."""
-
-    view: LabeledView
-    features: Tensor
-    edges: Tensor
-    classes: Tensor
-
-
-def image(number: int) -> Image:
+def image(number: int) -> tuple[LabeledView, Tensor, Tensor, Tensor]:
+    """A view, what a stand-in network makes its logits from, and a teacher's edge and class logits."""
     rng = np.random.default_rng(number)
     corners = rng.uniform(0, 30, (0 if number in EMPTY else 1 + number % 3, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(8, 30, corners.shape)], axis=1)
     labels = rng.integers(0, CLASSES, len(boxes))
     view = labeled_view(number, (64 - 32 * (number % 2), 64), boxes, labels)
-    return Image(
-        view=view,
-        features=torch.from_numpy(rng.normal(size=(len(PYRAMID.grid(BATCH_HW)), FEATURES))).float(),
-        edges=torch.from_numpy(rng.normal(0, 3, (len(view.points), 4, BINS))).float(),
-        classes=torch.from_numpy(rng.normal(-2, 2, (len(view.points), CLASSES))).float(),
-    )
+    features = torch.from_numpy(rng.normal(size=(len(PYRAMID.grid(BATCH_HW)), FEATURES))).float()
+    edges = torch.from_numpy(rng.normal(0, 3, (len(view.points), 4, BINS))).float()
+    return view, features, edges, torch.from_numpy(rng.normal(-2, 2, (len(view.points), CLASSES))).float()
 
 
 def gradients(
     network: nn.Linear, numbers: Iterable[int], normalizers: LossNormalizers | None = None
 ) -> tuple[dict[str, Tensor], LossNormalizers]:
     """Gradient of every term of some images by the network's weights, and their own normalizers."""
-    images = [image(number) for number in numbers]
-    targets = batch_labels([each.view for each in images], BATCH_HW, PYRAMID)
-    edges, classes = (torch.cat([getattr(each, name) for each in images]) for name in ("edges", "classes"))
-    out = network(torch.stack([each.features for each in images])).split([CLASSES, 4 * BINS], dim=-1)
+    views, features, edges, classes = zip(*(image(number) for number in numbers), strict=True)
+    targets = batch_labels(views, BATCH_HW, PYRAMID)
+    out = network(torch.stack(features)).split([CLASSES, 4 * BINS], dim=-1)
     raw = RawOutputs(cls_logits=out[0], edge_logits=out[1].unflatten(-1, (4, BINS)), sizes=targets.sizes)
     main = gather_main(raw, targets)
     alone = LossNormalizers.from_batch(targets, main)
     terms = detection_terms(raw, targets, main, normalizers or alone)
-    teacher = TeacherBatch(edges=edges, classes=classes)
+    teacher = TeacherBatch(edges=torch.cat(edges), classes=torch.cat(classes))
     terms |= distillation_terms(raw, targets, teacher, main, normalizers or alone, FULL)
     by_weight = {
         name: torch.autograd.grad(term, network.weight, retain_graph=True, materialize_grads=True)[0]
@@ -119,15 +105,10 @@ def test_a_batch_without_boxes_has_finite_losses_and_gradients() -> None:
 
 
 def test_a_term_of_weight_zero_is_left_out() -> None:
-    names = {
-        "ld_weight": "loss_ld",
-        "vlr_weight": "loss_ld_vlr",
-        "kd_weight": "loss_kd",
-        "vlr_kd_weight": "loss_kd_vlr",
-    }
     every = terms_of(FULL, three_views())[3].keys()
-    for weight, name in names.items():
-        assert terms_of(replace(FULL, **{weight: 0.0}), three_views())[3].keys() == every - {name}
+    for name in ("ld", "vlr", "kd", "vlr_kd"):
+        without = terms_of(replace(FULL, **{f"{name}_weight": 0.0}), three_views())[3].keys()
+        assert [SCHEDULES[term] for term in every - without] == [name]
 
 
 def test_class_distillation_in_the_valuable_region_is_a_mean_over_its_points_on_each_level() -> None:

@@ -7,8 +7,7 @@ import pytest
 import torch
 from shared_runs import CASES, GOES_ON, States, go_on, in_processes, states_of, train_all
 from teacher_cases import QUANTIZED, small_view_set
-from torch import Tensor
-from training_cases import IMAGES, KilledAfterSaving, KilledError, store_of
+from training_cases import IMAGES, KilledAfterSaving, KilledError, largest_difference, store_of
 
 from pipeline.training.processes import SINGLE_PROCESS
 
@@ -30,16 +29,6 @@ def alone(folder: Path) -> Iterator[States]:
     torch.set_num_threads(1)
     yield states_of(train_all(folder, SINGLE_PROCESS))
     torch.set_num_threads(threads)
-
-
-def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
-    """Over all weights and running statistics, relative to the largest value of each tensor."""
-    assert first.keys() == second.keys()
-    return max(
-        float((first[name] - second[name]).abs().max() / second[name].abs().max().clamp(min=1e-3))
-        for name in first
-        if first[name].is_floating_point()
-    )
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from online_source import OnlineSource
 from teacher_cases import LOSSLESS, QUANTIZED, small_teacher, small_view_set
 from training_cases import (
     FULL,
-    HERE,
     IMAGES,
     PLAIN,
     TRAIN,
@@ -20,7 +19,6 @@ from training_cases import (
     same_weights,
     store_of,
     student,
-    taught,
 )
 
 from pipeline.codec.dense import DensePrecision
@@ -116,10 +114,3 @@ def test_a_student_of_views_drawn_per_epoch_sees_those_of_a_teacher_in_the_loop(
     assert relative_difference(cached, trained_online(student(FULL, epochs=2), view_set)) < ROUNDING
     with pytest.raises(ConfigError, match=r"epochs: expected at most 2, .*, but got 3"):
         stored_targets(student(FULL, epochs=3), store, view_set.manifest)
-
-
-def test_decoding_processes_change_nothing(stores: Path) -> None:
-    """They live on from epoch to epoch, and each epoch has its own order all the same."""
-    config = student(FULL, epochs=3)
-    decoded = taught(config, stores, replace(HERE, workers=2))
-    assert same_weights(decoded.model, taught(config, stores).model)

@@ -1,31 +1,18 @@
 """Batches: a point keeps its place in the image, whatever the batch is padded to."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from batch_cases import PYRAMID, three_views
+from teacher_cases import LOSSLESS, QUANTIZED
+from training_cases import store_of
 
+from pipeline.codec.precision import Precision
 from pipeline.store.reader.stored import StoredDense, StoredView
 from pipeline.student.targets import dense_teacher, stored_teacher_batch
 from pipeline.training.batches import batch_labels
-from pipeline.views.types import LabeledView
-
-
-def stored(view: LabeledView, *, coded: bool = True) -> StoredView:
-    """Some codes for a view, or logits."""
-    points, main = len(view.points), view.points.main_count
-    rng = np.random.default_rng(0)
-    return StoredView(
-        view=view,
-        edge_codes=rng.integers(0, 400, (points, 64), np.int16)
-        if coded
-        else rng.standard_normal((points, 68), np.float32),
-        edge_steps=rng.random(points, np.float32) + 0.1 if coded else None,
-        cls_codes=rng.integers(-90, 90, (main, 4), np.int16)
-        if coded
-        else rng.standard_normal((main, 4), np.float32),
-        cls_step=0.1 if coded else None,
-    )
 
 
 def test_a_wider_batch_is_its_views_one_after_another_at_their_coordinates() -> None:
@@ -41,22 +28,25 @@ def test_a_wider_batch_is_its_views_one_after_another_at_their_coordinates() -> 
 
 
 def test_a_batch_without_points_has_empty_targets() -> None:
-    empty = three_views()[2]
-    teacher = stored_teacher_batch([stored(empty)])
+    empty, rows = three_views()[2], np.zeros((0, 64), np.int16)
+    codes = {"edge_codes": rows, "edge_steps": np.zeros(0, np.float32), "cls_codes": rows[:, :4]}
+    teacher = stored_teacher_batch([StoredView(view=empty, **codes, cls_step=0.1)])
     assert (teacher.edge_logits().shape, teacher.cls_logits().shape) == ((0, 4, 17), (0, 4))
     assert batch_labels([empty], (64, 64), PYRAMID).index.shape == (0,)
 
 
-@pytest.mark.parametrize("coded", [True, False])
-def test_codes_and_plain_logits_give_what_the_store_gives(coded: bool) -> None:
-    view = stored(three_views()[0], coded=coded)
+@pytest.mark.parametrize("precision", [QUANTIZED, LOSSLESS], ids=["codes", "logits"])
+def test_codes_and_plain_logits_give_what_the_store_gives(precision: Precision, stores: Path) -> None:
+    store = store_of(stores, precision)
+    view = store.read(store.keys[0])
     teacher = stored_teacher_batch([view, view])
     edges, classes = teacher.edge_logits(), teacher.cls_logits()
     np.testing.assert_allclose(edges[len(edges) // 2 :], view.edge_logits(), rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(classes[: len(classes) // 2], view.cls_logits(), rtol=1e-6)
     # Codes travel to the device as integers and become logits there.
     moved = teacher.to(torch.device("meta"))
-    assert {moved.edges.dtype, moved.classes.dtype} == {torch.int16 if coded else torch.float32}
+    dtype = torch.int16 if precision == QUANTIZED else torch.float32
+    assert (moved.edges.dtype, moved.classes.dtype) == (dtype, dtype)
     for logits in (moved.edge_logits(), moved.cls_logits()):
         assert (logits.device.type, logits.dtype) == ("meta", torch.float32)
 

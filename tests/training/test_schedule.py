@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from msgspec.structs import replace
-from torch import nn
 from training_cases import FULL, TRAIN, student, taught
 
 from pipeline.student.config import SchedulesConfig, WeightSchedule
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import rate_factor
-from pipeline.training.step import build_optimizer
 
 
 def schedule(**changes: Any) -> TrainConfig:
@@ -24,14 +21,6 @@ def schedule(**changes: Any) -> TrainConfig:
 def test_cosine_falls_from_one_to_zero() -> None:
     cosine = schedule(decay="cosine", milestones=(), warmup_steps=0)
     assert [rate_factor(step, 10, cosine) for step in (0, 60, 120)] == pytest.approx([1.0, 0.5, 0.0])
-
-
-def test_frozen_parameters_are_left_out() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    model[0].requires_grad_(requires_grad=False)
-    optimizer = build_optimizer(model, schedule(), torch.device("cpu"))
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
-    assert isinstance(optimizer, torch.optim.SGD)
 
 
 def mmcv_rates(
