@@ -1,7 +1,7 @@
 """``ldp teacher import`` and ``export``: checkpoints of the LD repository and of mmdetection.
 
-This project's modules carry mmdetection's names, so that a state dict maps to itself: every key is used
-exactly once and none is left over. What has to be found out is the architecture.
+Modules here carry mmdetection's names: a state dict maps to itself, and what is to be found out is the
+architecture.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from pipeline.detector.gfl import (
     save_detector,
 )
 from pipeline.detector.head import EDGES
-from pipeline.views.conventions import GFL_CONVENTIONS, Conventions
+from pipeline.views.conventions import Conventions
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def export_command(arguments: argparse.Namespace) -> None:
 
 
 class Skipped:
-    """Stands for an object of another program: takes whatever it is built from, and keeps nothing."""
+    """An object of another program, built from whatever, of which nothing is kept."""
 
     def __new__(cls, *_arguments: object) -> "Skipped":
         return super().__new__(cls)
@@ -99,21 +99,20 @@ class Skipped:
 
 
 def read_checkpoint(path: Path) -> tuple[State, Meta]:
-    """The state dict of a ``.pth`` file, and what stands under ``meta``.
+    """The state dict of a ``.pth`` file, and what stands under ``meta``; none of the file's code is run.
 
-    No code of the file's is run: objects of a training's program (its logs, its hooks) are skipped. So are
-    the raw weights that mmcv's ``EMAHook`` keeps under ``ema_*``, and the ``module.`` of
-    ``DistributedDataParallel``.
+    Objects of a training's program are skipped, as are the raw weights of mmcv's ``EMAHook`` (``ema_*``), and
+    the ``module.`` of ``DistributedDataParallel``.
     """
     try:
-        # What a file wants to build that is no tensor and no plain value, but for modules that reach the
-        # system: torch refuses these by itself. Its old format has no such list.
+        # All that the file would build beside tensors and plain values; torch itself refuses what reaches the
+        # system. Its old format has no such list.
         foreign = get_unsafe_globals_in_checkpoint(path) if is_zipfile(path) else []
         with safe_globals([(Skipped, name) for name in foreign]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what sparse tensors cost to check; they are refused
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the bytes of some other file lead the unpickler to
-        # The reason comes after torch's advice to read the file without a look at what it runs.
+        # Without torch's advice to read the file unchecked.
         words = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
         raise TeacherError(
             f"{path}: expected a checkpoint of tensors and plain values, but it cannot be read: "
@@ -140,9 +139,7 @@ def _class_names(meta: Meta) -> list[str]:
 def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
     """The architecture whose state dict and ``meta`` stand ``where``.
 
-    Raises:
-        TeacherError: Its backbone is none of ``RESNETS``.
-        KeyError: It has not a key that every GFL has.
+    A ``TeacherError`` if its backbone is none of ``RESNETS``; a ``KeyError`` for a key that every GFL has.
     """
 
     def numbers(pattern: str) -> set[int]:
@@ -179,14 +176,12 @@ def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
 def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
     """The detector of a ``.pth`` file, and its classes; a ``TeacherError`` names keys that misfit."""
     state, meta = read_checkpoint(path)
-    conventions = GFL_CONVENTIONS
     try:
         if "architecture" in meta:  # an export of this project
             config = structure(DetectorConfig, meta["architecture"], f"{path}: meta.architecture")
-            conventions = Conventions.from_json(meta.get("conventions", {}))
+            model = GFL(config, Conventions.from_json(meta.get("conventions", {})))
         else:
-            config = recognize(state, str(path), meta)
-        model = GFL(config, conventions)
+            model = GFL(recognize(state, str(path), meta))
     except (ConfigError, CacheError, IndexError, KeyError, TypeError) as error:
         raise TeacherError(
             f"{path}: expected a GFL detector, but its keys or shapes are of none ({error})"
@@ -194,20 +189,15 @@ def load_checkpoint(path: Path) -> tuple[GFL, dict[str, Any]]:
     if problem := misfit(model, state):
         raise TeacherError(f"{path}: the checkpoint does not fit a {model.config.backbone} GFL: {problem}")
     model.load_state_dict(state)
-    names = _class_names(meta)
-    if names and len(names) != config.num_classes:
-        raise TeacherError(
-            f"{path}: expected {config.num_classes} classes, but its meta names {len(names)}: "
-            f"{short_repr(names)}"
-        )
+    names, classes = _class_names(meta), model.config.num_classes
+    if names and len(names) != classes:
+        got = f"{len(names)}: {short_repr(names)}"
+        raise TeacherError(f"{path}: expected {classes} classes, but its meta names {got}")
     return model, {CLASS_NAMES: names} if names else {}
 
 
 def save_checkpoint(model: GFL, path: Path, meta: Meta) -> None:
-    """Write a ``.pth`` file that mmdetection loads: ``state_dict`` and plain values under ``meta``.
-
-    What a state dict does not show stands there too, so that an import gives the same detector again.
-    """
+    """Write a ``.pth`` file that mmdetection loads; ``meta`` has what no state dict shows, for an import."""
     meta = {"architecture": model.config.to_json(), "conventions": model.conventions.to_json(), **meta}
     content = io.BytesIO()  # for torch's own error of a full disk is no OSError
     torch.save({"meta": meta, "state_dict": dict(model.state_dict())}, content)

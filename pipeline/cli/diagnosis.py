@@ -31,19 +31,16 @@ from pipeline.views.manifest import Manifest
 from pipeline.views.summary import AREA_EDGES
 
 FOUND_IOU = 0.5
-MIN_GAIN = 4.0
-"""An alternative is suspected if the objects are found better by this many standard errors."""
-MIN_FIT_GAIN = 2.0
-"""So is another fit, which costs far less than any other fault."""
+MIN_GAIN, MIN_FIT_GAIN = 4.0, 2.0
+"""An alternative is suspected if the objects are found better by this many standard errors; another fit costs
+far less than any other fault."""
 MAX_CALIBRATION = 0.5
 """Or if its scores err by less than this share of those described."""
 MIN_AP_RATIO = 0.95
 """And only if its AP is no lower than this share; the images are few."""
 
-MIN_AP = 0.05
-"""Below it a teacher teaches nothing, and no alternative is proposed either."""
-MIN_RECALL = 0.2
-"""As ``MIN_AP``: share of the objects that are found, whatever their class."""
+MIN_AP, MIN_RECALL = 0.05, 0.2
+"""Below them a teacher teaches nothing, and no alternative is proposed: recall is of whatever class."""
 MIN_CLASS_SHARE = 0.5
 """Of the objects that are found, at least this share is found as what they are."""
 
@@ -112,11 +109,10 @@ class Suspect(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Outcome of a check."""
+    """Outcome of a check, the best suspect first."""
 
     described: Agreement
     suspects: Sequence[Suspect]
-    """The best first."""
     true_score: float
     """Mean probability of the true class at the main region's points."""
 
@@ -125,11 +121,7 @@ def diagnose(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], devic
     """Compare a model's description with its alternatives on annotated images.
 
     ``scale`` is the ``(width, height)`` of the input, or the ``(long, short)`` edges that images are fitted
-    into.
-
-    Raises:
-        TeacherError: The file is not as described.
-        DatasetError: An image cannot be read.
+    into. A ``TeacherError`` if the file is not as described, a ``DatasetError`` for an image.
     """
     model.to_inference(device)
     description = model.description
@@ -285,10 +277,7 @@ def _pixel_faults(description: OnnxDescription) -> Faults:
 def _recognized_order(
     rows: Sequence[ClassConfig], columns: Sequence[int], confusion: Tensor
 ) -> list[ClassConfig]:
-    """Classes as their channels' objects suggest, the most frequent confusions first.
-
-    ``columns`` are the channels of the dataset's labels; the channels of other classes stay.
-    """
+    """Classes as objects suggest, the most frequent confusions first; ``columns`` are channels by label."""
     order, left = list(rows), confusion + 0.5 * torch.eye(len(columns))  # without objects, as described
     for _ in columns:
         label, guess = divmod(int(left.argmax()), len(columns))

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +42,6 @@ from pipeline.views.manifest import read_split
 from pipeline.views.types import ViewKey
 
 POINTS_PER_INCH = 72
-PICTURE_INCHES = (12.0, 2.3)
 LETTERS = "ABCD"
 """Of the objects whose edge distributions are drawn."""
 PANEL_INCHES = 3.4
@@ -85,9 +84,10 @@ def show_command(arguments: argparse.Namespace) -> None:
 
 
 def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey:
-    views, ids = store.views(image_id), sorted({key.image_id for key in store.keys})
+    views = store.views(image_id)
     if not views:
-        raise CacheError(f"{store.path}: expected one of its images {listed(ids)}, but got {image_id}")
+        known = listed(store.image_ids)
+        raise CacheError(f"{store.path}: expected one of its images {known}, but got {image_id}")
     if view not in (None, *views):
         raise CacheError(f"expected one of the views {listed(views)} of image {image_id}, but got {view}")
     return ViewKey(image_id, views[0] if view is None else view)
@@ -109,23 +109,21 @@ def _read_pixels(store: TargetStore, key: ViewKey) -> Tensor | None:
 def draw_view(view: ShownView, output: Path) -> None:
     """Write a PNG file: the boxes and each level's points side by side, below them some objects."""
     examples, (height, width) = choose_objects(view), view.geometry.resized_hw
-    columns, inches = 1 + len(view.pyramid.strides), PANEL_INCHES / max(height, width)
+    strides, inches = view.pyramid.strides, PANEL_INCHES / max(height, width)
     heights = [height * inches + TITLE_HEIGHT, OBJECT_HEIGHT * max(1, len(examples))]
+    size = (PANEL_INCHES * (1 + len(strides)), HEAD_HEIGHT + sum(heights))
     with mpl.rc_context(SHEET):
-        figure = Figure(figsize=(PANEL_INCHES * columns, HEAD_HEIGHT + sum(heights)), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
-        whole, *panels = upper.subplots(1, columns)
+        whole, *panels = upper.subplots(1, 1 + len(strides))
         _draw_whole(whole, view, examples, inches * POINTS_PER_INCH)
-        for level, axes in enumerate(panels):
+        for level, (axes, stride) in enumerate(zip(panels, strides, strict=True)):
             drawing.draw_regions(axes, inches * POINTS_PER_INCH, view, level)
             main, valuable = drawing.count_regions(view, level)
-            stride = view.pyramid.strides[level]
             axes.set_title(f"P{level + 3}, stride {stride}: {main:,} main, {valuable:,} valuable")
         if examples:
-            for letter, example, axes in zip(
-                LETTERS, examples, _draw_objects(lower, examples, {}), strict=False
-            ):
-                axes.set_title(f"{letter} {example.class_name} {example.score:.2f}, {example.level}")
+            titles = (f"{letter} {e.class_name} {e.score:.2f}, {e.level}" for letter, e in examples.items())
+            _draw_objects(lower, dict(zip(titles, examples.values(), strict=True)), {})
         objects, kept = counted(len(view.boxes), "object"), counted(len(view.level), "kept point")
         title = f"{view.title}, view {view.key.view}: {width} x {height} px, {objects}, {kept}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=13)
@@ -138,11 +136,12 @@ def _save(figure: Figure, output: Path) -> None:
         figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
 
 
-def choose_objects(view: ShownView) -> list[EdgeExample]:
+def choose_objects(view: ShownView) -> dict[str, EdgeExample]:
     """Objects with points in the main region, spread from the largest to the smallest; from left to right."""
     examples = edge_examples(view)
     by_size = sorted(examples, key=lambda example: -np.prod(example.box_xyxy[2:] - example.box_xyxy[:2]))
-    return sorted(spread(by_size, len(LETTERS)), key=lambda example: float(example.box_xyxy[0]))
+    chosen = sorted(spread(by_size, len(LETTERS)), key=lambda example: float(example.box_xyxy[0]))
+    return dict(zip(LETTERS, chosen, strict=False))
 
 
 def _legend() -> list[Artist]:
@@ -156,26 +155,26 @@ def _legend() -> list[Artist]:
     ]
 
 
-def _draw_whole(axes: Axes, view: ShownView, examples: Sequence[EdgeExample], scale: float) -> None:
+def _draw_whole(axes: Axes, view: ShownView, examples: Mapping[str, EdgeExample], scale: float) -> None:
     drawing.draw_view(axes, scale, view)
-    for example in examples:
+    for example in examples.values():
         drawing.draw_teacher(axes, example)
     # The shown objects come first: their labels always have room.
-    letters = {example.box: f"{letter} " for letter, example in zip(LETTERS, examples, strict=False)}
+    letters = {example.box: f"{letter} " for letter, example in examples.items()}
     boxes = sorted(range(len(view.boxes)), key=lambda box: box not in letters)
     texts = [letters.get(box, "") + view.class_names[int(view.labels[box])] for box in boxes]
     drawing.draw_labels(axes, view.boxes[boxes], [drawing.class_color(box) for box in boxes], texts, scale)
     axes.set_title("ground truth, and what the teacher predicts" if examples else "the view")
 
 
-def _draw_objects(part: FigureBase, examples: Sequence[EdgeExample], colors: Mapping[str, str]) -> list[Axes]:
-    """A row an object: its surroundings, whose axes it returns, and the four distributions."""
+def _draw_objects(part: FigureBase, examples: Mapping[str, EdgeExample], colors: Mapping[str, str]) -> None:
+    """A row an object, by its title: its surroundings, and the four distributions."""
     grid = part.subplots(len(examples), 1 + len(EDGE_NAMES), squeeze=False)
-    for row, example in zip(grid, examples, strict=True):
+    for row, (title, example) in zip(grid, examples.items(), strict=True):
         drawing.draw_object(example, colors, row)
+        row[0].set_title(title)
     for axes in grid[-1, 1:]:
         axes.set_xlabel("strides from the point")
-    return list(grid[:, 0])
 
 
 @command(
@@ -188,18 +187,16 @@ def picture_command(arguments: argparse.Namespace) -> None:
     """
     params = find_recipe(arguments.recipe)
     folder = run_paths(params)
-    students = load_students(StudentConfig, params)
-    runs = [read_run(folder, name, student) for name, student in students.items()]
-    pair, train = choose_pair(runs), read_split(folder, "train")
-    store, names = TargetStore.open(folder.store), [run.name for run in pair]
-    examples = choose_examples(sample_views(folder, store, train, names, device()))
+    runs = [read_run(folder, *student) for student in load_students(StudentConfig, params).items()]
+    store, names = TargetStore.open(folder.store), [run.name for run in choose_pair(runs)]
+    examples = choose_examples(sample_views(folder, store, read_split(folder, "train"), names, device()))
     if not examples:
         raise CacheError(f"{folder.store}: expected a view with a large enough object, but there is none")
     example = max(examples, key=lambda example: example.contrast)
     colors = detector_colors(runs)
     with mpl.rc_context(SHEET):
-        figure = Figure(figsize=PICTURE_INCHES, layout="constrained")
-        _draw_objects(figure, [example], colors)
+        figure = Figure(figsize=(12.0, 2.3), layout="constrained")
+        _draw_objects(figure, {"": example}, colors)
         handles = [Patch(color=TEACHER, label="teacher, from the store", alpha=0.35)]
         handles += [Patch(color=colors[name], label=name) for name in example.students]
         figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)

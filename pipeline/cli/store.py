@@ -29,9 +29,9 @@ STORE = argument("store", nargs="?", metavar="STORE", help="its folder or its re
 
 
 def find_store(given: str | None) -> tuple[Path, Path]:
-    """The folder of a store, and the parameter file of its recipe, by either; a ``ConfigError`` if neither.
+    """The folder of a store and its recipe's parameter file, ``params.yaml`` if a folder is given.
 
-    A folder leaves open of which recipe it is: then the file is ``params.yaml``.
+    A ``ConfigError`` if it is neither a folder nor a recipe.
     """
     if given is None:
         return run_paths().store, PARAMS
@@ -46,19 +46,13 @@ def find_store(given: str | None) -> tuple[Path, Path]:
 
 @command(STORE, argument("--json", action="store_true", help="print one JSON document instead"))
 def info_command(arguments: argparse.Namespace) -> None:
-    """Prints a store's facts from its attributes; reads none of its points.
-
-    So it is as fast for a large store as for a small one. A store with damaged files is described as well.
-    """
+    """Prints a store's facts, and which files are missing or cut; reads none of its points."""
     facts = describe_store(find_store(arguments.store)[0])
     sys.stdout.write(json.dumps(facts, indent=2) + "\n" if arguments.json else dump_yaml(facts))
 
 
 def describe_store(path: Path) -> dict[str, Any]:
-    """The attributes of a finished store, but for its list of files, and what follows from them.
-
-    Errors as of :func:`read_finished`.
-    """
+    """Attributes of a store but its list of files, and what follows; errors as of :func:`read_finished`."""
     attributes = read_finished(path)
     schema, sums = StoreSchema.from_json(attributes["schema"]), attributes["statistics"]
     wrong: dict[str, str] = {}
@@ -68,8 +62,7 @@ def describe_store(path: Path) -> dict[str, Any]:
         sizes[array if chunk else METADATA] += file.digest.size
         if problem := file.digest.size_problem(path / file.name):
             wrong[file.name] = problem
-    try:
-        # The one fact that the attributes lack.
+    try:  # the one fact that the attributes lack
         (spec,) = (spec for spec in table_specs(schema) if spec.path == IMAGE_ID)
         images = len(np.unique(read_table(path, spec)))
     except (CacheError, OSError):
@@ -91,10 +84,7 @@ def describe_store(path: Path) -> dict[str, Any]:
 
 @command(STORE)
 def verify_command(arguments: argparse.Namespace) -> None:
-    """Reads every file of a store; prints each damaged, missing or unexpected one, then their partitions.
-
-    The exit code is 0 for a whole store, and 1 otherwise.
-    """
+    """Reads every file of a store; prints each damaged, missing or unexpected one; exits with 1 if any is."""
     path, _ = find_store(arguments.store)
     problems = verify(path, "verify")
     if problems:

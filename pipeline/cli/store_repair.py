@@ -1,7 +1,6 @@
 """``ldp store repair``: the stage's own writer makes a store's damaged partitions again, beside it.
 
-Only files of the recorded sha256 come into the store, each by a rename: it may be of links into DVC's cache,
-where files are read-only and shared, so that nothing is written in place.
+Only files of the recorded sha256 come into it, each by a rename: it may be of links into DVC's shared cache.
 """
 
 import argparse
@@ -71,9 +70,8 @@ def repair_command(arguments: argparse.Namespace) -> None:
 def repair_store(path: Path, inputs: Callable[[], StoreInputs], scratch_root: Path) -> list[str]:
     """Make lost files again and remove what is not part of the store; returns the files made again.
 
-    ``inputs`` of the store that the recipe would make here are asked for if a file is lost; their teacher is
-    loaded if that is a shard. The store's folder in ``scratch_root`` is held meanwhile, so that no run
-    replaces it.
+    Only a lost file needs the ``inputs`` of the store that the recipe would make here, only a shard their
+    teacher. The store's folder in ``scratch_root`` is locked meanwhile, against runs that would replace it.
 
     Raises:
         CacheError: The store's own records are damaged, another store would be made here, another run writes
@@ -85,11 +83,10 @@ def repair_store(path: Path, inputs: Callable[[], StoreInputs], scratch_root: Pa
     except CacheError as error:
         raise CacheError(f"nothing can be repaired without the store's own records: {error}") from error
     wrong, recorded = {problem.file for problem in verify(path, "verify")}, list(recorded_files(attributes))
-    lost = [file for file in recorded if file.name in wrong]
     if not wrong:
         logger.info("%s is whole: nothing to repair", path)
         return []
-    if lost:
+    if lost := [file for file in recorded if file.name in wrong]:
         _make_again(path, attributes, lost, inputs(), scratch_root)
     remove_others(path, {ROOT_METADATA, *(file.name for file in recorded)})
     if left := verify(path, "verify"):
@@ -152,8 +149,7 @@ def _make_again(
 def damaged_objects(files: Sequence[Path]) -> list[Path]:
     """Objects of DVC's cache that should hold the content of whole files, but do not.
 
-    DVC trusts a read-only object of its cache: neither ``dvc pull`` nor ``dvc repro`` would replace it, and
-    ``dvc checkout`` brings the damage back.
+    DVC trusts a read-only object: neither ``dvc pull`` nor ``dvc repro`` would replace it.
     """
     asked = [sys.executable, "-m", "dvc", "cache", "dir"]
     if not files or (answer := subprocess.run(asked, capture_output=True, text=True, check=False)).returncode:

@@ -28,7 +28,6 @@ from pipeline.views.summary import AREA_EDGES
 
 COLUMNS = {"AP": "ap", "recall": "recall", "any": "blind_recall", "score+-": "score_error"}
 """Figures of an ``Agreement`` by their headings."""
-SHOWN_SUSPECTS = 3
 MIN_TRUE_SCORE = 0.05
 """Mean probability of the true class at the main region's points below which class KD teaches nothing."""
 USUAL_BINS = (8, 16, 17)
@@ -64,7 +63,7 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
 
 
 def read_dataset(arguments: argparse.Namespace) -> Manifest:
-    """Annotated images: a dataset's folder, or a split of a recipe's, as the command line names them."""
+    """Annotated images: a split of a dataset's folder, or of a recipe's dataset."""
     folder, split = arguments.dataset, arguments.split
     if folder is None:
         return read_split(run_paths(find_recipe(arguments.recipe)), split)
@@ -96,9 +95,8 @@ def check_command(arguments: argparse.Namespace) -> None:
     manifest = read_dataset(arguments)
     images = manifest.images[np.flatnonzero(np.diff(manifest.images.offset))[: arguments.images]]
     if not images:
-        raise DatasetError(
-            f"{manifest.root}/{manifest.folder}: expected annotated images, but there are none"
-        )
+        where = f"{manifest.root}/{manifest.folder}"
+        raise DatasetError(f"{where}: expected annotated images, but there are none")
     model = read_onnx(arguments.description, manifest.categories)
     scale = choose_scale(model, arguments.scale)
     verdict = diagnose(model, replace(manifest, images=images), scale, device())
@@ -118,7 +116,7 @@ def check_command(arguments: argparse.Namespace) -> None:
 def render(verdict: Verdict) -> str:
     """The figures as described, and of what agrees better."""
     rows = [("as described", verdict.described)]
-    rows += [(f"{fault}: {remedy}", figures) for fault, remedy, figures in verdict.suspects[:SHOWN_SUSPECTS]]
+    rows += [(f"{fault}: {remedy}", figures) for fault, remedy, figures in verdict.suspects[:3]]
     cells = [[name, *(f"{getattr(row, figure):.3f}" for figure in COLUMNS.values())] for name, row in rows]
     silent = verdict.true_score < MIN_TRUE_SCORE
     return markdown_table(["", *COLUMNS], cells) + (

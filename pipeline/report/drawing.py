@@ -51,12 +51,9 @@ PALETTE = (
     *("#00889a", "#b5367f", "#6b6f1a", "#8c4a2f", "#4a5fc1"),
 )
 """Colors of classes and objects: dark enough for white text on them."""
-
 EDGE_NAMES = ("left", "top", "right", "bottom")
-
 LABEL_FONT, LABEL_HEIGHT, LABEL_PADDING, CHARACTER_WIDTH = 9.0, 13.0, 4.0, 5.6
 """Labels of boxes, points."""
-
 HALO = [withStroke(linewidth=3.4, foreground="white", alpha=0.7)]
 """Keeps lines visible on any picture."""
 
@@ -118,9 +115,8 @@ def draw_regions(axes: Axes, scale: float, view: ShownView, level: int) -> None:
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.47 * stride
     valuable, main = weights > 0, main_gt != NOT_MAIN
     colors = [mpl.colors.to_rgba(VALUABLE, opacity(weight)) for weight in weights[valuable].tolist()]
-    axes.add_collection(
-        PolyCollection(list(xy[valuable][:, None] + corners), facecolors=colors, linewidths=0, zorder=2)
-    )
+    cells = list(xy[valuable][:, None] + corners)
+    axes.add_collection(PolyCollection(cells, facecolors=colors, linewidths=0, zorder=2))
     for number, box in enumerate(view.boxes.tolist()):
         draw_box(axes, box, class_color(number), 1.2)
     dot = float(np.clip(0.35 * stride * scale, 2.5, 11.0))

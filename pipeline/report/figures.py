@@ -26,20 +26,13 @@ from pipeline.views.manifest import Manifest
 
 PX_PER_INCH = 72
 """Matplotlib's points: as shown, a point is a pixel."""
-
 PIXEL_RATIO = 2
 """Pixels of an embedded picture for each px that it is shown at."""
-
-CHART_PX, REGION_PX = 1120.0, 250.0
-"""Width of a chart, and long edge of a picture of regions, as shown."""
-
-MAX_COLUMNS = 4
+CHART_PX, REGION_PX, GALLERY_PX, GAP_PX = 1120.0, 250.0, 1082.0, 16.0
+"""As shown: width of a chart, long edge of a picture of regions, width of a row of images, space in it."""
+MAX_COLUMNS, SHOWN_IMAGES = 4, 5
 
 TRUE = "ground truth"
-SHOWN_IMAGES = 5
-
-GALLERY_PX, GAP_PX = 1082.0, 16.0
-"""Width of a row of images and space between its pictures, as shown."""
 
 TERM_NAMES = {
     "loss_cls": "class (QFL)",
@@ -59,10 +52,7 @@ TERM_NAMES = {
 def draw_picture(
     size_hw: tuple[int, int], shown: float, label: str, plot: Callable[[Axes, float], None]
 ) -> Markup:
-    """Draw over pixels of ``size_hw``, ``shown`` px long.
-
-    ``plot`` draws on axes that fill the picture, and is given the shown px of a pixel.
-    """
+    """Draw over pixels of ``size_hw``, ``shown`` px long; ``plot`` gets axes and the shown px of a pixel."""
     scale, (height, width) = shown / max(size_hw), size_hw
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width * scale / PX_PER_INCH, height * scale / PX_PER_INCH))
@@ -151,14 +141,11 @@ class ShownImage(NamedTuple):
     """``ByteTensor[3, H, W]``."""
     drawn: Mapping[str, Sequence[Mapping[str, Any]]]
     """``category_id``, ``bbox`` (x, y, w, h px) and ``score`` of as many detections as there are objects, the
-    best first, by name of the detector, and of the objects, without score, by :data:`TRUE`."""
+    best first, by detector; of the objects, without score, by :data:`TRUE`."""
 
 
 def show_images(manifest: Manifest, folder: RunPaths, names: Sequence[str]) -> list[ShownImage]:
-    """Evenly spread images of three to eight objects, if there is one, with the detections of detectors.
-
-    A ``ReportError`` names a file of detections that is bad.
-    """
+    """Evenly spread images of three to eight objects, or of all, with detections; see :func:`result_of`."""
     results = {}
     for name in names:
         with result_of(folder.evaluation(name) / "detections.json") as text:

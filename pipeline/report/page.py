@@ -38,16 +38,12 @@ class Report:
     """Everything behind the page."""
 
     def __init__(self, folder: RunPaths, students: Mapping[str, StudentConfig], device: torch.device) -> None:
-        """Read all results of a run, and run students on ``device``.
-
-        A ``PipelineError`` names a result that is missing or damaged, and a store of another dataset.
-        """
+        """Read all results of a run, and run students on ``device``; a ``PipelineError`` names a bad one."""
         self.train, self.val = (read_split(folder, split) for split in SPLITS)
         self.store = TargetStore.open(folder.store)
         check_compatible(self.store.fingerprint, self.train.identity_in(self.store.fingerprint))
         self.teacher = read_run(folder, TEACHER, None)
-        self.students = [read_run(folder, name, student) for name, student in students.items()]
-        """In the order of ``params.yaml``."""
+        self.students = [read_run(folder, *student) for student in students.items()]
         self.cache_timing = read_json(folder.cache_timing)
         self.fidelity = read_json(folder.fidelity)
         names = [run.name for run in self.pair]
@@ -56,7 +52,7 @@ class Report:
 
     @property
     def runs(self) -> list[Run]:
-        """The teacher and every student."""
+        """The teacher and every student, in the order of ``params.yaml``."""
         return [self.teacher, *self.students]
 
     @property
@@ -80,12 +76,8 @@ class Report:
 
     @property
     def cache_seconds(self) -> float | None:
-        """Time of writing the whole store; ``None`` if the run that finished it computed no view.
-
-        A run that goes on after a kill records its time and views: those before it took as long, one by one.
-        """
-        timing = self.cache_timing
-        computed = timing.get("computed_views")
+        """Time of writing the whole store, all views at the rate of the last run; ``None`` if it had none."""
+        timing, computed = self.cache_timing, self.cache_timing.get("computed_views")
         return float(timing["seconds"]) * timing["views"] / computed if computed else None
 
     @property
@@ -105,9 +97,9 @@ class Report:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Bytes of all views by what is kept of them, from the whole output to what the store takes.
+        """Bytes of all views by what is kept of them, uncompressed but for the store's own.
 
-        LD reads edges at kept points and classes at the main ones; neither is compressed.
+        LD reads edges at kept points and classes at the main ones.
         """
         totals, schema = self.store.statistics, self.store.schema
         edges = EDGES * schema.bins

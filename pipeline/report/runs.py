@@ -48,12 +48,11 @@ class Run:
 
     @property
     def distilled(self) -> bool:
-        """A student that reads the teacher."""
+        """Whether it is a student that reads the teacher."""
         return self.student is not None and self.student.loss.reads_teacher
 
     @property
     def ap(self) -> float | None:
-        """The metric that detectors are compared by."""
         return self.metrics.get("AP")
 
 
@@ -85,7 +84,7 @@ def read_run(folder: RunPaths, name: str, student: StudentConfig | None) -> Run:
 
 
 def read_json(path: Path, **kinds: Callable[[Any], object]) -> dict[str, Any]:
-    """A mapping that another stage wrote, which has values of ``kinds``."""
+    """A mapping that another stage wrote, with values of ``kinds``; a ``ReportError`` if it is none."""
     with result_of(path) as text:
         content = dict(json.loads(text))
         return content | {key: kind(content[key]) for key, kind in kinds.items()}

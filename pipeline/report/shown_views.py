@@ -21,10 +21,8 @@ T = TypeVar("T")
 
 SAMPLED_VIEWS = 48
 """Stored views that are decoded, and on which the students are run."""
-
 GRAY = 208
 """Level of the canvas where there is no image."""
-
 MIN_SIDE_STRIDES = 2.0
 """A clear object is at least this wide and high: of a smaller one there is little to see."""
 
@@ -65,15 +63,13 @@ def sample_views(
 ) -> list[ShownView]:
     """Read one view, by turns, of each of some evenly spread images, and run students on it."""
     preprocessing = store.conventions.preprocessing
-    models = {name: load_detector(folder.student_weights(name)) for name in students}
-    for model in models.values():
-        model.eval().to(device)
+    models = {name: load_detector(folder.student_weights(name)).eval().to(device) for name in students}
     views = []
     for turn, image_id in enumerate(spread(store.image_ids, SAMPLED_VIEWS)):
         numbers = store.views(image_id)
         key = ViewKey(image_id, numbers[turn % len(numbers)])
         geometry = store.geometry(key)
-        file = manifest.image_path(manifest.image(key.image_id))
+        file = manifest.image_path(manifest.image(image_id))
         pixels = apply_view(read_image(file, geometry.original_hw), geometry, preprocessing)
         images = network_input(pixels, geometry.padded_hw, preprocessing).to(device)
         logits = {name: model(images).edge_logits[0].float().cpu() for name, model in models.items()}
@@ -120,7 +116,7 @@ class EdgeExample:
 
 
 def edge_examples(view: ShownView) -> list[EdgeExample]:
-    """An example for every object with a main-region point."""
+    """Every object with a main-region point."""
     return [EdgeExample(view, box) for box in np.unique(view.main[view.main != NOT_MAIN]).tolist()]
 
 

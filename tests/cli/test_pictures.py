@@ -25,7 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
 def test_few_of_many_objects_are_shown_from_large_to_small(store: TargetStore) -> None:
     view = ShownView(store, ViewKey(CROWDED, 0))
     areas = (view.boxes[:, 2:] - view.boxes[:, :2]).prod(axis=1)
-    seen, shown = np.unique(view.main)[1:], [example.box for example in choose_objects(view)]
+    seen, shown = np.unique(view.main)[1:], [example.box for example in choose_objects(view).values()]
     assert len(shown) == 4
     assert {areas[seen].min(), areas[seen].max()} <= set(areas[shown].tolist())
     assert (np.diff(view.boxes[shown, 0]) >= 0).all()
