@@ -12,8 +12,6 @@ from pipeline.core.config import PARAMS, dump_yaml, parse_yaml, read_sections
 from pipeline.core.errors import ConfigError, short_repr
 from pipeline.core.paths import find_recipe
 
-Params = dict[str, Any]
-"""The content of a parameter file."""
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 """What ``add_argument`` is given."""
 Run = Callable[[argparse.Namespace], None]
@@ -64,7 +62,7 @@ CHANGES = argument(
 @contextmanager
 def copied_recipe(arguments: argparse.Namespace) -> Iterator[Path]:
     """A valid copy of the recipe's file with the values of ``-S``; errors name the recipe's own file."""
-    recipe, values = find_recipe(arguments.recipe), Params()
+    recipe, values = find_recipe(arguments.recipe), dict[str, Any]()
     for assignment in arguments.assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -88,7 +86,7 @@ def require_least(arguments: argparse.Namespace, **least: int) -> None:
             raise ConfigError(f"--{name}: expected {bound} or more, but got {value}")
 
 
-def override(params: Params, values: Mapping[str, Any]) -> Params:
+def override(params: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``params`` with values at dotted keys; a ``ConfigError`` if a part of a key is no section."""
     changed = deepcopy(params)
     for key, value in values.items():

@@ -31,9 +31,6 @@ from pipeline.training.loop import train
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.views.manifest import read_split
 
-FINISHED = SCRATCH / "seeds"
-"""One file a finished run, so that a killed comparison goes on where it stopped."""
-
 logger = logging.getLogger(__name__)
 
 Summary = dict[str, float]
@@ -71,9 +68,10 @@ def _load(student: str) -> tuple[StudentConfig, TargetStore]:
 
 
 def _summary(name: str, config: StudentConfig, store: TargetStore, seed: int) -> Summary:
+    """Of a run that is kept once it has finished: a killed comparison goes on where it stopped."""
     config = replace(config, train=replace(config.train, seed=seed))
     evaluation = load_section(EvaluateConfig, "evaluate")
-    finished = FINISHED / f"{run_key(config, evaluation, store)[:24]}.json"
+    finished = SCRATCH / "seeds" / f"{run_key(config, evaluation, store)[:24]}.json"
     try:
         return msgspec.json.decode(finished.read_bytes(), type=Summary)
     except (FileNotFoundError, msgspec.MsgspecError):  # not run yet, or the file is damaged

@@ -10,15 +10,16 @@ from itertools import chain, count, islice
 from math import ceil, inf
 from pathlib import Path
 
+import numpy as np
 import torch
 from msgspec import structs
+from PIL import Image
 from torch import Tensor
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from pipeline.cost.synthetic_coco import LONG_EDGE_PX, draw_dataset
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.device import autocast, device
 from pipeline.detector.gfl import random_teacher
@@ -39,7 +40,9 @@ from pipeline.training.loop import build_for_training
 from pipeline.training.processes import SINGLE_PROCESS
 from pipeline.training.step import TrainStep, build_optimizer
 from pipeline.views.box_ops import expected_distances
+from pipeline.views.classes import Category
 from pipeline.views.conventions import GFL_CONVENTIONS
+from pipeline.views.manifest import Annotation, ImageRecord, ImageTable, Manifest
 
 Work = Callable[[], object]
 
@@ -48,6 +51,10 @@ PEER = "torchvision fcos_resnet50_fpn"
 MODES = (PLAIN, ONLINE, STORED, PEER)
 NO_RATE = 0.0
 """The same step is taken again and again; random weights should not run away."""
+
+LONG_EDGE_PX = 640
+SIZES = ((480, 640), (640, 480), (427, 640), (640, 427))
+"""``(height, width)`` px: the most frequent ones of COCO's train2017, in turn."""
 
 
 def seconds_of(work: Work) -> float:
@@ -199,11 +206,10 @@ def ask(teacher: LogitExtractor, batch: Batch) -> TeacherBatch:
 def peer_step(
     images: Tensor, boxes: list[tuple[Tensor, Tensor]], num_classes: int, config: TrainConfig
 ) -> Work:
-    """A step of torchvision's FCOS: forward, its own matching and losses, backward, update.
+    """A step of torchvision's FCOS of random weights: forward, its own matching and losses, backward, update.
 
-    Weights are random; frozen stages, BatchNorm, optimizer and precision are a student's ``config``'s.
-    ``images`` are ``Tensor[B, 3, H, W]``, padded, and not resized; ``boxes`` are ``Tensor[N, 4]`` xyxy px
-    and ``LongTensor[N]`` labels of each.
+    Frozen stages, BatchNorm, optimizer and precision are ``config``'s. ``images`` are ``Tensor[B, 3, H, W]``,
+    padded, and not resized; ``boxes`` are ``Tensor[N, 4]`` xyxy px and ``LongTensor[N]`` labels of each.
     """
     here = images.device
     backbone = resnet_fpn_backbone(
@@ -230,3 +236,36 @@ def peer_step(
         scaler.update()
 
     return step
+
+
+def draw_dataset(folder: Path, images: int, categories: int, long_edge: int = LONG_EDGE_PX) -> Manifest:
+    """Draw JPEG files of train2017's sizes and boxes, always the same, or smaller ones, into a folder."""
+    (folder / "images").mkdir(parents=True)
+    scale = long_edge / LONG_EDGE_PX
+    records = [_draw_image(folder / "images", number, categories, scale) for number in range(images)]
+    return Manifest(
+        root=str(folder),
+        folder="images",
+        categories=tuple(Category(category_id=i + 1, name=f"category {i + 1}") for i in range(categories)),
+        images=ImageTable.of(records),
+    )
+
+
+def _draw_image(folder: Path, number: int, categories: int, scale: float) -> ImageRecord:
+    rng = np.random.default_rng([0, number])
+    height, width = (round(side * scale) for side in SIZES[number % len(SIZES)])
+    name = f"{number:012}.jpg"
+    # So much grain and quality make a file of about 150 KB, as COCO's are.
+    pixels = rng.normal(128, 12, (height, width, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / name, quality=90)
+    # One and more, 7.27 in the mean; the root of the area is below 32 px for 41 %, and below 96 for 76 %.
+    count = 1 + int(rng.exponential(7.27 - 0.5))
+    side, aspect = scale * rng.lognormal(3.73, 1.18, count), rng.lognormal(0, 0.5, count)
+    w, h = np.clip(side * aspect, 2, width), np.clip(side / aspect, 2, height)
+    boxes = np.stack([rng.uniform(0, width - w), rng.uniform(0, height - h), w, h], axis=1).tolist()
+    classes = rng.integers(1, categories + 1, count).tolist()
+    annotations = tuple(
+        Annotation(0, category, x, y, w, h, area=w * h, iscrowd=False)
+        for category, (x, y, w, h) in zip(classes, boxes, strict=True)
+    )
+    return ImageRecord(image_id=number, file_name=name, height=height, width=width, annotations=annotations)

@@ -11,8 +11,7 @@ from PIL import Image
 from teacher_cases import DETECTOR, LOSSLESS, small_config
 from training_cases import FULL, student
 
-from pipeline.cost.probe import Probe, ask, peer_step, take_turns
-from pipeline.cost.synthetic_coco import SIZES, draw_dataset
+from pipeline.cost.probe import SIZES, Probe, ask, draw_dataset, peer_step, take_turns
 
 
 def test_candidates_take_turns_in_changing_orders_after_a_round_that_does_not_count() -> None:
