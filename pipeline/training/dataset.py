@@ -154,8 +154,7 @@ class EpochSampler(Sampler[StepViews]):
         return len(self._views.image_ids) // self._config.batch_size
 
     def __iter__(self) -> Iterator[StepViews]:
-        batches = epoch_batches(self._views, self._config, self.epoch)
-        for batch in batches[self.first :]:
+        for batch in epoch_batches(self._views, self._config, self.epoch)[self.first :]:
             sizes = [self._views.geometry(key).padded_hw for key in batch]
             height, width = (max(side) for side in zip(*sizes, strict=True))
             keys = batch[self._share]

@@ -80,11 +80,10 @@ class TrainStep:
     @torch.no_grad()
     def _normalizers(self, batches: StepBatches) -> LossNormalizers:
         """The normalizers of all parts, before the first is trained on."""
-        main = [gather_main(self._forward(self._model, batch), batch.targets) for batch in batches]
-        parts = [
-            LossNormalizers.from_batch(batch.targets, points)
-            for batch, points in zip(batches, main, strict=True)
-        ]
+        parts = []
+        for batch in batches:
+            main = gather_main(self._forward(self._model, batch), batch.targets)
+            parts.append(LossNormalizers.from_batch(batch.targets, main))
         return LossNormalizers.summed(parts).averaged(self._machine.processes)
 
     def _backward(self, batch: Batch, whole: LossNormalizers | None) -> Terms:
