@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("finished", "wrong_input")
+pytest.register_assert_rewrite("finished")
 
 # Before torch is loaded: threads that spin while they wait keep the other worker's from running.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

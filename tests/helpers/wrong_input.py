@@ -1,59 +1,23 @@
-"""What a user may do wrong to a project, as rows of ``e2e/wrong_input.txt``, and what must come of it."""
+"""What a user may do wrong to a project, in the words of ``e2e/wrong_input.txt``."""
 
 import json
-import pickle
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
 
-import pytest
-import torch
 import yaml
-from blank import blank_pictures
-from finished import call, files_below
 from PIL import Image, ImageChops
 from project import edit_params, edited_json
 from safetensors.torch import load_file, save_file
 
-from pipeline.core import cluster
-from recipes import DATASET, ROOT, Params, given_teacher, set_value
+from recipes import DATASET, ROOT, given_teacher, set_value
 
 TRAIN, VAL = (DATASET / f"annotations/instances_{split}.json" for split in ("train", "val"))
 LAST_IMAGE = DATASET / "train/000000000008.bmp"
 """Of the partition that is not finished."""
-MAX_CHARACTERS = 1000
-"""Of a message."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wrong:
-    """A row: a command, changes of a project in which everything had run, and parts of the one line of error.
-
-    Without parts argparse prints how the command is used, and ends with code 2.
-    """
-
-    run: str
-    changes: tuple[str, ...]
-    says: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return ": ".join([self.run, *self.says[:1]])
-
-
-def rows() -> list[Wrong]:
-    """All rows of the table."""
-    lines = (ROOT / "tests/e2e/wrong_input.txt").read_text().splitlines()
-    cells = [line.split(" | ") for line in lines if line and not line.startswith("#")]
-    return [
-        Wrong(
-            run=run, changes=tuple("".join(rest[:1]).split(" ; ")), says=tuple("".join(rest[1:]).split(" & "))
-        )
-        for run, *rest in cells
-    ]
 
 
 def change(folder: Path, text: str) -> None:
@@ -75,16 +39,11 @@ def cut(folder: Path, path: str, size: str) -> None:
 
 
 def write(folder: Path, path: str, content: str) -> None:
-    """Put another content into a file, with the escapes of a Python string."""
+    """Put a file with this content, written as in Python, into the place of a file or a folder."""
     target = next(folder.glob(path), folder / path)
+    shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content.encode().decode("unicode_escape").encode("latin-1"))
-
-
-def put_file(folder: Path, path: str) -> None:
-    """A file lies where a folder should be."""
-    shutil.rmtree(folder / path, ignore_errors=True)
-    (folder / path).write_text("a file where a folder should be")
 
 
 def copy(folder: Path, path: str, source: str) -> None:
@@ -140,13 +99,7 @@ def set_param(folder: Path, keys: str, value: str) -> None:
 
 def drop_param(folder: Path, keys: str) -> None:
     *path, last = keys.split(".")
-
-    def drop(values: Params) -> None:
-        for key in path:
-            values = values[key]
-        del values[last]
-
-    edit_params(folder, drop)
+    edit_params(folder, lambda values: reduce(getitem, path, values).pop(last))
 
 
 def take_weights(folder: Path, source: str) -> None:
@@ -165,7 +118,7 @@ CHANGES: dict[str, Callable[..., None]] = {
     r"(\S+) removed": remove,
     r"(\S+) cut to (\d+)": cut,
     r"(\S+) holds ?(.*)": write,
-    r"(\S+) is a file": put_file,
+    r"(\S+) is a file": partial(write, content="a file where a folder should be"),
     r"teacher from (\S+)": take_weights,
     r"(\S+) from (\S+)": copy,
     rf"(\S+) ({'|'.join(PAINTED)})": repaint,
@@ -176,42 +129,3 @@ CHANGES: dict[str, Callable[..., None]] = {
     r"weight (\S+) of (\S+) = (\S+)": fill_weight,
     r"(\S+) = (.*)": set_param,
 }
-
-
-class Malicious:
-    """Leaves a file behind if it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("code-ran"),)
-
-
-def malicious(path: Path | str) -> None:
-    torch.save({"state_dict": {}, "meta": Malicious()}, path)
-
-
-def malicious_raw(path: str) -> None:
-    Path(path).write_bytes(pickle.dumps(Malicious(), protocol=2))
-
-
-def require_one_clear_line(row: Wrong, folder: Path) -> None:
-    """Do it in a project in which everything had run, and see what comes of it."""
-    with blank_pictures(), pytest.MonkeyPatch.context() as patch:
-        for text in row.changes:
-            if setting := re.fullmatch(r"([A-Z_]+)=(.*)", text):
-                patch.setenv(*setting.groups())
-            else:
-                change(folder, text)
-        patch.setattr(cluster, "CONNECT_SECONDS", 1)
-        before = files_below(folder)
-        ended = call(row.run)
-    usage = row.says == ("",)
-    assert ended.code == 1 + usage
-    assert ended.error.startswith("error: ") != usage
-    assert "\n" not in ended.error
-    assert len(ended.error) < MAX_CHARACTERS
-    for part in row.says:
-        assert part in ended.error
-    after = files_below(folder)
-    # Work that a run has finished before it fails may be added to scratch/, and nothing else anywhere.
-    assert not [name for name in after.keys() - before.keys() if not name.startswith("scratch/")]
-    assert {name: after.get(name) for name in before} == before
