@@ -129,7 +129,8 @@ def plan_command(arguments: argparse.Namespace) -> None:
             raise DatasetError(f"{manifest.root}: expected images with boxes, but there are none")
         card = plan(path, manifest, images)
     facts = {"recipe": arguments.recipe, "annotations": str(arguments.annotations or manifest.root)}
-    sys.stdout.write(f"{_listed(facts | _machine_facts())}\n\n{card.render()}")
+    facts |= _machine_facts()
+    sys.stdout.write(f"{'; '.join(map(': '.join, facts.items()))}\n\n{card.render()}")
 
 
 def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
@@ -142,7 +143,8 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
     sample = replace(probe.view_set, manifest=replace(manifest, images=manifest.images[rows]))
     layout, assign = timed_call(layout_store, sample, cache, probe.teacher.model.spec, fingerprint={})
     measure = partial(take_turns, rounds=5, budget=10.0)
-    bare = median(measure({STAGE: probe.write_store, BARE: probe.bare_pass()}, len(probe.view_set))[BARE])
+    passes = {STAGE: probe.write_store, BARE: probe.bare_pass(cache.batch_size)}
+    bare = median(measure(passes, len(probe.view_set))[BARE])
     store, times = TargetStore.open(probe.output), probe.times
     _, read = timed_call(lambda: [store.read(key) for key in store.keys])
     steps = dict[DetectorConfig, float]()
@@ -234,7 +236,7 @@ def bench_command(arguments: argparse.Namespace) -> None:
         batch = student.train.batch_size
         probe = _probe(path, arguments.views, batch)
         teacher, views = probe.teacher, len(probe.view_set)
-        passes = {STAGE: probe.write_store, BARE: probe.bare_pass()}
+        passes = {STAGE: probe.write_store, BARE: probe.bare_pass(teacher.config.batch_size)}
         passes |= {f"{BARE}, in batches of {size}": probe.bare_pass(size) for size in arguments.batches}
         cached = take_turns(passes, views, arguments.rounds)
         steps = take_turns(probe.steps(student, MODES), 1, arguments.rounds)
@@ -252,7 +254,7 @@ def bench_command(arguments: argparse.Namespace) -> None:
     by_step = compare(f"step of {batch} images", steps, {"/ plain": PLAIN, "/ torchvision": PEER})
     what = f"a view of {views}, in batches of {teacher.config.batch_size}"
     by_view = compare(what, cached, {"/ bare forward": BARE})
-    sys.stdout.write(f"{_listed(facts)}\n\n{by_step}\n{by_view}")
+    sys.stdout.write(f"{'; '.join(map(': '.join, facts.items()))}\n\n{by_step}\n{by_view}")
     if arguments.json:
         write_json(arguments.json, {**facts, "steps": steps, "cache": cached})
 
@@ -281,7 +283,3 @@ def _machine_facts() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         **{package: version(package) for package in ("torch", "torchvision", "zarr")},
     }
-
-
-def _listed(facts: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {value}" for name, value in facts.items())

@@ -25,9 +25,6 @@ from pipeline.views.geometry import PerEpochViewsConfig
 
 CODE = Path(__file__).parents[2]
 
-Changes = dict[str, tuple[Any, Any]]
-"""The recipe's value and that of the rehearsal, by dotted key."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -81,9 +78,9 @@ def _dvc(folder: Path, *arguments: str) -> int:
             process.wait()
 
 
-def shorten(recipe: Recipe, images: int, epochs: int) -> Changes:
-    """What a rehearsal changes."""
-    changes: Changes = {}
+def shorten(recipe: Recipe, images: int, epochs: int) -> dict[str, tuple[Any, Any]]:
+    """The recipe's value and that of a rehearsal, where they differ, by dotted key."""
+    changes: dict[str, tuple[Any, Any]] = {}
 
     def change(section: str, config: Section, **values: object) -> None:
         pairs = {f"{section}.{name}": (getattr(config, name), new) for name, new in values.items()}

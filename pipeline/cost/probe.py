@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +19,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from pipeline.core.progress import timed_call
 from pipeline.detector.config import DetectorConfig
 from pipeline.detector.device import autocast, device
 from pipeline.detector.gfl import random_teacher
@@ -61,10 +61,7 @@ def seconds_of(work: Work) -> float:
     """Seconds until the device has done what ``work`` gave it."""
     synchronize: Work = torch.cuda.synchronize if device().type == "cuda" else lambda: None
     synchronize()
-    start = time.perf_counter()
-    work()
-    synchronize()
-    return time.perf_counter() - start
+    return timed_call(lambda: (work(), synchronize()))[1]
 
 
 def take_turns(
@@ -75,21 +72,17 @@ def take_turns(
     A round before does not count; if it takes longer than ``budget`` seconds it is the only one.
     """
     rng = random.Random(0)
-    first = {name: [seconds_of(work) / pieces] for name, work in candidates.items()}
-    if pieces * sum(seconds for (seconds,) in first.values()) > budget:
-        return first
-    later: dict[str, list[float]] = {name: [] for name in candidates}
+    seconds = {name: [seconds_of(work) / pieces] for name, work in candidates.items()}
+    if pieces * sum(first for (first,) in seconds.values()) > budget:
+        return seconds
     for _ in range(rounds):
         for name in rng.sample(list(candidates), len(candidates)):
-            later[name].append(seconds_of(candidates[name]) / pieces)
-    return later
+            seconds[name].append(seconds_of(candidates[name]) / pieces)
+    return {name: later for name, (_, *later) in seconds.items()}
 
 
 class Probe:
     """A recipe's teacher, views of drawn images, and the small store of them that is written and read."""
-
-    layout: StoreLayout
-    """Of the store that was written last."""
 
     def __init__(
         self, teacher: DetectorConfig, cache: CacheConfig, *, views: int, batch_size: int, folder: Path
@@ -106,27 +99,21 @@ class Probe:
         self.machine = machine(SINGLE_PROCESS)
         self.teacher = LogitExtractor(random_teacher(teacher), manifest, cache, self.machine.device)
         self.output, self.times = folder / "targets.zarr", StoreTimes()
-        """The store that was written last, and the times of all."""
+        """The store that was written last, and the times of all; below, its layout."""
+        self.layout: StoreLayout
 
     def write_store(self) -> None:
         """The whole stage, its table of views and finalising included."""
         view_set, config = self.view_set.remembering(), self.teacher.config
         shutil.rmtree(self.output, ignore_errors=True)
         fingerprint, threads = {"views": config.views.to_json()}, torch.get_num_threads()
-        self.layout = layout_store(view_set, config, self.teacher.model.spec, fingerprint, threads)
+        self.layout = layout = layout_store(view_set, config, self.teacher.model.spec, fingerprint, threads)
         scratch = self.output.with_name("scratch")
-        self.times += write_store(
-            self.layout, view_set, self.teacher, scratch_root=scratch, output=self.output
-        )
+        self.times += write_store(layout, view_set, self.teacher, scratch_root=scratch, output=self.output)
 
-    def bare_pass(self, batch_size: int | None = None) -> Work:
-        """All views, decoded already, through the network in the stage's threads: what no cache can beat.
-
-        In batches of the recipe's size, or of ``batch_size``.
-        """
-        config = self.teacher.config
-        if batch_size:
-            config = structs.replace(config, batch_size=batch_size)
+    def bare_pass(self, batch_size: int) -> Work:
+        """All views, decoded already, through the network in the stage's threads: what no cache can beat."""
+        config = structs.replace(self.teacher.config, batch_size=batch_size)
         teacher = replace(self.teacher, config=config)
         batches = teacher.batches(list(self.view_set))
         decoded = [teacher.images(read_batch(batch, teacher.preprocessing), batch) for batch in batches]
