@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from msgspec import structs
 
-from pipeline.cli import options
-from pipeline.cli.options import CHANGES, JSON, RECIPE, argument, command
+from pipeline.cli.options import CHANGES, JSON, RECIPE, argument, command, copied_recipe, require_least
 from pipeline.core.config import load_section
 from pipeline.core.environment import dataset_root
 from pipeline.core.errors import ConfigError, DatasetError
@@ -82,16 +81,14 @@ class Card:
         """The card as text, with its formula."""
         steps = {"assign points": self.assign, "teacher": self.teacher, "quantize and write": self.write}
         store, view = describe_bytes(self.views * self.bytes_per_view), describe_bytes(self.bytes_per_view)
-        rows: list[Sequence[str]] = [
+        rows = [
             ("images", f"{self.images:,}", ""),
             ("views", f"{self.views:,}", f"{self.points_per_view:,.0f} kept points each"),
             ("store, at most about", store, f"{view} a view"),
-            *(
-                (name, _hours(self.views * seconds / SECONDS_PER_HOUR), f"{_time(seconds)} a view")
-                for name, seconds in steps.items()
-            ),
-            ("break-even, students", str(self.break_even() or "never"), ""),
         ]
+        for name, seconds in steps.items():
+            rows.append((name, _hours(self.views * seconds / SECONDS_PER_HOUR), f"{_time(seconds)} a view"))
+        rows.append(("break-even, students", str(self.break_even() or "never"), ""))
         students = [
             (name, str(epochs), _time(step), *map(_hours, self.student_hours(name)))
             for name, (epochs, step) in self.students.items()
@@ -120,8 +117,8 @@ def plan_command(arguments: argparse.Namespace) -> None:
     What is measured is the teacher's forward pass, the writing and reading of a small store, and a training
     step of the students, all at the recipe's size. Neither images nor weights are needed.
     """
-    options.require_least(arguments, images=1)
-    with options.copied_recipe(arguments) as path:
+    require_least(arguments, images=1)
+    with copied_recipe(arguments) as path:
         total, manifest = _read(path, arguments.annotations)
         # Images without boxes are left out of training, as many of all as of the sample.
         images = round((arguments.images or total) * len(manifest.images) / max(1, total))
@@ -226,8 +223,8 @@ def bench_command(arguments: argparse.Namespace) -> None:
     fcos_resnet50_fpn at the same size, batch and precision; the cache stage beside the teacher's forward pass
     alone. Weights are random and images drawn, so no dataset is needed. LDP_DEVICE names the device.
     """
-    options.require_least(arguments, views=1, rounds=1, steps=0)
-    with options.copied_recipe(arguments) as path:
+    require_least(arguments, views=1, rounds=1, steps=0)
+    with copied_recipe(arguments) as path:
         students = load_students(StudentConfig, path)
         name = arguments.student or max(students, key=lambda one: students[one].loss.terms)
         student = students[require_student(name, path)]

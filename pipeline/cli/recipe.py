@@ -20,9 +20,6 @@ from pipeline.core.paths import NAME, RECIPES, SPLITS, STAGES, find_recipe, has_
 from pipeline.core.tables import align
 from pipeline.datasets.coco import read_coco
 
-COCO_BASE = "coco_sample"
-"""A new recipe for one's own images starts as this one."""
-
 
 @command()
 def recipe_command(_arguments: argparse.Namespace) -> None:
@@ -67,19 +64,18 @@ def new_command(arguments: argparse.Namespace) -> None:
     if os.path.lexists(folder):
         raise ConfigError(f"{folder}: expected a new name; an existing recipe is never overwritten")
     is_dataset = Path(arguments.source, "annotations").is_dir()
-    text, path = find_recipe(COCO_BASE if is_dataset else arguments.source).read_text(), folder / PARAMS
+    text, path = find_recipe("coco_sample" if is_dataset else arguments.source).read_text(), folder / PARAMS
     for key, value in (("name", name), ("root", "../.."), ("file", path)):
         text = re.sub(rf"^{key}: .*$", f"{key}: {value}", text, count=1, flags=re.MULTILINE)
     if is_dataset:
         text = _for_dataset(text, Path(arguments.source))
-    folder.mkdir(parents=True)
-    shutil.copyfile(STAGES, folder / STAGES)
     write_atomically(path, text.encode())
+    shutil.copyfile(STAGES, folder / STAGES)
     sys.stdout.write(f"{path} is yours to edit; then `ldp recipe check {name}` and {_command(path)}\n")
 
 
 def _for_dataset(text: str, root: Path) -> str:
-    """The text of :data:`COCO_BASE` with a dataset's files, classes, scale and object sizes."""
+    """The text of the recipe ``coco_sample`` with a dataset's files, classes, scale and object sizes."""
     yaml, changed = YAML(), StringIO()  # as a person wrote it, with comments
     yaml.width = 4096  # nor is a line broken that a person did not break
     recipe = yaml.load(text.replace(text.partition("\n")[0], f"# The images of {root}.", 1))

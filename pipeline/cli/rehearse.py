@@ -11,8 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import options
-from pipeline.cli.options import CHANGES, RECIPE, argument, command
+from pipeline.cli.options import CHANGES, RECIPE, argument, command, copied_recipe, override, require_least
 from pipeline.cli.params import UNWATCHED, Recipe, check_params, trainings
 from pipeline.core.config import MAX_NUMBER, PARAMS, Section, dump_yaml, read_sections
 from pipeline.core.environment import Environment, dataset_root
@@ -42,10 +41,10 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
     steps. Random weights of its architecture stand in for a teacher's weights file that is missing. The
     workspace is not touched.
     """
-    options.require_least(arguments, images=1, epochs=1)
+    require_least(arguments, images=1, epochs=1)
     if (keep := arguments.keep) and keep.exists():
         raise ConfigError(f"--keep: expected a new folder, but {keep} is there; name another")
-    with options.copied_recipe(arguments) as copy:
+    with copied_recipe(arguments) as copy:
         params = read_sections(copy)
         changes = shorten(check_params(copy), arguments.images, arguments.epochs)
     values = {"root": ".", "file": "params.yaml"} | {key: new for key, (_, new) in changes.items()}
@@ -56,7 +55,7 @@ def rehearse_command(arguments: argparse.Namespace) -> None:
             shutil.copytree(CODE / part, folder / part)
         for part in ("dvc.yaml", ".dvcignore"):
             shutil.copy(CODE / part, folder)
-        (folder / PARAMS).write_text(dump_yaml(options.override(params, values)))
+        (folder / PARAMS).write_text(dump_yaml(override(params, values)))
         lines = [f"\n  {key}: {old} -> {new}" for key, (old, new) in changes.items()]
         logger.info("not as in the recipe; with random weights, AP means nothing:%s", "".join(lines))
         _dvc(folder, "init", "--no-scm", "--quiet")

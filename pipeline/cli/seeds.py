@@ -21,7 +21,6 @@ from pipeline.core.tables import markdown_table
 from pipeline.evaluation.coco_ap import SUMMARY, evaluate
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.detect import detect
-from pipeline.store.format.attributes import ROOT_METADATA
 from pipeline.store.reader.reader import TargetStore
 from pipeline.student.config import StudentConfig
 from pipeline.student.targets import stored_targets
@@ -86,7 +85,7 @@ def run_key(config: StudentConfig, evaluation: EvaluateConfig, store: TargetStor
         {
             "student": to_builtins(config),
             "evaluate": to_builtins(evaluation),
-            "store": sha256_of_file(store.path / ROOT_METADATA),
+            "store": store.content_sha256,
             "splits": {split: sha256_of_file(run_paths().manifest(split)) for split in SPLITS},
             **made_by(deciding_folders()),
         }

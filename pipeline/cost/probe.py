@@ -49,9 +49,6 @@ Work = Callable[[], object]
 PLAIN, ONLINE, STORED = "plain", "LD, teacher in the loop", "LD, from the store"
 PEER = "torchvision fcos_resnet50_fpn"
 MODES = (PLAIN, ONLINE, STORED, PEER)
-NO_RATE = 0.0
-"""The same step is taken again and again; random weights should not run away."""
-
 LONG_EDGE_PX = 640
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427))
 """``(height, width)`` px: the most frequent ones of COCO's train2017, in turn."""
@@ -172,7 +169,8 @@ class Probe:
         model = build_for_training(student.detector, self.view_set.conventions, config, self.machine.device)
         model.train()
         step = TrainStep(model, student_losses(student), config, self.machine)
-        return lambda batches: step.step(tuple(batches), NO_RATE)
+        # The same step is taken again and again: at any rate random weights would run away.
+        return lambda batches: step.step(tuple(batches), rate=0.0)
 
 
 @torch.no_grad()
@@ -210,7 +208,7 @@ def peer_step(
     model = FCOS(backbone, num_classes + 1, _skip_resize=True)
     model.to(here, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    optimizer = build_optimizer(model, structs.replace(config, learning_rate=NO_RATE), here)
+    optimizer = build_optimizer(model, structs.replace(config, learning_rate=0.0), here)
     scaler = torch.amp.GradScaler(here.type, enabled=config.precision == "float16")
     targets = [{"boxes": xyxy.to(here), "labels": labels.to(here)} for xyxy, labels in boxes]
 
