@@ -18,7 +18,6 @@ from pipeline.teacher.config import CacheConfig
 from pipeline.views.conventions import GFL_CONVENTIONS
 from recipes import ROOT
 
-HOUR = 3600
 SMOKE = ROOT / "recipes/smoke/params.yaml"
 
 
@@ -35,7 +34,7 @@ def test_hours_by_hand() -> None:
         read=0.5,
         students={"ld": (10, 2.0)},
     )
-    assert card.student_hours("ld") == pytest.approx((10 * 1000 * 2.5 / HOUR, 10 * 1000 * 5.1 / HOUR))
+    assert card.student_hours("ld") == pytest.approx((10 * 1000 * 2.5 / 3600, 10 * 1000 * 5.1 / 3600))
     assert card.break_even() == 1
     text = card.render()
     assert all(part in text for part in ("2,000", "10.0 MB", "1.67 h", "6.94 h", "14 h", "break-even"))

@@ -93,10 +93,9 @@ def test_a_published_recipe_differs_in_what_makes_it_short_alone(
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     monkeypatch.delenv("LDP_DATASETS", raising=False)
     recipe = read_recipe(ROOT / f"recipes/{name}/params.yaml")
-    changes = shorten(recipe, images=4, epochs=2)
     schedule = {"epochs": 2, "batch_size": 4, "learning_rate": 0.0025, "milestones": (), "warmup_steps": 1}
     train = schedule | {"pretrained": False, "frozen_stages": -1}
-    assert {key: new for key, (_, new) in changes.items()} == {
+    assert {key: new for key, (_, new) in shorten(recipe, images=4, epochs=2).items()} == {
         "prepare_data.source": "pipeline/datasets/coco.py",
         "prepare_data.keep_empty_images": True,
         "prepare_data.coco.root": str(tmp_path / "datasets/coco"),
@@ -107,7 +106,6 @@ def test_a_published_recipe_differs_in_what_makes_it_short_alone(
         **{f"students.{one}.train.{key}": value for one in recipe.students for key, value in train.items()},
         **{f"students.{one}.validation.every": 2 for one in recipe.students},
     }
-    assert changes["prepare_data.coco.train.limit"] == (None, 4)
 
 
 def test_what_is_small_stays_as_it_is_and_files_are_taken_where_they_lie(

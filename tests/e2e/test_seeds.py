@@ -53,9 +53,8 @@ def test_a_kept_run_is_found_by_all_that_decides_it(
     shutil.rmtree(run_paths().store)
     shutil.copytree(ROOT / "tests/store/format_3.zarr", run_paths().store)
     keys.append(key())
-    folders = deciding_folders()
-    assert {"losses", "student", "evaluation", "views"} <= folders
-    assert not folders & {"cli", "core", "report"}
+    assert {"losses", "student", "evaluation", "views"} <= deciding_folders()
+    assert not deciding_folders() & {"cli", "core", "report"}
     monkeypatch.setattr("pipeline.cli.seeds.deciding_folders", lambda: set())
     keys.append(key())
     assert len(set(keys)) == len(keys)
