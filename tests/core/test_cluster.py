@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,27 +9,24 @@ from functools import partial
 from pathlib import Path
 
 import dask
-import psutil
 import pytest
 from distributed import Client
 from distributed.security import Security
+from forked import WAIT_SECONDS, Run, start_process
 
 from pipeline.core import cluster
 from pipeline.core.cluster import local_cluster, run_tasks
 from pipeline.core.errors import CacheError
 
 ROOT = Path(__file__).parents[2]
-HANGS_AFTER_SECONDS = 180
-"""Only a process that hangs takes longer, however busy the machine is."""
 
 OWNER = """
 import os, time
 from pipeline.core.cluster import local_cluster
 from pipeline.core.prefetch import loading_pool
 def start():
-    global pool
-    pool = loading_pool(1, processes=True)
-    return f"{os.getpid()} {pool.submit(os.getpid).result()}"
+    os.pool = loading_pool(1, processes=True)  # where it outlives this function
+    return f"{os.getpid()} {os.pool.submit(os.getpid).result()}"
 if __name__ == "__main__":
     with local_cluster([{}, {}], threads=1) as client:
         print(*client.run(start).values(), flush=True)
@@ -39,18 +35,18 @@ if __name__ == "__main__":
 """Starts two workers, each with a process that decodes, says who they all are, and waits for its end."""
 
 
-def started(folder: Path, code: str) -> "subprocess.Popen[str]":
+def started(folder: Path, code: str) -> Run:
     """A script in a session of its own; a ``sitecustomize`` beside it is loaded, too."""
     (folder / "script.py").write_text(code)
-    return subprocess.Popen(
-        [sys.executable, "script.py"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    return start_process([sys.executable, "script.py"], folder, folder / "log", PYTHONPATH=path)
+
+
+def own_cluster(folder: Path) -> tuple[Run, list[int]]:
+    """A process with two workers, and the ids of these and of theirs."""
+    owner = started(folder, OWNER)
+    owner.wait_for(owner.text)
+    return owner, [int(pid) for pid in owner.text().split()]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +107,7 @@ def test_what_a_stopped_worker_was_at_is_done_by_another() -> None:
         begun = time.monotonic()
         results = run_tasks(client, power, range(4), label="power", per_worker=2)
         assert sorted(results) == [1, 2, 4, 8]
-        assert time.monotonic() - begun < HANGS_AFTER_SECONDS
+        assert time.monotonic() - begun < WAIT_SECONDS
 
 
 STOPS_WORKERS = """
@@ -134,43 +130,38 @@ if __name__ == "__main__":
 def test_a_worker_that_is_stopped_while_it_starts_is_noticed_and_given_up(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOPS_WORKERS)
     starter = started(tmp_path, STARTER)
-    _, shown = starter.communicate(timeout=HANGS_AFTER_SECONDS)
-    first, *_, last = shown.splitlines()
+    starter.wait()
+    first, *_, last = starter.text().splitlines()
     assert "the worker processes have not started after 1 s" in first
     assert "CacheError: expected worker processes to start within 3 s" in last
 
 
-def wait_until_gone(pids: list[int]) -> None:
-    """Until they have ended; what nobody has waited for is a zombie."""
-    deadline, living = time.monotonic() + HANGS_AFTER_SECONDS, set(pids)
-    while living:
+def wait_until_gone(owner: Run, pids: list[int]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while {*pids} & {*owner.members()}:
         assert time.monotonic() < deadline, "workers are still there"
         time.sleep(0.02)
-        states = psutil.process_iter(["status"])
-        living &= {process.pid for process in states if process.info["status"] != psutil.STATUS_ZOMBIE}
 
 
 @pytest.mark.slow
 def test_workers_die_with_their_owner_however_it_dies(tmp_path: Path) -> None:
-    owner = started(tmp_path, OWNER)
-    workers = [int(pid) for pid in owner.stdout.readline().split()]
-    assert len(set(workers)) == 4
+    owner, workers = own_cluster(tmp_path)
+    assert len({*workers} & {*owner.members()}) == 4
     os.kill(workers[0], signal.SIGKILL)
-    wait_until_gone(workers[:2])
-    owner.kill()
-    wait_until_gone(workers)
-    owner.communicate()
+    wait_until_gone(owner, workers[:2])
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    wait_until_gone(owner, workers)
 
 
 @pytest.mark.slow
 def test_ctrl_c_is_for_the_owner_alone_which_ends_its_workers(tmp_path: Path) -> None:
-    owner = started(tmp_path, OWNER)
-    workers = [int(pid) for pid in owner.stdout.readline().split()]
-    os.killpg(owner.pid, signal.SIGINT)  # as a terminal does
-    _, said = owner.communicate(timeout=HANGS_AFTER_SECONDS)
-    wait_until_gone(workers)
-    assert said.count("Traceback") == 1, f"expected the owner's own and no other, but got {said}"
-    assert said.endswith("KeyboardInterrupt\n")
+    owner, workers = own_cluster(tmp_path)
+    owner.signal(signal.SIGINT)  # as a terminal does
+    owner.wait()
+    wait_until_gone(owner, workers)
+    assert owner.text().count("Traceback") == 1, f"expected the owner's own and no other: {owner.text()}"
+    assert owner.text().endswith("KeyboardInterrupt\n")
 
 
 def test_only_who_has_the_runs_own_key_gets_in(client: Client) -> None:
