@@ -37,10 +37,6 @@ from pipeline.views.conventions import Conventions
 
 logger = logging.getLogger(__name__)
 
-HEAD_NORM_GROUPS = 32
-"""GroupNorm groups of every published GFL head; a state dict does not show them."""
-MODULATED_OUTPUTS = 27
-"""Channels of the offset convolution of a 3x3 deformable convolution v2; v1 has 18."""
 RESNETS: dict[tuple[bool, tuple[int, ...]], Backbone] = {
     (False, (1, 1, 1, 1)): "resnet10",
     (False, (2, 2, 2, 2)): "resnet18",
@@ -157,13 +153,14 @@ def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
     configured = str(meta.get("config") or meta.get("cfg") or "")
     groups = {int(number) for number in re.findall(r"num_groups['\"]?\s*[=:]\s*(\d+)", configured)}
     if len(groups) != 1:
-        groups = {HEAD_NORM_GROUPS}
+        groups = {32}
         logger.warning("%s: norm_groups: %d is a guess, as every published GFL has it", where, *groups)
+    # Of a 3x3 deformable convolution v1, the convolution of the offsets has 18 channels, of v2 27.
     widths = {len(bias) for key, bias in state.items() if key.endswith("conv_offset.bias")}
     return DetectorConfig(
         backbone=backbone,
         dcn_stages=tuple(sorted(n + 1 for n in numbers(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset"))),
-        dcn_modulated=widths == {MODULATED_OUTPUTS},
+        dcn_modulated=widths == {27},
         channels=channels,
         levels=len(numbers(r"bbox_head\.scales\.(\d+)\.scale")),
         stacked_convs=len(numbers(r"bbox_head\.cls_convs\.(\d+)\.conv\.")),

@@ -77,20 +77,14 @@ def show_command(arguments: argparse.Namespace) -> None:
     class, with the box that they decode to. Where the run's images are not here, all is drawn on gray.
     """
     store = TargetStore.open(find_store(arguments.store)[0])
-    key = _choose_view(store, arguments.image_id, arguments.view)
+    views = store.views(arguments.image_id)
+    if not views:
+        expected = f"{store.path}: expected one of its images {listed(store.image_ids)}"
+        raise CacheError(f"{expected}, but got {arguments.image_id}")
+    key = ViewKey(arguments.image_id, views[0] if arguments.view is None else arguments.view)
     output: Path = arguments.output or Path(f"{key.image_id}_v{key.view}.png")
     draw_view(ShownView(store, key, _read_pixels(store, key)), output)
     logger.info("wrote %s", output)
-
-
-def _choose_view(store: TargetStore, image_id: int, view: int | None) -> ViewKey:
-    views = store.views(image_id)
-    if not views:
-        known = listed(store.image_ids)
-        raise CacheError(f"{store.path}: expected one of its images {known}, but got {image_id}")
-    if view not in (None, *views):
-        raise CacheError(f"expected one of the views {listed(views)} of image {image_id}, but got {view}")
-    return ViewKey(image_id, views[0] if view is None else view)
 
 
 def _read_pixels(store: TargetStore, key: ViewKey) -> Tensor | None:

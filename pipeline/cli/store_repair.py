@@ -57,7 +57,7 @@ def repair_command(arguments: argparse.Namespace) -> None:
         folder, config = run_paths(params), load_section(CacheConfig, "cache_teacher", params)
         return load_inputs(config, read_split(folder, "train"), folder.teacher_weights)
 
-    replaced = repair_store(path, inputs, SCRATCH)
+    replaced = repair_store(path, inputs)
     if damaged := damaged_objects([path / name for name in replaced]):
         logger.warning(
             "DVC's cache holds the same damage, which `dvc checkout` would bring back; put the good files "
@@ -67,11 +67,11 @@ def repair_command(arguments: argparse.Namespace) -> None:
         )
 
 
-def repair_store(path: Path, inputs: Callable[[], StoreInputs], scratch_root: Path) -> list[str]:
+def repair_store(path: Path, inputs: Callable[[], StoreInputs]) -> list[str]:
     """Make lost files again and remove what is not part of the store; returns the files made again.
 
     Only a lost file needs the ``inputs`` of the store that the recipe would make here, only a shard their
-    teacher. The store's folder in ``scratch_root`` is locked meanwhile, against runs that would replace it.
+    teacher. The store's folder in ``scratch`` is locked meanwhile, against runs that would replace it.
 
     Raises:
         CacheError: The store's own records are damaged, another store would be made here, another run writes
@@ -87,7 +87,7 @@ def repair_store(path: Path, inputs: Callable[[], StoreInputs], scratch_root: Pa
         logger.info("%s is whole: nothing to repair", path)
         return []
     if lost := [file for file in recorded if file.name in wrong]:
-        _make_again(path, attributes, lost, inputs(), scratch_root)
+        _make_again(path, attributes, lost, inputs())
     remove_others(path, {ROOT_METADATA, *(file.name for file in recorded)})
     if left := verify(path, "verify"):
         raise CacheError(
@@ -100,7 +100,7 @@ def repair_store(path: Path, inputs: Callable[[], StoreInputs], scratch_root: Pa
 
 
 def _make_again(
-    path: Path, attributes: Mapping[str, Any], lost: Sequence[FileRecord], setup: StoreInputs, root: Path
+    path: Path, attributes: Mapping[str, Any], lost: Sequence[FileRecord], setup: StoreInputs
 ) -> None:
     """Write lost files beside the store, and put those in place whose new content has the recorded hash."""
     schema = StoreSchema.from_json(attributes["schema"])
@@ -123,7 +123,7 @@ def _make_again(
             f"{table.digest()[:12]}: the code that finds views has changed; {REPLACE_HINT}"
         )
     partitions = sorted({file.partition for file in lost if file.partition is not None})
-    scratch = root / digest(schema.fingerprint)[:16]
+    scratch = SCRATCH / digest(schema.fingerprint)[:16]
     begun = scratch.exists()
     with lock_scratch(scratch):
         try:

@@ -187,7 +187,6 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         examples=spread(choose_examples(report.views), EXAMPLES),
         region_views=views,
         region_levels=sorted(set().union(*(view.level.tolist() for view in views))),
-        level_names=[f"P{level + 3}, stride {stride}" for level, stride in enumerate(schema.strides)],
         break_even=break_even,
         split_facts=lambda manifest: "; ".join(summary_lines(manifest)),
         fingerprint_sha256=digest(schema.fingerprint),

@@ -19,6 +19,7 @@ from pipeline.cli.store_repair import damaged_objects, repair_store
 from pipeline.codec.dense import DensePrecision
 from pipeline.core.errors import CacheError
 from pipeline.core.files import digest, lock_scratch
+from pipeline.core.paths import SCRATCH
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.format.schema import EARLIER_COMPRESSION_LEVEL
 from pipeline.store.reader.reader import TargetStore
@@ -47,8 +48,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(written: Path, tmp_path: Path) -> TargetStore:
-    """Opened before it is damaged."""
+def store(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TargetStore:
+    """In the current folder, opened before it is damaged."""
+    monkeypatch.chdir(tmp_path)
     return TargetStore.open(shutil.copytree(written / "targets.zarr", tmp_path / "targets.zarr"))
 
 
@@ -65,7 +67,7 @@ def repair(store: TargetStore, views: ViewSet, teacher: int | None = None, **cha
         return small_teacher(views.manifest, teacher, dense=DENSE)
 
     given = {"view_set": views, "fingerprint": store.fingerprint, "load_teacher": load_teacher} | changes
-    repair_store(store.path, lambda: SimpleNamespace(**given), store.path.parent / "scratch")
+    repair_store(store.path, lambda: SimpleNamespace(**given))
 
 
 def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
@@ -86,7 +88,7 @@ def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
         repair(store, view_set, teacher=0 if "main" in names[0] else None)
         assert content_of(store.path) == before
     assert sorted(seen) == list(store.keys[4:8])
-    assert not list(store.path.parent.glob("scratch/*"))
+    assert not list(SCRATCH.iterdir())
 
 
 def truncate(file: Path) -> None:
@@ -144,7 +146,7 @@ def test_what_comes_out_otherwise_is_not_put_in_place(store: TargetStore, view_s
 
 def test_a_run_that_writes_the_same_store_is_waited_for(store: TargetStore, view_set: ViewSet) -> None:
     flip_middle(store.path / SHARD)
-    scratch = store.path.parent / "scratch" / digest(store.fingerprint)[:16]
+    scratch = SCRATCH / digest(store.fingerprint)[:16]
     with lock_scratch(scratch), pytest.raises(CacheError, match="another run is writing"):
         repair(store, view_set, teacher=0)
     repair(store, view_set, teacher=0)
