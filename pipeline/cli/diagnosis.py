@@ -44,10 +44,6 @@ MIN_AP, MIN_RECALL = 0.05, 0.2
 MIN_CLASS_SHARE = 0.5
 """Of the objects that are found, at least this share is found as what they are."""
 
-CANDIDATES = 100
-"""Positions of a level that are decoded: wrong class outputs would make all of them detections."""
-YOLO_FILL = 114
-"""Gray level around a letterbox, where the description has none."""
 OTHER_FIT = "images are fitted into the input in another way"
 LAYOUTS = ("edges_first", "bins_first")
 
@@ -158,7 +154,8 @@ def diagnose(model: OnnxModel, manifest: Manifest, scale: tuple[int, int], devic
 def measure_agreement(model: OnnxModel, manifest: Manifest, seen: Sequence[Seen]) -> Agreement:
     """Compare a model's detections in every image of a manifest with its annotations."""
     suppression = model.spec.suppression
-    few = replace(suppression, pre_nms_top=min(suppression.pre_nms_top, CANDIDATES))
+    # Wrong class outputs would make detections of all positions of a level.
+    few = replace(suppression, pre_nms_top=min(suppression.pre_nms_top, 100))
     spec, ids = dataclasses.replace(model.spec, suppression=few), [c.category_id for c in manifest.categories]
     objects, errors, results = list[Tensor](), list[Tensor](), list[Result]()
     confusion = torch.zeros(len(ids), len(ids))
@@ -264,7 +261,8 @@ def _pixel_faults(description: OnnxDescription) -> Faults:
         stds.append(tuple(value * by for value in std))
     swapped = {"preprocessing.color": ["BGR" if pixels.color == "RGB" else "RGB"]}
     turned = {"preprocessing.mean": [mean[::-1]], "preprocessing.std": [std[::-1]]}
-    fills = {**dict.fromkeys(("letterbox", "letterbox_centred"), pixels.fill or YOLO_FILL), "stretch": None}
+    gray = pixels.fill or 114  # YOLO's
+    fills = {"letterbox": gray, "letterbox_centred": gray, "stretch": None}
     fits = [fit for fit in fills if description.input.size and fit != pixels.fit]
     return {
         "channels are swapped": swapped,

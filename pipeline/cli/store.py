@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipeline.core.tables import align
 from pipeline.store.format.schema import IMAGE_ID, StoreSchema, table_specs
 from pipeline.store.reader.reader import read_finished, recorded_files
 from pipeline.store.reader.shards import read_table
-from pipeline.store.reader.verify import Problem, verify
+from pipeline.store.reader.verify import verify
 
 METADATA = "metadata"
 """Stands for all ``zarr.json`` but the root's own, which records the sizes of the others."""
@@ -86,15 +85,10 @@ def describe_store(path: Path) -> dict[str, Any]:
 def verify_command(arguments: argparse.Namespace) -> None:
     """Reads every file of a store; prints each damaged, missing or unexpected one; exits with 1 if any is."""
     path, _ = find_store(arguments.store)
-    problems = verify(path, "verify")
-    if problems:
+    if problems := verify(path, "verify"):
         sys.stdout.write(align([(problem.file, problem.message) for problem in problems]))
-        raise CacheError(f"{path}: {describe_problems(problems)}; `ldp store repair` makes them again")
+        partitions = sorted({problem.partition for problem in problems if problem.partition is not None})
+        where = f"in partitions {listed(partitions)}" if partitions else "no partition among them"
+        damaged = f"{counted(len(problems), 'damaged file')}, {where}"
+        raise CacheError(f"{path}: {damaged}; `ldp store repair` makes them again")
     sys.stdout.write(f"{path} is whole: every file is as recorded\n")
-
-
-def describe_problems(problems: Sequence[Problem]) -> str:
-    """How many files are damaged, and in which partitions."""
-    partitions = sorted({problem.partition for problem in problems if problem.partition is not None})
-    where = f"in partitions {listed(partitions)}" if partitions else "no partition among them"
-    return f"{counted(len(problems), 'damaged file')}, {where}"

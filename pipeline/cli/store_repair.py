@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pipeline.cli.options import command
-from pipeline.cli.store import STORE, describe_problems, find_store
+from pipeline.cli.store import STORE, find_store
 from pipeline.core.config import PARAMS, load_section
 from pipeline.core.environment import core_count
 from pipeline.core.errors import CacheError, listed
@@ -91,9 +91,9 @@ def repair_store(path: Path, inputs: Callable[[], StoreInputs]) -> list[str]:
     remove_others(path, {ROOT_METADATA, *(file.name for file in recorded)})
     if left := verify(path, "verify"):
         raise CacheError(
-            f"{path}: {describe_problems(left)}: {listed([problem.file for problem in left])} came out "
-            "otherwise than recorded and so stay as they are: another device, or other versions of torch or "
-            f"of this code, can give other last bits; {REPLACE_HINT}"
+            f"{path}: {listed([problem.file for problem in left])} came out otherwise than recorded and so "
+            "stay damaged: another device, or other versions of torch or of this code, can give other last "
+            f"bits; {REPLACE_HINT}"
         )
     logger.info("%s is whole again: made or removed %s", path, listed(sorted(wrong)))
     return [file.name for file in lost]

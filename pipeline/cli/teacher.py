@@ -30,8 +30,6 @@ COLUMNS = {"AP": "ap", "recall": "recall", "any": "blind_recall", "score+-": "sc
 """Figures of an ``Agreement`` by their headings."""
 MIN_TRUE_SCORE = 0.05
 """Mean probability of the true class at the main region's points below which class KD teaches nothing."""
-USUAL_BINS = (8, 16, 17)
-"""Of NanoDet and PicoDet, YOLOv8 and its heirs, GFL."""
 
 DATASET = (
     RECIPE,
@@ -134,7 +132,8 @@ def candidate_tensors(path: Path, description: OnnxDescription, input_hw: tuple[
     graph = onnx.shape_inference.infer_shapes(model).graph
     grid = description.conventions.pyramid(description.points.strides).grid(input_hw)
     classes = len(description.classes)
-    edges = {EDGES * bins for bins in (description.edges.bins, *USUAL_BINS)}
+    # As described, or usual: of NanoDet and PicoDet, YOLOv8 and its heirs, GFL.
+    edges = {EDGES * bins for bins in (description.edges.bins, 8, 16, 17)}
     widths = {classes, *edges, *(classes + width for width in edges)}
     numbers = {points * width for points in (len(grid), *grid.lengths) for width in widths}
     tensors = (*graph.value_info, *graph.output)

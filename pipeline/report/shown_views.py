@@ -19,12 +19,8 @@ from pipeline.views.types import NOT_MAIN, ViewKey
 
 T = TypeVar("T")
 
-SAMPLED_VIEWS = 48
-"""Stored views that are decoded, and on which the students are run."""
 GRAY = 208
 """Level of the canvas where there is no image."""
-MIN_SIDE_STRIDES = 2.0
-"""A clear object is at least this wide and high: of a smaller one there is little to see."""
 
 
 class ShownView(DecodedView):
@@ -61,11 +57,11 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 def sample_views(
     folder: RunPaths, store: TargetStore, manifest: Manifest, students: Sequence[str], device: torch.device
 ) -> list[ShownView]:
-    """Read one view, by turns, of each of some evenly spread images, and run students on it."""
+    """Read one view, by turns, of each of 48 evenly spread images, and run students on it."""
     preprocessing = store.conventions.preprocessing
     models = {name: load_detector(folder.student_weights(name)).eval().to(device) for name in students}
     views = []
-    for turn, image_id in enumerate(spread(store.image_ids, SAMPLED_VIEWS)):
+    for turn, image_id in enumerate(spread(store.image_ids, 48)):
         numbers = store.views(image_id)
         key = ViewKey(image_id, numbers[turn % len(numbers)])
         geometry = store.geometry(key)
@@ -111,8 +107,8 @@ class EdgeExample:
         self.contrast = float(np.ptp(self.entropy))
         """How much its edges differ in sharpness, nats."""
         sides, reach = self.target[:2] + self.target[2:], self.teacher.shape[-1] - 1
-        self.is_clear = bool((sides >= MIN_SIDE_STRIDES).all() and (self.target <= reach).all())
-        """It is large enough to be seen, and within reach of the distributions."""
+        self.is_clear = bool((sides >= 2).all() and (self.target <= reach).all())
+        """It is two strides wide and high, for less shows little, and its edges are in reach of the bins."""
 
 
 def edge_examples(view: ShownView) -> list[EdgeExample]:

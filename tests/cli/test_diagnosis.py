@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -38,18 +39,13 @@ MODELS, SAMPLE = os.environ.get("LD_MODELS"), os.environ.get("LD_COCO_SAMPLE")
 NANODET = Path(__file__).parents[2] / "recipes/teachers/nanodet_plus_m_416.yaml"
 IMAGES = 24
 
-Document = dict[str, Any]
-Fault = Callable[[Any], Document]
+Fault = Callable[[Any], dict[str, Any]]
 """What stands in a wrong description, by dotted key, from the document of a right one."""
 
 
-def halved(right: Any) -> Document:
+def halved(right: Any) -> dict[str, Any]:
     start, bins = right["edges"]["tensors"]["columns"][0], right["edges"]["bins"] // 2
     return {"edges.bins": bins, "edges.tensors.columns": [start, start + 4 * bins]}
-
-
-def swapped(right: Any) -> Document:
-    return {"preprocessing.color": "RGB" if right["preprocessing"]["color"] == "BGR" else "BGR"}
 
 
 def rescaled(mean: float, std: float) -> Fault:
@@ -60,13 +56,9 @@ def reordered(order: Callable[[list[Any]], list[Any]]) -> Fault:
     return lambda right: {"classes": order(right["classes"])}
 
 
-def shuffled(rows: list[Any]) -> list[Any]:
-    return [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
-
-
 FAULTS: list[tuple[str, Fault]] = [
     ("boxes are shifted by", lambda right: {"points.cell_offset": 0.5 - right["points"]["cell_offset"]}),
-    ("channels are swapped", swapped),
+    ("channels are swapped", lambda right: {"preprocessing.color": right["preprocessing"]["color"][::-1]}),
     ("edges are out of order", lambda _: {"edges.order": list("tlbr")}),
     ("rows and columns of the points are swapped", lambda _: {"points.order": "column_major"}),
     ("pixels are scaled otherwise", rescaled(0, 255)),
@@ -77,7 +69,7 @@ ONLY_NANODET: list[tuple[str, Fault]] = [
     ("pixels are scaled otherwise", rescaled(0, 1)),
     ("pixels are scaled otherwise", rescaled(127.5, 127.5)),
     ("class channels are in", reordered(lambda rows: sorted(rows, key=lambda row: row["name"]))),
-    ("class channels are in the order of the ids", reordered(shuffled)),
+    ("class channels are in the order of the ids", reordered(lambda rows: Random(0).sample(rows, len(rows)))),
     ("images are fitted", lambda _: {"preprocessing.fit": "letterbox", "preprocessing.fill": 114}),
 ]
 
@@ -105,8 +97,7 @@ def check(description: OnnxDescription, manifest: Manifest, side: int = SIDE) ->
 
 @pytest.mark.parametrize(("name", "fault"), FAULTS)
 def test_a_fault_is_named_and_put_right(tmp_path: Path, manifest: Manifest, name: str, fault: Fault) -> None:
-    right = clairvoyant(tmp_path, manifest)
-    verdict = check(spoiled(right, fault), manifest)
+    verdict = check(spoiled(clairvoyant(tmp_path, manifest), fault), manifest)
     best = verdict.suspects[0]
     assert best.fault.startswith(name)
     assert best.agreement.ap == 1.0 > verdict.described.ap
@@ -133,11 +124,8 @@ def test_what_the_file_has_done_is_noticed(
 
 
 def test_what_the_outputs_rule_out_is_refused(tmp_path: Path, manifest: Manifest) -> None:
-    right = clairvoyant(tmp_path, manifest)
     with pytest.raises(TeacherError, match=r"cls\.activation: expected 'none', for .* from -6 to 3"):
-        check(spoiled(right, lambda _: {"cls.activation": "sigmoid"}), manifest)
-    with pytest.raises(TeacherError, match=r"edges\.activation: expected 'softmax'"):
-        check(clairvoyant(tmp_path, manifest, with_softmax), manifest)
+        check(spoiled(clairvoyant(tmp_path, manifest), lambda _: {"cls.activation": "sigmoid"}), manifest)
 
 
 needs_nanodet = pytest.mark.skipif(
@@ -163,16 +151,14 @@ def nanodet() -> OnnxDescription:
 
 
 @needs_nanodet
-def test_nanodet_reaches_its_independently_measured_ap(nanodet: OnnxDescription, photos: Manifest) -> None:
+def test_nanodet_reaches_its_independently_measured_ap_and_its_description_is_left_alone(
+    nanodet: OnnxDescription, photos: Manifest, few: Manifest
+) -> None:
     model = onnx_model(nanodet, Path(nanodet.file), photos.categories).load()
     found = detect(model, photos, (416, 416), batch_size=8, device=CPU)
     summary = evaluate(photos, found, (32, 96)).summary
     assert summary["AP"] == pytest.approx(38.4, abs=0.3)
     assert summary["AP50"] == pytest.approx(55.4, abs=0.3)
-
-
-@needs_nanodet
-def test_nanodets_description_is_left_alone(nanodet: OnnxDescription, few: Manifest) -> None:
     assert check(nanodet, few, 416).suspects == []
 
 

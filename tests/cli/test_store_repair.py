@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,22 +90,11 @@ def test_the_teacher_sees_the_views_of_damaged_partitions_alone(
     assert not list(SCRATCH.iterdir())
 
 
-def truncate(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-1])
-
-
-def put_a_folder_in_its_place(file: Path) -> None:
-    file.unlink()
-    (file / "inner").mkdir(parents=True)
-
-
-@pytest.mark.parametrize("harm", [Path.unlink, truncate, put_a_folder_in_its_place])
-def test_whatever_has_become_of_a_file_it_comes_back_by_a_rename(
-    store: TargetStore, view_set: ViewSet, harm: Callable[[Path], None]
-) -> None:
+def test_what_is_missing_or_a_folder_comes_back_by_a_rename(store: TargetStore, view_set: ViewSet) -> None:
     before, linked = content_of(store.path), store.path.parent / "cached"
     for name in (SHARD, "dense/cls_codes/c/1/0", "views/image_id/c/0"):
-        harm(store.path / name)
+        (store.path / name).unlink()
+    (store.path / SHARD / "inner").mkdir(parents=True)
     os.link(store.path / "points/region/c/1/0", linked)
     (store.path / "stray/deep").mkdir(parents=True)
     (store.path / "stray/deep/file").touch()
@@ -139,7 +127,7 @@ def test_what_comes_out_otherwise_is_not_put_in_place(store: TargetStore, view_s
     for name in (SHARD, "points/region/c/0/0"):
         flip_middle(store.path / name)
     harmed = content_of(store.path)[SHARD]
-    with pytest.raises(CacheError, match=r"1 damaged.*edge_codes/c/0/0 came out otherwise.*dvc pull"):
+    with pytest.raises(CacheError, match=r"edge_codes/c/0/0 came out otherwise.*dvc pull"):
         repair(store, view_set, teacher=1)
     assert content_of(store.path) == before | {SHARD: harmed}
 
