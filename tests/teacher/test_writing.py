@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -65,22 +64,14 @@ def test_a_store_does_not_depend_on_the_number_of_cores(view_set: ViewSet, tmp_p
 def test_only_what_is_missing_is_written_and_nothing_if_nothing_is(
     view_set: ViewSet, layout: StoreLayout, scratch: Path, tmp_path: Path
 ) -> None:
-    asked: list[int] = []
-
-    def asking(scratch: Path, partitions: Sequence[int]) -> Iterator[StoreTimes]:
-        asked.extend(partitions)
-        yield from engine(view_set)(scratch, partitions)
-
-    def fill(output: str) -> StoreTimes:
-        return fill_store(layout, asking, scratch_root=tmp_path, output=tmp_path / output)
-
+    asked = Mock(side_effect=engine(view_set))
+    fill = partial(fill_store, layout, asked, scratch_root=tmp_path)
     list(engine(view_set)(scratch, [1]))
-    assert fill("a.zarr").views == 20
-    assert asked == [0, 2, 3, 4, 5]
+    assert fill(output=tmp_path / "a.zarr").views == 20
     writer.init(scratch, layout.schema, layout.table)
     list(engine(view_set)(scratch, range(6)))
-    assert fill("b.zarr").views == 0
-    assert asked == [0, 2, 3, 4, 5]
+    assert fill(output=tmp_path / "b.zarr").views == 0
+    asked.assert_called_once_with(scratch, [0, 2, 3, 4, 5])
     assert content_of(tmp_path / "a.zarr") == content_of(tmp_path / "b.zarr")
 
 
