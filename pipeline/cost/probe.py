@@ -176,8 +176,7 @@ class Probe:
 @torch.no_grad()
 def ask(teacher: LogitExtractor, batch: Batch) -> TeacherBatch:
     """Run a teacher on a batch as it is padded, and select its points."""
-    preprocessing = teacher.model.spec.conventions.preprocessing
-    raw, targets = teacher.outputs(batch.images(preprocessing)), batch.targets
+    raw, targets = teacher.outputs(batch.images(teacher.preprocessing)), batch.targets
     rows = slice(None) if teacher.config.valuable_classes else targets.main
     edges = raw.edge_logits[targets.image, targets.index].float()
     classes = raw.cls_logits[targets.image[rows], targets.index[rows]].float()
