@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.random import RandomState
 from PIL import Image
+from project import write_dataset
 from pycocotools.coco import COCO
-from shapes_dataset import write_dataset
 from store_cases import content_of
 
 from pipeline.core.paths import Split

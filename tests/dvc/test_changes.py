@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from dvc_in_process import accept, repro, status
-from finished import STUDENTS, call, files_below, without_times, working_in
+from finished import STUDENTS, call, without_times, working_in
 from project import edited_json, run
 from safetensors.numpy import load_file, save_file
+from store_cases import content_of
 from wrong_input import change
 
 from recipes import DATASET, NAME
@@ -125,12 +126,12 @@ def test_code_that_changes_no_byte_runs_what_depends_on_it(asked: Path, text: st
 
 @pytest.mark.slow
 def test_from_nothing_every_stage_runs_once_to_the_same_bytes(own_repository: Path) -> None:
-    before = without_times(files_below(own_repository / "runs"))
+    before = without_times(content_of(own_repository / "runs"))
     for folder in ("runs", ".dvc/cache"):
         shutil.rmtree(own_repository / folder)
     (own_repository / "dvc.lock").unlink()
     assert repro(own_repository) == {"check_recipe"} | EVERYTHING
-    assert without_times(files_below(own_repository / "runs")) == before
+    assert without_times(content_of(own_repository / "runs")) == before
     assert repro(own_repository) == set()
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from dvc_in_process import accept, repro
-from finished import Files, files_below
 from project import attempt, commit, queue_logs, run, stages_run, write_params
+from store_cases import Content, content_of
 
 from recipes import DATASET, NAME, Params, set_value, tiny_params
 
@@ -48,9 +48,9 @@ def three(computed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(computed, tmp_path / "project", symlinks=True))
 
 
-def outputs(folder: Path, names: list[str]) -> dict[str, Files]:
+def outputs(folder: Path, names: list[str]) -> dict[str, Content]:
     """What DVC keeps of recipes."""
-    below = {name: files_below(folder / "runs" / name) for name in names}
+    below = {name: content_of(folder / "runs" / name) for name in names}
     return {name: {path: below[name][path] for path in below[name] if path != "checked"} for name in names}
 
 

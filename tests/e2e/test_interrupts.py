@@ -1,12 +1,14 @@
 """Ctrl-C in every stage: exit code 130, no traceback, and the next run makes what it would have made."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 from blank import blank_pictures
-from finished import call, files_below, without_times
-from forked import Fate, calls_of, start
+from finished import call, without_times
+from forked import calls_of, interrupt_at, start
+from store_cases import content_of
 
 INTERRUPTED = (
     "prepare_data",
@@ -24,25 +26,25 @@ SHARES = (0.1, 0.6)
 def check_interrupts(stage: str, project: Path, **variables: str) -> None:
     """Whenever it comes, all outputs stay as they were."""
     log = project.parent / "log"
-    whole = without_times(files_below(project / "runs"))
+    whole = without_times(content_of(project / "runs"))
     with blank_pictures():
         calls = calls_of(stage)
     for share in SHARES:
         shutil.rmtree("scratch", ignore_errors=True)
-        fate = Fate(interrupted=int(share * calls))
+        fate = partial(interrupt_at, int(share * calls))
         assert start(stage, project, log, fate, **variables).wait() == 130, log.read_text()
         assert "Traceback" not in log.read_text()
-        assert without_times(files_below(project / "runs")) == whole
+        assert without_times(content_of(project / "runs")) == whole
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", INTERRUPTED)
 def test_ctrl_c_ends_a_stage_and_loses_nothing(own_project: Path, stage: str) -> None:
-    whole = without_times(files_below(own_project / "runs"))
+    whole = without_times(content_of(own_project / "runs"))
     check_interrupts(stage, own_project)
     with blank_pictures():
         assert call(stage).code == 0
-    assert without_times(files_below(own_project / "runs")) == whole
+    assert without_times(content_of(own_project / "runs")) == whole
 
 
 @pytest.mark.slow

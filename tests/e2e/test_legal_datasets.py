@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import FOLDER, call, files_below
+from finished import FOLDER, call
 from project import edit_params, edited_json
+from store_cases import content_of
 from wrong_input import LAST_IMAGE, TRAIN, VAL, reshape_boxes
 
 from pipeline.views.manifest import read_manifest
@@ -49,13 +50,13 @@ def test_images_and_their_folder_may_be_links(linked: Path) -> None:
 
 def test_bad_images_leave_the_finished_partitions_and_the_next_run_uses_them() -> None:
     """All partitions but one are finished when an image proves bad: once it is mended, that one runs."""
-    store, good = files_below(FOLDER.store), LAST_IMAGE.read_bytes()
+    store, good = content_of(FOLDER.store), LAST_IMAGE.read_bytes()
     LAST_IMAGE.write_bytes(good[:900])
     assert call("cache_teacher").code == 1
     LAST_IMAGE.write_bytes(good)
     assert call("cache_teacher").code == 0
     assert json.loads(FOLDER.cache_timing.read_text())["computed_views"] == 4
-    assert files_below(FOLDER.store) == store
+    assert content_of(FOLDER.store) == store
 
 
 def test_the_summary_counts_what_was_read(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from finished import Ended, call, files_below, working_in
+from finished import Ended, call, working_in
 from project import edited_json, write_params, write_tiny_dataset
 from quick_python import quick_python
+from store_cases import content_of
 from wrong_input import change
 
 from pipeline.cli.options import copied_recipe
@@ -48,10 +49,10 @@ def test_every_stage_runs_and_the_workspace_is_as_it_was(
     with edited_json(workspace / DATASET / "annotations/instances_train.json") as content:
         first = min(image["id"] for image in content["images"])
         content["annotations"] = [box for box in content["annotations"] if box["image_id"] != first]
-    before = files_below(workspace)
+    before = content_of(workspace)
     with caplog.at_level("INFO"):
         assert call("ldp rehearse --images 4 --keep ../kept") == Ended(code=0, error="")
-    assert files_below(workspace) == before
+    assert content_of(workspace) == before
     kept = RunPaths(workspace.parent / "kept/runs" / NAME)
     sizes = [len(json.loads(kept.manifest(split).read_text())["images"]) for split in SPLITS]
     assert sizes == [4, 4]

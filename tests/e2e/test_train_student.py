@@ -5,12 +5,13 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from finished import FOLDER, call, working_in
-from forked import Fate, Run, start, start_process
+from forked import Fate, Run, start, start_process, stop_after
 from msgspec import to_builtins
 from msgspec.structs import replace
 from project import edit_params
@@ -111,7 +112,7 @@ def test_a_stage_killed_within_an_epoch_goes_on_to_the_same_bytes(
     workers: int, folder: Path, straight: Path
 ) -> None:
     """Decoding processes do not outlive it, nor hold its lock."""
-    fate = Fate(stops=("pipeline.training.checkpoints.Checkpoints.save", 5))
+    fate = partial(stop_after, "pipeline.training.checkpoints.Checkpoints.save", 5)
     killed = begin(folder, 1, workers, fate)
     killed.wait_until_stopped()
     os.kill(killed.pid, signal.SIGKILL)  # and not those that it has started

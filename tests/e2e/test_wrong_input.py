@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from blank import blank_pictures
-from finished import FOLDER, Ended, call, file_size_limit, files_below
+from finished import FOLDER, Ended, call, file_size_limit
+from store_cases import content_of
 from wrong_input import change, take_weights
 
 from pipeline.core import cluster
@@ -39,7 +40,7 @@ def test_one_clear_line_and_nothing_is_lost(
         else:
             change(own_project, text)
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
-    before = files_below(own_project)
+    before = content_of(own_project)
     with blank_pictures():
         ended = call(command)
     assert ended.code == (1 if says else 2)
@@ -48,7 +49,7 @@ def test_one_clear_line_and_nothing_is_lost(
     assert len(ended.error) < MAX_CHARACTERS
     for part in says.split(" & "):
         assert part in ended.error
-    after = files_below(own_project)
+    after = content_of(own_project)
     # Work that a run has finished before it fails may be added to scratch/, and nothing else anywhere.
     assert not [name for name in after.keys() - before.keys() if not name.startswith("scratch/")]
     assert {name: after.get(name) for name in before} == before
@@ -59,7 +60,7 @@ def test_a_disk_without_room_is_named_and_the_old_outputs_stay(own_project: Path
     """A limit on the size of a file stands in for the disk's end: of weights, of JSON, of the page."""
     for suffix in (".safetensors", ".json"):
         shutil.copy(FOLDER.teacher_weights.with_suffix(suffix), f"own{suffix}")
-    before = files_below(own_project)
+    before = content_of(own_project)
     for stage, output in {
         "prepare_teacher": "checkpoint.pt",
         "train_student ld": "checkpoint.pt",
@@ -72,7 +73,7 @@ def test_a_disk_without_room_is_named_and_the_old_outputs_stay(own_project: Path
             ended = call(stage)
         assert ended.code == 1
         assert f"{output} could not be written: File too large; make room there" in ended.error
-        after = files_below(own_project)
+        after = content_of(own_project)
         changed = [name for name in before if after.get(name) != before[name]]
         assert not [name for name in changed if not name.endswith(("timing.json", "detections.json"))]
         assert not [name for name in after if name.endswith(".partial")]
@@ -81,12 +82,12 @@ def test_a_disk_without_room_is_named_and_the_old_outputs_stay(own_project: Path
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_named(own_project: Path) -> None:
     FOLDER.metrics("ld").parent.chmod(0o555)
-    before = files_below(own_project)
+    before = content_of(own_project)
     ended = call("evaluate ld")
     FOLDER.metrics("ld").parent.chmod(0o755)
     assert ended == Ended(code=1, error=ended.error)
     assert "metrics/ld.json could not be written: Permission denied" in ended.error
-    assert files_below(own_project) == before
+    assert content_of(own_project) == before
 
 
 def test_a_store_that_is_too_coarse_leaves_its_figures_and_the_way_out(own_project: Path) -> None:

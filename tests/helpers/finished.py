@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from project import write_params, write_tiny_dataset
+from store_cases import Content
 
 from pipeline.cli.main import main as ldp
 from pipeline.core import code
@@ -47,9 +48,6 @@ TRAINING = ("stages.prepare_teacher", "stages.train_student")
 
 UNFINISHED = 3
 """The partition of the store in ``scratch/`` that is not finished: it has the last images."""
-
-Files = dict[str, bytes | str]
-"""The content of every file, and the target of every link, by path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +83,7 @@ def _run_stage(module: str) -> None:
         run_stage(main)
 
 
-def files_below(folder: Path) -> Files:
-    """Everything that lies there."""
-    paths = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
-    return {
-        str(path.relative_to(folder)): str(path.readlink()) if path.is_symlink() else path.read_bytes()
-        for path in paths
-    }
-
-
-def without_times(files: Files) -> Files:
+def without_times(files: Content) -> Content:
     """All files but those that say how long something took, and the page that shows it."""
     timed = re.compile(r"timing\.json$|\.html$|metrics/training/")
     return {name: content for name, content in files.items() if not timed.search(name)}

@@ -108,20 +108,38 @@ class Run:
         return pids
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fate:
-    """What befalls a run at a moment that does not depend on how busy the machine is."""
+Fate = Callable[[], None]
+"""What befalls a run, settled as it begins, at a moment that does not depend on how busy the machine is."""
 
-    stops: tuple[str, int] | None = None
-    """A function, as ``package.module.name``, and after how many calls of it all stops (SIGSTOP)."""
-    interrupted: int = 0
-    """At which call of a function by its first thread Ctrl-C is pressed; 0 for never."""
+
+def stop_after(name: str, calls: int) -> None:
+    """Let all stop (SIGSTOP) after so many calls of a function, as ``package.module.name``."""
+    function, numbers = pkgutil.resolve_name(name), count(1)
+
+    def stopping(*arguments: Any, **options: Any) -> Any:
+        result = function(*arguments, **options)
+        if next(numbers) == calls:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return result
+
+    pytest.MonkeyPatch().setattr(name, stopping)
+
+
+def interrupt_at(calls: int) -> None:
+    """Press Ctrl-C at this call of a function by the first thread."""
+    numbers, pid = count(1), os.getpid()
+
+    def profile(_frame: Any, event: str, _argument: Any) -> None:
+        if event == "call" and next(numbers) == calls and os.getpid() == pid:
+            os.killpg(0, signal.SIGINT)
+
+    sys.setprofile(profile)
 
 
 def start(stage: str, folder: Path, log: Path, fate: Fate | None = None, **variables: str) -> Run:
     """Start a stage, given with its arguments; it has been loaded when this returns."""
     ensure_loaded()
-    process = _context.Process(target=_become, args=(stage, folder, log, fate or Fate(), variables))
+    process = _context.Process(target=_become, args=(stage, folder, log, fate, variables))
     process.start()
     assert process.pid is not None
     run = Run(pid=process.pid, poll=lambda: process.exitcode, log=log)
@@ -129,7 +147,7 @@ def start(stage: str, folder: Path, log: Path, fate: Fate | None = None, **varia
     return run
 
 
-def _become(stage: str, folder: Path, log: Path, fate: Fate, variables: dict[str, str]) -> None:
+def _become(stage: str, folder: Path, log: Path, fate: Fate | None, variables: dict[str, str]) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # what a process has that no server has forked
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -140,34 +158,9 @@ def _become(stage: str, folder: Path, log: Path, fate: Fate, variables: dict[str
         patch.setattr("pipeline.training.launch.STOPPED_SECONDS", 3.0)
         for name, value in variables.items():
             patch.setenv(name, value)
-        if fate.stops:
-            name, calls = fate.stops
-            patch.setattr(name, _stopping(pkgutil.resolve_name(name), calls))
-        if fate.interrupted:
-            sys.setprofile(_interrupting(fate.interrupted))
+        if fate:
+            fate()
         _end(call(stage))
-
-
-def _stopping(function: Callable[..., Any], calls: int) -> Callable[..., Any]:
-    numbers = count(1)
-
-    def stopping(*arguments: Any, **options: Any) -> Any:
-        result = function(*arguments, **options)
-        if next(numbers) == calls:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return result
-
-    return stopping
-
-
-def _interrupting(calls: int) -> Callable[[Any, str, Any], None]:
-    numbers, pid = count(1), os.getpid()
-
-    def profile(_frame: Any, event: str, _argument: Any) -> None:
-        if event == "call" and next(numbers) == calls and os.getpid() == pid:
-            os.killpg(0, signal.SIGINT)
-
-    return profile
 
 
 def calls_of(stage: str) -> int:

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 from quick_python import quick_python
-from shapes_dataset import write_dataset
 
 from pipeline.datasets.config import ShapesConfig
+from pipeline.datasets.shapes.dataset import write_split
 from recipes import DATASET, ROOT, Params
 
 MAX_QUEUE_SECONDS = 600
@@ -112,6 +112,13 @@ def edited_json(path: Path) -> Iterator[Any]:
 
 def write_params(folder: Path, params: Params) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def write_dataset(config: ShapesConfig, root: Path) -> None:
+    """Both splits of ``shapes`` in one folder, laid out like a user's COCO."""
+    for split in ("train", "val"):
+        annotations = root / "annotations" / f"instances_{split}.json"
+        write_split(config, split, images=root / split, annotations=annotations)
 
 
 def write_tiny_dataset(folder: Path, seed: int = 0, train_images: int = 8) -> None:

@@ -34,6 +34,10 @@ VIEWS_PER_PARTITION = 4
 CHUNK_ROWS = 8
 
 
+Content = dict[str, bytes]
+"""Every file of a folder, by its path there."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoreCase:
     """Views, what the teacher says about them, and the store they are to become."""
@@ -168,7 +172,7 @@ def write_remaining(scratch: Path, output: Path, store_case: StoreCase) -> set[i
     return finished
 
 
-def content_of(folder: Path) -> dict[str, bytes]:
+def content_of(folder: Path) -> Content:
     """Every file below ``folder``: two stores are the same to the byte if these are equal."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

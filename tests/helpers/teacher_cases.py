@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shapes_dataset import write_dataset
+from project import write_dataset
 
 from pipeline.codec.precision import Precision
 from pipeline.datasets.coco import read_coco

@@ -1,4 +1,6 @@
+import json
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
@@ -8,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from finished import working_in
+from finished import FOLDER, STUDENTS, working_in
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report_cases import LD_LOSS, NO_LOSS, bare_project, run_of, student
+from report_cases import run_of
+from training_cases import FULL, PLAIN, student
 
+from pipeline.core.paths import TEACHER
 from pipeline.report import figures
 from pipeline.report.page import Report, claim, detector_colors, duration, headline, render, shown
 from pipeline.report.runs import Curve
@@ -25,9 +29,9 @@ NULL_METRICS = {
 AREA_EDGES = (16.0, 40.0)
 
 CASES: dict[str, dict[str, StudentConfig]] = {
-    "pair": {"plain": student(NO_LOSS), "ld": student(LD_LOSS)},
-    "only_plain": {"plain": student(NO_LOSS)},
-    "only_distilled": {"ld": student(LD_LOSS), "ld_2": student(LD_LOSS, seed=1)},
+    "pair": {"plain": student(PLAIN), "ld": student(FULL)},
+    "only_plain": {"plain": student(PLAIN)},
+    "only_distilled": {"ld": student(FULL), "ld_2": student(FULL, seed=1)},
 }
 
 
@@ -40,11 +44,21 @@ Collect = Callable[[Mapping[str, StudentConfig]], Report]
 
 @pytest.fixture(scope="module")
 def collected(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Collect:
+    """Projects in which nothing was detected, and no loss curve has a row."""
+
     def collect_case(students: Mapping[str, StudentConfig]) -> Report:
         folder = tmp_path_factory.mktemp("report") / "project"
-        run = bare_project(finished_project, folder, students, NULL_METRICS)
+        shutil.copytree(finished_project, folder, symlinks=True)
         with working_in(folder):
-            return Report(run, students, torch.device("cpu"))
+            for name in {*students} - {*STUDENTS}:
+                for folder_of in (FOLDER.student, FOLDER.evaluation):
+                    shutil.copytree(folder_of("ld"), folder_of(name))
+            for name in (TEACHER, *students):
+                FOLDER.summary(name).write_text(json.dumps(NULL_METRICS))
+                (FOLDER.evaluation(name) / "detections.json").write_text("[]\n")
+            for curve in FOLDER.root.rglob("loss.csv"):
+                curve.write_text("step,loss\n")
+            return Report(FOLDER, students, torch.device("cpu"))
 
     return collect_case
 
@@ -90,7 +104,7 @@ def test_the_page_of_markup_in_names_of_a_weak_teacher_and_of_no_view_to_show(re
 
 def test_claim_and_headline_follow_the_numbers(report: Report) -> None:
     def known(plain: float | None, distilled: float | None) -> Report:
-        students = [run_of("plain", student(NO_LOSS), plain), run_of("ld", student(LD_LOSS), distilled)]
+        students = [run_of("plain", student(PLAIN), plain), run_of("ld", student(FULL), distilled)]
         return changed(report, students=students, teacher=run_of("teacher", None, 47.3))
 
     assert "reaches 22.5 AP: +2.5 against the same" in claim(known(20.0, 22.5))
@@ -104,7 +118,7 @@ def test_claim_and_headline_follow_the_numbers(report: Report) -> None:
 
 
 def test_what_the_teacher_would_cost_in_the_loop_by_hand(report: Report) -> None:
-    students = [run_of("plain", student(NO_LOSS), 1.0), run_of("ld", student(LD_LOSS), 1.0)]
+    students = [run_of("plain", student(PLAIN), 1.0), run_of("ld", student(FULL), 1.0)]
     timing = {"seconds": 4.0, "views": 20, "computed_views": 20}
     known = changed(report, students=students, cache_timing=timing)
     # 5 views a second; 2 epochs of 10 images are 20 forward passes: as long as the store took.
@@ -142,7 +156,7 @@ def test_a_loss_of_weight_zero_has_no_panel_and_one_of_a_row_is_a_dot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def panels_of(**losses: list[float]) -> list[Axes]:
-        run, panels = run_of("ld", student(LD_LOSS), 1.0), list(Figure().subplots(1, 4))
+        run, panels = run_of("ld", student(FULL), 1.0), list(Figure().subplots(1, 4))
         curves = {name: Curve([*range(1, len(values) + 1)], values) for name, values in losses.items()}
         monkeypatch.setattr(figures, "draw_panels", lambda _label, _height, _grid, draw: draw(panels))
         figures.loss_chart([replace(run, losses=curves)], detector_colors([run]))

@@ -1,22 +1,23 @@
 from pathlib import Path
 
-from report_cases import LD_LOSS, NO_LOSS, run_of, student
+from report_cases import run_of
+from training_cases import FULL, PLAIN, student
 
 from pipeline.report.runs import baseline_of, choose_pair, read_losses, read_precision_recall
 
 
 def test_a_distilled_student_is_compared_with_the_plain_one_of_the_same_detector_and_training() -> None:
-    other_seed = run_of("other_seed", student(NO_LOSS, seed=1), 30.0)
-    plain = run_of("plain", student(NO_LOSS), 20.0)
-    distilled = run_of("ld", student(LD_LOSS), 22.5)
-    alone = run_of("alone", student(LD_LOSS, seed=3), 40.0)
+    other_seed = run_of("other_seed", student(PLAIN, seed=1), 30.0)
+    plain = run_of("plain", student(PLAIN), 20.0)
+    distilled = run_of("ld", student(FULL), 22.5)
+    alone = run_of("alone", student(FULL, seed=3), 40.0)
     students = [alone, other_seed, distilled, plain]
     assert baseline_of(distilled, students) is plain
     assert [baseline_of(run, students) for run in (plain, alone)] == [None, None]
     assert choose_pair(students) == [plain, distilled], "one with a baseline comes first"
     assert choose_pair([alone, other_seed]) == [alone]
     assert choose_pair([other_seed, plain]) == [other_seed]
-    assert choose_pair([run_of("only", student(NO_LOSS), None)])[0].name == "only"
+    assert choose_pair([run_of("only", student(PLAIN), None)])[0].name == "only"
 
 
 def test_curves_are_read_by_threshold_and_by_term(tmp_path: Path) -> None:

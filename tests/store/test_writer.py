@@ -13,6 +13,7 @@ import pytest
 from msgspec import to_builtins
 from store_cases import (
     LOSSLESS,
+    Content,
     content_of,
     flip_bit,
     flip_middle,
@@ -35,8 +36,6 @@ from pipeline.views.types import SoftTargets, ViewKey
 
 CASE = make_store_case()
 PLANNED_FILES = ["views/extent/c/0/0", "views/image_id/zarr.json", "points/zarr.json"]
-
-Content = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")

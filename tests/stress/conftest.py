@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from store_cases import content_of
-from workspace import OUTPUT, Content, complete, without_store
+from store_cases import Content, content_of
+from workspace import OUTPUT, complete, without_store
 
 
 @pytest.fixture

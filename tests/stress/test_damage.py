@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from store_cases import content_of, random_store_case, write_remaining
+from store_cases import Content, content_of, random_store_case, write_remaining
 from workspace import FACTOR
 
 from pipeline.core.errors import CacheError
@@ -30,7 +30,6 @@ HARMLESS, AT_OPEN, AT_READ = ("harmless", "found at open", "found at read")
 
 Files = Mapping[str, bytes | None]
 """New content of some files, ``None`` for one that is removed."""
-Content = Mapping[str, bytes]
 Values = list[tuple[str, tuple[int, ...], bytes]]
 """Every array and number of a stored view: type, shape and bytes."""
 

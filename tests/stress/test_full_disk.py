@@ -17,12 +17,11 @@ from typing import NamedTuple
 import pytest
 from finished import file_size_limit
 from forked import Run
-from store_cases import content_of, random_store_case, write_one, write_remaining
+from store_cases import Content, content_of, random_store_case, write_one, write_remaining
 from workspace import (
     FACTOR,
     OUTPUT,
     PARTITIONS,
-    Content,
     begin,
     begin_and_stop,
     complete,

@@ -6,20 +6,20 @@
 import os
 import signal
 from collections import Counter
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from random import Random
 
 import psutil
 import pytest
-from forked import Fate
+from forked import stop_after
 from project import edit_params
-from store_cases import content_of
+from store_cases import Content, content_of
 from workspace import (
     FACTOR,
     OUTPUT,
     PARTITIONS,
-    Content,
     begin,
     begin_and_stop,
     begin_process,
@@ -37,7 +37,7 @@ from pipeline.store.reader.reader import TargetStore
 from recipes import ROOT, set_value
 
 CALLS = {
-    "pipeline.teacher.run.build_index": 1,
+    "stages.cache_teacher.layout_store": 1,
     "pipeline.store.writer.writer.init": 1,
     "os.fsync": 400,
     "os.mkdir": 170,
@@ -63,7 +63,7 @@ def test_kill_after_kill_ends_with_the_bytes_of_a_quiet_run(workspace: Path, qui
     random, functions, kills, taken_over, code = Random(0), cycle(CALLS), Counter[str](), 0, -1
     while code or kills.total() < FACTOR * len(CALLS):
         before, function = finished(workspace), next(functions)
-        run = begin(workspace, Fate(stops=(function, random.randint(1, CALLS[function]))))
+        run = begin(workspace, partial(stop_after, function, random.randint(1, CALLS[function])))
         run.wait_for(lambda pid=run.pid: is_stopped(pid))
         run.kill()
         code, after = run.poll(), finished(workspace)

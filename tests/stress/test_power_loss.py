@@ -23,8 +23,8 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from store_cases import StoreCase, content_of, random_store_case, write_one, write_remaining
-from workspace import FACTOR, Content, is_whole
+from store_cases import Content, StoreCase, content_of, random_store_case, write_one, write_remaining
+from workspace import FACTOR, is_whole
 
 from pipeline.core.errors import CacheError
 from pipeline.core.files import write_atomically

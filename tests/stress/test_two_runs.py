@@ -7,11 +7,10 @@ from random import Random
 
 import pytest
 from forked import Run
-from store_cases import content_of
+from store_cases import Content, content_of
 from workspace import (
     FACTOR,
     OUTPUT,
-    Content,
     begin,
     begin_and_stop,
     begin_process,

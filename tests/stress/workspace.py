@@ -9,10 +9,11 @@ import os
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from finished import FOLDER
-from forked import Fate, Run, start, start_process
+from forked import Fate, Run, start, start_process, stop_after
 from project import edit_params
 
 FACTOR = int(os.environ.get("LDP_STRESS", "1"))
@@ -20,9 +21,6 @@ FACTOR = int(os.environ.get("LDP_STRESS", "1"))
 OUTPUT = FOLDER.store
 PARTITIONS = 16
 RESUMING = re.compile(r"resuming: (\d+) of (\d+) partitions were finished")
-
-Content = dict[str, bytes]
-"""Every file of a folder, by its path there."""
 
 
 def without_store(folder: Path) -> Path:
@@ -45,7 +43,7 @@ def begin(workspace: Path, fate: Fate | None = None) -> Run:
 
 def begin_and_stop(workspace: Path, partitions: int) -> Run:
     """Run the stage until so many partitions are finished; it stands still when this returns."""
-    run = begin(workspace, Fate(stops=("pipeline.store.writer.writer.write_partition", partitions)))
+    run = begin(workspace, partial(stop_after, "pipeline.store.writer.writer.write_partition", partitions))
     run.wait_until_stopped()
     assert partitions <= len(records(workspace)) < PARTITIONS
     return run
