@@ -1,7 +1,6 @@
 """``ldp teacher import`` and ``export``: checkpoints of the LD repository and of mmdetection.
 
-Modules here carry mmdetection's names: a state dict maps to itself, and what is to be found out is the
-architecture.
+Modules here carry mmdetection's names: a state dict maps to itself once its architecture is recognized.
 """
 
 import argparse
@@ -56,10 +55,7 @@ Meta = Mapping[str, Any]
     argument("--output", type=output_file(".safetensors"), help="default: the same name with .safetensors"),
 )
 def import_command(arguments: argparse.Namespace) -> None:
-    """Reads a checkpoint without running code from it, and recognizes the architecture.
-
-    Checks that every key is used once, and writes FILE.safetensors with its description beside it.
-    """
+    """Reads a checkpoint without running its code; writes FILE.safetensors, its description beside it."""
     model, facts = load_checkpoint(arguments.file)
     output: Path = arguments.output or arguments.file.with_suffix(".safetensors")
     save_detector(model, output, {"source": arguments.file.name, **facts})
@@ -133,10 +129,7 @@ def _class_names(meta: Meta) -> list[str]:
 
 
 def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
-    """The architecture whose state dict and ``meta`` stand ``where``.
-
-    A ``TeacherError`` if its backbone is none of ``RESNETS``; a ``KeyError`` for a key that every GFL has.
-    """
+    """The architecture of a state dict; a ``TeacherError`` or a ``KeyError`` if it is no known GFL's."""
 
     def numbers(pattern: str) -> set[int]:
         return {int(match[1]) for key in state if (match := re.match(pattern, key))}

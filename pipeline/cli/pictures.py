@@ -175,10 +175,7 @@ def _draw_objects(part: FigureBase, examples: Mapping[str, EdgeExample], colors:
     RECIPE, argument("--output", type=output_file(".png"), default=Path("edges.png"), metavar="FILE.png")
 )
 def picture_command(arguments: argparse.Namespace) -> None:
-    """Draws the edge distributions of the teacher and of the plain and the distilled student at one object.
-
-    It is the object of the sampled views whose edges differ most in sharpness.
-    """
+    """Draws edge distributions of teacher and students where an object's differ most in sharpness."""
     params = find_recipe(arguments.recipe)
     folder = run_paths(params)
     runs = [read_run(folder, *student) for student in load_students(StudentConfig, params).items()]

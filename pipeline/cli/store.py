@@ -28,17 +28,14 @@ STORE = argument("store", nargs="?", metavar="STORE", help="its folder or its re
 
 
 def find_store(given: str | None) -> tuple[Path, Path]:
-    """The folder of a store and its recipe's parameter file, ``params.yaml`` if a folder is given.
-
-    A ``ConfigError`` if it is neither a folder nor a recipe.
-    """
+    """The folder of a store, and its recipe's parameter file; a ``ConfigError`` if it is neither's."""
     if given is None:
         return run_paths().store, PARAMS
     try:
         params = find_recipe(given)
     except ConfigError:
         if Path(given).exists() or os.sep in given:
-            return Path(given), PARAMS
+            return Path(given), PARAMS  # a folder leaves open of which recipe it is
         raise
     return run_paths(params).store, params
 

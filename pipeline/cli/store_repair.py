@@ -47,9 +47,8 @@ def repair_command(arguments: argparse.Namespace) -> None:
     """Reads every file of a store, and makes damaged or missing ones again.
 
     Tables are made from the annotations, shards with the recipe's teacher, which runs on damaged partitions
-    only. A file is replaced, by a rename, if its new content has the recorded sha256; files that are not part
-    of the store are removed. A recipe that would make another store is refused. Run it where ``dvc repro``
-    runs.
+    only. A file is replaced if its new content has the recorded sha256; files that are not part of the store
+    are removed. A recipe that would make another store is refused. Run it where ``dvc repro`` runs.
     """
     path, params = find_store(arguments.store)
 
@@ -71,12 +70,9 @@ def repair_store(path: Path, inputs: Callable[[], StoreInputs]) -> list[str]:
     """Make lost files again and remove what is not part of the store; returns the files made again.
 
     Only a lost file needs the ``inputs`` of the store that the recipe would make here, only a shard their
-    teacher. The store's folder in ``scratch`` is locked meanwhile, against runs that would replace it.
-
-    Raises:
-        CacheError: The store's own records are damaged, another store would be made here, another run writes
-            this one, or files came out otherwise than recorded.
-        TeacherError: An output is not finite.
+    teacher. The store's folder in ``scratch`` is locked meanwhile, against runs that would replace it. A
+    ``CacheError`` if the store's records are damaged, another store would be made here, another run writes
+    this one, or a file comes out otherwise; a ``TeacherError`` if an output is not finite.
     """
     try:
         attributes = read_finished(path)

@@ -94,10 +94,7 @@ class Report:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Bytes of all views by what is kept of them, uncompressed but for the store's own.
-
-        LD reads edges at kept points and classes at the main ones.
-        """
+        """Bytes of all views by what is kept of them; LD reads edges at kept points, classes at main ones."""
         totals, schema = self.store.statistics, self.store.schema
         edges = EDGES * schema.bins
         dense = self.positions * (edges + schema.num_classes)

@@ -129,10 +129,7 @@ def baseline_of(run: Run, students: Sequence[Run]) -> Run | None:
 
 
 def choose_pair(students: Sequence[Run]) -> list[Run]:
-    """The distilled student of the highest AP, one with a baseline before one without, after its baseline.
-
-    Without a distilled student, the plain one of the highest AP.
-    """
+    """The student of the highest AP, a distilled one with a baseline if there is one; the baseline first."""
     best = max(students, key=lambda run: (run.distilled, bool(baseline_of(run, students)), run.ap or 0))
     baseline = baseline_of(best, students)
     return [baseline, best] if baseline else [best]

@@ -128,10 +128,7 @@ def choose_examples(views: Sequence[ShownView]) -> list[EdgeExample]:
 
 
 def mean_kl(views: Sequence[ShownView], student: str) -> list[float | None]:
-    """Mean KL of a student's edge distributions from the teacher's at temperature 1, nats.
-
-    In the main region, and in the valuable region alone; ``None`` without such a point.
-    """
+    """Mean KL of a student from the teacher, nats: in main, in valuable region; ``None`` without a point."""
     teacher = torch.cat([torch.from_numpy(view.edge_logits) for view in views]).double().log_softmax(dim=-1)
     learned = torch.cat([view.students[student] for view in views]).double().log_softmax(dim=-1)
     divergence = kl_div(learned, teacher, reduction="none", log_target=True).sum(dim=-1).mean(dim=1)
