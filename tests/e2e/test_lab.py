@@ -8,19 +8,7 @@ from pathlib import Path
 import pytest
 from dvc_in_process import accept
 from project import attempt, commit, edit_params, queue_logs, run, stages_run
-from readmes import (
-    EXPERIMENT,
-    LD_STAGES,
-    LOOK,
-    PULL,
-    PUSH,
-    QUEUE,
-    RUN_CACHE,
-    SHARED,
-    STORE,
-    STUDENTS_ONLY,
-    shell,
-)
+from readmes import LD_STAGES, STORE, block_with, shell
 
 from recipes import DATASET, LD, given_teacher, set_value
 
@@ -55,14 +43,14 @@ def lab(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     run(lab, "git", "clone", "--quiet", "--bare", "project", "hub.git")
     run(first, "git", "remote", "add", "origin", str(lab / "hub.git"))
     run(first, "git", "push", "--quiet", "--set-upstream", "origin", "main")
-    shell(first, lab, PUSH.text)
+    shell(first, lab, block_with("dvc push").text)
     return lab
 
 
 def test_a_colleague_pulls_and_only_the_new_student_trains(lab: Path) -> None:
     """On a machine with the images but without the teacher's weights file."""
     second = lab / "ld"
-    cloned, entered, *rest = PULL.text.splitlines()
+    cloned, entered, *rest = block_with("git clone").text.splitlines()
     assert entered == "cd ld"
     shell(lab, lab, f"{cloned} ld")
     shutil.copytree(lab / "project" / DATASET, second / DATASET)
@@ -79,20 +67,20 @@ def test_a_colleague_pulls_and_only_the_new_student_trains(lab: Path) -> None:
 def test_a_colleague_fetches_no_more_than_students_need(lab: Path) -> None:
     folder = clone(lab, "lean")
     set_weight(folder, 0.25)
-    assert stages_run(shell(folder, lab, STUDENTS_ONLY.text)) == LD_STAGES - {"report"}
+    assert stages_run(shell(folder, lab, block_with("--pull --allow-missing").text)) == LD_STAGES - {"report"}
     assert not (folder / "runs/shapes/teacher").exists()
 
 
 def test_without_a_lock_file_all_is_found_by_its_inputs(lab: Path) -> None:
     folder = clone(lab, "lockless", weights=True)
     run(folder, "git", "rm", "--quiet", "dvc.lock")
-    assert stages_run(shell(folder, lab, RUN_CACHE.text)) == {"check_recipe"}
+    assert stages_run(shell(folder, lab, block_with("dvc fetch --run-cache").text)) == {"check_recipe"}
     assert (folder / STORE / "zarr.json").is_file()
 
 
 def test_a_store_is_looked_at_without_images_and_teacher(lab: Path) -> None:
     folder = clone(lab, "viewer", images=False)
-    output = shell(folder, lab, LOOK.text)
+    output = shell(folder, lab, block_with("ldp store show").text)
     assert f"{STORE} is whole" in output
     assert "drawn on gray" in output
     assert (folder / "1_v0.png").read_bytes().startswith(b"\x89PNG")
@@ -102,7 +90,7 @@ def test_a_store_is_looked_at_without_images_and_teacher(lab: Path) -> None:
 def test_users_of_one_machine_share_a_cache_that_none_can_write_to(lab: Path) -> None:
     one, other = clone(lab, "one"), clone(lab, "other")
     for folder in (one, other):
-        assert stages_run(shell(folder, lab, SHARED.text)) == set()
+        assert stages_run(shell(folder, lab, block_with("cache.shared").text)) == set()
         shard = folder / STORE / "points/region/c/0/0"
         assert shard.is_symlink()
         assert shard.resolve().is_relative_to(lab / "shared_cache")
@@ -128,7 +116,7 @@ def test_a_remote_that_is_not_there_is_named_and_nothing_is_lost(lab: Path) -> N
 def test_one_experiment_and_its_table(lab: Path) -> None:
     folder = clone(lab, "experimenter", weights=True)
     run(folder, "dvc", "pull", "--allow-missing")
-    output = shell(folder, lab, EXPERIMENT.text)
+    output = shell(folder, lab, block_with("dvc exp run -S").text)
     assert stages_run(output) - {"check_recipe"} == LD_STAGES
     # An AP of 0 does not change.
     for column in ("training/ld.json:seconds", "students.ld.loss.ld_weight"):
@@ -139,7 +127,7 @@ def test_a_queue_trains_each_point_of_a_grid_from_the_one_store(lab: Path) -> No
     """Git tracks neither the images nor the teacher's weights: each run's folder gets links to them."""
     folder = clone(lab, "queue", weights=True)
     run(folder, "dvc", "pull", "--allow-missing")
-    *commands, status, shown = QUEUE.text.splitlines()
+    *commands, status, shown = block_with("dvc queue start").text.splitlines()
     for command in (*commands, status):
         shell(folder, lab, command)
     assert [stages_run(log) for log in queue_logs(folder)] == [{"check_recipe"} | LD_STAGES] * 2

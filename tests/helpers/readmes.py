@@ -60,7 +60,7 @@ def block_with(command: str, readme: str = "stages/README.md") -> Block:
 
 
 OWN_IMAGES = block_with("ldp recipe new", "README.md")
-PUSH, PULL, STUDENTS_ONLY, RUN_CACHE, LOOK, SHARED, EXPERIMENT, QUEUE = IN_ORDER = [
+IN_ORDER = [
     block_with(command)
     for command in (
         *("dvc push", "git clone", "--pull --allow-missing", "dvc fetch --run-cache", "ldp store show"),

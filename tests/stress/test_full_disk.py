@@ -18,15 +18,7 @@ import pytest
 from finished import file_size_limit
 from forked import Run
 from store_cases import Content, content_of, random_store_case, write_one, write_remaining
-from workspace import (
-    FACTOR,
-    OUTPUT,
-    PARTITIONS,
-    begin,
-    begin_and_stop,
-    complete,
-    finished,
-)
+from workspace import FACTOR, OUTPUT, PARTITIONS, begin, begin_and_stop, complete, finished
 
 from pipeline.core.errors import OutputError
 from pipeline.store.writer.writer import finished_partitions, init
