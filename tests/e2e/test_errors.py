@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from project import attempt
 
 from recipes import ROOT
@@ -25,14 +24,6 @@ def test_an_error_is_one_line_and_its_place_is_shown_on_request(tmp_path: Path) 
     assert "Traceback" in output
     assert output.endswith(expected)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_a_wrong_argument_prints_how_the_command_is_used(tmp_path: Path) -> None:
-    code, output = stage(tmp_path, "stages.train_student")
-    assert code == 2
-    assert output.startswith("usage: ")
-    assert "Traceback" not in output
 
 
 def test_a_reader_that_has_seen_enough_ends_a_command_quietly(own_project: Path) -> None:

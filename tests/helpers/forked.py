@@ -77,10 +77,6 @@ class Run:
         self.wait_for(lambda: is_stopped(self.pid))
         assert self.poll() is None, self.text()[-1000:]
 
-    def wait_seconds(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        self.wait_for(lambda: time.monotonic() >= end)
-
     def text(self) -> str:
         """What has been logged so far; progress bars end their lines like all others."""
         return self.log.read_text(errors="replace").replace("\r", "\n") if self.log.exists() else ""

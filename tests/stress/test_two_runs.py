@@ -1,6 +1,7 @@
 """Two runs of the stage in one workspace: the lock lets one through, and the other one says why it ends."""
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -41,7 +42,7 @@ def outcome_of(run: Run) -> str:
 def run_twice(workspace: Path, quiet: Content, begin: Callable[[Path], Run], delay: float = 0.0) -> list[str]:
     """Start a run, and another one ``delay`` seconds later; returns what became of them."""
     first = begin(workspace)
-    first.wait_seconds(delay)
+    time.sleep(delay)
     outcomes = [outcome_of(run) for run in (first, begin(workspace))]
     assert WORKED in outcomes
     assert content_of(workspace / OUTPUT) == quiet

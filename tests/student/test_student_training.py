@@ -1,14 +1,14 @@
 """Training from a store: reproducible, plain students unmoved by the teacher, cached = online."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 import training_cases
-from online_source import OnlineSource
 from teacher_cases import LOSSLESS, QUANTIZED, small_teacher, small_view_set
 from training_cases import (
     FULL,
@@ -27,10 +27,15 @@ from pipeline.detector.gfl import GFL
 from pipeline.losses.config import DistillationConfig
 from pipeline.regions.view_set import ViewSet
 from pipeline.store.reader.reader import TargetStore
+from pipeline.store.reader.stored import StoredDense
 from pipeline.student.config import StudentConfig
-from pipeline.student.targets import stored_targets
+from pipeline.student.targets import TeacherBatch, dense_teacher, stored_targets
+from pipeline.teacher.extractor import LogitExtractor
+from pipeline.training.batches import TargetSource, concat_to_tensor
 from pipeline.training.dataset import epoch_batches
 from pipeline.views.geometry import PerEpochViewsConfig
+from pipeline.views.pyramid import Grid
+from pipeline.views.types import LabeledView, ViewKey
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +46,32 @@ ROUNDING = 1e-6
 SMOOTH_SEED = 4
 """Steps in which no activation is so near 0 that the order of a sum decides its sign: of five seeds, with the
 term and without it, differences were 6e-8 or less in most, and 5e-7 to 8e-6 after such a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineSource(TargetSource):
+    """What the store replaces: the regions found, and the teacher run, for every view of every epoch.
+
+    Each view runs by itself, with its own padding, as a store of ``batch_size: 1`` holds it.
+    """
+
+    teacher: LogitExtractor
+
+    def load(self, keys: Sequence[ViewKey], grid: Grid) -> tuple[list[LabeledView], TeacherBatch]:
+        """The views, and the teacher run on each."""
+        views, _ = super().load(keys, grid)
+        outputs = [output for view in views for output in self.teacher.run([view])]
+        dense = [
+            StoredDense(classes=view.dense.classes, distances=view.dense.distances, scores=None)
+            for view in outputs
+            if view.dense
+        ]
+        sizes = [view.geometry.padded_hw for view in views]
+        return views, TeacherBatch(
+            dense=dense_teacher(dense, sizes, grid) if dense else None,
+            edges=concat_to_tensor([view.edge_logits for view in outputs], np.float32),
+            classes=concat_to_tensor([view.cls_logits for view in outputs], np.float32),
+        )
 
 
 @pytest.fixture
