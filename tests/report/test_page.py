@@ -1,7 +1,6 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
 from html import unescape
@@ -13,13 +12,13 @@ import torch
 from finished import FOLDER, STUDENTS, working_in
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report_cases import run_of
+from teacher_cases import DETECTOR
 from training_cases import FULL, PLAIN, student
 
 from pipeline.core.paths import TEACHER
 from pipeline.report import figures
 from pipeline.report.page import Report, claim, detector_colors, duration, headline, render, shown
-from pipeline.report.runs import Curve
+from pipeline.report.runs import Curve, Run, baseline_of, choose_pair, read_losses, read_precision_recall
 from pipeline.student.config import StudentConfig
 
 NULL_METRICS = {
@@ -35,37 +34,43 @@ CASES: dict[str, dict[str, StudentConfig]] = {
 }
 
 
+def run_of(name: str, config: StudentConfig | None, ap: float | None) -> Run:
+    """With nothing but an AP."""
+    return Run(
+        name=name,
+        backbone=DETECTOR.backbone,
+        parameters=None,
+        student=config,
+        metrics={"AP": ap},
+        per_class={},
+        precision_recall={"0.50": Curve([0.0, 1.0], [1.0, 0.0])},
+        losses={},
+        timing={"seconds": 1.0, "epochs": 2, "images": 10, "device": "cpu"},
+    )
+
+
 def text_of(page: str) -> str:
     return unescape(re.sub("<[^>]*>", "", page))
 
 
-Collect = Callable[[Mapping[str, StudentConfig]], Report]
+def collect(finished: Path, folder: Path, case: str) -> Report:
+    """The report of a project in which nothing was detected, and no loss curve has a row."""
+    shutil.copytree(finished, folder, symlinks=True, dirs_exist_ok=True)
+    with working_in(folder):
+        for name in {*CASES[case]} - {*STUDENTS}:
+            for folder_of in (FOLDER.student, FOLDER.evaluation):
+                shutil.copytree(folder_of("ld"), folder_of(name))
+        for name in (TEACHER, *CASES[case]):
+            FOLDER.summary(name).write_text(json.dumps(NULL_METRICS))
+            (FOLDER.evaluation(name) / "detections.json").write_text("[]\n")
+        for curve in FOLDER.root.rglob("loss.csv"):
+            curve.write_text("step,loss\n")
+        return Report(FOLDER, CASES[case], torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def collected(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Collect:
-    """Projects in which nothing was detected, and no loss curve has a row."""
-
-    def collect_case(students: Mapping[str, StudentConfig]) -> Report:
-        folder = tmp_path_factory.mktemp("report") / "project"
-        shutil.copytree(finished_project, folder, symlinks=True)
-        with working_in(folder):
-            for name in {*students} - {*STUDENTS}:
-                for folder_of in (FOLDER.student, FOLDER.evaluation):
-                    shutil.copytree(folder_of("ld"), folder_of(name))
-            for name in (TEACHER, *students):
-                FOLDER.summary(name).write_text(json.dumps(NULL_METRICS))
-                (FOLDER.evaluation(name) / "detections.json").write_text("[]\n")
-            for curve in FOLDER.root.rglob("loss.csv"):
-                curve.write_text("step,loss\n")
-            return Report(FOLDER, students, torch.device("cpu"))
-
-    return collect_case
-
-
-@pytest.fixture(scope="module")
-def report(collected: Collect) -> Report:
-    return collected(CASES["pair"])
+def report(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return collect(finished_project, tmp_path_factory.mktemp("report"), "pair")
 
 
 def changed(report: Report, **values: Any) -> Report:
@@ -78,9 +83,9 @@ def changed(report: Report, **values: Any) -> Report:
     "case", ["pair", *(pytest.param(name, marks=pytest.mark.slow) for name in [*CASES][1:])]
 )
 def test_page_needs_no_other_file_and_says_what_is_unknown(
-    case: str, report: Report, collected: Collect
+    case: str, report: Report, finished_project: Path, tmp_path: Path
 ) -> None:
-    report = report if case == "pair" else collected(CASES[case])
+    report = report if case == "pair" else collect(finished_project, tmp_path, case)
     page = render(report, AREA_EDGES)
     assert render(report, AREA_EDGES) == page, "the same each time"
     links, ids = re.findall(r' (?:src|href)="([^"]*)"', page), re.findall(r' id="([^"]*)"', page)
@@ -100,6 +105,32 @@ def test_the_page_of_markup_in_names_of_a_weak_teacher_and_of_no_view_to_show(re
     assert "<b>ld" not in page
     assert "shows that it works" in page
     assert "None of the sampled views" in text_of(page)
+
+
+def test_a_distilled_student_is_compared_with_the_plain_one_of_the_same_detector_and_training() -> None:
+    other_seed = run_of("other_seed", student(PLAIN, seed=1), 30.0)
+    plain = run_of("plain", student(PLAIN), 20.0)
+    distilled = run_of("ld", student(FULL), 22.5)
+    alone = run_of("alone", student(FULL, seed=3), 40.0)
+    students = [alone, other_seed, distilled, plain]
+    assert baseline_of(distilled, students) is plain
+    assert [baseline_of(run, students) for run in (plain, alone)] == [None, None]
+    assert choose_pair(students) == [plain, distilled], "one with a baseline comes first"
+    assert choose_pair([alone, other_seed]) == [alone]
+    assert choose_pair([other_seed, plain]) == [other_seed]
+    assert choose_pair([run_of("only", student(PLAIN), None)])[0].name == "only"
+
+
+def test_curves_are_read_by_threshold_and_by_term(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text("recall,precision,iou\n0.00,1.0,0.50\n1.00,0.5,0.50\n0.00,0.8,0.75\n")
+    curves = read_precision_recall(path)
+    assert list(curves) == ["0.50", "0.75"]
+    assert curves["0.50"] == ([0.0, 1.0], [1.0, 0.5])
+    path.write_text("step,loss_cls,loss\n20,1.5,2.0\n40,1.0,1.5\n")
+    assert read_losses(path) == {"loss_cls": ([20.0, 40.0], [1.5, 1.0]), "loss": ([20.0, 40.0], [2.0, 1.5])}
+    path.write_text("step,loss\n")
+    assert read_losses(path) == {}
 
 
 def test_claim_and_headline_follow_the_numbers(report: Report) -> None:
@@ -143,13 +174,8 @@ def test_sizes_are_those_of_the_whole_store(report: Report) -> None:
 
 def test_numbers_read_well() -> None:
     assert [shown(1234567, "{:,}"), shown(41.26), shown(None)] == ["1,234,567", "41.3", "\N{EN DASH}"]
-    assert [duration(value) for value in (4.01, 29.6, 59.6, 3599, 7310)] == [
-        "4.0 s",
-        "30 s",
-        "1 min 0 s",
-        "59 min 59 s",
-        "2 h 1 min",
-    ]
+    times = [duration(value) for value in (4.01, 29.6, 59.6, 3599, 7310)]
+    assert times == ["4.0 s", "30 s", "1 min 0 s", "59 min 59 s", "2 h 1 min"]
 
 
 def test_a_loss_of_weight_zero_has_no_panel_and_one_of_a_row_is_a_dot(
