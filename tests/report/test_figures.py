@@ -39,7 +39,7 @@ def test_images_of_several_objects_are_preferred_and_have_as_many_detections(
     detections = [detection(x, x / 100) for x in (5, 9, 1, 7)]
     write_atomically(folder.evaluation("ld") / "detections.json", json.dumps(detections).encode())
     for counts, scores in (
-        ((1, 3, 0, 5, 1), {1: [0.09, 0.07, 0.05], 3: []}),
+        ((2, 3, 0, 5, 9), {1: [0.09, 0.07, 0.05], 3: []}),
         ((0, 1), {0: [], 1: [0.09]}),
         ((), {}),
     ):
