@@ -14,16 +14,17 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-from store_cases import Content, StoreCase, content_of, random_store_case, write_one, write_remaining
+from store_cases import StoreCase, content_of, random_store_case, write_one, write_remaining
 from workspace import FACTOR, is_whole
 
 from pipeline.core.errors import CacheError
@@ -85,8 +86,8 @@ class Recorder:
                 entries = {**entries, number: visible.get(number, {})}
             else:
                 data = {**data, number: content}
-        state = {"contents": contents, "visible": visible, "data": data, "entries": entries}
-        self.moments.append(Disk(operation=operation, **state))
+        disk = Disk(operation=operation, contents=contents, visible=visible, data=data, entries=entries)
+        self.moments.append(disk)
 
 
 @contextmanager
@@ -154,50 +155,34 @@ def lay_out(tree: Tree, folder: Path) -> None:
             (folder / path).write_bytes(content)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """A run under observation."""
-
-    moments: Sequence[Disk]
-    store_case: StoreCase
-    store: Content
-    old: Content
-
-
 def small_store_case(images: int) -> StoreCase:
     """Two views an image, in partitions of three."""
     return random_store_case(images, views_per_partition=3, most_points=20, chunk_rows=8)
 
 
-def leave_nothing(_folder: Path) -> None:
-    """The run that is recorded is the first."""
+CASE = small_store_case(6)
 
 
 def leave_an_interrupted_run(folder: Path) -> None:
-    """It is to be continued; one of its tables is damaged, and an old store is in the way."""
-    store_case, scratch = small_store_case(6), folder / SCRATCH_FOLDER
+    """One of its tables is damaged, and an old store is in the way."""
+    scratch = folder / SCRATCH_FOLDER
     write_remaining(scratch, folder / OUTPUT, small_store_case(5))
-    init(scratch, store_case.schema, store_case.table)
+    init(scratch, CASE.schema, CASE.table)
     for index in (0, 2):
-        write_one(scratch, store_case, index)
+        write_one(scratch, CASE, index)
     table = scratch / STORE / "views/extent/c/0/0"
     table.write_bytes(table.read_bytes()[:-1])
 
 
-def record(folder: Path, leave: Callable[[Path], None]) -> Recorded:
-    """Write a store after what an earlier run left."""
-    folder.mkdir()
-    leave(folder)
-    old, store_case = content_of(folder / OUTPUT), small_store_case(6)
+def moments_of_a_run(folder: Path) -> list[Disk]:
+    """Write the store under observation."""
     with recording(folder) as recorder:
-        write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, store_case)
-    store = content_of(folder / OUTPUT)
-    return Recorded(moments=recorder.moments, store_case=store_case, store=store, old=old)
+        write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, CASE)
+    return recorder.moments
 
 
-def require_true_records(folder: Path) -> None:
+def require_true_records(scratch: Path) -> None:
     """A readable completion record has its shards; where there is no store, the next run removes it."""
-    scratch = folder / SCRATCH_FOLDER
     for path in (scratch / "partitions").glob("p*.json") if (scratch / STORE).exists() else ():
         try:
             json.loads(path.read_bytes())
@@ -206,53 +191,46 @@ def require_true_records(folder: Path) -> None:
         assert is_whole(scratch / STORE, path), path.name
 
 
-def is_new(output: Path, recorded: Recorded) -> bool:
-    """Whether an output is the new store; if not, it is the old one, or nobody can open it."""
-    content = content_of(output)
-    if content not in (recorded.store, recorded.old):
-        with pytest.raises(CacheError):
-            TargetStore.open(output)
-    return content == recorded.store
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("leave", [leave_nothing, leave_an_interrupted_run])
-def test_a_run_after_a_power_cut_ends_with_the_same_bytes(
-    leave: Callable[[Path], None], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("continued", [False, True])
+def test_a_run_after_a_power_cut_ends_with_the_same_bytes(continued: bool, tmp_path: Path) -> None:
     """Equal states are tried once; every one needs one run."""
-    recorded, random, seen = record(tmp_path / "recorded", leave), Random(0), set[int]()
-    outcomes: Counter[str] = Counter()
-    last = recorded.moments[-1]
-    moments = [*recorded.moments[:: max(1, len(recorded.moments) // (MAX_MOMENTS * FACTOR))], last]
-    for moment, model in ((moment, model) for moment in moments for model in MODELS):
+    recorded, random, seen, outcomes = tmp_path / "recorded", Random(0), set[int](), Counter[str]()
+    recorded.mkdir()
+    if continued:
+        leave_an_interrupted_run(recorded)
+    old, moments = content_of(recorded / OUTPUT), moments_of_a_run(recorded)
+    store = content_of(recorded / OUTPUT)
+    chosen = [*moments[:: max(1, len(moments) // (MAX_MOMENTS * FACTOR))], moments[-1]]
+    for moment, model in product(chosen, MODELS):
         tree = after_power_loss(moment, model, random)
         if (state := hash(tuple(sorted(tree.items())))) in seen:
             continue
         seen.add(state)
-        folder = tmp_path / f"{len(seen)}"
-        lay_out(tree, folder)
+        scratch, output = (tmp_path / f"{len(seen)}" / name for name in (SCRATCH_FOLDER, OUTPUT))
+        lay_out(tree, tmp_path / f"{len(seen)}")
         # Thousands of fsyncs take minutes, and the runs that follow a power cut suffer none themselves.
         with patch("os.fsync"):
-            require_true_records(folder)
-            outcomes["new"] += (folder / OUTPUT).exists() and is_new(folder / OUTPUT, recorded)
-            outcomes["resumed"] += bool(
-                write_remaining(folder / SCRATCH_FOLDER, folder / OUTPUT, recorded.store_case)
-            )
-        assert content_of(folder / OUTPUT) == recorded.store, f"{model}, after {moment.operation}"
-    print(f"{len(recorded.moments)} moments, {len(seen)} states: {dict(outcomes)}")
+            require_true_records(scratch)
+            if (left := content_of(output)) not in (store, old):
+                with pytest.raises(CacheError):
+                    TargetStore.open(output)
+            outcomes["new"] += left == store
+            outcomes["resumed"] += bool(write_remaining(scratch, output, CASE))
+        assert content_of(output) == store, f"{model}, after {moment.operation}"
+    print(f"{len(moments)} moments, {len(seen)} states: {dict(outcomes)}")
     assert min(outcomes["new"], outcomes["resumed"]) > 0
 
 
 def test_what_was_fsynced_alone_tells_of_every_finished_partition(tmp_path: Path) -> None:
     """Nothing of a partition is left to chance once its writer has gone on to the next."""
-    recorded = record(tmp_path / "recorded", leave_nothing)
-    renamed = [i for i, moment in enumerate(recorded.moments) if ".json." in moment.operation]
-    finished = [i for i in renamed if recorded.moments[i].operation.startswith("replace p0")]
-    assert len(finished) == recorded.store_case.schema.partitions
+    moments = moments_of_a_run(tmp_path)
+    renamed = [i for i, moment in enumerate(moments) if ".json." in moment.operation]
+    finished = [i for i in renamed if moments[i].operation.startswith("replace p0")]
+    assert len(finished) == CASE.schema.partitions
     for number, index in enumerate(finished, start=1):
         # The record's own rename becomes durable by the fsync of its folder, which comes next.
-        tree = after_power_loss(recorded.moments[index + 1], STRICT, Random(0))
+        tree = after_power_loss(moments[index + 1], STRICT, Random(0))
         records = [path for path in tree if "/partitions/p" in path]
         assert len(records) == number
 
