@@ -88,7 +88,10 @@ class Detections(NamedTuple):
 
 
 def decode_views(raw: RawOutputs, spec: ModelSpec, geometries: Sequence[ViewGeometry]) -> list[Detections]:
-    """Detections in px of the original images, clipped to them, from a model's outputs for their views."""
+    """Detections in px of the original images, from a model's outputs for their views.
+
+    Boxes are decoded, clipped to the image's content and rescaled; then come threshold and NMS, by class.
+    """
     grid, device = spec.pyramid.grid_of(raw.sizes), raw.cls_logits.device
     points = torch.from_numpy(grid.points).to(device)
     strides = torch.from_numpy(grid.point_strides).to(device)

@@ -49,10 +49,11 @@ def nearest_candidates(grid: Grid, boxes_xyxy: Tensor) -> Tensor:
 def assign_atss(
     anchors_xyxy: Tensor, candidates: Tensor, boxes_xyxy: Tensor, counts: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """The box of each anchor ``Tensor[N, 4]``, and the adaptive IoU threshold of each box ``Tensor[G, 4]``.
+    """Assign anchors ``Tensor[N, 4]`` to boxes ``Tensor[G, 4]``: only the nearest can be positive.
 
-    ``LongTensor[N]``, -1 where negative, as all are but the nearest; and ``Tensor[G]``. ``counts`` are the
-    boxes of each view: a mean's last bits depend on how many others are taken with it.
+    ``counts`` are the boxes of each view: a mean's last bits depend on how many others are taken with it.
+    Returns the box of each anchor, ``LongTensor[N]``, -1 where it is negative, and the adaptive IoU threshold
+    of each box, ``Tensor[G]``.
     """
     if not len(boxes_xyxy):
         return torch.full((len(anchors_xyxy),), NOT_MAIN), anchors_xyxy.new_zeros(0)

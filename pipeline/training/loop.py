@@ -91,8 +91,16 @@ def train(
 ) -> Trained:
     """Train a detector, on from the newest of ``checkpoints`` if there is one.
 
-    It takes over the conventions of the ``source``, which has targets for views of the manifest's images.
-    Raises a ``PipelineError`` that names the step after which a loss or a weight is not finite.
+    Args:
+        detector: what to train; it takes over the conventions of the ``source``.
+        source: targets of views of the manifest's images.
+        distill: what is minimized beside the detection losses.
+        label: shown beside the progress.
+        checkpoints: to go on from, and to leave behind.
+        validation: between epochs.
+
+    Raises:
+        PipelineError: a loss or a weight is not finite; the message names the step.
     """
     conventions = source.views.conventions
     loader = Loader(source, manifest, conventions.pyramid(detector.strides), config, machine)

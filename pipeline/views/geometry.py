@@ -149,7 +149,10 @@ class ViewsConfig(Section, Views, frozen=True, kw_only=True):
 
 
 class PerEpochViewsConfig(Section, Views, frozen=True, kw_only=True):
-    """mmdetection's ``multiscale_mode="range"``, drawn beforehand: epoch ``e`` trains on view ``e``."""
+    """Views drawn beforehand by seed, epoch and image: epoch ``e`` trains on view ``e`` of every image.
+
+    They follow mmdetection's ``Resize(multiscale_mode="range")`` and ``RandomFlip``.
+    """
 
     epochs: Count
     """Views of every image."""
