@@ -36,6 +36,8 @@ from pipeline.views.conventions import Conventions
 
 logger = logging.getLogger(__name__)
 
+HEAD_NORM_GROUPS = 32
+"""GroupNorm groups of every published GFL head; a state dict does not show them."""
 RESNETS: dict[tuple[bool, tuple[int, ...]], Backbone] = {
     (False, (1, 1, 1, 1)): "resnet10",
     (False, (2, 2, 2, 2)): "resnet18",
@@ -55,7 +57,10 @@ Meta = Mapping[str, Any]
     argument("--output", type=output_file(".safetensors"), help="default: the same name with .safetensors"),
 )
 def import_command(arguments: argparse.Namespace) -> None:
-    """Reads a checkpoint without running its code; writes FILE.safetensors, its description beside it."""
+    """Reads a checkpoint without running code from it, and recognizes the architecture.
+
+    Every key is used once, or it is refused. Writes FILE.safetensors, with its description beside it.
+    """
     model, facts = load_checkpoint(arguments.file)
     output: Path = arguments.output or arguments.file.with_suffix(".safetensors")
     save_detector(model, output, {"source": arguments.file.name, **facts})
@@ -146,7 +151,7 @@ def recognize(state: State, where: str, meta: Meta) -> DetectorConfig:
     configured = str(meta.get("config") or meta.get("cfg") or "")
     groups = {int(number) for number in re.findall(r"num_groups['\"]?\s*[=:]\s*(\d+)", configured)}
     if len(groups) != 1:
-        groups = {32}
+        groups = {HEAD_NORM_GROUPS}
         logger.warning("%s: norm_groups: %d is a guess, as every published GFL has it", where, *groups)
     # Of a 3x3 deformable convolution v1, the convolution of the offsets has 18 channels, of v2 27.
     widths = {len(bias) for key, bias in state.items() if key.endswith("conv_offset.bias")}

@@ -30,6 +30,9 @@ from pipeline.views.summary import lines as summary_lines
 STUDENT_COLORS = ("#5a92bd", "#cf4f2e", "#d99a2b", "#8e3f72", "#3c7d94", "#6b6f1a")
 """A student has one color in all charts."""
 
+REGION_VIEWS, EXAMPLES = 4, 6
+"""Views whose regions are shown, and objects whose edge distributions are."""
+
 
 class Report:
     """Everything behind the page."""
@@ -168,7 +171,7 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
     environment.filters |= {f.__name__: f for f in (shown, duration, counted, describe_bytes, dump_yaml)}
     schema = report.store.schema
     few = [view for view in report.views if 2 <= len(view.labels) <= 4]
-    views = (few or [view for view in report.views if len(view.labels)])[:4]
+    views = (few or [view for view in report.views if len(view.labels)])[:REGION_VIEWS]
     return environment.get_template("page.html").render(
         drawing=drawing,
         figures=figures,
@@ -178,7 +181,7 @@ def render(report: Report, area_edges: tuple[float, float]) -> str:
         claim=claim(report),
         taught_by=taught_by,
         colors=detector_colors(report.runs),
-        examples=spread(choose_examples(report.views), 6),
+        examples=spread(choose_examples(report.views), EXAMPLES),
         region_views=views,
         region_levels=sorted(set().union(*(view.level.tolist() for view in views))),
         break_even=break_even,

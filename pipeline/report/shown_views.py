@@ -19,6 +19,9 @@ from pipeline.views.types import NOT_MAIN, ViewKey
 
 T = TypeVar("T")
 
+SAMPLED_VIEWS = 48
+"""Stored views that are decoded, and on which the students are run."""
+
 GRAY = 208
 """Level of the canvas where there is no image."""
 
@@ -57,11 +60,11 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 def sample_views(
     folder: RunPaths, store: TargetStore, manifest: Manifest, students: Sequence[str], device: torch.device
 ) -> list[ShownView]:
-    """Read one view, by turns, of each of 48 evenly spread images, and run students on it."""
+    """Read one view, by turns, of each of some evenly spread images, and run students on it."""
     preprocessing = store.conventions.preprocessing
     models = {name: load_detector(folder.student_weights(name)).eval().to(device) for name in students}
     views = []
-    for turn, image_id in enumerate(spread(store.image_ids, 48)):
+    for turn, image_id in enumerate(spread(store.image_ids, SAMPLED_VIEWS)):
         numbers = store.views(image_id)
         key = ViewKey(image_id, numbers[turn % len(numbers)])
         geometry = store.geometry(key)
