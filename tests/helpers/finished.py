@@ -43,7 +43,7 @@ STAGES = (
 )
 """All stages with their arguments, in an order in which they can run."""
 
-TRAINING = ("stages.prepare_teacher", "stages.train_student")
+TRAINING = ("prepare_teacher", "train_student")
 """Those that may run in several processes."""
 
 UNFINISHED = 3
@@ -67,20 +67,17 @@ def call(command: str) -> Ended:
             if name == "ldp":
                 ldp()
             else:
-                _run_stage(f"stages.{name}")
+                module = f"stages.{name}"
+                main = importlib.import_module(module).main
+                if name in TRAINING:
+                    run_training(main, module)
+                else:
+                    run_stage(main)
         except SystemExit as ended:
             if isinstance(ended.code, str):
                 return Ended(code=1, error=ended.code)
             return Ended(code=int(ended.code or 0), error="")
     return Ended(code=0, error="")
-
-
-def _run_stage(module: str) -> None:
-    main = importlib.import_module(module).main
-    if module in TRAINING:
-        run_training(main, module)
-    else:
-        run_stage(main)
 
 
 def without_times(files: Content) -> Content:

@@ -9,14 +9,12 @@ student reads it: by a store that is opened afterwards, and by one that was open
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import numpy as np
 import pytest
-from store_cases import Content, content_of, random_store_case, write_remaining
+from store_cases import Content, Values, content_of, random_store_case, values_of, write_remaining
 from workspace import FACTOR
 
 from pipeline.core.errors import CacheError
@@ -30,8 +28,6 @@ HARMLESS, AT_OPEN, AT_READ = ("harmless", "found at open", "found at read")
 
 Files = Mapping[str, bytes | None]
 """New content of some files, ``None`` for one that is removed."""
-Values = list[tuple[str, tuple[int, ...], bytes]]
-"""Every array and number of a stored view: type, shape and bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +81,6 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 def everything(store: TargetStore, key: ViewKey) -> Values:
     """All that a student gets of a view."""
     return values_of(store.read(key)) + values_of(store.read_dense(key))
-
-
-def values_of(value: Any) -> Values:
-    if is_dataclass(value):
-        return [each for field in fields(value) for each in values_of(getattr(value, field.name))]
-    array = np.asarray(np.nan if value is None else value)
-    return [(array.dtype.str, array.shape, array.tobytes())]
 
 
 def flip(content: Content, name: str, bit: int) -> Files:
