@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from dvc_in_process import accept
-from project import attempt, commit, edit_params, queue_logs, run, stages_run
+from project import attempt, commit, queue_logs, run, stages_run
 from readmes import LD_STAGES, STORE, block_with, shell
+from wrong_input import change
 
-from recipes import DATASET, LD, given_teacher, set_value
+from recipes import DATASET
 
 pytestmark = pytest.mark.slow
 
@@ -26,10 +27,6 @@ def clone(lab: Path, name: str, *, images: bool = True, weights: bool = False) -
     return lab / name
 
 
-def set_weight(folder: Path, value: float) -> None:
-    edit_params(folder, lambda values: set_value(values, (*LD, "loss", "ld_weight"), value))
-
-
 @pytest.fixture(scope="module")
 def lab(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git server and a DVC remote; the first person, who alone has the teacher's weights, has pushed."""
@@ -37,7 +34,7 @@ def lab(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     first = Path(shutil.copytree(finished_repository, lab / "project", symlinks=True))
     (first / "weights").mkdir()
     shutil.copy(first / "runs/shapes/teacher/model/teacher.safetensors", first / WEIGHTS)
-    edit_params(first, lambda values: given_teacher(values, WEIGHTS))
+    change(first, f"teacher from {WEIGHTS}")
     accept(first)
     commit(first, "a given teacher")
     run(lab, "git", "clone", "--quiet", "--bare", "project", "hub.git")
@@ -66,7 +63,7 @@ def test_a_colleague_pulls_and_only_the_new_student_trains(lab: Path) -> None:
 
 def test_a_colleague_fetches_no_more_than_students_need(lab: Path) -> None:
     folder = clone(lab, "lean")
-    set_weight(folder, 0.25)
+    change(folder, "students.ld.loss.ld_weight = 0.25")
     assert stages_run(shell(folder, lab, block_with("--pull --allow-missing").text)) == LD_STAGES - {"report"}
     assert not (folder / "runs/shapes/teacher").exists()
 
@@ -95,10 +92,10 @@ def test_users_of_one_machine_share_a_cache_that_none_can_write_to(lab: Path) ->
         assert shard.is_symlink()
         assert shard.resolve().is_relative_to(lab / "shared_cache")
         assert not shard.resolve().stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
-    set_weight(one, 4.0)
+    change(one, "students.ld.loss.ld_weight = 4.0")
     assert stages_run(run(one, "dvc", "repro", "--allow-missing")) == LD_STAGES
     # The other one's student of the same parameters is found in the folder, and nothing is computed.
-    set_weight(other, 4.0)
+    change(other, "students.ld.loss.ld_weight = 4.0")
     assert stages_run(run(other, "dvc", "repro", "--allow-missing")) == set()
 
 

@@ -8,7 +8,7 @@ import pytest
 from finished import FOLDER, call
 from project import edit_params, edited_json
 from store_cases import content_of
-from wrong_input import LAST_IMAGE, TRAIN, VAL, reshape_boxes
+from wrong_input import LAST_IMAGE, TRAIN, VAL, edit_rows
 
 from pipeline.views.manifest import read_manifest
 from recipes import DATASET, set_value
@@ -83,6 +83,6 @@ def test_the_summary_counts_what_was_read(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_objects_too_small_for_any_point_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    reshape_boxes(Path(), lambda box: [*box[:2], 2, 2])
+    edit_rows(Path(), "annotations", lambda row: {"bbox": [*row["bbox"][:2], 2, 2]})
     assert call("prepare_data").code == call("cache_teacher").code == 0
     assert "for the 30 objects of all views: objects smaller than a cell get none" in caplog.text

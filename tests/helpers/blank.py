@@ -7,19 +7,17 @@ from unittest.mock import patch
 
 from matplotlib.figure import Figure
 
-_save = Figure.savefig
-
-
-def _save_nothing(figure: Figure, file: Any, **options: Any) -> None:
-    """The formats that are embedded in a page are not drawn, all others are."""
-    match options.get("format"):
-        case "svg" | "webp":
-            file.write(b"")
-        case _:
-            _save(figure, file, **options)
-
 
 @contextmanager
 def blank_pictures() -> Iterator[None]:
-    with patch.object(Figure, "savefig", _save_nothing):
+    """The formats that are embedded in a page are not drawn, all others are."""
+    save = Figure.savefig
+
+    def save_nothing(figure: Figure, file: Any, **options: Any) -> None:
+        if options.get("format") in ("svg", "webp"):
+            file.write(b"")
+        else:
+            save(figure, file, **options)
+
+    with patch.object(Figure, "savefig", save_nothing):
         yield

@@ -12,9 +12,6 @@ ROOT = Path(__file__).parents[2]
 DATASET = Path("datasets/tiny")
 NAME = "shapes"
 """As the default recipe is called, so that commands of the READMEs find what they name."""
-LD = ("students", "ld")
-SCHEDULE = ("train",)
-"""Keys of epochs, batch size and learning rate below a detector's section."""
 
 Params = dict[str, Any]
 
@@ -43,16 +40,13 @@ def tiny_params(name: str = NAME) -> Params:
     }
     params["prepare_data"].update(source=str(DATASET), shapes=None, coco={"root": str(DATASET), **splits})
     # Files of a tenth of the size.
-    set_value(params, ("prepare_teacher", "detector", "backbone"), "mobilenet_v3_small")
+    params["prepare_teacher"]["detector"]["backbone"] = "mobilenet_v3_small"
     for section in ("prepare_teacher", "student"):
-        set_value(params, (section, *SCHEDULE, "epochs"), 1)
-        set_value(params, (section, *SCHEDULE, "batch_size"), 4)
-        set_value(params, (section, *SCHEDULE, "warmup_steps"), 1)
-    params["cache_teacher"].update(views_per_partition=4, batch_size=4)
+        params[section]["train"].update(epochs=1, batch_size=4, warmup_steps=1)
     # A teacher of two steps is close to uniform: the bounds of a trained one need finer steps.
-    set_value(params, ("cache_teacher", "precision", "edge_step"), 0.005)
-    set_value(params, ("cache_teacher", "precision", "cls_step"), 0.005)
-    set_value(params, ("verify_cache", "views"), 4)
+    steps = {"edge_step": 0.005, "cls_step": 0.005}
+    params["cache_teacher"].update(views_per_partition=4, batch_size=4, precision=steps)
+    params["verify_cache"]["views"] = 4
     return params
 
 

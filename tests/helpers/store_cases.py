@@ -151,13 +151,6 @@ def write_all(scratch: Path, store_case: StoreCase, order: Iterable[int]) -> Non
         write_one(scratch, store_case, index)
 
 
-def write_store(folder: Path, store_case: StoreCase) -> Path:
-    """A finished store."""
-    write_all(folder / "scratch", store_case, range(store_case.schema.partitions))
-    finalise(folder / "scratch", folder / "targets.zarr")
-    return folder / "targets.zarr"
-
-
 def write_remaining(scratch: Path, output: Path, store_case: StoreCase) -> set[int]:
     """What the stage does: lock, begin or resume, write what is missing, finalise.
 
@@ -171,6 +164,12 @@ def write_remaining(scratch: Path, output: Path, store_case: StoreCase) -> set[i
             write_one(scratch, store_case, index)
         finalise(scratch, output)
     return finished
+
+
+def write_store(folder: Path, store_case: StoreCase) -> Path:
+    """A finished store."""
+    write_remaining(folder / "scratch", folder / "targets.zarr", store_case)
+    return folder / "targets.zarr"
 
 
 def content_of(folder: Path) -> Content:

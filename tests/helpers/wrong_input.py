@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import yaml
 from PIL import Image, ImageChops
@@ -80,17 +81,16 @@ def annotate(folder: Path, split: str, keys: str, value: str) -> None:
         set_value(content, path, json.loads(value))
 
 
-def annotate_all(folder: Path, section: str, values: str) -> None:
+def edit_rows(folder: Path, section: str, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change all rows of the training split."""
     with edited_json(folder / TRAIN) as content:
-        for row in content[f"{section}s"]:
-            row.update(json.loads(values))
+        for row in content[section]:
+            row.update(edit(row))
 
 
-def reshape_boxes(folder: Path, box: Callable[[list[float]], list[float]]) -> None:
-    """Write every box in another way."""
-    with edited_json(folder / TRAIN) as content:
-        for row in content["annotations"]:
-            row["bbox"] = box(row["bbox"])
+def corners(row: dict[str, Any]) -> dict[str, Any]:
+    x, y, width, height = row["bbox"]
+    return {"bbox": [x, y, x + width, y + height]}
 
 
 def set_param(folder: Path, keys: str, value: str) -> None:
@@ -122,9 +122,11 @@ CHANGES: dict[str, Callable[..., None]] = {
     r"teacher from (\S+)": take_weights,
     r"(\S+) from (\S+)": copy,
     rf"(\S+) ({'|'.join(PAINTED)})": repaint,
-    r"(train|val): every (\w+) = (.*)": lambda folder, _split, *rest: annotate_all(folder, *rest),
+    r"train: every (\w+) = (.*)": lambda folder, row, values: edit_rows(
+        folder, f"{row}s", lambda _: json.loads(values)
+    ),
     r"(train|val): (.+?) = (.*)": annotate,
-    "corners": partial(reshape_boxes, box=lambda box: [*box[:2], box[0] + box[2], box[1] + box[3]]),
+    "corners": partial(edit_rows, section="annotations", edit=corners),
     r"no (\S+)": drop_param,
     r"weight (\S+) of (\S+) = (\S+)": fill_weight,
     r"(\S+) = (.*)": set_param,
