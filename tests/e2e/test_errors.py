@@ -24,15 +24,11 @@ SHARES = (0.1, 0.6)
 """When Ctrl-C is pressed, in calls of functions: a busy machine does not change how many a stage takes."""
 
 
-def stage(folder: Path, *arguments: str, **changes: str) -> tuple[int, str]:
-    """Exit code and output of ``python -m stages.NAME ...``."""
-    return attempt(folder, "python", "-m", *arguments, PYTHONPATH=str(ROOT), **changes)
-
-
 def test_an_error_is_one_line_and_its_place_is_shown_on_request(tmp_path: Path) -> None:
     expected = "error: params.yaml: expected a parameter file, but there is none\n"
-    assert stage(tmp_path, "stages.prepare_data") == (1, expected)
-    code, output = stage(tmp_path, "stages.prepare_data", LDP_LOG="DEBUG")
+    run = partial(attempt, tmp_path, "python", "-m", "stages.prepare_data", PYTHONPATH=str(ROOT))
+    assert run() == (1, expected)
+    code, output = run(LDP_LOG="DEBUG")
     assert code == 1
     assert "Traceback" in output
     assert output.endswith(expected)

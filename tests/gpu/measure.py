@@ -73,9 +73,8 @@ def commands_in(folder: Path, recipe: Path | None) -> dict[str, list[str]]:
 def run(module: Sequence[str], limit: float, folder: Path, device: str) -> dict[str, Any]:
     """One part, in ``folder``: its seconds, how it ended, and the end of what it wrote."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {"PYTHONPATH": paths, "LDP_DEVICE": device, "LDP_TEST_DEVICE": device}
-    start, command = time.perf_counter(), [sys.executable, "-m", *module]
-    log, variables = folder / "log", {**os.environ, **environment}
+    variables = {**os.environ, "PYTHONPATH": paths, "LDP_DEVICE": device, "LDP_TEST_DEVICE": device}
+    start, command, log = time.perf_counter(), [sys.executable, "-m", *module], folder / "log"
     try:
         with log.open("wb") as output:
             code = subprocess.call(
@@ -90,15 +89,13 @@ def run(module: Sequence[str], limit: float, folder: Path, device: str) -> dict[
 
 def tests_of(report: Path) -> list[dict[str, Any]]:
     """Every test with its outcome and the figures that it recorded."""
-    if not report.is_file():
-        return []
     return [
         {
             "test": f"{case.get('classname', '').rpartition('.')[2]}: {case.get('name')}",
             "outcome": next((e.tag for e in case if e.tag in ("failure", "error", "skipped")), "passed"),
             "recorded": "; ".join(" ".join(each.attrib.values()) for each in case.iter("property")),
         }
-        for case in ElementTree.parse(report).iter("testcase")
+        for case in (ElementTree.parse(report).iter("testcase") if report.is_file() else ())
     ]
 
 

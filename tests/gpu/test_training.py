@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared_runs import SCHEDULE
 from teacher_cases import QUANTIZED
 from torch import Tensor
 from training_cases import FULL, HERE, PLAIN, loader_of, relative_difference, store_of, student, taught
@@ -24,9 +25,6 @@ from pipeline.training.step import TrainStep
 
 WEIGHTS_ERROR = {"exact": 1e-4, "float32": 1e-3, "bfloat16": 2e-2, "float16": 2e-2}
 """Norm of the difference of the trained weights to the CPU's, over their norm. ``exact`` is without TF32."""
-
-SCHEDULE = {"epochs": 3, "batch_size": 4, "warmup_steps": 2}
-"""Six steps."""
 
 Record = Callable[[str, object], None]
 

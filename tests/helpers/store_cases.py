@@ -29,9 +29,7 @@ QUANTIZED = Precision(edge_step=0.1, max_step_factor=4.0, cls_step=0.05)
 LOSSLESS = Precision(edge_step=None, max_step_factor=4.0, cls_step=None)
 BINS, CLASSES = 5, 3
 STRIDES = (8, 16, 32, 64)
-VIEWS_PER_PARTITION = 4
 CHUNK_ROWS = 8
-
 
 Content = dict[str, bytes]
 """Every file of a folder, by its path there."""
@@ -108,7 +106,7 @@ def store_case_of(
         "bins": BINS,
         "num_classes": CLASSES,
         "strides": STRIDES,
-        "views_per_partition": VIEWS_PER_PARTITION,
+        "views_per_partition": 4,
         "fingerprint": {"teacher": {"weights": "abc", "reg_max": 4}, "views": ["plain", "flip"]},
         "provenance": {"teacher": "random numbers"},
         "chunk_rows": CHUNK_ROWS,
@@ -120,17 +118,14 @@ def store_case_of(
     return StoreCase(views=views, targets=targets, table=table, schema=schema)
 
 
-def random_store_case(
-    images: int, *, views_per_partition: int, most_points: int, chunk_rows: int = 16
-) -> StoreCase:
+def random_store_case(images: int, *, views_per_partition: int, most_points: int) -> StoreCase:
     """Two views of each image; every fifth view has no points, and every seventh image no boxes."""
     rng = np.random.default_rng(images)
     views = []
     for row, key in enumerate(ViewKey(3 * image + 1, view) for image in range(images) for view in range(2)):
         points = 0 if row % 5 == 3 else int(rng.integers(1, most_points + 1))
         views.append(make_view(key, points, 0 if key.image_id % 7 == 0 else int(rng.integers(1, 5))))
-    sizes = {"views_per_partition": views_per_partition, "chunk_rows": chunk_rows}
-    return store_case_of(views, dense=DensePrecision(), **sizes)
+    return store_case_of(views, dense=DensePrecision(), views_per_partition=views_per_partition)
 
 
 def write_one(scratch: Path, store_case: StoreCase, index: int) -> None:

@@ -63,7 +63,7 @@ class Subject:
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """A store of random content, some views without points."""
     folder = tmp_path_factory.mktemp("damage")
-    store_case = random_store_case(min(10 * FACTOR, 120), views_per_partition=3, most_points=30, chunk_rows=8)
+    store_case = random_store_case(min(10 * FACTOR, 120), views_per_partition=3, most_points=30)
     path = folder / "targets.zarr"
     write_remaining(folder / "scratch", path, store_case)
     assert not verify(path)

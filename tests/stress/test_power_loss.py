@@ -157,7 +157,7 @@ def lay_out(tree: Tree, folder: Path) -> None:
 
 def small_store_case(images: int) -> StoreCase:
     """Two views an image, in partitions of three."""
-    return random_store_case(images, views_per_partition=3, most_points=20, chunk_rows=8)
+    return random_store_case(images, views_per_partition=3, most_points=20)
 
 
 CASE = small_store_case(6)
