@@ -39,20 +39,15 @@ def project(finished_repository: Path, tmp_path_factory: pytest.TempPathFactory)
         if recipe.startswith("coco_r101"):
             params["students"] = {"r50_full": params["students"]["ld"]}
         write_params(place, params)
-    write_checkpoint(project)
-    commit(project, "tiny recipes")
-    return project
-
-
-def write_checkpoint(folder: Path) -> None:
-    """A detector as mmdetection keeps it."""
+    # A detector as mmdetection keeps it.
     config = tiny_params()["prepare_teacher"]["detector"] | {"backbone": "resnet18"}
     torch.manual_seed(0)
     detector = GFL(structure(DetectorConfig, config, "the tiny recipe"))
-    save_detector(detector, folder / "weights/a.safetensors", {})
-    with working_in(folder):
-        ended = call(f"ldp teacher export weights/a.safetensors {CHECKPOINT}")
-        assert ended.code == 0, ended.error
+    save_detector(detector, project / "weights/a.safetensors", {})
+    with working_in(project):
+        assert call(f"ldp teacher export weights/a.safetensors {CHECKPOINT}").code == 0
+    commit(project, "tiny recipes")
+    return project
 
 
 @pytest.mark.parametrize("block", ALONE, ids=str)

@@ -24,16 +24,10 @@ def set_value(values: Any, keys: tuple[str | int, ...], to: object) -> None:
     values[last] = to
 
 
-def smoke_params(name: str = "smoke") -> Params:
-    """The smoke recipe as the parameter file at the top of a repository."""
-    params: Params = yaml.safe_load((ROOT / "recipes/smoke/params.yaml").read_text())
-    params.update(name=name, root=".", file="params.yaml")
-    return params
-
-
 def tiny_params(name: str = NAME) -> Params:
     """The smoke recipe over a dataset of a dozen images in COCO layout: one epoch of two steps."""
-    params = smoke_params(name)
+    params: Params = yaml.safe_load((ROOT / "recipes/smoke/params.yaml").read_text())
+    params.update(name=name, root=".", file="params.yaml")
     splits = {
         split: {"annotations": f"annotations/instances_{split}.json", "images": split}
         for split in ("train", "val")
