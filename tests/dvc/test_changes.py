@@ -7,12 +7,13 @@ same to the byte ends the chain. A change of code that changes no byte is follow
 names the same stages for less.
 """
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from dvc_in_process import accept, repro, status
-from finished import STUDENTS, call, without_times, working_in
+from finished import FOLDER, STUDENTS, call, without_times, working_in
 from project import edited_json, run
 from safetensors.numpy import load_file, save_file
 from store_cases import content_of
@@ -136,6 +137,12 @@ def test_from_nothing_every_stage_runs_once_to_the_same_bytes(own_repository: Pa
 
 
 @pytest.mark.slow
+def test_every_detector_has_its_metrics(finished_project: Path) -> None:
+    for name in (*STUDENTS, "teacher"):
+        metrics = json.loads((finished_project / FOLDER.metrics(name)).read_text())
+        assert list(metrics) == ["AP", "AP50", "AP75"]
+
+
 def test_going_back_to_old_parameters_computes_nothing(own_repository: Path) -> None:
     edit(own_repository, "students.ld.loss.ld_weight = 0.5")
     assert repro(own_repository) == TRAIN_LD | REPORT

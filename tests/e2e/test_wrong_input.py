@@ -32,7 +32,12 @@ MAX_CHARACTERS = 1000
     ids=[f"{command}: {says.split(' & ')[0]}" for command, _, says in ROWS],
 )
 def test_one_clear_line_and_nothing_is_lost(
-    own_project: Path, monkeypatch: pytest.MonkeyPatch, command: str, changes: str, says: str
+    own_project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    changes: str,
+    says: str,
 ) -> None:
     for text in changes.split(" ; "):
         if setting := re.fullmatch(r"([A-Z_]+)=(.*)", text):
@@ -44,6 +49,7 @@ def test_one_clear_line_and_nothing_is_lost(
     with blank_pictures():
         ended = call(command)
     assert ended.code == (1 if says else 2)
+    assert capsys.readouterr().err.startswith("usage: ") == (not says)
     assert ended.error.startswith("error: ") == bool(says)
     assert "\n" not in ended.error
     assert len(ended.error) < MAX_CHARACTERS
