@@ -27,7 +27,8 @@ def test_candidates_and_detections(path: Path) -> None:
         views = []
         for (height, width), (horizontal, vertical, *_) in zip(sizes, factors.tolist(), strict=True):
             original, size = (round(height / vertical), round(width / horizontal)), (height, width)
-            views.append(ViewGeometry(original_hw=original, resized_hw=size, padded_hw=size, flip=False))
+            padded = -(-height // 32) * 32, -(-width // 32) * 32
+            views.append(ViewGeometry(original_hw=original, resized_hw=size, padded_hw=padded, flip=False))
         for image, detections in enumerate(decode_views(raw, SPEC, views)):
             expected = data[f"dets_{name}_{image}"]
             assert torch.equal(detections.labels, data[f"labels_{image}"])

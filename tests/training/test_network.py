@@ -8,6 +8,7 @@ import torch
 from msgspec.structs import replace
 from teacher_cases import DETECTOR
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 from training_cases import FULL, HERE, TRAIN, loader_of, relative_difference, student, taught
 
 from pipeline.detector.gfl import GFL
@@ -37,11 +38,11 @@ def batches(stores: Path) -> StepBatches:
     return next(loader_of(student(FULL), stores).epoch(0))
 
 
-def stepper(losses: Distill, precision: str) -> tuple[GFL, TrainStep]:
+def stepper(losses: Distill, precision: str, **train: Any) -> tuple[GFL, TrainStep]:
     torch.manual_seed(0)
     model = GFL(DETECTOR)
     model.train()
-    return model, TrainStep(model, losses, replace(TRAIN, precision=precision), HERE)
+    return model, TrainStep(model, losses, replace(TRAIN, precision=precision, **train), HERE)
 
 
 @pytest.mark.parametrize("precision", DTYPES)
@@ -63,6 +64,16 @@ def test_a_float16_step_whose_gradients_overflow_is_left_out(batches: StepBatche
     assert step.step(batches, rate=0.1)["loss"].isfinite()
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
     assert step.scaler.get_scale() == factor / 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_gradients_are_limited_by_their_norm_before_scaling(precision: str, batches: StepBatches) -> None:
+    limits = {"max_grad_norm": 0.1, "weight_decay": 0.0}
+    model, step = stepper(student_losses(student(FULL)), precision, **limits)
+    before = parameters_to_vector(model.parameters()).detach()
+    step.step(batches, rate=1.0)
+    moved = parameters_to_vector(model.parameters()).detach() - before
+    assert float(moved.norm()) == pytest.approx(0.1, rel=0.01)
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "resnet18"])
