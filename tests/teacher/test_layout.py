@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked import ensure_loaded
-from teacher_cases import QUANTIZED, small_layout, small_teacher, small_view_set
+from teacher_cases import QUANTIZED, small_inputs, small_layout, small_teacher, small_view_set
 from training_cases import IMAGES, store_of
 
 from pipeline.codec.dense import DensePrecision
@@ -24,7 +24,7 @@ from pipeline.teacher.layout import (
     say_if_larger,
     scratch_folder,
 )
-from pipeline.views.geometry import PerEpochViewsConfig
+from pipeline.views.geometry import PerEpochViewsConfig, Scale, ViewsConfig
 
 SHAPES = {"views": 4000, "boxes": 11366, "points": 336606, "main": 73001, "bins": 17, "classes": 4}
 RELEASED = {"views": 89, "boxes": 794, "points": 75699, "main": 4694, "bins": 8, "classes": 80}
@@ -128,6 +128,19 @@ def test_runs_threads_and_processes_make_the_table_of_all_views(
     for all_views in every_plan(tmp_path)[: 1 if processes else 3]:
         table = build_index(all_views, workers)
         assert table.digest() == ViewIndex.from_views(all_views).digest()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "scales", "named"),
+    [(1, [(64, 64), (96, 96)], False), (3, [(64, 64)], False), (3, [(64, 64), (96, 96)], True)],
+)
+def test_how_batches_are_made_is_in_a_fingerprint_where_it_decides_who_is_in_one(
+    tmp_path: Path, batch_size: int, scales: list[Scale], named: bool
+) -> None:
+    views = ViewsConfig(scales=tuple(scales), flips=(False,))
+    view_set = replace(small_view_set(tmp_path), views=views)
+    fingerprint = small_inputs(view_set, QUANTIZED, batch_size=batch_size).fingerprint
+    assert ("batches" in fingerprint["teacher"]) == named
 
 
 def test_keys_of_some_rows_are_those_of_all(tmp_path: Path) -> None:
