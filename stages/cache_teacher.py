@@ -34,7 +34,7 @@ def main() -> None:
     with os_errors_as_output_error(SCRATCH):
         SCRATCH.mkdir(exist_ok=True)
     require_disk(layout, SCRATCH)
-    if not scratch_folder(layout, SCRATCH).exists():  # a store that was begun has passed
+    if not scratch_folder(layout.schema, SCRATCH).exists():  # a store that was begun has passed
         # By name, as in core.stage: what may refuse a precision changes no byte of a store.
         import_module("pipeline.cost.precision").probe_precision(setup, layout.schema, params)
     output = folder.store

@@ -22,7 +22,7 @@ from pipeline.cli.store import STORE, find_store
 from pipeline.core.config import PARAMS, load_section
 from pipeline.core.environment import core_count
 from pipeline.core.errors import CacheError, listed
-from pipeline.core.files import digest, lock_scratch, remove, remove_others, write_atomically
+from pipeline.core.files import lock_scratch, remove, remove_others, write_atomically
 from pipeline.core.paths import SCRATCH, run_paths
 from pipeline.core.progress import show_progress
 from pipeline.detector.device import device
@@ -35,7 +35,7 @@ from pipeline.store.reader.verify import verify
 from pipeline.store.writer.writer import STORE_FOLDER, init
 from pipeline.teacher.config import CacheConfig
 from pipeline.teacher.inputs import StoreInputs, load_inputs
-from pipeline.teacher.layout import build_index
+from pipeline.teacher.layout import build_index, scratch_folder
 from pipeline.teacher.run import write_here
 from pipeline.views.manifest import read_split
 
@@ -119,7 +119,7 @@ def _make_again(
             f"{table.digest()[:12]}: the code that finds views has changed; {REPLACE_HINT}"
         )
     partitions = sorted({file.partition for file in lost if file.partition is not None})
-    scratch = SCRATCH / digest(schema.fingerprint)[:16]
+    scratch = scratch_folder(schema, SCRATCH)
     begun = scratch.exists()
     with lock_scratch(scratch):
         try:

@@ -117,9 +117,9 @@ def layout_store(
     return StoreLayout(schema=fit_schema(schema, table), table=table)
 
 
-def scratch_folder(layout: StoreLayout, scratch_root: Path) -> Path:
+def scratch_folder(schema: StoreSchema, scratch_root: Path) -> Path:
     """Where a store grows: a folder of its own for every fingerprint."""
-    return scratch_root / digest(layout.schema.fingerprint)[:16]
+    return scratch_root / digest(schema.fingerprint)[:16]
 
 
 def estimate_bytes(layout: StoreLayout) -> int:
@@ -150,7 +150,7 @@ def _bits(known: tuple[float, float], step: float) -> float:
 def require_disk(layout: StoreLayout, scratch_root: Path) -> None:
     """Refuse by a ``CacheError``, before the teacher starts, what of a store is missing and cannot fit."""
     expected, free = estimate_bytes(layout), shutil.disk_usage(scratch_root).free
-    begun = scratch_folder(layout, scratch_root) / writer.STORE_FOLDER
+    begun = scratch_folder(layout.schema, scratch_root) / writer.STORE_FOLDER
     written = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
     views, (points, main, objects) = layout.schema.views, layout.table.counts.sum(axis=0).tolist()
     sizes = [describe_bytes(size) for size in (expected, expected / max(1, views), free)]

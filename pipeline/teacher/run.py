@@ -104,7 +104,7 @@ def fill_store(
     A ``CacheError`` if another run writes the same store, or partitions do not match the layout; a
     ``DatasetError`` if an image cannot be read, a ``TeacherError`` if an output is not finite.
     """
-    scratch, times, start = scratch_folder(layout, scratch_root), StoreTimes(), time.perf_counter()
+    scratch, times, start = scratch_folder(layout.schema, scratch_root), StoreTimes(), time.perf_counter()
     with lock_scratch(scratch):
         check_same_code(scratch)
         writer.init(scratch, layout.schema, layout.table)

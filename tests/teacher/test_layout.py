@@ -105,7 +105,7 @@ def test_a_store_that_cannot_fit_is_refused_and_what_a_killed_run_left_needs_no_
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(CacheError, match=r"expected room for about \S+ KB, but \S+ KB are free"):
         require_disk(layout, tmp_path)
-    begun = scratch_folder(layout, tmp_path) / "store.zarr/points"
+    begun = scratch_folder(layout.schema, tmp_path) / "store.zarr/points"
     begun.mkdir(parents=True)
     (begun / "shard").write_bytes(bytes(100))
     require_disk(layout, tmp_path)

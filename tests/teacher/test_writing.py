@@ -39,7 +39,7 @@ def layout(view_set: ViewSet) -> StoreLayout:
 @pytest.fixture
 def scratch(tmp_path: Path, layout: StoreLayout) -> Path:
     """A begun store, where a run would look for it."""
-    folder = scratch_folder(layout, tmp_path)
+    folder = scratch_folder(layout.schema, tmp_path)
     writer.init(folder, layout.schema, layout.table)
     return folder
 
