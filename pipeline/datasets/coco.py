@@ -1,10 +1,11 @@
 """COCO detection annotations: read, checked, and reduced to what a detector needs."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from unicodedata import category as unicode_kind
 from unicodedata import normalize
 
@@ -85,12 +86,21 @@ def read_coco(annotations: Path, root: str, folder: str) -> Manifest:
 
 
 def _parse(path: Path) -> _Coco:
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        kept = dict(pairs)
+        if len(kept) < len(pairs):
+            ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+            raise DatasetError(f"{path}: expected every key of an object once, but {twice!r} stands twice")
+        return kept
+
     try:
         content = path.read_bytes()
-        with suppress(msgspec.DecodeError, RecursionError):
-            return msgspec.json.decode(content, type=_Coco)
+        # msgspec would take the last of two sections of a name.
+        if all(content.count(f'"{section}"'.encode()) < 2 for section in _Coco.__struct_fields__):
+            with suppress(msgspec.DecodeError, RecursionError):
+                return msgspec.json.decode(content, type=_Coco)
         # In ten times the memory of the file: other encodings, NaN, and the value of what is wrong.
-        document = json.loads(content, parse_constant=lambda _: None)
+        document = json.loads(content, parse_constant=lambda _: None, object_pairs_hook=members)
         return structure(_Coco, document, f"{path}: coco")
     except OSError as error:
         raise DatasetError(
