@@ -38,6 +38,12 @@ from pipeline.views.geometry import PerEpochViewsConfig
 from pipeline.views.manifest import Manifest, keep_trainable, read_split
 
 BARE, STAGE = "bare teacher forward", "cache stage"
+MIN_VIEWS, MAX_VIEWS, PROBED_PIXELS = 4, 64, 4_000_000
+"""Views of the card's probe: as many as have these pixels."""
+BATCH = 2
+"""Images of a probed step: the published runs' number per GPU."""
+SAMPLED_IMAGES = 500
+"""Of all images, evenly spaced: the mean number of kept points is then known to some 4 %."""
 SECONDS_PER_HOUR = 3600
 
 FORMULA = """\
@@ -133,10 +139,9 @@ def plan_command(arguments: argparse.Namespace) -> None:
 def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
     """Measure what views of a sample take, which stand for ``images``; leaves files beside the ``recipe``."""
     cache, students = load_section(CacheConfig, "cache_teacher", recipe), load_students(StudentConfig, recipe)
-    batch = 2  # as the published runs have it on a GPU
-    probe = _probe(recipe, max(4, min(64, 4_000_000 // cache.views.largest_pixels)), batch)
-    # Of 500 images, evenly spaced, the mean number of kept points is known to some 4 %.
-    rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), 500)).astype(int)
+    views = max(MIN_VIEWS, min(MAX_VIEWS, PROBED_PIXELS // cache.views.largest_pixels))
+    probe = _probe(recipe, views, BATCH)
+    rows = np.linspace(0, len(manifest.images) - 1, min(len(manifest.images), SAMPLED_IMAGES)).astype(int)
     sample = replace(probe.view_set, manifest=replace(manifest, images=manifest.images[rows]))
     layout, assign = timed_call(layout_store, sample, cache, probe.teacher.model.spec, fingerprint={})
     measure = partial(take_turns, rounds=5, budget=10.0)
@@ -146,8 +151,8 @@ def plan(recipe: Path, manifest: Manifest, images: int) -> Card:
     _, read = timed_call(lambda: [store.read(key) for key in store.keys])
     steps = dict[DetectorConfig, float]()
     for one in {one.detector: one for one in students.values()}.values():
-        small = structs.replace(one, train=structs.replace(one.train, batch_size=batch))
-        steps[one.detector] = median(measure(probe.steps(small, [STORED]), batch)[STORED])
+        small = structs.replace(one, train=structs.replace(one.train, batch_size=BATCH))
+        steps[one.detector] = median(measure(probe.steps(small, [STORED]), BATCH)[STORED])
     points, pixels = _view_means(layout)
     drawn_points, drawn_pixels = _view_means(probe.layout)
     by_points, by_pixels = points / max(1.0, drawn_points), pixels / drawn_pixels
